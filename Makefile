@@ -1,0 +1,39 @@
+# One environment, made here: uv where it is found, else venv and pip. Nothing is installed outside of .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS := .[all]
+
+.PHONY: demo test check bench faults clean
+
+demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
+	$(BIN)/syncblocks run sample_configs/quickstart.yaml
+
+test: $(READY)  ## every test but the benchmarks
+	$(BIN)/pytest -n auto
+
+check: $(READY)  ## what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n auto
+
+faults: $(READY)  ## the full set of injected faults, minutes to hours
+	SYNCBLOCKS_FAULTS=full $(BIN)/pytest -n auto tests/faults
+
+bench: $(READY)  ## ratios against the limits measured in the same run
+	$(BIN)/python -m tests.benchmarks
+
+$(READY): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(BIN)/python -e '$(EXTRAS)' --group dev; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
+	  $(BIN)/python -m pip install --quiet -e '$(EXTRAS)' --group dev; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

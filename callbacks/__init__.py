@@ -1,0 +1,1 @@
+"""Callback blocks: marking, loading, binding and calling user functions."""

@@ -1,0 +1,1 @@
+"""What a source and a destination promise, and the connectors that ship with syncblocks."""

@@ -1,0 +1,129 @@
+"""Source and Destination: the order of calls, and what both sides promise.
+
+Connectors are plain classes made as `Class(config, folder)`: the `config` mapping of the pipeline file and the folder
+from which relative paths count (`settings.resolve_path`). Making one opens nothing. A class attribute `settings` is
+the pydantic model of its config. Every method may be called from several threads at once, for different streams;
+`interrupt` and `close` from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from .stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+
+#: One block of a wire format other than "arrow".
+Block = bytes | bytearray | memoryview
+
+
+class Source(Protocol):
+    """Where records come from.
+
+    Errors: `ConnectorConfigError` for wrong settings, `RetriableError` where a repetition may help,
+    `FatalConnectorError` otherwise. The engine retries only `RetriableError`.
+    """
+
+    def identity(self) -> str:
+        """Connector and place without credentials (`postgres://db.example/crm`): kept in the ledger."""
+        ...
+
+    def check(self) -> None:
+        """Prove that the source can be reached and read; raise otherwise."""
+        ...
+
+    def discover(self) -> Sequence[Stream]:
+        """Return every stream it offers, names unique, in a stable order; tables before views."""
+        ...
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """Split into groups that one read yields together; most sources read each stream alone."""
+        ...
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        """Wire formats for this stream, best first; the last one is always "arrow"."""
+        ...
+
+    def count(self, stream: Stream) -> int:
+        """Count the stream's records."""
+        ...
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """Yield `(stream name, event)`; only the columns of each given `Stream.schema`, in its order.
+
+        With a bookmark: records at or past it, less those at it that were committed already. Checkpoints follow
+        the records they cover; no checkpoint is final (the engine adds that one). The schema of every batch
+        equals the given stream's, or a `Stream` event came before. Closing the iterator early leaves nothing open.
+        """
+        ...
+
+    def interrupt(self, stream: str) -> None:
+        """End the calls under way for one stream soon (`Interrupted`); no effect where there are none."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection. Later calls open them anew."""
+        ...
+
+
+class Destination(Protocol):
+    """Where records go. The ledger row is updated in the same transaction as the data, `where token = mine`."""
+
+    #: False where no ledger can be kept (then: at least once, and the engine keeps the bookmark).
+    has_ledger: bool
+    #: How many loads may run at once; None: as many as the engine likes.
+    max_loads: int | None
+
+    def identity(self) -> str:
+        """Connector and place without credentials."""
+        ...
+
+    def check(self) -> None:
+        """Prove that it can be reached, creating nothing; a database file that is not there is fine."""
+        ...
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        """Return the state of each table (one entry a given name); creates and changes nothing."""
+        ...
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        """Wire formats it takes for this stream, best first; the last one is always "arrow"."""
+        ...
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        """Write the token into the ledger row (made if missing, schema and ledger table too), then read it.
+
+        Waits for a commit under way on that row. From its return on, no other token can commit.
+        `source` None leaves the row's source as it is (recovery). Idempotent; retried safely.
+        """
+        ...
+
+    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
+        """Change the bookmark by hand (`state set`, `state reset`), under a new token; forget: delete the row."""
+        ...
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        """Write the events, yielding after each commit.
+
+        Every `Checkpoint` is committed, data and ledger row together; the final one also writes `completed_by`.
+        0 ledger rows with our token = roll back and raise `TakenOver`. An exception out of `events` rolls back
+        and passes through unchanged. What was not committed is as if never sent; staging is dropped.
+        REPLACE: the engine sends only the final checkpoint; readers see the old table until that commit.
+        MERGE: last record of a key wins, within a batch as well. Missing columns are added; a column that no
+        longer arrives stays and gets NULL.
+        """
+        ...
+
+    def drop_staging(self, tokens: Sequence[str]) -> None:
+        """Drop what dead runs with these tokens left behind (staging names carry the token)."""
+        ...
+
+    def interrupt(self, stream: str) -> None:
+        """End the calls under way for one stream soon (`Interrupted`); no effect where there are none."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection, so that others can open a file-locking database. Later calls open anew."""
+        ...

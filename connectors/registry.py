@@ -1,0 +1,75 @@
+"""Connector names -> classes: one visible table, then entry points of installed packages. Imports lazily."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, cast
+
+from .errors import ConnectorConfigError
+from .protocols import Destination, Source
+
+#: name -> (source class, destination class) as "module:Class"; None where there is none.
+CONNECTORS: dict[str, tuple[str | None, str | None]] = {
+    "csv": ("connectors.files.source:CSVSource", "connectors.files.destination:CSVDestination"),
+    "duckdb": ("connectors.duckdb:DuckDBSource", "connectors.duckdb:DuckDBDestination"),
+    "jsonl": ("connectors.files.source:JSONLSource", "connectors.files.destination:JSONLDestination"),
+    "memory": ("connectors.memory:MemorySource", "connectors.memory:MemoryDestination"),
+    "parquet": ("connectors.files.source:ParquetSource", "connectors.files.destination:ParquetDestination"),
+    "postgres": (
+        "connectors.postgres.source:PostgresSource",
+        "connectors.postgres.destination:PostgresDestination",
+    ),
+    "sqlite": ("connectors.sqlite:SQLiteSource", "connectors.sqlite:SQLiteDestination"),
+}
+
+#: Extra that a connector's driver comes with.
+EXTRAS = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
+
+GROUPS = {"source": "syncblocks.sources", "destination": "syncblocks.destinations"}
+
+
+def names(role: str) -> list[str]:
+    """Return the connectors that can play a role ("source" or "destination"), sorted."""
+    position = 0 if role == "source" else 1
+    own = {name for name, classes in CONNECTORS.items() if classes[position]}
+    return sorted(own | {entry.name for entry in entry_points(group=GROUPS[role])})
+
+
+def connector_class(name: str, role: str) -> type[Any]:
+    """Import the class of a connector.
+
+    Raises:
+        ConnectorConfigError: unknown name (with the nearest one), wrong role, or its driver is not installed.
+    """
+    path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
+    if path is None:
+        for entry in entry_points(group=GROUPS[role], name=name):
+            return cast("type[Any]", entry.load())
+        known = names(role)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConnectorConfigError(f"no {role} connector {name!r}{hint} Known: {', '.join(known)}", connector=name)
+    module, _, attribute = path.partition(":")
+    try:
+        return cast("type[Any]", getattr(importlib.import_module(module), attribute))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(name)
+        if extra is None or (error.name or "").split(".")[0] in ("connectors", "sync"):
+            raise
+        raise ConnectorConfigError(
+            f"connector {name!r} needs {error.name}: pip install 'syncblocks[{extra}]'", connector=name
+        ) from error
+
+
+def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:
+    """Make a source from its config; relative paths count from `folder`. Opens nothing."""
+    return cast("Source", connector_class(name, "source")(config, folder))
+
+
+def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Destination:
+    """Make a destination from its config; relative paths count from `folder`. Opens nothing."""
+    return cast("Destination", connector_class(name, "destination")(config, folder))

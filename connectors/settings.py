@@ -1,0 +1,53 @@
+"""Settings of connectors: one pydantic model a connector, and one resolver for every path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import ConnectorConfigError
+
+Model = TypeVar("Model", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of every connector's settings; each field's description is shown by editors and docs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str) -> Model:
+    """Check a connector's `config` mapping.
+
+    Raises:
+        ConnectorConfigError: with the key, what is allowed and the nearest match; never with a value.
+    """
+    try:
+        return model.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = f"config of connector {connector!r}: {key}: {first['msg']}"
+        if first["type"] == "extra_forbidden":
+            known = sorted(model.model_fields)
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            message = f"config of connector {connector!r} has no key {key!r}{hint} Allowed: {', '.join(known)}"
+        raise ConnectorConfigError(message, connector=connector, key=key) from None
+
+
+def resolve_path(path: str, folder: Path) -> Path:
+    """Return an absolute path; relative ones count from the pipeline file's folder. The only resolver."""
+    if "\0" in path:
+        raise ConnectorConfigError(f"a path may not hold a NUL: {path!r}")
+    expanded = Path(path).expanduser()
+    return Path.absolute(expanded if expanded.is_absolute() else folder / expanded)
+
+
+def is_url(path: str) -> bool:
+    """Tell a URL (`s3://bucket/x`) from a local path; `file://` counts as a URL too."""
+    return "://" in path

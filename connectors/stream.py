@@ -1,0 +1,145 @@
+"""What moves between a source and a destination: values only, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+#: Bookmark of one stream: JSON values only, so that it survives every store unchanged.
+Bookmark = Mapping[str, Any]
+
+
+class ReplicationMethod(StrEnum):
+    """How a stream is read. Source: Singer."""
+
+    FULL_TABLE = "FULL_TABLE"
+    INCREMENTAL = "INCREMENTAL"
+    LOG_BASED = "LOG_BASED"
+
+
+class WriteDisposition(StrEnum):
+    """How a stream is written. Source: dlt."""
+
+    APPEND = "append"
+    REPLACE = "replace"
+    MERGE = "merge"
+
+
+class ConflictMethod(StrEnum):
+    """What a merge does with a record whose key is already there. Source: Mage."""
+
+    UPDATE = "UPDATE"
+    IGNORE = "IGNORE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One named set of records.
+
+    Out of `Source.discover` it is what the source offers; on its way to a destination it is what arrives there
+    (columns renamed, dropped or added on the way). Sent between two batches, it says that the schema changed.
+    """
+
+    #: `schema.table` for databases with schemas, `table` for SQLite and DuckDB's main schema, the stem for files.
+    name: str
+    #: Columns in order. Field metadata `b"native_type"` keeps the system's own type name; keys are not nullable.
+    schema: pa.Schema
+    #: Columns that identify a record; empty where none is known.
+    key_properties: tuple[str, ...] = ()
+    replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
+    #: Columns whose highest value seen is kept, most significant first.
+    bookmark_properties: tuple[str, ...] = ()
+    #: Views are selected by exact name only, never by a glob.
+    is_view: bool = False
+    #: Rough number of records where the source knows it without counting.
+    estimated_records: int | None = None
+    #: What the source needs to find the records again (paths, native names). Only the source reads it.
+    locator: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A point in the data up to which it may be committed; it may be delayed, never advanced. Source: Flink."""
+
+    #: Where the next run goes on; None: from scratch (FULL_TABLE has no bookmark).
+    bookmark: Bookmark | None = None
+    #: True only for the last event of a stream: its commit also marks the stream as completed by this run.
+    is_final: bool = False
+
+
+#: What a source yields and a destination takes, in memory: batches of about 4 MB or 64k records.
+Event = pa.RecordBatch | Checkpoint | Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerKey:
+    """Which row of a destination's ledger: one a pipeline, stream and destination table."""
+
+    pipeline: str
+    stream: str
+    #: May carry a schema (`analytics.dim_users`).
+    destination_table: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """The truth about one stream, kept in the destination and written in the data's own transaction."""
+
+    key: LedgerKey
+    #: Connector and place of the source, without credentials.
+    source: str
+    #: Whoever wrote it last may commit; every other writer's commit changes 0 rows and is rolled back.
+    token: str
+    bookmark: Bookmark | None = None
+    #: `<run key>:<attempt>` that last completed the stream; None: never completed.
+    completed_by: str | None = None
+    #: Human-readable owner of the token, for "taken over by run 12 on host-3".
+    owner: str = ""
+    #: Records written by the run that last completed the stream.
+    rows: int | None = None
+    #: Last commit of data; None: a token was written, but never any data.
+    committed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableState:
+    """What a destination holds for one table before a run; reading it changes and creates nothing."""
+
+    #: None: no such table.
+    schema: pa.Schema | None = None
+    #: All ledger rows of this table, of any pipeline and stream.
+    ledger: tuple[LedgerRow, ...] = ()
+    #: False: a view or something else that cannot be written.
+    is_table: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One stream's order to a destination; constant for one call of `Destination.load`."""
+
+    key: LedgerKey
+    #: The stream as it arrives: schema and keys after renames and transformers.
+    stream: Stream
+    write_disposition: WriteDisposition
+    conflict_method: ConflictMethod = ConflictMethod.UPDATE
+    #: Written into the ledger row by `take_over`; each commit demands to find it there.
+    token: str
+    #: `<run key>:<attempt>`; written as `completed_by` by the final commit.
+    run: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What one commit of a destination made durable."""
+
+    checkpoint: Checkpoint
+    #: Records and bytes since the previous commit of the same load.
+    records: int
+    size_bytes: int
+    #: Columns added or changed by this commit: one dict each, `{"column", "change", "before", "after"}`.
+    schema_changes: tuple[Mapping[str, Any], ...] = ()

@@ -1,0 +1,1 @@
+"""The engine: pipelines, runs, the run store and the command line."""
