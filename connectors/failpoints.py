@@ -1,7 +1,7 @@
 """Named places where a fault can be injected: before, inside and after each commit.
 
-Off (the usual case) a failpoint costs one look-up. `SYNCBLOCKS_FAILPOINT="name:hit:action"` acts at the hit-th time that
-the name is reached; `SYNCBLOCKS_FAILPOINT_TRACE=FILE` appends every `name:hit` reached to a file instead, so that tests
+Off (the usual case) a failpoint costs one look-up. `SYNCBLOCKS_FAILPOINT="name:hit:action"` acts at the hit-th time
+that the name is reached; `SYNCBLOCKS_FAILPOINT_TRACE=FILE` appends every `name:hit` reached to a file, so that tests
 enumerate commit points rather than list them. Lives here, lowest in the house, for connectors and engine alike.
 """
 

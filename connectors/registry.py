@@ -7,10 +7,12 @@ import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectorConfigError
-from .protocols import Destination, Source
+
+if TYPE_CHECKING:
+    from .protocols import Destination, Source
 
 #: name -> (source class, destination class) as "module:Class"; None where there is none.
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
