@@ -1,0 +1,75 @@
+"""Fixtures that every room of the house may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests import services
+
+RunCLI = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        services.begin_session()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        services.end_session()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "postgres_url" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgres")
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """URL of a fresh PostgreSQL database, this test's own."""
+    with services.fresh_postgres_database() as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb_url() -> Iterator[str]:
+    """URL of a fresh MariaDB database, this test's own."""
+    with services.fresh_mariadb_database() as url:
+        yield url
+
+
+@pytest.fixture
+def run_cli() -> RunCLI:
+    """Run the installed `syncblocks` command to its end: `run_cli(["plan", "p.yaml"], cwd=tmp_path, env={...})`.
+
+    `env` is added to this process's environment; a None takes a variable away.
+    """
+
+    def run(
+        args: Sequence[str | Path],
+        cwd: Path,
+        env: Mapping[str, str | None] | None = None,
+        *,
+        stdin: str = "",
+        timeout_s: float = 60,
+    ) -> subprocess.CompletedProcess[str]:
+        changed = {**os.environ, **(env or {})}
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("syncblocks")), *map(str, args)],
+            cwd=cwd,
+            env={name: value for name, value in changed.items() if value is not None},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run

