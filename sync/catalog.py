@@ -1,0 +1,244 @@
+"""Which streams a pipeline syncs, and how: the file's `streams` entries held against the source's catalog. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from connectors.stream import ConflictMethod, ReplicationMethod, Stream, WriteDisposition
+
+from .config import Pipeline, StreamEntry, glob_matches, render_destination_table
+from .errors import ConfigError, nearest
+
+#: Tables of our own, in sources that were a destination once: no glob takes them.
+RESERVED_PREFIX = "_syncblocks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedStream:
+    """One stream that is to be synced, with every default filled in."""
+
+    #: As the source yields it: excluded columns gone, keys and bookmark_properties as configured.
+    stream: Stream
+    destination_table: str
+    write_disposition: WriteDisposition
+    conflict_method: ConflictMethod
+    #: The file itself says `write_disposition: replace`: a stranger's table may go.
+    replaces_explicitly: bool
+    retries: int
+    retry_delay_s: float
+    timeout_s: float | None
+    #: Place in the pipeline file, for errors.
+    location: tuple[str | int, ...]
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.stream.name
+
+
+def select_streams(pipeline: Pipeline, catalog: Sequence[Stream]) -> tuple[SelectedStream, ...]:
+    """Resolve the `streams` entries against what the source offers, in run order.
+
+    Raises:
+        ConfigError: a pattern or column that matches nothing, keys or bookmark_properties that are no columns,
+            INCREMENTAL without bookmark_properties, merge without keys.
+    """
+    by_name = {stream.name: stream for stream in catalog}
+    entries: dict[str, list[int]] = {}
+    for number, entry in enumerate(pipeline.streams):
+        for name in _matches(pipeline, number, entry, by_name):
+            entries.setdefault(name, []).append(number)
+    _check_columns(pipeline, entries, by_name)
+    chosen = []
+    for name, numbers in entries.items():
+        settings: dict[str, Any] = {}
+        for number in numbers:
+            entry = pipeline.streams[number]
+            settings |= {key: getattr(entry, key) for key in entry.model_fields_set}
+        if settings.get("selected", True) is not False:
+            chosen.append(_configure(pipeline, by_name[name], settings, ("streams", numbers[-1])))
+    if not chosen:
+        raise _error(pipeline, ("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
+    return tuple(chosen)
+
+
+def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mapping[str, Stream]) -> list[str]:
+    """Names that one entry means: an exact name first (views too), else as a glob over tables."""
+    pattern = entry.stream
+    if pattern in by_name:
+        return [pattern]
+    hits = [name for name, stream in by_name.items() if glob_matches(pattern, name) and not _is_reserved(name)]
+    tables = [name for name in hits if not by_name[name].is_view]
+    if tables:
+        return tables
+    if hits:
+        message = f"{pattern!r} matches views only ({', '.join(hits[:5])}); a view is synced by its exact name"
+    elif not by_name:
+        message = f"{pattern!r} matches no stream: the source has none"
+    else:
+        shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
+        message = f"{pattern!r} matches no stream; the source has {shown}"
+    location = ("streams", number, "stream")
+    path, line = pipeline.where(location)
+    raise ConfigError(
+        message,
+        path=path,
+        line=line,
+        key=f"streams[{number}].stream",
+        nearest=nearest(pattern, by_name),
+        code="no_stream",
+    )
+
+
+def _is_reserved(name: str) -> bool:
+    return any(part.startswith(RESERVED_PREFIX) for part in name.split("."))
+
+
+def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name: Mapping[str, Stream]) -> None:
+    """Each column pattern of an entry must match a column of at least one of its streams."""
+    for number, entry in enumerate(pipeline.streams):
+        if entry.columns is None:
+            continue
+        streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
+        known = sorted({column for stream in streams for column in stream.schema.names})
+        for side in ("include", "exclude"):
+            for pattern in getattr(entry.columns, side) or ():
+                if not any(glob_matches(pattern, column) or pattern == column for column in known):
+                    location = ("streams", number, "columns", side)
+                    path, line = pipeline.where(location)
+                    raise ConfigError(
+                        f"{pattern!r} matches no column of {entry.stream!r}",
+                        path=path,
+                        line=line,
+                        key=f"streams[{number}].columns.{side}",
+                        allowed=known,
+                        nearest=nearest(pattern, known),
+                    )
+
+
+def _configure(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+) -> SelectedStream:
+    fail = _failer(pipeline, location, stream.name)
+    kept = _kept_columns(stream, settings)
+    if not kept:
+        raise fail("columns", "no column is left", stream.schema.names)
+    method = ReplicationMethod(settings.get("replication_method") or ReplicationMethod.FULL_TABLE)
+    keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
+    disposition = settings.get("write_disposition")
+    if disposition is None:
+        disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
+    if disposition == "merge" and not keys:
+        raise fail(
+            "key_properties",
+            "merge needs key_properties: the source has no primary key, or its columns are excluded",
+            kept,
+        )
+    if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
+        raise fail(
+            "write_disposition",
+            "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
+            ["append", "merge"],
+        )
+    read = replace(
+        stream,
+        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), keys, disposition),
+        key_properties=keys,
+        replication_method=method,
+        bookmark_properties=bookmarks,
+    )
+    return SelectedStream(
+        stream=read,
+        destination_table=_destination_table(pipeline, stream, settings),
+        write_disposition=WriteDisposition(disposition),
+        conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
+        replaces_explicitly=settings.get("write_disposition") == "replace",
+        retries=_first(settings.get("retries"), pipeline.retries),
+        retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
+        timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
+        location=location,
+    )
+
+
+def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
+    columns = settings.get("columns")
+    names = list(stream.schema.names)
+    if columns is None:
+        return names
+
+    def matched(patterns: Sequence[str], name: str) -> bool:
+        return any(pattern == name or glob_matches(pattern, name) for pattern in patterns)
+
+    if columns.include:
+        names = [name for name in names if matched(columns.include, name)]
+    return [name for name in names if not matched(columns.exclude or (), name)]
+
+
+def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:
+    configured = settings.get("key_properties")
+    if configured is None:
+        return stream.key_properties if set(stream.key_properties) <= set(kept) else ()
+    for key in configured:
+        if key not in kept:
+            raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
+    return tuple(configured)
+
+
+def _bookmarks(
+    stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], method: ReplicationMethod, fail: _Failer
+) -> tuple[str, ...]:
+    if method is not ReplicationMethod.INCREMENTAL:
+        return ()
+    configured = settings.get("bookmark_properties") or ()
+    if not configured:
+        raise fail("bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept)
+    for name in configured:
+        if name not in kept:
+            raise fail("bookmark_properties", f"{name!r} is no column of the stream, or is excluded", kept, name)
+    return tuple(configured)
+
+
+def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:
+    if disposition == "append":  # append makes no key on the destination
+        return schema
+    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
+
+
+def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any]) -> str:
+    template = settings.get("destination_table")
+    schema = stream.locator.get("schema")
+    bare = stream.name.removeprefix(f"{schema}.") if schema else stream.name
+    if template is None:
+        return bare.replace(".", "_")  # a dot would name a schema of the destination
+    return render_destination_table(template, pipeline, stream.name)
+
+
+def _first(*candidates: Any) -> Any:
+    return next((value for value in candidates if value is not None), None)
+
+
+_Failer = Callable[..., ConfigError]
+
+
+def _failer(pipeline: Pipeline, location: tuple[str | int, ...], stream: str) -> _Failer:
+    def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
+        path, line = pipeline.where((*location, key))
+        return ConfigError(
+            f"stream {stream!r}: {message}",
+            path=path,
+            line=line,
+            key=f"streams[{location[1]}].{key}",
+            allowed=tuple(allowed),
+            nearest=nearest(got, allowed) if got else None,
+        )
+
+    return fail
+
+
+def _error(pipeline: Pipeline, location: tuple[str | int, ...], message: str) -> ConfigError:
+    path, line = pipeline.where(location)
+    return ConfigError(message, path=path, line=line, key=".".join(map(str, location)))
