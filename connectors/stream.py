@@ -116,6 +116,8 @@ class TableState:
     ledger: tuple[LedgerRow, ...] = ()
     #: False: a view or something else that cannot be written.
     is_table: bool = True
+    #: The table as a source of the same place would name its stream (`public.users`, `users`).
+    stream_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Read-ahead: one thread reads a group of streams, bounded queues carry them to their loads.
 
-The source is read one batch ahead, so that each batch knows whether it is the last of its stream: by that, and not by the
-clock, the status of a block is decided when a later block fails.
+The source is read one batch ahead, so that each batch knows whether it is the last of its stream: by that, and not by
+the clock, the status of a block is decided when a later block fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Transformer blocks: declared renames, then the user's function, one batch at a time. Columns may come, go, change type."""
+"""Transformer blocks: declared renames, then the user's function, one batch at a time; columns may come and go."""
 
 from __future__ import annotations
 

@@ -1,0 +1,288 @@
+"""The plan of a run: per stream where it starts, how it is written, which wire carries it. Pure; creates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from connectors.bookmarks import values
+from connectors.protocols import Destination, Source
+from connectors.stream import (
+    Bookmark,
+    LedgerKey,
+    LedgerRow,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+from .catalog import SelectedStream
+from .config import Pipeline
+from .errors import ConfigError
+from .subscriptions import UserCode, applies, data_blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where a stream starts: its bookmark (None: from scratch) and why."""
+
+    bookmark: Bookmark | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStream:
+    """Everything that one stream run needs to know before it begins."""
+
+    selected: SelectedStream
+    key: LedgerKey
+    table: TableState
+    start: Start
+    #: As it is written in this run: a full refresh replaces, whatever the file says.
+    write_disposition: WriteDisposition
+    wire: str
+    #: Transformer blocks that apply, in order.
+    transformers: tuple[str, ...]
+    #: The stream as it arrives, as far as it is declared; a transformer's function may still change its columns.
+    arriving: Stream
+    is_schema_decided: bool
+    #: What the run will do to the destination's schema, in words.
+    changes: tuple[str, ...]
+    #: Blocks whose output is kept for callbacks.
+    data_blocks: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.selected.name
+
+    @property
+    def commits_once(self) -> bool:
+        """FULL_TABLE and replace commit at the end; INCREMENTAL at every checkpoint."""
+        method = self.selected.stream.replication_method
+        return method is ReplicationMethod.FULL_TABLE or self.write_disposition is WriteDisposition.REPLACE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do; `syncblocks plan` prints it, a run carries it out."""
+
+    streams: tuple[PlannedStream, ...]
+    #: Names of streams that one read yields together.
+    groups: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...] = ()
+
+    def stream(self, name: str) -> PlannedStream:
+        """Return one stream's plan."""
+        return next(planned for planned in self.streams if planned.name == name)
+
+
+def plan_streams(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    known: Mapping[tuple[str, str], Bookmark | None],
+    code: UserCode,
+    *,
+    source: Source,
+    destination: Destination,
+    full_refresh: bool = False,
+) -> Plan:
+    """Decide everything that can be decided before a record is read.
+
+    Args:
+        pipeline: the file.
+        selected: streams of this run, in run order.
+        tables: state of every destination table.
+        known: the run store's copy of the state, by (stream, destination table).
+        code: the user's functions.
+        source: asked for groups and wires only.
+        destination: asked for wires only.
+        full_refresh: replace every table and forget every bookmark.
+
+    Raises:
+        ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
+            written; a table is its own source.
+    """
+    _check_shared_tables(pipeline, selected, tables)
+    streams = []
+    for stream in selected:
+        table = tables[stream.destination_table]
+        key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
+        _check_own_source(pipeline, stream, table, source, destination)
+        streams.append(
+            _plan_stream(pipeline, stream, key, table, known, code, source, destination, full_refresh=full_refresh)
+        )
+    groups = tuple(
+        tuple(stream.name for stream in group) for group in source.groups([stream.stream for stream in selected])
+    )
+    warnings = list(code.warnings)
+    if not destination.has_ledger:
+        warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    return Plan(streams=tuple(streams), groups=groups, warnings=tuple(warnings))
+
+
+def starting_point(
+    stream: SelectedStream,
+    table: TableState,
+    row: LedgerRow | None,
+    *,
+    is_known: bool,
+    source: str,
+    full_refresh: bool,
+) -> Start | str:
+    """Decide where a stream starts; a string is the reason why it may not. The table of 1-product.md 1.4."""
+    committed = row if row is not None and row.committed_at is not None else None
+    if table.schema is None:
+        return Start(bookmark=None, reason="no destination table")
+    if not table.is_table:
+        return f"{stream.destination_table!r} is a view of the destination; give the stream another `destination_table`"
+    if committed is None and not table.ledger and not is_known and not stream.replaces_explicitly:
+        return (
+            f"table {stream.destination_table!r} exists, and no pipeline of syncblocks has written it; say "
+            "`write_disposition: replace` in this stream to replace it, or give another `destination_table`"
+        )
+    if full_refresh:
+        return Start(bookmark=None, reason="full refresh")
+    if committed is not None:
+        if committed.source != source:
+            return (
+                f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
+                f"{source}); give one of the two pipelines its own name, or start over with --full-refresh"
+            )
+        if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
+            return Start(bookmark=None, reason="FULL_TABLE")
+        if committed.bookmark is None:
+            return Start(bookmark=None, reason="no bookmark yet")
+        return Start(bookmark=committed.bookmark, reason="bookmark")
+    is_append = stream.write_disposition is WriteDisposition.APPEND
+    if is_known and is_append and stream.stream.replication_method is ReplicationMethod.INCREMENTAL:
+        return (
+            f"the ledger of table {stream.destination_table!r} has no row of this stream, but the run store knows a "
+            "bookmark: appending from scratch would double records. `syncblocks state set` puts the bookmark back, "
+            "`run --full-refresh` starts the table over"
+        )
+    return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
+
+
+def _plan_stream(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    key: LedgerKey,
+    table: TableState,
+    known: Mapping[tuple[str, str], Bookmark | None],
+    code: UserCode,
+    source: Source,
+    destination: Destination,
+    *,
+    full_refresh: bool,
+) -> PlannedStream:
+    row = next((row for row in table.ledger if row.key == key), None)
+    start = starting_point(
+        stream,
+        table,
+        row,
+        is_known=(stream.name, stream.destination_table) in known,
+        source=source.identity(),
+        full_refresh=full_refresh,
+    )
+    if isinstance(start, str):
+        raise _error(pipeline, stream, start)
+    blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
+    arriving, is_decided = _arriving(stream.stream, blocks, code)
+    disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
+    kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
+    is_plain = is_decided and not kept
+    return PlannedStream(
+        selected=stream,
+        key=key,
+        table=table,
+        start=start,
+        write_disposition=disposition,
+        wire=_wire(source, destination, stream.stream, arriving, disposition) if is_plain else "arrow",
+        transformers=tuple(block.block for block in blocks),
+        arriving=arriving,
+        is_schema_decided=is_decided,
+        changes=_changes(arriving, table, disposition, is_decided=is_decided),
+        data_blocks=kept,
+    )
+
+
+def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
+    from .transform import Transformer
+
+    is_decided = True
+    for block in blocks:
+        stream = Transformer(block.block, (), block.rename or {}).stream(stream)
+        is_decided = is_decided and not code.transformers[block.block]
+    return stream, is_decided
+
+
+def _wire(
+    source: Source, destination: Destination, stream: Stream, arriving: Stream, disposition: WriteDisposition
+) -> str:
+    accepted = destination.accepts(arriving, disposition)
+    return next((wire for wire in source.offers(stream) if wire in accepted), "arrow")
+
+
+def _changes(
+    arriving: Stream, table: TableState, disposition: WriteDisposition, *, is_decided: bool
+) -> tuple[str, ...]:
+    if not is_decided:
+        return ("columns are decided by the transformer",)
+    if table.schema is None:
+        return ("create table",)
+    if disposition is WriteDisposition.REPLACE:
+        return ("replace table",)
+    return tuple(f"add column {name}" for name in arriving.schema.names if name not in table.schema.names)
+
+
+def _check_shared_tables(
+    pipeline: Pipeline, selected: Sequence[SelectedStream], tables: Mapping[str, TableState]
+) -> None:
+    """Streams share a table with append or merge only; nobody replaces a table that another writes."""
+    for number, stream in enumerate(selected):
+        others = [other for other in selected if other.destination_table == stream.destination_table]
+        if len(others) > 1 and any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+            names = ", ".join(repr(other.name) for other in others)
+            raise _error(
+                pipeline,
+                selected[number],
+                f"table {stream.destination_table!r} is written by {names}: give each its own `destination_table`, "
+                "or write all of them with append or merge",
+            )
+        if stream.write_disposition is not WriteDisposition.REPLACE:
+            continue
+        for row in tables[stream.destination_table].ledger:
+            is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
+            if is_other and row.committed_at is not None:
+                raise _error(
+                    pipeline,
+                    stream,
+                    f"`replace` would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
+                    f"pipeline {row.key.pipeline!r} writes too: give another `destination_table`, or drop that "
+                    "stream's state with `syncblocks state reset --forget`",
+                )
+
+
+def _check_own_source(
+    pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
+) -> None:
+    if source.identity() == destination.identity() and table.stream_name == stream.name:
+        raise _error(
+            pipeline,
+            stream,
+            f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+        )
+
+
+def _error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
+    path, line = pipeline.where(stream.location)
+    return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
+
+
+def shown_bookmark(bookmark: Bookmark | None) -> dict[str, Any] | None:
+    """Return a bookmark as people read it."""
+    return values(bookmark)

@@ -1,0 +1,73 @@
+"""What a dead process left behind: its run is settled with the destination and ended, before any new work."""
+
+from __future__ import annotations
+
+from connectors.protocols import Destination
+from connectors.stream import LedgerKey
+
+from .errors import AlreadyRunning
+from .progress import Progress
+from .store import Store
+from .store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StreamOutcome
+from .stream_run import FAILURE, SUCCESS, is_completed
+
+
+def recover(store: Store, pipeline: str, destination: Destination, progress: Progress) -> PipelineRun | None:
+    """End the pipeline's run of a dead process, if there is one; return it.
+
+    Each stream that had started is decided by the destination's ledger: completed by that very attempt -> success,
+    else failure. Every step may itself be killed and repeated.
+
+    Raises:
+        AlreadyRunning: the run's process is alive.
+        LedgerUnreadable: the destination cannot be asked; the run stays open.
+    """
+    run = store.active_run(pipeline)
+    if run is None:
+        return None
+    if store.owner_state(run) == "alive":
+        raise AlreadyRunning(pipeline, run.id, str(run.owner))
+    run = store.take_over_run(run.id)
+    progress.message(f"run {run.id} was left by a dead process ({run.owner.host}); recovering it", level="warning")
+    plan = store.attempt_plan(run.id, run.attempt)
+    if plan is not None:
+        for stream in store.open_streams(run.id):
+            settle(store, run, plan, stream, destination)
+        destination.drop_staging([run.key])
+    error = ErrorInfo(
+        type="ProcessDied", message="the process of this run died before it ended", traceback="", stream="", block=""
+    )
+    run = store.end_attempt(run.id, error=error)
+    destination.close()
+    store.outbox(pipeline).release_gate(run.id)
+    return run
+
+
+def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination) -> None:
+    """Close one stream of a run whose process is dead, by what the destination's ledger says."""
+    planned = next(planned for planned in plan.streams if planned.stream == stream)
+    key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
+    is_done = is_completed(destination, key, run, f"recovery of run {run.id}")
+    last = planned.blocks[-1].block
+    error = ErrorInfo(
+        type="ProcessDied",
+        message="the process died while this stream was running; what it had not committed is as if never sent",
+        traceback="",
+        stream=stream,
+        block=last,
+    )
+    blocks = tuple(
+        BlockOutcome(
+            block=block.block,
+            status=SUCCESS if is_done else FAILURE,
+            rows=None,
+            size_bytes=None,
+            bookmark_before=None,
+            bookmark_after=None,
+            schema_changes=(),
+            error=None if is_done or block.block != last else error,
+            data=None,
+        )
+        for block in planned.blocks
+    )
+    store.close_stream(run.id, StreamOutcome(stream=stream, blocks=blocks, state=None))

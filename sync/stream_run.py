@@ -1,0 +1,573 @@
+"""One stream from source to destination: the unit that runs in parallel. It ends exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from connectors.bookmarks import values
+from connectors.errors import ConnectorError, RetriableError
+from connectors.protocols import Block, Destination, Source
+from connectors.stream import Bookmark, Checkpoint, Event, Load, Stream
+
+from .config import Pipeline
+from .errors import SyncError
+from .failpoints import failpoint
+from .feed import Feed, Item, start_reading
+from .plan import PlannedStream, starting_point
+from .progress import Progress
+from .secrets import Redactor
+from .spool import Spool
+from .store.model import BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome
+from .transform import Transformer
+
+log = logging.getLogger("syncblocks")
+
+SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
+
+
+class Stopped(SyncError):
+    """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
+
+    code = "stopped"
+
+
+class LedgerUnreadable(SyncError):
+    """The destination's ledger cannot be read, so nobody can say whether the last commit was kept."""
+
+    code = "ledger"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamContext:
+    """What all stream runs of one pipeline run share."""
+
+    pipeline: Pipeline
+    run: PipelineRun
+    source: Source
+    destination: Destination
+    progress: Progress
+    redactor: Redactor
+    spool_folder: Path
+    #: Makes the transformers that apply to a stream, fresh for each try.
+    transformers: Callable[[PlannedStream], list[Transformer]]
+    #: Ends a stream in the run store; called once a stream.
+    close: Callable[[StreamOutcome], None]
+    #: Whether this process still owns the run.
+    is_owner: Callable[[], bool]
+
+    @property
+    def run_reference(self) -> str:
+        """What the ledger's `completed_by` says of this attempt."""
+        return run_reference(self.run)
+
+
+def run_reference(run: PipelineRun) -> str:
+    """Return `<run key>:<attempt>`, unique over all run stores."""
+    return f"{run.key}:{run.attempt}"
+
+
+def new_token(run: PipelineRun) -> str:
+    """Return a fresh token; it begins with the run's key, so that staging of dead runs can be found."""
+    return f"{run.key}{secrets.token_hex(6)}"
+
+
+def is_completed(destination: Destination, planned_key: Any, run: PipelineRun, owner: str) -> bool:
+    """Ask the destination whether this attempt completed the stream, and fence every writer before.
+
+    Raises:
+        LedgerUnreadable: it cannot be asked.
+    """
+    try:
+        row = destination.take_over(planned_key, token=new_token(run), owner=owner)
+    except ConnectorError as error:
+        raise LedgerUnreadable(f"stream {planned_key.stream!r}: the ledger cannot be read: {error}") from error
+    return row.completed_by == run_reference(run)
+
+
+class _Stage:
+    """What one block has done for one stream."""
+
+    def __init__(self, block: str, spool: Spool | None) -> None:
+        self.block = block
+        self.spool = spool
+        self.rows = 0
+        self.size_bytes = 0
+        self.has_handed_over = False
+
+    def note(self, batch: pa.RecordBatch, *, is_last: bool) -> None:
+        self.rows += batch.num_rows
+        self.size_bytes += batch.nbytes
+        if self.spool is not None:
+            self.spool.write(batch)
+        self.has_handed_over = self.has_handed_over or is_last
+
+
+class StreamRun:
+    """One stream of one attempt. `run_group` drives it; any thread may cancel it."""
+
+    def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
+        self.context = context
+        self.planned = planned
+        self.name = planned.name
+        self.started = time.monotonic()
+        self.outcome: StreamOutcome | None = None
+        self.status: str | None = None
+        self.error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._stop_reason: str | None = None
+        self._stopped = threading.Event()
+        self._is_final_sent = False
+        self._feed: Feed | None = None
+        self._start: Bookmark | None = None
+        self._committed: Bookmark | None = None
+        self._commits = 0
+        self._rows_written = 0
+        self._bytes_written = 0
+        self._schema_changes: list[Any] = []
+        self._failed_block: str | None = None
+        self._token = ""
+        self._stages: list[_Stage] = []
+        self._transformers: list[Transformer] = []
+
+    # -- stopping ------------------------------------------------------------------------------------------------
+
+    def cancel(self, reason: str) -> None:
+        """Stop soon: nothing more is committed, calls under way in the drivers are ended. Safe to repeat."""
+        with self._lock:
+            if self.status is not None or self._stop_reason is not None:
+                return
+            self._stop_reason = reason
+        self._stopped.set()
+        if self._feed is not None:
+            self._feed.close()
+        for connector in (self.context.source, self.context.destination):
+            try:
+                connector.interrupt(self.name)
+            except ConnectorError as error:
+                log.debug("%s: interrupt: %s", self.name, error)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it was cancelled; None while it was not."""
+        return self._stop_reason
+
+    def abandon(self) -> None:
+        """End a cancelled stream whose thread does not come back; the ledger decides, the token fences the thread."""
+        self._end(Stopped(self._stop_reason or "stopped"))
+
+    def wait_for_retry(self, delay_s: float) -> None:
+        """Sleep, unless cancelled meanwhile."""
+        self._stopped.wait(delay_s)
+
+    def _check(self) -> None:
+        if self._stop_reason is not None:
+            raise Stopped(self._stop_reason)
+
+    # -- one try -------------------------------------------------------------------------------------------------
+
+    def begin(self, attempt: int) -> Bookmark | None:
+        """Write the token into the ledger row and return the bookmark to read from."""
+        self._check()
+        context, planned = self.context, self.planned
+        self._stages, self._transformers = self._new_stages(), context.transformers(planned)
+        self._failed_block = None
+        self._token = new_token(context.run)
+        failpoint("stream.before_take_over")
+        try:
+            row = context.destination.take_over(
+                planned.key, token=self._token, owner=_owner_text(context.run), source=context.source.identity()
+            )
+        except ConnectorError:
+            self._failed_block = context.pipeline.destination.block
+            raise
+        failpoint("stream.after_take_over")
+        if not context.is_owner():
+            # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
+            raise Stopped("the run was taken over by another process")
+        if attempt == 1:
+            self._start = planned.start.bookmark
+        else:
+            self._start = self._restart(row)
+        return self._start
+
+    def _restart(self, row: Any) -> Bookmark | None:
+        planned = self.planned
+        table = self.context.destination.describe([planned.key.destination_table])[planned.key.destination_table]
+        start = starting_point(
+            planned.selected,
+            table,
+            row,
+            is_known=True,
+            source=self.context.source.identity(),
+            full_refresh=planned.commits_once,
+        )
+        if isinstance(start, str):
+            raise SyncError(start)
+        return start.bookmark
+
+    def load(self, feed: Feed) -> None:
+        """Carry everything from the feed into the destination; raises whatever stopped it."""
+        self._feed = feed
+        try:
+            self._check()
+            events = self._events(feed)
+            first, stream = self._first(events)
+            load = Load(
+                key=self.planned.key,
+                stream=stream,
+                write_disposition=self.planned.write_disposition,
+                conflict_method=self.planned.selected.conflict_method,
+                token=self._token,
+                run=self.context.run_reference,
+            )
+            for commit in self.context.destination.load(load, _chain(first, events), self.planned.wire):
+                self._note_commit(commit)
+        finally:
+            feed.close()
+
+    def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block, Stream]:
+        """Pull the first event: by it a transformer decides which columns arrive."""
+        first = next(events)
+        if isinstance(first, Stream):
+            return next(events), first
+        return first, self._arriving()
+
+    def _arriving(self) -> Stream:
+        planned = self.planned
+        if planned.is_schema_decided:
+            return planned.arriving
+        schema = self._transformers[-1].schema
+        if schema is not None:
+            return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
+        if planned.table.schema is not None:  # no record came, and there is a table: it stays as it is
+            return replace(planned.arriving, schema=planned.table.schema)
+        batch, stream = planned.selected.stream.schema.empty_table().to_batches(), planned.selected.stream
+        empty = batch[0] if batch else _empty(planned.selected.stream.schema)
+        for transformer in self._transformers:
+            empty = self._apply(transformer, empty, stream)
+            stream = transformer.stream(stream)
+        return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
+
+    def _events(self, feed: Feed) -> Iterator[Event | Block]:
+        """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
+        current: pa.Schema | None = self.planned.arriving.schema if self.planned.is_schema_decided else None
+        bookmark, held = self._start, None
+        for item in self._items(feed):
+            self._check()
+            if isinstance(item.event, Checkpoint):
+                bookmark, held = item.event.bookmark, item.event
+                continue
+            if held is not None and not self.planned.commits_once:
+                yield held
+            held = None
+            if isinstance(item.event, Stream):
+                changed = self._declared(item.event)
+                if self.planned.is_schema_decided and _columns(changed.schema) != _columns(current):
+                    current = changed.schema
+                    yield changed
+                continue
+            if not isinstance(item.event, pa.RecordBatch):
+                yield item.event
+                continue
+            batch = self._transform(item)
+            if batch.num_rows == 0:
+                continue
+            if current is None:
+                current = _keys_not_null(batch.schema, self.planned.arriving)
+            elif _columns(batch.schema) != _columns(current):
+                current = _keys_not_null(batch.schema, self.planned.arriving)
+                yield replace(self.planned.arriving, schema=current)
+            yield pa.RecordBatch.from_arrays(batch.columns, schema=current)
+        for stage in self._stages[:-1]:
+            stage.has_handed_over = True
+        self._close_spools(current)
+        self._send_final()
+        yield Checkpoint(bookmark=bookmark, is_final=True)
+
+    def _items(self, feed: Feed) -> Iterator[Item]:
+        items = iter(feed)
+        while True:
+            try:
+                item = next(items, None)
+            except Exception:
+                self._failed_block = self.context.pipeline.source.block
+                raise
+            if item is None:
+                return
+            yield item
+
+    def _transform(self, item: Item) -> pa.RecordBatch:
+        batch, stream = item.event, self.planned.selected.stream
+        assert isinstance(batch, pa.RecordBatch)
+        self._stages[0].note(batch, is_last=item.is_last)
+        self.context.progress.advanced(self.name, records=batch.num_rows, size_bytes=batch.nbytes)
+        for transformer, stage in zip(self._transformers, self._stages[1:-1], strict=True):
+            batch = self._apply(transformer, batch, stream)
+            stream = transformer.stream(stream)
+            stage.note(batch, is_last=item.is_last)
+        last = self._stages[-1]
+        if last.spool is not None and batch.num_rows:
+            last.spool.write(batch)
+        return batch
+
+    def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        try:
+            return transformer.apply(batch, stream)
+        except Exception:
+            self._failed_block = transformer.block
+            raise
+
+    def _declared(self, stream: Stream) -> Stream:
+        for transformer in self._transformers:
+            stream = transformer.stream(stream)
+        return stream
+
+    def _send_final(self) -> None:
+        with self._lock:
+            self._check()
+            self._is_final_sent = True
+
+    def _note_commit(self, commit: Any) -> None:
+        self._commits += 1
+        self._committed = commit.checkpoint.bookmark
+        self._rows_written += commit.records
+        self._bytes_written += commit.size_bytes
+        self._schema_changes += commit.schema_changes
+        if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
+            self._stages[0].rows += commit.records
+            self._stages[0].size_bytes += commit.size_bytes
+            self.context.progress.advanced(self.name, records=commit.records, size_bytes=commit.size_bytes)
+        self.context.progress.committed(self.name, records=commit.records, bookmark=values(self._committed))
+        failpoint("stream.after_commit")
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def end(self, error: BaseException | None) -> None:
+        """Decide the statuses and close the stream's block runs in the store."""
+        self._end(error)
+
+    def wants_retry(self, error: BaseException, attempt: int) -> bool:
+        """Whether a repetition may help and is still allowed."""
+        if not isinstance(error, RetriableError) or self._stop_reason or attempt > self.planned.selected.retries:
+            return False
+        if self._is_final_sent and self._is_completed():
+            return False
+        with self._lock:
+            self._is_final_sent = False
+        return True
+
+    def _is_completed(self) -> bool:
+        return is_completed(self.context.destination, self.planned.key, self.context.run, _owner_text(self.context.run))
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._lock:
+            if self.status is not None:
+                return
+            was_stopped = self._stop_reason is not None or isinstance(error, Stopped)
+            is_undecided = error is not None and self._is_final_sent
+            self.status = CANCELLED if was_stopped else FAILURE  # claimed by this thread; corrected below
+        try:
+            is_done = error is None or (is_undecided and self._is_completed())
+        except LedgerUnreadable as unreadable:
+            self.error = unreadable
+            self.context.progress.stream_ended(self.name, self.status, records=None, error=str(unreadable))
+            return
+        if is_done:
+            self.status, error = SUCCESS, None
+        self.error = error
+        self.outcome = self._make_outcome(error)
+        self.context.close(self.outcome)
+        shown = None if error is None else self.context.redactor.redact(_message(error))
+        self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
+
+    def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
+        info = None
+        failed = self._failed_block or self.context.pipeline.destination.block
+        if self.status == FAILURE and error is not None:
+            info = self._error_info(error, failed)
+        for stage in self._stages:
+            if stage.spool is not None and self.status != SUCCESS:
+                stage.spool.discard()
+        blocks = tuple(
+            BlockOutcome(
+                block=stage.block,
+                status=status,
+                rows=stage.rows,
+                size_bytes=stage.size_bytes,
+                bookmark_before=values(self._start),
+                bookmark_after=values(self._committed if self._commits else self._start),
+                schema_changes=tuple(self._schema_changes),
+                error=info if stage.block == failed else None,
+                data=str(stage.spool.path) if self._has_data(stage) else None,
+            )
+            for stage, status in zip(self._written_stages(), self._statuses(failed), strict=True)
+        )
+        state = None
+        if self._commits:
+            key = self.planned.key
+            state = StateCopy(
+                stream=key.stream,
+                destination_table=key.destination_table,
+                source=self.context.source.identity(),
+                bookmark=values(self._committed),
+                rows=self._rows_written,
+            )
+        return StreamOutcome(stream=self.name, blocks=blocks, state=state)
+
+    def _statuses(self, failed: str) -> list[str]:
+        """By the data, not by the clock: before the failed block success only where the last batch was handed over."""
+        if self.status != FAILURE:
+            return [self.status or CANCELLED] * len(self._stages)
+        place = [stage.block for stage in self._stages].index(failed)
+        before = [SUCCESS if stage.has_handed_over else CANCELLED for stage in self._stages[:place]]
+        return [*before, FAILURE, *[CANCELLED] * (len(self._stages) - place - 1)]
+
+    def _written_stages(self) -> Sequence[_Stage]:
+        if not self._stages:
+            self._stages = self._new_stages()
+        last = self._stages[-1]
+        last.rows, last.size_bytes = self._rows_written, self._bytes_written
+        return self._stages
+
+    def _has_data(self, stage: _Stage) -> bool:
+        return self.status == SUCCESS and stage.spool is not None and stage.spool.path.exists()
+
+    def _error_info(self, error: BaseException, block: str) -> ErrorInfo:
+        redact = self.context.redactor.redact
+        return ErrorInfo(
+            type=type(error).__name__,
+            message=redact(_message(error)),
+            traceback=redact("".join(traceback.format_exception(error))[-16_000:]),
+            stream=self.name,
+            block=block,
+        )
+
+    def _new_stages(self) -> list[_Stage]:
+        pipeline, planned = self.context.pipeline, self.planned
+        blocks = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
+        for stage in self._stages:
+            if stage.spool is not None:
+                stage.spool.discard()
+        stages = [_Stage(block, self._spool(block)) for block in blocks]
+        if self._commits:  # an earlier try committed records that are read no more: never a partial frame
+            for stage in stages:
+                if stage.spool is not None:
+                    stage.spool.give_up("an earlier try of this run had committed a part")
+        return stages
+
+    def _spool(self, block: str) -> Spool | None:
+        if block not in self.planned.data_blocks:
+            return None
+        run = self.context.run
+        digest = blake2b(f"{block}\0{self.name}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        path = self.context.spool_folder / f"{run.key}-{run.attempt}-{digest}.arrow"
+        return Spool(path, limit_bytes=self.context.pipeline.spool_limit, label=f"{block}:{self.name}")
+
+    def _close_spools(self, current: pa.Schema | None) -> None:
+        schema = self.planned.selected.stream.schema
+        for stage in self._stages:
+            if stage.spool is not None:
+                stage.spool.close(schema if stage is self._stages[0] or current is None else current)
+
+
+def run_group(runs: Sequence[StreamRun]) -> None:
+    """Run the streams of one group, with their retries, until each has ended.
+
+    All streams of a group are read by one read and loaded at once, one thread each; a group of one runs in the
+    calling thread. Never raises for what happens to a stream.
+    """
+    pending, attempt = list(runs), 0
+    while pending:
+        attempt += 1
+        errors = _try_group(pending, attempt)
+        pending = [run for run in pending if _is_pending(run, errors.get(run.name), attempt)]
+        if pending:
+            delay_s = max(run.planned.selected.retry_delay_s for run in pending)
+            for run in pending:
+                error = errors[run.name]
+                shown = run.context.redactor.redact(_message(error)) if error else ""
+                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=shown)
+            pending[0].wait_for_retry(delay_s)
+
+
+def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bool:
+    try:
+        if error is not None and run.wants_retry(error, attempt):
+            return True
+    except LedgerUnreadable as unreadable:
+        error = unreadable
+    run.end(error)
+    return False
+
+
+def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseException | None]:
+    errors: dict[str, BaseException | None] = {}
+    bookmarks: dict[str, Bookmark | None] = {}
+    for run in runs:
+        try:
+            bookmarks[run.name] = run.begin(attempt)
+        except Exception as error:  # whatever a connector raises ends this stream, not the others
+            errors[run.name] = error
+    ready = [run for run in runs if run.name not in errors]
+    if not ready:
+        return errors
+    context = ready[0].context
+    wire = ready[0].planned.wire if len(ready) == 1 else "arrow"
+    feeds = start_reading(context.source, [run.planned.selected.stream for run in ready], bookmarks, wire)
+    threads = [
+        threading.Thread(target=_try_load, args=(run, feeds[run.name], errors), name=f"load-{run.name}", daemon=True)
+        for run in ready[1:]
+    ]
+    for thread in threads:
+        thread.start()
+    _try_load(ready[0], feeds[ready[0].name], errors)
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def _try_load(run: StreamRun, feed: Feed, errors: dict[str, BaseException | None]) -> None:
+    try:
+        run.load(feed)
+    except Exception as error:  # decided in StreamRun.end
+        errors[run.name] = error
+    else:
+        errors[run.name] = None
+
+
+def _chain(first: Event | Block, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
+    yield first
+    yield from rest
+
+
+def _columns(schema: pa.Schema | None) -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in schema or ()]
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
+def _keys_not_null(schema: pa.Schema, stream: Stream) -> pa.Schema:
+    not_null = {field.name for field in stream.schema if not field.nullable}
+    keys = not_null & set(stream.key_properties)
+    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
+
+
+def _message(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _owner_text(run: PipelineRun) -> str:
+    return f"run {run.id} on {run.owner.host}"

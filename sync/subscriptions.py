@@ -1,0 +1,183 @@
+"""Callback blocks of the pipeline file -> who is called for which event of which parent. Loads files, calls nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from callbacks.errors import CallbackLoadError
+from callbacks.loader import CallbackFile, load_file
+
+from .config import CallbackBlock, Pipeline, glob_matches
+from .errors import ConfigError, nearest
+from .store.model import CallbackSpec, Subscription
+
+if TYPE_CHECKING:
+    from callbacks.loader import TransformerFunction
+
+#: Parents that stand for blocks, beside the block_uuids themselves.
+STREAM, PIPELINE = "stream", "pipeline"
+FLAG = "is_last_block_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCode:
+    """Every user file of a pipeline, loaded once: the functions to call, and what they ask for."""
+
+    subscriptions: tuple[Subscription, ...] = ()
+    callbacks: tuple[CallbackSpec, ...] = ()
+    #: Transformer block -> its functions, in definition order.
+    transformers: Mapping[str, tuple[TransformerFunction, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def load_user_code(pipeline: Pipeline) -> UserCode:
+    """Load callback and transformer files.
+
+    Raises:
+        ConfigError: a file does not load, marks no function, or names a parameter that nothing can fill.
+    """
+    subscriptions: list[Subscription] = []
+    specs: list[CallbackSpec] = []
+    warnings: list[str] = []
+    for number, block in enumerate(pipeline.callbacks):
+        file = _load(pipeline, block.file, ("callbacks", number, "file"))
+        if not file.functions:
+            raise _error(pipeline, ("callbacks", number, "file"), f"{block.file}: no function is marked with @callback")
+        parents = _parents(pipeline, block)
+        for function in file.functions:
+            for status in sorted(function.statuses):
+                subscriptions += [
+                    Subscription(
+                        callback_block=block.block,
+                        function=function.name,
+                        parent=parent,
+                        status=status,
+                        streams=tuple(block.streams) if block.streams and parent != PIPELINE else None,
+                        needs_data=_needs_data(function, parent, status),
+                    )
+                    for parent in parents
+                ]
+        specs.append(
+            CallbackSpec(
+                block=block.block,
+                file=str(_path(pipeline, block.file)),
+                timeout_s=block.timeout_s,
+                attempts=block.attempts,
+            )
+        )
+        warnings += _flag_warnings(pipeline, block, file, parents)
+    return UserCode(
+        subscriptions=tuple(subscriptions),
+        callbacks=tuple(specs),
+        transformers=_load_transformers(pipeline),
+        warnings=tuple(warnings),
+    )
+
+
+def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
+    """Raise a ConfigError for a `streams` filter of a block that matches none of the selected streams."""
+    filters: list[tuple[tuple[str | int, ...], Iterable[str]]] = [
+        (("callbacks", number, "streams"), block.streams or ()) for number, block in enumerate(pipeline.callbacks)
+    ]
+    filters += [
+        (("transformers", number, "streams"), block.streams or ()) for number, block in enumerate(pipeline.transformers)
+    ]
+    for location, patterns in filters:
+        for pattern in patterns:
+            if not any(glob_matches(pattern, name) for name in names):
+                path, line = pipeline.where(location)
+                raise ConfigError(
+                    f"{pattern!r} matches none of the selected streams",
+                    path=path,
+                    line=line,
+                    key=f"{location[0]}[{location[1]}].streams",
+                    allowed=tuple(names[:20]),
+                    nearest=nearest(pattern, names),
+                )
+
+
+def applies(streams: Sequence[str] | None, name: str) -> bool:
+    """Whether a block's `streams` filter takes a stream; no filter takes all."""
+    return not streams or any(glob_matches(pattern, name) for pattern in streams)
+
+
+def data_blocks(subscriptions: Iterable[Subscription], stream: str, destination_block: str) -> frozenset[str]:
+    """Blocks whose output a callback asks for, for one stream."""
+    return frozenset(
+        destination_block if subscription.parent == STREAM else subscription.parent
+        for subscription in subscriptions
+        if subscription.needs_data and applies(subscription.streams, stream)
+    )
+
+
+def _parents(pipeline: Pipeline, block: CallbackBlock) -> list[str]:
+    """Resolve `on`: source, transformers and destination stand for block_uuids. Each parent once, in given order."""
+    meaning = {
+        "source": [pipeline.source.block],
+        "transformers": [transformer.block for transformer in pipeline.transformers],
+        "destination": [pipeline.destination.block],
+    }
+    parents = [parent for name in block.on for parent in meaning.get(name, [name])]
+    return list(dict.fromkeys(parents))
+
+
+def _needs_data(function: object, parent: str, status: str) -> bool:
+    binding = function.binding  # type: ignore[attr-defined]
+    return status == "success" and parent != PIPELINE and binding.needs in ("data", "input")
+
+
+def _load(pipeline: Pipeline, file: str, location: tuple[str | int, ...]) -> CallbackFile:
+    try:
+        return load_file(_path(pipeline, file), variables=tuple(pipeline.variables))
+    except CallbackLoadError as error:
+        raise _error(pipeline, location, str(error)) from error
+
+
+def _load_transformers(pipeline: Pipeline) -> dict[str, tuple[TransformerFunction, ...]]:
+    loaded = {}
+    for number, block in enumerate(pipeline.transformers):
+        if block.file is None:
+            loaded[block.block] = ()
+            continue
+        location = ("transformers", number, "file")
+        functions = _load(pipeline, block.file, location).transformers
+        if not functions:
+            raise _error(pipeline, location, f"{block.file}: no function is marked with @transformer")
+        loaded[block.block] = functions
+    return loaded
+
+
+def _path(pipeline: Pipeline, file: str):  # type: ignore[no-untyped-def]
+    from connectors.settings import resolve_path
+
+    return resolve_path(file, pipeline.folder)
+
+
+def _error(pipeline: Pipeline, location: tuple[str | int, ...], message: str) -> ConfigError:
+    path, line = pipeline.where(location)
+    return ConfigError(message, path=path, line=line, key=f"{location[0]}[{location[1]}].{location[2]}")
+
+
+def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile, parents: Sequence[str]) -> list[str]:
+    """Where a function that asks for the flag can miss the one event that has it."""
+    transformers = [transformer.block for transformer in pipeline.transformers]
+    reasons = []
+    for function in file.functions:
+        if FLAG not in function.names:
+            continue
+        if function.statuses == {"success"} and set(parents) != {PIPELINE}:
+            reasons.append("it is called for `success` only, and the last block run may fail or be cancelled")
+        if block.streams:
+            reasons.append("its `streams` filter may leave out the last stream")
+        several = [parent for parent in parents if parent in transformers]
+        if several and len(transformers) > 1 and set(several) != set(transformers):
+            reasons.append(f"{several[0]!r} is one of several transformers, and the flag goes to the last of them")
+        if reasons:
+            why = "; ".join(dict.fromkeys(reasons))
+            return [
+                f"callback block {block.block!r}: function {function.name!r} may never see {FLAG}=True: {why}. "
+                "For what must not be missed use `on: [pipeline]`"
+            ]
+    return []
