@@ -1,0 +1,75 @@
+"""Batches, brought to the exact types that a table's columns take. Drivers do not check: ADBC stores a float64's
+bits in a bigint column without a word, so nothing is handed to one that was not cast here."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import FatalConnectorError
+
+
+def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, stream: str) -> pa.RecordBatch:
+    """Return the batch with the names and types of `schema`, column by column in order.
+
+    Raises:
+        FatalConnectorError: a value does not fit; the message names column and types.
+    """
+    if batch.num_columns != len(schema):
+        raise FatalConnectorError(
+            f"a batch has {batch.num_columns} columns where its stream has {len(schema)}", stream=stream
+        )
+    columns = [
+        cast_array(batch.column(place), field.type, batch.schema.field(place).name, stream)
+        for place, field in enumerate(schema)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def cast_array(array: pa.Array, kind: pa.DataType, column: str, stream: str) -> pa.Array:
+    """Cast one column; never lossy."""
+    if array.type == kind:
+        return array
+    try:
+        return _cast(array, kind)
+    except (pa.ArrowException, ValueError) as error:
+        raise FatalConnectorError(
+            f"column {column!r}: a value of type {array.type} does not fit {kind}: {_first_line(error)}; "
+            "change the column's type in the destination, or exclude it with `columns`",
+            stream=stream,
+        ) from error
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+        if array.type == kind:
+            return array
+    is_uuid = array.type == pa.uuid()
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    if is_uuid and pa.types.is_string(kind):
+        return uuid_text(array)
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.wrap_array(_cast(array, kind.storage_type))
+    if array.type == kind:
+        return array
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), kind)
+    return pc.cast(array, kind, safe=True)
+
+
+def uuid_text(storage: pa.Array) -> pa.Array:
+    """Write 16-byte values as 8-4-4-4-12 hexadecimal digits."""
+    import uuid
+
+    return pa.array(
+        [None if value is None else str(uuid.UUID(bytes=value)) for value in storage.to_pylist()], pa.string()
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+__all__ = ["cast_array", "cast_batch"]

@@ -1,0 +1,179 @@
+"""The Destination protocol, once for all SQL systems. A subclass brings a dialect and a way to connect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import pyarrow as pa
+
+from ..errors import ConnectorError
+from ..protocols import Block
+from ..stream import (
+    Bookmark,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+from .dialect import Dialect, Table
+from .identifiers import TableName, staging_name
+from .ledger import Ledger, commit
+from .segments import Segments
+from .session import Lease, Session, Sessions
+from .writer import Writer
+
+
+class SqlDestination(ABC):
+    """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
+
+    has_ledger = True
+    max_loads: int | None = None
+    #: Name of the connector, for errors.
+    connector: ClassVar[str]
+
+    def __init__(self, dialect: Dialect, *, schema: str = "") -> None:
+        self.dialect = dialect
+        self._schema = schema
+        self._ledger = Ledger(dialect)
+        self._sessions = Sessions(self.connect)
+
+    # ------------------------------------------------------------ a subclass's
+    @abstractmethod
+    def connect(self) -> Session:
+        """Open a connection."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Connector and place without credentials."""
+
+    def sessions(self, wire: str) -> Sessions:
+        """Return the connections that carry a wire format; default: all go over the same."""
+        return self._sessions
+
+    def is_there(self) -> bool:
+        """Tell whether there is a database at all; a file that is not there is an empty destination."""
+        return True
+
+    # ---------------------------------------------------------------- protocol
+    def check(self) -> None:
+        """Prove that it can be reached."""
+        if self.is_there():
+            with self._sessions.lease() as lease:
+                lease.begin()
+                lease.session.query("select 1")
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        """Return schema and ledger rows of each table, in a few round trips for all."""
+        if not tables or not self.is_there():
+            return {table: TableState() for table in tables}
+        names = {table: self.target(table) for table in tables}
+        ledgers = {self._ledger.table(name) for name in names.values()}
+        with self._sessions.lease() as lease:
+            lease.begin()
+            found = self.dialect.reflect(lease.session, sorted({*names.values(), *ledgers}, key=str))
+            rows = [
+                row
+                for ledger in sorted(ledgers, key=str)
+                if ledger in found
+                for row in self._ledger.read(lease.session, ledger)
+            ]
+        by_table: dict[TableName, list[LedgerRow]] = {}
+        for row in rows:
+            by_table.setdefault(self.target(row.key.destination_table), []).append(row)
+        return {table: self._state(found.get(name), by_table.get(name, [])) for table, name in names.items()}
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        """Wire formats it takes."""
+        return ("arrow",)
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        """Write the token into the ledger row, then read it."""
+        ledger = self._ledger.table(self.target(key.destination_table))
+        with self._sessions.lease(key.stream) as lease:
+            self._ensure_ledger(lease, ledger)
+            row = self._ledger.take_over(lease.session, ledger, key, token=token, owner=owner, source=source)
+            commit(lease.session, self.dialect)
+            return row
+
+    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
+        """Change the bookmark by hand, or forget the row."""
+        ledger = self._ledger.table(self.target(key.destination_table))
+        with self._sessions.lease(key.stream) as lease:
+            self._ensure_ledger(lease, ledger)
+            self._ledger.set_bookmark(lease.session, ledger, key, bookmark, forget=forget)
+            commit(lease.session, self.dialect)
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        """Write the events, yielding after each commit."""
+        segments = Segments(events)
+        target = self.target(load.key.destination_table)
+        segments.peek()
+        with self.sessions(wire).lease(load.key.stream) as lease:
+            try:
+                yield from Writer(self.dialect, load, target, lease, wire).run(segments)
+            except ConnectorError as error:
+                error.connector = error.connector or self.connector
+                error.stream = error.stream or load.key.stream
+                raise
+
+    def drop_staging(self, tokens: Sequence[str]) -> None:
+        """Drop staging tables whose names carry one of the tokens."""
+        if not tokens or not self.is_there():
+            return
+        stems = tuple(staging_name(token) for token in tokens)
+        with self._sessions.lease() as lease:
+            lease.begin()
+            for name in self.dialect.list_staging(lease.session):
+                if name.name.removesuffix("_c") in stems:
+                    lease.session.execute(self.dialect.drop_table(name))
+            commit(lease.session, self.dialect)
+
+    def interrupt(self, stream: str) -> None:
+        """Cancel what is under way for one stream."""
+        for sessions in self._all_sessions():
+            sessions.interrupt(stream)
+
+    def close(self) -> None:
+        """Close every idle connection, and those in use when their call ends."""
+        for sessions in self._all_sessions():
+            sessions.close()
+
+    # ----------------------------------------------------------------- helpers
+    def target(self, destination_table: str) -> TableName:
+        """Return the table that a `destination_table` means."""
+        return self.dialect.table_name(destination_table, self._schema)
+
+    def _all_sessions(self) -> Sequence[Sessions]:
+        return (self._sessions,)
+
+    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+        """Begin a transaction in which the ledger exists; it is created in one of its own."""
+        lease.begin()
+        if self.dialect.exists(lease.session, ledger):
+            return
+        self._ledger.create(lease.session, ledger)
+        commit(lease.session, self.dialect)
+        lease.begin()
+
+    def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
+        if table is None:
+            return TableState(ledger=tuple(ledger))
+        fields = [
+            pa.field(
+                column.name,
+                self.dialect.arrow_type(column),
+                column.is_nullable,
+                {b"native_type": column.type.encode(), b"native_system": self.dialect.name.encode()},
+            )
+            for column in table.columns
+        ]
+        return TableState(schema=pa.schema(fields), ledger=tuple(ledger), is_table=table.is_table)
+
+
+__all__ = ["SqlDestination"]

@@ -1,0 +1,324 @@
+"""What differs from one SQL system to the next: types, catalog and a few statements. One subclass a system."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from ..stream import ConflictMethod
+from .identifiers import TableName, quote, shorten, tell_apart
+from .session import Session
+
+#: Column that numbers staged records in order of arrival: the last record of a key wins.
+SEQUENCE = "_syncblocks_seq"
+
+#: Column of the place of a staged record among those of its key, the last one first.
+RANK = "_syncblocks_rank"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    #: Type as the dialect writes it in DDL (`numeric(12,2)`).
+    type: str
+    is_nullable: bool = True
+    #: Computed or numbered by the database: never written.
+    is_generated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """How a column's values travel into a table: the type of the (staging) column and the Arrow type put in.
+
+    Where `type` is not the target column's own, SQL casts on the way from staging to the target.
+    """
+
+    type: str
+    arrow: pa.DataType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What the catalog says about a table."""
+
+    name: TableName
+    columns: tuple[Column, ...] = ()
+    #: Primary key.
+    key: tuple[str, ...] = ()
+    #: Column sets of all unique, complete (not partial) indexes, the primary key's as well.
+    unique_keys: tuple[frozenset[str], ...] = ()
+    is_table: bool = True
+    #: Something (views, foreign keys, indexes, triggers, privileges of columns ...) would be lost by drop and rename.
+    has_dependents: bool = False
+    #: Other tables' foreign keys point here: records may be updated, but not deleted and put back.
+    is_referenced: bool = False
+    #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
+    has_triggers: bool = False
+    #: Statements that give a new table of this name the old one's owner and privileges.
+    regrant: tuple[str, ...] = ()
+
+    def column(self, name: str) -> Column | None:
+        """Find a column by its exact name (dialects that fold names reflect them as the stream has them)."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+class Dialect(ABC):
+    """One SQL system. Methods that return SQL touch nothing; those that take a session run inside its transaction."""
+
+    name: str
+    default_schema: str = ""
+    #: Longest name in bytes; None: no limit.
+    max_identifier_bytes: int | None = None
+    #: Type and default expression of times in the ledger.
+    timestamp_type: str = "timestamp with time zone"
+    now: str = "current_timestamp"
+    text_type: str = "text"
+    bigint_type: str = "bigint"
+    #: Names that no column may have, folded.
+    reserved_columns: frozenset[str] = frozenset()
+
+    # ------------------------------------------------------------------ names
+    def quote(self, name: str) -> str:
+        """Quote one name."""
+        return quote(name, self.name)
+
+    def table(self, name: TableName) -> str:
+        """Quote a table's full name."""
+        return f"{self.quote(name.schema)}.{self.quote(name.name)}" if name.schema else self.quote(name.name)
+
+    def fold(self, name: str) -> str:
+        """Return what two names of one system have in common if they are the same name to it."""
+        return name
+
+    def table_name(self, destination_table: str, default_schema: str) -> TableName:
+        """Read a `destination_table`; parts that are too long are shortened."""
+        name = TableName.parse(destination_table, default_schema or self.default_schema)
+        limit = self.max_identifier_bytes
+        return TableName(shorten(name.schema, limit), shorten(name.name, limit))
+
+    def column_names(self, names: Sequence[str]) -> dict[str, str]:
+        """Map a stream's column names to the table's: shortened, and told apart where the system folds them."""
+        result: dict[str, str] = {}
+        taken = {*self.reserved_columns}
+        for name in names:
+            if name in (SEQUENCE, RANK):
+                raise FatalConnectorError(f"the column name {name!r} is kept for staging; rename it")
+            chosen = shorten(name, self.max_identifier_bytes)
+            if self.fold(chosen) in taken:
+                chosen = tell_apart(name, self.max_identifier_bytes)
+            taken.add(self.fold(chosen))
+            result[name] = chosen
+        return result
+
+    def names(self, names: Sequence[str], prefix: str = "") -> str:
+        """Quote names for a list, each behind the prefix (`s.`)."""
+        return ", ".join(prefix + self.quote(name) for name in names)
+
+    # ------------------------------------------------------------------ types
+    @abstractmethod
+    def column_type(self, column: pa.Field) -> str:
+        """Return the DDL type for a column made for this field (`native_type` metadata of its own kin counts).
+
+        Raises:
+            FatalConnectorError: the system has no type for it.
+        """
+
+    @abstractmethod
+    def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
+        """Say how values of an Arrow type travel into a column of a type (of `column_type`, or out of the catalog)."""
+
+    @abstractmethod
+    def arrow_type(self, column: Column) -> pa.DataType:
+        """Return the Arrow type in which the column is read."""
+
+    def widen(self, before: str, after: str) -> str | None:
+        """Return the type that holds both the table's values and the stream's; None: a person must decide.
+
+        `before` where the column holds every value of `after` already (then nothing is altered).
+        """
+        return before if before == after else None
+
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Turn a staged expression into the column's type."""
+        return expression if column_type == staged_type else f"cast({expression} as {column_type})"
+
+    # ---------------------------------------------------------------- catalog
+    @abstractmethod
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog for tables and views that exist; the others are not in the result."""
+
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Tell whether there is a table (or view) of that name."""
+        return name in self.reflect(session, [name])
+
+    def lock_shape(self, session: Session, name: TableName) -> bool:
+        """Keep others from altering an existing table until the commit; True: read its catalog entry again."""
+        return False
+
+    @abstractmethod
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return every table whose name begins with `STAGING_PREFIX`."""
+
+    # -------------------------------------------------------------------- DDL
+    def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
+        """Make others that want to create the same table wait for this transaction; default: nothing to do."""
+
+    def create_schema(self, session: Session, schema: str) -> None:  # noqa: B027  # most need nothing
+        """Create a schema if it is missing; default: systems without schemas."""
+
+    def create_table(
+        self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
+    ) -> str:
+        """Write CREATE TABLE; columns of the key are not nullable."""
+        parts = [
+            f"{self.quote(column.name)} {column.type}{'' if column.is_nullable else ' not null'}" for column in columns
+        ]
+        if key:
+            parts.append(f"primary key ({self.names(key)})")
+        clause = "if not exists " if if_not_exists else ""
+        return f"create table {clause}{self.table(name)} ({', '.join(parts)})"
+
+    def staging(self, target: TableName, name: str) -> TableName:
+        """Say where a staging table that is merged or inserted from stands."""
+        return TableName(target.schema, name)
+
+    @abstractmethod
+    def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
+        """Write CREATE for a staging table.
+
+        Args:
+            name: a name of `staging`.
+            columns: all nullable.
+            numbered: with a column `SEQUENCE` that counts records in order of arrival.
+        """
+
+    def drop_table(self, name: TableName) -> str:
+        """Write DROP TABLE IF EXISTS; never with CASCADE."""
+        return f"drop table if exists {self.table(name)}"
+
+    def add_column(self, name: TableName, column: Column) -> str:
+        """Write ADD COLUMN."""
+        return f"alter table {self.table(name)} add column {self.quote(column.name)} {column.type}"
+
+    def alter_type(self, name: TableName, column: str, column_type: str) -> str:
+        """Write the change of a column to a wider type."""
+        return f"alter table {self.table(name)} alter column {self.quote(column)} type {column_type}"
+
+    def lock_table(self, name: TableName) -> str:
+        """Write the statement that shuts out other writers until the commit; empty: not needed."""
+        return ""
+
+    def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
+        """Write CREATE for the table that will take the target's place; `swap` adds the key unless this does."""
+        return self.create_table(name, columns)
+
+    # ------------------------------------------------------------------- data
+    def insert_from(
+        self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]
+    ) -> str:
+        """Write INSERT ... SELECT of all staged records."""
+        values = ", ".join(self._value(column, staged) for column in columns)
+        names = self.names([c.name for c in columns])
+        return f"insert into {self.table(target)} ({names}) select {values} from {self.table(staging)} s"
+
+    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write a derived table of the staged records without those that a later one of the same key replaces."""
+        order = f"partition by {self.names(key)} order by {self.quote(SEQUENCE)} desc"
+        inner = f"select *, row_number() over ({order}) as {self.quote(RANK)} from {self.table(staging)}"
+        return f"(select * from ({inner}) as ranked where {self.quote(RANK)} = 1)"
+
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[str]:
+        """Write the statements that merge the staged records into the target: UPDATE, then INSERT of what is new.
+
+        Args:
+            target: as it stands now, with all columns.
+            staging: has `SEQUENCE`; of records with equal keys the last one counts.
+            columns: those that are staged, with the target's types; the target's others get NULL.
+            staged: column -> type in the staging table.
+            key: columns that identify a record; no NULLs (checked before).
+            method: what happens with a record whose key is there already.
+        """
+        source = self.latest(staging, key)
+        statements = [self._insert_new(target, source, columns, staged, key)]
+        if method is ConflictMethod.UPDATE:
+            statements.insert(0, self._update(target, source, columns, staged, key))
+        return [sql for sql in statements if sql]
+
+    def replace_in_place(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the statements that make the target equal to the staged records without deleting one that stays."""
+        source = self.table(staging)
+        same = self._same_key(columns, staged, key)
+        return [
+            f"delete from {self.table(target.name)} as t where not exists (select 1 from {source} as s where {same})",
+            *(sql for sql in [self._update(target, source, columns, staged, key)] if sql),
+            self._insert_new(target, source, columns, staged, key),
+        ]
+
+    def _value(self, column: Column, staged: Mapping[str, str]) -> str:
+        return self.cast(f"s.{self.quote(column.name)}", column.type, staged[column.name])
+
+    def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
+        keys = [column for column in columns if column.name in key]
+        return " and ".join(f"t.{self.quote(column.name)} = {self._value(column, staged)}" for column in keys)
+
+    def _update(
+        self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        arriving = {column.name for column in columns}
+        assignments = [
+            f"{self.quote(column.name)} = {self._value(column, staged)}" for column in columns if column.name not in key
+        ]
+        assignments += [
+            f"{self.quote(column.name)} = null"
+            for column in target.columns
+            if column.name not in arriving and not column.is_generated
+        ]
+        if not assignments:
+            return ""
+        return (
+            f"update {self.table(target.name)} as t set {', '.join(assignments)} "
+            f"from {source} as s where {self._same_key(columns, staged, key)}"
+        )
+
+    def _insert_new(
+        self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        values = ", ".join(self._value(column, staged) for column in columns)
+        return (
+            f"insert into {self.table(target.name)} ({self.names([c.name for c in columns])}) select {values} "
+            f"from {source} as s where not exists (select 1 from {self.table(target.name)} as t "
+            f"where {self._same_key(columns, staged, key)})"
+        )
+
+    def empty(self, target: Table) -> str:
+        """Write the statement that deletes all records."""
+        return f"delete from {self.table(target.name)}"
+
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+        """Write the statements that put a loaded staging table in the target's place, with its primary key."""
+        statements = [f"alter table {self.table(staging)} add primary key ({self.names(key)})"] if key else []
+        if target is not None:
+            statements.append(f"drop table {self.table(target.name)}")
+        statements.append(f"alter table {self.table(staging)} rename to {self.quote(name.name)}")
+        return [*statements, *(target.regrant if target is not None else ())]

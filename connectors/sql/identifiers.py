@@ -1,0 +1,115 @@
+"""Names of tables and columns: they come out of other people's databases, so every one is quoted here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from ..errors import FatalConnectorError
+
+#: Everything the framework keeps in a database begins like this; sources never offer such tables.
+OWN_PREFIX = "_syncblocks"
+
+#: Table of the ledger, in the schema of the destination tables.
+LEDGER_TABLE = "_syncblocks_ledger"
+
+#: Beginning of every staging table's name; the token (or its hash) follows.
+STAGING_PREFIX = "_syncblocks_stg_"
+
+#: Quote character of each dialect that does not use the standard's double quote.
+_QUOTES = {"mysql": "`", "mariadb": "`"}
+
+
+def quote(name: str, dialect: str = "") -> str:
+    """Quote one name for a dialect; the only function that does.
+
+    Raises:
+        FatalConnectorError: no database can hold that name (empty, NUL, a lone surrogate).
+    """
+    if not name:
+        raise FatalConnectorError("a name of a table or column is empty; rename it")
+    if "\0" in name:
+        raise FatalConnectorError(f"the name {name!r} holds a NUL, which no database takes; rename it")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise FatalConnectorError(f"the name {name!r} is not valid Unicode (a lone surrogate); rename it") from error
+    mark = _QUOTES.get(dialect, '"')
+    return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+
+
+def literal(text: str) -> str:
+    """Quote one string constant, for statements that take no parameters.
+
+    Raises:
+        FatalConnectorError: it holds a NUL or a lone surrogate.
+    """
+    if "\0" in text:
+        raise FatalConnectorError(f"the text {text!r} holds a NUL, which no database takes")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FatalConnectorError(f"the text {text!r} is not valid Unicode (a lone surrogate)") from error
+    return "'" + text.replace("'", "''") + "'"
+
+
+def shorten(name: str, max_bytes: int | None) -> str:
+    """Return the name itself if it fits, else its beginning and a hash of all of it; never two alike."""
+    if max_bytes is None or len(name.encode("utf-8", "surrogatepass")) <= max_bytes:
+        return name
+    return tell_apart(name, max_bytes)
+
+
+def tell_apart(name: str, max_bytes: int | None) -> str:
+    """Return the name, shortened if need be, with a hash of all of it: the same one at every run."""
+    encoded = name.encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    end = len(encoded) if max_bytes is None else max_bytes - len(digest) - 1
+    return f"{encoded[:end].decode('utf-8', 'ignore')}_{digest}"
+
+
+def staging_name(token: str) -> str:
+    """Return the staging table's name for a token; it fits every dialect."""
+    is_plain = token.isascii() and token.isalnum() and token == token.lower() and len(token) <= 40
+    return STAGING_PREFIX + (token if is_plain else hashlib.sha256(token.encode()).hexdigest()[:32])
+
+
+@dataclass(frozen=True, slots=True)
+class TableName:
+    """A table in a schema; `schema` is empty where the system has none."""
+
+    schema: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str, default_schema: str) -> TableName:
+        """Read a `destination_table`: `table`, `schema.table`, and parts with dots in double quotes."""
+        first, rest = _part(text)
+        if not rest:
+            return cls(default_schema, first)
+        second, more = _part(rest[1:])
+        # An unquoted name may have further dots: they belong to the table.
+        return cls(first, second if not more else rest[1:])
+
+    def __str__(self) -> str:
+        """Return the text that `parse` reads back."""
+        parts = [self.schema, self.name] if self.schema else [self.name]
+        return ".".join(quote(part) if '"' in part or "." in part else part for part in parts)
+
+
+def _part(text: str) -> tuple[str, str]:
+    """Split off the first part; the rest keeps its leading dot."""
+    if text.startswith('"'):
+        end = 1
+        while end < len(text):
+            if text[end] == '"':
+                if text[end + 1 : end + 2] != '"':
+                    break
+                end += 1
+            end += 1
+        if end < len(text) and text[end + 1 : end + 2] in ("", "."):
+            return text[1:end].replace('""', '"'), text[end + 1 :]
+    head, dot, tail = text.partition(".")
+    if not dot or not head or not tail:
+        return text, ""
+    return head, dot + tail

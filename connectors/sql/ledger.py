@@ -1,0 +1,173 @@
+"""The ledger: one row a pipeline, stream and destination table, written in the data's own transaction."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import FatalConnectorError, TakenOver
+from ..failpoints import failpoint
+from ..stream import Bookmark, LedgerKey, LedgerRow
+from .dialect import Column, Dialect
+from .identifiers import LEDGER_TABLE, TableName
+from .session import Session
+
+_KEY = ("pipeline", "stream", "destination_table")
+_COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
+
+
+class Ledger:
+    """Statements on `_syncblocks_ledger`; each runs in the session's transaction, which the caller ends."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._selected = dialect.names(_COLUMNS)
+
+    def table(self, target: TableName) -> TableName:
+        """Return the ledger that stands beside a destination table."""
+        return TableName(target.schema, LEDGER_TABLE)
+
+    def create(self, session: Session, ledger: TableName) -> None:
+        """Create schema and table if they are missing; two that do it at once wait for each other."""
+        dialect = self._dialect
+        dialect.lock_creation(session, ledger)
+        dialect.create_schema(session, ledger.schema)
+        types = {"rows": dialect.bigint_type, "committed_at": dialect.timestamp_type}
+        is_required = {*_KEY, "source", "token", "owner"}
+        columns = [
+            Column(name=name, type=types.get(name, dialect.text_type), is_nullable=name not in is_required)
+            for name in _COLUMNS
+        ]
+        session.execute(dialect.create_table(ledger, columns, _KEY, if_not_exists=True))
+
+    def take_over(
+        self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
+    ) -> LedgerRow:
+        """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+        # One statement: between an insert and an update another process could get in. `source` None is passed as an
+        # empty text, since not every driver can send an untyped NULL.
+        table = self._dialect.table(ledger)
+        keeps = "excluded.source" if source is not None else f"{LEDGER_TABLE}.source"
+        rows = session.query(
+            f"insert into {table} ({self._dialect.names((*_KEY, 'source', 'token', 'owner'))}) "
+            f"values ($1, $2, $3, $4, $5, $6) on conflict ({self._dialect.names(_KEY)}) do update set "
+            f"source = {keeps}, token = excluded.token, owner = excluded.owner returning {self._selected}",
+            (key.pipeline, key.stream, key.destination_table, source or "", token, owner),
+        )
+        return _row(rows[0])
+
+    def record(
+        self,
+        session: Session,
+        ledger: TableName,
+        key: LedgerKey,
+        token: str,
+        *,
+        bookmark: Bookmark | None,
+        completed_by: str | None,
+        rows: int,
+    ) -> None:
+        """Write what a commit makes true.
+
+        Raises:
+            TakenOver: the row carries another token, or is gone; the caller rolls back.
+        """
+        quote = self._dialect.quote
+        values: list[Any] = [*_key(key), token]
+        assignments = [f"{quote('committed_at')} = {self._dialect.now}"]
+        changes = {"bookmark": None if bookmark is None else json.dumps(bookmark, ensure_ascii=False)}
+        for name, value in changes.items():
+            assignments.append(f"{quote(name)} = {self._parameter(values, value)}")
+        if completed_by is not None:
+            assignments.append(f"{quote('completed_by')} = {self._parameter(values, completed_by)}")
+            assignments.append(f"{quote('rows')} = {self._parameter(values, rows)}")
+        changed = session.execute(
+            f"update {self._dialect.table(ledger)} set {', '.join(assignments)} "
+            f"where {self._where()} and {quote('token')} = $4",
+            values,
+        )
+        if changed != 1:
+            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+
+    def set_bookmark(
+        self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
+    ) -> None:
+        """Change the bookmark under a new token, or delete the row."""
+        if forget:
+            session.execute(f"delete from {self._dialect.table(ledger)} where {self._where()}", _key(key))
+            return
+        token = secrets.token_hex(16)
+        self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
+        values: list[Any] = [*_key(key)]
+        text = None if bookmark is None else json.dumps(bookmark, ensure_ascii=False)
+        session.execute(
+            f"update {self._dialect.table(ledger)} "
+            f"set {self._dialect.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
+            values,
+        )
+
+    def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
+        """Return one row, or all rows, of a ledger that exists."""
+        where = f" where {self._where()}" if key else ""
+        order = f" order by {self._dialect.names(_KEY)}"
+        sql = f"select {self._selected} from {self._dialect.table(ledger)}{where}{order}"
+        return [_row(row) for row in session.query(sql, _key(key) if key else ())]
+
+    def _where(self) -> str:
+        return " and ".join(f"{self._dialect.quote(name)} = ${place}" for place, name in enumerate(_KEY, start=1))
+
+    @staticmethod
+    def _parameter(values: list[Any], value: Any) -> str:
+        if value is None:
+            return "null"
+        values.append(value)
+        return f"${len(values)}"
+
+
+def commit(session: Session, dialect: Dialect) -> None:
+    """Commit, with the places where tests cut the power."""
+    failpoint(f"{dialect.name}.commit.inside")
+    session.commit()
+    failpoint(f"{dialect.name}.commit.after")
+
+
+def _key(key: LedgerKey) -> tuple[str, str, str]:
+    return (key.pipeline, key.stream, key.destination_table)
+
+
+def _row(row: Sequence[Any]) -> LedgerRow:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    bookmark = values["bookmark"]
+    try:
+        decoded = None if bookmark is None else json.loads(bookmark)
+    except ValueError as error:
+        raise FatalConnectorError(
+            f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "
+            "`state reset` mends it",
+            stream=values["stream"],
+        ) from error
+    return LedgerRow(
+        key=LedgerKey(
+            pipeline=values["pipeline"], stream=values["stream"], destination_table=values["destination_table"]
+        ),
+        source=values["source"],
+        token=values["token"],
+        bookmark=decoded,
+        completed_by=values["completed_by"],
+        owner=values["owner"],
+        rows=values["rows"],
+        committed_at=_moment(values["committed_at"]),
+    )
+
+
+def _moment(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+__all__ = ["Ledger", "commit"]

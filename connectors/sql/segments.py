@@ -1,0 +1,74 @@
+"""Events, cut into segments: the run of batches up to the next schema or checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from ..protocols import Block
+from ..stream import Checkpoint, Event, Stream
+
+
+class Segments:
+    """A peekable view of a load's events. An exception of the iterator is kept: drivers hide it behind their own."""
+
+    def __init__(self, events: Iterator[Event | Block]) -> None:
+        self._events = iter(events)
+        self._next: Event | Block | None = None
+        self._is_over = False
+        #: What the iterator raised.
+        self.error: BaseException | None = None
+        #: Records (batches only) and bytes handed out since `reset`.
+        self.records = 0
+        self.size_bytes = 0
+
+    def reset(self) -> None:
+        """Count from zero again: a commit was made."""
+        self.records = self.size_bytes = 0
+
+    def peek(self) -> Event | Block | None:
+        """Wait for the next event and leave it in place; None at the end."""
+        if self._next is None and not self._is_over:
+            try:
+                self._next = next(self._events, None)
+            except BaseException as error:
+                self.error = error
+                self._is_over = True
+                raise
+            self._is_over = self._next is None
+        return self._next
+
+    def marker(self) -> Checkpoint | Stream | None:
+        """Take the next event, which is not data; None at the end."""
+        event = self.peek()
+        if event is None:
+            return None
+        assert isinstance(event, Checkpoint | Stream)
+        self._next = None
+        return event
+
+    def has_data(self) -> bool:
+        """Tell whether data comes next; batches without records are skipped."""
+        while True:
+            event = self.peek()
+            if isinstance(event, pa.RecordBatch) and not event.num_rows:
+                self._next = None
+                continue
+            return not (event is None or isinstance(event, Checkpoint | Stream))
+
+    def data(self) -> Iterator[pa.RecordBatch | Block]:
+        """Yield data up to the next marker, or the end."""
+        while self.has_data():
+            event, self._next = self._next, None
+            assert event is not None
+            if isinstance(event, pa.RecordBatch):
+                self.records += event.num_rows
+                self.size_bytes += event.nbytes
+            else:
+                assert not isinstance(event, Checkpoint | Stream)
+                self.size_bytes += len(event)
+            yield event
+
+
+__all__ = ["Segments"]

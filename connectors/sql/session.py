@@ -1,0 +1,166 @@
+"""One connection, one transaction at a time; and the connections kept open between two streams."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from ..errors import ConnectorError, Interrupted, RetriableError
+from ..protocols import Block
+from .identifiers import TableName
+
+
+class Session(Protocol):
+    """One connection to a database, used by one thread at a time; only `cancel` comes from others.
+
+    Every driver error leaves it as a `ConnectorError`, sorted by what the caller does about it: a lost connection,
+    a deadlock or a lock timeout as `RetriableError`, a cancelled statement as `Interrupted`.
+    """
+
+    def begin(self) -> None:
+        """Start a transaction."""
+        ...
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement with `$1` parameters (str, int, float, bool, None); return the records it changed.
+
+        Without parameters `sql` may hold several statements, separated by `;`.
+        """
+        ...
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a small result."""
+        ...
+
+    def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
+        """Append the data to the named columns of a table, inside the transaction; return the records written.
+
+        Args:
+            table: it has these columns, of types that carry `schema` exactly, and perhaps others.
+            schema: what every batch already has (wire "arrow"), or the names of the columns (other wires).
+            data: an exception that it raises may leave as any error: the caller knows the original.
+            wire: format of the data.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Commit; `RetriableError` if the answer was lost, whatever the server did."""
+        ...
+
+    def rollback(self) -> None:
+        """End the transaction, if there is one; nothing of it is kept."""
+        ...
+
+    def cancel(self) -> None:
+        """Make the statement under way fail soon; no effect if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is lost."""
+        ...
+
+
+class Lease:
+    """A session in the hands of one call; interrupting it lasts until the call ends."""
+
+    def __init__(self, stream: str, session: Session, is_reused: bool, connect: Callable[[], Session]) -> None:
+        self.stream = stream
+        self.session = session
+        self.is_interrupted = False
+        self._is_reused = is_reused
+        self._connect = connect
+
+    def begin(self) -> None:
+        """Start a transaction; a connection that died while it was idle is replaced by a new one."""
+        self.check()
+        try:
+            self.session.begin()
+        except RetriableError:
+            if not self._is_reused:
+                raise
+            with suppress(ConnectorError):
+                self.session.close()
+            self.session = self._connect()
+            self.session.begin()
+        self._is_reused = False
+
+    def check(self) -> None:
+        """Raise `Interrupted` if the call was interrupted between two statements."""
+        if self.is_interrupted:
+            raise Interrupted(f"stream {self.stream!r} was interrupted", stream=self.stream)
+
+    def interrupt(self) -> None:
+        """End what is under way, now or at the next `check`."""
+        self.is_interrupted = True
+        self.session.cancel()
+
+
+class Sessions:
+    """Connections of one connector: reused from stream to stream, one call each at a time."""
+
+    def __init__(self, connect: Callable[[], Session], *, max_idle: int = 8) -> None:
+        self._connect = connect
+        self._max_idle = max_idle
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []
+        self._leases: set[Lease] = set()
+        self._generation = 0
+
+    @contextmanager
+    def lease(self, stream: str = "") -> Iterator[Lease]:
+        """Lend a connection to one call; whatever it left uncommitted is rolled back at the end."""
+        with self._lock:
+            reused = self._idle.pop() if self._idle else None
+            generation = self._generation
+        lease = Lease(stream, reused or self._connect(), reused is not None, self._connect)
+        with self._lock:
+            self._leases.add(lease)
+        try:
+            yield lease
+        except ConnectorError as error:
+            if lease.is_interrupted and not isinstance(error, Interrupted):
+                raise Interrupted(f"stream {stream!r} was interrupted", stream=stream) from error
+            raise
+        finally:
+            with self._lock:
+                self._leases.discard(lease)
+            self._take_back(lease, generation)
+
+    def interrupt(self, stream: str) -> None:
+        """Interrupt every call under way for a stream."""
+        with self._lock:
+            leases = [lease for lease in self._leases if lease.stream == stream]
+        for lease in leases:
+            lease.interrupt()
+
+    def close(self) -> None:
+        """Close the idle connections now, those in use when their call ends."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._generation += 1
+        for session in idle:
+            with suppress(ConnectorError):
+                session.close()
+
+    def _take_back(self, lease: Lease, generation: int) -> None:
+        session = lease.session
+        try:
+            session.rollback()
+        except ConnectorError:
+            is_usable = False
+        else:
+            # A cancel that comes late would hit the next call's statement.
+            is_usable = not lease.is_interrupted
+        with self._lock:
+            if is_usable and generation == self._generation and len(self._idle) < self._max_idle:
+                self._idle.append(session)
+                return
+        with suppress(ConnectorError):
+            session.close()
+
+
+__all__ = ["Lease", "Session", "Sessions"]

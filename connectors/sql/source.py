@@ -1,0 +1,181 @@
+"""The Source protocol, once for all SQL systems. A subclass brings a dialect, a catalog query and a way to connect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+
+from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, incremental
+from ..errors import ConnectorError
+from ..protocols import Block
+from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from .casts import cast_batch
+from .dialect import Dialect
+from .identifiers import TableName, literal
+from .session import Lease, Session, Sessions
+
+
+class ReadSession(Session, Protocol):
+    """A session that also streams results."""
+
+    def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Yield the result in batches, from one snapshot; closing the iterator ends the statement."""
+        ...
+
+
+class SqlSource(ABC):
+    """Source over `ReadSession`s; each stream is one SELECT."""
+
+    #: Name of the connector, for errors.
+    connector: ClassVar[str]
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        schema: str = "",
+        checkpoint_records: int = CHECKPOINT_RECORDS,
+        checkpoint_s: float = CHECKPOINT_S,
+    ) -> None:
+        self.dialect = dialect
+        self._schema = schema
+        self._checkpoint_records = checkpoint_records
+        self._checkpoint_s = checkpoint_s
+        self._sessions = Sessions(self.connect)
+
+    # ------------------------------------------------------------ a subclass's
+    @abstractmethod
+    def connect(self) -> ReadSession:
+        """Open a connection for reading."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Connector and place without credentials."""
+
+    @abstractmethod
+    def streams(self, session: Session) -> Sequence[Stream]:
+        """Read the catalog; `locator` holds `schema` and `table`."""
+
+    def expression(self, field: pa.Field) -> str:
+        """Return what is selected for a column: itself, or a cast where the driver cannot carry its type."""
+        return f"t.{self.dialect.quote(field.name)}"
+
+    def constant(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Return a bookmark's value as an SQL constant of the column's type."""
+        native = (field.metadata or {}).get(b"native_type", b"").decode()
+        text = value.as_py()
+        shown = literal(text.isoformat() if hasattr(text, "isoformat") else str(text))
+        return f"cast({shown} as {native})" if native else shown
+
+    def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        """Bring a batch to the stream's schema."""
+        return cast_batch(batch, stream.schema, stream.name)
+
+    # ---------------------------------------------------------------- protocol
+    def check(self) -> None:
+        """Prove that it can be reached and read."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            lease.session.query("select 1")
+
+    def discover(self) -> Sequence[Stream]:
+        """Return tables, then views, by name."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            return sorted(self.streams(lease.session), key=lambda stream: (stream.is_view, stream.name))
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """Each stream is read alone."""
+        return [[stream] for stream in streams]
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        """Wire formats of a stream."""
+        return ("arrow",)
+
+    def count(self, stream: Stream) -> int:
+        """Count the records."""
+        with self._sessions.lease(stream.name) as lease:
+            lease.begin()
+            rows = lease.session.query(f"select count(*) from {self.dialect.table(self.table(stream))}")
+            return int(rows[0][0])
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """Yield one stream after the other."""
+        for stream in group:
+            try:
+                yield from ((stream.name, event) for event in self._events(stream, bookmarks.get(stream.name), wire))
+            except ConnectorError as error:
+                error.connector = error.connector or self.connector
+                error.stream = error.stream or stream.name
+                raise
+
+    def interrupt(self, stream: str) -> None:
+        """Cancel what is under way for one stream."""
+        self._sessions.interrupt(stream)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._sessions.close()
+
+    # ----------------------------------------------------------------- helpers
+    def table(self, stream: Stream) -> TableName:
+        """Return the table of a stream; one made by hand is found by its name."""
+        if "table" in stream.locator:
+            return TableName(str(stream.locator.get("schema", "")), str(stream.locator["table"]))
+        return TableName.parse(stream.name, self._schema or self.dialect.default_schema)
+
+    def select(self, stream: Stream, bookmark: Bookmark | None = None) -> str:
+        """Write the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL."""
+        # Names with `.` before them: an output column of the same name (a cast) must not be what is compared.
+        columns = ", ".join(f"{self.expression(field)} as {self.dialect.quote(field.name)}" for field in stream.schema)
+        sql = f"select {columns} from {self.dialect.table(self.table(stream))} as t"
+        if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+            return sql
+        marks = self.dialect.names(stream.bookmark_properties, "t.")
+        start = bookmark_values(stream, bookmark)
+        if start is not None:
+            fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+            values = ", ".join(self.constant(value, field) for value, field in zip(start, fields, strict=True))
+            sql += f" where {marks} >= {values}" if len(fields) == 1 else f" where ({marks}) >= ({values})"
+        return f"{sql} order by {marks}"
+
+    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
+        """Yield a stream in another wire format than "arrow", if the source offers one."""
+        raise NotImplementedError(wire)
+
+    def sessions(self, wire: str) -> Sessions:
+        """Return the connections that carry a wire format; default: all go over the same."""
+        return self._sessions
+
+    def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
+        with self.sessions(wire).lease(stream.name) as lease:
+            lease.begin()
+            if wire != "arrow":
+                yield from self.blocks(lease, stream, wire)
+                return
+            batches = self._batches(lease, stream, bookmark)
+            if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+                yield from batches
+                return
+            yield from incremental(
+                stream,
+                batches,
+                bookmark,
+                is_ordered=True,
+                checkpoint_records=self._checkpoint_records,
+                checkpoint_s=self._checkpoint_s,
+            )
+
+    def _batches(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Iterator[pa.RecordBatch]:
+        session: ReadSession = lease.session  # type: ignore[assignment]  # `connect` makes no others
+        for batch in session.fetch(self.select(stream, bookmark)):
+            lease.check()
+            yield self.to_schema(batch, stream)
+
+
+__all__ = ["ReadSession", "SqlSource"]

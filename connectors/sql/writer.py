@@ -1,0 +1,425 @@
+"""One load: segment by segment into a table, each with its ledger row in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import ConnectorError, FatalConnectorError, TakenOver
+from ..failpoints import failpoint
+from ..protocols import Block
+from ..stream import Checkpoint, Commit, Load, Stream, WriteDisposition
+from .casts import cast_batch
+from .dialect import Column, Dialect, Table, Wire
+from .identifiers import TableName, staging_name
+from .ledger import Ledger, commit
+from .segments import Segments
+from .session import Lease, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A staging table and what it holds."""
+
+    name: TableName
+    #: Column -> type in staging; every column that arrived so far.
+    types: Mapping[str, str]
+    #: Column -> as the target should have it.
+    columns: Mapping[str, Column]
+
+
+class Writer:
+    """Writes one load over one leased connection."""
+
+    def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str) -> None:
+        self._dialect = dialect
+        self._load = load
+        self._target = target
+        self._lease = lease
+        self._wire = wire
+        self._ledger = Ledger(dialect)
+        self._stream = load.stream
+        self._is_replace = load.write_disposition is WriteDisposition.REPLACE
+        self._is_merge = load.write_disposition is WriteDisposition.MERGE
+        self._names: dict[str, str] = {}
+        self._changes: list[Mapping[str, Any]] = []
+        self._staged: Staged | None = None
+        self._table: Table | None = None
+        self._written = 0
+        self._records = 0
+        self._set_stream(load.stream)
+
+    @property
+    def _session(self) -> Session:
+        return self._lease.session
+
+    def run(self, segments: Segments) -> Iterator[Commit]:
+        """Write every segment that ends in a checkpoint; the last one may lack it and is then dropped."""
+        while segments.peek() is not None:
+            done = self._segment(segments)
+            if done is None:
+                return
+            yield done
+            if done.checkpoint.is_final:
+                return
+
+    # --------------------------------------------------------------- segments
+    def _segment(self, segments: Segments) -> Commit | None:
+        self._lease.begin()
+        self._changes, self._staged, self._records = [], None, 0
+        self._table = self._reflect()
+        segments.reset()
+        while True:
+            if segments.has_data():
+                self._take(segments)
+                continue
+            marker = segments.marker()
+            if marker is None:
+                self._session.rollback()
+                return None
+            if isinstance(marker, Stream):
+                self._set_stream(marker)
+            elif marker.is_final or not self._is_replace:
+                return self._finish(marker, segments)
+
+    def _take(self, segments: Segments) -> None:
+        """Put the data up to the next marker into the target itself, or into staging."""
+        if not self._is_replace and not self._is_merge and self._staged is None and self._fits_directly():
+            assert self._table is not None
+            types = {column.name: column.type for column in self._table.columns}
+            self._ingest(segments, self._table.name, types)
+            return
+        self._stage()
+        assert self._staged is not None
+        self._ingest(segments, self._staged.name, self._staged.types)
+
+    def _fits_directly(self) -> bool:
+        """Tell whether the target takes the data as it comes; then keeps it from being altered."""
+        if self._table is None or not self._matches(self._table):
+            return False
+        if self._dialect.lock_shape(self._session, self._target):
+            self._table = self._reflect()
+        return self._table is not None and self._matches(self._table)
+
+    def _matches(self, table: Table) -> bool:
+        for field in self._stream.schema:
+            column = table.column(self._names[field.name])
+            if column is None or column.is_generated:
+                return False
+            wanted = self._dialect.column_type(field)
+            if self._wire != "arrow":
+                if column.type != wanted:
+                    return False
+                continue
+            # Held values fit as they are, and travel in the column's own type.
+            if self._dialect.widen(column.type, wanted) != column.type:
+                return False
+            if self._dialect.wire(column.type, field.type).type != column.type:
+                return False
+        return True
+
+    def _ingest(self, segments: Segments, table: TableName, types: Mapping[str, str]) -> None:
+        names = [self._names[field.name] for field in self._stream.schema]
+        kinds = [
+            self._wire_of(types[name], field).arrow for name, field in zip(names, self._stream.schema, strict=True)
+        ]
+        schema = pa.schema([pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)])
+        self._lease.check()
+        before = segments.records
+        try:
+            count = self._session.ingest(table, schema, self._data(segments, schema), self._wire)
+        except ConnectorError:
+            if segments.error is not None:
+                raise segments.error from None
+            self._lease.check()
+            raise
+        sent = segments.records - before if self._wire == "arrow" else count
+        if count != sent:
+            raise FatalConnectorError(f"{count} of {sent} records arrived in {table}", stream=self._stream.name)
+        self._records += count
+
+    def _wire_of(self, column_type: str, field: pa.Field) -> Wire:
+        return self._dialect.wire(column_type, field.type)
+
+    def _data(self, segments: Segments, schema: pa.Schema) -> Iterator[pa.RecordBatch | Block]:
+        try:
+            for item in segments.data():
+                self._lease.check()
+                yield cast_batch(item, schema, self._stream.name) if self._wire == "arrow" else item
+        except BaseException as error:
+            segments.error = error
+            raise
+
+    def _set_stream(self, stream: Stream) -> None:
+        self._stream = stream
+        self._names = self._dialect.column_names(stream.schema.names)
+
+    # ---------------------------------------------------------------- staging
+    def _planned(self) -> dict[str, tuple[Column, Wire]]:
+        """Say for each column how the target should have it and how it travels there."""
+        keys = set(self._load.stream.key_properties)
+        planned = {}
+        for field in self._stream.schema:
+            kind = self._dialect.column_type(field)
+            wire = Wire(type=kind, arrow=field.type) if self._wire != "arrow" else self._dialect.wire(kind, field.type)
+            column = Column(name=self._names[field.name], type=kind, is_nullable=field.name not in keys)
+            planned[column.name] = (column, wire)
+        return planned
+
+    def _stage(self) -> None:
+        """Create the staging table, or fit it to a schema that changed on the way."""
+        dialect, planned = self._dialect, self._planned()
+        types = {name: wire.type for name, (_, wire) in planned.items()}
+        columns = {name: column for name, (column, _) in planned.items()}
+        if self._staged is None:
+            as_staged = [replace(column, type=types[name], is_nullable=True) for name, column in columns.items()]
+            table, sql = self._new_staging(as_staged)
+            self._session.execute(sql)
+            self._staged = Staged(table, types, columns)
+            return
+        held_types, held = dict(self._staged.types), dict(self._staged.columns)
+        for name, column in columns.items():
+            if name not in held:
+                self._session.execute(dialect.add_column(self._staged.name, replace(column, type=types[name])))
+                held_types[name], held[name] = types[name], column
+            elif column.type != held[name].type:
+                wider = self._widened(held[name].type, column)
+                wire = self._wire_of(wider, self._stream.schema.field(list(planned).index(name)))
+                if wire.type != held_types[name]:
+                    self._session.execute(dialect.alter_type(self._staged.name, name, wire.type))
+                held_types[name], held[name] = wire.type, replace(column, type=wider)
+        self._staged = Staged(self._staged.name, held_types, held)
+
+    def _new_staging(self, columns: Sequence[Column]) -> tuple[TableName, str]:
+        dialect, name = self._dialect, staging_name(self._load.token)
+        if self._is_replace:
+            table = TableName(self._target.schema, name)
+            return table, dialect.create_replacement(table, self._required(columns), self._key())
+        table = dialect.staging(self._target, name)
+        return table, dialect.create_staging(table, columns, numbered=self._is_merge)
+
+    def _required(self, columns: Sequence[Column]) -> list[Column]:
+        keys = self._key()
+        return [replace(column, is_nullable=column.name not in keys) for column in columns]
+
+    def _key(self) -> list[str]:
+        """Return the key's columns as the table names them; an append makes none."""
+        if not (self._is_replace or self._is_merge):
+            return []
+        return [self._names[name] for name in self._load.stream.key_properties]
+
+    # ----------------------------------------------------------------- finish
+    def _finish(self, checkpoint: Checkpoint, segments: Segments) -> Commit:
+        self._lease.check()
+        failpoint(f"{self._dialect.name}.commit.before")
+        if self._is_replace:
+            self._replace()
+        elif self._staged is not None or checkpoint.is_final:
+            self._apply()
+        self._written += self._records
+        try:
+            self._ledger.record(
+                self._session,
+                self._ledger.table(self._target),
+                self._load.key,
+                self._load.token,
+                bookmark=checkpoint.bookmark,
+                completed_by=self._load.run if checkpoint.is_final else None,
+                rows=self._written,
+            )
+        except TakenOver as error:
+            raise self._taken_over(error) from None
+        self._lease.check()
+        commit(self._session, self._dialect)
+        return Commit(
+            checkpoint=checkpoint,
+            records=self._records,
+            size_bytes=segments.size_bytes,
+            schema_changes=tuple(self._changes),
+        )
+
+    def _taken_over(self, error: TakenOver) -> TakenOver:
+        """Roll back and say by whom, if the ledger can still be read."""
+        self._session.rollback()
+        owner = ""
+        with suppress(ConnectorError):
+            self._session.begin()
+            rows = self._ledger.read(self._session, self._ledger.table(self._target), self._load.key)
+            owner = rows[0].owner if rows else ""
+            self._session.rollback()
+        by = f" by {owner}" if owner else " by another run, or its ledger row was deleted"
+        return TakenOver(f"stream {self._stream.name!r} was taken over{by}", stream=self._stream.name)
+
+    def _reflect(self) -> Table | None:
+        table = self._dialect.reflect(self._session, [self._target]).get(self._target)
+        if table is not None and not table.is_table:
+            raise FatalConnectorError(
+                f"{self._target} is a view, not a table; choose another destination_table", stream=self._stream.name
+            )
+        return table
+
+    def _lock_target(self) -> Table | None:
+        """Shut out other writers and read the catalog again; None: missing, and nobody else can create it now."""
+        table = self._table
+        if table is None:
+            self._dialect.lock_creation(self._session, self._target)
+            table = self._reflect()
+            if table is None:
+                return None
+        lock = self._dialect.lock_table(self._target)
+        if lock:
+            self._session.execute(lock)
+            table = self._reflect()
+        return table
+
+    def _target_columns(self) -> list[Column]:
+        if self._staged is not None:
+            return self._required(list(self._staged.columns.values()))
+        return self._required([column for column, _ in self._planned().values()])
+
+    def _apply(self) -> None:
+        """APPEND and MERGE: bring the target in shape, then the staged records into it."""
+        staged = self._staged
+        if staged is not None and self._is_merge:
+            self._refuse_null_keys(staged)
+        columns = self._target_columns()
+        table = self._table
+        needs_lock = staged is not None or table is None or self._changed(table, columns)
+        if needs_lock:
+            table = self._lock_target()
+            if table is None:
+                self._session.execute(self._dialect.create_table(self._target, columns, self._key()))
+                table = self._reflect()
+            else:
+                table = self._evolve(table, columns)
+        if staged is None or table is None:
+            return
+        into = [column for column in table.columns if column.name in staged.types]
+        if self._is_merge:
+            statements = self._dialect.merge(
+                table, staged.name, into, staged.types, self._key(), self._load.conflict_method
+            )
+        else:
+            statements = [self._dialect.insert_from(self._target, staged.name, into, staged.types)]
+        for sql in [*statements, self._dialect.drop_table(staged.name)]:
+            self._lease.check()
+            self._session.execute(sql)
+
+    def _refuse_null_keys(self, staged: Staged) -> None:
+        key = self._key()
+        condition = " or ".join(f"{self._dialect.quote(name)} is null" for name in key)
+        found = self._session.query(f"select 1 from {self._dialect.table(staged.name)} where {condition} limit 1")
+        if found:
+            raise FatalConnectorError(
+                f"a record has NULL in its key ({', '.join(key)}): NULL equals nothing, so a merge would double it; "
+                "choose other key_properties, or write_disposition append",
+                stream=self._stream.name,
+            )
+
+    # -------------------------------------------------------------- evolution
+    def _changed(self, table: Table, columns: Sequence[Column]) -> bool:
+        for column in columns:
+            held = table.column(column.name)
+            if held is None or self._dialect.widen(held.type, column.type) != held.type:
+                return True
+        return False
+
+    def _evolve(self, table: Table, columns: Sequence[Column]) -> Table:
+        """Add columns that are missing, widen those that are too narrow."""
+        statements = []
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                statements.append(self._dialect.add_column(table.name, column))
+                self._note(column.name, "added", None, column.type)
+                continue
+            wider = self._widened(held.type, column)
+            if wider != held.type:
+                statements.append(self._dialect.alter_type(table.name, column.name, wider))
+                self._note(column.name, "widened", held.type, wider)
+        for sql in statements:
+            self._session.execute(sql)
+        return (self._reflect() or table) if statements else table
+
+    def _note(self, column: str, change: str, before: str | None, after: str) -> None:
+        self._changes.append({"column": column, "change": change, "before": before, "after": after})
+
+    def _widened(self, before: str, column: Column) -> str:
+        wider = self._dialect.widen(before, column.type)
+        if wider is None:
+            raise FatalConnectorError(
+                f"column {column.name!r} of {self._target} is {before}, but the stream now has {column.type}, and one "
+                f"does not hold the other: change the column's type by hand, exclude it with `columns`, or run once "
+                "with `--full-refresh`",
+                stream=self._stream.name,
+            )
+        return wider
+
+    # ---------------------------------------------------------------- replace
+    def _replace(self) -> None:
+        """Put the staged records in the place of the target's."""
+        dialect = self._dialect
+        self._stage_if_missing()
+        assert self._staged is not None
+        columns = self._target_columns()
+        staged = self._converted(self._staged, columns)
+        self._dialect.lock_creation(self._session, self._target)
+        table = self._reflect()
+        if table is not None and table.has_dependents:
+            self._refill(table, staged, columns)
+            return
+        if table is not None:
+            self._note_differences(table, columns)
+        for sql in dialect.swap(staged.name, table, self._target, self._key()):
+            self._lease.check()
+            self._session.execute(sql)
+
+    def _stage_if_missing(self) -> None:
+        if self._staged is None:
+            self._stage()
+
+    def _converted(self, staged: Staged, columns: Sequence[Column]) -> Staged:
+        """Return a staging table with the target's own types: another one if some had to travel as text."""
+        if all(staged.types[column.name] == column.type for column in columns):
+            return staged
+        name = TableName(staged.name.schema, f"{staged.name.name}_c")
+        self._session.execute(self._dialect.create_replacement(name, columns, self._key()))
+        self._session.execute(self._dialect.insert_from(name, staged.name, columns, staged.types))
+        self._session.execute(self._dialect.drop_table(staged.name))
+        return Staged(name, {column.name: column.type for column in columns}, staged.columns)
+
+    def _note_differences(self, table: Table, columns: Sequence[Column]) -> None:
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                self._note(column.name, "added", None, column.type)
+            elif held.type != column.type:
+                self._note(column.name, "retyped", held.type, column.type)
+        arrived = {column.name for column in columns}
+        for held in table.columns:
+            if held.name not in arrived:
+                self._changes.append({"column": held.name, "change": "dropped", "before": held.type, "after": None})
+
+    def _refill(self, table: Table, staged: Staged, columns: Sequence[Column]) -> None:
+        """Empty and refill a table that others depend on; where foreign keys point at it, update in place."""
+        dialect = self._dialect
+        lock = dialect.lock_table(self._target)
+        if lock:
+            self._session.execute(lock)
+            table = self._reflect() or table
+        table = self._evolve(table, columns)
+        into = [column for column in table.columns if column.name in staged.types and not column.is_generated]
+        if table.is_referenced and self._key():
+            statements = list(dialect.replace_in_place(table, staged.name, into, staged.types, self._key()))
+        else:
+            statements = [dialect.empty(table), dialect.insert_from(self._target, staged.name, into, staged.types)]
+        for sql in [*statements, dialect.drop_table(staged.name)]:
+            self._lease.check()
+            self._session.execute(sql)
+
+
+__all__ = ["Writer"]
