@@ -1,0 +1,127 @@
+"""Where a run store lives: its URL, and for SQLite the file and the file system below it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from ..errors import ConfigError, StateError
+from ..failpoints import failpoint
+
+#: File systems without the shared memory and locks that SQLite's WAL needs.
+NETWORK_FILE_SYSTEMS = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "lustre", "gpfs", "beegfs")
+    + ("fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.davfs", "fuse.cephfs")
+)
+
+SQLITE_HEADER = b"SQLite format 3\x00"
+
+
+def parse_url(url: str, folder: Path | None = None) -> URL:
+    """Return the URL with driver and absolute path; a relative SQLite path counts from `folder`.
+
+    Raises:
+        ConfigError: neither a SQLite file nor PostgreSQL.
+    """
+    try:
+        parsed = sa.engine.make_url(url)
+    except sa.exc.ArgumentError:
+        raise _not_a_store("it is no URL") from None
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise _not_a_store(f"{parsed.drivername!r} is not supported")
+    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+        raise _not_a_store("it names no file")
+    path = Path(parsed.database).expanduser()
+    return parsed.set(database=str((folder or Path.cwd()).absolute() / path))
+
+
+def without_password(url: URL) -> str:
+    """Return the URL to show."""
+    secrets = [key for key in url.query if "password" in key.lower()]
+    # `URL.set` takes None for "as it was".
+    return url._replace(password=None).difference_update_query(secrets).render_as_string()
+
+
+def ensure_file(path: Path, create: Callable[[Path], None]) -> None:
+    """Make the SQLite file and its folder if missing; refuse what cannot be a store.
+
+    The file appears whole or not at all: an empty file in its place is damage, never "no history".
+    """
+    _refuse_network(path.parent)
+    if not path.exists():
+        # Secrets may lie beside the store: nobody else may look into the folder.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _create(path, create)
+    with path.open("rb") as file:
+        header = file.read(len(SQLITE_HEADER))
+    if header != SQLITE_HEADER:
+        what = "is empty" if not header else "is no SQLite database"
+        raise StateError(
+            f"run store {path} {what}: it is damaged. Put a copy back, or move it away to start without history "
+            "(bookmarks are in the destination's ledger)"
+        )
+    status = path.stat()
+    if status.st_mode & 0o077 and status.st_uid == os.geteuid():
+        path.chmod(0o600)
+
+
+def _create(path: Path, create: Callable[[Path], None]) -> None:
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.new")
+    draft.touch(mode=0o600)
+    try:
+        create(draft)
+        failpoint("store.create.before")
+        with contextlib.suppress(FileExistsError):  # Another process was faster: its file is as good.
+            path.hardlink_to(draft)
+        failpoint("store.create.after")
+    finally:
+        draft.unlink(missing_ok=True)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_network(folder: Path) -> None:
+    kind = file_system(folder)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise StateError(
+            f"run store in {folder}: SQLite cannot be shared over a network file system ({kind}). "
+            "Set `store` to a local path or to a PostgreSQL URL"
+        )
+
+
+def file_system(folder: Path, mounts: str | None = None) -> str | None:
+    """Return the type of the file system below a folder that need not exist yet; None if the system does not tell."""
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return None
+    target = folder.resolve()
+    best: tuple[int, str | None] = (-1, None)
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        # Spaces and backslashes in a mount point are octal escapes.
+        point = Path(left.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape"))
+        if target.is_relative_to(point) and len(point.parts) >= best[0]:  # a later mount covers an earlier one
+            best = (len(point.parts), right.split()[0])
+    return best[1]
+
+
+def _not_a_store(reason: str) -> ConfigError:
+    # The URL itself is not shown: it may hold a password.
+    return ConfigError(
+        f"the run store cannot be opened: {reason}",
+        key="store",
+        allowed=("sqlite:///PATH", "postgresql://HOST/DATABASE"),
+    )

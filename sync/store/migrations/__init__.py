@@ -1,0 +1,46 @@
+"""Versions of the run store: forward only. Alembic is imported only when there is something to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ...errors import StateError
+
+#: Every version there has been, oldest first; the last one is what this program reads and writes.
+REVISIONS = ("0001",)
+VERSION_TABLE = "_syncblocks_version"
+
+
+def version(connection: Connection) -> str | None:
+    """Return the version of the store; None if there is none yet."""
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()
+
+
+def is_outdated(found: str | None, url: str) -> bool:
+    """Tell whether the store must be upgraded.
+
+    Raises:
+        StateError: it was written by a newer program, which may keep things that this one would break.
+    """
+    if found is not None and found not in REVISIONS:
+        raise StateError(
+            f"run store {url} has version {found}, this program knows up to {REVISIONS[-1]}: "
+            "upgrade syncblocks (a store is never turned back)"
+        )
+    return found != REVISIONS[-1]
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the store to the last version, within the caller's transaction and lock."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

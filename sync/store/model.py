@@ -1,0 +1,268 @@
+"""What goes into the run store and comes out of it: frozen values, JSON inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from .owner import Owner
+
+SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
+#: Status of a run, stream or block run that has not ended; UNCLAIMED of a stream that has not started.
+RUNNING, UNCLAIMED = "running", "unclaimed"
+#: Parents of events that are no block.
+STREAM, PIPELINE = "stream", "pipeline"
+DATA_EXPORTER = "data_exporter"
+
+Status = Literal["success", "failure", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """A block that a stream passes through."""
+
+    block: str
+    #: data_loader, transformer or data_exporter.
+    block_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """One stream of an attempt."""
+
+    stream: str
+    destination_table: str
+    #: In pipeline order; without the transformers whose filter leaves this stream out.
+    blocks: tuple[BlockPlan, ...]
+    #: What recovery needs to find the stream's ledger row again.
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A function that wants to be called for one status of one parent."""
+
+    callback_block: str
+    function: str
+    #: A block_uuid, "stream" or "pipeline".
+    parent: str
+    status: str
+    #: Names or globs; None: every stream.
+    streams: tuple[str, ...] | None = None
+    needs_data: bool = False
+
+    def takes(self, stream: str) -> bool:
+        """Whether an event of this stream is for this function."""
+        return self.streams is None or any(name == stream or fnmatchcase(stream, name) for name in self.streams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackSpec:
+    """A callback block as it was when the attempt began: recovery delivers without today's pipeline file."""
+
+    block: str
+    #: Absolute path.
+    file: str
+    timeout_s: float = 60.0
+    attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptPlan:
+    """Everything an attempt was going to do."""
+
+    streams: tuple[StreamPlan, ...] = ()
+    #: In firing order.
+    subscriptions: tuple[Subscription, ...] = ()
+    callbacks: tuple[CallbackSpec, ...] = ()
+    allow_blocks_to_fail: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """Why something failed; redacted before it gets here."""
+
+    type: str
+    message: str
+    traceback: str = ""
+    stream: str | None = None
+    block: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockOutcome:
+    """How one block run ended. Figures that nobody knows any more are None."""
+
+    block: str
+    status: str
+    rows: int | None = None
+    size_bytes: int | None = None
+    bookmark_before: Any = None
+    bookmark_after: Any = None
+    schema_changes: tuple[Mapping[str, Any], ...] = ()
+    error: ErrorInfo | None = None
+    #: Path of the block's spooled output, if a callback asks for it.
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateCopy:
+    """Copy of one ledger row."""
+
+    stream: str
+    destination_table: str
+    source: str
+    bookmark: Any = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateVersion:
+    """One version of a stream's state; the highest version is the current one."""
+
+    pipeline: str
+    stream: str
+    destination_table: str
+    version: int
+    source: str
+    bookmark: Any
+    rows: int | None
+    run_id: int | None
+    saved_at: datetime
+    #: The state was reset: a version without a bookmark that says so.
+    is_deleted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOutcome:
+    """How one stream ended: one outcome for each block run it has."""
+
+    stream: str
+    blocks: tuple[BlockOutcome, ...]
+    state: StateCopy | None = None
+
+    @property
+    def status(self) -> str:
+        """Failure if any block failed, else cancelled if any was, else success."""
+        statuses = {block.status for block in self.blocks}
+        return next((status for status in (FAILURE, CANCELLED) if status in statuses), SUCCESS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """What a close did to the run."""
+
+    #: True for the run's last close: none open, none can come; its events wait for the gate.
+    run_ended: bool
+    #: The run's status after it ("running" unless run_ended).
+    status: str
+    #: True if no further stream can be claimed.
+    is_stopping: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """What a heartbeat learned."""
+
+    is_mine: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineRun:
+    """A run, with the figures of its latest attempt."""
+
+    id: int
+    #: Random hex; unlike the id, unique over all stores (the ledger keeps it).
+    key: str
+    pipeline: str
+    attempt: int
+    #: Of the attempt: running, success, failure or cancelled.
+    status: str
+    #: True: no further stream will be claimed.
+    stopping: bool
+    #: When the run started; constant over its attempts.
+    execution_date: datetime
+    trigger: str
+    event: Mapping[str, Any]
+    #: References in place of values that came from secrets.
+    variables: Mapping[str, Any]
+    owner: Owner
+    #: Of the attempt.
+    started_at: datetime
+    ended_at: datetime | None
+    #: True until its callbacks were delivered or given up for now; one active run a pipeline.
+    is_active: bool
+    error: ErrorInfo | None
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRun:
+    """One block's execution for one stream in one attempt."""
+
+    run_id: int
+    attempt: int
+    block: str
+    block_type: str
+    stream: str
+    destination_table: str
+    #: running, success, failure or cancelled.
+    status: str
+    index: int | None
+    #: None while it runs, and after its end until it is certain.
+    is_last_block_run: bool | None
+    rows: int | None
+    size_bytes: int | None
+    started_at: datetime
+    ended_at: datetime | None
+    bookmark_before: Any
+    bookmark_after: Any
+    schema_changes: tuple[Mapping[str, Any], ...]
+    error: ErrorInfo | None
+
+    @property
+    def uuid(self) -> str:
+        """Name to show; never taken apart again."""
+        return f"{self.block}:{self.stream}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryTry:
+    """What became of one lease of a delivery."""
+
+    number: int
+    #: The dispatcher's kind (returned, raised, timeout ...), or "lost" if its owner died.
+    outcome: str
+    error: str | None
+    output: str
+    owner: str
+    started_at: datetime
+    ended_at: datetime
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    """A delivery as `callbacks list` shows it."""
+
+    key: str
+    pipeline: str
+    run_id: int
+    attempt: int
+    callback_block: str
+    function: str
+    parent: str
+    block: str | None
+    stream: str | None
+    status: str
+    #: ready, leased, done or dead.
+    state: str
+    attempts: int
+    not_before: datetime | None
+    data: str | None
+    tries: tuple[DeliveryTry, ...]

@@ -1,0 +1,87 @@
+"""Who owns a run: one process of one boot of one machine, and whether it still lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A process, named so that no other one can be mistaken for it."""
+
+    host: str
+    #: Changes with every boot; empty where the system does not tell.
+    boot_id: str
+    #: A pid means something only within its namespace (container).
+    pid_namespace: str
+    pid: int
+    #: Clock ticks from boot to the start of the process: tells it from a later one of the same pid.
+    started: int
+
+    def encode(self) -> str:
+        """Return the form that the store keeps; equal for equal owners."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def decode(cls, text: str) -> Owner:
+        """Read what `encode` wrote."""
+        return cls(**json.loads(text))
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def current_owner() -> Owner:
+    """Return this process."""
+    pid = os.getpid()
+    return Owner(
+        host=socket.gethostname(),
+        boot_id=_read(Path("/proc/sys/kernel/random/boot_id")),
+        pid_namespace=_pid_namespace(),
+        pid=pid,
+        started=_start_ticks(pid) or 0,
+    )
+
+
+def is_process_alive(theirs: Owner, mine: Owner) -> bool | None:
+    """Tell whether a process still runs; None if it cannot be seen from here, so that its lease decides."""
+    if theirs == mine:
+        return True
+    is_visible = theirs.boot_id and (theirs.boot_id, theirs.pid_namespace) == (mine.boot_id, mine.pid_namespace)
+    if not is_visible:
+        return None
+    return _start_ticks(theirs.pid) == theirs.started
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _pid_namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Return when a process started, in ticks since boot; None if there is none, or only its unreaped remains."""
+    # The name, in parentheses, may hold spaces and parentheses itself.
+    fields = _read_bytes(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()
+    if len(fields) < 20 or fields[0] in (b"Z", b"X", b"x"):
+        return None
+    return int(fields[19])
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # ProcessLookupError too: it ended between open and read
+        return b""
