@@ -5,11 +5,12 @@ from __future__ import annotations
 from connectors.protocols import Destination
 from connectors.stream import LedgerKey
 
+from .block_runs import FAILURE, SUCCESS
 from .errors import AlreadyRunning
 from .progress import Progress
+from .settlement import is_completed
 from .store import Store
 from .store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StreamOutcome
-from .stream_run import FAILURE, SUCCESS, is_completed
 
 
 def recover(store: Store, pipeline: str, destination: Destination, progress: Progress) -> PipelineRun | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 import traceback
@@ -20,32 +19,25 @@ from connectors.errors import ConnectorError, RetriableError
 from connectors.protocols import Block, Destination, Source
 from connectors.stream import Bookmark, Checkpoint, Event, Load, Stream
 
+from .block_runs import CANCELLED, FAILURE, SUCCESS, Stage, statuses
 from .config import Pipeline
 from .errors import SyncError
 from .failpoints import failpoint
-from .feed import Feed, Item, start_reading
+from .feed import Feed, Item
 from .plan import PlannedStream, starting_point
 from .progress import Progress
 from .secrets import Redactor
+from .settlement import LedgerUnreadable, is_completed, new_token, owner_text, run_reference
 from .spool import Spool
 from .store.model import BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome
 from .transform import Transformer
 
 log = logging.getLogger("syncblocks")
 
-SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
-
-
 class Stopped(SyncError):
     """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
 
     code = "stopped"
-
-
-class LedgerUnreadable(SyncError):
-    """The destination's ledger cannot be read, so nobody can say whether the last commit was kept."""
-
-    code = "ledger"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,53 +59,7 @@ class StreamContext:
     is_owner: Callable[[], bool]
 
     @property
-    def run_reference(self) -> str:
-        """What the ledger's `completed_by` says of this attempt."""
-        return run_reference(self.run)
-
-
-def run_reference(run: PipelineRun) -> str:
-    """Return `<run key>:<attempt>`, unique over all run stores."""
-    return f"{run.key}:{run.attempt}"
-
-
-def new_token(run: PipelineRun) -> str:
-    """Return a fresh token; it begins with the run's key, so that staging of dead runs can be found."""
-    return f"{run.key}{secrets.token_hex(6)}"
-
-
-def is_completed(destination: Destination, planned_key: Any, run: PipelineRun, owner: str) -> bool:
-    """Ask the destination whether this attempt completed the stream, and fence every writer before.
-
-    Raises:
-        LedgerUnreadable: it cannot be asked.
-    """
-    try:
-        row = destination.take_over(planned_key, token=new_token(run), owner=owner)
-    except ConnectorError as error:
-        raise LedgerUnreadable(f"stream {planned_key.stream!r}: the ledger cannot be read: {error}") from error
-    return row.completed_by == run_reference(run)
-
-
-class _Stage:
-    """What one block has done for one stream."""
-
-    def __init__(self, block: str, spool: Spool | None) -> None:
-        self.block = block
-        self.spool = spool
-        self.rows = 0
-        self.size_bytes = 0
-        self.has_handed_over = False
-
-    def note(self, batch: pa.RecordBatch, *, is_last: bool) -> None:
-        self.rows += batch.num_rows
-        self.size_bytes += batch.nbytes
-        if self.spool is not None:
-            self.spool.write(batch)
-        self.has_handed_over = self.has_handed_over or is_last
-
-
-class StreamRun:
+    class StreamRun:
     """One stream of one attempt. `run_group` drives it; any thread may cancel it."""
 
     def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
@@ -123,6 +69,8 @@ class StreamRun:
         self.started = time.monotonic()
         self.outcome: StreamOutcome | None = None
         self.status: str | None = None
+        #: Closed in the store (or, with no outcome, left open because the ledger could not be read).
+        self.has_ended = False
         self.error: BaseException | None = None
         self._lock = threading.Lock()
         self._stop_reason: str | None = None
@@ -137,7 +85,7 @@ class StreamRun:
         self._schema_changes: list[Any] = []
         self._failed_block: str | None = None
         self._token = ""
-        self._stages: list[_Stage] = []
+        self._stages: list[Stage] = []
         self._transformers: list[Transformer] = []
 
     # -- stopping ------------------------------------------------------------------------------------------------
@@ -186,7 +134,7 @@ class StreamRun:
         failpoint("stream.before_take_over")
         try:
             row = context.destination.take_over(
-                planned.key, token=self._token, owner=_owner_text(context.run), source=context.source.identity()
+                planned.key, token=self._token, owner=owner_text(context.run), source=context.source.identity()
             )
         except ConnectorError:
             self._failed_block = context.pipeline.destination.block
@@ -368,7 +316,7 @@ class StreamRun:
         return True
 
     def _is_completed(self) -> bool:
-        return is_completed(self.context.destination, self.planned.key, self.context.run, _owner_text(self.context.run))
+        return is_completed(self.context.destination, self.planned.key, self.context.run, owner_text(self.context.run))
 
     def _end(self, error: BaseException | None) -> None:
         with self._lock:
@@ -381,6 +329,7 @@ class StreamRun:
             is_done = error is None or (is_undecided and self._is_completed())
         except LedgerUnreadable as unreadable:
             self.error = unreadable
+            self.has_ended = True
             self.context.progress.stream_ended(self.name, self.status, records=None, error=str(unreadable))
             return
         if is_done:
@@ -388,7 +337,8 @@ class StreamRun:
         self.error = error
         self.outcome = self._make_outcome(error)
         self.context.close(self.outcome)
-        shown = None if error is None else self.context.redactor.redact(_message(error))
+        self.has_ended = True
+        shown = None if error is None else self.context.redactor.redact(message_of(error))
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
@@ -411,7 +361,7 @@ class StreamRun:
                 error=info if stage.block == failed else None,
                 data=str(stage.spool.path) if self._has_data(stage) else None,
             )
-            for stage, status in zip(self._written_stages(), self._statuses(failed), strict=True)
+            for stage, status in zip(self._written_stages(), statuses(self._stages, self.status or CANCELLED, failed), strict=True)
         )
         state = None
         if self._commits:
@@ -425,41 +375,33 @@ class StreamRun:
             )
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
 
-    def _statuses(self, failed: str) -> list[str]:
-        """By the data, not by the clock: before the failed block success only where the last batch was handed over."""
-        if self.status != FAILURE:
-            return [self.status or CANCELLED] * len(self._stages)
-        place = [stage.block for stage in self._stages].index(failed)
-        before = [SUCCESS if stage.has_handed_over else CANCELLED for stage in self._stages[:place]]
-        return [*before, FAILURE, *[CANCELLED] * (len(self._stages) - place - 1)]
-
-    def _written_stages(self) -> Sequence[_Stage]:
+    def _written_stages(self) -> Sequence[Stage]:
         if not self._stages:
             self._stages = self._new_stages()
         last = self._stages[-1]
         last.rows, last.size_bytes = self._rows_written, self._bytes_written
         return self._stages
 
-    def _has_data(self, stage: _Stage) -> bool:
+    def _has_data(self, stage: Stage) -> bool:
         return self.status == SUCCESS and stage.spool is not None and stage.spool.path.exists()
 
     def _error_info(self, error: BaseException, block: str) -> ErrorInfo:
         redact = self.context.redactor.redact
         return ErrorInfo(
             type=type(error).__name__,
-            message=redact(_message(error)),
+            message=redact(message_of(error)),
             traceback=redact("".join(traceback.format_exception(error))[-16_000:]),
             stream=self.name,
             block=block,
         )
 
-    def _new_stages(self) -> list[_Stage]:
+    def _new_stages(self) -> list[Stage]:
         pipeline, planned = self.context.pipeline, self.planned
         blocks = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
         for stage in self._stages:
             if stage.spool is not None:
                 stage.spool.discard()
-        stages = [_Stage(block, self._spool(block)) for block in blocks]
+        stages = [Stage(block, self._spool(block)) for block in blocks]
         if self._commits:  # an earlier try committed records that are read no more: never a partial frame
             for stage in stages:
                 if stage.spool is not None:
@@ -481,71 +423,6 @@ class StreamRun:
                 stage.spool.close(schema if stage is self._stages[0] or current is None else current)
 
 
-def run_group(runs: Sequence[StreamRun]) -> None:
-    """Run the streams of one group, with their retries, until each has ended.
-
-    All streams of a group are read by one read and loaded at once, one thread each; a group of one runs in the
-    calling thread. Never raises for what happens to a stream.
-    """
-    pending, attempt = list(runs), 0
-    while pending:
-        attempt += 1
-        errors = _try_group(pending, attempt)
-        pending = [run for run in pending if _is_pending(run, errors.get(run.name), attempt)]
-        if pending:
-            delay_s = max(run.planned.selected.retry_delay_s for run in pending)
-            for run in pending:
-                error = errors[run.name]
-                shown = run.context.redactor.redact(_message(error)) if error else ""
-                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=shown)
-            pending[0].wait_for_retry(delay_s)
-
-
-def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bool:
-    try:
-        if error is not None and run.wants_retry(error, attempt):
-            return True
-    except LedgerUnreadable as unreadable:
-        error = unreadable
-    run.end(error)
-    return False
-
-
-def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseException | None]:
-    errors: dict[str, BaseException | None] = {}
-    bookmarks: dict[str, Bookmark | None] = {}
-    for run in runs:
-        try:
-            bookmarks[run.name] = run.begin(attempt)
-        except Exception as error:  # whatever a connector raises ends this stream, not the others
-            errors[run.name] = error
-    ready = [run for run in runs if run.name not in errors]
-    if not ready:
-        return errors
-    context = ready[0].context
-    wire = ready[0].planned.wire if len(ready) == 1 else "arrow"
-    feeds = start_reading(context.source, [run.planned.selected.stream for run in ready], bookmarks, wire)
-    threads = [
-        threading.Thread(target=_try_load, args=(run, feeds[run.name], errors), name=f"load-{run.name}", daemon=True)
-        for run in ready[1:]
-    ]
-    for thread in threads:
-        thread.start()
-    _try_load(ready[0], feeds[ready[0].name], errors)
-    for thread in threads:
-        thread.join()
-    return errors
-
-
-def _try_load(run: StreamRun, feed: Feed, errors: dict[str, BaseException | None]) -> None:
-    try:
-        run.load(feed)
-    except Exception as error:  # decided in StreamRun.end
-        errors[run.name] = error
-    else:
-        errors[run.name] = None
-
-
 def _chain(first: Event | Block, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
     yield first
     yield from rest
@@ -565,9 +442,6 @@ def _keys_not_null(schema: pa.Schema, stream: Stream) -> pa.Schema:
     return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Return an error's text; its class name where it has none."""
     return str(error) or type(error).__name__
-
-
-def _owner_text(run: PipelineRun) -> str:
-    return f"run {run.id} on {run.owner.host}"

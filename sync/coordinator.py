@@ -1,0 +1,202 @@
+"""The coordinator of one attempt: claims streams in order, stops them, sees that each one ends. Only it claims."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
+
+from connectors.bookmarks import values
+
+from .block_runs import CANCELLED, FAILURE
+from .config import resolve_references
+from .group_run import run_group
+from .lease import Lease
+from .plan import Plan, PlannedStream
+from .progress import Progress
+from .session import Session
+from .store import Store
+from .store.model import LostRun, PipelineRun, StreamOutcome
+from .stream_run import StreamContext, StreamRun
+from .transform import Transformer
+
+#: After a stop, streams get this long to come back by themselves before they are closed without them.
+GRACE_S = 3.0
+
+
+class Coordinator:
+    """Carries out the plan of one attempt in this process."""
+
+    def __init__(
+        self,
+        session: Session,
+        store: Store,
+        run: PipelineRun,
+        plan: Plan,
+        progress: Progress,
+        lease: Lease,
+        *,
+        notify: Callable[[], None],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._session = session
+        self._pipeline = session.pipeline
+        self._store = store
+        self._run = run
+        self._plan = plan
+        self._progress = progress
+        self._notify = notify
+        self._is_stopping = is_stopping
+        self._lease = lease
+        self._is_refused = False
+        self._active: dict[Future[None], list[StreamRun]] = {}
+        self.runs: list[StreamRun] = []
+
+    def execute(self, concurrency: int | None) -> None:
+        """Run every stream to its end, or until the run is stopped."""
+        slots = self._slots(concurrency)
+        waiting = [[self._plan.stream(name) for name in group] for group in self._plan.groups]
+        stopped_at: float | None = None
+        while waiting or self._active:
+            while waiting and len(self._active) < slots and not self._must_stop():
+                if not self._start(waiting[0]):
+                    break
+                waiting.pop(0)
+            if stopped_at is None and self._must_stop():
+                stopped_at = time.monotonic()
+                waiting.clear()
+                self._stop()
+            self._collect(0.05 if stopped_at else 0.2)
+            self._cancel_late()
+            if stopped_at is not None and time.monotonic() - stopped_at > GRACE_S:
+                self._abandon()
+                return
+
+    def _start(self, planned: Sequence[PlannedStream]) -> bool:
+        """Claim a group and start it; False: the run is stopping."""
+        context = self._context()
+        group = [StreamRun(context, stream) for stream in planned]
+        if not self._store.claim(self._run.id, [member.name for member in group]):
+            self._is_refused = True
+            return False
+        self.runs += group
+        for member in group:
+            table = member.planned.key.destination_table
+            self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
+        self._active[_in_thread(run_group, group)] = group
+        self._notify()  # a claim may have decided a flag
+        return True
+
+    def _collect(self, timeout_s: float) -> None:
+        done, _ = wait(self._active, timeout=timeout_s, return_when=FIRST_COMPLETED)
+        for future in done:
+            del self._active[future]
+            future.result()
+
+    def _must_stop(self) -> bool:
+        if self._is_asked() or self._lease.is_lost:
+            return True
+        # Only once it has ended in the store: streams in flight are cancelled, and end, after it.
+        failed = any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in self.runs)
+        return failed and not self._pipeline.allow_blocks_to_fail
+
+    def _is_asked(self) -> bool:
+        return self._is_stopping() or self._is_refused or self._lease.is_cancelled
+
+    def _stop(self) -> None:
+        """End further claims, and the streams in flight."""
+        is_asked = self._is_asked()
+        try:
+            self._store.request_stop(self._run.id, CANCELLED if is_asked else FAILURE)
+        except LostRun:
+            self._lease.lose()
+        reason = "the run was cancelled" if is_asked else "another stream failed"
+        for member in self._members():
+            member.cancel(reason)
+
+    def _abandon(self) -> None:
+        for member in self._members():
+            member.abandon()
+
+    def _cancel_late(self) -> None:
+        for member in self._members():
+            limit_s = member.planned.selected.timeout_s
+            if limit_s is None or member.has_ended:
+                continue
+            late_s = time.monotonic() - member.started - limit_s
+            if late_s >= 0:
+                member.cancel(f"timeout_s={limit_s:g} is over")
+            if late_s > GRACE_S:
+                member.abandon()
+
+    def _members(self) -> list[StreamRun]:
+        return [member for group in self._active.values() for member in group]
+
+    def _slots(self, concurrency: int | None) -> int:
+        wanted = concurrency or self._pipeline.concurrency
+        slots = min(8, 2 * (os.cpu_count() or 1)) if wanted == "auto" else int(wanted)
+        limit = self._session.destination.max_loads
+        return max(1, slots if limit is None else min(slots, limit))
+
+    def _context(self) -> StreamContext:
+        return StreamContext(
+            pipeline=self._pipeline,
+            run=self._run,
+            source=self._session.source,
+            destination=self._session.destination,
+            progress=self._progress,
+            redactor=self._session.redactor,
+            spool_folder=self._pipeline.state_folder / "spool",
+            transformers=self._transformers,
+            close=self._close,
+            is_owner=lambda: self._store.is_owner(self._run.id),
+        )
+
+    def _close(self, outcome: StreamOutcome) -> None:
+        try:
+            self._store.close_stream(self._run.id, outcome)
+        except LostRun:
+            self._lease.lose()
+        self._notify()
+
+    def _transformers(self, planned: PlannedStream) -> list[Transformer]:
+        from callbacks.kwargs import hydrate
+
+        made = []
+        for block in self._pipeline.transformers:
+            if block.block not in planned.transformers:
+                continue
+            recorded = self._store.run_kwargs(self._run) | {
+                "block_uuid": block.block,
+                "stream": planned.name,
+                "destination_table": planned.key.destination_table,
+            }
+            kwargs = hydrate(resolve_references(recorded, self._pipeline.folder, os.environ))
+            functions = [_bind(function, kwargs) for function in self._session.code.transformers[block.block]]
+            made.append(Transformer(block.block, functions, block.rename or {}))
+        return made
+
+
+def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+    def call(frame: Any) -> Any:
+        positional, named = function.binding.arguments(kwargs, frame)
+        return function.function(*positional, **named)
+
+    return call
+
+
+def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[StreamRun]) -> Future[None]:
+    """Run a group in a thread of its own: a daemon, since one that hangs in a driver must not hold the process."""
+    future: Future[None] = Future()
+
+    def body() -> None:
+        try:
+            future.set_result(work(group))
+        except BaseException as error:  # the coordinator raises it
+            future.set_exception(error)
+
+    threading.Thread(target=body, name=f"stream-{group[0].name}", daemon=True).start()
+    return future

@@ -1,0 +1,77 @@
+"""The streams that one read yields together, with their retries: the unit that runs in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from connectors.stream import Bookmark
+
+from .feed import Feed, start_reading
+from .settlement import LedgerUnreadable
+from .stream_run import StreamRun, message_of
+
+
+def run_group(runs: Sequence[StreamRun]) -> None:
+    """Run the streams of one group, with their retries, until each has ended.
+
+    All streams of a group are read by one read and loaded at once, one thread each; a group of one runs in the
+    calling thread. Never raises for what happens to a stream.
+    """
+    pending, attempt = list(runs), 0
+    while pending:
+        attempt += 1
+        errors = _try_group(pending, attempt)
+        pending = [run for run in pending if _is_pending(run, errors.get(run.name), attempt)]
+        if pending:
+            delay_s = max(run.planned.selected.retry_delay_s for run in pending)
+            for run in pending:
+                error = errors[run.name]
+                shown = run.context.redactor.redact(message_of(error)) if error else ""
+                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=shown)
+            pending[0].wait_for_retry(delay_s)
+
+
+def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bool:
+    try:
+        if error is not None and run.wants_retry(error, attempt):
+            return True
+    except LedgerUnreadable as unreadable:
+        error = unreadable
+    run.end(error)
+    return False
+
+
+def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseException | None]:
+    errors: dict[str, BaseException | None] = {}
+    bookmarks: dict[str, Bookmark | None] = {}
+    for run in runs:
+        try:
+            bookmarks[run.name] = run.begin(attempt)
+        except Exception as error:  # whatever a connector raises ends this stream, not the others
+            errors[run.name] = error
+    ready = [run for run in runs if run.name not in errors]
+    if not ready:
+        return errors
+    context = ready[0].context
+    wire = ready[0].planned.wire if len(ready) == 1 else "arrow"
+    feeds = start_reading(context.source, [run.planned.selected.stream for run in ready], bookmarks, wire)
+    threads = [
+        threading.Thread(target=_try_load, args=(run, feeds[run.name], errors), name=f"load-{run.name}", daemon=True)
+        for run in ready[1:]
+    ]
+    for thread in threads:
+        thread.start()
+    _try_load(ready[0], feeds[ready[0].name], errors)
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def _try_load(run: StreamRun, feed: Feed, errors: dict[str, BaseException | None]) -> None:
+    try:
+        run.load(feed)
+    except Exception as error:  # decided in StreamRun.end
+        errors[run.name] = error
+    else:
+        errors[run.name] = None

@@ -1,0 +1,125 @@
+"""An opened pipeline: its connectors, user code and redactor; and the plan made with them. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from connectors.errors import ConnectorConfigError
+from connectors.protocols import Destination, Source
+from connectors.registry import make_destination, make_source
+
+from .catalog import SelectedStream, select_streams
+from .config import Pipeline, config_error_from_connector, glob_matches
+from .errors import ConfigError
+from .plan import Plan, plan_streams
+from .secrets import Redactor
+from .store import Store
+from .subscriptions import UserCode, check_stream_filters, load_user_code
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """An opened pipeline: its connectors, user code and store. Close it when done."""
+
+    pipeline: Pipeline
+    code: UserCode
+    source: Source
+    destination: Destination
+    redactor: Redactor
+
+    def close(self) -> None:
+        """Close every connection to source and destination."""
+        for connector in (self.source, self.destination):
+            connector.close()
+
+
+def open_session(pipeline: Pipeline) -> Session:
+    """Make the connectors and load the user's files; connects to nothing.
+
+    Raises:
+        ConfigError: settings, callback or transformer files are wrong.
+    """
+    code = load_user_code(pipeline)
+    return Session(
+        pipeline=pipeline,
+        code=code,
+        source=_make(pipeline, "source"),
+        destination=_make(pipeline, "destination"),
+        redactor=Redactor(pipeline.secret_values),
+    )
+
+
+def make_plan(
+    session: Session,
+    store: Store | None,
+    *,
+    streams: Sequence[str] = (),
+    full_refresh: bool = False,
+    only: Sequence[str] | None = None,
+) -> Plan:
+    """Ask source and destination what there is and decide what a run would do; writes nothing.
+
+    Args:
+        session: the opened pipeline.
+        store: for bookmarks that the destination may have lost; None: no store yet.
+        streams: globs; only the selected streams that match (`--stream`).
+        full_refresh: replace every table and forget every bookmark.
+        only: exact names (`runs retry`).
+
+    Raises:
+        ConfigError: something in the pipeline file cannot work.
+        ConnectorError: source or destination cannot be reached.
+    """
+    pipeline = session.pipeline
+    try:
+        selected = select_streams(pipeline, session.source.discover())
+        check_stream_filters(pipeline, [stream.name for stream in selected])
+        selected = _narrow(selected, streams, only)
+        tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, _role(error, pipeline), error) from error
+    return plan_streams(
+        pipeline,
+        selected,
+        tables,
+        _known_states(store, pipeline.pipeline),
+        session.code,
+        source=session.source,
+        destination=session.destination,
+        full_refresh=full_refresh,
+    )
+
+
+def _make(pipeline: Pipeline, role: str) -> Any:
+    block = pipeline.source if role == "source" else pipeline.destination
+    make: Callable[..., Any] = make_source if role == "source" else make_destination
+    try:
+        return make(block.connector, block.config, pipeline.folder)
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role, error) from error
+
+
+def _role(error: ConnectorConfigError, pipeline: Pipeline) -> str:
+    is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
+    return "source" if is_source else "destination"
+
+
+def _narrow(
+    selected: Sequence[SelectedStream], globs: Sequence[str], only: Sequence[str] | None
+) -> tuple[SelectedStream, ...]:
+    kept = [stream for stream in selected if only is None or stream.name in only]
+    for pattern in globs:
+        if not any(glob_matches(pattern, stream.name) for stream in kept):
+            names = ", ".join(stream.name for stream in kept[:20])
+            raise ConfigError(f"--stream {pattern!r} matches none of the selected streams: {names}")
+    if globs:
+        kept = [stream for stream in kept if any(glob_matches(pattern, stream.name) for pattern in globs)]
+    return tuple(kept)
+
+
+def _known_states(store: Store | None, pipeline: str) -> dict[tuple[str, str], Any]:
+    if store is None:
+        return {}
+    return {(state.stream, state.destination_table): state.bookmark for state in store.states(pipeline)}
