@@ -1,1 +1,19 @@
-"""Callback blocks: marking, loading, binding and calling user functions."""
+"""Callback blocks: marking, loading, binding and calling user functions.
+
+A callback file needs no import, since the marks stand in its namespace; `from callbacks import callback` gives the same
+marks to editors and type checkers.
+"""
+
+from .decorator import callback, on_cancelled, on_failure, on_success, transformer
+from .kwargs import BlockRun, ParentError, PipelineRun
+
+__all__ = [
+    "BlockRun",
+    "ParentError",
+    "PipelineRun",
+    "callback",
+    "on_cancelled",
+    "on_failure",
+    "on_success",
+    "transformer",
+]

@@ -1,0 +1,186 @@
+"""Signature -> the arguments to pass, and whether the parent's data is needed for them. Pure.
+
+1. The first positional parameter that is not named like a keyword argument (`*args` counts) receives the data.
+2. A parameter named like a keyword argument receives that one, by position or by keyword.
+3. `__input` holds the data if the file names `__input` at all or the mark says fetch_inputs=True; else it is `{}`. A
+   function that receives the data by position finds the same object there: it costs nothing more.
+4. Without `**kwargs` only the keyword arguments that the function names are passed.
+5. A parameter without default that none of this can fill is an error, so that it shows before anything runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import nearest
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class BindingError(ValueError):
+    """Nothing can fill a parameter; the loader adds file and line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One argument that is passed by position."""
+
+    name: str
+    #: What the slot holds: the data, the keyword argument of that name, or always its default.
+    holds: Literal["data", "kwarg", "default"]
+    default: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """How one function is called."""
+
+    #: "data": as a positional argument; "input": as `__input`; None: the call needs no data, and none is fetched.
+    needs: Literal["data", "input"] | None
+    #: Keyword arguments that the function names; all that it gets, unless takes_kwargs.
+    named: tuple[str, ...]
+    #: Whether it has `**kwargs`.
+    takes_kwargs: bool
+    #: Parameter that receives the data, `*args` by its name; None if there is none.
+    positional: str | None
+    #: Arguments passed by position, in order.
+    slots: tuple[Slot, ...]
+    #: Whether `__input` is {parent: data} rather than {}.
+    fills_input: bool
+    #: Named parameters without a default: they get None where an event has no such keyword argument.
+    required: frozenset[str]
+
+    def arguments(self, kwargs: Mapping[str, Any], data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return args and kwargs of one call.
+
+        Args:
+            kwargs: Hydrated keyword arguments of the event, without `__input`.
+            data: The parent's DataFrame, or None.
+        """
+        offered = dict(kwargs)
+        offered["__input"] = {kwargs.get("parent_block_uuid"): data} if self.fills_input else {}
+        args = tuple(self._slot(slot, offered, data) for slot in self.slots)
+        passed = {slot.name for slot in self.slots}
+        if self.takes_kwargs:
+            keywords = {name: value for name, value in offered.items() if name not in passed}
+        else:
+            keywords = {name: offered[name] for name in self.named if name in offered and name not in passed}
+        for name in self.required - passed - keywords.keys():
+            keywords[name] = None
+        return args, keywords
+
+    def _slot(self, slot: Slot, offered: Mapping[str, Any], data: Any) -> Any:
+        if slot.holds == "data":
+            return data if self.needs == "data" else None
+        if slot.holds == "kwarg":
+            return offered.get(slot.name, slot.default)
+        return slot.default
+
+
+def bind(
+    function: Callable[..., Any],
+    *,
+    known: Iterable[str],
+    fillable: Iterable[str] | None = None,
+    file_mentions_input: bool = False,
+    fetch_inputs: bool | None = None,
+    is_legacy: bool = False,
+) -> Binding:
+    """Read a function's signature.
+
+    Args:
+        known: Names of keyword arguments, runtime variables included.
+        fillable: Those of them that some event can fill for this function; default: all.
+        file_mentions_input: Whether the function's file holds the word `__input`.
+        fetch_inputs: What the mark says.
+        is_legacy: Whether it gets keyword arguments only.
+
+    Raises:
+        BindingError: nothing can fill a parameter that has no default, or there is no signature to read.
+    """
+    known = frozenset(known) | {"__input"}
+    can_fill = known if fillable is None else frozenset(fillable) | {"__input"}
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise BindingError(f"has no signature to read: {error}") from error
+
+    by_position = [parameter for parameter in parameters if parameter.kind in _BY_POSITION]
+    rest = next((parameter for parameter in parameters if parameter.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    takes_kwargs = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    receiver = None if is_legacy else next((item for item in by_position if item.name not in known), rest)
+
+    named = tuple(
+        parameter.name
+        for parameter in parameters
+        if parameter.name in known and parameter is not receiver and parameter.kind in (*_BY_POSITION, _KEYWORD_ONLY)
+    )
+    for parameter in parameters:
+        is_rest = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if is_rest or parameter is receiver or parameter.default is not parameter.empty:
+            continue
+        if parameter.name not in can_fill:
+            raise BindingError(_unfillable(parameter.name, known, can_fill, is_legacy=is_legacy))
+
+    slots = _slots(by_position, receiver, known)
+    if receiver is rest and rest is not None:
+        slots = (*slots, Slot(name=rest.name, holds="data", default=None))
+    wants_input = fetch_inputs is True or (fetch_inputs is None and file_mentions_input)
+    fills_input = wants_input and (takes_kwargs or "__input" in named)
+    by_data = receiver is not None and fetch_inputs is not False
+    return Binding(
+        needs="data" if by_data else "input" if fills_input else None,
+        named=named,
+        takes_kwargs=takes_kwargs,
+        positional=None if receiver is None else receiver.name,
+        slots=slots,
+        fills_input=fills_input,
+        required=frozenset(
+            parameter.name
+            for parameter in parameters
+            if parameter.name in named and parameter.default is parameter.empty
+        ),
+    )
+
+
+_KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+
+
+def _slots(
+    by_position: list[inspect.Parameter], receiver: inspect.Parameter | None, known: frozenset[str]
+) -> tuple[Slot, ...]:
+    """Return what goes by position: all up to the data's receiver, and what can go in no other way."""
+    last = -1
+    for place, parameter in enumerate(by_position):
+        only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.name in known
+        before_rest = receiver is not None and receiver.kind is inspect.Parameter.VAR_POSITIONAL
+        if parameter is receiver or only or before_rest:
+            last = place
+    return tuple(
+        Slot(
+            name=parameter.name,
+            holds="data" if parameter is receiver else "kwarg" if parameter.name in known else "default",
+            default=None if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in by_position[: last + 1]
+    )
+
+
+def _unfillable(name: str, known: frozenset[str], can_fill: frozenset[str], *, is_legacy: bool) -> str:
+    if name == "__error" and name in known:
+        return "parameter '__error' is filled only for the status 'failure', which the function does not serve"
+    if name in known:
+        return f"parameter {name!r} is never filled for the parents that the callback block is attached to"
+    if is_legacy:
+        return (
+            f"nothing can fill parameter {name!r}: on_success, on_failure and on_cancelled pass keyword arguments "
+            "only; use @callback('success') to receive the parent's data"
+        )
+    known_names = ", ".join(sorted(can_fill))
+    return (
+        f"nothing can fill parameter {name!r}{nearest(name, can_fill)}; the first positional parameter receives the "
+        f"parent's data, others must have a default or be named like one of: {known_names}"
+    )

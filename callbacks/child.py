@@ -1,0 +1,315 @@
+"""The parent's end of a child process that runs callback functions: start, call with a deadline, end, always reap."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+#: Bytes of a call's output that are kept: more than is shown, so that a secret is not cut before it is masked.
+OUTPUT_KEPT_BYTES = 64 * 1024
+
+#: How often a wait looks for an interruption, and for the death of a child whose pipes live on in a grandchild.
+_TICK_S = 0.05
+_CHUNK_BYTES = 1 << 16
+#: Most that a pipe can hold on Linux, thus most that is left in it when an answer comes.
+_PIPE_BYTES = 1 << 20
+_START_TIMEOUT_S = 60.0
+
+# Our package is loaded by its path: whatever the user has in his folder or on PYTHONPATH, it is this one.
+_BOOT = """\
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("callbacks", sys.argv[1])
+sys.modules["callbacks"] = module = module_from_spec(spec)
+spec.loader.exec_module(module)
+from callbacks.worker import main
+main(*map(int, sys.argv[2:5]))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnd:
+    """How one call ended."""
+
+    kind: Literal["returned", "raised", "missing", "load", "timeout", "exited", "interrupted"]
+    error: str | None
+    #: Last OUTPUT_KEPT_BYTES of stdout and stderr.
+    output: bytes
+    notes: tuple[str, ...] = ()
+    #: Why the child should not serve another call; None if it may.
+    worn: str | None = None
+
+
+class Child:
+    """One child process, used by one thread. After a call of kind timeout, exited or interrupted it is gone."""
+
+    def __init__(self, name: str, *, kill_grace_s: float = 5.0) -> None:
+        self.name = name
+        self.is_alive = True
+        #: Calls made.
+        self.calls = 0
+        self._kill_grace_s = kill_grace_s
+        self._is_interrupted = False
+        self._is_ready = False
+        self._output = bytearray()
+        self._unread = bytearray()
+        self._pending = bytearray()
+        self._usage: dict[str, tuple[int, int]] = {}
+        requests, self._requests = os.pipe()
+        self._answers, answers = os.pipe()
+        lifeline, self._lifeline = os.pipe()
+        ends = (requests, answers, lifeline)
+        package = str(Path(__file__).with_name("__init__.py"))
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, package, *map(str, ends), name],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=ends,
+                start_new_session=True,
+            )
+        except BaseException:
+            for fd in (self._requests, self._answers, self._lifeline):
+                os.close(fd)
+            raise
+        finally:
+            for fd in ends:
+                os.close(fd)
+        self.pid = self._process.pid
+        assert self._process.stdout is not None
+        self._stdout = self._process.stdout.fileno()
+        self._selector = selectors.PollSelector()
+        for fd in (self._requests, self._answers, self._stdout):
+            os.set_blocking(fd, False)
+        self._selector.register(self._answers, selectors.EVENT_READ)
+        self._selector.register(self._stdout, selectors.EVENT_READ)
+
+    def interrupt(self) -> None:
+        """Make a call that is under way end with kind "interrupted"; from any thread."""
+        self._is_interrupted = True
+
+    def call(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
+        """Send a request and wait for its answer.
+
+        The deadline counts from when the child is ready. Past it the child's group gets SIGTERM, then SIGKILL.
+        """
+        self._read_output()
+        stray = bytes(self._output)
+        self._output.clear()
+        notes = (f"output between two calls: {stray[-1000:].decode(errors='replace')}",) if stray.strip() else ()
+        self.calls += 1
+        self._send({**request, "id": self.calls})
+        if not self._is_ready:
+            event, _ = self._wait(time.monotonic() + _START_TIMEOUT_S)
+            if event != "answer":
+                return self._ended(event, f"not ready after {_START_TIMEOUT_S:g} s", notes)
+            self._is_ready = True
+        event, answer = self._wait(time.monotonic() + timeout_s)
+        if event != "answer" or answer.get("id") != self.calls:
+            return self._ended(event, f"still running after {timeout_s:g} s (timeout_s)", notes)
+        self._read_output()
+        return CallEnd(
+            kind=answer["kind"],
+            error=answer["error"],
+            output=self._take_output(),
+            notes=(*notes, *answer["notes"]),
+            worn=self._wear(request["function"], answer),
+        )
+
+    def exit(self, grace_s: float) -> None:
+        """End in good order (exit handlers run, threads are joined), and by SIGKILL after grace_s or `interrupt`."""
+        if self.is_alive:
+            self._send({"exit": True})
+            deadline = time.monotonic() + grace_s
+            while self._wait(deadline)[0] == "answer":
+                continue
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill what is left of the group and give back all that the child held; idempotent."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        # Before the leader is reaped: until then its id, and thus the group's, cannot be another's.
+        self._signal(signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._kill_grace_s)
+        self._read_output()
+        self._selector.close()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        for fd in (self._requests, self._answers, self._lifeline):
+            os.close(fd)
+
+    # -- inside of a call
+
+    def _wait(self, deadline: float) -> tuple[Literal["answer", "deadline", "exited", "interrupted"], dict[str, Any]]:
+        """Move bytes until there is an answer, the child is gone, or time is up. Output never blocks the child."""
+        looked = time.monotonic()
+        while True:
+            line, newline, rest = self._unread.partition(b"\n")
+            if newline:
+                self._unread = rest
+                return "answer", self._parse(line)
+            now = time.monotonic()
+            if self._is_interrupted:
+                return "interrupted", {}
+            if now >= deadline:
+                return "deadline", {}
+            is_open = True
+            for key, _ in self._selector.select(min(deadline - now, _TICK_S)):
+                if key.fd == self._stdout:
+                    self._read_output(_CHUNK_BYTES)
+                elif key.fd == self._answers:
+                    is_open = self._read_answers()
+                else:
+                    self._write()
+            if now - looked > _TICK_S:
+                # Its pipes may be held open, and even written to, by what it has started.
+                looked = now
+                if self._has_exited():
+                    self._read_answers()
+                    is_open = False
+            if not is_open and b"\n" not in self._unread:
+                return "exited", {}
+
+    def _parse(self, line: bytearray) -> dict[str, Any]:
+        try:
+            message = json.loads(line)
+        except ValueError:
+            # A function has written into our pipe: no answer to this call, so the child is not used again.
+            return {}
+        return message if isinstance(message, dict) else {}
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if not self._pending:
+            self._selector.register(self._requests, selectors.EVENT_WRITE)
+        self._pending += json.dumps(message).encode() + b"\n"
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._pending:
+                del self._pending[: os.write(self._requests, self._pending)]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            # The child is gone, which the wait for its answer finds out.
+            self._pending.clear()
+        self._selector.unregister(self._requests)
+
+    def _read_answers(self) -> bool:
+        """Take what is there; False at the end of the pipe."""
+        try:
+            while chunk := os.read(self._answers, _CHUNK_BYTES):
+                self._unread += chunk
+        except BlockingIOError:
+            return True
+        return False
+
+    def _read_output(self, limit: int = _PIPE_BYTES) -> None:
+        """Take up to `limit` bytes of output and keep the tail; bounded, since a stray thread may print for ever."""
+        if self._stdout not in self._selector.get_map():
+            return
+        try:
+            while limit > 0:
+                chunk = os.read(self._stdout, _CHUNK_BYTES)
+                if not chunk:
+                    self._selector.unregister(self._stdout)
+                    return
+                limit -= len(chunk)
+                self._output += chunk
+                del self._output[:-OUTPUT_KEPT_BYTES]
+        except BlockingIOError:
+            return
+
+    def _take_output(self) -> bytes:
+        output = bytes(self._output)
+        self._output.clear()
+        return output
+
+    # -- ends
+
+    def _ended(self, event: str, late: str, notes: tuple[str, ...]) -> CallEnd:
+        kind: Literal["timeout", "exited", "interrupted"]
+        if event == "deadline":
+            kind, error = "timeout", f"{late}: ended by {self._terminate(self._kill_grace_s)}"
+        elif event == "interrupted":
+            self._is_interrupted = False
+            kind, error = "interrupted", "cut short, because the program stops"
+            self._terminate(min(self._kill_grace_s, 1.0))
+        else:
+            has_exited = self._has_exited(within_s=0.5)
+            self.kill()
+            kind, error = "exited", self._post_mortem(has_exited)
+        return CallEnd(kind=kind, error=error, output=self._take_output(), notes=notes)
+
+    def _terminate(self, grace_s: float) -> str:
+        """SIGTERM to the group, SIGKILL after grace_s; returns the name of the one that was needed."""
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while not (has_exited := self._has_exited()) and time.monotonic() < deadline:
+            if self._wait(min(deadline, time.monotonic() + _TICK_S))[0] == "exited":
+                # Its pipes are closed, which need not mean that it has ended.
+                time.sleep(0.001)
+        self.kill()
+        return "SIGTERM" if has_exited else "SIGKILL"
+
+    def _post_mortem(self, has_exited: bool) -> str:
+        code = self._process.returncode
+        if not has_exited:
+            return "the process of the callback closed its pipes, so there is no answer"
+        if code is not None and code < 0:
+            with suppress(ValueError):
+                return f"the process of the callback was killed by {signal.Signals(-code).name}"
+        if code == 70:
+            return "the function closed or replaced the pipes of its process, so there is no answer"
+        return f"the process of the callback ended with exit code {code}, without an answer"
+
+    def _has_exited(self, within_s: float = 0.0) -> bool:
+        """Tell whether the process has ended, without reaping it: its id must not become another's yet."""
+        deadline = time.monotonic() + within_s
+        while True:
+            if not hasattr(os, "waitid"):
+                return self._process.poll() is not None
+            try:
+                if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    return True
+            except ChildProcessError:
+                return True  # reaped by somebody else in this program
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.001)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # PermissionError: on macOS, a group of which only a zombie is left.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def _wear(self, function: str, answer: Mapping[str, Any]) -> str | None:
+        """Tell why the child should be replaced.
+
+        What a function's first call leaves open (a session, a pool, an exporter's thread) may stay for the next ones;
+        what later calls add is a leak.
+        """
+        usage = (int(answer["threads"]), int(answer["fds"]))
+        if not answer["is_sound"]:
+            return "a function changed its standard streams or working folder"
+        if function not in self._usage:
+            self._usage = dict.fromkeys((*self._usage, function), usage)
+            return None
+        threads, fds = self._usage[function]
+        if usage[0] > threads:
+            return f"its threads grew from {threads} to {usage[0]}"
+        return f"its open files grew from {fds} to {usage[1]}" if usage[1] > fds else None

@@ -1,0 +1,116 @@
+"""The marks: `@callback`, the legacy `@on_success`, `@on_failure`, `@on_cancelled`, and `@transformer`.
+
+A mark is written into a list that the loader puts into the namespace of the user's file. So a function fires in the
+file that marks it and nowhere else: neither importing a marked helper nor a second function of the same name changes
+that. Outside of the loader (a user's unit test imports the file) a mark leaves the function as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TypeVar, overload
+
+from .errors import CallbackLoadError, nearest
+from .kwargs import STATUSES
+
+#: Name, in the namespace of a user's file, of the list that its marks are written into.
+MARKS = "__syncblocks_marks__"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One decorator on one function."""
+
+    function: Callable[..., Any]
+    #: Status that the function serves; None for a transformer.
+    status: str | None
+    #: What the decorator says: True, False, or None for nothing.
+    fetch_inputs: bool | None = None
+    is_legacy: bool = False
+    #: Line of the user's file in which the decorator was applied.
+    line: int
+
+
+@overload
+def callback(status: Function, /) -> Function: ...
+@overload
+def callback(status: str = "success", *, fetch_inputs: bool | None = None) -> Callable[[Function], Function]: ...
+def callback(status: Any = "success", *, fetch_inputs: bool | None = None) -> Any:
+    """Call the function below after its parent block has ended with this status.
+
+    Args:
+        status: "success" (also meant by bare `@callback`), "failure" or "cancelled". Stack decorators for several.
+        fetch_inputs: False: the parent's data is never fetched, positional data parameters get None and `__input` is
+            `{}`. True: a function without positional parameters gets it as `__input`.
+
+    Raises:
+        CallbackLoadError: the status is unknown.
+    """
+    caller = sys._getframe(1)
+    if callable(status):
+        return _note(caller, status, "success")
+    if not isinstance(status, str) or status not in STATUSES:
+        raise _error(
+            caller,
+            f"unknown callback status {status!r}; allowed: {', '.join(STATUSES)}{nearest(str(status), STATUSES)}",
+        )
+    if fetch_inputs not in (None, True, False):
+        raise _error(caller, f"fetch_inputs is {fetch_inputs!r}; allowed: True, False")
+
+    def mark(function: Function) -> Function:
+        return _note(sys._getframe(1), function, status, fetch_inputs=fetch_inputs)
+
+    return mark
+
+
+def on_success(function: Function) -> Function:
+    """Legacy form of `@callback('success')`: keyword arguments only, called before the others."""
+    return _note(sys._getframe(1), function, "success", is_legacy=True)
+
+
+def on_failure(function: Function) -> Function:
+    """Legacy form of `@callback('failure')`: keyword arguments only, called before the others."""
+    return _note(sys._getframe(1), function, "failure", is_legacy=True)
+
+
+def on_cancelled(function: Function) -> Function:
+    """Legacy form of `@callback('cancelled')`: keyword arguments only, called before the others."""
+    return _note(sys._getframe(1), function, "cancelled", is_legacy=True)
+
+
+def transformer(function: Function) -> Function:
+    """Mark the function of a transformer file: a pandas DataFrame in, a DataFrame out, one batch at a time."""
+    return _note(sys._getframe(1), function, None)
+
+
+def _note(
+    caller: FrameType,
+    function: Function,
+    status: str | None,
+    *,
+    fetch_inputs: bool | None = None,
+    is_legacy: bool = False,
+) -> Function:
+    if not callable(function):
+        raise _error(caller, f"a mark stands on a function, not on {function!r}; did you mean @callback('success')?")
+    marks = caller.f_globals.get(MARKS)
+    if marks is not None:
+        marks.append(
+            Mark(
+                function=function,
+                status=status,
+                fetch_inputs=fetch_inputs,
+                is_legacy=is_legacy,
+                line=caller.f_lineno,
+            )
+        )
+    return function
+
+
+def _error(caller: FrameType, reason: str) -> CallbackLoadError:
+    return CallbackLoadError(caller.f_code.co_filename, caller.f_lineno, reason)

@@ -1,0 +1,399 @@
+"""Take due deliveries from the outbox, call the functions, tell the outbox how it went.
+
+One thread and one reusable child process a callback block, so that no callback waits for another block's. What a
+function does, up to killing its process, ends in an `Outcome`; it never raises here and never stops a stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from .child import CallEnd, Child
+from .invoke import Functions, append_folder, invoke
+from .kwargs import RESERVED
+
+OUTPUT_LIMIT = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event to one function, leased and its attempt counted."""
+
+    #: The idempotency key.
+    key: str
+    callback_block: str
+    function: str
+    #: Absolute path.
+    file: str
+    #: This one, from 1.
+    attempt: int
+    #: After so many the delivery is dead.
+    attempts: int
+    timeout_s: float
+    #: In recorded form (plain JSON), complete; runtime variables as references.
+    kwargs: Mapping[str, Any]
+    #: Path of an Arrow IPC file with the parent's output.
+    data: str | None
+    #: For logs: `<block>:<stream>`.
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a delivery went."""
+
+    ok: bool
+    #: `Type: message` in its first line, the traceback below.
+    error: str | None
+    #: Tail of stdout and stderr, at most OUTPUT_LIMIT characters.
+    output: str
+    duration_s: float
+    #: "interrupted": cut short by `close`, through no fault of the function.
+    kind: Literal["returned", "raised", "timeout", "exited", "missing", "load", "interrupted"]
+
+
+class Outbox(Protocol):
+    """Where deliveries come from; thread-safe."""
+
+    def lease(self, callback_block: str) -> Delivery | float | None:
+        """Return the next due delivery of a queue, seconds until one may become due, or None if nothing is open."""
+
+    def mark(self, delivery: Delivery, outcome: Outcome) -> str:
+        """Record the outcome; return "done", "retry" or "dead"."""
+
+
+class Dispatcher:
+    """Delivers, from `start` to `close`. Use from one thread, but for `notify`."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        callback_blocks: Sequence[str],
+        *,
+        resolve: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
+        redact: Callable[[str], str] = lambda text: text,
+        on_outcome: Callable[[Delivery, Outcome, str], None] = lambda delivery, outcome, verdict: None,
+        inline: bool = False,
+        log: logging.Logger | None = None,
+        kill_grace_s: float = 5.0,
+        recycle_after: int = 200,
+        poll_s: tuple[float, float] = (0.2, 1.0),
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            outbox: Where deliveries come from.
+            callback_blocks: One queue each.
+            resolve: Turns recorded references of runtime variables into values, just before the call.
+            redact: Masks secrets in what functions raise and print.
+            on_outcome: Told of each delivery after it was marked: the outcome, and what `mark` returned.
+            inline: Call the functions in this process, on one thread for all blocks, without deadline or isolation, so
+                that `breakpoint()` has the terminal.
+            log: For what is nobody's outcome.
+            kill_grace_s: Seconds between SIGTERM and SIGKILL at the deadline.
+            recycle_after: Calls that one child serves.
+            poll_s: Bounds of the pause between two looks, since other processes add work too.
+        """
+        self.outbox = outbox
+        self.resolve = resolve
+        self.redact = redact
+        self.on_outcome = on_outcome
+        self.log = log or logging.getLogger("syncblocks.callbacks")
+        self.kill_grace_s = kill_grace_s
+        self.recycle_after = recycle_after
+        self.poll_s = poll_s
+        self.closing = threading.Event()
+        #: Guards `_drains` and the queues' states; notified at each change.
+        self.changed = threading.Condition()
+        self._drains = 0
+        self._is_started = False
+        blocks = list(dict.fromkeys(callback_blocks))
+        if inline:
+            functions = Functions()
+            self._queues = [_Queue(self, blocks, _InlineRunner(functions))] if blocks else []
+        else:
+            self._queues = [_Queue(self, [block], _ChildRunner(self, block)) for block in blocks]
+
+    @property
+    def drains(self) -> int:
+        """How many drains have begun."""
+        return self._drains
+
+    def start(self) -> None:
+        """Start to deliver. Children are started with their first delivery."""
+        if not self._is_started:
+            self._is_started = True
+            for queue in self._queues:
+                queue.thread.start()
+
+    def notify(self) -> None:
+        """Look into all queues now."""
+        for queue in self._queues:
+            queue.wake.set()
+
+    def drain(
+        self, timeout_s: float | None, stop: Callable[[], bool] = lambda: False, *, one_try: bool = False
+    ) -> bool:
+        """Block until every queue has nothing open.
+
+        Args:
+            timeout_s: None: no limit.
+            stop: Asked about every 50 ms.
+            one_try: Wait for what is due, not for what will be due later, such as after a failed try.
+
+        Returns:
+            False if time is up or stop() said so; deliveries go on in the background until `close`.
+        """
+        self.start()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self.changed:
+            self._drains += 1
+            mine = self._drains
+        self.notify()
+        while True:
+            with self.changed:
+                if all(queue.is_settled(mine, one_try=one_try) for queue in self._queues):
+                    return True
+                remaining = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
+                if remaining <= 0:
+                    return False
+                self.changed.wait(remaining)
+            if stop() or self.closing.is_set():
+                return False
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """Stop: calls under way have grace_s to end, then children and their groups are killed; idempotent."""
+        self.closing.set()
+        self.notify()
+        if not self._is_started:
+            return
+        deadline = time.monotonic() + grace_s
+        for queue in self._queues:
+            queue.thread.join(max(0.0, deadline - time.monotonic()))
+        for queue in self._queues:
+            # Where nothing is called the child ends in good order by itself, which takes it a second at most.
+            if queue.is_busy:
+                queue.runner.interrupt()
+        deadline = time.monotonic() + min(self.kill_grace_s, 1.0) + 5.0
+        for queue in self._queues:
+            queue.thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Runner(Protocol):
+    """What calls a function: a child process, or this one."""
+
+    def run(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd: ...
+    def interrupt(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Queue:
+    """Thread that serves the queue of one callback block; of all of them in inline mode."""
+
+    def __init__(self, dispatcher: Dispatcher, blocks: list[str], runner: _Runner) -> None:
+        self.runner = runner
+        self.wake = threading.Event()
+        self.thread = threading.Thread(target=self._run, name=f"callbacks-{blocks[0]}", daemon=True)
+        self._dispatcher = dispatcher
+        #: Block -> the drain that had begun when it was last looked into, and what was found.
+        self._found: dict[str, tuple[int, Literal["work", "later", "nothing"]]] = dict.fromkeys(blocks, (-1, "work"))
+        self._failures = 0
+        #: Whether a delivery is in hand.
+        self.is_busy = False
+
+    def is_settled(self, drain: int, *, one_try: bool) -> bool:
+        """Tell whether a look that began after this drain had begun found nothing (due)."""
+        settled = ("nothing", "later") if one_try else ("nothing",)
+        return all(seen >= drain and found in settled for seen, found in self._found.values())
+
+    def _run(self) -> None:
+        try:
+            while not self._dispatcher.closing.is_set():
+                self.wake.clear()
+                pauses = [self._look(block) for block in self._found]
+                if self._dispatcher.closing.is_set():
+                    break
+                if (pause_s := min(pauses)) > 0:
+                    self.wake.wait(pause_s)
+        finally:
+            self.runner.close()
+
+    def _look(self, block: str) -> float:
+        """Serve at most one delivery; return the seconds until the next look."""
+        dispatcher = self._dispatcher
+        drain = dispatcher.drains
+        try:
+            leased = dispatcher.outbox.lease(block)
+            self._failures = 0
+        except Exception:
+            self._failures += 1
+            dispatcher.log.exception("callback block %s: the outbox cannot be read; trying again", block)
+            return min(5.0, 0.2 * 2.0**self._failures)
+        if isinstance(leased, Delivery):
+            self._set(block, drain, "work")
+            self.is_busy = True
+            try:
+                self._deliver(leased)
+            finally:
+                self.is_busy = False
+            return 0.0
+        self._set(block, drain, "nothing" if leased is None else "later")
+        pause_s = random.uniform(*dispatcher.poll_s)
+        return pause_s if leased is None else min(pause_s, max(leased, 0.005))
+
+    def _set(self, block: str, drain: int, found: Literal["work", "later", "nothing"]) -> None:
+        with self._dispatcher.changed:
+            self._found[block] = (drain, found)
+            self._dispatcher.changed.notify_all()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        dispatcher = self._dispatcher
+        outcome = self._call(delivery)
+        verdict = self._mark(delivery, outcome)
+        if verdict is None:
+            return
+        try:
+            dispatcher.on_outcome(delivery, outcome, verdict)
+        except Exception:
+            dispatcher.log.exception("%s: the outcome of callback %s was not logged", delivery.label, delivery.function)
+
+    def _call(self, delivery: Delivery) -> Outcome:
+        dispatcher = self._dispatcher
+        began = time.monotonic()
+        try:
+            kwargs = _resolved(delivery.kwargs, dispatcher.resolve)
+        except Exception as error:
+            end = CallEnd(kind="load", error=f"a runtime variable cannot be resolved: {error}", output=b"")
+        else:
+            end = self._run_one(delivery, kwargs)
+        for note in end.notes:
+            dispatcher.log.warning("%s: callback %s: %s", delivery.label, delivery.function, self._shown(note))
+        return Outcome(
+            ok=end.kind == "returned",
+            error=None if end.error is None else self._shown(end.error),
+            output=self._shown(end.output.decode("utf-8", "replace"))[-OUTPUT_LIMIT:],
+            duration_s=time.monotonic() - began,
+            kind=end.kind,
+        )
+
+    def _run_one(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
+        if self._dispatcher.closing.is_set():
+            return CallEnd(kind="interrupted", error="not called, because the program stops", output=b"")
+        try:
+            return self.runner.run(delivery, kwargs)
+        except Exception as error:  # no process, no memory, no descriptor: this delivery fails, the queue goes on
+            self._dispatcher.log.exception("callback block %s: the call could not be made", delivery.callback_block)
+            return CallEnd(kind="exited", error=f"the call could not be made: {error}", output=b"")
+
+    def _mark(self, delivery: Delivery, outcome: Outcome) -> str | None:
+        """Record the outcome, however long the store needs: unmarked, the delivery would be leased for ever."""
+        failures = 0
+        while True:
+            try:
+                return self._dispatcher.outbox.mark(delivery, outcome)
+            except Exception:
+                failures += 1
+                self._dispatcher.log.exception(
+                    "%s: the outcome of callback %s could not be stored", delivery.label, delivery.function
+                )
+            if self._dispatcher.closing.is_set():
+                return None
+            self._dispatcher.closing.wait(min(5.0, 0.1 * 2.0**failures))
+
+    def _shown(self, text: str) -> str:
+        """Mask secrets, and what no database takes as text: NUL and lone surrogates."""
+        plain = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        return self._dispatcher.redact(plain)
+
+
+class _ChildRunner:
+    """Calls in a child process that is started when needed and replaced when worn."""
+
+    def __init__(self, dispatcher: Dispatcher, block: str) -> None:
+        self._dispatcher = dispatcher
+        self._block = block
+        self._child: Child | None = None
+        self._is_interrupted = False
+        self._retiring: list[tuple[Child, threading.Thread]] = []
+
+    def run(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
+        child = self._child
+        if child is None:
+            child = self._child = Child(self._block, kill_grace_s=self._dispatcher.kill_grace_s)
+        if self._is_interrupted:
+            child.interrupt()
+        request = {"file": delivery.file, "function": delivery.function, "kwargs": kwargs, "data": delivery.data}
+        try:
+            end = child.call(request, timeout_s=delivery.timeout_s)
+        except BaseException:
+            self._child = None
+            child.kill()
+            raise
+        if not child.is_alive:
+            self._child = None
+        elif end.worn is not None or child.calls >= self._dispatcher.recycle_after:
+            self._child = None
+            self._retire(child, end.worn)
+        return end
+
+    def interrupt(self) -> None:
+        self._is_interrupted = True
+        for child in (self._child, *(child for child, _ in self._retiring)):
+            if child is not None:
+                child.interrupt()
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.exit(0.0 if self._is_interrupted else 1.0)
+            self._child = None
+        for child, thread in self._retiring:
+            child.interrupt()
+            thread.join()
+
+    def _retire(self, child: Child, worn: str | None) -> None:
+        """Let a child end in good order, in the background: the next call does not wait for it."""
+        if worn is not None:
+            self._dispatcher.log.info("callback block %s: its process is replaced: %s", self._block, worn)
+        self._retiring = [(old, thread) for old, thread in self._retiring if thread.is_alive()]
+        thread = threading.Thread(
+            target=child.exit, args=(self._dispatcher.kill_grace_s,), name=f"callbacks-exit-{self._block}", daemon=True
+        )
+        thread.start()
+        self._retiring.append((child, thread))
+
+
+class _InlineRunner:
+    """Calls in this process: no deadline, no isolation, output goes to the terminal."""
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+
+    def run(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
+        append_folder(delivery.file)
+        answer = invoke(self._functions, delivery.file, delivery.function, kwargs, delivery.data)
+        return CallEnd(kind=answer.kind, error=answer.error, output=b"", notes=answer.notes)
+
+    def interrupt(self) -> None:
+        """A call in this process cannot be ended."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _resolved(recorded: Mapping[str, Any], resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Resolve the runtime variables, and nothing else: an event from outside must not be able to name a secret."""
+    variables = {name: value for name, value in recorded.items() if name not in RESERVED}
+    kwargs = {**recorded, **resolve(variables)}
+    run = recorded.get("pipeline_run")
+    if run and run.get("variables"):
+        kwargs["pipeline_run"] = {**run, "variables": resolve(dict(run["variables"]))}
+    return kwargs
+
+
+__all__ = ["OUTPUT_LIMIT", "Delivery", "Dispatcher", "Outbox", "Outcome"]

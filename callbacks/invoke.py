@@ -1,0 +1,150 @@
+"""Call one function of a callback file with one event, in this process: the child's work, and the inline mode's."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import CallbackLoadError
+from .kwargs import RESERVED, hydrate
+from .loader import CallbackFunction, ExecutedFile, execute, read_function
+
+#: How a call ended, as far as this process can tell.
+Kind = Literal["returned", "raised", "missing", "load"]
+
+_TEXT_LIMIT = 16 * 1024
+_OWN_FOLDER = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """End of one call."""
+
+    kind: Kind
+    error: str | None = None
+    #: Log lines, such as why there is no data.
+    notes: tuple[str, ...] = ()
+
+
+class Functions:
+    """The functions of callback files, each file executed once."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, ExecutedFile] = {}
+        self._bound: dict[tuple[Path, str, frozenset[str]], CallbackFunction] = {}
+
+    def find(self, path: Path, name: str, variables: frozenset[str]) -> CallbackFunction | None:
+        """Return a function, or None if its file marks none of that name.
+
+        Raises:
+            CallbackLoadError: the file does not load; the next call tries again.
+        """
+        found = self._bound.get((path, name, variables))
+        if found is None:
+            executed = self._files.get(path)
+            if executed is None:
+                executed = self._files[path] = execute(path)
+            found = read_function(executed, name, variables=variables)
+            if found is not None:
+                self._bound[path, name, variables] = found
+        return found
+
+
+def invoke(functions: Functions, file: str, name: str, recorded: Mapping[str, Any], data: str | None) -> Answer:
+    """Call a function with recorded kwargs. Whatever it raises, also SystemExit, is told in the answer.
+
+    Args:
+        data: Path of the Arrow IPC file with the parent's output; read only if the function wants it.
+    """
+    path = Path(file)
+    if not path.exists():
+        return Answer(kind="missing", error=f"callback file {file} is gone")
+    try:
+        function = functions.find(path, name, frozenset(recorded) - RESERVED)
+    except CallbackLoadError as error:
+        return Answer(kind="load", error=str(error))
+    if function is None:
+        return Answer(kind="missing", error=f"callback file {file} marks no function {name!r} any more")
+
+    notes: list[str] = []
+    wanted = data if function.binding.needs is not None else None
+    try:
+        frame = None if wanted is None else read_data(wanted, notes.append)
+        args, kwargs = function.binding.arguments(hydrate(recorded), frame)
+        call(function.function, args, kwargs)
+    except BaseException as error:  # a function that exits must not end the process that serves the next one
+        return Answer(kind="raised", error=describe(error, file), notes=tuple(notes))
+    return Answer(kind="returned", notes=tuple(notes))
+
+
+def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call a function, and run it to its end if it is a coroutine function."""
+    result = function(*args, **kwargs)
+    if inspect.iscoroutine(result):
+        import asyncio
+
+        return asyncio.run(result)
+    return result
+
+
+def read_data(path: str, note: Callable[[str], None]) -> Any:
+    """Read an Arrow IPC file as a DataFrame, by memory map.
+
+    Returns:
+        The whole DataFrame with Arrow-backed dtypes; None, and a note, if the file is gone, cut off or unreadable.
+    """
+    try:
+        import pandas as pd
+        import pyarrow as pa
+
+        with pa.memory_map(path) as source:
+            table = pa.ipc.open_file(source).read_all()
+        table.validate()
+        return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    except Exception as error:
+        note(f"the parent's data could not be read, so it is None: {type(error).__name__}: {error}")
+        return None
+
+
+def describe(error: BaseException, file: str) -> str:
+    """Return `Type: message` and, below, the traceback from the user's file on."""
+    try:
+        message = str(error)
+    except Exception as broken:
+        message = f"<its message raised {type(broken).__name__}>"
+    first = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    try:
+        text = "".join(traceback.format_exception(type(error), error, _user_frames(error, file)))
+    except Exception as broken:
+        text = f"<its traceback raised {type(broken).__name__}>"
+    return f"{_cut(first, _TEXT_LIMIT // 2)}\n{_cut(text, _TEXT_LIMIT)}"
+
+
+def _user_frames(error: BaseException, file: str) -> Any:
+    """Return the traceback without the frames of ours that led to the user's."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != file:
+        frames = frames.tb_next
+    if frames is not None:
+        return frames
+    # Raised before the user's first line, as by a wrong signature: nothing of it is his.
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        frames = frames.tb_next
+    return frames
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"...{text[-limit:]}"
+
+
+def append_folder(file: str) -> None:
+    """Let a callback file import modules that lie beside it, after those of the standard library and installed ones."""
+    folder = str(Path(file).absolute().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)

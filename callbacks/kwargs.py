@@ -1,0 +1,271 @@
+"""The keyword arguments of callbacks: their names, their recorded form (plain JSON), and the objects made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, NotRequired, TypedDict
+
+#: Statuses that `@callback` takes, and when each fires: the one table of them.
+STATUSES: Mapping[str, str] = {
+    "success": "the parent succeeded",
+    "failure": "the parent failed, once, after its last retry",
+    "cancelled": "the parent had started and was cancelled",
+}
+
+#: Statuses after which the parent's data may be handed over.
+STATUSES_WITH_DATA = frozenset({"success"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PipelineRun:
+    """The current run, as callbacks see it."""
+
+    #: Counted by the run store.
+    id: int
+    pipeline_uuid: str
+    #: When the run started; constant within the run, also over its attempts.
+    execution_date: datetime
+    #: success, failure, cancelled, or running. The final status in the events of the run's last close.
+    status: str | None = None
+    #: From 1.
+    attempt: int = 1
+    started_at: datetime | None = None
+    #: Runtime variables.
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"PipelineRun(id={self.id}, pipeline_uuid={self.pipeline_uuid}, execution_date={self.execution_date})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRun:
+    """The parent's block run: the execution of one block for one stream."""
+
+    #: `<block>:<stream>`, such as `export_warehouse:public.users`. To show, not to take apart: names may hold a colon.
+    uuid: str
+    status: str
+    #: None where a recovery cannot know it.
+    rows: int | None = None
+    bytes: int | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    bookmark_before: Any = None
+    bookmark_after: Any = None
+    schema_changes: Any = None
+    block: str | None = None
+    stream: str | None = None
+
+
+class ParentError(Exception):
+    """What ended the parent block, given as `__error`. str() is the message, as it was of the original."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "Exception",
+        traceback: str = "",
+        stream: str | None = None,
+        block: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        #: Name of the original exception's class.
+        self.type = type
+        #: Traceback of the original, as text.
+        self.traceback = traceback
+        self.stream = stream
+        self.block = block
+
+
+# In the functional form, because inside of a class body `__input` and `__error` would be mangled.
+StandardKwargs = TypedDict(
+    "StandardKwargs",
+    {
+        # Callback block's uuid.
+        "block_uuid": str,
+        # Parent block's uuid, not the block run's.
+        "parent_block_uuid": str,
+        # Date of execution_date: '2023-04-26'.
+        "ds": str,
+        # Hour of execution_date: '20'.
+        "hr": str,
+        # When the pipeline run started, aware UTC; constant within a run.
+        "execution_date": datetime,
+        # `<trigger id>/<YYYYMMDDTHHMMSS>`: '207/20230426T202817'.
+        "execution_partition": str,
+        # Event that triggered the run, else {}.
+        "event": dict[str, Any],
+        # The run as an object.
+        "pipeline_run": PipelineRun,
+        "pipeline_uuid": str,
+        # {parent_block_uuid: DataFrame} or {}.
+        "__input": dict[str, Any],
+        # Failure only.
+        "__error": NotRequired[ParentError],
+        # {'attempts': n}, this call included.
+        "retry": dict[str, int],
+        # The parent's block run; not for the parent `pipeline`.
+        "block_run": NotRequired[BlockRun],
+        # Same for every delivery of the same event to the same function.
+        "idempotency_key": str,
+    },
+)
+
+
+class IntegrationKwargs(TypedDict):
+    """What a callback gets in addition if its parent is a block of a data integration, thus one of a stream."""
+
+    #: Source stream.
+    stream: str
+    #: Table it goes to.
+    destination_table: str
+    #: Place of the parent block run in the order in which the block runs of its type ended in this attempt, from 0.
+    index: int
+    #: True for the last block run of that block type.
+    is_last_block_run: bool
+
+
+class PipelineKwargs(TypedDict):
+    """What a callback gets in addition if its parent is `pipeline`."""
+
+    #: All block runs of the attempt.
+    block_runs: list[BlockRun]
+    #: Names of streams that never started.
+    never_started: list[str]
+
+
+_INTEGRATION = frozenset(IntegrationKwargs.__annotations__)
+_PIPELINE = frozenset(PipelineKwargs.__annotations__)
+
+#: Names that always win over a runtime variable of the same name.
+RESERVED = frozenset(StandardKwargs.__annotations__) | _INTEGRATION | _PIPELINE
+
+#: Names that a transformer can ask for, beside runtime variables.
+TRANSFORMER_KWARGS = frozenset(
+    {
+        "stream",
+        "destination_table",
+        "block_uuid",
+        "pipeline_uuid",
+        "pipeline_run",
+        "ds",
+        "hr",
+        "execution_date",
+        "execution_partition",
+        "event",
+    }
+)
+
+
+def fillable(*, statuses: frozenset[str], parents: frozenset[str] | None) -> frozenset[str]:
+    """Return the names that some event of these statuses and parents can fill.
+
+    Args:
+        statuses: What the function serves.
+        parents: `on` of the callback block; None if it is not known, then every parent is thought possible.
+    """
+    names = RESERVED
+    if "failure" not in statuses:
+        names = names - {"__error"}
+    if parents is not None and parents <= {"pipeline"}:
+        names = names - _INTEGRATION - {"block_run"}
+    if parents is not None and "pipeline" not in parents:
+        names = names - _PIPELINE
+    return names
+
+
+def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Compose the recorded keyword arguments of one delivery; pure.
+
+    Args:
+        event: JSON values. Needed: `block_uuid`, `parent_block_uuid`, `execution_date` (ISO text or datetime),
+            `pipeline_run` (a mapping with at least `id`), `pipeline_uuid`, `idempotency_key`, `attempts`.
+            Needed of a block's or stream's event: `stream`, `destination_table`, `index`, `is_last_block_run`,
+            `block_run`; of an event of `pipeline`: `block_runs`, `never_started`.
+            Optional: `trigger` ("0") or `execution_partition`, `event` ({}), `variables` ({}), `error` (a mapping with
+            type, message, traceback, stream, block).
+
+    Returns:
+        Plain JSON: what `hydrate` makes a function's kwargs of.
+    """
+    date = _aware(event["execution_date"])
+    partition = event.get("execution_partition") or f"{event.get('trigger') or '0'}/{date:%Y%m%dT%H%M%S}"
+    variables = dict(event.get("variables") or {})
+    run = {
+        "pipeline_uuid": event["pipeline_uuid"],
+        "execution_date": date.isoformat(),
+        "variables": variables,
+        **{key: _plain(value) for key, value in event["pipeline_run"].items()},
+    }
+    recorded: dict[str, Any] = {
+        **{name: value for name, value in variables.items() if name not in RESERVED},
+        "block_uuid": event["block_uuid"],
+        "parent_block_uuid": event["parent_block_uuid"],
+        "ds": f"{date:%Y-%m-%d}",
+        "hr": f"{date:%H}",
+        "execution_date": date.isoformat(),
+        "execution_partition": partition,
+        "event": event.get("event") or {},
+        "pipeline_run": run,
+        "pipeline_uuid": event["pipeline_uuid"],
+        "retry": {"attempts": event["attempts"]},
+        "idempotency_key": event["idempotency_key"],
+    }
+    if event["parent_block_uuid"] == "pipeline":
+        recorded["block_runs"] = [_plain_mapping(block_run) for block_run in event["block_runs"]]
+        recorded["never_started"] = list(event["never_started"])
+    else:
+        recorded |= {name: event[name] for name in IntegrationKwargs.__annotations__}
+        recorded["block_run"] = _plain_mapping(event["block_run"])
+    if event.get("error"):
+        recorded["__error"] = dict(event["error"])
+    return recorded
+
+
+def hydrate(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Make of recorded keyword arguments what a function receives, but for `__input`: datetimes and objects; pure."""
+    kwargs = dict(recorded)
+    if "execution_date" in kwargs:
+        kwargs["execution_date"] = _aware(kwargs["execution_date"])
+    if "pipeline_run" in kwargs:
+        kwargs["pipeline_run"] = _made(PipelineRun, kwargs["pipeline_run"])
+    if kwargs.get("block_run") is not None:
+        kwargs["block_run"] = _made(BlockRun, kwargs["block_run"])
+    if "block_runs" in kwargs:
+        kwargs["block_runs"] = [_made(BlockRun, block_run) for block_run in kwargs["block_runs"]]
+    if "__error" in kwargs:
+        error = kwargs["__error"]
+        kwargs["__error"] = ParentError(
+            error.get("message") or "",
+            type=error.get("type") or "Exception",
+            traceback=error.get("traceback") or "",
+            stream=error.get("stream"),
+            block=error.get("block"),
+        )
+    return kwargs
+
+
+def _made(cls: type[Any], record: Mapping[str, Any]) -> Any:
+    """Make a value of its record. Unknown keys are left out: a newer version may have written it."""
+    values = {item.name: record[item.name] for item in fields(cls) if item.name in record}
+    for name in ("execution_date", "started_at", "ended_at"):
+        if values.get(name) is not None:
+            values[name] = _aware(values[name])
+    return cls(**values)
+
+
+def _aware(value: str | datetime) -> datetime:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    # Without a zone it is UTC, which is how SQLite gives back what was stored.
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _plain(value: Any) -> Any:
+    return _aware(value).isoformat() if isinstance(value, datetime) else value
+
+
+def _plain_mapping(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in record.items()}

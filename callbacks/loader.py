@@ -1,0 +1,305 @@
+"""User's file -> marked functions. The only place that executes a user's file.
+
+The file is compiled by path under a private module name, so that neither its own name nor that of its folder can stand
+in for a module of ours or of the standard library. Helper modules beside it can be imported, after everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from . import decorator
+from .binding import Binding, BindingError, bind
+from .decorator import MARKS, Mark
+from .errors import CallbackLoadError
+from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
+
+_NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
+
+#: sys.path and sys.modules belong to the process, so one file is executed at a time.
+_executing = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackFunction:
+    """One function of a callback file."""
+
+    #: Its name; a second function of the same name is `name#2`.
+    name: str
+    statuses: frozenset[str]
+    #: What the mark says: True, False, or None for nothing.
+    fetch_inputs: bool | None
+    #: Marked by on_success, on_failure, on_cancelled only.
+    is_legacy: bool
+    binding: Binding
+    function: Callable[..., Any]
+    #: Line of the mark.
+    line: int
+
+    def needs_data(self, status: str, parent: str) -> bool:
+        """Tell whether a call for this status of this parent wants the parent's data."""
+        return self.binding.needs is not None and status in STATUSES_WITH_DATA and parent != "pipeline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerFunction:
+    """The function of a transformer file."""
+
+    name: str
+    binding: Binding
+    function: Callable[..., Any]
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackFile:
+    """What a user's file marks."""
+
+    path: Path
+    #: In the order in which they are called: legacy marks first, then by definition.
+    functions: tuple[CallbackFunction, ...]
+    transformers: tuple[TransformerFunction, ...]
+
+
+def load_file(
+    path: Path,
+    *,
+    variables: Iterable[str] = (),
+    parents: Collection[str] | None = None,
+    expects: Literal["callback", "transformer"] | None = None,
+) -> CallbackFile:
+    """Execute a callback or transformer file and read what it marks.
+
+    Args:
+        path: The file.
+        variables: Names of the pipeline's runtime variables, which are keyword arguments too.
+        parents: `on` of the callback block, if known: a parameter that no such parent fills is an error then.
+        expects: What the file must mark; default: anything.
+
+    Raises:
+        CallbackLoadError: the file is missing, does not load, marks nothing (or not what is expected), or nothing can
+            fill a parameter of a function.
+    """
+    return read_marks(execute(path), variables=variables, parents=parents, expects=expects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedFile:
+    """A user's file after execution, before its functions are bound."""
+
+    path: Path
+    marks: tuple[Mark, ...]
+    mentions_input: bool
+
+
+def execute(path: Path) -> ExecutedFile:
+    """Execute a user's file.
+
+    Raises:
+        CallbackLoadError: it is missing or raises; the line is the last one of this file that was reached.
+    """
+    path = path.absolute()
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise CallbackLoadError(path, None, f"cannot be read: {error.strerror or error}") from error
+    try:
+        code = compile(source, str(path), "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise CallbackLoadError(path, getattr(error, "lineno", None), f"is not valid Python: {reason}") from error
+
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    module = ModuleType(f"_syncblocks_{digest}_{path.stem}")
+    marks: list[Mark] = []
+    namespace = vars(module)
+    namespace["__file__"] = str(path)
+    namespace[MARKS] = marks
+    for name in ("callback", "on_success", "on_failure", "on_cancelled", "transformer"):
+        namespace[name] = getattr(decorator, name)
+    with _executing, _helpers_beside(path):
+        # Dataclasses and type hints of the user's file look their module up here.
+        sys.modules[module.__name__] = module
+        try:
+            exec(code, namespace)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit: a file that exits does not end the engine
+            raise _load_error(path, error) from error
+    return ExecutedFile(path=path, marks=tuple(marks), mentions_input=_NAMES_INPUT.search(source) is not None)
+
+
+def read_marks(
+    executed: ExecutedFile,
+    *,
+    variables: Iterable[str] = (),
+    parents: Collection[str] | None = None,
+    expects: Literal["callback", "transformer"] | None = None,
+) -> CallbackFile:
+    """Bind the functions that an executed file marks; arguments and errors as of `load_file`."""
+    path, names = executed.path, frozenset(variables)
+    callbacks: list[CallbackFunction] = []
+    transformers: list[TransformerFunction] = []
+    for name, marks in _by_name(executed.marks).items():
+        if any(mark.status is None for mark in marks):
+            transformers.append(_bound_transformer(executed, name, marks, names))
+        else:
+            callbacks.append(_bound(executed, name, marks, names, parents))
+
+    if expects == "callback" and not callbacks:
+        raise CallbackLoadError(path, None, "marks no function with @callback")
+    if expects == "transformer" and len(transformers) != 1:
+        found = ", ".join(item.name for item in transformers) or "no function"
+        raise CallbackLoadError(path, None, f"marks {found} with @transformer; exactly one function is needed")
+    if not callbacks and not transformers:
+        raise CallbackLoadError(path, None, "marks no function with @callback or @transformer")
+    callbacks.sort(key=lambda function: not function.is_legacy)
+    return CallbackFile(path=path, functions=tuple(callbacks), transformers=tuple(transformers))
+
+
+def read_function(executed: ExecutedFile, name: str, *, variables: Iterable[str]) -> CallbackFunction | None:
+    """Bind one callback function of an executed file, or return None if there is none of that name."""
+    marks = _by_name(executed.marks).get(name)
+    if marks is None or any(mark.status is None for mark in marks):
+        return None
+    return _bound(executed, name, marks, frozenset(variables), None)
+
+
+def _bound(
+    executed: ExecutedFile,
+    name: str,
+    marks: list[Mark],
+    variables: frozenset[str],
+    parents: Collection[str] | None,
+) -> CallbackFunction:
+    function, line = marks[0].function, min(mark.line for mark in marks)
+    statuses = frozenset(mark.status for mark in marks if mark.status is not None)
+    is_legacy = all(mark.is_legacy for mark in marks)
+    fetch_inputs = _fetch_inputs(marks)
+    can_fill = fillable(statuses=statuses, parents=None if parents is None else frozenset(parents))
+    _refuse_uncallable(executed.path, line, name, function)
+    try:
+        binding = bind(
+            function,
+            known=RESERVED | variables,
+            fillable=can_fill | (variables - RESERVED),
+            file_mentions_input=executed.mentions_input,
+            fetch_inputs=fetch_inputs,
+            is_legacy=is_legacy,
+        )
+    except BindingError as error:
+        raise CallbackLoadError(executed.path, line, f"function {name!r}: {error}") from error
+    return CallbackFunction(
+        name=name,
+        statuses=statuses,
+        fetch_inputs=fetch_inputs,
+        is_legacy=is_legacy,
+        binding=binding,
+        function=function,
+        line=line,
+    )
+
+
+def _bound_transformer(
+    executed: ExecutedFile, name: str, marks: list[Mark], variables: frozenset[str]
+) -> TransformerFunction:
+    function, line = marks[0].function, min(mark.line for mark in marks)
+    _refuse_uncallable(executed.path, line, name, function)
+    try:
+        binding = bind(function, known=TRANSFORMER_KWARGS | variables)
+    except BindingError as error:
+        raise CallbackLoadError(executed.path, line, f"function {name!r}: {error}") from error
+    if binding.positional is None:
+        raise CallbackLoadError(
+            executed.path, line, f"function {name!r} has no positional parameter to receive the DataFrame"
+        )
+    return TransformerFunction(name=name, binding=binding, function=function, line=line)
+
+
+def _by_name(marks: Iterable[Mark]) -> dict[str, list[Mark]]:
+    """Name the marked functions, in definition order; a second one of a name becomes `name#2`."""
+    named: dict[str, list[Mark]] = {}
+    for gathered in _by_function(marks):
+        base = name = _name(gathered[0].function)
+        number = 1
+        while name in named:
+            number += 1
+            name = f"{base}#{number}"
+        named[name] = gathered
+    return named
+
+
+def _by_function(marks: Iterable[Mark]) -> list[list[Mark]]:
+    """Gather stacked marks, in definition order. By identity: a callable object need not be hashable."""
+    gathered: dict[int, list[Mark]] = {}
+    for mark in marks:
+        gathered.setdefault(id(mark.function), []).append(mark)
+    return list(gathered.values())
+
+
+def _fetch_inputs(marks: Iterable[Mark]) -> bool | None:
+    """Return what the mark of a status with data says; what the others say changes nothing, they never have any."""
+    said = [mark.fetch_inputs for mark in marks if mark.status in STATUSES_WITH_DATA]
+    return next((value for value in said if value is not None), None)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    while not hasattr(function, "__name__") and hasattr(function, "func"):
+        function = function.func  # functools.partial
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _refuse_uncallable(path: Path, line: int, name: str, function: Callable[..., Any]) -> None:
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if owner and not owner.endswith("<locals>") and inspect.isfunction(function):
+        raise CallbackLoadError(path, line, f"{name!r} is a method of {owner}: mark a function instead")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise CallbackLoadError(path, line, f"function {name!r} holds `yield`: calling it would do nothing")
+
+
+@contextmanager
+def _helpers_beside(path: Path) -> Iterator[None]:
+    """Let the file import modules that lie beside it, after all others, and forget them afterwards.
+
+    Forgotten, so that in the engine the helpers of one folder are not taken for those of another. A child process
+    serves one file and has the folder at the end of its path for good; then nothing is undone here.
+    """
+    folder = str(path.parent)
+    if folder in sys.path:
+        yield
+        return
+    before = set(sys.modules)
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - before:
+            if _lies_in(path.parent, name.partition(".")[0]):
+                del sys.modules[name]
+
+
+def _lies_in(folder: Path, top_level: str) -> bool:
+    """Tell whether a module was found in this very folder; one of a virtual environment below it was not."""
+    file = getattr(sys.modules.get(top_level), "__file__", None)
+    return file is not None and folder in (Path(file).parent, Path(file).parent.parent)
+
+
+def _load_error(path: Path, error: BaseException) -> CallbackLoadError:
+    if isinstance(error, CallbackLoadError):
+        return error
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = lines[-1] if lines else None
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return CallbackLoadError(path, line, f"does not load: {said}")
