@@ -1,0 +1,40 @@
+"""Contracts of connectors as pytest classes, for ours and for everyone else's.
+
+    class TestMySource(SourceContract):
+        connector = MySource
+
+        @pytest.fixture
+        def place(self, tmp_path): ...           # where the data lives: a folder, a database URL
+        def config(self, place): ...             # the connector's `config` for that place
+        def put(self, place, table, records, key): ...          # seed it, without your own connector
+
+    class TestMyDestination(DestinationContract):
+        connector = MyDestination
+        ...                                      # place and config as above
+        def read_back(self, place, table, schema): ...          # look, without your own connector
+        def tables(self, place): ...
+
+Looking has no default: a suite that cannot look proves nothing. What a connector cannot do it declares in `quirks`,
+with the reason; the suite then demands that it says so with an error.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "connectors.testing.destination_data", "connectors.testing.destination_ledger", "connectors.testing.source"
+)
+
+from .destination import DestinationContract  # noqa: E402 -- after the line that makes its assertions talk
+from .source import SourceContract  # noqa: E402
+from .values import VALUES, Feature, Quirks, Values, canonical, same_records  # noqa: E402
+
+__all__ = [
+    "VALUES",
+    "DestinationContract",
+    "Feature",
+    "Quirks",
+    "SourceContract",
+    "Values",
+    "canonical",
+    "same_records",
+]

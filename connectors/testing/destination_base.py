@@ -1,0 +1,133 @@
+"""What a destination under its contract is asked to give, and what the tests are made of."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+
+from connectors.errors import ConnectorError
+from connectors.protocols import Destination
+from connectors.stream import (
+    Checkpoint,
+    Commit,
+    ConflictMethod,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+from .values import Feature, Quirks
+
+APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
+FINAL = Checkpoint(is_final=True)
+PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
+WIDER = PEOPLE.append(pa.field("age", pa.int64()))
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def people(*records: tuple[int, str | None]) -> pa.RecordBatch:
+    """Return a batch of `PEOPLE`."""
+    return pa.RecordBatch.from_pylist([{"id": number, "name": name} for number, name in records], schema=PEOPLE)
+
+
+class DestinationPromises:
+    """The hooks that a subclass fills in, and helpers."""
+
+    connector: ClassVar[type[Any]]
+    quirks: ClassVar[Quirks] = Quirks()
+
+    @pytest.fixture
+    def place(self) -> Any:
+        """Where this test's data goes: fresh, and empty."""
+        raise NotImplementedError
+
+    def config(self, place: Any) -> Mapping[str, Any]:
+        """Return the connector's `config` for that place."""
+        raise NotImplementedError
+
+    def read_back(self, place: Any, table: str, schema: pa.Schema) -> Records | None:
+        """Return the table's records, read without the connector under test; None: no such table.
+
+        Every column that is there, under its own name; values in Python's types for `schema`, which a system without
+        types of its own (text files, SQLite) needs to be told.
+        """
+        raise NotImplementedError
+
+    def tables(self, place: Any) -> set[str]:
+        """Return everything table-like that a user would see, without the ledger; staging left behind shows here."""
+        raise NotImplementedError
+
+    def secrets(self, place: Any) -> Sequence[str]:
+        """Return the credentials in the config of `place`."""
+        return ()
+
+    def bad_configs(self, place: Any) -> Sequence[Mapping[str, Any]]:
+        """Return configs with which `check` must raise."""
+        return ()
+
+    # What the tests are made of
+
+    def make(self, place: Any) -> Destination:
+        destination: Destination = self.connector(self.config(place), place if isinstance(place, Path) else Path.cwd())
+        return destination
+
+    @pytest.fixture
+    def destination(self, place: Any) -> Iterator[Destination]:
+        destination = self.make(place)
+        yield destination
+        destination.close()
+
+    def load_of(
+        self,
+        schema: pa.Schema,
+        disposition: WriteDisposition,
+        *,
+        table: str = "people",
+        key: Sequence[str] = ("id",),
+        conflict: ConflictMethod = ConflictMethod.UPDATE,
+    ) -> Load:
+        token = secrets.token_hex(16)
+        return Load(
+            key=LedgerKey(pipeline="contract", stream="source." + table, destination_table=table),
+            stream=Stream(name="source." + table, schema=schema, key_properties=tuple(key)),
+            write_disposition=disposition,
+            conflict_method=conflict,
+            token=token,
+            run=f"{token}:1",
+        )
+
+    def start(self, destination: Destination, load: Load, events: Iterable[Event]) -> Iterator[Commit]:
+        destination.take_over(load.key, token=load.token, owner="contract", source="contract://source")
+        return destination.load(load, iter(events))
+
+    def run(self, destination: Destination, load: Load, *events: Event) -> list[Commit]:
+        return list(self.start(destination, load, events))
+
+    def people(self, place: Any) -> list[tuple[int, str | None]] | None:
+        records = self.read_back(place, "people", PEOPLE)
+        return None if records is None else sorted(((r["id"], r["name"]) for r in records), key=repr)
+
+    def state(self, destination: Destination, table: str = "people") -> TableState:
+        return destination.describe([table])[table]
+
+    def row(self, destination: Destination, table: str = "people") -> LedgerRow:
+        (row,) = self.state(destination, table).ledger
+        return row
+
+    def lacks(self, feature: Feature | None) -> bool:
+        return feature is not None and feature in self.quirks.lacks
+
+    def refused(self, destination: Destination, load: Load, *events: Event) -> None:
+        """Demand an error where a feature is lacking: nothing may be altered silently."""
+        with pytest.raises(ConnectorError):
+            self.run(destination, load, *events)
