@@ -1,0 +1,189 @@
+"""What a pipeline file must fulfil beyond the kinds of its values, as far as it can be seen without connecting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from connectors import registry
+from connectors.errors import ConnectorConfigError
+from connectors.settings import resolve_path
+
+from ..errors import ConfigError, nearest_match
+from .document import Loc
+from .globs import glob_matches, is_glob
+from .models import RESERVED_PARENTS, Pipeline, StreamEntry
+
+#: Makes an error: place, message, the value as the file has it (None: not to be shown), what is allowed.
+MakeError = Callable[..., ConfigError]
+
+STORE_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
+
+
+def check_pipeline(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
+    """Check everything that needs no connection.
+
+    Args:
+        pipeline: Values of the right kinds.
+        folder: Folder of the pipeline file.
+        error: Makes an error from a place, a message and optionally `allowed` and the `word` to find a match for.
+
+    Raises:
+        ConfigError: the first mistake.
+    """
+    _check_connectors(pipeline, error)
+    blocks = _check_blocks(pipeline, error)
+    _check_parents(pipeline, blocks, error)
+    _check_files(pipeline, folder, error)
+    _check_renames(pipeline, error)
+    _check_streams(pipeline.streams, error)
+
+
+def _check_connectors(pipeline: Pipeline, error: MakeError) -> None:
+    for role, name in (("source", pipeline.source.connector), ("destination", pipeline.destination.connector)):
+        position = 0 if role == "source" else 1
+        # The table first: asking for entry points reads the metadata of every installed package.
+        if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
+            continue
+        raise error((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
+
+
+def _check_blocks(pipeline: Pipeline, error: MakeError) -> dict[str, Loc]:
+    """Check the names of blocks; return the place of each that can be a parent."""
+    places: list[tuple[str, Loc]] = [(pipeline.source.block, ("source",))]
+    places += [(block.block, ("transformers", place)) for place, block in enumerate(pipeline.transformers)]
+    places.append((pipeline.destination.block, ("destination",)))
+    parents = len(places)
+    places += [(block.block, ("callbacks", place)) for place, block in enumerate(pipeline.callbacks)]
+    seen: dict[str, Loc] = {}
+    for name, loc in places:
+        if name in RESERVED_PARENTS:
+            raise error((*loc, "block"), f"{name!r} is reserved: give the block another name", safe=False)
+        if name in seen:
+            first = seen[name][0] if len(seen[name]) == 1 else f"{seen[name][0]}[{seen[name][1]}]"
+            raise error((*loc, "block"), f"{first} has the same block name: give one of them another", safe=True)
+        seen[name] = loc
+    return dict(places[:parents])
+
+
+def _check_parents(pipeline: Pipeline, blocks: dict[str, Loc], error: MakeError) -> None:
+    known = (*blocks, *RESERVED_PARENTS)
+    transformers = tuple(block.block for block in pipeline.transformers)
+    groups = {
+        "source": (pipeline.source.block,),
+        "transformers": transformers,
+        "destination": (pipeline.destination.block,),
+    }
+    for place, callback in enumerate(pipeline.callbacks):
+        covered: dict[str, str] = {}
+        for item, parent in enumerate(callback.on):
+            loc = ("callbacks", place, "on", item) if "on" in callback.model_fields_set else ("callbacks", place)
+            if parent not in known:
+                raise error(loc, "there is no such parent", allowed=known, word=parent)
+            if parent == "transformers" and not transformers:
+                raise error(loc, "the pipeline has no transformers", allowed=known)
+            for block in groups.get(parent, (parent,)):
+                if block in covered:
+                    raise error(loc, "names a parent that the list names already; the function would be called twice")
+                covered[block] = parent
+
+
+def _check_files(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
+    for section, blocks in (("transformers", pipeline.transformers), ("callbacks", pipeline.callbacks)):
+        for place, block in enumerate(blocks):
+            loc: Loc = (section, place, "file")
+            try:
+                path = resolve_path(block.file, folder)
+                is_file = path.is_file()
+                others = [] if is_file or not path.parent.is_dir() else sorted(path.parent.glob("*.py"))
+            except (OSError, ValueError, RuntimeError, ConnectorConfigError):
+                raise error(loc, "is not a path that can be read") from None
+            if not is_file:
+                near = nearest_match(path.name, [other.name for other in others])
+                nearest = None if near is None else str(Path(block.file).parent / near)
+                what = "is a folder, not a file" if path.is_dir() else "there is no such file"
+                raise error(loc, f"{what}; relative paths count from the pipeline file's folder", nearest=nearest)
+            if path.suffix != ".py":
+                raise error(loc, "is not a Python file (.py)")
+
+
+def _check_renames(pipeline: Pipeline, error: MakeError) -> None:
+    for place, block in enumerate(pipeline.transformers):
+        seen: set[str] = set()
+        for old, new in block.rename.items():
+            if new in seen:
+                raise error(("transformers", place, "rename", old), "two columns would get the same name")
+            seen.add(new)
+
+
+def _check_streams(entries: Sequence[StreamEntry], error: MakeError) -> None:
+    if not entries:
+        raise error(("streams",), 'is empty: name at least one stream, for all of them `- stream: "*"`')
+    if all(entry.selected is False for entry in entries):
+        raise error(("streams",), "every entry says `selected: false`, so nothing would be synced")
+    for place, entry in enumerate(entries):
+        loc: Loc = ("streams", place)
+        if entry.replication_method == "LOG_BASED":
+            raise error(
+                (*loc, "replication_method"),
+                "LOG_BASED is not built yet: use INCREMENTAL with bookmark_properties",
+                allowed=("FULL_TABLE", "INCREMENTAL"),
+            )
+        if entry.replication_method == "INCREMENTAL":
+            _check_incremental(entries, place, error)
+        if entry.write_disposition == "merge" and entry.key_properties == ():
+            raise error((*loc, "key_properties"), "is empty, and a merge needs keys: name them, or write append")
+        if entry.columns is not None and entry.columns.include is None and entry.columns.exclude is None:
+            raise error((*loc, "columns"), "needs include or exclude", allowed=("include", "exclude"))
+
+
+def _check_incremental(entries: Sequence[StreamEntry], place: int, error: MakeError) -> None:
+    entry = entries[place]
+    loc: Loc = ("streams", place)
+    if entry.write_disposition == "replace":
+        raise error(
+            (*loc, "write_disposition"),
+            "replace would leave only what is new of an INCREMENTAL stream: use merge, append, or FULL_TABLE",
+            allowed=("append", "merge"),
+        )
+    if entry.bookmark_properties:
+        return
+    message = "INCREMENTAL needs bookmark_properties: columns that grow, e.g. [updated_at]"
+    if "bookmark_properties" in entry.model_fields_set:
+        raise error((*loc, "bookmark_properties"), message)
+    # Another entry for the same streams may name them; which one counts is decided by the catalog.
+    if not any(other.bookmark_properties and _may_overlap(entry.stream, other.stream) for other in entries):
+        raise error((*loc, "replication_method"), message)
+
+
+def _may_overlap(first: str, second: str) -> bool:
+    if is_glob(first) and is_glob(second):
+        return True
+    return glob_matches(first, second) or glob_matches(second, first)
+
+
+def check_store(store: str, folder: Path, error: MakeError) -> str:
+    """Return the URL of a run store; a relative SQLite path counts from the pipeline file's folder.
+
+    Raises:
+        ConfigError: not a URL, or of a database that cannot be the store. Never shows the URL: it may hold a password.
+    """
+    loc: Loc = ("store",)
+    scheme, separator, rest = store.partition("://")
+    if not separator:
+        raise error(loc, "must be a URL: sqlite:///.syncblocks/store.db or postgresql://user@host/database")
+    if scheme not in STORE_SCHEMES:
+        raise error(loc, "there is no such kind of run store", allowed=("sqlite", "postgresql"), word=scheme)
+    if scheme == "sqlite":
+        path, _, query = rest.partition("?")
+        if not path.startswith("/") or path in ("/", "/:memory:"):
+            raise error(loc, "must name a file: sqlite:///relative.db or sqlite:////absolute.db")
+        try:
+            absolute = resolve_path(path[1:], folder)
+        except (ConnectorConfigError, RuntimeError):
+            raise error(loc, "is not a path that can be used") from None
+        return f"sqlite:///{absolute}" + (f"?{query}" if query else "")
+    if not rest.strip("/"):
+        raise error(loc, "must name a host or a database: postgresql://user@host/database")
+    # SQLAlchemy no longer knows the short scheme.
+    return store.replace("postgres://", "postgresql://", 1) if scheme == "postgres" else store

@@ -1,0 +1,323 @@
+"""From the file to a `Pipeline`: read, interpolate, check. The only place where the configuration is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from connectors.errors import ConnectorConfigError
+
+from ..errors import ConfigError, nearest_match
+from ..secrets import Redactor, url_passwords
+from ..template import Scope, TemplateError, has_template, render, template_names
+from .checks import check_pipeline, check_store
+from .document import Document, Loc, read_document
+from .mistakes import first_mistake
+from .models import Origin, Pipeline, Rendered
+
+#: Key of a variable's stored form, if the value came from env_var or secret.
+TEMPLATE_KEY = "$template"
+#: Beside it: the default variables that the template needs when it is resolved later.
+SCOPE_KEY = "$defaults"
+
+#: More than these take seconds to compile; no pipeline has so many *different* ones.
+MAX_TEMPLATES = 1000
+
+_SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
+_SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
+
+
+def load_pipeline(
+    path: str | os.PathLike[str],
+    *,
+    variables: Mapping[str, Any] | None = None,
+    execution_date: datetime | None = None,
+    trigger: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Pipeline:
+    """Load and check a pipeline file; connects to nothing and writes nothing.
+
+    Args:
+        path: The YAML file.
+        variables: JSON values that win over the file's `variables`; never interpolated.
+        execution_date: When the run started, aware; default: now.
+        trigger: Trigger id, part of the execution partition; default "0".
+        environ: Environment for `env_var` and `secret`; default: the process's.
+
+    Raises:
+        ConfigError: the first mistake, with file, line, key, what is allowed and the nearest match.
+    """
+    document = read_document(Path(path))
+    moment = _execution_date(execution_date)
+    trigger_id = "0" if trigger is None else str(trigger)
+    environment = os.environ if environ is None else environ
+    scope = Scope(
+        folder=Path.absolute(Path(path)).parent,
+        environ=environment,
+        defaults={
+            "ds": moment.strftime("%Y-%m-%d"),
+            "hr": moment.strftime("%H"),
+            "env": environment.get("ENV") or "dev",
+            "execution_partition": f"{trigger_id}/{moment.strftime('%Y%m%dT%H%M%S')}",
+        },
+    )
+    return _Loader(document, scope).load(variables or {}, moment, trigger_id)
+
+
+def _execution_date(value: datetime | None) -> datetime:
+    if value is None:
+        return datetime.now(UTC)
+    if value.tzinfo is None:
+        raise ConfigError("needs a time zone, e.g. 2023-04-26T20:28:17Z", key="execution_date")
+    return value.astimezone(UTC)
+
+
+class _Loader:
+    """One loading: keeps what was seen of secrets, so that no error shows one."""
+
+    def __init__(self, document: Document, scope: Scope) -> None:
+        self._document = document
+        self._scope = scope
+        self._secrets: set[str] = set()
+        self._templated: set[Loc] = set()
+        self._distinct: set[str] = set()
+        self._warnings: list[str] = []
+
+    def load(self, overrides: Mapping[str, Any], moment: datetime, trigger: str) -> Pipeline:
+        raw = dict(self._document.value)
+        name = self._name(raw)
+        self._scope = self._scope.knowing(pipeline={"name": name, "uuid": name})
+        variables, references = self._variables(raw.get("variables"), overrides)
+        self._scope = Scope(
+            folder=self._scope.folder,
+            environ=self._scope.environ,
+            defaults=self._scope.defaults,
+            variables=variables,
+        )
+        values = {
+            key: self._rendered(value, (key,)) for key, value in raw.items() if key not in ("pipeline", "variables")
+        }
+        values["pipeline"] = name
+        values["variables"] = variables if isinstance(raw.get("variables", {}), dict | None) else raw["variables"]
+        self._note_literals(values)
+        if isinstance(values.get("store"), str) and values["store"].strip():
+            values["store"] = check_store(str(values["store"]), self._scope.folder, self._error)
+        try:
+            pipeline = Pipeline.model_validate(values)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+            raise self._error(**first_mistake(found, self._document.line, values)) from None
+        check_pipeline(pipeline, self._scope.folder, self._error)
+        pipeline._origin = Origin(
+            document=self._document,
+            scope=self._scope,
+            execution_date=moment,
+            trigger=trigger,
+            references=references,
+            secret_values=frozenset(value for value in self._secrets if value),
+            warnings=tuple(self._warnings),
+        )
+        return pipeline
+
+    def _error(
+        self,
+        loc: Loc,
+        message: str,
+        *,
+        allowed: Iterable[str] = (),
+        word: str | None = None,
+        nearest: str | None = None,
+        safe: bool = True,
+    ) -> ConfigError:
+        """Make the error. `word` is what the file says; it is shown unless a template made it."""
+        allowed = tuple(allowed)
+        if word is not None:
+            nearest = nearest_match(word, allowed)
+            if loc not in self._templated and len(word) <= 100 and message != "unknown key":
+                message = f"{message}: {word!r}"
+        if not safe and loc in self._templated:
+            message = "what its template gives is reserved or taken: give the block another name"
+        return self._document.error(loc, Redactor(self._secrets).redact(message), allowed=allowed, nearest=nearest)
+
+    def _name(self, raw: Mapping[str, Any]) -> Any:
+        name = raw.get("pipeline")
+        if name is None:
+            return Path(self._document.path).stem
+        return self._rendered(name, ("pipeline",))
+
+    def _variables(self, raw: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the variables' values and their stored forms."""
+        values: dict[str, Any] = {}
+        references: dict[str, Any] = {}
+        for name, value in raw.items() if isinstance(raw, dict) else ():
+            loc: Loc = ("variables", name)
+            if name in overrides:
+                continue
+            if _holds_key(value, TEMPLATE_KEY):
+                raise self._error(loc, f"{TEMPLATE_KEY!r} is reserved and cannot be a key of a variable's value")
+            names: set[str] = set()
+            values[name] = self._rendered(value, loc, names)
+            references[name] = self._reference(value, names) if names & {"env_var", "secret"} else values[name]
+        for name, value in overrides.items():
+            if not isinstance(name, str) or not name or not _is_json(value) or _holds_key(value, TEMPLATE_KEY):
+                raise ConfigError("is not a JSON value", path=self._document.path, key=f"variables.{name}")
+            values[name] = references[name] = value
+        return values, references
+
+    def _reference(self, value: Any, names: set[str]) -> dict[str, Any]:
+        needed = {name: self._scope.defaults[name] for name in sorted(names & self._scope.defaults.keys())}
+        return {TEMPLATE_KEY: value, **({SCOPE_KEY: needed} if needed else {})}
+
+    def _rendered(self, value: Any, loc: Loc, names: set[str] | None = None) -> Any:
+        """Return a value with every text in it interpolated once."""
+        if isinstance(value, dict):
+            return {key: self._rendered(item, (*loc, key), names) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._rendered(item, (*loc, place), names) for place, item in enumerate(value)]
+        if not isinstance(value, str) or not has_template(value):
+            return value
+        self._distinct.add(value)
+        self._templated.add(loc)
+        try:
+            if len(self._distinct) > MAX_TEMPLATES:
+                raise TemplateError(f"more than {MAX_TEMPLATES} different templates: use variables")
+            return self._filled(value, loc, names)
+        except TemplateError as error:
+            raise self._error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
+
+    def _filled(self, text: str, loc: Loc, names: set[str] | None) -> Any:
+        is_table = len(loc) == 3 and loc[0] == "streams" and loc[2] == "destination_table"
+        is_late = is_table and "stream" in template_names(text)
+        found = render(text, self._scope.knowing(stream="schema.table") if is_late else self._scope)
+        self._secrets |= found.secrets
+        if loc[0] in _SENSITIVE_SECTIONS:
+            # Elsewhere env_var gives names of streams, tables and blocks: to mask them would garble every message.
+            self._secrets |= found.environment
+        if names is not None:
+            names |= found.names
+        if is_late:
+            return text
+        if is_table and isinstance(found.value, str) and has_template(found.value):
+            raise TemplateError("gives a text that is a template again")
+        is_free = loc[0] == "variables" or "config" in loc[1:2]
+        return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value
+
+    def _note_literals(self, values: Mapping[str, Any]) -> None:
+        """Learn the passwords that stand in URLs and under telling keys, and warn of those written in the file."""
+        for section in _SENSITIVE_SECTIONS:
+            for loc, text in _texts(values.get(section), (section,)):
+                key = str(loc[-1])
+                passwords = url_passwords(text)
+                is_secret = len(loc) > 1 and _SENSITIVE.search(key) is not None
+                self._secrets |= passwords
+                if is_secret:
+                    self._secrets.add(text)
+                if (passwords or (is_secret and text)) and not self._is_filled(loc):
+                    warning = "a secret is written in the file: use {{ secret('x') }} or {{ env_var('X') }}"
+                    self._warnings.append(str(self._document.error(loc, warning)))
+
+    def _is_filled(self, loc: Loc) -> bool:
+        return any(loc[:end] in self._templated for end in range(1, len(loc) + 1))
+
+
+def _texts(value: Any, loc: Loc) -> Iterable[tuple[Loc, str]]:
+    if isinstance(value, str):
+        yield loc, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(item, (*loc, key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _texts(item, (*loc, place))
+
+
+def _holds_key(value: Any, key: str) -> bool:
+    if isinstance(value, dict):
+        return key in value or any(_holds_key(item, key) for item in value.values())
+    return isinstance(value, list) and any(_holds_key(item, key) for item in value)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def render_destination_table(template: str, pipeline: Pipeline, stream: str) -> str:
+    """Return the destination table of one stream: its entry's `destination_table` with the stream filled in.
+
+    Raises:
+        ConfigError: the template gives nothing.
+    """
+    if not has_template(template):
+        return template
+    place = next((i for i, entry in enumerate(pipeline.streams) if entry.destination_table == template), None)
+    loc: Loc = ("streams",) if place is None else ("streams", place, "destination_table")
+    try:
+        table = str(render(template, pipeline._origin.scope.knowing(stream=stream)).value)
+    except TemplateError as error:
+        raise pipeline.error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
+    if not table.strip():
+        raise pipeline.error(loc, f"gives an empty name for stream {stream!r}")
+    return table
+
+
+def resolve_references(
+    values: Mapping[str, Any], pipeline_folder: Path, environ: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return variables, or a callback's kwargs, with each `{"$template": ...}` filled; at the latest moment.
+
+    Only whole values are references, and of a callback's kwargs `pipeline_run`'s variables; an event that looks like
+    one is data of somebody else and stays as it is.
+
+    Raises:
+        ConfigError: an environment variable or secret is not there any more.
+    """
+    environment = os.environ if environ is None else environ
+    is_kwargs = isinstance(values.get("pipeline_run"), Mapping)
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if is_kwargs and name == "pipeline_run":
+            inner = value.get("variables")
+            found[name] = dict(value)
+            if isinstance(inner, Mapping):
+                found[name]["variables"] = resolve_references(inner, pipeline_folder, environment)
+        elif isinstance(value, Mapping) and TEMPLATE_KEY in value and not (is_kwargs and name == "event"):
+            scope = Scope(folder=pipeline_folder, environ=environment, defaults=value.get(SCOPE_KEY, {}))
+            found[name] = _resolved(value[TEMPLATE_KEY], scope, f"variables.{name}")
+        else:
+            found[name] = value
+    return found
+
+
+def _resolved(value: Any, scope: Scope, key: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _resolved(item, scope, f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, scope, f"{key}[{place}]") for place, item in enumerate(value)]
+    if not isinstance(value, str) or not has_template(value):
+        return value
+    try:
+        return render(value, scope).value
+    except TemplateError as error:
+        raise ConfigError(error.message, key=key, allowed=error.allowed, nearest=error.nearest) from None
+
+
+def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorConfigError) -> ConfigError:
+    """Give a connector's complaint about its `config` the place in the file.
+
+    Args:
+        pipeline: The pipeline that was loaded.
+        role: "source" or "destination".
+        error: What the connector raised; `error.key` is the key of `config` at fault, dotted where it is nested.
+    """
+    loc: Loc = (role, "config", *(int(part) if part.isdigit() else part for part in error.key.split(".")))
+    return pipeline.error(loc if error.key else (role, "connector"), str(error))

@@ -1,0 +1,400 @@
+"""The pipeline file as values. What each key means stands in its description, which editors show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from connectors.settings import resolve_path
+
+from .globs import glob_error
+
+if TYPE_CHECKING:
+    from ..errors import ConfigError
+    from ..template import Scope
+    from .document import Document, Loc
+
+#: Names in `on` that are no block's.
+RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline")
+
+DEFAULT_STORE = "sqlite:///.syncblocks/store.db"
+DEFAULT_SPOOL_LIMIT = 2_000_000_000
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
+_DAY_S = 86_400
+
+
+class Rendered(str):
+    """Text that came out of a template; where a number or boolean is expected it may stand for one."""
+
+    __slots__ = ()
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("value", "{message}", {"message": message})
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Rendered):
+        text = value.strip()
+        if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+            return int(text)
+        if re.fullmatch(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}", text):
+            return float(text)
+    return value
+
+
+def _boolean(value: Any) -> Any:
+    if isinstance(value, Rendered):
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
+    return value
+
+
+def _filled(value: str) -> str:
+    if not value.strip():
+        raise _wrong("is empty")
+    # Not a `Rendered` any more: drivers and serializers want plain text.
+    return str(value)
+
+
+def _pattern(value: str) -> str:
+    error = glob_error(value)
+    if error is not None:
+        raise _wrong(f"is not a valid pattern: {error}")
+    return value
+
+
+def _list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise _wrong(f"item {place + 1} is there twice")
+    return values
+
+
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise _wrong("is an empty list: name something, or leave the key out")
+    return values
+
+
+def _concurrency(value: Any) -> Any:
+    value = _number(value)
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
+        return "auto" if value == "auto" else value
+    raise _wrong("must be auto or a whole number from 1 to 1000")
+
+
+def _size(value: Any) -> Any:
+    value = _number(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 40 else None
+    if match is None:
+        raise _wrong("must be a size such as 2GB, 500MB, 1.5GiB, or a number of bytes")
+    number, prefix, binary = match.groups()
+    factor = (1024 if binary else 1000) ** " kMGT".index("k" if prefix == "K" else prefix or " ")
+    size_bytes = int(float(number) * factor)
+    if size_bytes >= 2**63:
+        raise _wrong("is larger than any disk")
+    return size_bytes
+
+
+Name = Annotated[str, AfterValidator(_filled)]
+Pattern = Annotated[Name, AfterValidator(_pattern)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_list), AfterValidator(_unique)]
+SomeNames = Annotated[Names, AfterValidator(_not_empty)]
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(_list), AfterValidator(_unique), AfterValidator(_not_empty)]
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
+Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
+Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
+Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
+Concurrency = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_concurrency),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1000}]}),
+]
+Size = Annotated[
+    int,
+    PlainValidator(_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": rf"^\s*{_SIZE.pattern}\s*$"}]}
+    ),
+]
+
+
+class _Model(BaseModel):
+    """Base of all: nothing unknown, nothing converted, nothing changed, and no value in an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class _Defaulting(_Model):
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, values: Any) -> Any:
+        """A key left empty is a key left out, unless it is required."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            key: value
+            for key, value in values.items()
+            if value is not None or key not in fields or fields[key].is_required()
+        }
+
+
+class _Connection(_Defaulting):
+    block: Name = Field(default="", description="block_uuid; default: load_<connector> or export_<connector>.")
+    connector: Name = Field(description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl.")
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="The connector's own settings; `syncblocks schema` of the connector lists them. "
+        "Secrets as {{ env_var('X') }} or {{ secret('x') }}.",
+    )
+
+    def _with_default_block(self, prefix: str) -> None:
+        if "block" not in self.model_fields_set:
+            object.__setattr__(self, "block", prefix + self.connector)
+
+
+class SourceBlock(_Connection):
+    """Where records come from (a data loader)."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the block after its connector."""
+        self._with_default_block("load_")
+
+
+class DestinationBlock(_Connection):
+    """Where records go to (a data exporter)."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the block after its connector."""
+        self._with_default_block("export_")
+
+
+class _FileBlock(_Defaulting):
+    block: Name = Field(default="", description="block_uuid; default: the file's stem.")
+    file: Name = Field(description="Python file; a relative path counts from the pipeline file's folder.")
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the block after its file."""
+        if "block" not in self.model_fields_set:
+            object.__setattr__(self, "block", Path(self.file).stem)
+
+
+class TransformerBlock(_FileBlock):
+    """Changes records on their way: a function marked @transformer, one batch at a time."""
+
+    streams: Patterns | None = Field(
+        default=None, description="Only for these streams, names or globs; default: all of them."
+    )
+    rename: dict[Name, Name] = Field(
+        default_factory=dict,
+        description="Columns to rename, old: new; done before the function is called, and keys follow.",
+    )
+
+
+class Columns(_Model):
+    """Which columns of a stream are read."""
+
+    include: SomeNames | None = Field(default=None, description="Only these columns.")
+    exclude: Names | None = Field(default=None, description="All columns but these.")
+
+
+class StreamEntry(_Model):
+    """What holds for the streams that a name or pattern matches. Later entries refine earlier ones.
+
+    A key that is not given refines nothing; a key that is given as null sets the default again
+    (`model_fields_set` tells the two apart).
+    """
+
+    stream: Pattern = Field(description="Name of a stream, or a glob: public.users, public.*")
+    selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
+    destination_table: Name | None = Field(
+        default=None,
+        description="Table to write; may name a schema. Default: the stream's name without its schema. "
+        "A template may name the stream: raw_{{ stream | table }} (`table` takes the schema off).",
+    )
+    replication_method: Literal["FULL_TABLE", "INCREMENTAL", "LOG_BASED"] | None = Field(
+        default=None, description="FULL_TABLE (default) reads all, INCREMENTAL what is new; LOG_BASED is not built yet."
+    )
+    bookmark_properties: Names | None = Field(
+        default=None, description="Columns whose highest value seen is kept; needed for INCREMENTAL."
+    )
+    key_properties: Names | None = Field(
+        default=None, description="Columns that identify a record; default: the primary key found by discovery."
+    )
+    unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
+        default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
+    )
+    write_disposition: Literal["append", "replace", "merge"] | None = Field(
+        default=None,
+        description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+    )
+    columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
+    retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")
+    timeout_s: Timeout | None = Field(default=None, description="As the pipeline's, for these streams.")
+
+
+class CallbackBlock(_FileBlock):
+    """Functions that are called after block runs."""
+
+    on: SomeNames = Field(
+        default=("stream",),
+        description="Parents: block_uuids, source, transformers, destination, stream (default) or pipeline.",
+    )
+    streams: Patterns | None = Field(
+        default=None, description="Only for these streams, names or globs; default: all of them."
+    )
+    timeout_s: Timeout = Field(default=60, description="Seconds after which a call is ended and tried again.")
+    attempts: Attempts = Field(default=5, description="How often a delivery is tried before it is dead.")
+
+
+class Origin(NamedTuple):
+    """Where a pipeline came from: the file, the moment, and what filled its templates."""
+
+    document: Document
+    scope: Scope
+    execution_date: datetime
+    trigger: str
+    references: Mapping[str, Any]
+    secret_values: frozenset[str]
+    warnings: tuple[str, ...]
+
+
+class Pipeline(_Defaulting):
+    """One pipeline: a source, transformers, a destination, the streams and the callbacks. Made by `load_pipeline`."""
+
+    pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
+    variables: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Runtime variables (JSON values): kwargs of callbacks and transformers, and {{ variables('x') }}.",
+    )
+    concurrency: Concurrency = Field(default="auto", description="Streams at once; 1: strictly in order.")
+    allow_blocks_to_fail: Boolean = Field(default=False, description="true: a failed stream does not stop the others.")
+    retries: Count = Field(default=0, description="Per stream, for errors that a repetition can mend.")
+    retry_delay_s: Delay = Field(default=10, description="Seconds between two tries of a stream.")
+    timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    drain_s: Delay = Field(
+        default=120, description="Seconds that a finished run still waits for callbacks to be delivered."
+    )
+    store: Name | None = Field(
+        default=None,
+        repr=False,
+        description=f"URL of the run store; default {DEFAULT_STORE}; a Postgres URL for many machines.",
+    )
+    spool_limit: Size = Field(
+        default=DEFAULT_SPOOL_LIMIT,
+        description="Most data of one stream that is kept for callbacks, e.g. 2GB (default); beyond it they get None.",
+    )
+    source: SourceBlock = Field(description="Where records come from.")
+    transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(_list)] = Field(
+        default=(), description="What changes records on their way, in order."
+    )
+    destination: DestinationBlock = Field(description="Where records go to.")
+    streams: Annotated[tuple[StreamEntry, ...], BeforeValidator(_list)] = Field(
+        description="What is synced, in run order; globs allowed, later entries refine earlier ones."
+    )
+    callbacks: Annotated[tuple[CallbackBlock, ...], BeforeValidator(_list)] = Field(
+        default=(), description="Callback blocks, in the order in which their functions are called."
+    )
+
+    _origin: Origin = PrivateAttr()
+
+    @property
+    def path(self) -> Path:
+        """Absolute path of the pipeline file."""
+        return self.folder / Path(self._origin.document.path).name
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the pipeline file, from which relative paths count."""
+        return self._origin.scope.folder
+
+    @property
+    def execution_date(self) -> datetime:
+        """When the pipeline run started: aware, UTC."""
+        return self._origin.execution_date
+
+    @property
+    def trigger(self) -> str:
+        """Trigger id; "0" if none was given."""
+        return self._origin.trigger
+
+    @property
+    def execution_partition(self) -> str:
+        """`<trigger id>/<YYYYMMDDTHHMMSS>`."""
+        return str(self._origin.scope.defaults["execution_partition"])
+
+    @property
+    def ds(self) -> str:
+        """Date of the execution date, `2023-04-26`."""
+        return str(self._origin.scope.defaults["ds"])
+
+    @property
+    def hr(self) -> str:
+        """Hour of the execution date, `20`."""
+        return str(self._origin.scope.defaults["hr"])
+
+    @property
+    def variable_references(self) -> Mapping[str, Any]:
+        """The variables as they may be stored: what came from env_var or secret is `{"$template": ...}`."""
+        return self._origin.references
+
+    @property
+    def secret_values(self) -> frozenset[str]:
+        """What must never be written anywhere: feed it to a `Redactor`."""
+        return self._origin.secret_values
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but unwise, as `file:line: key: text`."""
+        return self._origin.warnings
+
+    @property
+    def store_url(self) -> str:
+        """URL of the run store, default included; SQLite paths are absolute."""
+        return self.store or f"sqlite:///{resolve_path(DEFAULT_STORE.removeprefix('sqlite:///'), self.folder)}"
+
+    def resolve(self, path: str) -> Path:
+        """Return an absolute path; relative ones count from the pipeline file's folder."""
+        return resolve_path(path, self.folder)
+
+    def where(self, loc: Loc) -> tuple[str, int]:
+        """Return file and line of a place such as ("streams", 2, "stream"), or of what is around it."""
+        document = self._origin.document
+        return document.path, document.line(loc)
+
+    def error(
+        self, loc: Loc, message: str, *, allowed: tuple[str, ...] = (), nearest: str | None = None
+    ) -> ConfigError:
+        """Make an error that names a place of the file and shows no secret."""
+        from ..secrets import Redactor
+
+        message = Redactor(self.secret_values).redact(message)
+        return self._origin.document.error(loc, message, allowed=allowed, nearest=nearest)
