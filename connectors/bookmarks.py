@@ -91,10 +91,10 @@ def from_json(value: Any, kind: pa.DataType, *, column: str = "", stream: str = 
 
 
 def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
-    if value is None or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(value)
     if any(is_kind(kind) for is_kind in _BINARY):
-        return pa.scalar(bytes.fromhex(value), kind)
+        return pa.scalar(bytes.fromhex(str(value)), kind)
     if pa.types.is_decimal(kind):
         return pa.scalar(Decimal(str(value)), kind)
     if pa.types.is_timestamp(kind):
@@ -112,6 +112,8 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
             return _to_nanoseconds(str(value), pa.scalar(moment_of_day, pa.time64("us")), kind)
         return pa.scalar(moment_of_day, kind)
     if pa.types.is_integer(kind):
+        if int(value) != Decimal(value):
+            raise ValueError(value)
         return pa.scalar(int(value), kind)
     if pa.types.is_floating(kind):
         return pa.scalar(float(value), kind)
