@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from ..errors import SyncError
 from .owner import Owner
 
 SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
@@ -18,6 +18,12 @@ STREAM, PIPELINE = "stream", "pipeline"
 DATA_EXPORTER = "data_exporter"
 
 Status = Literal["success", "failure", "cancelled"]
+
+
+class LostRun(SyncError):
+    """This process may not write to the run any more: another one took it over, or the stream is closed already."""
+
+    code: ClassVar[str] = "lost_run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +56,13 @@ class Subscription:
     #: A block_uuid, "stream" or "pipeline".
     parent: str
     status: str
-    #: Names or globs; None: every stream.
+    #: Names, no globs; None: every stream.
     streams: tuple[str, ...] | None = None
     needs_data: bool = False
 
     def takes(self, stream: str) -> bool:
         """Whether an event of this stream is for this function."""
-        return self.streams is None or any(name == stream or fnmatchcase(stream, name) for name in self.streams)
+        return self.streams is None or stream in self.streams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,15 +13,14 @@ from sqlalchemy.engine import Connection, Row
 from ..errors import StateError
 from .counters import BlockRunName, TypeCounter
 from .database import Database
-from .errors import LostRun
 from .model import (
     CANCELLED,
     RUNNING,
-    UNCLAIMED,
     AttemptPlan,
     BlockPlan,
     CallbackSpec,
     ErrorInfo,
+    LostRun,
     PipelineRun,
     StreamPlan,
     Subscription,
@@ -317,4 +316,3 @@ STREAMS_OF_ATTEMPT = (
     .where(stream_runs.c.run_id == sa.bindparam("run_id"), stream_runs.c.attempt == sa.bindparam("number"))
     .order_by(stream_runs.c.position)
 )
-

@@ -1,0 +1,166 @@
+"""The close transaction: the only place where block runs end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from ..errors import StateError
+from ..failpoints import failpoint
+from .attempts import Attempts, set_streams
+from .events import EventRow
+from .events import write_events as _write_events
+from .model import (
+    CANCELLED,
+    DATA_EXPORTER,
+    FAILURE,
+    RUNNING,
+    STREAM,
+    SUCCESS,
+    BlockOutcome,
+    Closed,
+    LostRun,
+    StreamOutcome,
+)
+from .room import HeldRun, encode_error
+from .state import write_state
+from .tables import block_run as block_runs
+
+_RUNNING = (
+    sa.select(block_runs.c.block, block_runs.c.block_type)
+    .where(
+        block_runs.c.run_id == sa.bindparam("run_id"),
+        block_runs.c.attempt == sa.bindparam("number"),
+        block_runs.c.stream == sa.bindparam("of_stream"),
+        block_runs.c.status == RUNNING,
+    )
+    .order_by(block_runs.c.position)
+    .with_for_update()
+)
+_END = block_runs.update().where(
+    block_runs.c.run_id == sa.bindparam("at_run"),
+    block_runs.c.attempt == sa.bindparam("at_attempt"),
+    block_runs.c.block == sa.bindparam("at_block"),
+    block_runs.c.stream == sa.bindparam("at_stream"),
+)
+
+
+class Closing(Attempts):
+    """Stops, timeouts and crash recovery come through here as well, once it is known what was committed."""
+
+    def close_stream(self, run_id: int, outcome: StreamOutcome) -> Closed:
+        """End all block runs of a stream, in one transaction with everything that follows from it.
+
+        Raises:
+            LostRun: this process does not own the run, or the stream is not open (any more).
+            StateError: the outcome does not have exactly the stream's blocks.
+        """
+        with self._database.write("close") as connection:
+            run = self._lock_mine(connection, run_id)
+            failpoint("store.close.locked")
+            running = connection.execute(
+                _RUNNING, {"run_id": run_id, "number": run.attempt, "of_stream": outcome.stream}
+            ).all()
+            if not running:
+                raise LostRun(f"stream {outcome.stream!r} of run {run_id} is not open: it was closed by somebody else")
+            blocks = _match(run, running, outcome)
+            plan = self._plan(connection, run_id, run.attempt)
+            self._count_stream(run, outcome, allow_failure=plan.allow_blocks_to_fail)
+            values = self._counters(connection, run)
+            if run.cancel_requested and run.stop_status is None:
+                run.stop_status = CANCELLED
+            if run.stop_status is not None:
+                self._stop(connection, run, values, run.stop_status)
+            ends = [
+                {
+                    **_figures(run, outcome.stream, block),
+                    **dict(zip(("type_index", "is_last"), values[row.block_type].end((row.block, outcome.stream)))),
+                }
+                for row, block in zip(running, blocks, strict=True)
+            ]
+            connection.execute(_END, ends)
+            failpoint("store.close.block_runs")
+            self._save_counters(connection, run, values)
+            set_streams(connection, run, [outcome.stream], outcome.status)
+            failpoint("store.close.counters")
+            if outcome.state is not None:
+                write_state(connection, run.pipeline, outcome.state, run_id=run.id, now=run.now)
+            events = _events(running, blocks, outcome)
+            can_claim = run.unclaimed_streams > 0 and run.stop_status is None
+            if run.open_streams == 0 and not can_claim:
+                self._end(connection, run, events=events)
+            else:
+                _write_events(connection, run, plan, events)
+            failpoint("store.close.events")
+            self._save(connection, run)
+            return Closed(run_ended=run.has_ended, status=run.status, is_stopping=run.is_stopping)
+
+    def _count_stream(self, run: HeldRun, outcome: StreamOutcome, *, allow_failure: bool) -> None:
+        run.open_streams -= 1
+        if outcome.status == FAILURE:
+            run.failed_streams += 1
+            if run.error is None:
+                errors = [block.error for block in outcome.blocks if block.error is not None]
+                run.error = encode_error(errors[0] if errors else None)
+            if not allow_failure and run.stop_status is None:
+                run.stop_status = FAILURE
+        elif outcome.status == CANCELLED:
+            run.cancelled_streams += 1
+
+
+def _match(run: HeldRun, running: Sequence[Row[Any]], outcome: StreamOutcome) -> list[BlockOutcome]:
+    """Return the outcomes in the order of the pipeline's blocks."""
+    by_block = {block.block: block for block in outcome.blocks}
+    wanted = [row.block for row in running]
+    if len(by_block) != len(outcome.blocks) or set(by_block) != set(wanted):
+        given = [block.block for block in outcome.blocks]
+        raise StateError(f"stream {outcome.stream!r} of run {run.id} has the blocks {wanted}, its outcome {given}")
+    for block in outcome.blocks:
+        if block.status not in (SUCCESS, FAILURE, CANCELLED):
+            raise StateError(f"a block run cannot end as {block.status!r}")
+    return [by_block[block] for block in wanted]
+
+
+def _figures(run: HeldRun, stream: str, block: BlockOutcome) -> dict[str, Any]:
+    return {
+        "at_run": run.id,
+        "at_attempt": run.attempt,
+        "at_block": block.block,
+        "at_stream": stream,
+        "status": block.status,
+        "row_count": block.rows,
+        "size_bytes": block.size_bytes,
+        "ended_at": run.now,
+        "bookmark_before": block.bookmark_before,
+        "bookmark_after": block.bookmark_after,
+        "schema_changes": [dict(change) for change in block.schema_changes],
+        "error": encode_error(block.error),
+    }
+
+
+def _events(running: Sequence[Row[Any]], blocks: Sequence[BlockOutcome], outcome: StreamOutcome) -> list[EventRow]:
+    """Return one event a block run, in pipeline order, then the stream's, carried by the data exporter's."""
+    rows = [
+        EventRow(
+            parent=row.block,
+            status=block.status,
+            block=row.block,
+            block_type=row.block_type,
+            stream=outcome.stream,
+            data=block.data if block.status == SUCCESS else None,
+        )
+        for row, block in zip(running, blocks, strict=True)
+    ]
+    carrier = next((row for row in reversed(rows) if row.block_type == DATA_EXPORTER), rows[-1])
+    stream = EventRow(
+        parent=STREAM,
+        status=outcome.status,
+        block=carrier.block,
+        block_type=carrier.block_type,
+        stream=outcome.stream,
+        data=carrier.data if outcome.status == SUCCESS else None,
+    )
+    return [*rows, stream]

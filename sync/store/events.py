@@ -1,0 +1,107 @@
+"""Events and their deliveries, written in the transaction that ends what they tell of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .model import PIPELINE, AttemptPlan, Subscription
+from .room import HeldRun
+from .tables import delivery as deliveries
+from .tables import event as events
+from .tables import pipeline_run as runs
+
+_SAVE_SEQ = runs.update().where(runs.c.id == sa.bindparam("at_run"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """An event about to be written."""
+
+    #: A block_uuid, "stream" or "pipeline".
+    parent: str
+    status: str
+    #: The block run that carries it: block, type, stream. None for `pipeline`.
+    block: str | None = None
+    block_type: str | None = None
+    stream: str | None = None
+    data: str | None = None
+    is_gated: bool = False
+
+
+def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: Sequence[EventRow]) -> None:
+    """Write events that somebody wants to hear of, and a delivery a function, in firing order."""
+    new_events = []
+    new_deliveries = []
+    for row in rows:
+        wanted = [subscription for subscription in plan.subscriptions if _is_for(subscription, row)]
+        if not wanted:
+            continue
+        run.last_seq += 1
+        new_events.append(
+            {
+                "run_id": run.id,
+                "seq": run.last_seq,
+                "attempt": run.attempt,
+                "parent": row.parent,
+                "block": row.block,
+                "stream": row.stream,
+                "status": row.status,
+                "is_gated": row.is_gated,
+                "created_at": run.now,
+            }
+        )
+        new_deliveries += [
+            {
+                "idempotency_key": idempotency_key(run, row, subscription),
+                "pipeline": run.pipeline,
+                "callback_block": subscription.callback_block,
+                "function": subscription.function,
+                "run_id": run.id,
+                "seq": run.last_seq,
+                "position": position,
+                "attempt": run.attempt,
+                "parent": row.parent,
+                "block": row.block,
+                "stream": row.stream,
+                "block_type": row.block_type,
+                "data": row.data if subscription.needs_data else None,
+                "state": "ready",
+                "is_open": True,
+                "attempts": 0,
+                "tries": 0,
+                "lost": 0,
+            }
+            for position, subscription in enumerate(wanted)
+        ]
+    if new_events:
+        connection.execute(events.insert(), new_events)
+        connection.execute(deliveries.insert(), new_deliveries)
+        connection.execute(_SAVE_SEQ, {"at_run": run.id, "last_seq": run.last_seq})
+
+
+def idempotency_key(run: HeldRun, row: EventRow, subscription: Subscription, occurrence: int = 0) -> str:
+    """Return what names this event to this function, however often it is delivered."""
+    parts = [
+        run.key,
+        run.attempt,
+        row.parent,
+        row.block,
+        row.stream,
+        row.status,
+        occurrence,
+        subscription.callback_block,
+        subscription.function,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode("ascii")).hexdigest()[:32]
+
+
+def _is_for(subscription: Subscription, row: EventRow) -> bool:
+    if (subscription.parent, subscription.status) != (row.parent, row.status):
+        return False
+    return row.parent == PIPELINE or subscription.takes(str(row.stream))

@@ -1,0 +1,151 @@
+"""The order of a callback block's queue, as statements.
+
+Deliveries are taken in the order in which block runs ended, functions in firing order. Passed over are: one that waits
+for its retry; one whose flag is not certain yet; one behind the gate. Two wait for others instead: the event with
+is_last_block_run True for all others of its block type, the one of `pipeline` for all others of its attempt.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .model import PIPELINE, DeliveryRecord, DeliveryTry
+from .tables import UtcTime
+from .tables import attempt as attempts
+from .tables import block_run as block_runs
+from .tables import delivery as deliveries
+from .tables import delivery_try as tries
+from .tables import event as events
+
+_other = deliveries.alias("other")
+
+
+def _is_open(table: Any) -> sa.ColumnElement[bool]:
+    # The bare column, as in the index: SQLite does not see that `is_open = 1` means the same.
+    return sa.literal_column(f"{table.name}.is_open", sa.Boolean)
+
+
+def _in_queue(table: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        table.c.pipeline == sa.bindparam("pipeline"),
+        table.c.callback_block == sa.bindparam("callback_block"),
+        _is_open(table),
+    )
+
+
+_is_pipeline = deliveries.c.parent == PIPELINE
+_waits_for = sa.and_(
+    _in_queue(_other),
+    _other.c.run_id == deliveries.c.run_id,
+    _other.c.attempt == deliveries.c.attempt,
+)
+_others_of_type = sa.exists().where(
+    _waits_for,
+    _other.c.block_type == deliveries.c.block_type,
+    # The last block run may have two events here, its own and the stream's: they do not wait for each other.
+    sa.or_(_other.c.block != deliveries.c.block, _other.c.stream != deliveries.c.stream),
+)
+_others_of_attempt = sa.exists().where(_waits_for, _other.c.parent != PIPELINE)
+
+#: The next due delivery of a queue: pipeline, callback_block, now.
+DUE = (
+    sa.select(deliveries)
+    .join(events, sa.and_(events.c.run_id == deliveries.c.run_id, events.c.seq == deliveries.c.seq))
+    .join(attempts, sa.and_(attempts.c.run_id == deliveries.c.run_id, attempts.c.attempt == deliveries.c.attempt))
+    .outerjoin(
+        block_runs,
+        sa.and_(
+            block_runs.c.run_id == deliveries.c.run_id,
+            block_runs.c.attempt == deliveries.c.attempt,
+            block_runs.c.block == deliveries.c.block,
+            block_runs.c.stream == deliveries.c.stream,
+        ),
+    )
+    .where(
+        _in_queue(deliveries),
+        deliveries.c.state == "ready",
+        sa.or_(deliveries.c.not_before.is_(None), deliveries.c.not_before <= sa.bindparam("now", type_=UtcTime())),
+        sa.or_(
+            attempts.c.is_gate_released,
+            sa.and_(sa.not_(events.c.is_gated), sa.not_(sa.func.coalesce(block_runs.c.is_last, sa.false()))),
+        ),
+        sa.case(
+            (_is_pipeline, sa.not_(_others_of_attempt)),
+            (block_runs.c.is_last.is_(None), sa.false()),
+            (block_runs.c.is_last.is_(sa.true()), sa.not_(_others_of_type)),
+            else_=sa.true(),
+        ),
+    )
+    .order_by(deliveries.c.run_id, deliveries.c.seq, deliveries.c.position)
+    .limit(1)
+)
+
+#: Open deliveries of a queue in one state.
+IN_QUEUE = (
+    sa.select(deliveries)
+    .where(_in_queue(deliveries), deliveries.c.state == sa.bindparam("in_state"))
+    .order_by(deliveries.c.run_id, deliveries.c.seq, deliveries.c.position)
+)
+
+#: How many are open, how many of them wait for a retry, and until when the first of these.
+WAITING = sa.select(
+    sa.func.count().label("number"),
+    sa.func.count(deliveries.c.not_before).label("backing_off"),
+    sa.func.min(deliveries.c.not_before, type_=UtcTime()).label("earliest"),
+).where(_in_queue(deliveries))
+
+
+def records(connection: Connection, where: Sequence[sa.ColumnElement[bool]], limit: int) -> list[DeliveryRecord]:
+    """Read deliveries with their tries, the latest run first."""
+    rows = connection.execute(
+        sa.select(deliveries, events.c.status)
+        .join(events, sa.and_(events.c.run_id == deliveries.c.run_id, events.c.seq == deliveries.c.seq))
+        .where(*where)
+        .order_by(deliveries.c.run_id.desc(), deliveries.c.seq, deliveries.c.position)
+        .limit(limit)
+    ).all()
+    history: dict[str, list[DeliveryTry]] = defaultdict(list)
+    keys = [row.idempotency_key for row in rows]
+    for start in range(0, len(keys), 500):
+        for row in connection.execute(
+            sa.select(tries)
+            .where(tries.c.idempotency_key.in_(keys[start : start + 500]))
+            .order_by(tries.c.idempotency_key, tries.c.number)
+        ):
+            history[row.idempotency_key].append(
+                DeliveryTry(
+                    number=row.number,
+                    outcome=row.outcome,
+                    error=row.error,
+                    output=row.output,
+                    owner=row.owner,
+                    started_at=row.started_at,
+                    ended_at=row.ended_at,
+                    duration_s=row.duration_s,
+                )
+            )
+    return [
+        DeliveryRecord(
+            key=row.idempotency_key,
+            pipeline=row.pipeline,
+            run_id=row.run_id,
+            attempt=row.attempt,
+            callback_block=row.callback_block,
+            function=row.function,
+            parent=row.parent,
+            block=row.block,
+            stream=row.stream,
+            status=row.status,
+            state=row.state,
+            attempts=row.attempts,
+            not_before=row.not_before,
+            data=row.data,
+            tries=tuple(history[row.idempotency_key]),
+        )
+        for row in rows
+    ]
