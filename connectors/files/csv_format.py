@@ -1,0 +1,364 @@
+"""CSV: parsed by Arrow as text, typed by us, so that nothing is guessed twice and every error has a line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from ..errors import FatalConnectorError
+from .formats import Writer, plain, shown, sliced, unfit
+from .infer import Guess, has_leading_zero
+from .paths import DataFile, compression
+from .settings import BLOCK_BYTES, CSVSourceSettings
+from .text import from_text, misfit, to_text
+
+#: A record may be as long as this; blocks grow up to it only where one is.
+MAX_BLOCK_BYTES = 1 << 30
+
+_CHUNK_BYTES = 1 << 16
+
+
+class CSVFormat:
+    """CSV with a header by default; NULL is an empty unquoted field, the empty text a quoted one."""
+
+    suffix = "csv"
+    suffixes: Sequence[str] = (".csv", ".tsv")
+    needs_equal_columns = True
+
+    def __init__(self, settings: CSVSourceSettings | None = None) -> None:
+        self._settings = settings or CSVSourceSettings(path=".")
+
+    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
+        names = self._names(file)
+        guesses = [Guess() for _ in names]
+        seen = 0
+        for batch in self._texts(file, names, names):
+            for guess, column in zip(guesses, batch.columns, strict=True):
+                guess.add(column)
+            seen += batch.nbytes
+            if seen >= budget_bytes:
+                break
+        return pa.schema([pa.field(name, guess.type()) for name, guess in zip(names, guesses, strict=True)])
+
+    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        names = self._names(file)
+        present = [name for name in wanted.names if name in names]
+        done = 0
+        for texts in self._texts(file, names, present or names[:1]):
+            for part in sliced(texts, self._settings.batch_size):
+                yield self._typed(file, names, part, wanted, done)
+                done += part.num_rows
+
+    def count(self, file: DataFile) -> int:
+        names = self._names(file)
+        return sum(batch.num_rows for batch in self._texts(file, names, names[:1]))
+
+    def stored(self, schema: pa.Schema) -> pa.Schema:
+        return plain(schema)
+
+    def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
+        return CSVWriter(sink, schema)
+
+    def _typed(
+        self, file: DataFile, names: list[str], texts: pa.RecordBatch, wanted: pa.Schema, done: int
+    ) -> pa.RecordBatch:
+        columns = []
+        for field in wanted:
+            if field.name not in texts.schema.names:
+                columns.append(pa.nulls(texts.num_rows, field.type))
+                continue
+            column = texts.column(field.name)
+            is_guessed = field.name not in self._settings.types and file.schema is None and _is_number(field.type)
+
+            def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
+                if is_guessed and has_leading_zero(part) is not None:
+                    raise ValueError("leading zero")
+                return from_text(part, field.type, is_empty_null=True)
+
+            try:
+                columns.append(converts(column))
+            except (ValueError, pa.ArrowException) as error:
+                place = misfit(column, converts)
+                line = self._line_of(file, names, done + place)
+                raise unfit(file, line, field.name, column[place].as_py(), field.type) from error
+        return pa.record_batch(columns, schema=wanted)
+
+    # Parsing
+
+    def _texts(self, file: DataFile, names: list[str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield batches of strings; blocks grow where a record does not fit into one."""
+        done, block = 0, BLOCK_BYTES
+        while names:
+            try:
+                for batch in self._blocks(file, names, wanted, block, done):
+                    done += batch.num_rows
+                    yield batch
+                return
+            except pa.ArrowInvalid as error:
+                if "straddling" not in str(error) or block >= MAX_BLOCK_BYTES:
+                    raise self._explained(file, names, error) from error
+                block = min(block * 16, MAX_BLOCK_BYTES)
+
+    def _blocks(
+        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skip: int
+    ) -> Iterator[pa.RecordBatch]:
+        with _Input(file, self._settings.encoding) as source:
+            self._read_header(source)
+            if source.is_at_end():
+                return
+            try:
+                reader = pyarrow.csv.open_csv(
+                    pa.PythonFile(source, mode="r"),
+                    # Without threads nothing reads on in the background after an early close.
+                    read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=block, use_threads=False),
+                    parse_options=pyarrow.csv.ParseOptions(
+                        delimiter=self._delimiter(file),
+                        quote_char=self._settings.quote or False,
+                        escape_char=self._settings.escape or False,
+                        newlines_in_values=bool(self._settings.quote),
+                        # With a single column an empty line is a record: NULL.
+                        ignore_empty_lines=len(names) > 1,
+                    ),
+                    convert_options=pyarrow.csv.ConvertOptions(
+                        column_types={name: pa.string() for name in names},
+                        include_columns=list(wanted),
+                        null_values=self._settings.null_values,
+                        strings_can_be_null=True,
+                        quoted_strings_can_be_null=False,
+                    ),
+                )
+            except pa.ArrowInvalid as error:
+                if "Empty CSV file" in str(error):
+                    return
+                raise
+            with reader:
+                for batch in reader:
+                    left = batch.slice(min(skip, batch.num_rows))
+                    skip -= batch.num_rows - left.num_rows
+                    if left.num_rows:
+                        yield left
+
+    def _names(self, file: DataFile) -> list[str]:
+        with _Input(file, self._settings.encoding) as source:
+            header = self._settings.header
+            if isinstance(header, list):
+                names = list(header)
+            elif header:
+                names = self._read_header(source) or []
+            else:
+                first = self._first_record(source) or []
+                names = [""] * len(first)
+        names = [name or f"column_{place}" for place, name in enumerate(names, 1)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise FatalConnectorError(
+                f"{file.label}:1: column {shown(twice[0])} is there twice; mend the header, or skip it and give the "
+                "names in `config.header`",
+                key="header",
+            )
+        return names
+
+    def _read_header(self, source: _Input) -> list[str] | None:
+        return self._first_record(source) if self._settings.header is True else None
+
+    def _first_record(self, source: _Input) -> list[str] | None:
+        _allow_long_fields()
+        reader = csv.reader(source.lines(), **self._dialect(source.file))
+        try:
+            record = next((record for record in reader if record), None)
+        except csv.Error as error:
+            raise FatalConnectorError(f"{source.file.label}:1: {error}", key="header") from error
+        if record is not None and any(_has_surrogate(name) for name in record):
+            raise self._not_encoded(source.file, 1)
+        return record
+
+    def _delimiter(self, file: DataFile) -> str:
+        if self._settings.delimiter:
+            return self._settings.delimiter
+        name = file.name.lower()
+        codec = compression(name)
+        return "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
+
+    def _dialect(self, file: DataFile) -> dict[str, Any]:
+        quote = self._settings.quote
+        return {
+            "delimiter": self._delimiter(file),
+            "quotechar": quote or None,
+            "quoting": csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            "escapechar": self._settings.escape,
+            "strict": False,
+        }
+
+    # Errors: found by a second, slower look, because Arrow knows no lines
+
+    def _records(self, file: DataFile, names: list[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield every record after the header with the line it begins at."""
+        _allow_long_fields()
+        with _Input(file, self._settings.encoding) as source:
+            reader = csv.reader(source.lines(), **self._dialect(file))
+            is_header = self._settings.header is True
+            begins = 1
+            for record in reader:
+                is_blank = not record and len(names) > 1
+                if not is_blank and not is_header:
+                    yield begins, record
+                is_header = is_header and not record
+                begins = reader.line_num + 1
+
+    def _line_of(self, file: DataFile, names: list[str], record: int) -> int | None:
+        found = next(itertools.islice(self._records(file, names), record, None), None)
+        return found[0] if found else None
+
+    def _first_line(self, file: DataFile, names: list[str], is_wrong: Callable[[list[str]], bool]) -> int | None:
+        return next((line for line, record in self._records(file, names) if is_wrong(record)), None)
+
+    def _explained(self, file: DataFile, names: list[str], error: pa.ArrowInvalid) -> FatalConnectorError:
+        if "invalid UTF8" in str(error):
+            line = self._first_line(file, names, lambda record: any(map(_has_surrogate, record)))
+            return self._not_encoded(file, line)
+        for line, record in self._records(file, names):
+            if len(record) != len(names) and record:
+                return FatalConnectorError(
+                    f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "
+                    f"{shown(self._delimiter(file).join(record))}"
+                )
+        return FatalConnectorError(f"{file.label}: {shown(str(error))}")
+
+    def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
+        where = f"{file.label}:{line}" if line else file.label
+        return FatalConnectorError(
+            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one", key="encoding"
+        )
+
+
+class _Input(io.RawIOBase):
+    """The file's bytes as UTF-8 without a byte order mark; lines can be taken from its front."""
+
+    def __init__(self, file: DataFile, encoding: str) -> None:
+        super().__init__()
+        self.file = file
+        self._raw = file.open()
+        self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
+        self._buffer = b""
+        self._is_over = False
+        self._fill()
+        if self._buffer.startswith(codecs.BOM_UTF8):
+            self._buffer = self._buffer[len(codecs.BOM_UTF8) :]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        if not self._buffer:
+            self._fill(max(len(target), _CHUNK_BYTES))
+        size = min(len(target), len(self._buffer))
+        target[:size] = self._buffer[:size]
+        self._buffer = self._buffer[size:]
+        return size
+
+    def lines(self) -> Iterator[str]:
+        """Yield lines with their ends, taking no byte more than that; what is no UTF-8 comes as lone surrogates."""
+        while line := self._line():
+            yield line.decode("utf-8", "surrogateescape")
+
+    def is_at_end(self) -> bool:
+        while not self._buffer and not self._is_over:
+            self._fill()
+        return not self._buffer
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+    def _line(self) -> bytes:
+        searched = 0
+        while True:
+            ends = [place for end in (b"\n", b"\r") if (place := self._buffer.find(end, searched)) >= 0]
+            place = min(ends, default=-1)
+            if place >= 0 and (
+                place + 1 < len(self._buffer) or self._is_over or self._buffer[place : place + 1] == b"\n"
+            ):
+                is_pair = self._buffer[place : place + 2] == b"\r\n"
+                size = place + (2 if is_pair else 1)
+            elif self._is_over:
+                size = len(self._buffer)
+            else:
+                searched = place if place >= 0 else len(self._buffer)
+                self._fill()
+                continue
+            line, self._buffer = self._buffer[:size], self._buffer[size:]
+            return line
+
+    def _fill(self, size: int = _CHUNK_BYTES) -> None:
+        try:
+            chunk = self._raw.read(size)
+            if self._decoder is not None:
+                chunk = self._decoder.decode(chunk, final=not chunk).removeprefix("\ufeff").encode()
+                self._is_over = self._is_over or not chunk
+            self._is_over = not chunk
+            self._buffer += chunk
+        except UnicodeError as error:
+            raise FatalConnectorError(
+                f"{self.file.label}: not encoded as `config.encoding` says: {error}", key="encoding"
+            ) from error
+        except (OSError, pa.ArrowInvalid) as error:
+            raise FatalConnectorError(f"{self.file.label}: cannot be read: {shown(str(error))}") from error
+
+
+class CSVWriter:
+    """Writes texts quoted, everything else bare; types that CSV lacks as `text` says."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        self._sink = sink
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow(schema.names)
+        if schema.names:
+            sink.write(header.getvalue().encode())
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if not batch.num_columns:
+            return
+        columns = [_column(batch.column(name), name) for name in batch.schema.names]
+        texts = pa.record_batch(columns, names=batch.schema.names)
+        pyarrow.csv.write_csv(texts, self._sink, pyarrow.csv.WriteOptions(include_header=False))
+
+    def close(self) -> None:
+        """There is nothing held back."""
+
+
+def _column(column: pa.Array, name: str) -> pa.Array:
+    kind = column.type
+    types = pa.types
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+        return column
+    if types.is_decimal(kind):
+        text = to_text(column, name)
+        # Arrow writes a decimal bare, but in scientific form where it is tiny.
+        return text if pc.any(pc.match_substring(column.cast(pa.string()), "E")).as_py() else column
+    if types.is_date32(kind):
+        to_text(column, name)
+        return column
+    return to_text(column, name)
+
+
+def _allow_long_fields() -> None:
+    """Let Python's reader take fields of any length; its limit is one for the whole process."""
+    csv.field_size_limit(2**31 - 1)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)

@@ -1,0 +1,106 @@
+"""What a file format is to the rest of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Protocol
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from .paths import DataFile
+
+#: Bytes of a stream's files that its types are inferred from; files of up to this size are seen whole.
+INFER_BYTES = 64 << 20
+
+#: Longest part of a value that a message shows.
+_SHOWN = 40
+
+
+class Writer(Protocol):
+    """Writes batches of one schema into an open file; the file's owner closes it."""
+
+    def write(self, batch: pa.RecordBatch) -> None: ...
+    def close(self) -> None:
+        """Write what is held back and the end of the file."""
+        ...
+
+
+class Format(Protocol):
+    """One format."""
+
+    #: Suffix of files that are written, without the dot.
+    suffix: str
+    #: Suffixes that belong to it, with the dot.
+    suffixes: Sequence[str]
+
+    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
+        """Return the columns with types that the first bytes of the file (or its metadata) fit."""
+        ...
+
+    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        """Yield batches with the wanted columns; those that the file does not have are NULL.
+
+        A format without a header yields a wider batch where a column turns up that is neither wanted nor known.
+
+        Raises:
+            FatalConnectorError: with file, line and column, where a value does not fit.
+        """
+        ...
+
+    def count(self, file: DataFile) -> int: ...
+
+    def stored(self, schema: pa.Schema) -> pa.Schema:
+        """Return the schema as this format keeps it (indexes of dictionaries, views and the like undone)."""
+        ...
+
+    def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer: ...
+
+    @property
+    def needs_equal_columns(self) -> bool:
+        """Tell whether all files of a table must have the same columns for others to read them together."""
+        ...
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: shortened."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
+
+
+def unfit(file: DataFile, line: int | None, column: str, value: object, kind: pa.DataType) -> FatalConnectorError:
+    """Return the error for a value that is none of its column's type."""
+    where = f"{file.label}:{line}" if line else file.label
+    mend = f"`config.types: {{{column}: string}}` takes it as text"
+    return FatalConnectorError(f"{where}: column {column!r}: {shown(value)} is no {kind}; {mend}", key="types")
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Undo encodings that exist in memory only: dictionaries, run ends, views."""
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    return kind
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """Return the schema without encodings and without metadata but `native_type`."""
+    fields = []
+    for field in schema:
+        native = (field.metadata or {}).get(b"native_type")
+        metadata = {b"native_type": native} if native else None
+        fields.append(pa.field(field.name, plain_type(field.type), field.nullable, metadata))
+    return pa.schema(fields)
+
+
+def sliced(batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
+    """Yield the batch in parts of at most so many records."""
+    if batch.num_rows <= size:
+        yield batch
+        return
+    for start in range(0, batch.num_rows, size):
+        yield batch.slice(start, size)

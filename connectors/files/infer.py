@@ -1,0 +1,145 @@
+"""Types of columns that come as text: the narrowest one that loses nothing.
+
+A leading zero keeps a column text, integers past int64 become decimal, fractions that a double would round become
+decimal too, and times with an offset become UTC. What does not fit later is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_PATTERNS = {
+    "bool": r"^(?:true|false|True|False|TRUE|FALSE)$",
+    "integer": r"^(?:0|-?[1-9][0-9]*)$",
+    "number": r"^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|nan|NaN|-?inf|-?Infinity)$",
+    "date": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    "naive": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?$",
+    "zoned": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
+    r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$",
+}
+_NO_DIGIT = r"^[^0-9]*$"
+
+#: A number written with a zero before another digit: its text says more than its value.
+LEADING_ZERO = r"^-?0[0-9xX]"
+
+#: Most digits of a decimal that every destination takes; longer ones stay text.
+MAX_DIGITS = 38
+
+#: Digits that every double keeps.
+_DOUBLE_DIGITS = 15
+
+
+class Guess:
+    """What one column can be, after the texts seen so far. Empty texts and NULL fit everything."""
+
+    def __init__(self, kinds: frozenset[str] = frozenset(_PATTERNS)) -> None:
+        self._alive = set(kinds)
+        self._has_seen = False
+        self._has_digits = False
+        self._has_special = False
+        self._is_wide = False
+        self._is_lossy = False
+        self._has_exponent = False
+        self._whole_digits = 0
+        self._fraction_digits = 0
+        self._second_digits = 0
+
+    def add(self, column: pa.Array) -> None:
+        """Look at more texts (strings, NULL allowed)."""
+        if self._has_seen and not self._alive:
+            return
+        column = column.filter(pc.fill_null(pc.not_equal(column, ""), False))
+        if not len(column):
+            return
+        self._has_seen = True
+        for kind in list(_PATTERNS):
+            if kind in self._alive and not pc.all(pc.match_substring_regex(column, _PATTERNS[kind])).as_py():
+                self._alive.discard(kind)
+            elif kind in self._alive and kind in ("bool", "integer", "date", "naive", "zoned"):
+                # The patterns exclude each other, but that integers are numbers too.
+                self._alive &= {kind, "number"} if kind == "integer" else {kind}
+        if "integer" in self._alive and not self._is_wide:
+            self._is_wide = not _fits(column, pa.int64())
+        if "number" in self._alive:
+            self._measure(column)
+        if "date" in self._alive and not _fits(column, pa.date32()):
+            self._alive.discard("date")
+        for kind, zone in (("naive", None), ("zoned", "UTC")):
+            if kind in self._alive:
+                self._measure_seconds(column, kind, zone)
+
+    def type(self) -> pa.DataType:
+        """Return the type; text where nothing narrower fits, or nothing was seen."""
+        if not self._has_seen:
+            return pa.string()
+        if "bool" in self._alive:
+            return pa.bool_()
+        if "integer" in self._alive:
+            return self._decimal(0) if self._is_wide else pa.int64()
+        if "number" in self._alive and self._has_digits:
+            if not self._is_lossy or self._has_exponent:
+                return pa.float64()
+            return pa.string() if self._has_special else self._decimal(self._fraction_digits)
+        if "date" in self._alive:
+            return pa.date32()
+        if "naive" in self._alive or "zoned" in self._alive:
+            unit = "ns" if self._second_digits > 6 else "us"
+            return pa.timestamp(unit, "UTC" if "zoned" in self._alive else None)
+        return pa.string()
+
+    def _decimal(self, scale: int) -> pa.DataType:
+        if self._whole_digits + scale > MAX_DIGITS:
+            return pa.string()
+        return pa.decimal128(MAX_DIGITS, scale)
+
+    def _measure(self, column: pa.Array) -> None:
+        special = pc.match_substring_regex(column, _NO_DIGIT)
+        self._has_special = self._has_special or bool(pc.any(special).as_py())
+        column = column.filter(pc.invert(special))
+        if not len(column):
+            return
+        self._has_digits = True
+        self._has_exponent = self._has_exponent or bool(pc.any(pc.match_substring_regex(column, "[eE]")).as_py())
+        size = pc.binary_length(column)
+        point = pc.find_substring(column, ".")
+        has_point = pc.greater_equal(point, 0)
+        whole = pc.subtract(pc.if_else(has_point, point, size), pc.cast(pc.starts_with(column, "-"), pa.int32()))
+        fraction = pc.if_else(has_point, pc.subtract(pc.subtract(size, point), 1), 0)
+        self._whole_digits = max(self._whole_digits, pc.max(whole).as_py())
+        self._fraction_digits = max(self._fraction_digits, pc.max(fraction).as_py())
+        if not self._is_lossy:
+            long = column.filter(pc.greater(pc.add(whole, fraction), _DOUBLE_DIGITS))
+            self._is_lossy = any(Decimal(repr(float(text))) != Decimal(text) for text in long.to_pylist())
+
+    def _measure_seconds(self, column: pa.Array, kind: str, zone: str | None) -> None:
+        point = pc.find_substring(column, ".")
+        digits = pc.if_else(pc.greater_equal(point, 0), pc.subtract(pc.binary_length(column), point), 0)
+        if kind == "zoned":
+            matched = pc.extract_regex(column, r"\.(?P<digits>[0-9]+)")
+            digits = pc.binary_length(pc.struct_field(matched, "digits"))
+            most = pc.max(digits).as_py() or 0
+        else:
+            most = max(pc.max(digits).as_py() - 1, 0)
+        self._second_digits = max(self._second_digits, most)
+        if not _fits(column, pa.timestamp("ns" if self._second_digits > 6 else "us", zone)):
+            self._alive.discard(kind)
+
+
+def has_leading_zero(column: pa.Array) -> pa.Array | None:
+    """Return a mask of the numbers that only text can keep; None (and cheap) where there are none."""
+    zero = pc.or_(pc.starts_with(column, "0"), pc.starts_with(column, "-0"))
+    if not pc.any(zero).as_py():
+        return None
+    found = pc.match_substring_regex(column, LEADING_ZERO)
+    return pc.fill_null(found, False) if pc.any(found).as_py() else None
+
+
+def _fits(column: pa.Array, kind: pa.DataType) -> bool:
+    try:
+        column.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -1,0 +1,348 @@
+"""JSON lines: blocks parsed by Arrow where the types allow, record by record where they do not.
+
+Objects, arrays and mixed values stay JSON text; integers past int64 and numbers that a double would round become
+decimal; texts that are all dates or times become that. A key that turns up later is a new column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from ..errors import FatalConnectorError
+from .formats import Writer, plain, shown, sliced, unfit
+from .infer import Guess
+from .paths import DataFile
+from .settings import BLOCK_BYTES, JSONLSourceSettings
+from .text import from_text, is_json, is_nested, misfit, revive, to_json, to_text
+
+#: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
+INFER_JSON_BYTES = 16 << 20
+
+#: JSON has no such numbers; they are written as these texts and read back where a column is a number.
+SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+_NUMBERS = frozenset({"integer", "number"})
+_MOMENTS = frozenset({"date", "naive", "zoned"})
+_UNSAFE = r'[\x00-\x1f"\\]'
+
+_records = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+_raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_values = msgspec.json.Decoder(float_hook=Decimal)
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
+
+
+class JSONLFormat:
+    """One JSON object a line."""
+
+    suffix = "jsonl"
+    suffixes: Sequence[str] = (".jsonl", ".ndjson")
+    needs_equal_columns = False
+
+    def __init__(self, settings: JSONLSourceSettings | None = None) -> None:
+        self._settings = settings or JSONLSourceSettings(path=".")
+
+    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
+        columns: dict[str, _Column] = {}
+        seen = 0
+        for start, block in _blocks(file):
+            _look(columns, self._parsed(file, start, block))
+            seen += len(block)
+            if seen >= min(budget_bytes, INFER_JSON_BYTES):
+                break
+        return pa.schema([column.field(name) for name, column in columns.items()])
+
+    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
+        for start, block in _blocks(file):
+            batch = self._quick(block, wanted, known) if is_quick else None
+            if batch is None:
+                batch, wanted = self._slow(file, start, block, wanted, known)
+                known |= set(wanted.names)
+            yield from sliced(batch, self._settings.batch_size)
+
+    def count(self, file: DataFile) -> int:
+        return sum(sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file))
+
+    def stored(self, schema: pa.Schema) -> pa.Schema:
+        return plain(schema)
+
+    def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
+        return JSONLWriter(sink, schema)
+
+    def _quick(self, block: bytes, wanted: pa.Schema, known: frozenset[str]) -> pa.RecordBatch | None:
+        """Parse a block as a whole; None where it needs a closer look: another type, a new key, an error."""
+        raw = pa.schema([pa.field(field.name, _raw_type(field.type)) for field in wanted])
+        try:
+            table = pyarrow.json.read_json(
+                pa.BufferReader(block),
+                read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
+                parse_options=pyarrow.json.ParseOptions(explicit_schema=raw, unexpected_field_behavior="infer"),
+            ).combine_chunks()
+            if not known.issuperset(table.column_names):
+                return None
+            batch = table.to_batches()[0] if table.num_rows else None
+            if batch is None:
+                return None
+            columns = [_typed(batch.column(field.name), field.type) for field in wanted]
+        except (pa.ArrowException, ValueError, ArithmeticError):
+            return None
+        return pa.record_batch(columns, schema=wanted)
+
+    def _slow(
+        self, file: DataFile, start: int, block: bytes, wanted: pa.Schema, known: frozenset[str]
+    ) -> tuple[pa.RecordBatch, pa.Schema]:
+        lines, records = [], []
+        for line, text in _lines(start, block):
+            try:
+                records.append(_raw_records.decode(text))
+            except _MALFORMED as error:
+                raise _malformed(file, line, text, error) from error
+            lines.append(line)
+        if any(not known.issuperset(record) for record in records):
+            wanted = self._widened(file, start, block, wanted, known)
+        columns = [self._column(file, field, lines, records) for field in wanted]
+        if not columns:
+            return pa.RecordBatch.from_struct_array(pa.array([{}] * len(records), pa.struct([]))), wanted
+        return pa.record_batch(columns, schema=wanted), wanted
+
+    def _widened(self, file: DataFile, start: int, block: bytes, wanted: pa.Schema, known: frozenset[str]) -> pa.Schema:
+        columns: dict[str, _Column] = {}
+        _look(columns, self._parsed(file, start, block))
+        new = [column.field(name) for name, column in columns.items() if name not in known]
+        return pa.schema([*wanted, *new])
+
+    def _column(
+        self, file: DataFile, field: pa.Field, lines: list[int], records: Sequence[dict[str, msgspec.Raw]]
+    ) -> pa.Array:
+        raws = [record.get(field.name) for record in records]
+        values: list[Any] = []
+        for line, raw in zip(lines, raws, strict=True):
+            try:
+                values.append(None if raw is None else _value(raw, field.type))
+            except _MALFORMED + (ArithmeticError, TypeError) as error:
+                raise unfit(file, line, field.name, _text_of(raw), field.type) from error
+        texts = is_json(field.type) or not _is_bare(field.type)
+        column = pa.array(values, pa.string()) if texts else None
+
+        def converts(part: Any) -> pa.Array:
+            return _typed(part, field.type) if texts else pa.array(part, field.type)
+
+        subject = values if column is None else column
+        try:
+            return converts(subject)
+        except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
+            place = misfit(_Values(values) if column is None else column, converts)
+            raise unfit(file, lines[place], field.name, _text_of(raws[place]), field.type) from error
+
+    def _parsed(self, file: DataFile, start: int, block: bytes) -> Iterator[dict[str, Any]]:
+        for line, text in _lines(start, block):
+            try:
+                yield _records.decode(text)
+            except _MALFORMED as error:
+                raise _malformed(file, line, text, error) from error
+
+
+class _Column:
+    """What the values of one key were so far."""
+
+    def __init__(self) -> None:
+        self._kinds: set[str] = set()
+        self._numbers = Guess(_NUMBERS)
+        self._texts = Guess(_MOMENTS)
+        self._has_empty = False
+
+    def add(self, values: list[Any]) -> None:
+        texts = [value for value in values if type(value) is str]
+        numbers = [str(value) for value in values if type(value) in (int, Decimal)]
+        special = [text for text in texts if text in SPECIAL.values()]
+        for value in values:
+            self._kinds.add(_kind(value))
+        self._numbers.add(pa.array(numbers + special, pa.string()))
+        if len(special) == len(texts) and special:
+            self._kinds.discard("text")
+            self._kinds.add("special")
+        self._has_empty = self._has_empty or "" in texts
+        self._texts.add(pa.array(texts, pa.string()))
+
+    def field(self, name: str) -> pa.Field:
+        kinds = self._kinds - {"null"}
+        if kinds == {"bool"}:
+            kind = pa.bool_()
+        elif kinds in ({"number"}, {"number", "special"}):
+            kind = self._numbers.type()
+        elif kinds <= {"text", "special"}:
+            kind = pa.string() if self._has_empty else self._texts.type()
+        else:
+            return pa.field(name, pa.json_(pa.string()), metadata={"native_type": "json"})
+        return pa.field(name, kind)
+
+
+class _Values(list[Any]):
+    """A list with Arrow's `slice`, for `misfit`."""
+
+    def slice(self, start: int, size: int) -> _Values:
+        return _Values(self[start : start + size])
+
+
+class JSONLWriter:
+    """Writes every column of every record, NULL as null."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        self._sink = sink
+        start = "{"
+        self._prefixes = []
+        for name in schema.names:
+            self._prefixes.append(f"{start}{json.dumps(name, ensure_ascii=False)}:")
+            start = ","
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if not batch.num_columns:
+            self._sink.write(b"{}\n" * batch.num_rows)
+            return
+        parts: list[Any] = []
+        for prefix, column, name in zip(self._prefixes, batch.columns, batch.schema.names, strict=True):
+            parts += [prefix, pc.fill_null(_json_text(column, name), "null")]
+        parts += ["}\n", ""]
+        text = pc.binary_join_element_wise(*parts)
+        _, offsets, data = text.buffers()
+        # The texts stand one behind the other in Arrow's buffer: it is the output.
+        size = pa.Array.from_buffers(pa.int32(), len(text) + 1, [None, offsets])[len(text)].as_py()
+        self._sink.write(data[:size].to_pybytes())
+
+    def close(self) -> None:
+        """There is nothing held back."""
+
+
+def _blocks(file: DataFile) -> Iterator[tuple[int, bytes]]:
+    """Yield `(number of the first line, whole lines)`, about as many bytes as a block has."""
+    line, rest, is_first = 1, b"", True
+    with file.open() as source:
+        while True:
+            try:
+                chunk = source.read(BLOCK_BYTES)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+            if is_first:
+                chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False
+            cut = chunk.rfind(b"\n") + 1
+            if chunk and not cut:
+                rest += chunk
+                continue
+            block, rest = rest + chunk[:cut], chunk[cut:]
+            if not chunk:
+                block, rest = rest or block, b""
+            if block.strip():
+                yield line, block
+            line += block.count(b"\n")
+            if not chunk:
+                return
+
+
+def _lines(start: int, block: bytes) -> Iterator[tuple[int, bytes]]:
+    for line, text in enumerate(block.split(b"\n"), start):
+        if text.strip():
+            yield line, text
+
+
+def _look(columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
+    values: dict[str, list[Any]] = {}
+    for record in records:
+        for key, value in record.items():
+            values.setdefault(key, []).append(value)
+    for key, found in values.items():
+        columns.setdefault(key, _Column()).add(found)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if value is True or value is False:
+        return "bool"
+    if isinstance(value, str):
+        return "text"
+    return "number" if isinstance(value, int | Decimal) else "nested"
+
+
+def _is_bare(kind: pa.DataType) -> bool:
+    """Tell whether the values are no JSON texts: numbers, booleans and nested ones."""
+    types = pa.types
+    return bool(
+        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or is_nested(kind)
+    ) and not is_json(kind)
+
+
+def _raw_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that Arrow's parser is told."""
+    types = pa.types
+    return kind if (_is_bare(kind) and not types.is_float16(kind)) or types.is_decimal(kind) else pa.string()
+
+
+def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type.equals(kind):
+        return column
+    return from_text(column, kind, is_empty_null=False)
+
+
+def _value(raw: msgspec.Raw, kind: pa.DataType) -> Any:
+    if is_json(kind):
+        text = bytes(raw).decode()
+        return None if text == "null" else text
+    value = _values.decode(raw)
+    if value is None or _is_bare(kind):
+        return revive(value, kind)
+    if pa.types.is_decimal(kind) and isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
+
+
+def _text_of(raw: msgspec.Raw | None) -> str:
+    return "null" if raw is None else bytes(raw).decode(errors="replace")
+
+
+def _malformed(file: DataFile, line: int, text: bytes, error: Exception) -> FatalConnectorError:
+    what = shown(text.decode(errors="replace"))
+    return FatalConnectorError(f"{file.label}:{line}: no JSON object in UTF-8: {what} ({error})")
+
+
+def _json_text(column: pa.Array, name: str) -> pa.Array:
+    """Return each value as JSON, NULL as NULL."""
+    kind = column.type
+    types = pa.types
+    if is_json(kind):
+        return _checked_json(column, name)
+    if is_nested(kind):
+        return pa.array([None if v is None else to_json(v, kind) for v in column.to_pylist()], pa.string())
+    text = to_text(column, name).cast(pa.string())
+    if types.is_floating(kind):
+        for written, special in SPECIAL.items():
+            text = pc.if_else(pc.equal(text, written), json.dumps(special), text)
+        return text
+    if types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind):
+        return text
+    unsafe = pc.match_substring_regex(text, _UNSAFE)
+    if pc.any(unsafe).as_py():
+        escaped = [json.dumps(value, ensure_ascii=False)[1:-1] for value in text.filter(unsafe).to_pylist()]
+        text = pc.replace_with_mask(text, unsafe, pa.array(escaped, pa.string()))
+    return pc.binary_join_element_wise('"', text, '"', "")
+
+
+def _checked_json(column: pa.Array, name: str) -> pa.Array:
+    values = []
+    for value in column.storage.to_pylist():
+        try:
+            if value is not None:
+                msgspec.json.decode(value, type=msgspec.Raw)
+        except _MALFORMED as error:
+            raise FatalConnectorError(f"column {name!r}: {shown(value)} is no JSON: {error}") from error
+        values.append(None if value is None else value.replace("\n", " ").replace("\r", " "))
+    return pa.array(values, pa.string())

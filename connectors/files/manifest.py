@@ -1,0 +1,254 @@
+"""The manifest of one table: which files are the table, and the ledger rows, in one small JSON file.
+
+Its replacement is the commit. Data files are staged under `_syncblocks_ledger/staging/<token>/`; the manifest that
+names them says where they go (`moved_from` -> `name`) and which old files go away (`dead`). Both is done right after
+the commit, and done again by whoever comes next if a crash came between: until then a file is where it was staged.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from ..failpoints import failpoint
+from ..stream import LedgerKey, LedgerRow
+from .storage import Storage, checked_name
+
+LEDGER = "_syncblocks_ledger"
+STAGING = f"{LEDGER}/staging"
+VERSION = 1
+
+#: Longest quoted name, so that a suffix and a part's number still fit into the 255 bytes of a file name.
+MAX_NAME_BYTES = 180
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFile:
+    """One file of a table."""
+
+    #: Where it is once everything is in its place, relative to the destination's folder.
+    name: str
+    #: Where it may still be; None: in its place for sure.
+    moved_from: str | None = None
+    records: int
+    size_bytes: int
+    #: Columns of this file, in order; later files may have more than earlier ones.
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that counts about one table."""
+
+    table: str
+    files: tuple[TableFile, ...] = ()
+    #: Files that an earlier commit replaced and that may still be there.
+    dead: tuple[str, ...] = ()
+    #: None: no data was ever committed.
+    schema: pa.Schema | None = None
+    rows: tuple[LedgerRow, ...] = ()
+
+    def row(self, key: LedgerKey) -> LedgerRow | None:
+        return next((row for row in self.rows if row.key == key), None)
+
+    def with_row(self, row: LedgerRow) -> Manifest:
+        return replace(self, rows=(*(other for other in self.rows if other.key != row.key), row))
+
+    def without_row(self, key: LedgerKey) -> Manifest:
+        return replace(self, rows=tuple(row for row in self.rows if row.key != key))
+
+
+def quote(name: str) -> str:
+    """Return a file name for a table's name, reversible unless it is too long; then a hash tells it from others.
+
+    Everything but letters, digits, `.`, `_` and `-` is percent-encoded, and so is a `.` or `_` in front, which would
+    hide it.
+
+    Raises:
+        FatalConnectorError: no name, or one that is no Unicode (a lone surrogate).
+    """
+    if not name:
+        raise FatalConnectorError("a table needs a name")
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError as error:
+        raise FatalConnectorError(f"table name {name!r} holds a lone surrogate, which no file name can keep") from error
+    quoted = "".join(
+        chr(byte) if byte in _PLAIN and (place or byte not in b"._") else f"%{byte:02X}"
+        for place, byte in enumerate(raw)
+    )
+    if len(quoted) <= MAX_NAME_BYTES:
+        return quoted
+    digest = blake2b(raw, digest_size=12).hexdigest()
+    return f"{quoted[: MAX_NAME_BYTES - 30]}~{digest}"
+
+
+def unquote_name(quoted: str) -> str:
+    """Turn a file name made by `quote` back into the table's name."""
+    return unquote(quoted, errors="replace")
+
+
+def manifest_name(table: str, suffix: str) -> str:
+    """Return where a table's manifest is; tables of other formats in the same folder have their own."""
+    return f"{LEDGER}/{quote(table)}.{suffix}.json"
+
+
+def read_manifest(storage: Storage, name: str) -> Manifest | None:
+    """Read a manifest, or None where there is none.
+
+    Raises:
+        FatalConnectorError: it is there but is no manifest: never taken for an empty one.
+    """
+    raw = storage.read_bytes(name)
+    if raw is None:
+        return None
+    try:
+        return _parse(json.loads(raw))
+    except (ValueError, KeyError, TypeError, binascii.Error, pa.ArrowException) as error:
+        raise FatalConnectorError(
+            f"{storage.label(name)} is damaged ({type(error).__name__}): restore it from a backup, or delete it; then "
+            "the table's files are a stranger's, which only `write_disposition: replace` writes"
+        ) from error
+
+
+def write_manifest(storage: Storage, name: str, manifest: Manifest) -> None:
+    """Replace the manifest: this is the commit."""
+    failpoint("files.manifest.before")
+    storage.replace_bytes(name, json.dumps(_document(manifest), ensure_ascii=False, indent=1).encode())
+    failpoint("files.manifest.after")
+
+
+def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
+    """Put every file where the manifest says; repeated safely, under the table's lock.
+
+    Returns:
+        The manifest with nothing left to do; written only where a file came from outside of the staging folder, since
+        a name in the table's own folder could be used again.
+    """
+    pending = [file for file in manifest.files if file.moved_from]
+    if not pending and not manifest.dead:
+        return manifest
+    for file in pending:
+        assert file.moved_from is not None
+        if storage.kind(file.moved_from) == "file":
+            storage.move(file.moved_from, file.name)
+    live = {file.name for file in manifest.files}
+    for dead in manifest.dead:
+        if dead not in live:
+            storage.delete(dead)
+    for folder in {dead.rpartition("/")[0] for dead in manifest.dead} - {""}:
+        storage.delete_folder(folder, only_empty=True)
+    done = replace(manifest, files=tuple(replace(file, moved_from=None) for file in manifest.files), dead=())
+    if any(file.moved_from and not file.moved_from.startswith(f"{STAGING}/") for file in pending):
+        write_manifest(storage, name, done)
+    return done
+
+
+def manifest_files(storage: Storage, folder: str, suffix: str) -> list[str]:
+    """List the manifests of one format in a folder's ledger."""
+    inside = f"{folder}/{LEDGER}" if folder else LEDGER
+    end = f".{suffix}.json"
+    return [f"{inside}/{name}" for name, is_folder in storage.names(inside) if not is_folder and name.endswith(end)]
+
+
+def _document(manifest: Manifest) -> dict[str, Any]:
+    schema = manifest.schema
+    return {
+        "version": VERSION,
+        "table": manifest.table,
+        "columns": None if schema is None else {field.name: str(field.type) for field in schema},
+        "schema": None if schema is None else base64.b64encode(schema.serialize()).decode("ascii"),
+        "files": [
+            {
+                "name": file.name,
+                "moved_from": file.moved_from,
+                "records": file.records,
+                "size_bytes": file.size_bytes,
+                "columns": list(file.columns),
+            }
+            for file in manifest.files
+        ],
+        "dead": list(manifest.dead),
+        "ledger": [_row_document(row) for row in manifest.rows],
+    }
+
+
+def _row_document(row: LedgerRow) -> dict[str, Any]:
+    return {
+        "pipeline": row.key.pipeline,
+        "stream": row.key.stream,
+        "destination_table": row.key.destination_table,
+        "source": row.source,
+        "token": row.token,
+        "bookmark": row.bookmark,
+        "completed_by": row.completed_by,
+        "owner": row.owner,
+        "rows": row.rows,
+        "committed_at": None if row.committed_at is None else row.committed_at.isoformat(),
+    }
+
+
+def _parse(document: Mapping[str, Any]) -> Manifest:
+    if document["version"] != VERSION:
+        raise ValueError("version")
+    encoded = document["schema"]
+    return Manifest(
+        table=_text(document["table"]),
+        files=tuple(_file(item) for item in document["files"]),
+        dead=tuple(checked_name(_text(name)) for name in document["dead"]),
+        schema=None if encoded is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))),
+        rows=tuple(_row(item) for item in document["ledger"]),
+    )
+
+
+def _file(item: Mapping[str, Any]) -> TableFile:
+    moved_from = item["moved_from"]
+    return TableFile(
+        name=checked_name(_text(item["name"])),
+        moved_from=None if moved_from is None else checked_name(_text(moved_from)),
+        records=int(item["records"]),
+        size_bytes=int(item["size_bytes"]),
+        columns=_texts(item["columns"]),
+    )
+
+
+def _row(item: Mapping[str, Any]) -> LedgerRow:
+    committed_at, bookmark = item["committed_at"], item["bookmark"]
+    if bookmark is not None and not isinstance(bookmark, dict):
+        raise TypeError("bookmark")
+    return LedgerRow(
+        key=LedgerKey(
+            pipeline=_text(item["pipeline"]),
+            stream=_text(item["stream"]),
+            destination_table=_text(item["destination_table"]),
+        ),
+        source=_text(item["source"]),
+        token=_text(item["token"]),
+        bookmark=bookmark,
+        completed_by=None if item["completed_by"] is None else _text(item["completed_by"]),
+        owner=_text(item["owner"]),
+        rows=None if item["rows"] is None else int(item["rows"]),
+        committed_at=None if committed_at is None else datetime.fromisoformat(committed_at),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def _texts(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(_text(value) for value in values)

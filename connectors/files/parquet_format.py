@@ -1,0 +1,146 @@
+"""Parquet: types are the file's own; batches are sized by bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from ..errors import FatalConnectorError
+from .formats import Writer, plain, shown, unfit
+from .paths import DataFile
+from .settings import BLOCK_BYTES, ParquetSourceSettings
+from .text import from_text, is_text, misfit, to_text
+
+#: A row group is written once it holds so many bytes or records.
+GROUP_BYTES = 64 << 20
+GROUP_RECORDS = 1 << 20
+
+
+class ParquetFormat:
+    """Parquet, zstd unless told otherwise."""
+
+    suffix = "parquet"
+    suffixes: Sequence[str] = (".parquet", ".pq")
+    needs_equal_columns = False
+
+    def __init__(self, settings: ParquetSourceSettings | None = None, compression: str = "zstd") -> None:
+        self._settings = settings or ParquetSourceSettings(path=".")
+        self._compression = compression
+
+    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
+        with _Opened(file) as opened:
+            schema = plain(opened.schema_arrow)
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if twice:
+            raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
+        return schema
+
+    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+        with _Opened(file) as opened:
+            metadata = opened.metadata
+            width = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
+            fitting = BLOCK_BYTES * max(metadata.num_rows, 1) // max(width, 1)
+            size = max(1, min(self._settings.batch_size, fitting))
+            present = [name for name in wanted.names if name in opened.schema_arrow.names]
+            try:
+                for batch in opened.iter_batches(batch_size=size, columns=present):
+                    yield _fitted(file, batch, wanted)
+            except (OSError, pa.ArrowException) as error:
+                raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+
+    def count(self, file: DataFile) -> int:
+        with _Opened(file) as opened:
+            return int(opened.metadata.num_rows)
+
+    def stored(self, schema: pa.Schema) -> pa.Schema:
+        return plain(schema)
+
+    def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
+        return ParquetWriter(sink, schema, self._compression)
+
+
+class ParquetWriter:
+    """Gathers batches into row groups; intervals, which Parquet lacks, are kept as text."""
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema, compression: str) -> None:
+        self._schema = pa.schema([_kept(field) for field in schema])
+        self._writer = pyarrow.parquet.ParquetWriter(sink, self._schema, compression=compression)
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
+        self._held_records = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        columns = [
+            column if column.type.equals(field.type) else to_text(column, field.name)
+            for field, column in zip(self._schema, batch.columns, strict=True)
+        ]
+        self._held.append(pa.record_batch(columns, schema=self._schema) if columns else batch)
+        self._held_bytes += batch.nbytes
+        self._held_records += batch.num_rows
+        if self._held_bytes >= GROUP_BYTES or self._held_records >= GROUP_RECORDS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held), row_group_size=GROUP_RECORDS)
+        self._held, self._held_bytes, self._held_records = [], 0, 0
+
+
+class _Opened:
+    """A Parquet file and the file beneath it."""
+
+    def __init__(self, file: DataFile) -> None:
+        self._file = file
+        self._raw = file.open_raw()
+
+    def __enter__(self) -> pyarrow.parquet.ParquetFile:
+        try:
+            # Only remote files gain from reading ahead; locally it would keep whole row groups in memory.
+            return pyarrow.parquet.ParquetFile(pa.PythonFile(self._raw, mode="r"), pre_buffer=not self._file.is_local)
+        except (OSError, pa.ArrowException) as error:
+            self._raw.close()
+            raise FatalConnectorError(f"{self._file.label}: no Parquet file: {shown(str(error))}") from error
+
+    def __exit__(self, *_: object) -> None:
+        self._raw.close()
+
+
+def _fitted(file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    columns = []
+    for field in wanted:
+        if field.name not in batch.schema.names:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        column = batch.column(field.name)
+        try:
+            columns.append(_cast(column, field.type))
+        except (pa.ArrowException, ValueError) as error:
+            place = misfit(column, lambda part, kind=field.type: _cast(part, kind))
+            raise unfit(file, None, field.name, column[place].as_py(), field.type) from error
+    if not columns:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
+    return pa.record_batch(columns, schema=wanted)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type.equals(kind):
+        return column
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if is_text(column.type) and not is_text(kind):
+        return from_text(column.cast(pa.string()), kind, is_empty_null=False)
+    if is_text(kind):
+        return to_text(column, "").cast(kind)
+    return column.cast(kind)
+
+
+def _kept(field: pa.Field) -> pa.Field:
+    is_interval = pa.types.is_interval(field.type)
+    return field.with_type(pa.string()).with_metadata({"native_type": "interval"}) if is_interval else field

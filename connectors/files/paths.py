@@ -1,0 +1,291 @@
+"""What `path` means: which files are which stream.
+
+A file is a stream named by its stem, a folder's files are a stream each, a subfolder is one stream made of its files,
+sorted; `key=value` folders add columns. Compression suffixes do not count as part of the name. Where a destination of
+ours keeps a manifest, only the files that it names are the table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from ..errors import ConnectorConfigError, FatalConnectorError
+from ..settings import is_url, resolve_path
+from .manifest import LEDGER, Manifest, manifest_files, quote, read_manifest
+from .storage import (
+    LocalStorage,
+    Storage,
+    local_path,
+    open_storage,
+    translated,
+    url_scheme,
+    without_credentials,
+)
+
+#: Suffix -> codec.
+COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
+
+#: What Hive writes for NULL.
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+_GLOB = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One file of a stream."""
+
+    storage: Storage
+    name: str
+    #: Where it is staged, if its move may not have been made yet.
+    moved_from: str | None = None
+    #: Columns that the path adds.
+    partitions: tuple[tuple[str, str | None], ...] = ()
+    #: Columns as the manifest gives them; they need no guess.
+    schema: pa.Schema | None = None
+
+    @property
+    def label(self) -> str:
+        return self.storage.label(self.name)
+
+    @property
+    def place(self) -> str:
+        """Where it is now."""
+        if self.moved_from and self.storage.kind(self.moved_from) == "file":
+            return self.moved_from
+        return self.name
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.storage, LocalStorage)
+
+    def size_bytes(self) -> int:
+        with translated(self.label):
+            return self.storage.size_bytes(self.place)
+
+    def open_raw(self) -> BinaryIO:
+        """Open it as it is stored."""
+        with translated(self.label):
+            return self.storage.open_input(self.place)
+
+    def open(self) -> BinaryIO:
+        """Open it decompressed."""
+        raw = self.open_raw()
+        codec = compression(self.name)
+        if codec is None:
+            return raw
+        return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec))
+
+
+@dataclass(slots=True)
+class StreamFiles:
+    """The files of one stream, and the schema if a manifest knows it."""
+
+    name: str
+    files: list[DataFile] = field(default_factory=list)
+    schema: pa.Schema | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The setting `path`, looked up."""
+
+    storage: Storage
+    #: `folder` (all of the root), `match` (one file or folder below it) or `glob`.
+    kind: str
+    #: The match's name, or the glob's pattern, below the storage's root.
+    name: str = ""
+
+
+def compression(name: str) -> str | None:
+    """Return the codec that a name's suffix gives."""
+    return COMPRESSIONS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122 (a name in any storage, no path)
+
+
+def stem_of(name: str, suffixes: Iterable[str] | None) -> str | None:
+    """Return a file's stem, or None where its suffix is none of those; None for suffixes: any suffix does."""
+    base = name.rpartition("/")[2]
+    if compression(base):
+        base = base[: base.rindex(".")]
+    dot = base.rfind(".")
+    if suffixes is None:
+        return base[:dot] if dot > 0 else base
+    return base[:dot] if dot > 0 and base[dot:].lower() in suffixes else None
+
+
+def identity(connector: str, path: str, folder: Path) -> str:
+    """Return connector and place without credentials."""
+    if is_url(path) and url_scheme(path) not in ("file", "local"):
+        return f"{connector}:{without_credentials(path)}"
+    return f"{connector}:{local_path(path, folder) if is_url(path) else resolve_path(path, folder)}"
+
+
+def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> Location:
+    """Look the setting `path` up; what lies in the folder of a table of ours is seen from the folder above it.
+
+    Raises:
+        ConnectorConfigError: nothing is there.
+    """
+    url = is_url(path) and url_scheme(path) not in ("file", "local")
+    where = path.rstrip("/") if url else str(local_path(path, folder) if is_url(path) else resolve_path(path, folder))
+
+    def opened(root: str) -> Storage:
+        if url:
+            return open_storage(root, folder, options)
+        return LocalStorage(Path(root), Path(where).resolve())
+
+    root, kind, name = _split(where, opened)
+    above, _, base = root.rpartition("/")
+    if base and above and not above.endswith("/"):
+        storage = opened(above)
+        with translated(storage.label()):
+            tables = manifest_files(storage, "", suffix)
+        if f"{LEDGER}/{base}.{suffix}.json" in tables:
+            return Location(storage, "match" if kind == "folder" else kind, f"{base}/{name}" if name else base)
+    return Location(opened(root), kind, name)
+
+
+def _split(where: str, opened: Callable[[str], Storage]) -> tuple[str, str, str]:
+    """Return the root, the kind and the name below it."""
+    storage = opened(where)
+    with translated(storage.label()):
+        kind = storage.kind("")
+    if kind == "folder":
+        return where, "folder", ""
+    if kind is not None:
+        parent, _, name = where.rpartition("/")
+        return parent or "/", "match", name
+    parts = where.split("/")
+    first = next((place for place, part in enumerate(parts) if _GLOB & set(part)), None)
+    if first is None:
+        raise ConnectorConfigError(f"path: {without_credentials(where)}: no such file or folder", key="path")
+    return "/".join(parts[:first]) or "/", "glob", "/".join(parts[first:])
+
+
+def find_streams(location: Location, suffix: str, suffixes: Iterable[str]) -> list[StreamFiles]:
+    """List the streams with their files, sorted by name.
+
+    Raises:
+        ConnectorConfigError: two files of one stem, or a glob that matches nothing.
+    """
+    finder = _Finder(location.storage, suffix, tuple(suffixes))
+    with translated(location.storage.label(location.name)):
+        if location.kind == "folder":
+            finder.add_folder()
+        else:
+            names = [location.name] if location.kind == "match" else location.storage.glob(location.name)
+            for name in names:
+                finder.add_match(name)
+            if not finder.streams:
+                raise ConnectorConfigError(f"path: {location.storage.label(location.name)} matches no file", key="path")
+    return [finder.streams[name] for name in sorted(finder.streams)]
+
+
+class _Finder:
+    """Collects the streams of one location."""
+
+    def __init__(self, storage: Storage, suffix: str, suffixes: tuple[str, ...]) -> None:
+        self.streams: dict[str, StreamFiles] = {}
+        self._storage = storage
+        self._suffix = suffix
+        self._suffixes = suffixes
+        self._places: dict[str, str] = {}
+        self._manifests: dict[str, dict[str, Manifest]] = {}
+
+    def add_folder(self) -> None:
+        """Add every file and subfolder of the root; one stream if its subfolders are partitions."""
+        for manifest in self._known("").values():
+            self._add_table("", manifest)
+        names = [entry for entry in self._storage.names() if not entry[0].startswith((".", "_"))]
+        partitions = [name for name, is_folder in names if is_folder and "=" in name]
+        if partitions:
+            files = [name for part in partitions for name in self._data_files(part)]
+            own = self._storage.root.rstrip("/").rpartition("/")[2]
+            self._add(own, [self._file(name) for name in files], self._storage.root)
+        for name, is_folder in names:
+            if name not in partitions:
+                self._add_match(name, is_folder, self._suffixes)
+
+    def add_match(self, name: str) -> None:
+        """Add one match of a glob, or the file that `path` names; any suffix does."""
+        if not any(part.startswith("_syncblocks") for part in name.split("/")):
+            self._add_match(name, self._storage.kind(name) == "folder", None)
+
+    def _add_match(self, name: str, is_folder: bool, suffixes: tuple[str, ...] | None) -> None:
+        parent, _, base = name.rpartition("/")
+        stem = base if is_folder else stem_of(base, suffixes)
+        if stem is None:
+            return
+        manifest = self._known(parent).get(stem) if is_folder or stem_of(base, self._suffixes) else None
+        if manifest is not None:
+            self._add_table(parent, manifest)
+        elif is_folder:
+            files = [self._file(inner, len(name) + 1) for inner in self._data_files(name)]
+            if files:
+                self._add(stem, files, name)
+        elif not self._is_part(parent, name):
+            self._add(stem, [self._file(name)], name)
+        else:
+            self._add_table(*self._owner(parent))
+
+    def _is_part(self, folder: str, name: str) -> bool:
+        """Tell whether a file lies in a table's folder of ours."""
+        above, _, base = folder.rpartition("/")
+        return bool(folder) and base in self._known(above) and stem_of(name, self._suffixes) is not None
+
+    def _owner(self, folder: str) -> tuple[str, Manifest]:
+        above, _, base = folder.rpartition("/")
+        return above, self._known(above)[base]
+
+    def _known(self, folder: str) -> dict[str, Manifest]:
+        if folder not in self._manifests:
+            found: dict[str, Manifest] = {}
+            for name in manifest_files(self._storage, folder, self._suffix):
+                manifest = read_manifest(self._storage, name)
+                if manifest is not None:
+                    found[quote(manifest.table)] = manifest
+            self._manifests[folder] = found
+        return self._manifests[folder]
+
+    def _add_table(self, folder: str, manifest: Manifest) -> None:
+        if manifest.schema is None or manifest.table in self.streams:
+            return
+        start = f"{folder}/" if folder else ""
+        files = [
+            DataFile(
+                self._storage,
+                start + file.name,
+                None if file.moved_from is None else start + file.moved_from,
+                schema=pa.schema([manifest.schema.field(name) for name in file.columns]),
+            )
+            for file in manifest.files
+        ]
+        self._add(manifest.table, files, f"{start}{manifest.table}", manifest.schema)
+
+    def _add(self, name: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
+        if name in self._places:
+            raise ConnectorConfigError(
+                f"{self._storage.label(place)} and {self._storage.label(self._places[name])} would both be stream "
+                f"{name!r}: rename one, or give a narrower path",
+                key="path",
+            )
+        self._places[name] = place
+        self.streams[name] = StreamFiles(name, files, schema)
+
+    def _data_files(self, folder: str) -> list[str]:
+        return [entry.name for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]
+
+    def _file(self, name: str, start: int = 0) -> DataFile:
+        folders = name[start:].split("/")[:-1]
+        pairs = [folder.partition("=") for folder in folders if "=" in folder]
+        values = tuple((key, None if value == HIVE_NULL else unquote(value)) for key, _, value in pairs)
+        if len({key for key, _ in values}) < len(values):
+            raise FatalConnectorError(f"{self._storage.label(name)}: the path gives one column twice")
+        return DataFile(self._storage, name, partitions=values)

@@ -1,0 +1,92 @@
+"""Settings of the file connectors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ..errors import ConnectorConfigError
+from ..settings import Settings
+from .text import parse_type
+
+#: Bytes of one block that is parsed at once; batches come out at about this size.
+BLOCK_BYTES = 4 << 20
+
+
+class FileSourceSettings(Settings):
+    """What every file source takes."""
+
+    path: str = Field(min_length=1, description="a file, a glob or a folder; relative to the pipeline file, or a URL")
+    storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
+    batch_size: int = Field(default=65_536, ge=1, description="most records of one batch")
+    checkpoint_records: int = Field(
+        default=100_000,
+        ge=1,
+        description="accepted as elsewhere; files have no order, so INCREMENTAL commits once, at its end",
+    )
+    types: dict[str, str] = Field(
+        default_factory=dict, description="type of a column in every stream that has it, such as {zip: string}"
+    )
+
+    @field_validator("types")
+    @classmethod
+    def _known(cls, types: dict[str, str]) -> dict[str, str]:
+        for column, name in types.items():
+            try:
+                parse_type(name)
+            except ConnectorConfigError as error:
+                raise ValueError(f"column {column!r}: {error}") from error
+        return types
+
+
+class CSVSourceSettings(FileSourceSettings):
+    """How the CSV files are written."""
+
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="default: comma, in .tsv files a tab"
+    )
+    quote: str = Field(default='"', max_length=1, description="empty: nothing is quoted")
+    escape: str | None = Field(
+        default=None, min_length=1, max_length=1, description="default: none, quotes are doubled"
+    )
+    header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
+    encoding: str = Field(default="utf-8", description="any encoding that Python knows")
+    null_values: list[str] = Field(default=[""], description="unquoted texts that mean NULL")
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding(cls, encoding: str) -> str:
+        import codecs
+
+        try:
+            return codecs.lookup(encoding).name
+        except LookupError as error:
+            raise ValueError(f"unknown encoding {encoding!r}") from error
+
+
+class JSONLSourceSettings(FileSourceSettings):
+    """One JSON object a line."""
+
+
+class ParquetSourceSettings(FileSourceSettings):
+    """Parquet files carry their own types; `types` casts."""
+
+
+class FileDestinationSettings(Settings):
+    """What every file destination takes."""
+
+    path: str = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
+    storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
+
+
+class TextDestinationSettings(FileDestinationSettings):
+    """CSV and JSON lines."""
+
+    compression: Literal["none", "gzip", "zstd"] = "none"
+
+
+class ParquetDestinationSettings(FileDestinationSettings):
+    """Parquet."""
+
+    compression: Literal["none", "zstd", "snappy", "gzip", "lz4", "brotli"] = "zstd"
