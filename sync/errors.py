@@ -1,0 +1,112 @@
+"""Errors of the engine: one root, sorted by what the caller does about them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+
+class SyncError(Exception):
+    """Root. A message says what was wrong, where, and what would be right; it never holds a secret."""
+
+    #: Short stable name, shown by the command line and in its JSON.
+    code: ClassVar[str] = "sync"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(SyncError):
+    """The pipeline file is wrong: mend it; nothing was run, created or written."""
+
+    code: ClassVar[str] = "config"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        allowed: Sequence[str] = (),
+        nearest: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        #: The file as the caller named it.
+        self.path = path
+        #: Counted from 1.
+        self.line = line
+        #: Dotted place in the file, `streams[2].stream`.
+        self.key = key
+        self.allowed = tuple(allowed)
+        self.nearest = nearest
+
+    def __str__(self) -> str:
+        """Return `file:line: key: message; allowed: ...; did you mean ...?`, leaving out what is not known."""
+        where = "" if self.path is None else f"{self.path}:{'' if self.line is None else f'{self.line}:'} "
+        key = f"{self.key}: " if self.key else ""
+        allowed = f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""
+        nearest = f"; did you mean {self.nearest!r}?" if self.nearest is not None else ""
+        return f"{where}{key}{self.message}{allowed}{nearest}"
+
+
+class CatalogError(SyncError):
+    """The file does not fit what the source offers: a pattern, column or key that is not there."""
+
+    code: ClassVar[str] = "catalog"
+
+
+class StateError(SyncError):
+    """Ledger or run store cannot be used as they are: another source, a newer program, a table of a stranger."""
+
+    code: ClassVar[str] = "state"
+
+
+class AlreadyRunning(SyncError):
+    """Another run of the same pipeline is active: wait for it (`--wait`) or cancel it."""
+
+    code: ClassVar[str] = "already_running"
+
+    def __init__(self, pipeline: str, run_id: int, owner: str) -> None:
+        super().__init__(
+            f"pipeline {pipeline!r} is already running: run {run_id}, {owner}; "
+            f"wait for it with --wait or end it with `syncblocks runs cancel {run_id}`"
+        )
+        self.pipeline = pipeline
+        self.run_id = run_id
+        self.owner = owner
+
+
+class StreamFailed(SyncError):
+    """One stream failed in one of its blocks; the cause is kept as `__cause__`."""
+
+    code: ClassVar[str] = "stream_failed"
+
+    def __init__(self, message: str, *, stream: str = "", block: str = "") -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.block = block
+
+
+class PipelineFailed(SyncError):
+    """A pipeline run ended as failure or cancelled."""
+
+    code: ClassVar[str] = "pipeline_failed"
+
+    def __init__(self, message: str, *, failures: Sequence[StreamFailed] = ()) -> None:
+        super().__init__(message)
+        self.failures = tuple(failures)
+
+
+def nearest_match(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that looks most like `word`, whatever its case; None if none does."""
+    by_lower: dict[str, str] = {}
+    for name in known:
+        by_lower.setdefault(name.lower(), name)
+    # Long text (a whole file pasted as a name) is not a misspelling, and comparing it takes seconds.
+    if len(word) > 200:
+        return None
+    matches = difflib.get_close_matches(word.lower(), list(by_lower)[:1000], n=1)
+    return by_lower[matches[0]] if matches else None

@@ -1,0 +1,171 @@
+"""Where secrets come from, and how they are kept out of every text that leaves the process."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+#: Stands where a secret was.
+MASK = "***"
+
+#: A shorter value would mask half of every text and protects nothing.
+MIN_LENGTH = 4
+
+#: Shorter values without punctuation are masked as whole words only: `main` must not mask `domain`.
+WORD_LENGTH = 8
+
+#: Values that are switches, not secrets.
+NOT_SECRET = frozenset({"true", "false", "none", "null", "http", "https", "localhost"})
+
+MAX_SECRET_BYTES = 65_536
+SECRETS_DIR = "/run/secrets"
+
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s:/@?#\"']*):([^\s/\"'<>]+)@")
+_KEY_VALUE = re.compile(r"\b(password|passwd|pwd)=(?!\*\*\*)('[^']*'|\"[^\"]*\"|[^\s&;,'\")\]}]+)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+
+
+def url_passwords(text: str) -> frozenset[str]:
+    """Return the passwords of all URLs in a text, as written and as decoded."""
+    found = {match.group(2) for match in _URL_PASSWORD.finditer(text)} if "://" in text else set()
+    return frozenset(found | {unquote(password) for password in found})
+
+
+def mask_url_passwords(text: str) -> str:
+    """Return the text with `***` for each password of a URL or a `password=` setting."""
+    if "://" in text:
+        text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    return _KEY_VALUE.sub(rf"\1={MASK}", text)
+
+
+def lookup_secret(name: str, folder: Path, environ: Mapping[str, str]) -> str:
+    """Return a secret: `$SYNCBLOCKS_SECRETS_DIR/x`, `.syncblocks/secrets/x`, `SYNCBLOCKS_SECRET_X`, the first there is.
+
+    A last line break of a file is not part of the secret.
+
+    Raises:
+        LookupError: the name is not one, there is no such secret, or its file cannot be used; says how to mend it.
+    """
+    if not _SECRET_NAME.fullmatch(name):
+        raise LookupError(f"{name!r} is not a name of a secret: letters, digits, '_', '-' and '.' only")
+    mounted = Path(environ.get("SYNCBLOCKS_SECRETS_DIR") or SECRETS_DIR) / name
+    own = folder / ".syncblocks" / "secrets" / name
+    variable = "SYNCBLOCKS_SECRET_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+    for path, is_private in ((folder / mounted, False), (own, True)):
+        value = _read_secret(path, is_private=is_private)
+        if value is not None:
+            return value
+    if variable in environ:
+        return environ[variable]
+    raise LookupError(f"no secret {name!r}: looked for {mounted}, .syncblocks/secrets/{name} and ${variable}")
+
+
+def _read_secret(path: Path, *, is_private: bool) -> str | None:
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            # The mode of what was opened, not of what the path names a moment later.
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise LookupError(f"secret file {path} cannot be read: {error.strerror}") from error
+    if is_private and mode & 0o077:
+        raise LookupError(f"secret file {path} has mode {mode:04o}, others can read it: chmod 600 {path}")
+    if len(content) > MAX_SECRET_BYTES:
+        raise LookupError(f"secret file {path} is larger than {MAX_SECRET_BYTES} bytes")
+    try:
+        return re.sub(r"\r?\n\Z", "", content.decode("utf-8"))
+    except UnicodeDecodeError:
+        # Without the cause: it holds the bytes.
+        raise LookupError(f"secret file {path} is not UTF-8 text") from None
+
+
+class Redactor:
+    """Replaces every known secret in any text by `***`, raw and in its usual spellings.
+
+    A second line of defence: texts should not hold secrets to begin with. Also masks passwords of URLs and
+    `password=` settings that it has never seen.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values: frozenset[str] = frozenset()
+        self._pattern: re.Pattern[str] | None = None
+        self.add(values)
+
+    def add(self, values: Iterable[str]) -> None:
+        """Learn further secrets, e.g. those that were resolved late."""
+        known = self._values | {value for value in values if _is_maskable(value)}
+        if known == self._values:
+            return
+        spellings = {spelling for value in known for spelling in _spellings(value)}
+        longest_first = sorted(spellings, key=lambda text: (-len(text), text))
+        self._values = known
+        self._pattern = re.compile("|".join(_alternative(text) for text in longest_first))
+
+    def redact(self, text: str) -> str:
+        """Return the text without any known secret."""
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
+        return mask_url_passwords(text)
+
+    def redact_value(self, value: Any) -> Any:
+        """Return a JSON value with every text in it redacted, keys too."""
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, Mapping):
+            return {self.redact(str(key)): self.redact_value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.redact_value(item) for item in value]
+        return value
+
+
+def _is_maskable(value: str) -> bool:
+    return len(value.strip()) >= MIN_LENGTH and value.lower() not in NOT_SECRET
+
+
+def _alternative(text: str) -> str:
+    if len(text) < WORD_LENGTH and text.isalnum():
+        return rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])"
+    return re.escape(text)
+
+
+def _spellings(value: str) -> set[str]:
+    """Return the ways in which programs write a value into a message."""
+    plain = {value, value.strip()}
+    # Of a key in PEM form a log shows single lines; of a long value a driver shows a part.
+    plain |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 12 and "-----" not in line}
+    if len(value) >= 16:
+        plain |= {value[: len(value) // 2], value[len(value) // 2 :]}
+    found = set(plain)
+    for text in plain:
+        found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
+        found |= {html.escape(text), text.replace("'", "''"), text.replace('"', '""')}
+        encoded = text.encode("utf-8", "surrogatepass")
+        for escaped in (quote(encoded, safe=""), quote(encoded), quote_plus(encoded)):
+            found |= {escaped, re.sub("%..", lambda match: match.group().lower(), escaped)}
+    encoded = value.encode("utf-8", "surrogatepass")
+    found |= {encoded.hex(), encoded.hex().upper()} | _base64_spellings(encoded)
+    return {text for text in found if _is_maskable(text)}
+
+
+def _base64_spellings(encoded: bytes) -> set[str]:
+    """Return what base64 makes of the bytes at each of the three places where they can start in a longer text."""
+    found = {base64.b64encode(encoded).decode(), base64.urlsafe_b64encode(encoded).decode()}
+    for offset in range(3):
+        # Only characters that hold nothing of the neighbours are the same in every surrounding.
+        first = (offset * 8 + 5) // 6
+        last = (offset + len(encoded)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            inner = encode(b"\0" * offset + encoded).decode()[first:last]
+            if len(inner) >= WORD_LENGTH:
+                found.add(inner)
+    return found
