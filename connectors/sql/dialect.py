@@ -169,6 +169,17 @@ class Dialect(ABC):
     def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
         """Make others that want to create the same table wait for this transaction; default: nothing to do."""
 
+    def settle(  # noqa: B027  # most need nothing
+        self, session: Session, staging: TableName | None, *, is_direct: bool
+    ) -> None:
+        """Get ready to write target and ledger: all data of a commit has arrived. Default: nothing to do.
+
+        Args:
+            session: in the transaction that the data was written in.
+            staging: table that was staged into, if any.
+            is_direct: data was written into the target, too.
+        """
+
     def create_schema(self, session: Session, schema: str) -> None:  # noqa: B027  # most need nothing
         """Create a schema if it is missing; default: systems without schemas."""
 

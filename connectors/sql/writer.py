@@ -49,6 +49,7 @@ class Writer:
         self._changes: list[Mapping[str, Any]] = []
         self._staged: Staged | None = None
         self._table: Table | None = None
+        self._is_direct = False
         self._written = 0
         self._records = 0
         self._set_stream(load.stream)
@@ -71,7 +72,9 @@ class Writer:
     def _segment(self, segments: Segments) -> Commit | None:
         self._lease.begin()
         self._changes, self._staged, self._records = [], None, 0
+        self._is_direct = False
         self._table = self._reflect()
+        self._set_stream(self._stream)
         segments.reset()
         while True:
             if segments.has_data():
@@ -90,6 +93,7 @@ class Writer:
         """Put the data up to the next marker into the target itself, or into staging."""
         if not self._is_replace and not self._is_merge and self._staged is None and self._fits_directly():
             assert self._table is not None
+            self._is_direct = True
             types = {column.name: column.type for column in self._table.columns}
             self._ingest(segments, self._table.name, types)
             return
@@ -156,7 +160,10 @@ class Writer:
 
     def _set_stream(self, stream: Stream) -> None:
         self._stream = stream
-        self._names = self._dialect.column_names(stream.schema.names)
+        fold = self._dialect.fold
+        held = {} if self._table is None else {fold(column.name): column.name for column in self._table.columns}
+        names = self._dialect.column_names(stream.schema.names)
+        self._names = {name: held.get(fold(chosen), chosen) for name, chosen in names.items()}
 
     # ---------------------------------------------------------------- staging
     def _planned(self) -> dict[str, tuple[Column, Wire]]:
@@ -215,6 +222,8 @@ class Writer:
     # ----------------------------------------------------------------- finish
     def _finish(self, checkpoint: Checkpoint, segments: Segments) -> Commit:
         self._lease.check()
+        staging = self._staged.name if self._staged is not None else None
+        self._dialect.settle(self._session, staging, is_direct=self._is_direct)
         failpoint(f"{self._dialect.name}.commit.before")
         if self._is_replace:
             self._replace()
