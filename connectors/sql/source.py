@@ -142,6 +142,11 @@ class SqlSource(ABC):
             fields = [stream.schema.field(name) for name in stream.bookmark_properties]
             values = ", ".join(self.constant(value, field) for value, field in zip(start, fields, strict=True))
             sql += f" where {marks} >= {values}" if len(fields) == 1 else f" where ({marks}) >= ({values})"
+        nullable = [name for name in stream.bookmark_properties if stream.schema.field(name).nullable]
+        if start is None and nullable:
+            # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
+            missing = " or ".join(f"{mark} is null" for mark in (self.dialect.names([name], "t.") for name in nullable))
+            marks = f"case when {missing} then 0 else 1 end, {marks}"
         return f"{sql} order by {marks}"
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
