@@ -41,6 +41,7 @@ def load_pipeline(
     execution_date: datetime | None = None,
     trigger: str | None = None,
     environ: Mapping[str, str] | None = None,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """Load and check a pipeline file; connects to nothing and writes nothing.
 
@@ -50,6 +51,8 @@ def load_pipeline(
         execution_date: When the run started, aware; default: now.
         trigger: Trigger id, part of the execution partition; default "0".
         environ: Environment for `env_var` and `secret`; default: the process's.
+        recorded: `variable_references` of an earlier run that is tried again; they win over the file's, and what
+            came from env_var or secret is looked up anew. Give that run's `execution_date` and `trigger` too.
 
     Raises:
         ConfigError: the first mistake, with file, line, key, what is allowed and the nearest match.
@@ -68,7 +71,7 @@ def load_pipeline(
             "execution_partition": f"{trigger_id}/{moment.strftime('%Y%m%dT%H%M%S')}",
         },
     )
-    return _Loader(document, scope).load(variables or {}, moment, trigger_id)
+    return _Loader(document, scope).load(variables or {}, recorded or {}, moment, trigger_id)
 
 
 def _execution_date(value: datetime | None) -> datetime:
@@ -90,11 +93,13 @@ class _Loader:
         self._distinct: set[str] = set()
         self._warnings: list[str] = []
 
-    def load(self, overrides: Mapping[str, Any], moment: datetime, trigger: str) -> Pipeline:
+    def load(
+        self, overrides: Mapping[str, Any], recorded: Mapping[str, Any], moment: datetime, trigger: str
+    ) -> Pipeline:
         raw = dict(self._document.value)
         name = self._name(raw)
         self._scope = self._scope.knowing(pipeline={"name": name, "uuid": name})
-        variables, references = self._variables(raw.get("variables"), overrides)
+        variables, references = self._variables(raw.get("variables"), overrides, recorded)
         self._scope = Scope(
             folder=self._scope.folder,
             environ=self._scope.environ,
@@ -152,19 +157,25 @@ class _Loader:
             return Path(self._document.path).stem
         return self._rendered(name, ("pipeline",))
 
-    def _variables(self, raw: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _variables(
+        self, raw: Any, overrides: Mapping[str, Any], recorded: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the variables' values and their stored forms."""
         values: dict[str, Any] = {}
         references: dict[str, Any] = {}
         for name, value in raw.items() if isinstance(raw, dict) else ():
             loc: Loc = ("variables", name)
-            if name in overrides:
+            if name in overrides or name in recorded:
                 continue
             if _holds_key(value, TEMPLATE_KEY):
                 raise self._error(loc, f"{TEMPLATE_KEY!r} is reserved and cannot be a key of a variable's value")
             names: set[str] = set()
             values[name] = self._rendered(value, loc, names)
             references[name] = self._reference(value, names) if names & {"env_var", "secret"} else values[name]
+        for name, value in recorded.items():
+            is_reference = isinstance(value, dict) and TEMPLATE_KEY in value
+            values[name] = self._rendered(value[TEMPLATE_KEY], ("variables", name)) if is_reference else value
+            references[name] = value
         for name, value in overrides.items():
             if not isinstance(name, str) or not name or not _is_json(value) or _holds_key(value, TEMPLATE_KEY):
                 raise ConfigError("is not a JSON value", path=self._document.path, key=f"variables.{name}")

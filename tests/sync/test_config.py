@@ -269,6 +269,17 @@ def test_what_comes_from_env_var_or_secret_is_stored_as_its_reference(load: Load
         resolve_references(references, tmp_path, {})
 
 
+def test_a_run_that_is_tried_again_keeps_its_variables_and_looks_its_secrets_up_anew(load: Load) -> None:
+    text = SMALL + "variables: {region: eu, token: \"{{ secret('tok') }}-{{ ds }}\"}\n"
+    first = load(text, variables={"region": "us"}, environ={"SYNCBLOCKS_SECRET_TOK": "old-token"})
+    recorded = json.loads(json.dumps(first.variable_references))
+    changed = SMALL + "variables: {region: cn, token: none, new: 1}\n"
+    again = load(changed, recorded=recorded, environ={"SYNCBLOCKS_SECRET_TOK": "new-token"})
+    assert again.variables == {"new": 1, "region": "us", "token": "new-token-2023-04-26"}
+    assert again.variable_references == {**recorded, "new": 1}
+    assert "new-token" in again.secret_values
+
+
 def test_a_destination_table_that_names_the_stream_is_filled_in_per_stream(load: Load) -> None:
     text = SMALL + "    destination_table: \"{{ variables('p') }}_{{ stream | table }}\"\nvariables: {p: raw}\n"
     pipeline = load(text)
