@@ -1,0 +1,129 @@
+"""One DuckDB instance a file and process, shared by every source and destination on it.
+
+DuckDB locks the file for the process; within it, all connections are cursors of one instance. The last connector that
+closes ends the instance, and with it the lock: only then can another process (a callback) open the file.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from .settings import DuckDBSettings
+
+_registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
+_registry_lock = threading.Lock()
+
+
+def open_database(path: Path) -> Database:
+    """Return this process's database of a file; opens nothing."""
+    real = path.resolve()
+    with _registry_lock:
+        database = _registry.get(real)
+        if database is None:
+            database = _registry[real] = Database(path)
+        return database
+
+
+class Database:
+    """The instance of one file: opened with the first cursor, closed with the last holder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        #: Held from the first write to a target or the ledger to the commit. DuckDB's own transactions find out about
+        #: conflicts at the end and fail; and two updates of different columns of one row do not even conflict, so
+        #: that a ledger row could be written by two owners.
+        self.commit_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._root: Any = None
+        self._is_read_only = False
+        self._holders: weakref.WeakSet[object] = weakref.WeakSet()
+        self._writers: weakref.WeakSet[object] = weakref.WeakSet()
+        self._cursors = 0
+
+    def add_writer(self, writer: object) -> None:
+        """Note that a destination on this file lives: then sources open it for writing too."""
+        self._writers.add(writer)
+
+    def cursor(self, holder: object, settings: DuckDBSettings, *, is_writer: bool) -> Any:
+        """Open the file if need be and return a cursor of its own for one session; `release` it in the end."""
+        with self._lock:
+            needs_writing = is_writer or bool(self._writers)
+            if self._root is not None and self._is_read_only and needs_writing and not self._cursors:
+                self._end()
+            if self._root is None:
+                self._root = _connect(self.path, settings, read_only=not needs_writing)
+                self._is_read_only = not needs_writing
+            elif self._is_read_only and is_writer:
+                raise RetriableError(f"{self.path} is being read in this process, and opened for reading only")
+            self._holders.add(holder)
+            self._cursors += 1
+            return self._root.cursor()
+
+    def release(self, cursor: Any) -> None:
+        """Close a session's cursor."""
+        with self._lock:
+            cursor.close()
+            self._cursors -= 1
+            self._end_if_unused()
+
+    def let_go(self, holder: object) -> None:
+        """A connector was closed: without others, and once its sessions have ended, the file is unlocked."""
+        with self._lock:
+            self._holders.discard(holder)
+            self._end_if_unused()
+
+    def _end_if_unused(self) -> None:
+        if not self._cursors and not self._holders:
+            self._end()
+
+    def _end(self) -> None:
+        if self._root is not None:
+            root, self._root = self._root, None
+            root.close()
+
+
+def _connect(path: Path, settings: DuckDBSettings, *, read_only: bool) -> Any:
+    config: dict[str, Any] = {
+        "memory_limit": settings.memory_limit,
+        "preserve_insertion_order": False,
+        # A stranger's view must not reach for other files' extensions over the network.
+        "autoinstall_known_extensions": False,
+    }
+    if settings.threads is not None:
+        config["threads"] = settings.threads
+    try:
+        root = duckdb.connect(str(path), read_only=read_only, config=config)
+        root.execute("set global TimeZone = 'UTC'")
+        # Off, or a table that is missing would be looked for among our Python variables.
+        root.execute("set global python_enable_replacements = false")
+    except duckdb.Error as error:
+        raise sort_error(error, path) from error
+    return root
+
+
+def sort_error(error: BaseException, path: Path) -> ConnectorError:
+    """Turn a driver's error into one that says what to do."""
+    text = str(error).strip()
+    first = text.partition("\n")[0]
+    if isinstance(error, duckdb.InterruptException):
+        return Interrupted("the statement was interrupted", connector="duckdb")
+    if "Could not set lock on file" in text or "being used by another process" in text:
+        return RetriableError(
+            f"{path} is locked: another process has it open ({first}); close that, DuckDB takes one writer",
+            connector="duckdb",
+        )
+    if "same database file with a different configuration" in text:
+        return RetriableError(f"{path} is open elsewhere in this process, differently configured", connector="duckdb")
+    if isinstance(error, duckdb.TransactionException) and "onflict" in text:
+        return RetriableError(f"{path}: {first}", connector="duckdb")
+    if "not a valid DuckDB database file" in text or "Cannot open file" in text or "Cannot open database" in text:
+        return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="duckdb", key="path")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return FatalConnectorError(f"{first}; raise memory_limit in the connector's config", connector="duckdb")
+    return FatalConnectorError(text, connector="duckdb")

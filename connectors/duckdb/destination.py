@@ -1,0 +1,59 @@
+"""DuckDB as a destination: records are staged side by side, targets and ledger written one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..sql.destination import SqlDestination
+from ..sql.identifiers import TableName
+from ..sql.session import Lease
+from .database import open_database
+from .dialect import DuckDBDialect
+from .session import DuckDBSession
+from .settings import DuckDBSettings, read_settings
+
+
+class DuckDBDestination(SqlDestination):
+    """Writes tables of one DuckDB file, which is created by the first write.
+
+    The lock that fences one owner of a ledger row off another is within the process: DuckDB lets only one process
+    write a file.
+    """
+
+    connector: ClassVar[str] = "duckdb"
+    settings: ClassVar[type[DuckDBSettings]] = DuckDBSettings
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._config, self._path = read_settings(config, folder)
+        self._database = open_database(self._path)
+        self._database.add_writer(self)
+        super().__init__(DuckDBDialect(), schema=self._config.schema_ or "")
+
+    def connect(self) -> DuckDBSession:
+        """Open the file, or share it, for writing."""
+        cursor = self._database.cursor(self, self._config, is_writer=True)
+        session = DuckDBSession(self._database, cursor)
+        self.dialect.catalog = session.catalog  # type: ignore[attr-defined]  # always a DuckDBDialect
+        return session
+
+    def identity(self) -> str:
+        """Return `duckdb:///path`."""
+        return f"duckdb://{self._path}"
+
+    def is_there(self) -> bool:
+        """Tell whether the file exists; it is not created to look into it."""
+        return self._path.exists()
+
+    def close(self) -> None:
+        """Close every session; the file's lock is gone when nothing else of this process uses it."""
+        super().close()
+        self._database.let_go(self)
+
+    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+        """Begin a transaction that has the commit lock, and in which the ledger exists."""
+        lease.begin()
+        self.dialect.lock_creation(lease.session, ledger)
+        if not self.dialect.exists(lease.session, ledger):
+            self._ledger.create(lease.session, ledger)

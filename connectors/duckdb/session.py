@@ -1,0 +1,219 @@
+"""One DuckDB cursor as a session of the SQL base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ..errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
+from ..protocols import Block
+from ..sql.batches import FETCH_RECORDS, even_batches
+from ..sql.dialect import SEQUENCE
+from ..sql.identifiers import TableName, quote
+from .database import Database, sort_error
+
+#: Name under which a load's batches stand in SQL; each cursor has its own.
+_INCOMING = "_syncblocks_incoming"
+
+#: How long a wait for the commit lock goes on before it looks whether it was interrupted.
+_LOCK_POLL_S = 0.1
+
+
+class DuckDBSession:
+    """A cursor with one transaction at a time; implements `ReadSession`.
+
+    What is written goes to staging tables first, without a lock. `lock` begins the part that must not overlap with
+    another's: target, ledger, commit.
+    """
+
+    def __init__(self, database: Database, cursor: Any) -> None:
+        self._database = database
+        self._cursor = cursor
+        self._holds_lock = False
+        self._is_begun = False
+        self._is_direct = False
+        self._is_cancelled = False
+        #: Staging tables that are committed already and must go, whatever happens.
+        self._settled: list[str] = []
+        #: Staging tables -> number of the next record; None: not numbered.
+        self._numbers: dict[TableName, int | None] = {}
+        #: Name of the file's catalog: full names need it, since a schema may be named like it.
+        self.catalog = str(self.query("select current_database()")[0][0])
+
+    def begin(self) -> None:
+        """Start a transaction; its snapshot is that of its first statement."""
+        self._is_cancelled = False
+        self._is_direct = False
+        self._run("begin transaction")
+        self._is_begun = True
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement; return the records it changed."""
+        try:
+            cursor = self._run(sql, parameters)
+        except RetriableError as error:
+            # A snapshot from before the lock does not see a takeover since then; nothing else is updated in it.
+            if self._is_direct and "Conflict on update" in str(error):
+                raise TakenOver(str(error), connector="duckdb") from error
+            raise
+        row = cursor.fetchone() if cursor.description else None
+        return row[0] if row and isinstance(row[0], int) else 0
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a small result."""
+        try:
+            return list(self._run(sql, parameters).fetchall())
+        except duckdb.Error as error:
+            raise sort_error(error, self._database.path) from error
+
+    def records(self, sql: str) -> list[dict[str, Any]]:
+        """Return all rows of a small result, each under its columns' names."""
+        try:
+            cursor = self._run(sql)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        except duckdb.Error as error:
+            raise sort_error(error, self._database.path) from error
+
+    def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Yield a result in batches, from one snapshot."""
+        try:
+            relation = self._cursor.sql(sql)
+            # `fetch_arrow_reader` is what DuckDB 1.4 calls it.
+            start = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader
+            reader = start(FETCH_RECORDS)
+            try:
+                yield from even_batches(reader)
+            finally:
+                reader.close()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise sort_error(error, self._database.path) from error
+
+    def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
+        """Append the batches to the named columns of a table."""
+        names = list(schema.names)
+        number = self._next_number(table)
+        if number is not None:
+            schema = schema.append(pa.field(SEQUENCE, pa.int64()))
+            data = self._numbered(table, schema, data)
+            names.append(SEQUENCE)
+        listed = ", ".join(quote(name) for name in names)
+        into = f"{quote(self.catalog)}.{quote(table.schema)}.{quote(table.name)}"
+        # Names would have to be unique without regard to case in the view that `register` makes.
+        places = [f"c{place}" for place in range(len(names))]
+        plain = pa.schema([pa.field(place, field.type) for place, field in zip(places, schema, strict=True)])
+        batches = (pa.RecordBatch.from_arrays(_arrow(batch).columns, schema=plain) for batch in data)
+        try:
+            self._cursor.register(_INCOMING, pa.RecordBatchReader.from_batches(plain, batches))
+            try:
+                return self.execute(f"insert into {into} ({listed}) select {', '.join(places)} from {_INCOMING}")
+            finally:
+                with suppress(duckdb.Error):
+                    self._cursor.unregister(_INCOMING)
+        except duckdb.Error as error:
+            raise sort_error(error, self._database.path) from error
+
+    def commit(self) -> None:
+        """Commit, and let others write."""
+        try:
+            self._run("commit")
+            self._settled.clear()
+        finally:
+            self._is_begun = False
+            self._numbers.clear()
+            if not self._settled:
+                self._unlock()
+
+    def rollback(self) -> None:
+        """End the transaction; staging that was committed before is dropped."""
+        try:
+            if self._is_begun:
+                self._is_begun = False
+                with suppress(duckdb.TransactionException):  # a failed COMMIT has ended it already
+                    self._cursor.execute("rollback")
+            self._numbers.clear()
+            while self._settled:
+                self._cursor.execute(f"drop table if exists {self._settled[-1]}")
+                self._settled.pop()
+        except duckdb.Error as error:
+            raise sort_error(error, self._database.path) from error
+        finally:
+            self._unlock()
+
+    def cancel(self) -> None:
+        """Make the statement under way fail soon, or the wait for the lock."""
+        self._is_cancelled = True
+        with suppress(duckdb.Error):
+            self._cursor.interrupt()
+
+    def close(self) -> None:
+        """Close the cursor; with the last one of a closed connector the file is unlocked."""
+        self._unlock()
+        self._database.release(self._cursor)
+
+    # ------------------------------------------------------------- DuckDB's own
+    def lock(self, staging: str = "", *, is_direct: bool = False) -> None:
+        """Wait until nobody else writes to targets and ledgers of this file, and see what they have written.
+
+        Args:
+            staging: the quoted table that was written so far in the transaction, if any; it is committed.
+            is_direct: a target was written too; the transaction goes on as it is, and DuckDB finds conflicts.
+        """
+        if self._holds_lock:
+            return
+        while not self._database.commit_lock.acquire(timeout=_LOCK_POLL_S):
+            if self._is_cancelled:
+                raise Interrupted("the wait for another commit was interrupted", connector="duckdb")
+        self._holds_lock = True
+        self._is_direct = is_direct
+        if is_direct:
+            return
+        if staging:
+            self._settled.append(staging)
+        self._run("commit")
+        self._run("begin transaction")
+
+    def _run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        try:
+            return self._cursor.execute(sql, list(parameters)) if parameters else self._cursor.execute(sql)
+        except duckdb.Error as error:
+            raise sort_error(error, self._database.path) from error
+
+    def _unlock(self) -> None:
+        if self._holds_lock:
+            self._holds_lock = False
+            self._database.commit_lock.release()
+
+    def _next_number(self, table: TableName) -> int | None:
+        """Return the number of the next record of a numbered staging table; None: it has no numbers."""
+        if table not in self._numbers:
+            found = self.query(
+                "select 1 from duckdb_columns() where database_name = $1 and schema_name = $2 and table_name = $3 "
+                "and column_name = $4",
+                (self.catalog, table.schema, table.name, SEQUENCE),
+            )
+            self._numbers[table] = 0 if found else None
+        return self._numbers[table]
+
+    def _numbered(
+        self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block]
+    ) -> Iterator[pa.RecordBatch]:
+        """Number records here: DuckDB reads batches with several threads, and keeps no order."""
+        for batch in map(_arrow, data):
+            start = self._numbers[table] or 0
+            self._numbers[table] = start + batch.num_rows
+            numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
+            yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=schema)
+
+
+def _arrow(item: pa.RecordBatch | Block) -> pa.RecordBatch:
+    if not isinstance(item, pa.RecordBatch):
+        raise FatalConnectorError("DuckDB takes Arrow batches only", connector="duckdb")
+    return item
+
+
+__all__ = ["DuckDBSession"]

@@ -1,0 +1,61 @@
+"""Settings of the DuckDB connector, and where the file is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ..errors import ConnectorConfigError
+from ..settings import Settings, parse_settings, resolve_path
+
+#: Enough for sorts and merges of any size (they spill to `<path>.tmp`), little enough that memory does not grow with
+#: the table: 1M and 4M records differ by less than a fifth.
+MEMORY_LIMIT = "256MB"
+
+
+class DuckDBSettings(Settings):
+    """Config of `connector: duckdb`."""
+
+    path: str | None = Field(default=None, description="Database file; relative to the pipeline file's folder.")
+    url: str | None = Field(default=None, description="The same as a URL: duckdb:///warehouse.duckdb.")
+    schema_: str | None = Field(
+        default=None, alias="schema", description="Source: offer only this schema. Destination: default schema."
+    )
+    memory_limit: str = Field(
+        default=MEMORY_LIMIT,
+        pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
+        description="DuckDB's memory_limit; larger sorts and merges go faster with more.",
+    )
+    threads: int | None = Field(default=None, ge=1, description="DuckDB's threads; default: one a processor.")
+
+
+def read_settings(config: Mapping[str, Any], folder: Path) -> tuple[DuckDBSettings, Path]:
+    """Check the config and return it with the absolute path of the database file."""
+    settings = parse_settings(DuckDBSettings, config, "duckdb")
+    return settings, database_path(settings.path, settings.url, folder, "duckdb")
+
+
+def database_path(path: str | None, url: str | None, folder: Path, connector: str) -> Path:
+    """Return the absolute path that `path` or `url` (`duckdb:///x.duckdb`, `duckdb:////absolute`) names."""
+    if (path is None) == (url is None):
+        raise ConnectorConfigError(
+            f"config of connector {connector!r} needs either path or url", connector=connector, key="path"
+        )
+    key = "path" if url is None else "url"
+    if url is not None:
+        prefix = f"{connector}:///"
+        if not url.startswith(prefix):
+            raise ConnectorConfigError(
+                f"config of connector {connector!r}: url must look like {prefix}file", connector=connector, key=key
+            )
+        path = url.removeprefix(prefix)
+    if not path or path.startswith(":memory:"):
+        raise ConnectorConfigError(
+            f"config of connector {connector!r}: {key} must name a file: a database in memory ends with the process",
+            connector=connector,
+            key=key,
+        )
+    return resolve_path(path, folder)

@@ -1,0 +1,102 @@
+"""DuckDB as a source: each stream is one streamed SELECT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from ..errors import ConnectorConfigError
+from ..sql.dialect import Table
+from ..sql.identifiers import OWN_PREFIX, TableName, literal
+from ..sql.session import Session
+from ..sql.source import SqlSource
+from ..stream import Stream
+from . import types
+from .database import open_database
+from .dialect import DuckDBDialect, read_catalog
+from .session import DuckDBSession
+from .settings import DuckDBSettings, read_settings
+
+
+class DuckDBSource(SqlSource):
+    """Reads tables and views of one DuckDB file; for reading only, unless this process writes it as well."""
+
+    connector: ClassVar[str] = "duckdb"
+    settings: ClassVar[type[DuckDBSettings]] = DuckDBSettings
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._config, self._path = read_settings(config, folder)
+        self._database = open_database(self._path)
+        super().__init__(DuckDBDialect(), schema=self._config.schema_ or "")
+
+    def connect(self) -> DuckDBSession:
+        """Open the file, or share it.
+
+        Raises:
+            ConnectorConfigError: there is no such file.
+        """
+        if not self._path.exists():
+            raise ConnectorConfigError(f"there is no database {self._path}", connector="duckdb", key="path")
+        cursor = self._database.cursor(self, self._config, is_writer=False)
+        session = DuckDBSession(self._database, cursor)
+        self.dialect.catalog = session.catalog  # type: ignore[attr-defined]  # always a DuckDBDialect
+        return session
+
+    def identity(self) -> str:
+        """Return `duckdb:///path`."""
+        return f"duckdb://{self._path}"
+
+    def close(self) -> None:
+        """Close every session; the file's lock is gone when nothing else of this process uses it."""
+        super().close()
+        self._database.let_go(self)
+
+    def streams(self, session: Session) -> Sequence[Stream]:
+        """Return what the file holds, without our own tables."""
+        schema = self._config.schema_
+        return [
+            _stream(table)
+            for table in read_catalog(session)
+            if not table.name.name.startswith(OWN_PREFIX) and schema in (None, table.name.schema)
+        ]
+
+    def expression(self, field: pa.Field) -> str:
+        """Select what Arrow carries: some types as text, wide integers as decimals, a UUID as its bytes."""
+        column = super().expression(field)
+        native = (field.metadata or {}).get(b"native_type", b"").decode()
+        if not native:
+            return column
+        if native == "UUID":
+            return f"unhex(replace({column}::varchar, '-', ''))"
+        known = types.reading(native)
+        return column if known.sql == native else f"cast({column} as {known.sql})"
+
+    def constant(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Return a bookmark's value as a constant of the column's type."""
+        if pa.types.is_binary(field.type):
+            return f"unhex({literal(value.as_py().hex())})"
+        return super().constant(value, field)
+
+
+def _stream(table: Table) -> Stream:
+    keys = set(table.key)
+    fields = [
+        pa.field(
+            column.name,
+            types.reading(column.type).arrow,
+            nullable=column.is_nullable and column.name not in keys,
+            metadata={b"native_type": column.type.encode(), b"native_system": b"duckdb"},
+        )
+        for column in table.columns
+    ]
+    schema = "" if table.name.schema == "main" else table.name.schema
+    return Stream(
+        name=str(TableName(schema, table.name.name)),
+        schema=pa.schema(fields),
+        key_properties=table.key,
+        is_view=not table.is_table,
+        locator={"schema": table.name.schema, "table": table.name.name},
+    )
