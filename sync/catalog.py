@@ -11,10 +11,16 @@ import pyarrow as pa
 from connectors.stream import ConflictMethod, ReplicationMethod, Stream, WriteDisposition
 
 from .config import Pipeline, StreamEntry, glob_matches, render_destination_table
-from .errors import ConfigError, nearest
+from .errors import ConfigError, nearest_match
 
 #: Tables of our own, in sources that were a destination once: no glob takes them.
 RESERVED_PREFIX = "_syncblocks"
+
+
+class NoStream(ConfigError):
+    """A pattern matches nothing: a mistake in a new file; in one that has run before, the source has changed."""
+
+    code = "no_stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +90,12 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
         message = f"{pattern!r} matches no stream; the source has {shown}"
     location = ("streams", number, "stream")
     path, line = pipeline.where(location)
-    raise ConfigError(
+    raise NoStream(
         message,
         path=path,
         line=line,
         key=f"streams[{number}].stream",
-        nearest=nearest(pattern, by_name),
-        code="no_stream",
+        nearest=nearest_match(pattern, by_name),
     )
 
 
@@ -116,7 +121,7 @@ def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name
                         line=line,
                         key=f"streams[{number}].columns.{side}",
                         allowed=known,
-                        nearest=nearest(pattern, known),
+                        nearest=nearest_match(pattern, known),
                     )
 
 
@@ -233,7 +238,7 @@ def _failer(pipeline: Pipeline, location: tuple[str | int, ...], stream: str) ->
             line=line,
             key=f"streams[{location[1]}].{key}",
             allowed=tuple(allowed),
-            nearest=nearest(got, allowed) if got else None,
+            nearest=nearest_match(got, allowed) if got else None,
         )
 
     return fail

@@ -18,6 +18,7 @@ from .lease import Lease
 from .plan import Plan, PlannedStream
 from .progress import Progress
 from .session import Session
+from .spool import spool_folder
 from .store import Store
 from .store.model import LostRun, PipelineRun, StreamOutcome
 from .stream_run import StreamContext, StreamRun
@@ -149,7 +150,7 @@ class Coordinator:
             destination=self._session.destination,
             progress=self._progress,
             redactor=self._session.redactor,
-            spool_folder=self._pipeline.state_folder / "spool",
+            spool_folder=spool_folder(self._pipeline),
             transformers=self._transformers,
             close=self._close,
             is_owner=lambda: self._store.is_owner(self._run.id),
@@ -194,7 +195,8 @@ def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[Stre
 
     def body() -> None:
         try:
-            future.set_result(work(group))
+            work(group)
+            future.set_result(None)
         except BaseException as error:  # the coordinator raises it
             future.set_exception(error)
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from callbacks.dispatcher import Dispatcher
+from callbacks.dispatcher import Delivery, Dispatcher, Outcome
 from connectors.errors import ConnectorError
 
 from .block_runs import CANCELLED, FAILURE
+from .catalog import NoStream
 from .config import Pipeline, glob_matches, load_pipeline, resolve_references
 from .coordinator import Coordinator
 from .errors import AlreadyRunning, ConfigError, SyncError
@@ -25,6 +26,7 @@ from .progress import Progress
 from .recovery import recover
 from .results import RunResult, StreamResult, stream_result
 from .session import make_plan, open_session
+from .spool import discard_spools
 from .store import Store
 from .store.model import AttemptPlan, BlockPlan, ErrorInfo, PipelineRun, StreamPlan
 from .store.outbox import Outbox
@@ -176,10 +178,16 @@ class _Runner:
             self._outbox,
             list(dict.fromkeys(blocks)),
             resolve=lambda kwargs: resolve_references(kwargs, pipeline.folder, os.environ),
-            on_outcome=self.progress.delivered,
+            redact=self.session.redactor.redact,
+            on_outcome=self._delivered,
             inline=self._is_inline,
         )
         self._dispatcher.start()
+
+    def _delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        if delivery.data is not None and mark != "retry" and delivery.data not in self.outbox.open_data():
+            Path(delivery.data).unlink(missing_ok=True)
+        self.progress.delivered(delivery, outcome, mark)
 
     def _clear_up(self) -> None:
         """Before new work: end the run of a dead process, and deliver whatever is due."""
@@ -191,6 +199,7 @@ class _Runner:
         with Lease(self.store, recovered.id):
             self.dispatcher.notify()
             self._drain(self.pipeline.drain_s)
+            discard_spools(self.pipeline, recovered.key, keep=self.outbox.open_data())
             self.store.finish_run(recovered.id)
 
     def _recover(self) -> PipelineRun | None:
@@ -211,7 +220,7 @@ class _Runner:
         except ConfigError as error:
             # A pattern that matched in an earlier run is not the file's mistake: the source has changed.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
-            if error.code != "no_stream" or not has_run:
+            if not isinstance(error, NoStream) or not has_run:
                 raise
             return self._error_info(error)
         except ConnectorError as error:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from .config import Pipeline
+
 log = logging.getLogger("syncblocks")
+
+
+def spool_folder(pipeline: Pipeline) -> Path:
+    """Return the folder beside the run store; in the pipeline's folder where the store is a server."""
+    url = pipeline.store_url
+    if url.startswith("sqlite:///"):
+        return Path(url.removeprefix("sqlite:///")).parent / "spool"
+    return pipeline.folder / ".syncblocks" / "spool"
+
+
+def discard_spools(pipeline: Pipeline, run_key: str, *, keep: Collection[str]) -> None:
+    """Remove what a dead run has spooled, but for the files that some delivery still needs."""
+    for path in spool_folder(pipeline).glob(f"{run_key}-*"):
+        if str(path) not in keep:
+            path.unlink(missing_ok=True)
 
 
 class Spool:

@@ -34,6 +34,7 @@ from .transform import Transformer
 
 log = logging.getLogger("syncblocks")
 
+
 class Stopped(SyncError):
     """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
 
@@ -59,7 +60,12 @@ class StreamContext:
     is_owner: Callable[[], bool]
 
     @property
-    class StreamRun:
+    def run_reference(self) -> str:
+        """What the ledger's `completed_by` says of this attempt."""
+        return run_reference(self.run)
+
+
+class StreamRun:
     """One stream of one attempt. `run_group` drives it; any thread may cancel it."""
 
     def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
@@ -349,6 +355,7 @@ class StreamContext:
         for stage in self._stages:
             if stage.spool is not None and self.status != SUCCESS:
                 stage.spool.discard()
+        stages = self._written_stages()
         blocks = tuple(
             BlockOutcome(
                 block=stage.block,
@@ -359,9 +366,9 @@ class StreamContext:
                 bookmark_after=values(self._committed if self._commits else self._start),
                 schema_changes=tuple(self._schema_changes),
                 error=info if stage.block == failed else None,
-                data=str(stage.spool.path) if self._has_data(stage) else None,
+                data=self._data(stage),
             )
-            for stage, status in zip(self._written_stages(), statuses(self._stages, self.status or CANCELLED, failed), strict=True)
+            for stage, status in zip(stages, statuses(stages, self.status or CANCELLED, failed), strict=True)
         )
         state = None
         if self._commits:
@@ -382,8 +389,9 @@ class StreamContext:
         last.rows, last.size_bytes = self._rows_written, self._bytes_written
         return self._stages
 
-    def _has_data(self, stage: Stage) -> bool:
-        return self.status == SUCCESS and stage.spool is not None and stage.spool.path.exists()
+    def _data(self, stage: Stage) -> str | None:
+        has_data = self.status == SUCCESS and stage.spool is not None and stage.spool.path.exists()
+        return str(stage.spool.path) if has_data and stage.spool is not None else None
 
     def _error_info(self, error: BaseException, block: str) -> ErrorInfo:
         redact = self.context.redactor.redact

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from callbacks.errors import CallbackLoadError
-from callbacks.loader import CallbackFile, load_file
+from callbacks.loader import CallbackFile, CallbackFunction, load_file
 
 from .config import CallbackBlock, Pipeline, glob_matches
-from .errors import ConfigError, nearest
+from .errors import nearest_match
 from .store.model import CallbackSpec, Subscription
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
     specs: list[CallbackSpec] = []
     warnings: list[str] = []
     for number, block in enumerate(pipeline.callbacks):
-        file = _load(pipeline, block.file, ("callbacks", number, "file"))
-        if not file.functions:
-            raise _error(pipeline, ("callbacks", number, "file"), f"{block.file}: no function is marked with @callback")
         parents = _parents(pipeline, block)
+        file = _load(pipeline, block.file, ("callbacks", number, "file"), "callback", parents)
         for function in file.functions:
             for status in sorted(function.statuses):
                 subscriptions += [
@@ -55,14 +53,14 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
                         parent=parent,
                         status=status,
                         streams=tuple(block.streams) if block.streams and parent != PIPELINE else None,
-                        needs_data=_needs_data(function, parent, status),
+                        needs_data=function.needs_data(status, parent),
                     )
                     for parent in parents
                 ]
         specs.append(
             CallbackSpec(
                 block=block.block,
-                file=str(_path(pipeline, block.file)),
+                file=str(pipeline.resolve(block.file)),
                 timeout_s=block.timeout_s,
                 attempts=block.attempts,
             )
@@ -87,14 +85,11 @@ def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
     for location, patterns in filters:
         for pattern in patterns:
             if not any(glob_matches(pattern, name) for name in names):
-                path, line = pipeline.where(location)
-                raise ConfigError(
+                raise pipeline.error(
+                    location,
                     f"{pattern!r} matches none of the selected streams",
-                    path=path,
-                    line=line,
-                    key=f"{location[0]}[{location[1]}].streams",
                     allowed=tuple(names[:20]),
-                    nearest=nearest(pattern, names),
+                    nearest=nearest_match(pattern, names),
                 )
 
 
@@ -123,41 +118,25 @@ def _parents(pipeline: Pipeline, block: CallbackBlock) -> list[str]:
     return list(dict.fromkeys(parents))
 
 
-def _needs_data(function: object, parent: str, status: str) -> bool:
-    binding = function.binding  # type: ignore[attr-defined]
-    return status == "success" and parent != PIPELINE and binding.needs in ("data", "input")
-
-
-def _load(pipeline: Pipeline, file: str, location: tuple[str | int, ...]) -> CallbackFile:
+def _load(
+    pipeline: Pipeline,
+    file: str,
+    location: tuple[str | int, ...],
+    expects: Literal["callback", "transformer"],
+    parents: Sequence[str] | None = None,
+) -> CallbackFile:
+    names = tuple(pipeline.variables)
     try:
-        return load_file(_path(pipeline, file), variables=tuple(pipeline.variables))
+        return load_file(pipeline.resolve(file), variables=names, parents=parents, expects=expects)
     except CallbackLoadError as error:
-        raise _error(pipeline, location, str(error)) from error
+        raise pipeline.error(location, str(error)) from error
 
 
 def _load_transformers(pipeline: Pipeline) -> dict[str, tuple[TransformerFunction, ...]]:
-    loaded = {}
-    for number, block in enumerate(pipeline.transformers):
-        if block.file is None:
-            loaded[block.block] = ()
-            continue
-        location = ("transformers", number, "file")
-        functions = _load(pipeline, block.file, location).transformers
-        if not functions:
-            raise _error(pipeline, location, f"{block.file}: no function is marked with @transformer")
-        loaded[block.block] = functions
-    return loaded
-
-
-def _path(pipeline: Pipeline, file: str):  # type: ignore[no-untyped-def]
-    from connectors.settings import resolve_path
-
-    return resolve_path(file, pipeline.folder)
-
-
-def _error(pipeline: Pipeline, location: tuple[str | int, ...], message: str) -> ConfigError:
-    path, line = pipeline.where(location)
-    return ConfigError(message, path=path, line=line, key=f"{location[0]}[{location[1]}].{location[2]}")
+    return {
+        block.block: _load(pipeline, block.file, ("transformers", number, "file"), "transformer").transformers
+        for number, block in enumerate(pipeline.transformers)
+    }
 
 
 def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile, parents: Sequence[str]) -> list[str]:
@@ -165,7 +144,7 @@ def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile,
     transformers = [transformer.block for transformer in pipeline.transformers]
     reasons = []
     for function in file.functions:
-        if FLAG not in function.names:
+        if not _asks_for_flag(function, file):
             continue
         if function.statuses == {"success"} and set(parents) != {PIPELINE}:
             reasons.append("it is called for `success` only, and the last block run may fail or be cancelled")
@@ -181,3 +160,9 @@ def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile,
                 "For what must not be missed use `on: [pipeline]`"
             ]
     return []
+
+
+def _asks_for_flag(function: CallbackFunction, file: CallbackFile) -> bool:
+    return FLAG in function.binding.named or (
+        function.binding.takes_kwargs and FLAG in file.path.read_text(encoding="utf-8", errors="replace")
+    )
