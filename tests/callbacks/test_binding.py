@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from callbacks.errors import CallbackLoadError
+from callbacks.loader import load_file
+from callbacks.testing import call, make_event
+
+DATA = object()
+
+
+def received(tmp_path: Path, text: str, *, status: str = "success", **overrides: Any) -> Any:
+    """Call the one function of a file and return what it returned."""
+    file = tmp_path / "alerts.py"
+    file.write_text(dedent(text))
+    (called,) = call(file, status, make_event(status, **overrides), DATA)
+    return called.value
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["df", "df, **kwargs", "df=None, **kwargs", "df, /, **kwargs", "df, extra=1, **kwargs", "df: 'DataFrame', *rest"],
+)
+def test_the_first_positional_parameter_receives_the_data(tmp_path: Path, signature: str) -> None:
+    assert received(tmp_path, f"@callback\ndef tell({signature}): return df\n") is DATA
+
+
+def test_star_args_counts_as_a_positional_parameter(tmp_path: Path) -> None:
+    args, kwargs = received(tmp_path, "@callback\ndef tell(*args, **kwargs): return args, kwargs\n")
+    assert args == (DATA,)
+    assert kwargs["stream"] == "users"
+
+
+def test_a_positional_parameter_named_like_a_kwarg_receives_that_kwarg(tmp_path: Path) -> None:
+    text = "@callback\ndef tell(stream, index, *, destination_table): return stream, index, destination_table\n"
+    assert received(tmp_path, text) == ("users", 0, "users")
+
+
+def test_the_data_goes_to_the_first_parameter_that_is_not_a_kwarg(tmp_path: Path) -> None:
+    text = "@callback\ndef tell(stream, df, index, /, **kwargs): return stream, df, index\n"
+    assert received(tmp_path, text) == ("users", DATA, 0)
+
+
+def test_star_args_after_kwargs_by_position_receives_the_data(tmp_path: Path) -> None:
+    assert received(tmp_path, "@callback\ndef tell(stream, *args): return stream, args\n") == ("users", (DATA,))
+
+
+def test_star_args_stay_empty_if_another_parameter_has_the_data(tmp_path: Path) -> None:
+    assert received(tmp_path, "@callback\ndef tell(df, *args, **kwargs): return df, args\n") == (DATA, ())
+
+
+def test_without_double_star_only_the_named_kwargs_are_passed(tmp_path: Path) -> None:
+    assert received(tmp_path, "@callback\ndef tell(*, stream, is_last_block_run): return stream, is_last_block_run\n")
+
+
+def test_a_parameterless_function_is_called(tmp_path: Path) -> None:
+    assert received(tmp_path, "@callback\ndef tell(): return 'told'\n") == "told"
+
+
+def test_a_runtime_variable_is_a_kwarg_and_reserved_names_win(tmp_path: Path) -> None:
+    text = "@callback\ndef tell(region, **kwargs): return region, kwargs\n"
+    region, kwargs = received(tmp_path, text, region="eu", limit=3)
+    assert (region, kwargs["limit"]) == ("eu", 3)
+    assert "region" not in kwargs
+
+
+def test_all_kwargs_of_a_stream_event_are_there_under_their_names(tmp_path: Path) -> None:
+    kwargs = received(tmp_path, "@callback\ndef tell(**kwargs): return kwargs\n")
+    assert set(kwargs) == {
+        *("block_uuid", "parent_block_uuid", "ds", "hr", "execution_date", "execution_partition", "event"),
+        *("pipeline_run", "pipeline_uuid", "__input", "stream", "destination_table", "index", "is_last_block_run"),
+        *("retry", "block_run", "idempotency_key"),
+    }
+
+
+class TestInput:
+    def test_holds_the_data_if_the_file_names_it(self, tmp_path: Path) -> None:
+        text = "@callback\ndef tell(**kwargs): return kwargs['__input']\n"
+        assert received(tmp_path, text) == {"export_memory": DATA}
+
+    def test_holds_the_data_for_each_function_of_a_file_that_names_it(self, tmp_path: Path) -> None:
+        text = "KEY = '__' + 'x'  # not __input\n@callback\ndef tell(**kwargs): return kwargs['__in' + 'put']\n"
+        assert received(tmp_path, text) == {"export_memory": DATA}
+
+    def test_is_empty_if_the_file_does_not_name_it(self, tmp_path: Path) -> None:
+        text = "my__input = '__inputs'\n@callback\ndef tell(**kwargs): return kwargs['__in' + 'put']\n"
+        assert received(tmp_path, text) == {}
+
+    def test_holds_the_data_with_fetch_inputs_true(self, tmp_path: Path) -> None:
+        text = "@callback('success', fetch_inputs=True)\ndef tell(**kwargs): return kwargs['__in' + 'put']\n"
+        assert received(tmp_path, text) == {"export_memory": DATA}
+
+    def test_is_empty_with_fetch_inputs_false(self, tmp_path: Path) -> None:
+        text = "@callback('success', fetch_inputs=False)\ndef tell(**kwargs): return kwargs['__input']\n"
+        assert received(tmp_path, text) == {}
+
+    def test_is_a_legal_keyword_only_parameter(self, tmp_path: Path) -> None:
+        assert received(tmp_path, "@callback\ndef tell(*, __input): return __input\n") == {"export_memory": DATA}
+
+    def test_holds_none_where_there_is_no_data(self, tmp_path: Path) -> None:
+        text = "@callback('failure')\ndef tell(**kwargs): return kwargs['__input']\n"
+        assert received(tmp_path, text, status="failure") == {"export_memory": None}
+
+    def test_is_the_parents_uuid_to_data(self, tmp_path: Path) -> None:
+        text = "@callback\ndef tell(**kwargs): return kwargs['__input'][kwargs['parent_block_uuid']]\n"
+        assert received(tmp_path, text, parent="load_crm") is DATA
+
+
+def test_fetch_inputs_false_gives_none_by_position(tmp_path: Path) -> None:
+    text = "@callback('success', fetch_inputs=False)\ndef tell({}): return {}\n"
+    assert received(tmp_path, text.format("df, **kwargs", "df")) is None
+    assert received(tmp_path, text.format("*args, **kwargs", "args")) == (None,)
+
+
+@pytest.mark.parametrize("status", ["failure", "cancelled"])
+def test_failure_and_cancelled_get_no_data(tmp_path: Path, status: str) -> None:
+    assert received(tmp_path, f"@callback('{status}')\ndef tell(df, **kwargs): return df\n", status=status) is None
+
+
+def test_legacy_functions_get_kwargs_only(tmp_path: Path) -> None:
+    args, kwargs = received(tmp_path, "@on_success\ndef tell(*args, **kwargs): return args, kwargs\n")
+    assert args == ()
+    assert kwargs["stream"] == "users"
+
+
+def test_the_error_comes_by_name_and_is_none_for_the_other_statuses(tmp_path: Path) -> None:
+    text = "@callback('failure')\n@callback('success')\ndef tell(*, __error): return __error\n"
+    error = received(tmp_path, text, status="failure")
+    assert isinstance(error, Exception)
+    assert str(error) == error.message == "made by callbacks.testing"
+    assert (error.type, error.stream, error.block) == ("ValueError", "users", "export_memory")
+    assert received(tmp_path, text) is None
+
+
+def test_a_pipeline_event_gives_none_for_what_only_a_stream_has(tmp_path: Path) -> None:
+    text = "@callback\ndef tell(stream, block_runs, never_started): return stream, block_runs, never_started\n"
+    stream, block_runs, never_started = received(tmp_path, text, parent="pipeline")
+    assert stream is None
+    assert [block_run.status for block_run in block_runs] == ["success"]
+    assert never_started == []
+
+
+class TestNothingCanFill:
+    def refused(self, tmp_path: Path, text: str, **options: Any) -> str:
+        file = tmp_path / "alerts.py"
+        file.write_text(dedent(text))
+        with pytest.raises(CallbackLoadError) as caught:
+            load_file(file, **options)
+        assert caught.value.path == file
+        assert caught.value.line is not None
+        return str(caught.value)
+
+    def test_a_misspelt_name_is_an_error_with_file_line_and_the_nearest(self, tmp_path: Path) -> None:
+        message = self.refused(tmp_path, "x = 1\n@callback\ndef tell(df, strem, **kwargs): ...\n")
+        assert message.startswith(f"{tmp_path / 'alerts.py'}:2: function 'tell'")
+        assert "'strem'; did you mean 'stream'?" in message
+
+    def test_a_second_data_parameter(self, tmp_path: Path) -> None:
+        assert "'other'" in self.refused(tmp_path, "@callback\ndef tell(df, other): ...\n")
+
+    def test_a_keyword_only_parameter(self, tmp_path: Path) -> None:
+        assert "'channel'" in self.refused(tmp_path, "@callback\ndef tell(*, channel): ...\n")
+
+    def test_unless_it_is_a_runtime_variable_or_has_a_default(self, tmp_path: Path) -> None:
+        file = tmp_path / "alerts.py"
+        file.write_text("@callback\ndef tell(df, region, size=1, *, channel, other=None): ...\n")
+        (function,) = load_file(file, variables=["region", "channel"]).functions
+        assert function.binding.needs == "data"
+
+    def test_data_in_a_legacy_function(self, tmp_path: Path) -> None:
+        message = self.refused(tmp_path, "@on_success\ndef tell(df, **kwargs): ...\n")
+        assert "keyword arguments only" in message
+
+    def test_an_error_without_a_failure(self, tmp_path: Path) -> None:
+        assert "failure" in self.refused(tmp_path, "@callback('success')\ndef tell(*, __error): ...\n")
+
+    def test_a_stream_for_the_pipeline_and_block_runs_for_a_stream(self, tmp_path: Path) -> None:
+        self.refused(tmp_path, "@callback\ndef tell(*, stream): ...\n", parents=["pipeline"])
+        self.refused(tmp_path, "@callback\ndef tell(*, block_runs): ...\n", parents=["stream", "load_crm"])
+
+
+@pytest.mark.parametrize(
+    ("text", "needs"),
+    [
+        ("@callback\ndef tell(df, **kwargs): ...", "data"),
+        ("@callback\ndef tell(*args): ...", "data"),
+        ("@callback\ndef tell(**kwargs): kwargs['__input']", "input"),
+        ("@callback('success', fetch_inputs=True)\ndef tell(**kwargs): ...", "input"),
+        ("@callback\ndef tell(**kwargs): ...", None),
+        ("@callback\ndef tell(stream): ...", None),
+        ("@callback('success', fetch_inputs=False)\ndef tell(df, **kwargs): kwargs['__input']", None),
+        ("'__input'\n@callback\ndef tell(stream): ...", None),
+    ],
+)
+def test_data_is_needed_only_where_a_function_can_receive_it(tmp_path: Path, text: str, needs: str | None) -> None:
+    file = tmp_path / "alerts.py"
+    file.write_text(text)
+    (function,) = load_file(file).functions
+    assert function.binding.needs == needs
+    assert function.needs_data("success", "stream") is (needs is not None)
+    assert not function.needs_data("failure", "stream")
+    assert not function.needs_data("success", "pipeline")
+
+
+def test_decorated_functions_are_read_through_wraps(tmp_path: Path) -> None:
+    text = """
+    import functools
+    def logged(function):
+        @functools.wraps(function)
+        def inner(*args, **kwargs):
+            return 'logged', function(*args, **kwargs)
+        return inner
+
+    @callback
+    @logged
+    def tell(df, *, stream): return df, stream
+    """
+    assert received(tmp_path, text) == ("logged", (DATA, "users"))
+
+
+def test_coroutine_functions_are_run_to_their_end(tmp_path: Path) -> None:
+    text = """
+    import asyncio
+    @callback
+    async def tell(df, **kwargs):
+        await asyncio.sleep(0)
+        return df
+    """
+    assert received(tmp_path, text) is DATA
+
+
+def test_a_binding_passes_each_argument_once() -> None:
+    from callbacks.binding import bind
+    from callbacks.kwargs import RESERVED
+
+    functions: list[Callable[..., Any]] = [
+        lambda stream, /, df, index=5, **kwargs: (stream, df, index, kwargs),
+        lambda df, stream, /, index=5, **kwargs: (stream, df, index, kwargs),
+        lambda index, stream, *df, **kwargs: (stream, df[0], index, kwargs),
+    ]
+    for function in functions:
+        args, kwargs = bind(function, known=RESERVED).arguments({"stream": "s", "index": 7, "ds": "d"}, DATA)
+        assert function(*args, **kwargs) == ("s", DATA, 7, {"ds": "d", "__input": {}})

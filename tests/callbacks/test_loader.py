@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from callbacks.errors import CallbackLoadError
+from callbacks.loader import load_file
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dedent(text))
+    return path
+
+
+ALERT = "@callback('failure')\ndef tell(**kwargs): ...\n"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CallbackLoadError, match=r"alerts\.py: cannot be read: No such file"):
+        load_file(tmp_path / "alerts.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("x = 1\ndef tell(:\n", 2, "is not valid Python"),
+        ("x = 1\n\n1 / 0\n", 3, "ZeroDivisionError"),
+        ("def f():\n    1 / 0\n\nf()\n", 2, "ZeroDivisionError"),
+        ("import sys\nsys.exit(3)\n", 2, "SystemExit"),
+        ("import no_such_module_anywhere\n", 1, "no_such_module_anywhere"),
+        ("import json\njson.loads('{')\n", 2, "JSONDecodeError"),
+        ("x = 1\n", None, "marks no function"),
+        ("", None, "marks no function"),
+    ],
+)
+def test_a_file_that_does_not_load_tells_line_and_reason(
+    tmp_path: Path, text: str, line: int | None, reason: str
+) -> None:
+    file = write(tmp_path / "alerts.py", text)
+    with pytest.raises(CallbackLoadError, match=reason) as caught:
+        load_file(file)
+    assert (caught.value.path, caught.value.line) == (file, line)
+
+
+def test_a_file_may_be_named_like_a_module_of_the_standard_library(tmp_path: Path) -> None:
+    import json
+
+    write(tmp_path / "callbacks" / "logging.py", "raise RuntimeError('shadowed')")
+    file = write(tmp_path / "callbacks" / "json.py", f"import logging, json\njson.dumps({{}})\n{ALERT}")
+    assert [function.name for function in load_file(file).functions] == ["tell"]
+    assert sys.modules["json"] is json
+
+
+def test_a_folder_named_callbacks_does_not_hide_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "callbacks" / "__init__.py", "raise RuntimeError('shadowed')")
+    file = write(tmp_path / "callbacks" / "callbacks.py", f"from callbacks import callback\n{ALERT}")
+    assert load_file(file).functions
+
+
+def test_helpers_beside_the_file_can_be_imported_and_stay_apart(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write(tmp_path / folder / "helper_of_alerts.py", f"NAME = {folder!r}\n")
+        file = write(
+            tmp_path / folder / "alerts.py",
+            f"import helper_of_alerts\nassert helper_of_alerts.NAME == {folder!r}\n{ALERT}",
+        )
+        before = list(sys.path)
+        load_file(file)
+        assert sys.path == before
+        assert "helper_of_alerts" not in sys.modules
+
+
+def test_an_imported_marked_function_does_not_fire_a_second_time(tmp_path: Path) -> None:
+    write(tmp_path / "common.py", f"from callbacks import callback\n{ALERT}")
+    file = write(tmp_path / "alerts.py", "from common import tell\n@callback\ndef mine(**kwargs): ...\n")
+    assert [function.name for function in load_file(file).functions] == ["mine"]
+
+
+def test_dataclasses_and_their_string_annotations_work_in_a_users_file(tmp_path: Path) -> None:
+    text = """
+    from __future__ import annotations
+    from dataclasses import dataclass, KW_ONLY
+    from typing import get_type_hints
+
+    @dataclass
+    class Message:
+        _: KW_ONLY
+        text: str
+
+    assert get_type_hints(Message)['text'] is str
+    assert __name__ != '__main__'
+    assert __file__.endswith('alerts.py')
+    """
+    assert load_file(write(tmp_path / "alerts.py", dedent(text) + ALERT)).functions
+
+
+def test_an_edited_file_is_loaded_anew(tmp_path: Path) -> None:
+    file = write(tmp_path / "alerts.py", ALERT)
+    load_file(file)
+    write(file, ALERT.replace("tell", "shout"))
+    assert [function.name for function in load_file(file).functions] == ["shout"]
+
+
+class TestTransformers:
+    def test_one_is_found_without_an_import(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "clean.py", "@transformer\ndef clean(df, stream, region, **kwargs): return df\n")
+        (found,) = load_file(file, variables=["region"], expects="transformer").transformers
+        args, kwargs = found.binding.arguments({"stream": "users", "region": "eu", "ds": "2023-04-26"}, "frame")
+        assert args == ("frame",)
+        assert kwargs == {"stream": "users", "region": "eu", "ds": "2023-04-26", "__input": {}}
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            (ALERT, "exactly one"),
+            ("@transformer\ndef a(df): ...\n@transformer\ndef b(df): ...\n", "a, b"),
+            ("@transformer\ndef a(**kwargs): ...\n", "DataFrame"),
+            ("@transformer\ndef a(df, index): ...\n", "index"),
+        ],
+    )
+    def test_a_file_that_cannot_serve_is_refused(self, tmp_path: Path, text: str, reason: str) -> None:
+        with pytest.raises(CallbackLoadError, match=reason):
+            load_file(write(tmp_path / "clean.py", text), expects="transformer")
+
+    def test_a_callback_file_must_mark_a_callback(self, tmp_path: Path) -> None:
+        file = write(tmp_path / "clean.py", "@transformer\ndef clean(df): return df\n")
+        with pytest.raises(CallbackLoadError, match="@callback"):
+            load_file(file, expects="callback")
