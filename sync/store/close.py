@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Row
 
 from ..errors import StateError
 from ..failpoints import failpoint
@@ -74,13 +73,10 @@ class Closing(Attempts):
                 run.stop_status = CANCELLED
             if run.stop_status is not None:
                 self._stop(connection, run, values, run.stop_status)
-            ends = [
-                {
-                    **_figures(run, outcome.stream, block),
-                    **dict(zip(("type_index", "is_last"), values[row.block_type].end((row.block, outcome.stream)))),
-                }
-                for row, block in zip(running, blocks, strict=True)
-            ]
+            ends = []
+            for row, block in zip(running, blocks, strict=True):
+                index, is_last = values[row.block_type].end((row.block, outcome.stream))
+                ends.append(_figures(run, outcome.stream, block) | {"type_index": index, "is_last": is_last})
             connection.execute(_END, ends)
             failpoint("store.close.block_runs")
             self._save_counters(connection, run, values)
@@ -111,7 +107,7 @@ class Closing(Attempts):
             run.cancelled_streams += 1
 
 
-def _match(run: HeldRun, running: Sequence[Row[Any]], outcome: StreamOutcome) -> list[BlockOutcome]:
+def _match(run: HeldRun, running: Sequence[Any], outcome: StreamOutcome) -> list[BlockOutcome]:
     """Return the outcomes in the order of the pipeline's blocks."""
     by_block = {block.block: block for block in outcome.blocks}
     wanted = [row.block for row in running]
@@ -141,7 +137,7 @@ def _figures(run: HeldRun, stream: str, block: BlockOutcome) -> dict[str, Any]:
     }
 
 
-def _events(running: Sequence[Row[Any]], blocks: Sequence[BlockOutcome], outcome: StreamOutcome) -> list[EventRow]:
+def _events(running: Sequence[Any], blocks: Sequence[BlockOutcome], outcome: StreamOutcome) -> list[EventRow]:
     """Return one event a block run, in pipeline order, then the stream's, carried by the data exporter's."""
     rows = [
         EventRow(

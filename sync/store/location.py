@@ -16,22 +16,8 @@ from ..failpoints import failpoint
 
 #: File systems without the shared memory and locks that SQLite's WAL needs.
 NETWORK_FILE_SYSTEMS = frozenset(
-    (
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "fuse.rclone",
-        "fuse.s3fs",
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "ncpfs",
-        "afs",
-        "ceph",
-        "lustre",
-        "gpfs",
-    )
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "lustre", "gpfs"}
+    | {"fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.davfs", "fuse.cephfs"}
 )
 
 SQLITE_HEADER = b"SQLite format 3\x00"

@@ -114,10 +114,8 @@ class Outbox:
             if not outcome.ok and outcome.kind == "interrupted":
                 return void(connection, row, now, is_lost=True, attempts=delivery.attempts, outcome=outcome)
             _record_try(connection, row, now, outcome.kind, outcome)
-            if outcome.ok:
-                verdict = "done"
-            else:
-                verdict = "dead" if row.attempts >= delivery.attempts else "retry"
+            failed = "dead" if row.attempts >= delivery.attempts else "retry"
+            verdict = "done" if outcome.ok else failed
             delay = timedelta(seconds=backoff_s(row.attempts)) if verdict == "retry" else None
             _release(connection, row, verdict, attempts=row.attempts, not_before=None if delay is None else now + delay)
             return verdict
@@ -273,7 +271,7 @@ def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime
     for row in rows:
         plan = rooms._plan(connection, row.run_id, row.attempt)
         limits = {spec.block: spec.attempts for spec in plan.callbacks}
-        void(connection, row, now, is_lost=True, attempts=limits[row.callback_block])
+        void(connection, row, now, is_lost=True, attempts=limits.get(row.callback_block, 1))
 
 
 def _release(

@@ -25,16 +25,11 @@ from .tables import event as events
 _other = deliveries.alias("other")
 
 
-def _is_open(table: Any) -> sa.ColumnElement[bool]:
-    # The bare column, as in the index: SQLite does not see that `is_open = 1` means the same.
-    return sa.literal_column(f"{table.name}.is_open", sa.Boolean)
-
-
 def _in_queue(table: Any) -> sa.ColumnElement[bool]:
     return sa.and_(
         table.c.pipeline == sa.bindparam("pipeline"),
         table.c.callback_block == sa.bindparam("callback_block"),
-        _is_open(table),
+        table.c.is_open,
     )
 
 

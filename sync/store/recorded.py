@@ -115,7 +115,7 @@ def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, A
     return {name: value for name, value in build_kwargs(told).items() if name not in leave_out}
 
 
-def _of_run(run: Row[Any]) -> dict[str, Any]:
+def _of_run(run: Any) -> dict[str, Any]:
     return {
         "pipeline_uuid": run.pipeline,
         "execution_date": run.execution_date,

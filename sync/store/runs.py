@@ -53,8 +53,8 @@ class Runs(Room):
         with self._one_active(pipeline), self._database.write("begin_run") as connection:
             self._refuse_active(connection, pipeline)
             now = self._database.now(connection)
-            inserted = connection.execute(
-                runs.insert(),
+            run_id = connection.execute(
+                runs.insert().returning(runs.c.id),
                 {
                     "run_key": key,
                     "pipeline": pipeline,
@@ -68,8 +68,7 @@ class Runs(Room):
                     "variables": dict(variables or {}),
                     "last_seq": 0,
                 },
-            )
-            run_id = int(inserted.inserted_primary_key[0])
+            ).scalar_one()
             _begin_attempt(connection, run_id, 1, now)
             if plan is not None:
                 write_plan(connection, run_id, 1, plan)

@@ -72,11 +72,12 @@ pipeline_run = sa.Table(
     sa.Column("last_seq", sa.Integer, nullable=False),
     sqlite_autoincrement=True,
 )
+# SQLite takes a partial index only for the very words of its condition, and `is_open = 1` is what queries say there.
 sa.Index(
     f"{PREFIX}one_active_run",
     pipeline_run.c.pipeline,
     unique=True,
-    sqlite_where=pipeline_run.c.is_active,
+    sqlite_where=sa.text("is_active = 1"),
     postgresql_where=pipeline_run.c.is_active,
 )
 sa.Index(f"{PREFIX}runs_of_pipeline", pipeline_run.c.pipeline, pipeline_run.c.id)
@@ -211,7 +212,7 @@ sa.Index(
     delivery.c.run_id,
     delivery.c.seq,
     delivery.c.position,
-    sqlite_where=delivery.c.is_open,
+    sqlite_where=sa.text("is_open = 1"),
     postgresql_where=delivery.c.is_open,
 )
 sa.Index(f"{PREFIX}deliveries_of_run", delivery.c.run_id, delivery.c.seq, delivery.c.position)

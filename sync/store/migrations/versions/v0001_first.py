@@ -33,8 +33,8 @@ def upgrade() -> None:
         "_syncblocks_pipeline_run",
         ["pipeline"],
         unique=True,
-        sqlite_where=sa.column("is_active", sa.Boolean),
-        postgresql_where=sa.column("is_active", sa.Boolean),
+        sqlite_where=sa.text("is_active = 1"),
+        postgresql_where=sa.text("is_active"),
     )
     op.create_index("_syncblocks_runs_of_pipeline", "_syncblocks_pipeline_run", ["pipeline", "id"])
     op.create_table(
@@ -140,8 +140,8 @@ def upgrade() -> None:
         "_syncblocks_queue",
         "_syncblocks_delivery",
         ["pipeline", "callback_block", "run_id", "seq", "position"],
-        sqlite_where=sa.column("is_open", sa.Boolean),
-        postgresql_where=sa.column("is_open", sa.Boolean),
+        sqlite_where=sa.text("is_open = 1"),
+        postgresql_where=sa.text("is_open"),
     )
     op.create_index("_syncblocks_deliveries_of_run", "_syncblocks_delivery", ["run_id", "seq", "position"])
     op.create_table(
