@@ -126,7 +126,8 @@ def test_what_was_given_away_is_noted_but_not_the_defaults_of_the_file(tmp_path:
         "{{ env_var('A') }}{{ secret('s') }}{{ env_var('GONE', 'public') }}",
         scope(tmp_path, A="a1", SYNCBLOCKS_SECRET_S="s1"),
     )
-    assert (found.environment, found.secrets) == ({"a1"}, {"s1"})
+    assert found.environment == {"a1"}
+    assert found.secrets == {"s1"}
 
 
 def put(path: Path, content: bytes, mode: int = 0o600) -> None:
