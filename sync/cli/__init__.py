@@ -1,0 +1,103 @@
+"""The command line: `syncblocks`. The only room that prints; each command imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from .console import Console
+
+#: Command -> the module that holds it, as a function of the same name. In the order in which help shows them.
+COMMANDS = {
+    "init": "init",
+    "run": "run",
+    "plan": "plan",
+    "check": "check",
+    "discover": "discover",
+    "preview": "preview",
+    "count": "count",
+    "runs": "runs",
+    "state": "state",
+    "callbacks": "callbacks",
+    "schema": "schema",
+}
+
+
+class Group(click.Group):
+    """A group of commands that names the nearest one for a word it does not know."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say what was meant."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"No such command {name!r}.{hint} There are: {', '.join(known)}.", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Group):
+    """The root: imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name]}", __name__)
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+
+def _show_version(ctx: click.Context, _option: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"syncblocks {version('syncblocks')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
+)
+def root() -> None:
+    """Sync streams from a source to a destination: every row once, every callback delivered.
+
+    A pipeline is one YAML file. FILE may be left out where the current folder holds exactly one.
+
+    \b
+    Exit codes: 0 done; 1 a stream failed or was cancelled, or source or destination cannot be reached;
+    2 nothing ran: the configuration or the command is wrong, or the pipeline is already running;
+    3 synced, but a callback is dead or still due; 130/143 interrupted.
+    """
+
+
+def invoke(args: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    console = Console(is_json="--json" in args, is_debug="--debug" in args)
+    try:
+        returned: Any = root.main(list(args), prog_name="syncblocks", standalone_mode=False, obj=console)
+        code = returned if isinstance(returned, int) else 0
+    except Exception as error:  # everything becomes one message and an exit code
+        code = console.fail(error)
+    except KeyboardInterrupt as error:
+        code = console.fail(error)
+    console.close()
+    return code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(invoke(sys.argv[1:]))

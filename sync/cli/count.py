@@ -1,0 +1,49 @@
+"""`syncblocks count`: how many records each stream has, in the source and in the destination. Writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import words
+from .console import Console
+from .options import common, file_argument, open_pipeline, stream_option, variable_option
+
+
+@click.command("count")
+@common
+@variable_option
+@stream_option
+@file_argument
+def count_command(
+    console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
+) -> int:
+    """Count the records of each selected stream, and of its destination table where it has one. Writes nothing."""
+    from ..inspection import count_streams, opened
+
+    pipeline = open_pipeline(console, file, variables)
+    with opened(pipeline) as session:
+        counts = count_streams(session, streams)
+    if console.is_json:
+        found = [asdict(count) for count in counts.streams]
+        console.emit({"type": "count", "pipeline": pipeline.pipeline, "streams": found, "note": counts.note})
+        return 0
+    console.table(
+        ["stream", "source", "destination", "destination table"],
+        [
+            [
+                count.stream,
+                words.count(count.source),
+                "-" if count.destination is None else words.count(count.destination),
+                count.destination_table,
+            ]
+            for count in counts.streams
+        ],
+        right=["source", "destination"],
+    )
+    if counts.note:
+        console.warn(counts.note)
+    return 0

@@ -1,0 +1,92 @@
+"""`syncblocks discover`: what the source offers. Writes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import words
+from .console import Console
+from .options import common, file_argument, open_pipeline, variable_option
+
+if TYPE_CHECKING:
+    from connectors.stream import Stream
+
+
+@click.command("discover")
+@common
+@variable_option
+@click.option("--stream", "streams", multiple=True, metavar="GLOB", help="Only these streams; repeatable.")
+@file_argument
+def discover_command(
+    console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
+) -> int:
+    """Show the streams of the source: columns with types, keys, roughly how many records.
+
+    All that the source offers, also what the pipeline does not select.
+    """
+    from ..inspection import matching, opened
+
+    pipeline = open_pipeline(console, file, variables)
+    with opened(pipeline) as session:
+        offered = {stream.name: stream for stream in session.source.discover()}
+    found = [offered[name] for name in matching(list(offered), streams)]
+    if console.is_json:
+        documents = [document(stream) for stream in found]
+        console.emit({"type": "discover", "pipeline": pipeline.pipeline, "streams": documents})
+        return 0
+    for number, stream in enumerate(found):
+        if number:
+            console.echo()
+        _show(console, stream)
+    if not found:
+        console.echo("the source offers no stream")
+    return 0
+
+
+def document(stream: Stream) -> dict[str, Any]:
+    """Return a stream as JSON."""
+    return {
+        "stream": stream.name,
+        "is_view": stream.is_view,
+        "key_properties": list(stream.key_properties),
+        "estimated_records": stream.estimated_records,
+        "columns": [
+            {
+                "name": field.name,
+                "type": str(field.type),
+                "native_type": _native_type(field),
+                "nullable": field.nullable,
+            }
+            for field in stream.schema
+        ],
+    }
+
+
+def _show(console: Console, stream: Stream) -> None:
+    facts = []
+    if stream.is_view:
+        facts.append("view")
+    if stream.estimated_records is not None:
+        facts.append(f"about {words.plural(stream.estimated_records, 'record')}")
+    facts.append(f"key: {', '.join(stream.key_properties)}" if stream.key_properties else "no key")
+    console.echo(f"{stream.name} ({'; '.join(facts)})", color="cyan")
+    console.table(
+        ["  column", "type", "in the source", ""],
+        [
+            [
+                f"  {field.name}",
+                str(field.type),
+                _native_type(field),
+                "key" if field.name in stream.key_properties else "" if field.nullable else "not null",
+            ]
+            for field in stream.schema
+        ],
+    )
+
+
+def _native_type(field: Any) -> str | None:
+    native = (field.metadata or {}).get(b"native_type")
+    return None if native is None else native.decode("utf-8", "replace")

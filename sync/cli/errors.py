@@ -1,0 +1,105 @@
+"""Errors -> what is shown and which exit code they mean: one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+UNREACHABLE = 1
+NOTHING_RAN = 2
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An error as the command line shows it."""
+
+    #: Short stable name.
+    code: str
+    #: What was wrong, without the place.
+    message: str
+    exit_code: int
+    #: What, where and how to mend; for people.
+    text: str
+    #: Facts of the error, for programs.
+    details: dict[str, Any] = field(default_factory=dict)
+    #: What to do about it, if `text` does not say it.
+    hint: str = ""
+
+
+def describe(error: BaseException) -> Problem:
+    """Sort an error: its code, its exit code, what to show."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return _problem("interrupted", "interrupted", INTERRUPTED)
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    for sort in (_engine, _connector, _callbacks):
+        problem = sort(error)
+        if problem is not None:
+            return problem
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return _problem("io", f"{place}{error.strerror or error}", UNREACHABLE)
+    message = f"{type(error).__name__}: {error}"
+    return _problem("internal", message, 1, hint="This is a bug of syncblocks; --debug shows where it is.")
+
+
+def _problem(code: str, message: str, exit_code: int, *, hint: str = "", **details: Any) -> Problem:
+    known = {key: value for key, value in details.items() if value not in (None, "", ())}
+    return Problem(code=code, message=message, exit_code=exit_code, text=message, details=known, hint=hint)
+
+
+def _usage(error: click.ClickException) -> Problem:
+    context = getattr(error, "ctx", None)
+    hint = "" if context is None else f"Try '{context.command_path} --help'."
+    return _problem("usage", error.format_message(), NOTHING_RAN, hint=hint)
+
+
+def _engine(error: BaseException) -> Problem | None:
+    from ..errors import ConfigError, SyncError
+
+    if isinstance(error, ConfigError):
+        details = {
+            "path": error.path,
+            "line": error.line,
+            "key": error.key,
+            "allowed": list(error.allowed) or None,
+            "nearest": error.nearest,
+        }
+        return Problem(
+            code=error.code,
+            message=error.message,
+            exit_code=NOTHING_RAN,
+            text=str(error),
+            details={key: value for key, value in details.items() if value is not None},
+        )
+    if isinstance(error, SyncError):
+        # A ledger that cannot be read is a destination that cannot be reached; all else could not begin.
+        return _problem(error.code, str(error), UNREACHABLE if error.code == "ledger" else NOTHING_RAN)
+    return None
+
+
+def _connector(error: BaseException) -> Problem | None:
+    from connectors.errors import ConnectorConfigError, ConnectorError
+
+    if not isinstance(error, ConnectorError):
+        return None
+    is_config = isinstance(error, ConnectorConfigError)
+    return _problem(
+        "connector_config" if is_config else "connector",
+        str(error),
+        NOTHING_RAN if is_config else UNREACHABLE,
+        connector=error.connector,
+        stream=error.stream,
+        key=error.key,
+    )
+
+
+def _callbacks(error: BaseException) -> Problem | None:
+    from callbacks.errors import CallbackError
+
+    if not isinstance(error, CallbackError):
+        return None
+    return _problem("callback", str(error), NOTHING_RAN)

@@ -1,0 +1,144 @@
+"""`syncblocks init`: a small pipeline that runs at once, to be changed into a real one."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import Console
+from .options import common
+
+PIPELINE = """\
+# A pipeline of syncblocks. `syncblocks plan` shows what a run would do, `syncblocks run` does it.
+# What may stand here: `syncblocks schema` (a JSON Schema for editors).
+pipeline: shop
+
+source:
+  block: load_shop
+  connector: csv                # or postgres, duckdb, sqlite, parquet, jsonl
+  config: {{path: data}}          # a folder: each file is a stream. Paths count from this file's folder
+  # connector: postgres
+  # config: {{url: "{{{{ env_var('SHOP_URL') }}}}"}}   # secrets stay out of this file
+
+destination:
+  block: export_warehouse
+  connector: {connector}
+  config: {{{config}}}
+
+streams:                        # run order; globs such as "*" or "public.*" are allowed
+  - stream: customers           # FULL_TABLE: read and replaced as a whole
+    key_properties: [id]
+  - stream: orders
+    replication_method: INCREMENTAL        # reads only what is new ...
+    bookmark_properties: [updated_at]      # ... by a column that only grows
+    key_properties: [id]                   # known records are updated (write_disposition: merge)
+    destination_table: fact_orders
+
+callbacks:                      # functions that are called after each stream
+  - block: alerts
+    file: callbacks/alerts.py
+"""
+
+CALLBACK = '''\
+"""Called by syncblocks after each stream. `callback` needs no import. Functions get the arguments that they name."""
+
+
+@callback("success")
+def report(stream, destination_table, block_run, is_last_block_run, **kwargs):
+    print(f"{stream} -> {destination_table}: {block_run.rows} records")
+    if is_last_block_run:
+        print("that was the last stream: refresh a view, start dbt, mark the day complete")
+
+
+@callback("failure")
+def alert(stream, **kwargs):
+    print(f"{stream} failed: {kwargs['__error'].message}")
+'''
+
+CUSTOMERS = """\
+id,name,city
+1,Ada,London
+2,Grace,New York
+3,Linus,Helsinki
+"""
+
+ORDERS = """\
+id,customer_id,amount,updated_at
+1,1,19.90,2024-01-01T10:00:00
+2,2,5.00,2024-01-02T11:30:00
+3,1,42.50,2024-01-03T09:15:00
+"""
+
+IGNORE = """\
+# The run store, and secrets of .syncblocks/secrets.
+.syncblocks/
+"""
+
+
+@click.command("init")
+@common
+@click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False), metavar="[DIR]")
+def init_command(console: Console, folder: Path | None) -> int:
+    """Write a small pipeline with data and a callback that runs at once. Never overwrites a file."""
+    folder = folder or Path()
+    files = _files()
+    _refuse_overwriting(folder, list(files))
+    if not (folder / ".gitignore").exists():
+        files[".gitignore"] = IGNORE
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:  # x: not even if it has just appeared
+            file.write(text)
+    steps = _next_steps(folder)
+    if console.is_json:
+        console.emit({"type": "init", "folder": str(folder), "files": list(files), "next": steps})
+        return 0
+    for name in files:
+        console.echo(f"wrote {folder / name}")
+    console.echo()
+    console.echo("Next:")
+    for step in steps:
+        console.echo(f"  {step}")
+    return 0
+
+
+def _files() -> dict[str, str]:
+    connector, config = _destination()
+    return {
+        "pipeline.yaml": PIPELINE.format(connector=connector, config=config),
+        "callbacks/alerts.py": CALLBACK,
+        "data/customers.csv": CUSTOMERS,
+        "data/orders.csv": ORDERS,
+    }
+
+
+def _destination() -> tuple[str, str]:
+    """The best destination whose driver is installed: what was written must run at once."""
+    if find_spec("duckdb") is not None:
+        return "duckdb", "path: warehouse.duckdb"
+    if find_spec("adbc_driver_sqlite") is not None:
+        return "sqlite", "path: warehouse.sqlite"
+    return "parquet", "path: warehouse"
+
+
+def _refuse_overwriting(folder: Path, names: list[str]) -> None:
+    from ..errors import ConfigError
+
+    there: list[Any] = [folder / name for name in names if (folder / name).exists()]
+    if there:
+        shown = ", ".join(map(str, there))
+        raise ConfigError(f"{shown} exist already, nothing was written; name another folder: `syncblocks init DIR`")
+
+
+def _next_steps(folder: Path) -> list[str]:
+    enter = [] if folder == Path() else [f"cd {folder}"]
+    return [
+        *enter,
+        "syncblocks plan     # what a run would do; writes nothing",
+        "syncblocks run      # sync, then call the callbacks; run it twice: the second run reads only what is new",
+        "syncblocks runs show",
+    ]

@@ -1,0 +1,212 @@
+"""Progress as log lines on stderr: for logs, CI and pipes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .console import Console
+from .tracker import Tracker, outcome_text, output_lines
+
+if TYPE_CHECKING:
+    from callbacks.dispatcher import Delivery, Outcome
+
+    from ..plan import Plan
+    from ..store.model import PipelineRun
+
+#: A stream under way is mentioned this often.
+EVERY_S = 10.0
+
+_PLAIN = re.compile(r"[^\s\"=\\]+")
+
+
+class Lines(Tracker):
+    """One line an event: `2024-01-01T00:00:00Z level=info event=stream_ended stream=users ...`."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._shown: dict[str, float] = {}
+
+    def run_started(self, run: PipelineRun, plan: Plan) -> None:
+        """One line for the run."""
+        super().run_started(run, plan)
+        self._line("run_started", run=run.id, attempt=run.attempt, pipeline=run.pipeline, streams=len(plan.streams))
+
+    def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
+        """One line a stream."""
+        super().stream_started(stream, destination_table, bookmark)
+        self._shown[stream] = time.monotonic()
+        self._line("stream_started", stream=stream, destination_table=destination_table, bookmark=bookmark)
+
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        """Now and then a line."""
+        super().advanced(stream, records=records, size_bytes=size_bytes)
+        now = time.monotonic()
+        if now - self._shown.get(stream, 0.0) < EVERY_S:
+            return
+        self._shown[stream] = now
+        with self.lock:
+            view = self.stream(stream)
+            figures = {"records": view.records, "committed": view.committed, "size_bytes": view.size_bytes}
+            rate = view.records_per_s
+        self._line("stream_progress", stream=stream, **figures, records_per_s=None if rate is None else round(rate))
+
+    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
+        """A warning."""
+        super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
+        self._line("stream_retrying", "warning", stream=stream, attempt=attempt, delay_s=delay_s, error=error)
+
+    def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+        """One line a stream."""
+        super().stream_ended(stream, status, records=records, error=error)
+        with self.lock:
+            view = self.stream(stream)
+            duration_s, bookmark = view.duration_s, view.bookmark
+        self._line(
+            "stream_ended",
+            "info" if status == "success" else "error" if status == "failure" else "warning",
+            stream=stream,
+            status=status,
+            records=records,
+            duration_s=None if duration_s is None else round(duration_s, 3),
+            bookmark=bookmark,
+            error=error,
+        )
+
+    def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        """What the callback printed, then how it went."""
+        for line in output_lines(delivery, outcome):
+            self._console.echo(line, err=True)
+        self._line(
+            "callback",
+            {"done": "info", "retry": "warning"}.get(mark, "error"),
+            callback=delivery.label,
+            function=delivery.function,
+            mark=mark,
+            attempt=delivery.attempt,
+            duration_s=round(outcome.duration_s, 3),
+            error=outcome_text(delivery, outcome, mark) or None,
+        )
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        """One line."""
+        self._line("message", level, text=text)
+
+    def run_ended(self, run: PipelineRun) -> None:
+        """One line for the run."""
+        self._line("run_ended", "info" if run.status == "success" else "error", run=run.id, status=run.status)
+
+    def _line(self, event: str, level: str = "info", **facts: Any) -> None:
+        pairs = [f"{key}={_value(value)}" for key, value in facts.items() if value not in (None, {})]
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        with self.lock:
+            self._console.echo(" ".join([now, f"level={level}", f"event={event}", *pairs]), err=True)
+
+
+class Events(Tracker):
+    """Progress as JSON lines on stdout: for programs."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._shown: dict[str, float] = {}
+
+    def run_started(self, run: PipelineRun, plan: Plan) -> None:
+        """The run and its streams."""
+        super().run_started(run, plan)
+        self._event(
+            "run_started",
+            run_id=run.id,
+            attempt=run.attempt,
+            pipeline=run.pipeline,
+            execution_date=run.execution_date,
+            streams=[planned.name for planned in plan.streams],
+        )
+
+    def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
+        """A stream was claimed."""
+        super().stream_started(stream, destination_table, bookmark)
+        self._event("stream_started", stream=stream, destination_table=destination_table, bookmark=bookmark)
+
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        """Figures of the stream so far, at most once a second."""
+        super().advanced(stream, records=records, size_bytes=size_bytes)
+        now = time.monotonic()
+        if now - self._shown.get(stream, 0.0) < 1.0:
+            return
+        self._shown[stream] = now
+        with self.lock:
+            view = self.stream(stream)
+            figures = {"records": view.records, "size_bytes": view.size_bytes, "committed": view.committed}
+        self._event("stream_progress", stream=stream, **figures)
+
+    def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
+        """Records are durable."""
+        super().committed(stream, records=records, bookmark=bookmark)
+        self._event("stream_committed", stream=stream, records=records, bookmark=bookmark)
+
+    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
+        """A try failed."""
+        super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
+        self._event("stream_retrying", stream=stream, attempt=attempt, delay_s=delay_s, error=error)
+
+    def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+        """A stream has ended."""
+        super().stream_ended(stream, status, records=records, error=error)
+        self._event("stream_ended", stream=stream, status=status, records=records, error=error)
+
+    def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        """A callback was called."""
+        self._event(
+            "callback",
+            callback_block=delivery.callback_block,
+            function=delivery.function,
+            label=delivery.label,
+            idempotency_key=delivery.key,
+            attempt=delivery.attempt,
+            mark=mark,
+            kind=outcome.kind,
+            error=outcome.error,
+            output=outcome.output,
+            duration_s=outcome.duration_s,
+        )
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        """Something to read."""
+        self._event("message", level=level, text=text)
+
+    def run_ended(self, run: PipelineRun) -> None:
+        """All streams have ended."""
+        self._event("run_ended", run_id=run.id, status=run.status)
+
+    def _event(self, kind: str, **facts: Any) -> None:
+        with self.lock:
+            self._console.emit({"type": kind, "time": datetime.now(UTC), **facts})
+
+
+def make_progress(console: Console, *, is_inline: bool = False) -> Tracker:
+    """Choose how a run is shown: JSON lines, a live display on a terminal, else log lines.
+
+    With callbacks inline there is no live display: a debugger needs the terminal for itself.
+    """
+    if console.is_json:
+        return Events(console)
+    import os
+
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_inline:
+        from .live import Live
+
+        return Live(console)
+    return Lines(console)
+
+
+def _value(value: Any) -> str:
+    """A value of a log line: as it is if it is one plain word, else as JSON."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)

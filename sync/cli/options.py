@@ -1,0 +1,169 @@
+"""Options and arguments that several commands share, and finding the pipeline file."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .console import Console
+
+if TYPE_CHECKING:
+    from ..config import Pipeline
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+SUFFIXES = (".yaml", ".yml")
+_KEYS = (re.compile(rb"^source\s*:", re.MULTILINE), re.compile(rb"^destination\s*:", re.MULTILINE))
+
+file_argument = click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+
+stream_option = click.option(
+    "--stream", "streams", multiple=True, metavar="GLOB", help="Only these of the selected streams; repeatable."
+)
+
+
+def common(function: Function) -> Function:
+    """Add --json and --debug, and pass the console as the first argument."""
+
+    @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, errors too.")
+    @click.option("--debug", is_flag=True, help="Show tracebacks and the engine's log.")
+    @click.pass_obj
+    @functools.wraps(function)
+    def wrapper(console: Console, /, *args: Any, as_json: bool, debug: bool, **kwargs: Any) -> Any:
+        from .logs import show_logs
+
+        console.is_json, console.is_debug = as_json, debug
+        if as_json:
+            console.claim_stdout()
+        show_logs(console)
+        return function(console, *args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]  # the same function, with two options more
+
+
+class VariableType(click.ParamType):
+    """`name=value`; the value is JSON if it can be read as such, else the text itself."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Split and read."""
+        if isinstance(value, tuple):
+            return value
+        name, sign, text = str(value).partition("=")
+        if not sign or not name.strip():
+            self.fail(f"{value!r} is not of the form name=value", param, ctx)
+        return name.strip(), json_or_text(text)
+
+
+class EventType(click.ParamType):
+    """A JSON object out of a file, or of stdin (`-`)."""
+
+    name = "FILE|-"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mapping[str, Any]:
+        """Read and check."""
+        if isinstance(value, Mapping):
+            return value
+        place = "stdin" if value == "-" else str(value)
+        try:
+            text = click.get_text_stream("stdin").read() if value == "-" else Path(value).read_text(encoding="utf-8")
+            event = json.loads(text)
+        except OSError as error:
+            self.fail(f"{place} cannot be read: {error.strerror}", param, ctx)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            self.fail(f"{place} holds no JSON: {error}", param, ctx)
+        if not isinstance(event, dict):
+            self.fail(f"{place} holds a JSON {type(event).__name__}, not an object", param, ctx)
+        return event
+
+
+variable_option = click.option(
+    "--variable",
+    "variables",
+    multiple=True,
+    type=VariableType(),
+    metavar="NAME=VALUE",
+    help="Runtime variable over those of the file; the value as JSON, else as text. Repeatable.",
+)
+
+
+def json_or_text(text: str) -> Any:
+    """Read a value as JSON if it is JSON (no NaN, no infinity), else take it as text."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(constant)
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except ValueError:
+        return text
+
+
+def split_file(arguments: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
+    """Take a leading FILE off a command's words, if the first one is one."""
+    if arguments and (Path(arguments[0]).suffix.lower() in SUFFIXES or Path(arguments[0]).exists()):
+        return Path(arguments[0]), tuple(arguments[1:])
+    return None, tuple(arguments)
+
+
+def find_file(file: Path | None) -> Path:
+    """Return the pipeline file: the one that was named, else the only one of the (current) folder.
+
+    Raises:
+        ConfigError: there is none, or more than one.
+    """
+    from ..errors import ConfigError, nearest_match
+
+    if file is not None and not file.is_dir():
+        if not file.exists() and (file.parent.is_dir()):
+            there = [path.name for path in _yaml_files(file.parent)]
+            near = nearest_match(file.name, there)
+            nearest = None if near is None else str(file.parent / near)
+            raise ConfigError("there is no such pipeline file", path=str(file), nearest=nearest)
+        return file
+    folder = Path() if file is None else file
+    where = "the current folder" if file is None else str(file)
+    files = _yaml_files(folder)
+    pipelines = [path for path in files if _is_pipeline(path)]
+    if len(pipelines) == 1:
+        return pipelines[0]
+    if len(pipelines) > 1:
+        names = tuple(sorted(path.name for path in pipelines))
+        raise ConfigError(f"{where} holds {len(pipelines)} pipeline files: name one", key="FILE", allowed=names)
+    others = f" ({', '.join(path.name for path in files[:5])}: no `source` and `destination`)" if files else ""
+    raise ConfigError(
+        f"{where} holds no pipeline file{others}: name one, or make one with `syncblocks init`", key="FILE"
+    )
+
+
+def open_pipeline(
+    console: Console, file: Path | None, variables: Sequence[tuple[str, Any]] = (), trigger: str | None = None
+) -> Pipeline:
+    """Find and load the pipeline file; what it knows as secret is hidden from now on."""
+    from ..config import load_pipeline
+
+    pipeline = load_pipeline(find_file(file), variables=dict(variables), trigger=trigger)
+    console.hide(pipeline.secret_values)
+    for warning in pipeline.warnings:
+        console.warn(warning)
+    return pipeline
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _is_pipeline(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(1_000_000)
+    except OSError:
+        return False
+    return all(key.search(head) for key in _KEYS)

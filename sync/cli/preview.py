@@ -1,0 +1,53 @@
+"""`syncblocks preview`: the first records of a stream, as they would arrive. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import words
+from .console import Console
+from .options import common, file_argument, open_pipeline, variable_option
+
+
+@click.command("preview")
+@common
+@variable_option
+@click.option("--limit", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Records.")
+@click.option("--stream", "name", required=True, metavar="NAME", help="The stream.")
+@file_argument
+def preview_command(
+    console: Console, file: Path | None, name: str, limit: int, variables: tuple[tuple[str, Any], ...]
+) -> int:
+    """Show the first records of a stream: columns as selected, renames and transformers applied. Writes nothing."""
+    from ..inspection import opened, preview
+
+    pipeline = open_pipeline(console, file, variables)
+    with opened(pipeline) as session:
+        found = preview(session, name, limit)
+    if console.is_json:
+        console.emit(
+            {
+                "type": "preview",
+                "stream": found.stream,
+                "destination_table": found.destination_table,
+                "columns": [{"name": name, "type": kind} for name, kind in found.columns.items()],
+                "records": list(found.records),
+            }
+        )
+        return 0
+    console.table(
+        list(found.columns), [[_cell(record.get(column)) for column in found.columns] for record in found.records]
+    )
+    if not found.records and limit:
+        console.echo("no records")
+    return 0
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return words.cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,167 @@
+"""`syncblocks run`: sync a pipeline's streams and deliver its callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import words
+from .console import Console
+from .options import EventType, common, file_argument, open_pipeline, stream_option, variable_option
+
+if TYPE_CHECKING:
+    from ..config import Pipeline
+    from ..results import RunResult
+
+
+def running_options(function: Any) -> Any:
+    """Add what every command that runs streams takes."""
+    for option in (
+        click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger."),
+        click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help="Streams at once."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command("run")
+@common
+@running_options
+@click.option("--wait", is_flag=True, help="Wait for a run of this pipeline that is under way.")
+@click.option("--trigger", metavar="ID", help="Trigger id, first half of execution_partition.")
+@click.option("--event", type=EventType(), help="JSON object that callbacks get as `event`; - reads stdin.")
+@variable_option
+@click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
+@stream_option
+@file_argument
+def run_command(
+    console: Console,
+    file: Path | None,
+    streams: tuple[str, ...],
+    full_refresh: bool,
+    variables: tuple[tuple[str, Any], ...],
+    event: Mapping[str, Any] | None,
+    trigger: str | None,
+    wait: bool,
+    concurrency: int | None,
+    inline_callbacks: bool,
+) -> int:
+    """Sync the streams of a pipeline, then deliver its callbacks.
+
+    Progress goes to stderr (one live line a stream on a terminal, else log lines), the summary to stdout.
+    """
+    pipeline = open_pipeline(console, file, variables, trigger)
+    return execute(
+        console,
+        pipeline,
+        streams=streams,
+        full_refresh=full_refresh,
+        event=event,
+        concurrency=concurrency,
+        inline_callbacks=inline_callbacks,
+        wait_for_other=wait,
+    )
+
+
+def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **options: Any) -> int:
+    """Run a pipeline, show how it goes and how it ended; return the exit code."""
+    from ..pipeline_run import run_pipeline
+    from .lines import make_progress
+    from .logs import redirected
+
+    with make_progress(console, is_inline=inline_callbacks) as progress:
+
+        def show(text: str, level: str) -> None:
+            progress.message(text, level=level)
+
+        try:
+            with redirected(show):
+                result = run_pipeline(pipeline, inline_callbacks=inline_callbacks, progress=progress, **options)
+        except Exception as error:
+            progress.close()
+            # Once streams may have run, "nothing ran" would be a lie.
+            return console.fail(error, exit_code=1 if progress.has_started else None)
+    if console.is_json:
+        console.emit(result_document(result))
+    else:
+        show_result(console, result)
+    return result.exit_code
+
+
+def result_document(result: RunResult) -> dict[str, Any]:
+    """Return a run's result as JSON."""
+    return {
+        "type": "result",
+        "pipeline": result.pipeline,
+        "run_id": result.run_id,
+        "status": result.status,
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+        "error": result.error,
+        "streams": [
+            {
+                "stream": stream.stream,
+                "destination_table": stream.destination_table,
+                "status": stream.status,
+                "records": stream.records,
+                "size_bytes": stream.size_bytes,
+                "duration_s": stream.duration_s,
+                "bookmark": words_of(stream.bookmark),
+                "error": stream.error,
+            }
+            for stream in result.streams
+        ],
+        "callbacks": dict(result.callbacks),
+    }
+
+
+def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a bookmark without the hashes that only the engine reads."""
+    return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
+
+
+def show_result(console: Console, result: RunResult) -> None:
+    """Print the summary table and what is left to do."""
+    if result.streams:
+        console.table(
+            ["stream", "destination table", "status", "records", "size", "time", "bookmark", "error"],
+            [
+                [
+                    stream.stream,
+                    stream.destination_table,
+                    stream.status or "not ended",
+                    words.count(stream.records),
+                    words.size(stream.size_bytes) if stream.size_bytes else "",
+                    words.duration(stream.duration_s),
+                    words.cut(words.bookmark(stream.bookmark), 40),
+                    words.cut(stream.error, 80),
+                ]
+                for stream in result.streams
+            ],
+            right=["records", "size", "time"],
+        )
+        console.echo()
+    records = sum(stream.records or 0 for stream in result.streams)
+    what = f"{words.plural(len(result.streams), 'stream')}, {words.plural(records, 'record')}"
+    run = "no run" if result.run_id is None else f"run {result.run_id}"
+    console.echo(f"{result.pipeline}: {run}: {result.status}, {what}", color=_color(result.status))
+    if result.error:
+        console.echo(f"error: {result.error}", color="red")
+    _show_callbacks(console, result)
+
+
+def _show_callbacks(console: Console, result: RunResult) -> None:
+    parts = [f"{number} {state}" for state, number in result.callbacks.items() if number]
+    if parts:
+        console.echo(f"callbacks: {', '.join(parts)}")
+    if result.callbacks.get("due"):
+        console.echo("callbacks that are due are delivered by the next start", color="yellow")
+    if result.callbacks.get("dead"):
+        console.echo("dead callbacks: `syncblocks callbacks list` says why, `callbacks retry` repeats", color="yellow")
+
+
+def _color(status: str) -> str:
+    return {"success": "green", "failure": "red"}.get(status, "yellow")

@@ -1,0 +1,275 @@
+"""`syncblocks runs`: what ran, how it ended; repeat what failed, end what is running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import Group, words
+from .console import Console
+from .options import common, file_argument, open_pipeline, split_file
+from .run import execute, running_options, words_of
+
+if TYPE_CHECKING:
+    from ..store import Store
+    from ..store.model import BlockRun, DeliveryRecord, PipelineRun
+
+
+@click.group("runs", cls=Group)
+def runs_command() -> None:
+    """List, show, retry and cancel pipeline runs."""
+
+
+@runs_command.command("list")
+@common
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N", help="Runs.")
+@file_argument
+def list_command(console: Console, file: Path | None, limit: int) -> int:
+    """List the pipeline's runs, the latest first."""
+    from ..inspection import existing_store
+
+    pipeline = open_pipeline(console, file)
+    with existing_store(pipeline) as store:
+        runs = [] if store is None else store.runs(pipeline.pipeline, limit=limit)
+        states = {run.id: store.owner_state(run) for run in runs if run.is_active} if store is not None else {}
+    if console.is_json:
+        found = [{**run_document(run), "owner_state": states.get(run.id)} for run in runs]
+        console.emit({"type": "runs", "pipeline": pipeline.pipeline, "runs": found})
+        return 0
+    if not runs:
+        console.echo(f"{pipeline.pipeline} has not run yet")
+        return 0
+    console.table(
+        ["run", "attempt", "status", "started", "time", "trigger", "error"],
+        [
+            [
+                run.id,
+                run.attempt,
+                _status(run, states.get(run.id)),
+                words.moment(run.started_at),
+                words.duration(_duration_s(run)),
+                "" if run.trigger == "0" else run.trigger,
+                words.cut(run.error.message if run.error else "", 80),
+            ]
+            for run in runs
+        ],
+        right=["run", "attempt", "time"],
+    )
+    return 0
+
+
+@runs_command.command("show")
+@common
+@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
+def show_command(console: Console, arguments: tuple[str, ...]) -> int:
+    """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
+    from ..inspection import existing_store
+
+    file, rest = split_file(arguments)
+    wanted = _run_number(rest)
+    pipeline = open_pipeline(console, file)
+    with existing_store(pipeline) as store:
+        run = find_run(store, pipeline.pipeline, wanted)
+        assert store is not None
+        block_runs = store.block_runs(run.id)
+        deliveries = store.outbox(pipeline.pipeline).deliveries(run_id=run.id, limit=10_000)
+        never_started = store.never_started(run.id)
+        owner_state = store.owner_state(run) if run.is_active else None
+    if console.is_json:
+        console.emit(
+            {
+                "type": "run",
+                **run_document(run),
+                "owner_state": owner_state,
+                "block_runs": [block_run_document(block_run) for block_run in block_runs],
+                "never_started": list(never_started),
+                "deliveries": [asdict(delivery) for delivery in deliveries],
+            }
+        )
+        return 0
+    _show_run(console, run, owner_state)
+    _show_block_runs(console, block_runs)
+    if never_started:
+        console.echo(f"never started: {', '.join(never_started)}", color="yellow")
+    if deliveries:
+        console.echo()
+        show_deliveries(console, deliveries)
+    return 0
+
+
+@runs_command.command("retry")
+@common
+@running_options
+@file_argument
+def retry_command(console: Console, file: Path | None, concurrency: int | None, inline_callbacks: bool) -> int:
+    """Run the latest run again: the streams that did not succeed or never started, as a new attempt."""
+    pipeline = open_pipeline(console, file)
+    return execute(console, pipeline, retry=True, concurrency=concurrency, inline_callbacks=inline_callbacks)
+
+
+@runs_command.command("cancel")
+@common
+@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
+def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
+    """Ask the process that runs the pipeline to stop: its streams end as cancelled, callbacks are still delivered."""
+    from ..errors import StateError
+    from ..inspection import existing_store
+
+    file, rest = split_file(arguments)
+    wanted = _run_number(rest)
+    pipeline = open_pipeline(console, file)
+    with existing_store(pipeline) as store:
+        run = store.active_run(pipeline.pipeline) if store is not None else None
+        if store is None or run is None:
+            raise StateError(f"pipeline {pipeline.pipeline!r} is not running: there is nothing to cancel")
+        if wanted is not None and wanted != run.id:
+            raise StateError(f"run {wanted} is not running: the pipeline's active run is {run.id}")
+        is_alive = store.owner_state(run) == "alive"
+        if is_alive:
+            store.request_cancel(run.id)
+    if console.is_json:
+        console.emit({"type": "cancel", "pipeline": run.pipeline, "run_id": run.id, "requested": is_alive})
+    elif is_alive:
+        console.echo(f"run {run.id} was asked to stop: {run.owner}")
+    else:
+        console.echo(f"run {run.id} was left by a dead process ({run.owner}): the next start ends and recovers it")
+    return 0
+
+
+def find_run(store: Store | None, pipeline: str, wanted: int | None) -> PipelineRun:
+    """Return a run of the pipeline, by default the latest.
+
+    Raises:
+        StateError: there is none.
+    """
+    from ..errors import StateError
+
+    run = None
+    if store is not None:
+        run = store.latest_run(pipeline) if wanted is None else store.run(wanted)
+    if run is None:
+        raise StateError(f"pipeline {pipeline!r} has not run yet")
+    if run.pipeline != pipeline:
+        raise StateError(f"run {run.id} is one of pipeline {run.pipeline!r}, not of {pipeline!r}")
+    return run
+
+
+def run_document(run: PipelineRun) -> dict[str, Any]:
+    """Return a run as JSON."""
+    return {
+        "run_id": run.id,
+        "pipeline": run.pipeline,
+        "attempt": run.attempt,
+        "status": run.status,
+        "is_active": run.is_active,
+        "execution_date": run.execution_date,
+        "trigger": run.trigger,
+        "event": dict(run.event),
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "duration_s": _duration_s(run),
+        "owner": str(run.owner),
+        "error": None if run.error is None else asdict(run.error),
+    }
+
+
+def block_run_document(block_run: BlockRun) -> dict[str, Any]:
+    """Return a block run as JSON."""
+    return {
+        **asdict(block_run),
+        "uuid": block_run.uuid,
+        "bookmark_before": words_of(block_run.bookmark_before),
+        "bookmark_after": words_of(block_run.bookmark_after),
+    }
+
+
+def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> None:
+    """Print deliveries of callbacks with their last error."""
+    console.table(
+        ["callback", "function", "parent", "stream", "status", "state", "attempts", "key", "last error"],
+        [
+            [
+                delivery.callback_block,
+                delivery.function,
+                delivery.parent,
+                delivery.stream,
+                delivery.status,
+                delivery.state,
+                delivery.attempts,
+                delivery.key[:12],
+                words.cut(last_error(delivery), 80),
+            ]
+            for delivery in deliveries
+        ],
+        right=["attempts"],
+    )
+
+
+def last_error(delivery: DeliveryRecord) -> str:
+    """Return the first line of the error of a delivery's last try; empty if it succeeded."""
+    error = delivery.tries[-1].error if delivery.tries else None
+    return (error or "").strip().partition("\n")[0]
+
+
+def _show_run(console: Console, run: PipelineRun, owner_state: str | None) -> None:
+    console.echo(f"run {run.id} of {run.pipeline}, attempt {run.attempt}: {_status(run, owner_state)}")
+    console.echo(f"execution date  {words.moment(run.execution_date)}")
+    console.echo(f"started         {words.moment(run.started_at)}  {run.owner}")
+    if run.ended_at is not None:
+        console.echo(f"ended           {words.moment(run.ended_at)}  after {words.duration(_duration_s(run))}")
+    if run.error is not None:
+        console.echo(f"error           {run.error.type}: {run.error.message}", color="red")
+
+
+def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
+    if not block_runs:
+        return
+    is_retried = any(block_run.attempt > 1 for block_run in block_runs)
+    console.echo()
+    console.table(
+        ["attempt", "block run", "status", "index", "last", "records", "size", "time", "bookmark", "error"],
+        [
+            [
+                block_run.attempt if is_retried else "",
+                block_run.uuid,
+                block_run.status,
+                block_run.index,
+                "yes" if block_run.is_last_block_run else "",
+                words.count(block_run.rows),
+                words.size(block_run.size_bytes) if block_run.size_bytes else "",
+                words.duration(
+                    (block_run.ended_at - block_run.started_at).total_seconds() if block_run.ended_at else None
+                ),
+                words.cut(words.bookmark(block_run.bookmark_after), 40),
+                words.cut(block_run.error.message if block_run.error else "", 100),
+            ]
+            for block_run in block_runs
+        ],
+        right=["attempt", "index", "records", "size", "time"],
+    )
+
+
+def _status(run: PipelineRun, owner_state: str | None) -> str:
+    if owner_state == "dead":
+        return "left by a dead process" if run.status == "running" else f"{run.status}, callbacks left undelivered"
+    if run.is_active and run.status != "running":
+        return f"{run.status}, delivering callbacks"
+    return run.status
+
+
+def _duration_s(run: PipelineRun) -> float | None:
+    return None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds()
+
+
+def _run_number(words_left: Sequence[str]) -> int | None:
+    if len(words_left) > 1:
+        raise click.UsageError(f"too many arguments: {' '.join(words_left)}")
+    if not words_left:
+        return None
+    if not words_left[0].isdecimal():
+        raise click.UsageError(f"{words_left[0]!r} is neither a pipeline file nor the number of a run")
+    return int(words_left[0])
