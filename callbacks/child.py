@@ -250,7 +250,8 @@ class Child:
             kind, error = "interrupted", "cut short, because the program stops"
             self._terminate(min(self._kill_grace_s, 1.0))
         else:
-            has_exited = self._has_exited(within_s=0.5)
+            # An answer that is none of ours comes from a process that is still there.
+            has_exited = self._has_exited(within_s=0.0 if event == "answer" else 0.5)
             self.kill()
             kind, error = "exited", self._post_mortem(has_exited)
         return CallEnd(kind=kind, error=error, output=self._take_output(), notes=notes)
@@ -269,7 +270,7 @@ class Child:
     def _post_mortem(self, has_exited: bool) -> str:
         code = self._process.returncode
         if not has_exited:
-            return "the process of the callback closed its pipes, so there is no answer"
+            return "the function closed, or wrote into, the pipes of its process, so there is no answer"
         if code is not None and code < 0:
             with suppress(ValueError):
                 return f"the process of the callback was killed by {signal.Signals(-code).name}"
