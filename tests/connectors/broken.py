@@ -1,0 +1,426 @@
+"""Connectors broken on purpose. The contract tests named by each (`caught_by`) must fail for it, and no others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.bookmarks import BOUNDARY, bookmark_values
+from connectors.errors import FatalConnectorError, TakenOver
+from connectors.memory import MemoryDestination, MemorySource
+from connectors.stream import (
+    Bookmark,
+    Checkpoint,
+    Commit,
+    ConflictMethod,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    WriteDisposition,
+)
+
+Events = Iterator[tuple[str, Any]]
+Bookmarks = Mapping[str, Bookmark | None]
+
+
+class ReadsPastTheBookmark(MemorySource):
+    """`>` instead of `>=`: a record that ties with the bookmark is lost."""
+
+    caught_by = {
+        "test_ties_at_the_boundary_are_not_lost",
+        "test_a_bookmark_set_by_hand_reads_what_is_at_it",
+        "test_checkpoints_come_after_their_records",
+        "test_bookmarks_of_every_type",
+        "test_two_bookmark_properties_compare_in_order",
+    }
+
+    def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
+        starts = {stream.name: bookmark_values(stream, bookmarks.get(stream.name)) for stream in group}
+        for stream in group:
+            for name, event in super().read([stream], bookmarks, wire):
+                start = starts[stream.name]
+                if start is not None and isinstance(event, pa.RecordBatch):
+                    same = pa.array([True] * event.num_rows)
+                    for column, value in zip(stream.bookmark_properties, start, strict=True):
+                        same = pc.and_(same, pc.equal(event.column(column), value))
+                    yield name, event.filter(pc.invert(same))
+                else:
+                    yield name, event
+
+
+class DoublesTheBoundary(MemorySource):
+    """Forgets which of the records at the bookmark were committed."""
+
+    caught_by = {
+        "test_from_a_bookmark_nothing_comes_twice",
+        "test_checkpoints_come_after_their_records",
+        "test_ties_at_the_boundary_are_not_lost",
+        "test_records_without_a_bookmark_come_from_scratch_only",
+        "test_bookmarks_of_every_type",
+        "test_two_bookmark_properties_compare_in_order",
+    }
+
+    def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
+        known = {name: {k: v for k, v in (b or {}).items() if k != BOUNDARY} for name, b in bookmarks.items()}
+        return super().read(group, known, wire)
+
+
+class ChecksBeforeItsRecords(MemorySource):
+    """Sends a checkpoint one batch too early: a crash between the two loses the batch."""
+
+    caught_by = {"test_checkpoints_come_after_their_records"}
+
+    def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
+        held = None
+        for name, event in super().read(group, bookmarks, wire):
+            if isinstance(event, pa.RecordBatch) and held is None:
+                held = name, event
+                continue
+            yield name, event
+            if held is not None and isinstance(event, Checkpoint):
+                yield held
+                held = None
+        if held is not None:
+            yield held
+
+
+class LosesRecordsWithoutABookmark(MemorySource):
+    """Filters by the bookmark's column even from scratch."""
+
+    caught_by = {
+        "test_records_without_a_bookmark_come_from_scratch_only",
+        "test_two_bookmark_properties_compare_in_order",
+    }
+
+    def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
+        properties = {stream.name: stream.bookmark_properties for stream in group}
+        for name, event in super().read(group, bookmarks, wire):
+            kept = event
+            for column in properties[name] if isinstance(event, pa.RecordBatch) else ():
+                kept = kept.filter(pc.is_valid(kept.column(column)))
+            yield name, kept
+
+
+class YieldsAllColumns(MemorySource):
+    """Ignores which columns were asked for."""
+
+    caught_by = {"test_only_the_columns_asked_for_in_their_order"}
+
+    def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
+        full = {stream.name: stream.schema for stream in self.discover()}
+        return super().read([replace(stream, schema=full[stream.name]) for stream in group], bookmarks, wire)
+
+
+class StaysOpen(MemorySource):
+    """Opens a file for each read, and closes it at the end only."""
+
+    caught_by = {"test_closing_early_leaves_nothing_open"}
+    leaked: list[Any] = []
+
+    def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
+        opened = Path(__file__).open("rb")  # noqa: SIM115 -- the very fault
+        self.leaked.append(opened)
+        yield from super().read(group, bookmarks, wire)
+        opened.close()
+
+
+class StaysInterrupted(MemorySource):
+    """Remembers an interrupt, so that the next read ends too."""
+
+    caught_by = {"test_an_interrupted_read_ends_and_the_next_one_works", "test_an_idle_interrupt_does_nothing"}
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        super().__init__(config, folder)
+        self._interrupted: set[str] = set()
+
+    def interrupt(self, stream: str) -> None:
+        self._interrupted.add(stream)
+
+    def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
+        for name, event in super().read(group, bookmarks, wire):
+            if name in self._interrupted:
+                raise FatalConnectorError("interrupted for ever")
+            yield name, event
+
+
+class TellsItsPassword(MemorySource):
+    """Puts credentials into its identity, which the ledger keeps."""
+
+    caught_by = {"test_identity_is_stable_and_holds_no_credentials"}
+
+    def identity(self) -> str:
+        return "memory://user:s3cret-canary@host"
+
+
+class CommitsDataBeforeTheLedger(MemoryDestination):
+    """Writes the ledger row in a transaction of its own: a run that was taken over still leaves its data."""
+
+    caught_by = {
+        "test_a_stale_token_commits_nothing",
+        "test_a_takeover_between_two_commits_keeps_the_first_only",
+        "test_without_a_ledger_row_nothing_is_committed",
+    }
+
+    def _commit(
+        self,
+        load: Load,
+        schema: pa.Schema,
+        staged: Sequence[pa.RecordBatch],
+        checkpoint: Checkpoint,
+        interrupted: threading.Event,
+        written: int,
+    ) -> Commit:
+        row = self._database.ledger.get(load.key)
+        if row is not None and row.token == load.token:
+            return super()._commit(load, schema, staged, checkpoint, interrupted, written)
+        self._database.ledger[load.key] = LedgerRow(key=load.key, source="", token=load.token)
+        super()._commit(load, schema, staged, checkpoint, interrupted, written)  # the data
+        self._database.ledger.pop(load.key)
+        if row is not None:
+            self._database.ledger[load.key] = row
+        raise TakenOver("too late: the data is there")
+
+
+class IgnoresTheToken(MemoryDestination):
+    """Commits whoever holds the ledger row."""
+
+    caught_by = {
+        "test_a_stale_token_commits_nothing",
+        "test_a_takeover_between_two_commits_keeps_the_first_only",
+        "test_without_a_ledger_row_nothing_is_committed",
+        "test_a_bookmark_set_by_hand_ends_the_run_under_way",
+    }
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        def each() -> Iterator[Any]:
+            for event in events:
+                if isinstance(event, Checkpoint):
+                    row = self._database.ledger.get(load.key) or LedgerRow(key=load.key, source="", token="")
+                    self._database.ledger[load.key] = replace(row, token=load.token)
+                yield event
+
+        return super().load(load, each(), wire)
+
+
+class MergesWithoutDeduplication(MemoryDestination):
+    """Forgets that one batch may hold a key twice."""
+
+    caught_by = {
+        "test_the_last_record_of_a_key_wins_within_a_batch",
+        "test_the_last_record_of_a_key_wins_across_batches_and_commits",
+    }
+
+    def _commit(
+        self,
+        load: Load,
+        schema: pa.Schema,
+        staged: Sequence[pa.RecordBatch],
+        checkpoint: Checkpoint,
+        interrupted: threading.Event,
+        written: int,
+    ) -> Commit:
+        seen: set[int] = set()
+        doubled = []
+        for batch in staged if load.write_disposition is WriteDisposition.MERGE else ():
+            for place, key in enumerate(batch.column(0).to_pylist()):
+                doubled += [batch.slice(place, 1)] if key in seen else []
+                seen.add(key)
+        commit = super()._commit(load, schema, staged, checkpoint, interrupted, written)
+        table = self._database.tables[load.key.destination_table]
+        for extra in doubled if len(load.stream.key_properties) == 1 else ():
+            table = pa.concat_tables([table, pa.Table.from_batches([extra]).cast(table.schema)])
+        self._database.tables[load.key.destination_table] = table
+        return commit
+
+
+class UpdatesWhereToldToIgnore(MemoryDestination):
+    """Knows one conflict method only."""
+
+    caught_by = {"test_merge_ignores_known_keys_where_told"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        return super().load(replace(load, conflict_method=ConflictMethod.UPDATE), events, wire)
+
+
+class LosesAColumn(MemoryDestination):
+    """Writes only the columns that the table had when the load began."""
+
+    caught_by = {"test_a_new_column_is_added_within_a_load"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        known = load.stream.schema.names
+
+        def each() -> Iterator[Any]:
+            for event in events:
+                if isinstance(event, pa.RecordBatch):
+                    yield event.select(known)
+                elif not isinstance(event, Stream):
+                    yield event
+
+        return super().load(load, each(), wire)
+
+
+class EmptiesBeforeItsCommit(MemoryDestination):
+    """Replaces by emptying the table first: readers see the hole, and a failure leaves it."""
+
+    caught_by = {
+        "test_replace_shows_the_old_records_until_its_commit",
+        "test_a_failing_source_leaves_the_former_state",
+    }
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        table = self._database.tables.get(load.key.destination_table)
+        if table is not None and load.write_disposition is WriteDisposition.REPLACE:
+            self._database.tables[load.key.destination_table] = table.slice(0, 0)
+        return super().load(load, events, wire)
+
+
+class SwallowsTheException(MemoryDestination):
+    """Takes a failing source for one that has ended."""
+
+    caught_by = {"test_a_failing_source_leaves_the_former_state", "test_what_was_committed_before_a_failure_stays"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        def each() -> Iterator[Event]:
+            try:
+                yield from events
+            except ZeroDivisionError:
+                return
+
+        return super().load(load, each(), wire)
+
+
+class WrapsTheException(MemoryDestination):
+    """Hides the source's exception behind its own, so that the wrong block is blamed."""
+
+    caught_by = {"test_a_failing_source_leaves_the_former_state", "test_what_was_committed_before_a_failure_stays"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        try:
+            yield from super().load(load, events, wire)
+        except ZeroDivisionError as error:
+            raise FatalConnectorError("load failed") from error
+
+
+class CompletesWithoutTheEnd(MemoryDestination):
+    """Commits what is left when the events end, although no final checkpoint came."""
+
+    caught_by = {"test_events_that_end_without_a_final_checkpoint_complete_nothing"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        def each() -> Iterator[Event]:
+            is_final = False
+            for event in events:
+                is_final = isinstance(event, Checkpoint) and event.is_final
+                yield event
+            if not is_final:
+                yield Checkpoint(is_final=True)
+
+        return super().load(load, each(), wire)
+
+
+class CommitsOnceOnly(MemoryDestination):
+    """Saves up all checkpoints for the last one: an interrupted load starts over."""
+
+    caught_by = {
+        "test_the_ledger_row_tells_of_the_load",
+        "test_a_takeover_between_two_commits_keeps_the_first_only",
+        "test_a_bookmark_set_by_hand_ends_the_run_under_way",
+        "test_what_was_committed_before_a_failure_stays",
+        "test_a_load_closed_early_leaves_no_staging",
+    }
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        wanted = (e for e in events if not isinstance(e, Checkpoint) or e.is_final)
+        return super().load(load, wanted, wire)
+
+
+class LeavesStaging(MemoryDestination):
+    """Keeps its staging table after the load."""
+
+    caught_by = {
+        "test_nothing_but_the_table_is_left",
+        "test_it_works_again_after_close",
+        "test_odd_table_names",
+        "test_a_failing_source_leaves_the_former_state",
+    }
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        try:
+            yield from super().load(load, events, wire)
+        finally:
+            self._database.staging[(load.key.destination_table, load.token)] = []
+
+
+class TakesEmptyTextForNull(MemoryDestination):
+    """What Oracle does, and many a CSV file."""
+
+    caught_by = {"test_values_arrive_unchanged"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        def each() -> Iterator[Any]:
+            for event in events:
+                if isinstance(event, pa.RecordBatch):
+                    records = [{k: None if v == "" else v for k, v in r.items()} for r in event.to_pylist()]
+                    yield pa.RecordBatch.from_pylist(records, schema=event.schema)
+                else:
+                    yield event
+
+        return super().load(load, each(), wire)
+
+
+class CreatesOnLooking(MemoryDestination):
+    """Makes the tables it is asked to describe."""
+
+    caught_by = {"test_looking_creates_nothing"}
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, Any]:
+        states = super().describe(tables)
+        for name in tables:
+            self._database.tables.setdefault(name, pa.table({}))
+        return states
+
+
+class ForgetsItsSource(MemoryDestination):
+    """Writes the source of recovery, which has none, over the one that the row had."""
+
+    caught_by = {"test_the_ledger_row_is_made_by_the_takeover"}
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        return super().take_over(key, token=token, owner=owner, source=source or "")
+
+
+SOURCES = (
+    ReadsPastTheBookmark,
+    DoublesTheBoundary,
+    ChecksBeforeItsRecords,
+    LosesRecordsWithoutABookmark,
+    YieldsAllColumns,
+    StaysOpen,
+    StaysInterrupted,
+    TellsItsPassword,
+)
+DESTINATIONS = (
+    CommitsDataBeforeTheLedger,
+    IgnoresTheToken,
+    MergesWithoutDeduplication,
+    UpdatesWhereToldToIgnore,
+    LosesAColumn,
+    EmptiesBeforeItsCommit,
+    SwallowsTheException,
+    WrapsTheException,
+    CompletesWithoutTheEnd,
+    CommitsOnceOnly,
+    LeavesStaging,
+    TakesEmptyTextForNull,
+    CreatesOnLooking,
+    ForgetsItsSource,
+)
