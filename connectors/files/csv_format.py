@@ -36,20 +36,23 @@ class CSVFormat:
     def __init__(self, settings: CSVSourceSettings | None = None) -> None:
         self._settings = settings or CSVSourceSettings(path=".")
 
-    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
-        names = self._names(file)
-        guesses = [Guess() for _ in names]
-        seen = 0
-        for batch in self._texts(file, names, names):
-            for guess, column in zip(guesses, batch.columns, strict=True):
-                guess.add(column)
-            seen += batch.nbytes
-            if seen >= budget_bytes:
-                break
-        return pa.schema([pa.field(name, guess.type()) for name, guess in zip(names, guesses, strict=True)])
+    def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
+        guesses: dict[str, Guess] = {}
+        left = budget_bytes
+        for file in files:
+            names = self.names(file)
+            for name in names:
+                guesses.setdefault(name, Guess())
+            for batch in self._texts(file, names, names):
+                for name in names:
+                    guesses[name].add(batch.column(name))
+                left -= batch.nbytes
+                if left <= 0:
+                    break
+        return pa.schema([pa.field(name, guess.type()) for name, guess in guesses.items()])
 
     def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
-        names = self._names(file)
+        names = self.names(file)
         present = [name for name in wanted.names if name in names]
         done = 0
         for texts in self._texts(file, names, present or names[:1]):
@@ -58,7 +61,7 @@ class CSVFormat:
                 done += part.num_rows
 
     def count(self, file: DataFile) -> int:
-        names = self._names(file)
+        names = self.names(file)
         return sum(batch.num_rows for batch in self._texts(file, names, names[:1]))
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
@@ -146,7 +149,7 @@ class CSVFormat:
                     if left.num_rows:
                         yield left
 
-    def _names(self, file: DataFile) -> list[str]:
+    def names(self, file: DataFile) -> list[str]:
         with _Input(file, self._settings.encoding) as source:
             header = self._settings.header
             if isinstance(header, list):

@@ -34,8 +34,15 @@ class Format(Protocol):
     #: Suffixes that belong to it, with the dot.
     suffixes: Sequence[str]
 
-    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
-        """Return the columns with types that the first bytes of the file (or its metadata) fit."""
+    def names(self, file: DataFile) -> list[str] | None:
+        """Return the columns that the file itself names; None for a format without a header."""
+        ...
+
+    def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
+        """Return the columns of all files, with types that their first bytes (or their metadata) fit.
+
+        At least the first block of each file is looked at. A text column where nothing was seen is text.
+        """
         ...
 
     def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:

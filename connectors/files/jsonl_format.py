@@ -21,19 +21,23 @@ from .formats import Writer, plain, shown, sliced, unfit
 from .infer import Guess
 from .paths import DataFile
 from .settings import BLOCK_BYTES, JSONLSourceSettings
-from .text import from_text, is_json, is_nested, misfit, revive, to_json, to_text
+from .text import SPECIAL, from_text, is_json, is_nested, misfit, revive, to_json, to_text
 
 #: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
 INFER_JSON_BYTES = 16 << 20
-
-#: JSON has no such numbers; they are written as these texts and read back where a column is a number.
-SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 _NUMBERS = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"date", "naive", "zoned"})
 _UNSAFE = r'[\x00-\x1f"\\]'
 
-_records = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+
+class _Number(str):
+    """The text of a number with a fraction or an exponent."""
+
+    __slots__ = ()
+
+
+_records = msgspec.json.Decoder(dict[str, Any], float_hook=_Number)
 _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Decimal)
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
@@ -49,14 +53,18 @@ class JSONLFormat:
     def __init__(self, settings: JSONLSourceSettings | None = None) -> None:
         self._settings = settings or JSONLSourceSettings(path=".")
 
-    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
+    def names(self, file: DataFile) -> None:
+        """There is no header: keys turn up as they come."""
+
+    def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         columns: dict[str, _Column] = {}
-        seen = 0
-        for start, block in _blocks(file):
-            _look(columns, self._parsed(file, start, block))
-            seen += len(block)
-            if seen >= min(budget_bytes, INFER_JSON_BYTES):
-                break
+        left = min(budget_bytes, INFER_JSON_BYTES)
+        for file in files:
+            for start, block in _blocks(file):
+                _look(columns, self._parsed(file, start, block))
+                left -= len(block)
+                if left <= 0:
+                    break
         return pa.schema([column.field(name) for name, column in columns.items()])
 
     def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
@@ -127,7 +135,7 @@ class JSONLFormat:
         for line, raw in zip(lines, raws, strict=True):
             try:
                 values.append(None if raw is None else _value(raw, field.type))
-            except _MALFORMED + (ArithmeticError, TypeError) as error:
+            except (*_MALFORMED, ArithmeticError, TypeError) as error:
                 raise unfit(file, line, field.name, _text_of(raw), field.type) from error
         texts = is_json(field.type) or not _is_bare(field.type)
         column = pa.array(values, pa.string()) if texts else None
@@ -161,7 +169,7 @@ class _Column:
 
     def add(self, values: list[Any]) -> None:
         texts = [value for value in values if type(value) is str]
-        numbers = [str(value) for value in values if type(value) in (int, Decimal)]
+        numbers = [str(value) for value in values if type(value) in (int, _Number)]
         special = [text for text in texts if text in SPECIAL.values()]
         for value in values:
             self._kinds.add(_kind(value))
@@ -266,9 +274,9 @@ def _kind(value: Any) -> str:
         return "null"
     if value is True or value is False:
         return "bool"
-    if isinstance(value, str):
-        return "text"
-    return "number" if isinstance(value, int | Decimal) else "nested"
+    if isinstance(value, int | _Number):
+        return "number"
+    return "text" if isinstance(value, str) else "nested"
 
 
 def _is_bare(kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -30,7 +31,20 @@ class ParquetFormat:
         self._settings = settings or ParquetSourceSettings(path=".")
         self._compression = compression
 
-    def schema(self, file: DataFile, budget_bytes: int) -> pa.Schema:
+    def names(self, file: DataFile) -> list[str]:
+        return list(self._schema(file).names)
+
+    def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
+        schemas = [self._schema(file) for file in files]
+        try:
+            # Wider than any of them; a value that does not survive the cast is an error when it is read.
+            return pa.unify_schemas(schemas, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise FatalConnectorError(
+                f"{files[0].label} and the other files of its stream differ in type: {shown(str(error))}", key="types"
+            ) from error
+
+    def _schema(self, file: DataFile) -> pa.Schema:
         with _Opened(file) as opened:
             schema = plain(opened.schema_arrow)
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
@@ -122,7 +136,7 @@ def _fitted(file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.Reco
         try:
             columns.append(_cast(column, field.type))
         except (pa.ArrowException, ValueError) as error:
-            place = misfit(column, lambda part, kind=field.type: _cast(part, kind))
+            place = misfit(column, partial(_cast, kind=field.type))
             raise unfit(file, None, field.name, column[place].as_py(), field.type) from error
     if not columns:
         return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))

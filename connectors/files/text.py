@@ -48,6 +48,9 @@ TYPES: dict[str, pa.DataType] = {
     "json": pa.json_(pa.string()),
 }
 
+#: JSON has no such numbers; they are written as these texts and read back where a column is a number.
+SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
 _INTERVAL = re.compile(r"P(-?\d+)M(-?\d+)DT(-?)(\d+)\.(\d{9})S")
 
@@ -214,7 +217,7 @@ def to_json(value: Any, kind: pa.DataType) -> str:
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, float):
-        return repr(value) if abs(value) < float("inf") else json.dumps(str(value))
+        return repr(value) if abs(value) < float("inf") else json.dumps(SPECIAL[str(value)])
     if isinstance(value, int):
         return str(value)
     text = to_text(pa.array([value], kind), "")[0].as_py()
@@ -246,6 +249,7 @@ def revive(value: Any, kind: pa.DataType) -> Any:
         _demand(isinstance(value, int | Decimal) and not isinstance(value, bool) and value == int(value))
         return int(value)
     if types.is_floating(kind):
+        _demand(value in SPECIAL.values() if isinstance(value, str) else isinstance(value, int | Decimal))
         _demand(not isinstance(value, bool))
         return float(value)
     if types.is_decimal(kind):
@@ -312,6 +316,7 @@ def _interval(text: str) -> tuple[int, int, int]:
 
 
 __all__ = [
+    "SPECIAL",
     "TYPES",
     "from_text",
     "is_bytes",

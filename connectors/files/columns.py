@@ -1,0 +1,118 @@
+"""Columns of a table as streams change: what it becomes, and how batches fit into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from .formats import plain_type, shown
+from .text import from_text, is_text, misfit, to_text
+
+
+def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
+    """Return the table's columns once those that arrive are in it.
+
+    Columns keep their place, new ones come last, and whatever is missing on either side may be NULL. A type grows where
+    the wider one keeps every value (checked again value by value, as integers past 2^53 do not fit into a double).
+
+    Raises:
+        FatalConnectorError: no type holds both.
+    """
+    fields = []
+    for field in before:
+        place = arriving.get_field_index(field.name)
+        if place < 0:
+            fields.append(field.with_nullable(True))
+            continue
+        new = arriving.field(place)
+        kind = _wider(table, field, new.type)
+        fields.append(field.with_type(kind).with_nullable(field.nullable or new.nullable))
+    names = set(before.names)
+    return pa.schema([*fields, *(field.with_nullable(True) for field in arriving if field.name not in names)])
+
+
+def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the batch in the schema's columns, order and types.
+
+    Raises:
+        FatalConnectorError: a value that does not survive the cast, or NULL in a key.
+    """
+    if batch.schema.equals(schema) and all(field.nullable for field in schema):
+        return batch
+    columns = [_conformed(batch, field) for field in schema]
+    if not columns:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
+    return pa.record_batch(columns, schema=schema)
+
+
+def changes(before: pa.Schema | None, after: pa.Schema) -> tuple[Mapping[str, Any], ...]:
+    """Return the columns added or changed; none for a table that was not there."""
+    if before is None:
+        return ()
+    types = {field.name: str(field.type) for field in before}
+    return tuple(
+        {
+            "column": field.name,
+            "change": "changed" if field.name in types else "added",
+            "before": types.get(field.name),
+            "after": str(field.type),
+        }
+        for field in after
+        if types.get(field.name) != str(field.type)
+    )
+
+
+def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
+    kind = field.type
+    if kind.equals(arriving) or pa.types.is_null(arriving):
+        return kind
+    if pa.types.is_null(kind):
+        return arriving
+    if is_text(kind):
+        return kind
+    try:
+        both = [pa.schema([("c", kind)]), pa.schema([("c", arriving)])]
+        return pa.unify_schemas(both, promote_options="permissive").field(0).type
+    except pa.ArrowException as error:
+        raise FatalConnectorError(
+            f"column {field.name!r} of table {table!r} is {kind}, and {arriving} arrives, which does not fit: rename "
+            "or cast it in a transformer, or replace the table"
+        ) from error
+
+
+def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    place = batch.schema.get_field_index(field.name)
+    if place < 0:
+        column = pa.nulls(batch.num_rows, field.type)
+    else:
+        column = _plain(batch.column(place))
+        try:
+            column = _cast(column, field.type)
+        except (pa.ArrowException, ValueError) as error:
+            value = column[misfit(column, lambda part: _cast(part, field.type))].as_py()
+            raise FatalConnectorError(
+                f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
+            ) from error
+    if not field.nullable and column.null_count:
+        raise FatalConnectorError(f"column {field.name!r} may not be NULL, and a record without it arrives")
+    return column
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    kind = plain_type(column.type)
+    return column if kind.equals(column.type) else column.cast(kind)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type.equals(kind):
+        return column
+    if is_text(kind):
+        return to_text(column, "").cast(kind)
+    if is_text(column.type) and isinstance(kind, pa.BaseExtensionType):
+        return from_text(column.cast(pa.string()), kind, is_empty_null=False)
+    return column.cast(kind)

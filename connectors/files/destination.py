@@ -1,0 +1,161 @@
+"""Destinations of CSV, JSON lines and Parquet files.
+
+`path` is a folder. `replace` and `merge` make one file a table, `append` a folder of parts, one a commit; the manifest
+(`manifest.py`) says which files count and holds the ledger rows, so that both change in one atomic replacement. On
+object stores there is no lock: two runs that commit to one table in the very same instant are not kept apart.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..errors import ConnectorConfigError, FatalConnectorError
+from ..protocols import Block
+from ..settings import parse_settings
+from ..stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+from .calls import Calls
+from .csv_format import CSVFormat
+from .formats import Format
+from .jsonl_format import JSONLFormat
+from .load import TableLoad
+from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
+from .parquet_format import ParquetFormat
+from .paths import identity
+from .settings import FileDestinationSettings, ParquetDestinationSettings, TextDestinationSettings
+from .storage import LocalStorage, Storage, open_storage, translated
+from .table import Table
+
+
+class FileDestination:
+    """Writes one file, or one folder of files, a table."""
+
+    connector: ClassVar[str]
+    settings: ClassVar[type[FileDestinationSettings]]
+    has_ledger = True
+    max_loads: int | None = None
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._settings = parse_settings(self.settings, config, self.connector)
+        self._folder = folder
+        self._calls = Calls()
+        self._format, self._extension, self._codec = self._formats()
+
+    def identity(self) -> str:
+        return identity(self.connector, self._settings.path, self._folder)
+
+    def check(self) -> None:
+        storage = self._storage()
+        with translated(storage.label()):
+            storage.check_writable()
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        storage = self._storage()
+        return {name: self._table(storage, name).state() for name in tables}
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        return ("arrow",)
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        def taken(row: LedgerRow | None) -> LedgerRow:
+            row = row or LedgerRow(key=key, source="", token=token)
+            return replace(row, token=token, owner=owner, source=row.source if source is None else source)
+
+        with self._calls.under_way(key.stream) as call:
+            row = self._table(self._storage(), key.destination_table).change_row(key, taken, call.is_stopped)
+        assert row is not None
+        return row
+
+    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
+        def changed(row: LedgerRow | None) -> LedgerRow | None:
+            token = secrets.token_hex(16)
+            row = row or LedgerRow(key=key, source="", token=token)
+            return None if forget else replace(row, token=token, bookmark=bookmark)
+
+        with self._calls.under_way(key.stream) as call:
+            self._table(self._storage(), key.destination_table).change_row(key, changed, call.is_stopped)
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        if wire != "arrow":
+            raise ConnectorConfigError(f"connector {self.connector!r} takes no wire {wire!r}", connector=self.connector)
+        storage = self._storage()
+        with self._calls.under_way(load.key.stream) as call, translated(storage.label()):
+            yield from TableLoad(self._table(storage, load.key.destination_table), load, call).run(events)
+
+    def drop_staging(self, tokens: Sequence[str]) -> None:
+        """Finish commits that a dead run has made, then delete what it had not committed."""
+        storage = self._storage()
+        with translated(storage.label()):
+            for token in tokens:
+                folder = f"{STAGING}/{quote(token)}"
+                if storage.kind(folder) is None:
+                    continue
+                for name in manifest_files(storage, "", self._format.suffix):
+                    with storage.lock(name.removesuffix(".json") + ".lock", lambda: False):
+                        manifest = read_manifest(storage, name)
+                        if manifest is not None:
+                            roll_forward(storage, name, manifest)
+                storage.delete_folder(folder)
+
+    def interrupt(self, stream: str) -> None:
+        self._calls.interrupt(stream)
+
+    def close(self) -> None:
+        """Files are open only while they are written."""
+
+    def _storage(self) -> Storage:
+        storage = open_storage(self._settings.path, self._folder, self._settings.storage_options)
+        if isinstance(storage, LocalStorage) and storage.kind("") in ("file", "other"):
+            raise ConnectorConfigError(
+                f"{storage.label()}: not a folder; a destination's path is one", connector=self.connector, key="path"
+            )
+        return storage
+
+    def _table(self, storage: Storage, name: str) -> Table:
+        return Table(storage, name, self._format, self._extension, self._codec)
+
+    def _formats(self) -> tuple[Format, str, str | None]:
+        """Return the format, the suffix of its files and the codec around them."""
+        raise FatalConnectorError("a file destination needs a format")
+
+
+class _TextDestination(FileDestination):
+    """CSV and JSON lines: compressed as a whole, if at all."""
+
+    settings = TextDestinationSettings
+    formats: ClassVar[type[Any]]
+
+    def _formats(self) -> tuple[Format, str, str | None]:
+        assert isinstance(self._settings, TextDestinationSettings)
+        made: Format = self.formats()
+        ends = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+        codec = self._settings.compression
+        return made, f".{made.suffix}{ends[codec]}", None if codec == "none" else codec
+
+
+class CSVDestination(_TextDestination):
+    """Writes CSV with a header; `text.py` says how types are written."""
+
+    connector = "csv"
+    formats = CSVFormat
+
+
+class JSONLDestination(_TextDestination):
+    """Writes one JSON object a line; `text.py` says how types are written."""
+
+    connector = "jsonl"
+    formats = JSONLFormat
+
+
+class ParquetDestination(FileDestination):
+    """Writes Parquet files."""
+
+    connector = "parquet"
+    settings = ParquetDestinationSettings
+
+    def _formats(self) -> tuple[Format, str, str | None]:
+        assert isinstance(self._settings, ParquetDestinationSettings)
+        return ParquetFormat(compression=self._settings.compression), ".parquet", None

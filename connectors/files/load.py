@@ -1,0 +1,293 @@
+"""One stream's load into one table: stage, and at each checkpoint commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
+from ..protocols import Block
+from ..stream import Checkpoint, Commit, Event, Load, Stream, WriteDisposition
+from .calls import Call
+from .columns import changes, conformed, unified
+from .manifest import STAGING, Manifest, TableFile, quote
+from .merge import merged
+from .paths import DataFile
+from .table import Staged, Staging, Table
+
+#: Times that a merge is worked out without the lock before it is done under it.
+FREE_TRIES = 3
+
+#: Records of one batch handed to a writer.
+_SLICE_RECORDS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the table shall be: its files and columns, if `files` are what it was worked out from."""
+
+    based_on: tuple[TableFile, ...]
+    files: tuple[TableFile, ...]
+    schema: pa.Schema | None
+    dead: tuple[str, ...] = ()
+
+
+class TableLoad:
+    """Writes one stream's events; nothing of it is seen before its commit."""
+
+    def __init__(self, table: Table, load: Load, call: Call) -> None:
+        self._table = table
+        self._load = load
+        self._call = call
+        self._arriving = self._stored(load.stream)
+        self._staged: list[Staged] = []
+        self._writing: Staging | None = None
+        self._made: list[str] = []
+        self._records = 0
+        self._written = 0
+
+    def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
+        """Write the events, yielding after each commit."""
+        if self._load.write_disposition is WriteDisposition.MERGE and not self._load.stream.key_properties:
+            raise ConnectorConfigError(
+                f"stream {self._load.key.stream!r} has no key_properties to merge by",
+                stream=self._load.key.stream,
+                key="key_properties",
+            )
+        try:
+            for event in events:
+                self._call.check()
+                if isinstance(event, Checkpoint):
+                    yield self._commit(event)
+                elif isinstance(event, Stream):
+                    self._arriving = self._stored(event)
+                elif isinstance(event, pa.RecordBatch):
+                    self._write(event)
+        except ConnectorError as error:
+            error.stream = error.stream or self._load.key.stream
+            raise
+        finally:
+            self._discard()
+
+    def _stored(self, stream: Stream) -> pa.Schema:
+        keys = stream.key_properties if self._load.write_disposition is WriteDisposition.MERGE else ()
+        schema = self._table.format.stored(stream.schema)
+        return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        if self._writing is None or not self._writing.schema.equals(self._arriving):
+            self._finish()
+            self._writing = self._begin(self._arriving)
+        for start in range(0, batch.num_rows, _SLICE_RECORDS):
+            self._writing.write(conformed(batch.slice(start, _SLICE_RECORDS), self._arriving))
+        self._records += batch.num_rows
+
+    def _begin(self, schema: pa.Schema) -> Staging:
+        staging = self._table.stage(self._load.token, schema)
+        self._made.append(staging.name)
+        return staging
+
+    def _finish(self) -> None:
+        if self._writing is not None:
+            self._staged.append(self._writing.finish())
+        self._writing = None
+
+    def _discard(self) -> None:
+        """Drop what no commit has kept."""
+        if self._writing is not None:
+            self._writing.abandon()
+        # Whatever cannot be deleted now, recovery finds by the token; an error here would hide the one that matters.
+        with suppress(ConnectorError, OSError):
+            if self._made:
+                self._delete_made(self._table.read().files)
+            self._table.storage.delete_folder(f"{STAGING}/{quote(self._load.token)}", only_empty=True)
+
+    def _delete_made(self, live: Iterable[TableFile]) -> None:
+        """Delete what was staged, but for files that a manifest names and that may still have to be moved."""
+        keep = {file.moved_from for file in live}
+        for name in self._made:
+            if name not in keep:
+                self._table.storage.delete(name)
+        self._made = []
+
+    # Commit
+
+    def _commit(self, checkpoint: Checkpoint) -> Commit:
+        self._finish()
+        tries = 0
+        while True:
+            tries += 1
+            if tries <= FREE_TRIES:
+                seen = self._table.read()
+                self._demand_token(seen)
+                plan = self._plan_or_none(seen, checkpoint)
+                if plan is None:
+                    continue
+            with self._table.locked(self._call.is_stopped) as manifest:
+                self._demand_token(manifest)
+                if tries > FREE_TRIES:
+                    plan = self._plan(manifest, checkpoint)
+                elif plan is None or _names(plan.based_on) != _names(manifest.files):
+                    continue
+                self._call.check()
+                self._table.commit(self._after(manifest, plan, checkpoint))
+            break
+        commit = Commit(
+            checkpoint=checkpoint,
+            records=self._records,
+            size_bytes=sum(staged.size_bytes for staged in self._staged),
+            schema_changes=changes(manifest.schema, plan.schema) if plan.schema is not None else (),
+        )
+        self._written += self._records
+        self._records, self._staged = 0, []
+        self._delete_made(plan.files)
+        return commit
+
+    def _demand_token(self, manifest: Manifest) -> None:
+        row = manifest.row(self._load.key)
+        if row is None or row.token != self._load.token:
+            who = f"taken over by {row.owner or 'another run'}" if row else "its ledger row was deleted"
+            raise TakenOver(f"stream {self._load.key.stream!r}: {who}", stream=self._load.key.stream)
+
+    def _plan_or_none(self, manifest: Manifest, checkpoint: Checkpoint) -> _Plan | None:
+        """Plan without the lock; None where another commit took a file away meanwhile."""
+        try:
+            return self._plan(manifest, checkpoint)
+        except ConnectorConfigError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def _plan(self, manifest: Manifest, checkpoint: Checkpoint) -> _Plan:
+        based_on = manifest.files
+        if manifest.schema is not None and not self._table.has_files(manifest):
+            # Deleted by hand: the engine starts from scratch, and so does the table.
+            manifest = replace(manifest, files=(), schema=None)
+        if self._load.write_disposition is WriteDisposition.REPLACE:
+            plan = self._replaced(manifest)
+        else:
+            self._refuse_strangers(manifest)
+            is_new = manifest.schema is None
+            if not self._staged and not (is_new and checkpoint.is_final):
+                plan = _Plan(manifest.files, manifest.files, manifest.schema)
+            elif self._load.write_disposition is WriteDisposition.MERGE:
+                plan = self._merged(manifest)
+            else:
+                plan = self._appended(manifest)
+        return replace(plan, based_on=based_on)
+
+    def _replaced(self, manifest: Manifest) -> _Plan:
+        schema = self._arriving
+        if len(self._staged) == 1 and self._staged[0].schema.equals(schema):
+            staged = self._staged[0]
+        else:
+            staged = self._rewritten(schema, self._staged_batches(schema))
+        old = [file.name for file in manifest.files] if manifest.schema is not None else self._table.strangers()
+        whole = self._table.placed(staged, self._table.whole_name())
+        return _Plan(manifest.files, (whole,), schema, tuple(name for name in old if name != whole.name))
+
+    def _appended(self, manifest: Manifest) -> _Plan:
+        schema = self._unified(manifest)
+        staged = self._staged or [self._rewritten(schema, iter(()))]
+        files = list(manifest.files)
+        if self._must_rewrite(manifest, schema):
+            old, sizes = self._old(manifest, schema), self._staged_batches(schema)
+            whole = self._rewritten(schema, (batch for part in (old(), sizes) for batch in part))
+            part = self._table.placed(whole, self._table.part_name(len(files)))
+            return _Plan(manifest.files, (part,), schema, tuple(file.name for file in files))
+        if len(staged) > 1 or not staged[0].schema.equals(schema):
+            staged = [self._rewritten(schema, self._staged_batches(schema))]
+        # A table that was one file so far becomes the folder's first part.
+        files = [
+            file if "/" in file.name else replace(file, name=self._table.part_name(0, file.name), moved_from=file.name)
+            for file in files
+        ]
+        part = self._table.placed(staged[0], self._table.part_name(len(files)))
+        return _Plan(manifest.files, (*files, part), schema)
+
+    def _merged(self, manifest: Manifest) -> _Plan:
+        schema = self._unified(manifest)
+        batches = merged(
+            self._old(manifest, schema),
+            lambda: self._staged_batches(schema),
+            self._load.stream.key_properties,
+            self._load.conflict_method,
+        )
+        whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
+        dead = tuple(file.name for file in manifest.files if file.name != whole.name)
+        return _Plan(manifest.files, (whole,), schema, dead)
+
+    def _unified(self, manifest: Manifest) -> pa.Schema:
+        schema = manifest.schema
+        for arriving in [*(staged.schema for staged in self._staged), self._arriving]:
+            schema = arriving if schema is None else unified(self._table.name, schema, arriving)
+        return schema
+
+    def _must_rewrite(self, manifest: Manifest, schema: pa.Schema) -> bool:
+        """Tell whether the parts would no longer read together: other columns in CSV, other types in Parquet."""
+        if manifest.schema is None or not manifest.files:
+            return False
+        if self._table.format.needs_equal_columns:
+            return any(list(file.columns) != schema.names for file in manifest.files)
+        is_typed = self._table.format.suffix == "parquet"
+        return is_typed and any(not schema.field(field.name).type.equals(field.type) for field in manifest.schema)
+
+    def _old(self, manifest: Manifest, schema: pa.Schema) -> Callable[[], Iterator[pa.RecordBatch]]:
+        def batches() -> Iterator[pa.RecordBatch]:
+            for file in manifest.files:
+                assert manifest.schema is not None
+                data = self._table.data_file(file, manifest.schema)
+                yield from self._table.batches(data, schema)
+
+        return batches
+
+    def _staged_batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        for staged in self._staged:
+            data = DataFile(self._table.storage, staged.name, schema=staged.schema)
+            for batch in self._table.batches(data, staged.schema):
+                yield conformed(batch, schema)
+
+    def _rewritten(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Staged:
+        staging = self._begin(schema)
+        try:
+            for batch in batches:
+                self._call.check()
+                if batch.num_rows:
+                    staging.write(batch)
+            return staging.finish()
+        except BaseException:
+            staging.abandon()
+            raise
+
+    def _refuse_strangers(self, manifest: Manifest) -> None:
+        if manifest.schema is None and (found := self._table.strangers()):
+            raise FatalConnectorError(
+                f"{self._table.storage.label(found[0])} is there, but no ledger knows it: only `write_disposition: "
+                "replace` writes such a table",
+                stream=self._load.key.stream,
+            )
+
+    def _after(self, manifest: Manifest, plan: _Plan, checkpoint: Checkpoint) -> Manifest:
+        row = manifest.row(self._load.key)
+        assert row is not None
+        bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
+        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC))
+        if checkpoint.is_final:
+            row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
+        files = _in_place(plan, manifest.files)
+        return replace(manifest, files=files, dead=plan.dead, schema=plan.schema).with_row(row)
+
+
+def _names(files: Iterable[TableFile]) -> list[tuple[str, int, int]]:
+    return [(file.name, file.records, file.size_bytes) for file in files]
+
+
+def _in_place(plan: _Plan, present: Sequence[TableFile]) -> tuple[TableFile, ...]:
+    """Return the planned files; those that stay as they were, as they are now: moved, since the lock is held."""
+    kept, now = set(plan.based_on), {file.name: file for file in present}
+    return tuple(now[file.name] if file in kept else file for file in plan.files)

@@ -1,0 +1,225 @@
+"""Sources of CSV, JSON lines and Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from ..bookmarks import incremental
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
+from ..protocols import Block
+from ..settings import parse_settings
+from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from .calls import Call, Calls
+from .csv_format import CSVFormat
+from .formats import INFER_BYTES, Format
+from .infer import Guess
+from .jsonl_format import JSONLFormat
+from .parquet_format import ParquetFormat
+from .paths import DataFile, StreamFiles, find_streams, identity, locate
+from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
+from .storage import translated
+from .text import parse_type
+
+
+class FileSource:
+    """Reads files; a stream is one file, or a folder of them."""
+
+    connector: ClassVar[str]
+    settings: ClassVar[type[FileSourceSettings]] = FileSourceSettings
+    formats: ClassVar[type[Any]]
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._settings = parse_settings(self.settings, config, self.connector)
+        self._folder = folder
+        self._format: Format = self.formats(self._settings)
+        self._calls = Calls()
+
+    def identity(self) -> str:
+        return identity(self.connector, self._settings.path, self._folder)
+
+    def check(self) -> None:
+        """Look the path up and open one file."""
+        for found in self._find():
+            for file in found.files[:1]:
+                file.open_raw().close()
+                return
+
+    def discover(self) -> Sequence[Stream]:
+        streams = [self._stream(found) for found in self._find()]
+        columns = {name for stream in streams for name in stream.schema.names}
+        unused = [name for name in self._settings.types if name not in columns]
+        if unused and streams:
+            raise ConnectorConfigError(
+                f"config.types: no stream has a column {unused[0]!r}", connector=self.connector, key="types"
+            )
+        return streams
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        return [[stream] for stream in streams]
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        return ("arrow",)
+
+    def count(self, stream: Stream) -> int:
+        return sum(self._format.count(file) for file in self._files(stream.name))
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        for stream in group:
+            with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
+                for event in self._events(stream, bookmarks.get(stream.name), call):
+                    yield stream.name, event
+
+    def interrupt(self, stream: str) -> None:
+        self._calls.interrupt(stream)
+
+    def close(self) -> None:
+        """Files are open only while they are read."""
+
+    def _find(self) -> list[StreamFiles]:
+        settings = self._settings
+        location = locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
+        return find_streams(location, self._format.suffix, self._format.suffixes)
+
+    def _files(self, stream: str) -> list[DataFile]:
+        for found in self._find():
+            if found.name == stream:
+                return found.files
+        raise FatalConnectorError(f"the files of stream {stream!r} are gone", stream=stream, key="path")
+
+    def _stream(self, found: StreamFiles) -> Stream:
+        with _located(found.name, self.connector):
+            schema = found.schema or self._inferred(found.files)
+            types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
+            schema = pa.schema([field.with_type(types.get(field.name, field.type)) for field in schema])
+            is_cheap = isinstance(self._format, ParquetFormat)
+            estimated = sum(map(self._format.count, found.files)) if is_cheap else None
+        locator = {"columns": schema.names}
+        return Stream(name=found.name, schema=schema, estimated_records=estimated, locator=locator)
+
+    def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
+        schema = self._format.schema(files, INFER_BYTES)
+        partitions: dict[str, list[str | None]] = {}
+        for file in files:
+            for name, value in file.partitions:
+                partitions.setdefault(name, []).append(value)
+        for name, values in partitions.items():
+            if name not in schema.names:
+                guess = Guess()
+                guess.add(pa.array(values, pa.string()))
+                schema = schema.append(pa.field(name, guess.type()))
+        return schema
+
+    def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
+        changes: list[Stream] = []
+        batches = self._batches(stream, changes, call)
+        if stream.replication_method is ReplicationMethod.INCREMENTAL:
+            checkpoint_records = self._settings.checkpoint_records
+            events = incremental(stream, batches, bookmark, is_ordered=False, checkpoint_records=checkpoint_records)
+        else:
+            events = batches
+        try:
+            for event in events:
+                yield from changes
+                changes.clear()
+                yield event
+        finally:
+            batches.close()
+
+    def _batches(self, stream: Stream, changes: list[Stream], call: Call) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`."""
+        schema = stream.schema
+        known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
+        for file in self._files(stream.name):
+            call.check()
+            names = self._format.names(file)
+            if names is not None:
+                self._demand_bookmark(stream, file, names)
+                new = [name for name in names if name not in known]
+                if new:
+                    own = self._format.schema([file], INFER_BYTES)
+                    schema = pa.schema([*schema, *(own.field(name) for name in new)])
+                    known |= frozenset(new)
+                    changes.append(replace(stream, schema=schema))
+            for batch in self._format.read(file, schema, known):
+                if not batch.schema.equals(schema):
+                    schema = batch.schema
+                    known |= frozenset(schema.names)
+                    changes.append(replace(stream, schema=schema))
+                yield _with_partitions(file, batch, frozenset(names or ()))
+                call.check()
+
+    def _demand_bookmark(self, stream: Stream, file: DataFile, names: Sequence[str]) -> None:
+        if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+            return
+        paths = [name for name, _ in file.partitions]
+        missing = [name for name in stream.bookmark_properties if name not in names and name not in paths]
+        if missing:
+            raise FatalConnectorError(
+                f"{file.label} has no column {missing[0]!r}, which is a bookmark property: its records would be lost",
+                stream=stream.name,
+            )
+
+
+class CSVSource(FileSource):
+    """Reads CSV files."""
+
+    connector = "csv"
+    settings = CSVSourceSettings
+    formats = CSVFormat
+
+
+class JSONLSource(FileSource):
+    """Reads files of one JSON object a line."""
+
+    connector = "jsonl"
+    settings = JSONLSourceSettings
+    formats = JSONLFormat
+
+
+class ParquetSource(FileSource):
+    """Reads Parquet files."""
+
+    connector = "parquet"
+    settings = ParquetSourceSettings
+    formats = ParquetFormat
+
+
+class _located:
+    """Adds stream and connector to an error; a file that vanished while it was read may be back next time."""
+
+    def __init__(self, stream: str, connector: str) -> None:
+        self._stream = stream
+        self._connector = connector
+        self._files = translated(f"stream {stream!r}")
+
+    def __enter__(self) -> None:
+        self._files.__enter__()
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        try:
+            self._files.__exit__(kind, error, traceback)
+        except ConnectorError as raised:
+            raised.stream = raised.stream or self._stream
+            raised.connector = raised.connector or self._connector
+            if isinstance(raised.__cause__, FileNotFoundError) and raised is not error:
+                raise RetriableError(str(raised), stream=self._stream, connector=self._connector) from raised
+            raise
+
+
+def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str]) -> pa.RecordBatch:
+    for name, value in file.partitions:
+        place = batch.schema.get_field_index(name)
+        if place < 0 or name in own or (not own and batch.column(place).null_count < batch.num_rows):
+            continue
+        field = batch.schema.field(place)
+        text = pa.array([value], pa.string())
+        column = pa.repeat(text.cast(field.type)[0], batch.num_rows)
+        batch = batch.set_column(place, field, column)
+    return batch

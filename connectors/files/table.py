@@ -1,0 +1,217 @@
+"""One table of a file destination: its manifest, its files, and the lock around both."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from ..stream import LedgerKey, LedgerRow, TableState
+from .formats import Format
+from .manifest import (
+    STAGING,
+    Manifest,
+    TableFile,
+    manifest_name,
+    quote,
+    read_manifest,
+    roll_forward,
+    write_manifest,
+)
+from .paths import DataFile, stem_of
+from .storage import Storage, translated
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A file that is written but that no manifest names yet."""
+
+    name: str
+    schema: pa.Schema
+    records: int
+    size_bytes: int
+
+
+class Table:
+    """Files and ledger rows of one table."""
+
+    def __init__(self, storage: Storage, name: str, made: Format, extension: str, codec: str | None) -> None:
+        self.storage = storage
+        self.name = name
+        self.format = made
+        self.extension = extension
+        self.quoted = quote(name)
+        self._codec = codec
+        self._manifest = manifest_name(name, made.suffix)
+
+    def read(self) -> Manifest:
+        """Read the manifest as it is; an empty one where there is none."""
+        with translated(self.storage.label(self._manifest)):
+            return read_manifest(self.storage, self._manifest) or Manifest(table=self.name)
+
+    @contextmanager
+    def locked(self, is_interrupted: Callable[[], bool]) -> Iterator[Manifest]:
+        """Hold the table's lock and yield the manifest, with everything in its place."""
+        lock = self._manifest.removesuffix(".json") + ".lock"
+        with translated(self.storage.label(self._manifest)), self.storage.lock(lock, is_interrupted):
+            yield roll_forward(self.storage, self._manifest, self.read())
+
+    def commit(self, manifest: Manifest) -> None:
+        """Replace the manifest, then put the files in their places; under the lock."""
+        with translated(self.storage.label(self._manifest)):
+            write_manifest(self.storage, self._manifest, manifest)
+            roll_forward(self.storage, self._manifest, manifest)
+
+    def change_row(
+        self,
+        key: LedgerKey,
+        changed: Callable[[LedgerRow | None], LedgerRow | None],
+        is_interrupted: Callable[[], bool],
+    ) -> LedgerRow | None:
+        """Change one ledger row under the lock; None deletes it."""
+        with self.locked(is_interrupted) as manifest:
+            before = manifest.row(key)
+            row = changed(before)
+            manifest = manifest.without_row(key) if row is None else manifest.with_row(row)
+            if row != before:
+                write_manifest(self.storage, self._manifest, manifest)
+            return row
+
+    def state(self) -> TableState:
+        """Return what is there, creating and changing nothing."""
+        manifest = self.read()
+        with translated(self.storage.label(self.quoted)):
+            if self.storage.kind(self.quoted + self.extension) == "other":
+                return TableState(ledger=manifest.rows, is_table=False)
+            schema = manifest.schema if self.has_files(manifest) else None
+            if manifest.schema is None:
+                strangers = self.strangers()
+                files = [DataFile(self.storage, name) for name in strangers]
+                schema = self.format.schema(files, 1) if files else None
+        return TableState(schema=schema, ledger=manifest.rows)
+
+    def has_files(self, manifest: Manifest) -> bool:
+        """Tell whether any of the table's files is still there."""
+        return any(
+            self.storage.kind(place) == "file"
+            for file in manifest.files
+            for place in (file.name, file.moved_from)
+            if place is not None
+        )
+
+    def strangers(self) -> list[str]:
+        """List files that would be this table if the manifest named them."""
+        found = []
+        for name, is_folder in self.storage.names():
+            if not is_folder and stem_of(name, self.format.suffixes) == self.quoted:
+                found.append(name)
+            elif is_folder and name == self.quoted:
+                inner = [entry.name for entry in self.storage.entries(name)]
+                found += [name for name in inner if stem_of(name, self.format.suffixes)]
+        return found
+
+    def data_file(self, file: TableFile, schema: pa.Schema) -> DataFile:
+        """Return a live file as sources see it; `schema` is the table's."""
+        own = pa.schema([schema.field(name) for name in file.columns])
+        return DataFile(self.storage, file.name, file.moved_from, schema=own)
+
+    def batches(self, file: DataFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Read a file of the table in the table's present columns."""
+        return self.format.read(file, schema, frozenset(schema.names))
+
+    def stage(self, token: str, schema: pa.Schema) -> Staging:
+        """Begin a file in the token's staging folder."""
+        name = f"{STAGING}/{quote(token)}/{uuid.uuid4().hex}{self.extension}"
+        return Staging(self, name, schema, self._codec)
+
+    def placed(self, staged: Staged, name: str) -> TableFile:
+        """Return a staged file's entry in the manifest."""
+        return TableFile(
+            name=name,
+            moved_from=staged.name,
+            records=staged.records,
+            size_bytes=staged.size_bytes,
+            columns=tuple(staged.schema.names),
+        )
+
+    def whole_name(self) -> str:
+        """Return the name of the one file that is the table."""
+        return self.quoted + self.extension
+
+    def part_name(self, number: int, whole: str | None = None) -> str:
+        """Return a new part's name; parts sort in the order of their commits. `whole` becomes that part."""
+        extension = self.extension if whole is None else whole[len(self.quoted) :]
+        return f"{self.quoted}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
+
+
+class Staging:
+    """One file being written."""
+
+    def __init__(self, table: Table, name: str, schema: pa.Schema, codec: str | None) -> None:
+        self.schema = schema
+        self.records = 0
+        self._table = table
+        self.name = name
+        with translated(table.storage.label(name)):
+            self._raw = table.storage.open_output(name)
+            self._sink: Any = self._raw
+            if codec is not None:
+                self._sink = pa.CompressedOutputStream(pa.PythonFile(_Unclosed(self._raw), mode="w"), codec)
+            self._writer = table.format.writer(cast("BinaryIO", self._sink), schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        with _refused(self._table, self.name):
+            self._writer.write(batch)
+        self.records += batch.num_rows
+
+    def finish(self) -> Staged:
+        """Make the file durable."""
+        with _refused(self._table, self.name):
+            self._writer.close()
+            if self._sink is not self._raw:
+                self._sink.close()
+            size_bytes = self._raw.tell()
+            self._table.storage.finish_output(self._raw)
+        return Staged(self.name, self.schema, self.records, size_bytes)
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        self._raw.close()
+
+
+class _Unclosed:
+    """A file that Arrow may close without closing what is beneath: that needs its fsync first."""
+
+    closed = False
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+
+    def write(self, data: Any) -> int:
+        return self._raw.write(data)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def flush(self) -> None:
+        self._raw.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._raw.flush()
+
+
+@contextmanager
+def _refused(table: Table, name: str) -> Iterator[None]:
+    try:
+        with translated(table.storage.label(name)):
+            yield
+    except pa.ArrowException as error:
+        raise FatalConnectorError(f"table {table.name!r}: a batch cannot be written: {error}") from error
