@@ -33,7 +33,7 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
         key = ".".join(str(part) for part in first["loc"])
         message = f"config of connector {connector!r}: {key}: {first['msg']}"
         if first["type"] == "extra_forbidden":
-            known = sorted(model.model_fields)
+            known = sorted(field.alias or name for name, field in model.model_fields.items())
             near = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ""
             message = f"config of connector {connector!r} has no key {key!r}{hint} Allowed: {', '.join(known)}"

@@ -136,12 +136,12 @@ class SqlDestination(ABC):
 
     def interrupt(self, stream: str) -> None:
         """Cancel what is under way for one stream."""
-        for sessions in self._all_sessions():
+        for sessions in self.all_sessions():
             sessions.interrupt(stream)
 
     def close(self) -> None:
         """Close every idle connection, and those in use when their call ends."""
-        for sessions in self._all_sessions():
+        for sessions in self.all_sessions():
             sessions.close()
 
     # ----------------------------------------------------------------- helpers
@@ -149,7 +149,8 @@ class SqlDestination(ABC):
         """Return the table that a `destination_table` means."""
         return self.dialect.table_name(destination_table, self._schema)
 
-    def _all_sessions(self) -> Sequence[Sessions]:
+    def all_sessions(self) -> Sequence[Sessions]:
+        """Return all that `sessions` may return."""
         return (self._sessions,)
 
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:

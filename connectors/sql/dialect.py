@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -30,6 +30,8 @@ class Column:
     is_nullable: bool = True
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
+    #: Filled by the database where nothing is written (a default, an identity).
+    has_default: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,8 +237,10 @@ class Dialect(ABC):
     ) -> str:
         """Write INSERT ... SELECT of all staged records."""
         values = ", ".join(self._value(column, staged) for column in columns)
-        names = self.names([c.name for c in columns])
-        return f"insert into {self.table(target)} ({names}) select {values} from {self.table(staging)} s"
+        return f"{self._into(target, columns)} select {values} from {self.table(staging)} s"
+
+    def _into(self, target: TableName, columns: Sequence[Column]) -> str:
+        return f"insert into {self.table(target)} ({self.names([column.name for column in columns])})"
 
     def latest(self, staging: TableName, key: Sequence[str]) -> str:
         """Write a derived table of the staged records without those that a later one of the same key replaces."""
@@ -258,7 +262,7 @@ class Dialect(ABC):
         Args:
             target: as it stands now, with all columns.
             staging: has `SEQUENCE`; of records with equal keys the last one counts.
-            columns: those that are staged, with the target's types; the target's others get NULL.
+            columns: those that are staged, with the target's types; the target's others get NULL (or their default).
             staged: column -> type in the staging table.
             key: columns that identify a record; no NULLs (checked before).
             method: what happens with a record whose key is there already.
@@ -289,6 +293,12 @@ class Dialect(ABC):
     def _value(self, column: Column, staged: Mapping[str, str]) -> str:
         return self.cast(f"s.{self.quote(column.name)}", column.type, staged[column.name])
 
+    @staticmethod
+    def _is_emptied(column: Column, arriving: Collection[str]) -> bool:
+        """Tell whether a record that is updated gets NULL here: the column no longer arrives, and may hold NULL."""
+        may_be_null = column.is_nullable and not column.is_generated and not column.has_default
+        return may_be_null and column.name not in arriving
+
     def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
         keys = [column for column in columns if column.name in key]
         return " and ".join(f"t.{self.quote(column.name)} = {self._value(column, staged)}" for column in keys)
@@ -301,9 +311,7 @@ class Dialect(ABC):
             f"{self.quote(column.name)} = {self._value(column, staged)}" for column in columns if column.name not in key
         ]
         assignments += [
-            f"{self.quote(column.name)} = null"
-            for column in target.columns
-            if column.name not in arriving and not column.is_generated
+            f"{self.quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
         ]
         if not assignments:
             return ""
@@ -317,7 +325,7 @@ class Dialect(ABC):
     ) -> str:
         values = ", ".join(self._value(column, staged) for column in columns)
         return (
-            f"insert into {self.table(target.name)} ({self.names([c.name for c in columns])}) select {values} "
+            f"{self._into(target.name, columns)} select {values} "
             f"from {source} as s where not exists (select 1 from {self.table(target.name)} as t "
             f"where {self._same_key(columns, staged, key)})"
         )

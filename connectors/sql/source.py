@@ -116,11 +116,13 @@ class SqlSource(ABC):
 
     def interrupt(self, stream: str) -> None:
         """Cancel what is under way for one stream."""
-        self._sessions.interrupt(stream)
+        for sessions in self.all_sessions():
+            sessions.interrupt(stream)
 
     def close(self) -> None:
         """Close every connection."""
-        self._sessions.close()
+        for sessions in self.all_sessions():
+            sessions.close()
 
     # ----------------------------------------------------------------- helpers
     def table(self, stream: Stream) -> TableName:
@@ -156,6 +158,10 @@ class SqlSource(ABC):
     def sessions(self, wire: str) -> Sessions:
         """Return the connections that carry a wire format; default: all go over the same."""
         return self._sessions
+
+    def all_sessions(self) -> Sequence[Sessions]:
+        """Return all that `sessions` may return."""
+        return (self._sessions,)
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
         with self.sessions(wire).lease(stream.name) as lease:

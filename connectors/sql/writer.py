@@ -307,7 +307,7 @@ class Writer:
                 table = self._evolve(table, columns)
         if staged is None or table is None:
             return
-        into = [column for column in table.columns if column.name in staged.types]
+        into = [column for column in table.columns if column.name in staged.types and not column.is_generated]
         if self._is_merge:
             statements = self._dialect.merge(
                 table, staged.name, into, staged.types, self._key(), self._load.conflict_method

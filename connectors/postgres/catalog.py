@@ -1,0 +1,189 @@
+"""The catalog's queries: one for all streams of a source, one for any number of a destination's tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import ConnectorConfigError
+from ..sql.dialect import Column, Table
+from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal, quote
+from ..sql.session import Session
+from ..stream import Stream
+from .types import arrow_of
+
+_COLUMNS = """(
+  select json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+    a.attgenerated <> '', a.atthasdef or a.attidentity <> '') order by a.attnum)
+  from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
+
+_KEY = """(
+  select json_agg(a.attname order by k.place)
+  from pg_catalog.pg_index i, unnest(i.indkey) with ordinality as k(attnum, place), pg_catalog.pg_attribute a
+  where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid and a.attnum = k.attnum
+    and k.place <= i.indnkeyatts)"""
+
+_UNIQUE = """(
+  select json_agg((select json_agg(a.attname) from unnest(i.indkey) with ordinality as k(attnum, place),
+    pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = k.attnum and k.place <= i.indnkeyatts))
+  from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
+    and i.indpred is null and i.indexprs is null)"""
+
+_IS_OWNER = "pg_catalog.pg_has_role(c.relowner, 'USAGE')"
+
+_IS_REFERENCED = "exists (select 1 from pg_catalog.pg_constraint k where k.confrelid = c.oid and k.contype = 'f')"
+
+_HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.relispartition or not {_IS_OWNER}
+  or exists (select 1 from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
+  or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f'))"""
+
+#: Everything that hangs on this very table and that a new one of the same name would not have.
+_HAS_DEPENDENTS = f"""({_HAS_TRIGGERS} or {_IS_REFERENCED} or c.relpersistence <> 'p' or c.reltablespace <> 0
+  or c.reloptions is not null or c.reloftype <> 0
+  or exists (select 1 from pg_catalog.pg_inherits h where c.oid in (h.inhparent, h.inhrelid))
+  or exists (select 1 from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_class'::regclass
+    and d.refobjid = c.oid and d.deptype = 'n' and d.classid <> 'pg_catalog.pg_attrdef'::regclass)
+  or exists (select 1 from pg_catalog.pg_depend d, pg_catalog.pg_type t
+    where d.refclassid = 'pg_catalog.pg_type'::regclass and t.typrelid = c.oid and d.deptype = 'n'
+    and d.refobjid in (t.oid, t.typarray))
+  or exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indisprimary)
+  or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n'))
+  or exists (select 1 from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0
+    and not a.attisdropped and (a.attacl is not null or a.atthasdef or a.attidentity <> ''))
+  or exists (select 1 from pg_catalog.pg_publication_rel r where r.prrelid = c.oid)
+  or exists (select 1 from pg_catalog.pg_statistic_ext s where s.stxrelid = c.oid)
+  or exists (select 1 from pg_catalog.pg_description s where s.objoid = c.oid
+    and s.classoid = 'pg_catalog.pg_class'::regclass))"""
+
+_GRANTS = """(
+  select json_agg(json_build_array(case g.grantee when 0 then '' else pg_catalog.pg_get_userbyid(g.grantee) end,
+    g.privilege_type, g.is_grantable))
+  from pg_catalog.aclexplode(c.relacl) g)"""
+
+_REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
+  json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE}, 'dependents', {_HAS_DEPENDENTS},
+    'referenced', {_IS_REFERENCED}, 'triggers', {_HAS_TRIGGERS}, 'grants', {_GRANTS},
+    'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
+from json_to_recordset(cast($1 as json)) as w(s text, t text)
+join pg_catalog.pg_namespace n on n.nspname = w.s
+join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t
+where c.relkind in ('r', 'p', 'v', 'm', 'f')"""
+
+_STAGING = f"""select n.nspname::text, c.relname::text from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r' and c.relpersistence <> 't' and starts_with(c.relname::text, '{STAGING_PREFIX}')"""
+
+_STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint,
+  json_build_object('columns', {_COLUMNS}, 'key', {_KEY})::text
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
+  and n.nspname <> 'information_schema' and not starts_with(n.nspname::text, 'pg_')
+  and not starts_with(c.relname::text, '{OWN_PREFIX}')
+  and ($1 = '' or n.nspname = $1)
+  and has_schema_privilege(n.oid, 'USAGE') and has_any_column_privilege(c.oid, 'SELECT')"""
+
+_TABLE_KINDS = ("r", "p")
+
+
+def streams(session: Session, schema: str, text_columns: Sequence[str], system: str) -> list[Stream]:
+    """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours."""
+    found = []
+    wanted = set(text_columns)
+    for namespace, table, kind, estimate, details in session.query(_STREAMS, (schema,)):
+        name = TableName(namespace, table)
+        described = json.loads(details)
+        key = tuple(described["key"] or ())
+        fields = []
+        for column, native, is_required, _, _ in described["columns"] or ():
+            path = f"{namespace}.{table}.{column}"
+            is_text = path in wanted
+            wanted.discard(path)
+            kind_of = pa.string() if is_text else arrow_of(native)[0]
+            metadata = {b"native_type": native.encode(), b"native_system": system.encode()}
+            if is_text:
+                metadata[b"read_as"] = b"text"
+            fields.append(pa.field(column, kind_of, not (is_required or column in key), metadata))
+        found.append(
+            Stream(
+                name=str(name),
+                schema=pa.schema(fields),
+                key_properties=key,
+                is_view=kind not in _TABLE_KINDS and kind != "f",
+                estimated_records=estimate if estimate > 0 or (estimate == 0 and kind == "r") else None,
+                locator={"schema": namespace, "table": table},
+            )
+        )
+    if wanted:
+        raise ConnectorConfigError(
+            f"text_columns names {', '.join(sorted(wanted))}, which no table has (schema.table.column)",
+            connector="postgres",
+            key="text_columns",
+        )
+    return found
+
+
+def reflect(session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+    """Read the catalog for some tables in one query."""
+    if not tables:
+        return {}
+    asked = json.dumps([{"s": name.schema, "t": name.name} for name in tables])
+    found = {}
+    for namespace, table, kind, details in session.query(_REFLECT, (asked,)):
+        name = TableName(namespace, table)
+        found[name] = _table(name, kind, json.loads(details))
+    return found
+
+
+def list_staging(session: Session) -> list[TableName]:
+    """Return staging tables of all schemas."""
+    return [TableName(schema, table) for schema, table in session.query(_STAGING)]
+
+
+def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
+    columns = tuple(
+        Column(
+            name=column, type=native, is_nullable=not is_required, is_generated=is_generated, has_default=has_default
+        )
+        for column, native, is_required, is_generated, has_default in details["columns"] or ()
+    )
+    return Table(
+        name=name,
+        columns=columns,
+        key=tuple(details["key"] or ()),
+        unique_keys=tuple(frozenset(names) for names in details["unique"] or ()),
+        is_table=kind in _TABLE_KINDS,
+        has_dependents=details["dependents"],
+        is_referenced=details["referenced"],
+        has_triggers=details["triggers"],
+        regrant=tuple(_regrant(name, details)),
+    )
+
+
+def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
+    table = f"{quote(name.schema)}.{quote(name.name)}"
+    statements = []
+    owner = details["owner"]
+    if details["grants"] is not None:
+        # Default privileges may have given the new table more than the old one had.
+        oid = f"{literal(table)}::regclass"
+        body = (
+            "declare who text; begin for who in select distinct case g.grantee when 0 then 'public' "
+            "else quote_ident(pg_get_userbyid(g.grantee)) end from pg_class c, aclexplode(c.relacl) g "
+            f"where c.oid = {oid} and g.grantee <> c.relowner loop "
+            f"execute 'revoke all on ' || {literal(table)} || ' from ' || who; end loop; end"
+        )
+        statements.append(f"do {literal(body)}")
+        for grantee, privilege, is_grantable in details["grants"]:
+            if grantee != owner:
+                to = quote(grantee) if grantee else "public"
+                option = " with grant option" if is_grantable else ""
+                statements.append(f"grant {privilege} on {table} to {to}{option}")
+    if owner != details["user"]:
+        statements.append(f"alter table {table} owner to {quote(owner)}")
+    return statements
+
+
+__all__ = ["list_staging", "reflect", "streams"]

@@ -1,0 +1,58 @@
+"""Records into PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..settings import parse_settings
+from ..sql.destination import SqlDestination
+from ..sql.session import Sessions
+from ..stream import Stream, WriteDisposition
+from .dialect import PostgresDialect
+from .raw import RawSession
+from .session import AdbcSession, Database
+from .settings import PostgresSettings
+from .source import is_raw
+
+
+class PostgresDestination(SqlDestination):
+    """Tables of one database; data and ledger row in one transaction, over ADBC or raw COPY."""
+
+    settings: ClassVar[type[PostgresSettings]] = PostgresSettings
+    connector = "postgres"
+
+    def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        self._settings = parse_settings(PostgresSettings, config, self.connector)
+        super().__init__(PostgresDialect(), schema=self._settings.schema_ or "")
+        self._database = Database(self._settings.address)
+        self._raw = Sessions(lambda: RawSession(self._settings.address, "begin"))
+
+    def connect(self) -> AdbcSession:
+        """Open a connection."""
+        return self._database.connect("begin", self._settings.batch_size_bytes)
+
+    def identity(self) -> str:
+        """Return host, port and database."""
+        return self._settings.address.identity()
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""
+        return ("pgcopy", "arrow") if self._settings.address.is_plain and is_raw(stream) else ("arrow",)
+
+    def sessions(self, wire: str) -> Sessions:
+        """Raw blocks go over their own connections."""
+        return self._raw if wire == "pgcopy" else self._sessions
+
+    def all_sessions(self) -> Sequence[Sessions]:
+        """Return both kinds."""
+        return (self._sessions, self._raw)
+
+    def close(self) -> None:
+        """Close every connection."""
+        super().close()
+        self._database.close()
+
+
+__all__ = ["PostgresDestination"]

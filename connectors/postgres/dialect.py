@@ -1,0 +1,170 @@
+"""PostgreSQL's dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from ..sql.dialect import SEQUENCE, Column, Dialect, Table, Wire
+from ..sql.identifiers import TableName, literal
+from ..sql.session import Session
+from ..stream import ConflictMethod
+from . import catalog, types
+
+
+class PostgresDialect(Dialect):
+    """Identifiers of 63 bytes (longer column names are cut off silently), transactional DDL, temporary staging."""
+
+    name = "postgres"
+    default_schema = "public"
+    max_identifier_bytes = 63
+    reserved_columns = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+
+    def column_type(self, column: pa.Field) -> str:
+        """Return the native type, or the one for the Arrow type."""
+        return types.column_type(column, self.name.encode())
+
+    def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
+        """Return how COPY carries it."""
+        return types.wire(column_type, arrow)
+
+    def arrow_type(self, column: Column) -> pa.DataType:
+        """Return the type it is read in."""
+        return types.arrow_of(column.type)[0]
+
+    def widen(self, before: str, after: str) -> str | None:
+        """Return the wider type."""
+        return types.widen(before, after)
+
+    # ---------------------------------------------------------------- catalog
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog in one query."""
+        return catalog.reflect(session, tables)
+
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Look the name up."""
+        return bool(session.query("select 1 where to_regclass($1) is not null", (self.table(name),)))
+
+    def lock_shape(self, session: Session, name: TableName) -> bool:
+        """Take the lock that a writer has anyway, before the types are read that COPY relies on."""
+        session.execute(f"lock table {self.table(name)} in row exclusive mode")
+        return True
+
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return leftovers of every schema."""
+        return catalog.list_staging(session)
+
+    # -------------------------------------------------------------------- DDL
+    def lock_creation(self, session: Session, name: TableName) -> None:
+        """Take an advisory lock: CREATE TABLE IF NOT EXISTS alone fails when two do it at once."""
+        session.execute(f"select pg_advisory_xact_lock(hashtextextended({literal(f'syncblocks {name}')}, 0))")
+
+    def create_schema(self, session: Session, schema: str) -> None:
+        """Create it only if it is missing: IF NOT EXISTS still demands the privilege to create."""
+        if not session.query("select 1 from pg_catalog.pg_namespace where nspname = $1", (schema,)):
+            session.execute(f"create schema if not exists {self.quote(schema)}")
+
+    def staging(self, target: TableName, name: str) -> TableName:
+        """Stage in a temporary table: no WAL, and no privilege on the schema needed."""
+        return TableName("pg_temp", name)
+
+    def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
+        """Create it for this transaction."""
+        parts = [f"{self.quote(column.name)} {column.type}" for column in columns]
+        if numbered:
+            parts.append(f"{self.quote(SEQUENCE)} bigint generated always as identity (cache 1000)")
+        return f"create temporary table {self.quote(name.name)} ({', '.join(parts)}) on commit drop"
+
+    def lock_table(self, name: TableName) -> str:
+        """Shut out other writers, not readers."""
+        return f"lock table {self.table(name)} in share row exclusive mode"
+
+    def empty(self, target: Table) -> str:
+        """Truncate where nothing would notice the difference."""
+        if target.is_referenced or target.has_triggers:
+            return super().empty(target)
+        return f"truncate table {self.table(target.name)}"
+
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+        """Build the key first, so that readers are shut out only for the renaming."""
+        statements = list(super().swap(staging, target, name, key))
+        if key:
+            index = TableName(staging.schema, f"{staging.name}_pkey")
+            # Another table may have an index of that name; then it keeps the odd one.
+            wanted = self.quote(f"{name.name.encode()[:58].decode('utf-8', 'ignore')}_pkey")
+            body = (
+                f"begin alter index {self.table(index)} rename to {wanted}; "
+                "exception when duplicate_table or duplicate_object then null; end"
+            )
+            statements.append(f"do {literal(body)}")
+        return statements
+
+    # ------------------------------------------------------------------- data
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[str]:
+        """Merge by the fastest way that this table allows.
+
+        DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers and breaks foreign keys, and renews
+        columns that do not arrive; without a unique index only UPDATE and INSERT remain.
+        """
+        latest = self._latest(staging, columns, staged, key)
+        insert = f"{self._into(target.name, columns)} select {self.names(_names(columns), 's.')} from {latest} as s"
+        if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
+            same = self._same_key(columns, staged, key)
+            delete = f"delete from {self.table(target.name)} as t using {self.table(staging)} as s where {same}"
+            return [delete, insert]
+        if frozenset(key) in target.unique_keys:
+            conflict = f" on conflict ({self.names(key)}) do "
+            changes = self._changes(target, columns, key) if method is ConflictMethod.UPDATE else ""
+            return [f"{insert}{conflict}{f'update set {changes}' if changes else 'nothing'}"]
+        types_of = {column.name: column.type for column in columns}
+        statements = [self._insert_new(target, latest, columns, types_of, key)]
+        if method is ConflictMethod.UPDATE:
+            statements.insert(0, self._update(target, latest, columns, types_of, key))
+        return [sql for sql in statements if sql]
+
+    def _into(self, target: TableName, columns: Sequence[Column]) -> str:
+        return f"{super()._into(target, columns)} overriding system value"
+
+    def _latest(
+        self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        """Write the staged records, cast; keys are compared as what they become: '1.0' and '1' are one numeric."""
+        values = ", ".join(f"{self._value(column, staged)} as {self.quote(column.name)}" for column in columns)
+        keys = ", ".join(self._value(column, staged) for column in columns if column.name in key)
+        order = f"{keys}, s.{self.quote(SEQUENCE)} desc"
+        return f"(select distinct on ({keys}) {values} from {self.table(staging)} s order by {order})"
+
+    def _is_ours(self, target: Table, columns: Sequence[Column]) -> bool:
+        arriving = set(_names(columns))
+        return not (target.has_triggers or target.is_referenced) and all(
+            column.name in arriving or column.is_generated or (column.is_nullable and not column.has_default)
+            for column in target.columns
+        )
+
+    def _changes(self, target: Table, columns: Sequence[Column], key: Sequence[str]) -> str:
+        arriving = set(_names(columns))
+        changes = [
+            f"{self.quote(column.name)} = excluded.{self.quote(column.name)}"
+            for column in columns
+            if column.name not in key
+        ]
+        changes += [
+            f"{self.quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
+        ]
+        return ", ".join(changes)
+
+
+def _names(columns: Sequence[Column]) -> list[str]:
+    return [column.name for column in columns]
+
+
+__all__ = ["PostgresDialect"]

@@ -1,0 +1,93 @@
+"""What a driver raised, sorted by what the caller does about it; messages carry no credentials and no SQL."""
+
+from __future__ import annotations
+
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from .settings import Address
+
+#: SQLSTATEs, or classes of them, that go away by themselves.
+_RETRIABLE = (
+    "08",  # connection
+    "40",  # serialization failure, deadlock
+    "53200",  # out of memory
+    "53300",  # too many connections
+    "55006",  # object in use
+    "55P03",  # lock timeout
+    "57014",  # cancelled by a timeout or an administrator
+    "57P",  # shutdown, restart, dropped backend
+    "25P03",  # idle in transaction for too long
+    "58000",
+    "58030",
+)
+#: Wrong credentials, database or privileges to connect.
+_CONFIG = ("28", "3D000")
+
+#: What libpq says of a connection that can never be made; it gives no SQLSTATE then.
+_CONFIG_TEXTS = (
+    "password",
+    "authentication",
+    "pg_hba.conf",
+    "does not exist",
+    "Name or service not known",
+    "invalid",
+    "unexpected spaces",
+    "permission denied",
+    "root certificate",
+    "server does not support SSL",
+)
+
+#: Constraint violations: the hint is the same for all.
+_CONSTRAINT = "23"
+
+
+def connect_failure(error: Exception, address: Address) -> ConnectorError:
+    """Sort an error of connecting."""
+    sqlstate = getattr(error, "sqlstate", None) or ""
+    text = _text(error, address)
+    place = address.identity()
+    is_config = sqlstate.startswith(_CONFIG) or (not sqlstate and any(part in text for part in _CONFIG_TEXTS))
+    if is_config and "starting up" not in text:
+        return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
+    return RetriableError(f"cannot connect to {place}: {text}", connector="postgres")
+
+
+def failure(error: Exception, address: Address, *, is_lost: bool = False) -> ConnectorError:
+    """Sort an error of a statement; `is_lost`: the connection is gone."""
+    if isinstance(error, ConnectorError):
+        return error
+    sqlstate = getattr(error, "sqlstate", None) or ""
+    text = _text(error, address)
+    if sqlstate:
+        text += f" (SQLSTATE {sqlstate})"
+    if is_lost or sqlstate.startswith(_RETRIABLE):
+        return RetriableError(f"{address.identity()}: {text}", connector="postgres")
+    if sqlstate.startswith(_CONFIG):
+        return ConnectorConfigError(f"{address.identity()}: {text}", connector="postgres")
+    return FatalConnectorError(f"{address.identity()}: {text}", connector="postgres")
+
+
+def interrupted(error: Exception) -> Interrupted:
+    """Say that a statement was cancelled by us."""
+    result = Interrupted("interrupted", connector="postgres")
+    result.__cause__ = error
+    return result
+
+
+def _text(error: Exception, address: Address) -> str:
+    """Return the server's own words: message, detail, hint and context, without the statement."""
+    text = str(error)
+    for name in ("detail", "hint"):
+        more = getattr(error, name, None)
+        if more and str(more) not in text:
+            text += f" {name.upper()}: {more}"
+    text = text.partition("Query was:")[0]
+    start = text.find("ERROR:")
+    if start < 0:
+        start = text.find("FATAL:")
+    text = text[start + 7 :] if start >= 0 else text
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("LINE ", "^", ". SQLSTATE"))]
+    return address.scrub(" ".join(kept).strip())
+
+
+__all__ = ["connect_failure", "failure", "interrupted"]

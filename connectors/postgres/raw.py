@@ -1,0 +1,212 @@
+"""A connection over asyncpg, for the raw wire: COPY's own binary blocks, out of one server and into another."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import pyarrow as pa
+
+from ..errors import ConnectorError, FatalConnectorError, RetriableError
+from ..protocols import Block
+from ..sql.identifiers import TableName, quote
+from .failures import connect_failure, failure, interrupted
+from .session import SETUP
+from .settings import Address
+
+T = TypeVar("T")
+
+#: Bytes gathered before a block is handed on.
+BLOCK_BYTES = 1 << 20
+
+_COUNT = re.compile(r"(\d+)$")
+
+
+def connect(address: Address, begin: str) -> RawSession:
+    """Open a connection."""
+    return RawSession(address, begin)
+
+
+class RawSession:
+    """One asyncpg connection with an event loop of its own, which runs only while a call is under way."""
+
+    def __init__(self, address: Address, begin: str) -> None:
+        import asyncpg
+
+        self._address = address
+        self._begin = begin
+        self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._task: asyncio.Task[Any] | None = None
+        self._connection: Any = None
+        try:
+            self._connection = self._loop.run_until_complete(asyncpg.connect(**_arguments(address)))
+            self.execute(SETUP)
+        except ConnectorError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise connect_failure(error, address) from None
+
+    def begin(self) -> None:
+        """Start a transaction."""
+        self.execute(self._begin)
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run SQL; without parameters it may be several statements."""
+        found = _COUNT.search(self._run(self._connection.execute(_checked(sql), *parameters)))
+        return int(found.group(1)) if found else -1
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows."""
+        return [tuple(row) for row in self._run(self._connection.fetch(_checked(sql), *parameters))]
+
+    def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
+        """Append one stream of COPY's binary format; the count is the server's."""
+
+        async def source() -> AsyncIterator[bytes]:
+            for block in data:
+                yield cast("bytes", block)
+
+        copying = self._connection.copy_to_table(
+            _named(table.name),
+            schema_name=_named(table.schema),
+            columns=[_named(name) for name in schema.names],
+            source=source(),
+            format="binary",
+        )
+        found = _COUNT.search(self._run(copying))
+        if found is None:
+            raise FatalConnectorError("COPY gave no count", connector="postgres")
+        return int(found.group(1))
+
+    def copy_out(self, sql: str) -> Iterator[Block]:
+        """Yield the result in COPY's binary format, in blocks of about a megabyte."""
+        queue: asyncio.Queue[bytearray | None] = asyncio.Queue(2)
+        held = bytearray()
+
+        async def sink(data: bytes) -> None:
+            nonlocal held
+            held += data
+            if len(held) >= BLOCK_BYTES:
+                block, held = held, bytearray()
+                await queue.put(block)
+
+        async def copy() -> None:
+            await self._connection.copy_from_query(_checked(sql), output=sink, format="binary")
+            await queue.put(held)
+            await queue.put(None)
+
+        async def next_block(copying: asyncio.Task[None]) -> bytearray | None:
+            getting = asyncio.ensure_future(queue.get())
+            await asyncio.wait({getting, copying}, return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done() and copying.done():
+                getting.cancel()
+                copying.result()
+            return await getting
+
+        copying = self._loop.create_task(copy())
+        is_over = False
+        try:
+            while True:
+                block = self._run(next_block(copying))
+                if block is None:
+                    is_over = True
+                    return
+                if block:
+                    yield block
+        finally:
+            if not is_over:
+                copying.cancel()
+                with suppress(BaseException):  # it was cancelled, or its error has been raised already
+                    self._loop.run_until_complete(copying)
+
+    def commit(self) -> None:
+        """Commit."""
+        self.execute("commit")
+
+    def rollback(self) -> None:
+        """Roll back, if there is something to."""
+        if self._connection.is_closed():
+            raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="postgres")
+        if self._connection.is_in_transaction():
+            self.execute("rollback")
+
+    def cancel(self) -> None:
+        """Cancel the call under way; asyncpg asks the server to end the statement."""
+        with self._lock:
+            task = self._task
+            if task is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(task.cancel)
+
+    def close(self) -> None:
+        """Close the connection and its loop."""
+        with self._lock:
+            if self._loop.is_closed():
+                return
+        if self._connection is not None:
+            with suppress(Exception):  # a connection that cannot say goodbye is closed all the same
+                self._loop.run_until_complete(self._connection.close(timeout=2))
+        with self._lock:
+            self._loop.close()
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        with self._lock:
+            if self._loop.is_closed():
+                call.close()
+                raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="postgres")
+            task: asyncio.Task[T] = self._loop.create_task(call)
+            self._task = task
+        try:
+            result: T = self._loop.run_until_complete(task)
+        except asyncio.CancelledError as error:
+            raise interrupted(RuntimeError(str(error))) from error
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:
+            raise failure(error, self._address, is_lost=self._connection.is_closed()) from error
+        finally:
+            with self._lock:
+                self._task = None
+        return result
+
+
+def _arguments(address: Address) -> dict[str, Any]:
+    parameters = dict(address.parameters)
+    timeout = parameters.pop("connect_timeout", "")
+    settings = {"application_name": parameters.pop("application_name", "syncblocks")}
+    plain = Address(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=address.password,
+        dbname=address.dbname,
+        parameters=parameters,
+    )
+    return {
+        # libpq's parameters for TLS are understood in a DSN only.
+        "dsn": plain.uri(application_name=False),
+        "server_settings": settings,
+        "timeout": float(timeout) if timeout.isdigit() and int(timeout) else 60.0,
+        "statement_cache_size": 0,
+    }
+
+
+def _named(name: str) -> str:
+    """Refuse names that cannot be quoted; asyncpg itself doubles the quotes."""
+    quote(name)
+    return name
+
+
+def _checked(sql: str) -> str:
+    if "\0" in sql:
+        raise FatalConnectorError("a statement holds a NUL", connector="postgres")
+    return sql
+
+
+__all__ = ["RawSession", "connect"]

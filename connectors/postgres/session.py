@@ -1,0 +1,222 @@
+"""A connection over ADBC: Arrow out of COPY and into COPY, and SQL in the same transaction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import ConnectorError, FatalConnectorError
+from ..protocols import Block
+from ..sql.identifiers import TableName
+from .failures import connect_failure, failure
+from .settings import Address
+
+#: What every connection sets: texts must read the same at any server; loads wait for slow sources; and a server
+#: that acknowledges a commit before it is durable would make the ledger lie.
+SETUP = (
+    "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; "
+    "set bytea_output = 'hex'; set standard_conforming_strings = on; set idle_in_transaction_session_timeout = 0; "
+    "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
+)
+
+
+class Database:
+    """The driver's database: made once, since it reads the server's types; then connections are cheap."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._lock = threading.Lock()
+        self._database: Any = None
+
+    def connect(self, begin: str, batch_size_bytes: int) -> AdbcSession:
+        """Open a connection.
+
+        Args:
+            begin: statement that starts its transactions.
+            batch_size_bytes: rough size of the batches it reads.
+        """
+        import adbc_driver_manager
+        import adbc_driver_postgresql
+
+        # The low-level interface: `dbapi` would import pandas.
+        try:
+            with self._lock:
+                if self._database is None:
+                    self._database = adbc_driver_manager.AdbcDatabase(
+                        driver=adbc_driver_postgresql._driver_path(), uri=self.address.uri()
+                    )
+            connection = adbc_driver_manager.AdbcConnection(self._database)
+        except adbc_driver_manager.Error as error:
+            raise connect_failure(error, self.address) from None
+        session = AdbcSession(connection, self.address, begin, batch_size_bytes)
+        try:
+            session.execute(SETUP)
+        except ConnectorError:
+            session.close()
+            raise
+        return session
+
+    def close(self) -> None:
+        """Forget the database; the next connection makes it anew."""
+        with self._lock:
+            database, self._database = self._database, None
+        if database is not None:
+            with suppress(Exception):  # connections in use keep it open until they are closed
+                database.close()
+
+
+class AdbcSession:
+    """One connection; transactions by statement, since the driver's own mode leaves one open at all times."""
+
+    def __init__(self, connection: Any, address: Address, begin: str, batch_size_bytes: int) -> None:
+        self._connection = connection
+        self._address = address
+        self._begin = begin
+        self._batch_size_bytes = batch_size_bytes
+        self._is_closed = False
+
+    def begin(self) -> None:
+        """Start a transaction."""
+        self.execute(self._begin)
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run SQL; without parameters it may be several statements."""
+        statement = self._statement()
+        try:
+            statement.set_sql_query(_checked(sql))
+            if parameters:
+                statement.bind(_record(parameters))
+            return int(statement.execute_update())
+        except Exception as error:
+            raise self._failure(error) from error
+        finally:
+            statement.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows."""
+        statement = self._statement()
+        try:
+            # COPY takes no INSERT ... RETURNING, and for a few rows it is no faster.
+            statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+            statement.set_sql_query(_checked(sql))
+            if parameters:
+                statement.bind(_record(parameters))
+            stream, _ = statement.execute_query()
+            table = pa.RecordBatchReader.from_stream(stream).read_all()
+            return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        except Exception as error:
+            raise self._failure(error) from error
+        finally:
+            statement.close()
+
+    def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Yield the result of one COPY, which is one snapshot."""
+        statement = self._statement()
+        is_over = False
+        try:
+            statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(self._batch_size_bytes)})
+            statement.set_sql_query(_checked(sql))
+            stream, _ = statement.execute_query()
+            reader = pa.RecordBatchReader.from_stream(stream)
+            while True:
+                try:
+                    batch = reader.read_next_batch()
+                except StopIteration:
+                    is_over = True
+                    return
+                yield batch
+        except (ConnectorError, GeneratorExit):
+            raise
+        except Exception as error:
+            is_over = True
+            raise self._failure(error) from error
+        finally:
+            if not is_over:
+                # Otherwise closing would first read the rest of the table.
+                self.cancel()
+            statement.close()
+
+    def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
+        """Append batches by COPY; the caller has cast them to the columns' exact types."""
+        if not schema.names:
+            raise FatalConnectorError("a stream without columns cannot be written", connector="postgres")
+        statement = self._statement()
+        try:
+            statement.set_options(
+                **{
+                    "adbc.ingest.target_table": table.name,
+                    "adbc.ingest.target_db_schema": table.schema,
+                    "adbc.ingest.mode": "adbc.ingest.mode.append",
+                }
+            )
+            statement.bind_stream(pa.RecordBatchReader.from_batches(schema, data))
+            return int(statement.execute_update())
+        except Exception as error:
+            raise self._failure(error) from error
+        finally:
+            statement.close()
+
+    def commit(self) -> None:
+        """Commit."""
+        self.execute("commit")
+
+    def rollback(self) -> None:
+        """Roll back, if there is something to."""
+        if self._status() != "idle":
+            self.execute("rollback")
+
+    def cancel(self) -> None:
+        """Ask the server to cancel the statement under way."""
+        if not self._is_closed:
+            with suppress(Exception):  # nothing under way, or the connection is gone: nothing to end
+                self._connection.cancel()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.close()
+
+    def _statement(self) -> Any:
+        import adbc_driver_manager
+
+        return adbc_driver_manager.AdbcStatement(self._connection)
+
+    def _status(self) -> str:
+        try:
+            return str(self._connection.get_option("adbc.postgresql.transaction_status"))
+        except Exception:  # a connection in no state to answer is of no use either
+            return "unknown"
+
+    def _failure(self, error: Exception) -> ConnectorError:
+        return failure(error, self._address, is_lost=self._status() == "unknown")
+
+
+def _checked(sql: str) -> str:
+    """Refuse a NUL: libpq would cut the statement there and run the first part."""
+    if "\0" in sql:
+        raise FatalConnectorError("a statement holds a NUL", connector="postgres")
+    return sql
+
+
+def _record(parameters: Sequence[Any]) -> pa.RecordBatch:
+    names = [str(place) for place in range(1, len(parameters) + 1)]
+    return pa.RecordBatch.from_arrays([_array(value) for value in parameters], names=names)
+
+
+def _array(value: Any) -> pa.Array:
+    """Return an array of one value. Built of buffers: `pa.array` of Python values imports pandas."""
+    if isinstance(value, bool | int):
+        return pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(int(value).to_bytes(8, "little", signed=True))])
+    if value is None:
+        return pa.Array.from_buffers(pa.string(), 1, [pa.py_buffer(b"\0"), pa.py_buffer(bytes(8)), pa.py_buffer(b"")])
+    data = str(value).encode()
+    offsets = bytes(4) + len(data).to_bytes(4, "little")
+    return pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+__all__ = ["AdbcSession", "Database"]

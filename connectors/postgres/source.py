@@ -1,0 +1,167 @@
+"""Records out of PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import FatalConnectorError
+from ..protocols import Block
+from ..settings import parse_settings
+from ..sql.casts import cast_batch
+from ..sql.session import Lease, Session, Sessions
+from ..sql.source import SqlSource
+from ..stream import ReplicationMethod, Stream
+from . import catalog
+from .dialect import PostgresDialect
+from .raw import RawSession
+from .session import AdbcSession, Database
+from .settings import PostgresSettings
+from .types import Name, arrow_of
+
+#: Nothing is changed, and each statement sees the same moment.
+_BEGIN = "begin transaction isolation level repeatable read read only"
+
+#: Below these lie only the driver's wrapped-around infinities and years past 294,000.
+_FIRST_MICROSECOND = -210866803200000000
+_FIRST_DAY = -2440588
+_LAST_TIME = 86_400_000_000
+
+_MEND = (
+    "read the column as text with the source's `text_columns`, exclude it with `columns`, or sync it to PostgreSQL "
+    "without transformers, where values are copied as they are"
+)
+
+
+class PostgresSource(SqlSource):
+    """Tables and views of one database, each read by one COPY."""
+
+    settings: ClassVar[type[PostgresSettings]] = PostgresSettings
+    connector = "postgres"
+
+    def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        self._settings = parse_settings(PostgresSettings, config, self.connector)
+        super().__init__(
+            PostgresDialect(),
+            schema=self._settings.schema_ or "",
+            checkpoint_records=self._settings.checkpoint_records,
+            checkpoint_s=self._settings.checkpoint_s,
+        )
+        self._database = Database(self._settings.address)
+        self._raw = Sessions(lambda: RawSession(self._settings.address, _BEGIN))
+
+    def connect(self) -> AdbcSession:
+        """Open a connection."""
+        return self._database.connect(_BEGIN, self._settings.batch_size_bytes)
+
+    def identity(self) -> str:
+        """Return host, port and database."""
+        return self._settings.address.identity()
+
+    def streams(self, session: Session) -> Sequence[Stream]:
+        """Read the catalog."""
+        return catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        """Offer raw COPY for whole tables of built-in types, read as they are."""
+        is_whole = stream.replication_method is ReplicationMethod.FULL_TABLE
+        if is_whole and self._settings.address.is_plain and len(stream.schema) and is_raw(stream):
+            return ("pgcopy", "arrow")
+        return ("arrow",)
+
+    def sessions(self, wire: str) -> Sessions:
+        """Raw blocks come over their own connections."""
+        return self._raw if wire == "pgcopy" else self._sessions
+
+    def all_sessions(self) -> Sequence[Sessions]:
+        """Return both kinds."""
+        return (self._sessions, self._raw)
+
+    def close(self) -> None:
+        """Close every connection."""
+        super().close()
+        self._database.close()
+
+    def expression(self, field: pa.Field) -> str:
+        """Cast what the driver cannot carry."""
+        column = super().expression(field)
+        metadata = field.metadata or {}
+        if b"native_type" not in metadata:
+            return column
+        if metadata.get(b"read_as") == b"text":
+            return f"{column}::text"
+        return arrow_of(metadata[b"native_type"].decode())[1].format(column)
+
+    def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        """Refuse what only PostgreSQL can hold, then cast."""
+        for place, field in enumerate(stream.schema):
+            _refuse_special(batch.column(place), field, stream.name)
+        try:
+            return cast_batch(batch, stream.schema, stream.name)
+        except FatalConnectorError:
+            _refuse_nan(batch, stream)
+            raise
+
+    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
+        """Yield COPY's binary format."""
+        session: RawSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
+        columns = self.dialect.names(stream.schema.names)
+        for block in session.copy_out(f"select {columns} from {self.dialect.table(self.table(stream))}"):
+            lease.check()
+            yield block
+
+
+def is_raw(stream: Stream) -> bool:
+    """Tell whether every column is a built-in type of PostgreSQL, so that its binary form says the same anywhere."""
+    for field in stream.schema:
+        metadata = field.metadata or {}
+        native = metadata.get(b"native_type", b"").decode()
+        if metadata.get(b"native_system") != b"postgres" or b"read_as" in metadata:
+            return False
+        # A type that was changed on the way no longer is what the catalog said.
+        if not Name.parse(native).is_native or arrow_of(native)[0] != field.type:
+            return False
+    return True
+
+
+def _refuse_special(array: pa.Array, field: pa.Field, stream: str) -> None:
+    """Raise for infinite dates and times, which the driver wraps around, and for 24 o'clock."""
+    kind = array.type
+    what = ""
+    if pa.types.is_timestamp(kind):
+        what = "an infinite time, or a year past 294,000" if _below(array, pa.int64(), _FIRST_MICROSECOND) else ""
+    elif pa.types.is_date32(kind):
+        what = "an infinite date" if _below(array, pa.int32(), _FIRST_DAY) else ""
+    elif pa.types.is_time64(kind):
+        high = pc.max(array.view(pa.int64())).as_py()
+        what = "the time 24:00:00" if high is not None and high >= _LAST_TIME else ""
+    if what:
+        _refuse(field, what, stream)
+
+
+def _refuse_nan(batch: pa.RecordBatch, stream: Stream) -> None:
+    """Raise for a text that stands for a numeric which no decimal can hold."""
+    for place, field in enumerate(stream.schema):
+        array = batch.column(place)
+        if not (pa.types.is_decimal(field.type) and pa.types.is_string(array.type)):
+            continue
+        if pc.any(pc.match_substring_regex(array, "[a-zA-Z]")).as_py():
+            _refuse(field, "NaN or an infinity", stream.name)
+
+
+def _refuse(field: pa.Field, what: str, stream: str) -> NoReturn:
+    raise FatalConnectorError(
+        f"column {field.name!r} holds {what}, which is no {field.type}: {_MEND}", connector="postgres", stream=stream
+    )
+
+
+def _below(array: pa.Array, kind: pa.DataType, limit: int) -> bool:
+    low = pc.min(array.view(kind)).as_py()
+    return low is not None and low < limit
+
+
+__all__ = ["PostgresSource", "is_raw"]
