@@ -36,7 +36,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int) -> None:
         # By lines, so that what was printed before a crash is not lost in a buffer.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
-    process = _Process(answers_fd)
+    process = _Process(requests_fd, answers_fd)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
     reader = threading.Thread(target=_read, args=(requests_fd, requests), name="syncblocks-requests", daemon=True)
     reader.start()
@@ -63,7 +63,9 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int) -> None:
 class _Process:
     """What must still be as it was when the child began, whatever a function does to its process."""
 
-    def __init__(self, answers_fd: int) -> None:
+    def __init__(self, requests_fd: int, answers_fd: int) -> None:
+        self._requests_fd = requests_fd
+        self._requests = _identity(requests_fd)
         self._answers_fd = answers_fd
         self._answers = _identity(answers_fd)
         self._pid = os.getpid()
@@ -99,6 +101,7 @@ class _Process:
             and (sys.stdout, sys.stderr) == self._streams
             and not any(stream.closed for stream in self._streams)
             and [_identity(fd) for fd in (0, 1, 2)] == self._standard
+            and _identity(self._requests_fd) == self._requests
         )
 
 
@@ -127,14 +130,16 @@ def _count_fds() -> int:
 
 def _read(fd: int, requests: SimpleQueue[dict[str, Any]]) -> None:
     """Take requests from the pipe. Its end means that the parent is gone: then the whole group ends, whatever runs."""
-    # A pipe that a function has closed is as good as one that has ended.
-    with suppress(OSError, ValueError), os.fdopen(fd, "rb") as lines:
+    pipe = _identity(fd)
+    # Not closed here: a function may have closed the pipe and have a file of its own under this number.
+    with suppress(OSError, ValueError), open(fd, "rb", closefd=False) as lines:
         for line in lines:
             request = json.loads(line)
             requests.put(request)
             if "exit" in request:
                 return
-    os.killpg(0, signal.SIGKILL)
+    if _identity(fd) == pipe:
+        os.killpg(0, signal.SIGKILL)
 
 
 def _die_with_parent(fd: int) -> None:
