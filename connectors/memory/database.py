@@ -1,0 +1,106 @@
+"""What a database server would be: tables, a ledger, calls under way, and faults on purpose."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError, RetriableError
+from ..protocols import Block
+from ..stream import (
+    LedgerKey,
+    LedgerRow,
+)
+
+
+@dataclass
+class MemoryDatabase:
+    """What a database server would keep; every access to it holds `lock`, which is its transaction."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    views: set[str] = field(default_factory=set)
+    ledger: dict[LedgerKey, LedgerRow] = field(default_factory=dict)
+    #: (table, token) -> batches that no commit has made visible yet.
+    staging: dict[tuple[str, str], list[pa.RecordBatch]] = field(default_factory=dict)
+    #: How often each knob has failed, over all connectors of this database: `fail_times` counts down from it.
+    failures: Counter[str] = field(default_factory=Counter)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+databases: dict[str, MemoryDatabase] = {}
+
+
+def database(name: str) -> MemoryDatabase:
+    """Return the database of that name, made empty if there is none."""
+    return databases.setdefault(name, MemoryDatabase())
+
+
+class Calls:
+    """Calls under way by stream, each with the event that ends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[str, set[threading.Event]] = {}
+
+    @contextmanager
+    def under_way(self, streams: Iterable[str]) -> Iterator[threading.Event]:
+        """Register one call for some streams until the block is left."""
+        interrupted, names = threading.Event(), list(streams)
+        with self._lock:
+            for name in names:
+                self._under_way.setdefault(name, set()).add(interrupted)
+        try:
+            yield interrupted
+        finally:
+            with self._lock:
+                for name in names:
+                    self._under_way[name].discard(interrupted)
+
+    def interrupt(self, stream: str) -> None:
+        with self._lock:
+            for interrupted in self._under_way.get(stream, ()):
+                interrupted.set()
+
+
+FailKind = Literal["retriable", "fatal", "crash"]
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """Fails on purpose, `times` times a stream."""
+
+    role: str
+    kind: FailKind
+    times: int
+
+    def turn(self, database: MemoryDatabase, stream: str, is_due: bool) -> None:
+        if not is_due:
+            return
+        with database.lock:
+            if database.failures[f"{self.role}:{stream}"] >= self.times:
+                return
+            database.failures[f"{self.role}:{stream}"] += 1
+        message = f"{self.role} of {stream!r} fails on purpose"
+        if self.kind == "crash":
+            raise RuntimeError(message)
+        raise (RetriableError if self.kind == "retriable" else FatalConnectorError)(message, stream=stream)
+
+
+def to_block(batch: pa.RecordBatch) -> bytes:
+    """Write a batch in the wire format `ipc`."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def from_block(block: Block) -> pa.RecordBatch:
+    """Read one block of the wire format `ipc`."""
+    return pa.ipc.open_stream(block).read_next_batch()

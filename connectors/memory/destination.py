@@ -1,0 +1,161 @@
+"""Writes tables in memory, with a ledger."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import Interrupted, TakenOver
+from ..failpoints import failpoint
+from ..protocols import Block
+from ..settings import parse_settings
+from ..stream import (
+    Bookmark,
+    Checkpoint,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+from .database import Calls, Knob, database, from_block
+from .settings import MemoryDestinationSettings
+from .writing import changes, written_table
+
+
+class MemoryDestination:
+    """Writes tables and the ledger of a `MemoryDatabase`."""
+
+    settings = MemoryDestinationSettings
+    has_ledger = True
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._settings = parse_settings(MemoryDestinationSettings, config, "memory")
+        self._database = database(self._settings.database)
+        self._calls = Calls()
+        self.max_loads = self._settings.max_loads
+
+    def identity(self) -> str:
+        return f"memory://{self._settings.database}"
+
+    def check(self) -> None:
+        """There is nothing to reach."""
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        with self._database.lock:
+            return {name: self._state(name) for name in tables}
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        return (*self._settings.wires, "arrow")
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        with self._database.lock:
+            row = self._database.ledger.get(key) or LedgerRow(key=key, source="", token=token)
+            row = replace(row, token=token, owner=owner, source=row.source if source is None else source)
+            self._database.ledger[key] = row
+            return row
+
+    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
+        with self._database.lock:
+            if forget:
+                self._database.ledger.pop(key, None)
+                return
+            token = secrets.token_hex(16)
+            row = self._database.ledger.get(key) or LedgerRow(key=key, source="", token=token)
+            self._database.ledger[key] = replace(row, token=token, bookmark=_as_json(bookmark))
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        place = (load.key.destination_table, load.token)
+        with self._calls.under_way([load.key.stream]) as interrupted:
+            try:
+                yield from self._load(load, events, interrupted, self._database.staging.setdefault(place, []))
+            finally:
+                self._database.staging.pop(place, None)
+
+    def drop_staging(self, tokens: Sequence[str]) -> None:
+        with self._database.lock:
+            for place in [place for place in self._database.staging if place[1] in tokens]:
+                del self._database.staging[place]
+
+    def interrupt(self, stream: str) -> None:
+        self._calls.interrupt(stream)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _state(self, name: str) -> TableState:
+        table = self._database.tables.get(name)
+        rows = tuple(row for key, row in self._database.ledger.items() if key.destination_table == name)
+        is_table = name not in self._database.views
+        return TableState(schema=None if table is None else table.schema, ledger=rows, is_table=is_table)
+
+    def _load(
+        self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]
+    ) -> Iterator[Commit]:
+        schema, batches, written = load.stream.schema, 0, 0
+        for event in events:
+            if interrupted.is_set():
+                raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
+            if isinstance(event, Stream):
+                schema = event.schema
+            elif isinstance(event, Checkpoint):
+                commit = self._commit(load, schema, staged, event, interrupted, written)
+                staged.clear()
+                written += commit.records
+                yield commit
+            else:
+                batches += 1
+                knob = Knob("destination", self._settings.fail_kind, self._settings.fail_times)
+                knob.turn(self._database, load.key.stream, self._settings.fail_on.get(load.key.stream) == batches)
+                staged.append(event if isinstance(event, pa.RecordBatch) else from_block(event))
+
+    def _commit(
+        self,
+        load: Load,
+        schema: pa.Schema,
+        staged: Sequence[pa.RecordBatch],
+        checkpoint: Checkpoint,
+        interrupted: threading.Event,
+        written: int,
+    ) -> Commit:
+        name, records = load.key.destination_table, sum(batch.num_rows for batch in staged)
+        failpoint("memory.commit.before")
+        with self._database.lock:
+            if interrupted.wait(self._settings.delay_commit_s):
+                raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
+            row = self._database.ledger.get(load.key)
+            if row is None or row.token != load.token:
+                by = f"by {row.owner}" if row else "and forgotten"
+                raise TakenOver(f"stream {load.key.stream!r} was taken over {by}", stream=load.key.stream)
+            old = self._database.tables.get(name)
+            table = written_table(load, schema, staged, old)
+            row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
+            if checkpoint.is_final:
+                row = replace(row, completed_by=load.run, rows=written + records)
+            failpoint("memory.commit.inside")
+            self._database.tables[name], self._database.ledger[load.key] = table, row
+            if load.write_disposition is WriteDisposition.MERGE:
+                self._database.keys[name] = load.stream.key_properties
+        failpoint("memory.commit.after")
+        return Commit(
+            checkpoint=checkpoint,
+            records=records,
+            size_bytes=sum(batch.nbytes for batch in staged),
+            schema_changes=changes(old, table),
+        )
+
+
+def _as_json(bookmark: Bookmark | None) -> Bookmark | None:
+    """Copy a bookmark the way a real ledger does, which holds JSON and nothing else."""
+    return json.loads(json.dumps(bookmark, allow_nan=False)) if bookmark is not None else None

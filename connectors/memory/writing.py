@@ -1,0 +1,80 @@
+"""Pure: a table and batches in, the table as it is after them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from ..stream import (
+    ConflictMethod,
+    Load,
+    WriteDisposition,
+)
+
+
+def written_table(load: Load, schema: pa.Schema, staged: Sequence[pa.RecordBatch], old: pa.Table | None) -> pa.Table:
+    """Return the table as it is after these batches."""
+    if old is None or load.write_disposition is WriteDisposition.REPLACE:
+        old = schema.empty_table()
+    try:
+        schemas = [old.schema, schema, *(batch.schema for batch in staged)]
+        wide = pa.unify_schemas([_nullable(each) for each in schemas], promote_options="permissive")
+        old = _widened(old, wide)
+        new = pa.concat_tables(
+            [_widened(pa.Table.from_batches([batch]), wide) for batch in staged] or [old.slice(0, 0)]
+        )
+    except pa.ArrowException as error:
+        raise FatalConnectorError(
+            f"table {load.key.destination_table!r} does not take the stream's columns: {error}", stream=load.key.stream
+        ) from error
+    if load.write_disposition is not WriteDisposition.MERGE:
+        return pa.concat_tables([old, new])
+    return _merged(load, old, new)
+
+
+def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
+    keys = load.stream.key_properties
+    if not keys or any(new.column(name).null_count for name in keys):
+        raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
+    old_keys, new_keys = (list(zip(*(t.column(k).to_pylist() for k in keys), strict=True)) for t in (old, new))
+    last = {key: position for position, key in enumerate(new_keys)}
+    if load.conflict_method is ConflictMethod.IGNORE:
+        for key in old_keys:
+            last.pop(key, None)
+    else:
+        old = old.filter(pa.array([key not in last for key in old_keys], pa.bool_()))
+    return pa.concat_tables([old, new.take(pa.array(sorted(last.values()), pa.int64()))])
+
+
+def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.schema.names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_nullable(True).remove_metadata() for field in schema])
+
+
+def changes(old: pa.Table | None, new: pa.Table) -> tuple[Mapping[str, Any], ...]:
+    """Return the columns added or changed; none for a table that was not there."""
+    if old is None:
+        return ()
+    before = {field.name: str(field.type) for field in old.schema}
+    return tuple(
+        {
+            "column": field.name,
+            "change": "changed" if field.name in before else "added",
+            "before": before.get(field.name),
+            "after": str(field.type),
+        }
+        for field in new.schema
+        if before.get(field.name) != str(field.type)
+    )
