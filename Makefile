@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := .[all]
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test lint check bench faults clean
 
 demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
@@ -13,12 +13,13 @@ demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback aft
 test: $(READY)  ## every test but the benchmarks
 	$(BIN)/pytest -n auto
 
-check: $(READY)  ## what CI runs
+lint: $(READY)  ## everything that reads the code without running it
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto
+
+check: lint test  ## what CI runs
 
 faults: $(READY)  ## the full set of injected faults, minutes to hours
 	SYNCBLOCKS_FAULTS=full $(BIN)/pytest -n auto tests/faults

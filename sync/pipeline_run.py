@@ -72,6 +72,8 @@ def run_pipeline(
     """
     if not isinstance(pipeline, Pipeline):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
+    if retry:
+        pipeline = _as_of_latest_run(pipeline)
     order = _Order(
         streams=streams,
         full_refresh=full_refresh,
@@ -246,9 +248,8 @@ class _Runner:
         return run
 
     def _unfinished(self) -> list[str]:
-        latest = None if self._store is None else self._store.latest_run(self.pipeline.pipeline)
-        if latest is None:
-            raise SyncError(f"pipeline {self.pipeline.pipeline!r} has never run: there is nothing to retry")
+        latest = self.store.latest_run(self.pipeline.pipeline)
+        assert latest is not None  # `_as_of_latest_run` has found it
         names = self.store.unfinished_streams(latest.id)
         if not names and latest.status == "success":
             raise SyncError(f"run {latest.id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry")
@@ -337,6 +338,19 @@ class _Runner:
             stream="",
             block="",
         )
+
+
+def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
+    """Load the file again with the latest run's execution date, trigger and variables: a retry keeps them."""
+    latest = None
+    if Store.exists(pipeline.store_url):
+        with Store.open(pipeline.store_url) as store:
+            latest = store.latest_run(pipeline.pipeline)
+    if latest is None:
+        raise SyncError(f"pipeline {pipeline.pipeline!r} has never run: there is nothing to retry")
+    return load_pipeline(
+        pipeline.path, execution_date=latest.execution_date, trigger=latest.trigger, recorded=latest.variables
+    )
 
 
 def _resolve_filters(code: UserCode, names: Sequence[str]) -> tuple[Any, ...]:
