@@ -12,6 +12,11 @@ from ..sql.session import Session
 from ..stream import ConflictMethod
 from . import catalog, types
 
+#: Merges join and group whole staging tables; the default of 4 MB would spill to disk. Until the commit only.
+_WORK_MEMORY = (
+    "select set_config('work_mem', '64MB', true) where pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024"
+)
+
 
 class PostgresDialect(Dialect):
     """Identifiers of 63 bytes (longer column names are cut off silently), transactional DDL, temporary staging."""
@@ -115,33 +120,43 @@ class PostgresDialect(Dialect):
         DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers and breaks foreign keys, and renews
         columns that do not arrive; without a unique index only UPDATE and INSERT remain.
         """
-        latest = self._latest(staging, columns, staged, key)
-        insert = f"{self._into(target.name, columns)} select {self.names(_names(columns), 's.')} from {latest} as s"
+        values = ", ".join(f"{self._value(column, staged)} as {self.quote(column.name)}" for column in columns)
+        source = f"(select {values} from {self.table(staging)} s)"
+        insert = f"{self._into(target.name, columns)} select {self.names(_names(columns), 's.')} from {source} as s"
+        first = [_WORK_MEMORY, self._drop_repeated(staging, columns, staged, key)]
         if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
             same = self._same_key(columns, staged, key)
             delete = f"delete from {self.table(target.name)} as t using {self.table(staging)} as s where {same}"
-            return [delete, insert]
+            return [*first, delete, insert]
         if frozenset(key) in target.unique_keys:
-            conflict = f" on conflict ({self.names(key)}) do "
             changes = self._changes(target, columns, key) if method is ConflictMethod.UPDATE else ""
-            return [f"{insert}{conflict}{f'update set {changes}' if changes else 'nothing'}"]
+            action = f"update set {changes}" if changes else "nothing"
+            return [*first, f"{insert} on conflict ({self.names(key)}) do {action}"]
         types_of = {column.name: column.type for column in columns}
-        statements = [self._insert_new(target, latest, columns, types_of, key)]
-        if method is ConflictMethod.UPDATE:
-            statements.insert(0, self._update(target, latest, columns, types_of, key))
-        return [sql for sql in statements if sql]
+        new = self._insert_new(target, source, columns, types_of, key)
+        if method is ConflictMethod.IGNORE:
+            return [*first, new]
+        return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
+
+    def _drop_repeated(
+        self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        """Delete staged records whose key comes again; mostly there are none, and a sort of all would be wasted.
+
+        Keys are compared as what they become: '1.0' and '1' are one numeric.
+        """
+        keys = {column.name: self._value(column, staged) for column in columns if column.name in key}
+        sequence, table = self.quote(SEQUENCE), self.table(staging)
+        listed = ", ".join(f"{value} as {self.quote(name)}" for name, value in keys.items())
+        same = " and ".join(f"{value} = r.{self.quote(name)}" for name, value in keys.items())
+        repeated = (
+            f"select {listed}, max(s.{sequence}) as {sequence} from {table} s "
+            f"group by {', '.join(keys.values())} having count(*) > 1"
+        )
+        return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} < r.{sequence}"
 
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
         return f"{super()._into(target, columns)} overriding system value"
-
-    def _latest(
-        self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
-    ) -> str:
-        """Write the staged records, cast; keys are compared as what they become: '1.0' and '1' are one numeric."""
-        values = ", ".join(f"{self._value(column, staged)} as {self.quote(column.name)}" for column in columns)
-        keys = ", ".join(self._value(column, staged) for column in columns if column.name in key)
-        order = f"{keys}, s.{self.quote(SEQUENCE)} desc"
-        return f"(select distinct on ({keys}) {values} from {self.table(staging)} s order by {order})"
 
     def _is_ours(self, target: Table, columns: Sequence[Column]) -> bool:
         arriving = set(_names(columns))

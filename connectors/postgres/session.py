@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -107,7 +108,7 @@ class AdbcSession:
                 statement.bind(_record(parameters))
             stream, _ = statement.execute_query()
             table = pa.RecordBatchReader.from_stream(stream).read_all()
-            return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            return list(zip(*(_values(column) for column in table.columns), strict=True))
         except Exception as error:
             raise self._failure(error) from error
         finally:
@@ -201,6 +202,15 @@ def _checked(sql: str) -> str:
     if "\0" in sql:
         raise FatalConnectorError("a statement holds a NUL", connector="postgres")
     return sql
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Return Python values; `to_pylist` of times would import pandas."""
+    if not pa.types.is_timestamp(column.type):
+        return list(column.to_pylist())
+    start = datetime.fromtimestamp(0, UTC) if column.type.tz else datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
+    moments = column.cast(pa.int64()).to_pylist()
+    return [None if micros is None else start + timedelta(microseconds=micros) for micros in moments]
 
 
 def _record(parameters: Sequence[Any]) -> pa.RecordBatch:

@@ -160,7 +160,7 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
 def column_type(field: pa.Field, system: bytes) -> str:
     """Return the type of a column made for a field: its native one if this system has it, else by its Arrow type."""
     metadata = field.metadata or {}
-    native = metadata.get(b"native_type", b"").decode("utf-8", "replace")
+    native = str(metadata.get(b"native_type", b""), "utf-8", "replace")
     # The name goes into DDL: only what is known word for word may pass.
     if metadata.get(b"native_system") == system and native and Name.parse(native).is_native:
         return native

@@ -203,9 +203,12 @@ class Writer:
 
     def _new_staging(self, columns: Sequence[Column]) -> tuple[TableName, str]:
         dialect, name = self._dialect, staging_name(self._load.token)
+        beside = TableName(self._target.schema, name)
         if self._is_replace:
-            table = TableName(self._target.schema, name)
-            return table, dialect.create_replacement(table, self._required(columns), self._key())
+            return beside, dialect.create_replacement(beside, self._required(columns), self._key())
+        if not self._is_merge and self._table is None:
+            # It may become the target itself.
+            return beside, dialect.create_table(beside, columns)
         table = dialect.staging(self._target, name)
         return table, dialect.create_staging(table, columns, numbered=self._is_merge)
 
@@ -300,6 +303,10 @@ class Writer:
         needs_lock = staged is not None or table is None or self._changed(table, columns)
         if needs_lock:
             table = self._lock_target()
+            if table is None and staged is not None and self._may_become_target(staged, columns):
+                for sql in self._dialect.swap(staged.name, None, self._target, ()):
+                    self._session.execute(sql)
+                return
             if table is None:
                 self._session.execute(self._dialect.create_table(self._target, columns, self._key()))
                 table = self._reflect()
@@ -317,6 +324,10 @@ class Writer:
         for sql in [*statements, self._dialect.drop_table(staged.name)]:
             self._lease.check()
             self._session.execute(sql)
+
+    def _may_become_target(self, staged: Staged, columns: Sequence[Column]) -> bool:
+        """Tell whether an append's staging table has all that a new target needs."""
+        return not self._is_merge and all(staged.types[column.name] == column.type for column in columns)
 
     def _refuse_null_keys(self, staged: Staged) -> None:
         key = self._key()
