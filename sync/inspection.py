@@ -245,7 +245,7 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
 def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
     """Count destination tables by reading the destination as a source, where its connector is one."""
     described = session.destination.describe(list(dict.fromkeys(tables)))
-    names = {state.stream_name: table for table, state in described.items() if state.schema is not None}
+    names = {table: state.stream_name or table for table, state in described.items() if state.schema is not None}
     if not names:
         return {}
     session.destination.close()  # some databases open a file only once
@@ -253,7 +253,7 @@ def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
     reader = make_source(block.connector, block.config, session.pipeline.folder)
     try:
         offered = {stream.name: stream for stream in reader.discover()}
-        return {table: reader.count(offered[name]) for name, table in names.items() if name in offered}
+        return {table: reader.count(offered[name]) for table, name in names.items() if name in offered}
     finally:
         reader.close()
 
@@ -336,7 +336,7 @@ def refuse_while_running(session: Session, store: Store | None) -> None:
         raise AlreadyRunning(session.pipeline.pipeline, run.id, str(run.owner))
 
 
-def set_state(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> LedgerKey:
+def set_state(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> StreamState:
     """Set a stream's bookmark by hand: each of its bookmark_properties, in the type of its column.
 
     Raises:
@@ -359,16 +359,24 @@ def set_state(session: Session, store: Store | None, name: str, texts: Mapping[s
         source = session.source.identity()
         session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
     session.destination.set_bookmark(key, bookmark)
+    state = StreamState(
+        stream=name,
+        destination_table=key.destination_table,
+        bookmark=bookmark,
+        source=session.source.identity() if row is None else row.source,
+        rows=None if row is None else row.rows,
+        at=None if row is None else row.committed_at,
+    )
     if store is not None:
         copy = StateCopy(
             stream=name,
-            destination_table=key.destination_table,
-            source=session.source.identity() if row is None else row.source,
+            destination_table=state.destination_table,
+            source=state.source,
             bookmark=bookmark,
-            rows=None if row is None else row.rows,
+            rows=state.rows,
         )
         store.save_state(session.pipeline.pipeline, copy)
-    return key
+    return state
 
 
 def reset_state(session: Session, store: Store | None, name: str, *, forget: bool) -> tuple[LedgerKey, ...]:
@@ -394,7 +402,8 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
     for row in in_ledger:
         key = LedgerKey(pipeline=pipeline, stream=name, destination_table=row.destination_table)
         session.destination.set_bookmark(key, None, forget=forget)
-    places = {row.destination_table: row.source for row in [*in_store, *in_ledger]}
+    places = {copy.destination_table: copy.source for copy in in_store}
+    places |= {row.destination_table: row.source for row in in_ledger}
     for table, source in places.items():
         if store is None:
             continue

@@ -134,7 +134,9 @@ def starting_point(
     full_refresh: bool,
 ) -> Start | str:
     """Decide where a stream starts; a string is the reason why it may not. The table of 1-product.md 1.4."""
-    committed = row if row is not None and row.committed_at is not None else None
+    # A bookmark that `state set` put into a row counts as much as one that a commit did.
+    is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
+    committed = row if is_known_row else None
     if table.schema is None:
         return Start(bookmark=None, reason="no destination table")
     if not table.is_table:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from .console import Console
+
+#: Threads that are left at the very end get so long to come back.
+LAST_GRACE_S = 0.2
 
 #: Command -> the module that holds it, as a function of the same name. In the order in which help shows them.
 COMMANDS = {
@@ -100,4 +106,18 @@ def invoke(args: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(invoke(sys.argv[1:]))
+    code = invoke(sys.argv[1:])
+    if _is_alone():
+        sys.exit(code)
+    # A thread that was given up hangs in a driver. When the interpreter ends it takes such threads down in a way that
+    # makes C++ drivers abort the process, exit code and all; everything is closed and flushed by now.
+    os._exit(code)
+
+
+def _is_alone() -> bool:
+    """Whether no other thread is left, after a moment's grace."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    end = time.monotonic() + LAST_GRACE_S
+    for thread in others:
+        thread.join(max(0.0, end - time.monotonic()))
+    return not any(thread.is_alive() for thread in others)

@@ -47,15 +47,21 @@ CALLBACK = '''\
 
 
 @callback("success")
-def report(stream, destination_table, block_run, is_last_block_run, **kwargs):
+def report(stream, destination_table, block_run):
     print(f"{stream} -> {destination_table}: {block_run.rows} records")
-    if is_last_block_run:
-        print("that was the last stream: refresh a view, start dbt, mark the day complete")
 
 
 @callback("failure")
 def alert(stream, **kwargs):
     print(f"{stream} failed: {kwargs['__error'].message}")
+
+
+@callback("success")
+@callback("failure")
+@callback("cancelled")
+def finish(is_last_block_run, pipeline_run):
+    if is_last_block_run:  # exactly once a run: refresh a view, start dbt, mark the day complete
+        print(f"last stream of {pipeline_run}: {pipeline_run.status}")
 '''
 
 CUSTOMERS = """\

@@ -52,7 +52,11 @@ class Lines(Tracker):
         self._shown[stream] = now
         with self.lock:
             view = self.stream(stream)
-            figures = {"records": view.records, "committed": view.committed, "size_bytes": view.size_bytes}
+            figures: dict[str, Any] = {
+                "records": view.records,
+                "committed": view.committed,
+                "size_bytes": view.size_bytes,
+            }
             rate = view.records_per_s
         self._line("stream_progress", stream=stream, **figures, records_per_s=None if rate is None else round(rate))
 
@@ -85,7 +89,8 @@ class Lines(Tracker):
         self._line(
             "callback",
             {"done": "info", "retry": "warning"}.get(mark, "error"),
-            callback=delivery.label,
+            callback=delivery.callback_block,
+            parent=delivery.label,
             function=delivery.function,
             mark=mark,
             attempt=delivery.attempt,
@@ -101,7 +106,7 @@ class Lines(Tracker):
         """One line for the run."""
         self._line("run_ended", "info" if run.status == "success" else "error", run=run.id, status=run.status)
 
-    def _line(self, event: str, level: str = "info", **facts: Any) -> None:
+    def _line(self, event: str, level: str = "info", /, **facts: Any) -> None:
         pairs = [f"{key}={_value(value)}" for key, value in facts.items() if value not in (None, {})]
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self.lock:
@@ -184,9 +189,9 @@ class Events(Tracker):
         """All streams have ended."""
         self._event("run_ended", run_id=run.id, status=run.status)
 
-    def _event(self, kind: str, **facts: Any) -> None:
+    def _event(self, what: str, /, **facts: Any) -> None:
         with self.lock:
-            self._console.emit({"type": kind, "time": datetime.now(UTC), **facts})
+            self._console.emit({"type": what, "time": datetime.now(UTC), **facts})
 
 
 def make_progress(console: Console, *, is_inline: bool = False) -> Tracker:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +17,7 @@ from .console import Console
 if TYPE_CHECKING:
     from ..config import Pipeline
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Command = Callable[..., Any]
 
 SUFFIXES = (".yaml", ".yml")
 _KEYS = (re.compile(rb"^source\s*:", re.MULTILINE), re.compile(rb"^destination\s*:", re.MULTILINE))
@@ -28,7 +29,7 @@ stream_option = click.option(
 )
 
 
-def common(function: Function) -> Function:
+def common(function: Command) -> Command:
     """Add --json and --debug, and pass the console as the first argument."""
 
     @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, errors too.")
@@ -44,51 +45,49 @@ def common(function: Function) -> Function:
         show_logs(console)
         return function(console, *args, **kwargs)
 
-    return wrapper  # type: ignore[return-value]  # the same function, with two options more
+    return wrapper
 
 
-class VariableType(click.ParamType):
-    """`name=value`; the value is JSON if it can be read as such, else the text itself."""
-
-    name = "name=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Split and read."""
-        if isinstance(value, tuple):
-            return value
-        name, sign, text = str(value).partition("=")
+def _read_variables(_ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+    """Split `name=value`; the value is JSON if it can be read as such, else the text itself."""
+    found = []
+    for text in texts:
+        name, sign, value = text.partition("=")
         if not sign or not name.strip():
-            self.fail(f"{value!r} is not of the form name=value", param, ctx)
-        return name.strip(), json_or_text(text)
+            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+        found.append((name.strip(), json_or_text(value)))
+    return tuple(found)
 
 
-class EventType(click.ParamType):
-    """A JSON object out of a file, or of stdin (`-`)."""
+def _read_event(_ctx: click.Context, _param: click.Parameter, place: str | None) -> dict[str, Any] | None:
+    """Read a JSON object out of a file, or of stdin (`-`)."""
+    if place is None:
+        return None
+    name = "stdin" if place == "-" else place
+    try:
+        text = sys.stdin.read() if place == "-" else Path(place).read_text(encoding="utf-8")
+        event = json.loads(text)
+    except OSError as error:
+        raise click.BadParameter(f"{name} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise click.BadParameter(f"{name} holds no JSON: {error}") from error
+    if not isinstance(event, dict):
+        raise click.BadParameter(f"{name} holds a JSON value that is no object")
+    return event
 
-    name = "FILE|-"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Mapping[str, Any]:
-        """Read and check."""
-        if isinstance(value, Mapping):
-            return value
-        place = "stdin" if value == "-" else str(value)
-        try:
-            text = click.get_text_stream("stdin").read() if value == "-" else Path(value).read_text(encoding="utf-8")
-            event = json.loads(text)
-        except OSError as error:
-            self.fail(f"{place} cannot be read: {error.strerror}", param, ctx)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            self.fail(f"{place} holds no JSON: {error}", param, ctx)
-        if not isinstance(event, dict):
-            self.fail(f"{place} holds a JSON {type(event).__name__}, not an object", param, ctx)
-        return event
-
+event_option = click.option(
+    "--event",
+    callback=_read_event,
+    metavar="FILE|-",
+    help="JSON object that callbacks get as `event`; - reads stdin.",
+)
 
 variable_option = click.option(
     "--variable",
     "variables",
     multiple=True,
-    type=VariableType(),
+    callback=_read_variables,
     metavar="NAME=VALUE",
     help="Runtime variable over those of the file; the value as JSON, else as text. Repeatable.",
 )

@@ -10,7 +10,7 @@ import click
 
 from . import words
 from .console import Console
-from .options import EventType, common, file_argument, open_pipeline, stream_option, variable_option
+from .options import common, event_option, file_argument, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
     from ..config import Pipeline
@@ -32,7 +32,7 @@ def running_options(function: Any) -> Any:
 @running_options
 @click.option("--wait", is_flag=True, help="Wait for a run of this pipeline that is under way.")
 @click.option("--trigger", metavar="ID", help="Trigger id, first half of execution_partition.")
-@click.option("--event", type=EventType(), help="JSON object that callbacks get as `event`; - reads stdin.")
+@event_option
 @variable_option
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
 @stream_option

@@ -92,8 +92,8 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
     stream, texts = rest[0], _texts(rest[1:])
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
-        key = set_state(session, store, stream, texts)
-    _done(console, "set", pipeline.pipeline, stream, [key.destination_table], bookmark=texts)
+        state = set_state(session, store, stream, texts)
+    _done(console, "set", pipeline.pipeline, stream, [state.destination_table], bookmark=words_of(state.bookmark))
     return 0
 
 

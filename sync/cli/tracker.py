@@ -131,16 +131,17 @@ class Tracker(Progress):
 
 def output_lines(delivery: Delivery, outcome: Outcome) -> list[str]:
     """Return what a callback printed, one line each, with the callback block and its event before it."""
-    label = delivery.label or delivery.callback_block
-    return [f"[{label}] {line}" for line in outcome.output.splitlines()]
+    return [f"[{delivery.callback_block} {delivery.label}] {line}" for line in outcome.output.splitlines()]
 
 
 def outcome_text(delivery: Delivery, outcome: Outcome, mark: str) -> str:
     """Return how a call of a callback went, in words; empty if there is nothing to say."""
     if mark == "done":
         return ""
-    name = f"callback {delivery.label or delivery.callback_block} ({delivery.function})"
-    what = f"{name} {outcome.kind}: {outcome.error or 'no reason given'}"
+    # Below its first line an error holds the traceback, which `callbacks list --run N --json` shows.
+    error = (outcome.error or "no reason given").partition("\n")[0]
+    name = f"callback block {delivery.callback_block!r}, function {delivery.function!r} for {delivery.label}"
+    what = f"{name} {outcome.kind}: {error}"
     if mark == "dead":
         return (
             f"{what}; try {delivery.attempt} of {delivery.attempts}, given up: `syncblocks callbacks retry` repeats it"
