@@ -52,7 +52,6 @@ def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: 
                 "block": row.block,
                 "stream": row.stream,
                 "status": row.status,
-                "is_gated": row.is_gated,
                 "created_at": run.now,
             }
         )
@@ -70,6 +69,7 @@ def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: 
                 "block": row.block,
                 "stream": row.stream,
                 "block_type": row.block_type,
+                "is_gated": row.is_gated,
                 "data": row.data if subscription.needs_data else None,
                 "state": "ready",
                 "is_open": True,

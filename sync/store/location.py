@@ -47,7 +47,8 @@ def without_password(url: URL) -> str:
     """Return the URL to show."""
     secrets = [key for key in url.query if "password" in key.lower()]
     # `URL.set` takes None for "as it was".
-    return url._replace(password=None).difference_update_query(secrets).render_as_string()
+    plain = url._replace(password=None, drivername=url.get_backend_name())
+    return plain.difference_update_query(secrets).render_as_string()
 
 
 def ensure_file(path: Path, create: Callable[[Path], None]) -> None:

@@ -33,7 +33,6 @@ def _in_queue(table: Any) -> sa.ColumnElement[bool]:
     )
 
 
-_is_pipeline = deliveries.c.parent == PIPELINE
 _waits_for = sa.and_(
     _in_queue(_other),
     _other.c.run_id == deliveries.c.run_id,
@@ -47,33 +46,40 @@ _others_of_type = sa.exists().where(
 )
 _others_of_attempt = sa.exists().where(_waits_for, _other.c.parent != PIPELINE)
 
+# Looked up row by row, in queue order, until one is due. Joined instead, PostgreSQL without statistics of a new table
+# joins the whole backlog before it takes the first.
+_is_released = (
+    sa.select(attempts.c.is_gate_released)
+    .where(attempts.c.run_id == deliveries.c.run_id, attempts.c.attempt == deliveries.c.attempt)
+    .scalar_subquery()
+)
+_is_last = (
+    sa.select(block_runs.c.is_last)
+    .where(
+        block_runs.c.run_id == deliveries.c.run_id,
+        block_runs.c.attempt == deliveries.c.attempt,
+        block_runs.c.block == deliveries.c.block,
+        block_runs.c.stream == deliveries.c.stream,
+    )
+    .scalar_subquery()
+)
+
 #: The next due delivery of a queue: pipeline, callback_block, now.
 DUE = (
     sa.select(deliveries)
-    .join(events, sa.and_(events.c.run_id == deliveries.c.run_id, events.c.seq == deliveries.c.seq))
-    .join(attempts, sa.and_(attempts.c.run_id == deliveries.c.run_id, attempts.c.attempt == deliveries.c.attempt))
-    .outerjoin(
-        block_runs,
-        sa.and_(
-            block_runs.c.run_id == deliveries.c.run_id,
-            block_runs.c.attempt == deliveries.c.attempt,
-            block_runs.c.block == deliveries.c.block,
-            block_runs.c.stream == deliveries.c.stream,
-        ),
-    )
     .where(
         _in_queue(deliveries),
         deliveries.c.state == "ready",
         sa.or_(deliveries.c.not_before.is_(None), deliveries.c.not_before <= sa.bindparam("now", type_=UtcTime())),
-        sa.or_(
-            attempts.c.is_gate_released,
-            sa.and_(sa.not_(events.c.is_gated), sa.not_(sa.func.coalesce(block_runs.c.is_last, sa.false()))),
-        ),
+        sa.or_(sa.not_(deliveries.c.is_gated), _is_released),
         sa.case(
-            (_is_pipeline, sa.not_(_others_of_attempt)),
-            (block_runs.c.is_last.is_(None), sa.false()),
-            (block_runs.c.is_last.is_(sa.true()), sa.not_(_others_of_type)),
-            else_=sa.true(),
+            (deliveries.c.parent == PIPELINE, sa.not_(_others_of_attempt)),
+            else_=sa.case(
+                (sa.true(), sa.and_(_is_released, sa.not_(_others_of_type))),
+                (sa.false(), sa.true()),
+                value=_is_last,
+                else_=sa.false(),
+            ),
         ),
     )
     .order_by(deliveries.c.run_id, deliveries.c.seq, deliveries.c.position)

@@ -167,8 +167,6 @@ event = sa.Table(
     sa.Column("block", sa.Text),
     sa.Column("stream", sa.Text),
     sa.Column("status", sa.Text, nullable=False),
-    #: True: only after every connection to source and destination is closed.
-    sa.Column("is_gated", sa.Boolean, nullable=False),
     sa.Column("created_at", UtcTime, nullable=False),
 )
 
@@ -188,6 +186,8 @@ delivery = sa.Table(
     sa.Column("block", sa.Text),
     sa.Column("stream", sa.Text),
     sa.Column("block_type", sa.Text),
+    #: True: only after every connection to source and destination is closed.
+    sa.Column("is_gated", sa.Boolean, nullable=False),
     sa.Column("data", sa.Text),
     #: ready, leased, done or dead.
     sa.Column("state", sa.Text, nullable=False),

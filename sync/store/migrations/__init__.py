@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,6 +13,9 @@ from ...errors import StateError
 #: Every version there has been, oldest first; the last one is what this program reads and writes.
 REVISIONS = ("0001",)
 VERSION_TABLE = "_syncblocks_version"
+
+# Alembic hands its context to the scripts through module globals.
+_one_at_a_time = threading.Lock()
 
 
 def version(connection: Connection) -> str | None:
@@ -43,4 +47,5 @@ def upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _one_at_a_time:
+        command.upgrade(config, "head")
