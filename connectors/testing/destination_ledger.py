@@ -103,6 +103,8 @@ class LedgerPromises(DestinationPromises):
 
     def test_without_a_ledger_row_nothing_is_committed(self, place: Any, destination: Destination) -> None:
         load = self.load_of(PEOPLE, APPEND)
+        other = LedgerKey(pipeline="another", stream=load.key.stream, destination_table="people")
+        destination.take_over(other, token=load.token, owner="another", source="s")
         with pytest.raises(TakenOver):
             list(destination.load(load, iter([people((1, "a")), FINAL])))
         assert not self.people(place)

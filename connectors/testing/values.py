@@ -30,7 +30,7 @@ class Feature(StrEnum):
     BINARY = "binary"
     #: Tells the empty text from NULL. Without: refused.
     EMPTY_TEXT = "empty text"
-    #: Columns whose names differ in case only. Without: refused.
+    #: Columns whose names differ in case only. Without: refused, or the second one gets a name of its own.
     CASE_PAIRS = "case pairs"
 
 
