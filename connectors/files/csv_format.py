@@ -337,6 +337,9 @@ class CSVWriter:
     def close(self) -> None:
         """There is nothing held back."""
 
+    def abandon(self) -> None:
+        """There is nothing to let go."""
+
 
 def _column(column: pa.Array, name: str) -> pa.Array:
     kind = column.type

@@ -25,6 +25,10 @@ class Writer(Protocol):
         """Write what is held back and the end of the file."""
         ...
 
+    def abandon(self) -> None:
+        """Let go of a file that nobody will read; raises nothing."""
+        ...
+
 
 class Format(Protocol):
     """One format."""

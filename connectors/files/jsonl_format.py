@@ -228,6 +228,9 @@ class JSONLWriter:
     def close(self) -> None:
         """There is nothing held back."""
 
+    def abandon(self) -> None:
+        """There is nothing to let go."""
+
 
 def _blocks(file: DataFile) -> Iterator[tuple[int, bytes]]:
     """Yield `(number of the first line, whole lines)`, about as many bytes as a block has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import BinaryIO
 
@@ -100,6 +101,13 @@ class ParquetWriter:
     def close(self) -> None:
         self._flush()
         self._writer.close()
+
+    def abandon(self) -> None:
+        self._held = []
+        with suppress(OSError, ValueError, pa.ArrowException):
+            self._writer.close()
+        # Else it would try once more when it is collected.
+        self._writer.is_open = False
 
     def _flush(self) -> None:
         if self._held:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -93,7 +93,7 @@ class Table:
                 strangers = self.strangers()
                 files = [DataFile(self.storage, name) for name in strangers]
                 schema = self.format.schema(files, 1) if files else None
-        return TableState(schema=schema, ledger=manifest.rows)
+        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else self.name)
 
     def has_files(self, manifest: Manifest) -> bool:
         """Tell whether any of the table's files is still there."""
@@ -180,8 +180,13 @@ class Staging:
         return Staged(self.name, self.schema, self.records, size_bytes)
 
     def abandon(self) -> None:
-        """Close the file as it is."""
-        self._raw.close()
+        """Close the file as it is; raises nothing that would hide why."""
+        self._writer.abandon()
+        with suppress(OSError, ValueError, pa.ArrowException):
+            if self._sink is not self._raw:
+                self._sink.close()
+        with suppress(OSError):
+            self._raw.close()
 
 
 class _Unclosed:
