@@ -39,13 +39,6 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def mariadb_url() -> Iterator[str]:
-    """URL of a fresh MariaDB database, this test's own."""
-    with services.fresh_mariadb_database() as url:
-        yield url
-
-
-@pytest.fixture
 def run_cli() -> RunCLI:
     """Run the installed `syncblocks` command to its end: `run_cli(["plan", "p.yaml"], cwd=tmp_path, env={...})`.
 

@@ -19,8 +19,6 @@ import pytest
 
 #: URL of a PostgreSQL server, or `bundled` for the one out of the wheel whatever answers on localhost.
 POSTGRES = "SYNCBLOCKS_TEST_POSTGRES"
-#: URL of a MariaDB or MySQL server.
-MARIADB = "SYNCBLOCKS_TEST_MARIADB"
 #: Set by the first process of a test session, inherited by its xdist workers: names what they share.
 SESSION = "SYNCBLOCKS_TEST_SESSION"
 
@@ -78,33 +76,6 @@ def fresh_postgres_database() -> Iterator[str]:
             yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
         finally:
             admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-@contextmanager
-def fresh_mariadb_database() -> Iterator[str]:
-    """Create a MariaDB database under a name nobody else has, and drop it."""
-    try:
-        import pymysql
-    except ModuleNotFoundError:
-        missing("pymysql is not installed")
-    server = urlsplit(os.environ.get(MARIADB, "mysql://root@127.0.0.1:3306"))
-    name = f"syncblocks_{uuid.uuid4().hex[:16]}"
-    try:
-        admin = pymysql.connect(
-            host=server.hostname,
-            port=server.port or 3306,
-            user=server.username or "root",
-            password=server.password or "",
-            autocommit=True,
-        )
-    except pymysql.err.OperationalError as error:
-        missing(f"MariaDB cannot be reached: {error}")
-    with admin, admin.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
-        try:
-            yield urlunsplit(server._replace(path=f"/{name}"))
-        finally:
-            cursor.execute(f"DROP DATABASE `{name}`")
 
 
 def _answers(port: int) -> bool:

@@ -103,7 +103,7 @@ class LosesRecordsWithoutABookmark(MemorySource):
     def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
         properties = {stream.name: stream.bookmark_properties for stream in group}
         for name, event in super().read(group, bookmarks, wire):
-            kept = event
+            kept: Any = event
             for column in properties[name] if isinstance(event, pa.RecordBatch) else ():
                 kept = kept.filter(pc.is_valid(kept.column(column)))
             yield name, kept

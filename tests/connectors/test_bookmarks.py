@@ -82,7 +82,7 @@ def as_sql_would(
     return [r for r in known if [r[place] for place in places] >= list(start)]
 
 
-VALUES = {"a": st.one_of(st.none(), st.integers(0, 4)), "b": st.one_of(st.none(), st.sampled_from(["", "x", "é", "z"]))}
+TEXTS = st.one_of(st.none(), st.sampled_from(["", "x", "é", "z"]))
 
 
 @st.composite
@@ -90,9 +90,10 @@ def tables_over_time(draw: st.DrawFn) -> list[list[tuple[int, int | None, str | 
     """What each run finds new: ids go on, bookmarks may tie with, but not fall below, those of the run before."""
     runs: list[list[tuple[int, int | None, str | None]]] = []
     ids, floor = 0, (0, "")
+    ticks = st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 4)), TEXTS), max_size=8)
     for _ in range(draw(st.integers(1, 4))):
-        added = []
-        for a, b in draw(st.lists(st.tuples(VALUES["a"], VALUES["b"]), max_size=8)):
+        added: list[tuple[int, int | None, str | None]] = []
+        for a, b in draw(ticks):
             if runs and any(runs) and (a is None or b is None or (a, b) < floor):
                 continue  # nobody reads these: below the bookmark, or without one after the first run
             added.append((ids, a, b))
@@ -146,7 +147,7 @@ def test_every_record_comes_exactly_once(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    records=st.lists(st.tuples(st.integers(0, 5), VALUES["a"], VALUES["b"]), max_size=20),
+    records=st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 4)), TEXTS), max_size=20),
     cut=st.integers(0, 20),
     is_ordered=st.booleans(),
 )

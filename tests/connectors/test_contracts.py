@@ -157,7 +157,7 @@ def quoted(name: str) -> str:
 
 
 def test_every_shipped_connector_is_under_its_contract() -> None:
-    tested = {}
+    tested: dict[str, Any] = {}
     for path in Path(__file__).parent.glob("test_*contract*.py"):
         module = importlib.import_module(f"tests.connectors.{path.stem}")
         tested |= {name: value for name, value in vars(module).items() if name.startswith("Test")}

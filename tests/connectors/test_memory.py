@@ -121,7 +121,7 @@ def test_a_source_fails_at_the_batch_named_and_then_works(name: str, kind: str, 
     config = {"database": name, "batch_size": 2, "fail_at": {"left": 3}, "fail_kind": kind, "fail_times": 2}
     for _ in range(2):
         of = source(**config)
-        events = of.read([find(of, "left")], {})
+        events: Any = of.read([find(of, "left")], {})
         assert [next(events)[1].num_rows for _ in range(2)] == [2, 2]
         with pytest.raises(error, match="on purpose"):
             next(events)
@@ -176,7 +176,8 @@ def test_a_table_that_changed_since_discovery_says_so(name: str) -> None:
     of = source(database=name)
     stream = find(of, "left")
     database(name).tables["left"] = pa.table({"n": ["text"], "new": [1]})
-    changed, batch = [event for _, event in of.read([stream], {})]
+    events: list[Any] = [event for _, event in of.read([stream], {})]
+    changed, batch = events
     assert isinstance(changed, Stream)
     assert changed.schema == batch.schema == pa.schema([("n", pa.string())])
     database(name).tables["left"] = pa.table({"other": [1]})
