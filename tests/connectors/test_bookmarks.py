@@ -176,6 +176,12 @@ def test_ties_may_be_split_by_a_checkpoint() -> None:
     assert rest == [(3, 1, ""), (4, 1, "")]
 
 
+def test_only_the_boundary_is_kept() -> None:
+    """A bookmark does not grow with the table."""
+    _, checkpoints = run(stream(), in_batches([(n, n // 2, "") for n in range(100)], 7))
+    assert sum(checkpoints[-1].bookmark[BOUNDARY]["hashes"].values()) == 2  # type: ignore[index]
+
+
 def test_equal_records_are_counted() -> None:
     _, checkpoints = run(stream(), [batch([(1, 1, ""), (1, 1, "")])])
     again, _ = run(stream(), [batch([(1, 1, "")] * 3)], checkpoints[-1].bookmark)
