@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.dispatcher import Delivery, Dispatcher, Outcome
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorConfigError, ConnectorError
 
 from .block_runs import CANCELLED, FAILURE
 from .catalog import NoStream
@@ -218,18 +218,16 @@ class _Runner:
         """Return the plan, or why the run fails before its first stream."""
         streams, full_refresh = self.order.streams, self.order.full_refresh
         try:
-            plan = make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+            return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
         except ConfigError as error:
-            # A pattern that matched in an earlier run is not the file's mistake: the source has changed.
+            # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
-            if not isinstance(error, NoStream) or not has_run:
+            has_changed = isinstance(error, NoStream) or isinstance(error.__cause__, ConnectorConfigError)
+            if not has_run or not has_changed:
                 raise
             return self._error_info(error)
         except ConnectorError as error:
             return self._error_info(error)
-        for warning in plan.warnings:
-            self.progress.message(warning, level="warning")
-        return plan
 
     def _begin(self) -> PipelineRun:
         pipeline = self.pipeline

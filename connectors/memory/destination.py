@@ -98,7 +98,8 @@ class MemoryDestination:
         table = self._database.tables.get(name)
         rows = tuple(row for key, row in self._database.ledger.items() if key.destination_table == name)
         is_table = name not in self._database.views
-        return TableState(schema=None if table is None else table.schema, ledger=rows, is_table=is_table)
+        schema = None if table is None else table.schema
+        return TableState(schema=schema, ledger=rows, is_table=is_table, stream_name=name)
 
     def _load(
         self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]

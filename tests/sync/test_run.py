@@ -331,11 +331,13 @@ def test_transformers_add_drop_and_retype_columns_and_see_each_batch(bench: Benc
         "    return df.drop(columns=['v'])[df['user_id'] != 3]\n"
     )
     bench.document["transformers"] = [{"file": "shape.py", "rename": {"id": "user_id"}}]
+    bench.document["streams"] = [{"stream": "a", "write_disposition": "merge"}]
+    bench.run()
     bench.run()
     table = bench.destination.tables["a"]
     assert table.column_names == ["user_id", "length", "id2"]
     assert sorted(table["user_id"].to_pylist()) == [0, 1, 2, 4]
-    assert bench.destination.keys["a"] == ("user_id",)
+    assert table.num_rows == 4, "the renamed key did not follow into the merge"
 
 
 def test_losing_a_key_column_is_an_error_naming_it(bench: Bench) -> None:
@@ -376,9 +378,27 @@ def test_a_callback_receives_the_blocks_output_as_a_frame(bench: Bench) -> None:
 
 
 def test_an_unreachable_source_fails_the_run_and_tells_the_pipeline_callback(bench: Bench) -> None:
-    bench.document["source"] = {"connector": "sqlite", "config": {"path": "nowhere.db"}}
+    bench.document["source"] = {"connector": "postgres", "config": {"url": "postgresql://nobody@127.0.0.1:1/none"}}
     bench.record(on=["pipeline"])
     result = bench.run()
     assert (result.status, result.exit_code) == ("failure", 1)
     assert [(c["status"], c["parent_block_uuid"]) for c in bench.calls()] == [("failure", "pipeline")]
-    assert not (bench.folder / "nowhere.db").exists()
+
+
+def test_a_missing_source_file_is_a_mistake_at_first_and_a_failure_once_it_has_worked(bench: Bench) -> None:
+    import sqlite3
+
+    file = bench.folder / "shop.db"
+    bench.document["source"] = {"connector": "sqlite", "config": {"path": "shop.db"}}
+    bench.record(on=["pipeline"])
+    with pytest.raises(ConfigError, match=r"shop\.db"):
+        bench.run()
+    assert not file.exists()
+    assert not (bench.folder / ".syncblocks").exists()
+    with sqlite3.connect(file) as connection:
+        connection.execute("create table a (id integer primary key)")
+    connection.close()
+    assert bench.run().exit_code == 0
+    file.unlink()
+    assert bench.run().exit_code == 1
+    assert [c["status"] for c in bench.calls()] == ["success", "failure"]
