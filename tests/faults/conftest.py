@@ -1,0 +1,52 @@
+"""Fixtures of the fault tests, and the count of injected faults at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from .zygote import Zygote
+
+Count = Callable[[int], None]
+FAULTS = "faults"
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """One warm server a test process, from which engines are forked."""
+    server = Zygote()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def injected(request: pytest.FixtureRequest) -> Count:
+    """Add to the number of injected faults that is printed at the end."""
+
+    def count(number: int = 1) -> None:
+        request.node.user_properties.append((FAULTS, number))
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def is_full() -> bool:
+    """Whether the full set runs (`make faults`)."""
+    return os.environ.get("SYNCBLOCKS_FAULTS") == "full"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how many faults were injected, over all workers."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
+    numbers = [
+        number
+        for report in reports
+        if report.when == "call"
+        for name, number in getattr(report, "user_properties", ())
+        if name == FAULTS
+    ]
+    if numbers:
+        terminalreporter.write_sep("=", f"{sum(numbers)} injected faults")

@@ -1,0 +1,78 @@
+"""`kill -9` at random moments, and a restart: rows once, callbacks at least once, nothing left open."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Count
+from .oracle import untrue, violations
+from .workshop import Workshop
+from .zygote import Zygote
+
+INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
+
+
+def make(zygote: Zygote, folder: Path, destination: str, store: str, url: str) -> Workshop:
+    """Four streams, one a way in which records can be lost or doubled."""
+    workshop = Workshop(zygote, folder, destination=destination, store=store, url=url)
+    workshop.stream("full", 10, write_disposition="append")
+    workshop.stream("added", 10, write_disposition="append", **INCREMENTAL)
+    workshop.stream("merged", 10, write_disposition="merge", **INCREMENTAL)
+    workshop.stream("replaced", 10, write_disposition="replace")
+    workshop.source_settings.update({"checkpoint_records": 4, "delay_s": 0.01})
+    return workshop
+
+
+def kill_loop(
+    workshop: Workshop, kills: int, seed: str, *, broken: str | None = None, stop_early: bool = False
+) -> tuple[int, list[str]]:
+    """Kill and restart; return how often a living process was hit, and what was wrong at the end of each round."""
+    chance = random.Random(seed)
+    workshop.write()
+    began = time.monotonic()
+    first = workshop.run(broken=broken)
+    usual_s = time.monotonic() - began
+    found = [] if first.code == 0 else [f"a quiet run ended with {first.code}: {first.log()[-2000:]}"]
+    hit = 0
+    while hit < kills and not found:
+        for name in ("added", "merged", "replaced"):
+            workshop.grow(name, chance.randrange(0, 8))
+        workshop.write()
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            process = workshop.start(broken=broken)
+            process.zygote.read_until(lambda ended=process: ended.code is not None, chance.uniform(0.0, usual_s * 1.1))
+            process.kill()
+            hit += process.code == -9
+            found += untrue(workshop, process)
+        last = workshop.run(broken=broken)
+        if last.code != 0:
+            found.append(f"the restart ended with {last.code}: {last.result()} {last.log()[-3000:]}")
+        found += untrue(workshop, last) + violations(workshop, kills=hit)
+    return hit, found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("destination", "store"),
+    [
+        ("duckdb", "sqlite"),
+        ("sqlite", "postgres"),
+        ("postgres", "sqlite"),
+        ("postgres", "postgres"),
+        ("duckdb", "postgres"),
+        ("sqlite", "sqlite"),
+    ],
+)
+def test_nothing_is_lost_doubled_or_left_open_whenever_the_process_is_killed(
+    zygote: Zygote, tmp_path: Path, postgres_url: str, destination: str, store: str, injected: Count, is_full: bool
+) -> None:
+    workshop = make(zygote, tmp_path, destination, store, postgres_url)
+    kills = 200 if is_full else 30
+    hit, found = kill_loop(workshop, kills, f"{destination} {store}")
+    injected(hit)
+    assert found == []
+    assert hit >= kills

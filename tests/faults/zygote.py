@@ -1,0 +1,299 @@
+"""A process that has imported everything and forks one engine a request: a start costs milliseconds, not a second.
+
+It has no thread and no connection, so that what it forks is as good as freshly started. The tests' side is `Zygote`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+REPOSITORY = Path(__file__).parents[2]
+
+#: What a run imports on its way; a connector whose driver is missing is left out.
+MODULES = (
+    "sync.cli",
+    "sync.cli.run",
+    "sync.cli.lines",
+    "sync.cli.logs",
+    "sync.pipeline_run",
+    "sync.store.migrations",
+    "callbacks.kwargs",
+    "callbacks.loader",
+    "connectors.memory",
+    "connectors.duckdb",
+    "connectors.sqlite",
+    "connectors.postgres.source",
+    "connectors.postgres.destination",
+    "connectors.postgres.session",
+    "adbc_driver_postgresql.dbapi",
+    "adbc_driver_sqlite.dbapi",
+    "asyncpg",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite",
+    "tests.faults.broken",
+)
+
+
+@dataclass
+class Process:
+    """One engine; `code` is minus the signal that killed it."""
+
+    zygote: Zygote
+    pid: int
+    folder: Path
+    number: int
+    started: float
+    code: int | None = None
+
+    def wait(self, timeout_s: float = 40.0) -> int:
+        """Wait for its end."""
+        self.zygote.read_until(lambda: self.code is not None, timeout_s)
+        if self.code is None:
+            os.kill(self.pid, signal.SIGABRT)  # with faulthandler: says in the log where every thread is
+            self.zygote.read_until(lambda: self.code is not None, 5.0)
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.log()[-6000:]}")
+        return self.code
+
+    def has_ended(self) -> bool:
+        self.zygote.read_until(lambda: True, 0.0)
+        return self.code is not None
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if not self.has_ended():
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """`kill -9`, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def log(self) -> str:
+        """Return what it has written to stderr."""
+        return (self.folder / f"run-{self.number}.err").read_text(errors="replace")
+
+    def result(self) -> dict[str, Any]:
+        """Return the result that `--json` printed; empty if it printed none."""
+        lines = (self.folder / f"run-{self.number}.out").read_text().splitlines()
+        found = [document for line in lines if (document := json.loads(line)).get("type") in ("result", "error")]
+        return found[-1] if found else {}
+
+
+class Zygote:
+    """The tests' side: starts engines and learns how they end. Used by one thread."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=REPOSITORY,
+            env=environment,
+        )
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._out = self._server.stdout.fileno()
+        self._unread = b""
+        self._started: int | None = None
+        self._is_ready = False
+        self._processes: dict[int, Process] = {}
+        self._count = 0
+        self.read_until(lambda: self._is_ready, 60.0)
+
+    def start(
+        self,
+        folder: Path,
+        arguments: Sequence[str] = ("run", "pipeline.yaml"),
+        *,
+        failpoint: str = "",
+        trace: Path | None = None,
+        broken: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Start `syncblocks ARGUMENTS` in a folder.
+
+        Args:
+            folder: Its working folder; `run-N.out` and `run-N.err` are written there.
+            arguments: Of the command line; `--json` is added.
+            failpoint: `name:hit:action`.
+            trace: File to which every failpoint reached is appended.
+            broken: Name of a deliberately broken engine (`tests.faults.broken`).
+            environment: Variables to add.
+        """
+        self._count += 1
+        request = {
+            "folder": str(folder),
+            "number": self._count,
+            "arguments": [*arguments, "--json"],
+            "failpoint": failpoint,
+            "trace": "" if trace is None else str(trace),
+            "broken": broken,
+            "environment": dict(environment or {}),
+        }
+        assert self._server.stdin is not None
+        self._started = None
+        started = time.monotonic()
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        self._server.stdin.flush()
+        self.read_until(lambda: self._started is not None, 10.0)
+        assert self._started is not None
+        process = Process(self, self._started, folder, self._count, started)
+        self._processes[process.pid] = process
+        return process
+
+    def close(self) -> None:
+        """End the server, and with it whatever it has started that still runs."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.wait(10)
+        self._server.stdout.close()
+
+    def read_until(self, is_done: Any, timeout_s: float) -> None:
+        """Take in what the server says until something is so; returns at the latest when time is up."""
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._out, selectors.EVENT_READ)
+            while True:
+                wait_s = max(0.0, deadline - time.monotonic())
+                while selector.select(0.0):
+                    self._take(os.read(self._out, 65536))
+                if is_done() or wait_s == 0.0:
+                    return
+                selector.select(wait_s)
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            raise AssertionError("the zygote has died")
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "ready" in message:
+                self._is_ready = True
+            elif "started" in message:
+                self._started = message["started"]
+            else:
+                self._processes[message["ended"]].code = message["code"]
+
+
+# -- the server ------------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Answer requests from stdin until it ends; returns in each forked child after its request was prepared."""
+    for module in MODULES:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+    # Descriptors above the standard ones: children close them.
+    requests, answers = os.dup(0), os.dup(1)
+    wake, waker = os.pipe()
+    for fd in (wake, waker):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    _say(answers, {"ready": True})
+    selector = selectors.DefaultSelector()
+    selector.register(requests, selectors.EVENT_READ)
+    selector.register(wake, selectors.EVENT_READ)
+    children: set[int] = set()
+    unread = b""
+    while True:
+        selector.select()
+        _drain(wake)
+        for pid, code in _reap():
+            children.discard(pid)
+            _say(answers, {"ended": pid, "code": code})
+        if not selector.select(0):
+            continue
+        if not any(key.fd == requests for key, _ in selector.select(0)):
+            continue
+        data = os.read(requests, 65536)
+        if not data:
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+            sys.exit(0)
+        *lines, unread = (unread + data).split(b"\n")
+        for line in lines:
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                selector.close()
+                for fd in (requests, answers, wake, waker):
+                    os.close(fd)
+                _become(json.loads(line))
+            children.add(pid)
+            _say(answers, {"started": pid})
+
+
+def _become(request: dict[str, Any]) -> NoReturn:
+    """Be the engine that was asked for, to the very end of the interpreter."""
+    import faulthandler
+
+    from connectors import failpoints
+    from sync.cli import main
+
+    folder, number = Path(request["folder"]), request["number"]
+    os.chdir(folder)
+    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+    for fd, name in ((1, f"run-{number}.out"), (2, f"run-{number}.err")):
+        file = os.open(name, flags, 0o600)
+        os.dup2(file, fd)
+        os.close(file)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.environ.update(request["environment"])
+    faulthandler.enable()
+    # The module read the environment when the server imported it.
+    failpoints._ARMED, failpoints._TRACE = request["failpoint"], request["trace"]
+    failpoints._ON = bool(request["failpoint"] or request["trace"])
+    if request["broken"]:
+        from tests.faults import broken
+
+        broken.ENGINES[request["broken"]]()
+    sys.argv = ["syncblocks", *request["arguments"]]
+    sys.exit(main())
+
+
+def _reap() -> list[tuple[int, int]]:
+    ended = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended.append((pid, os.waitstatus_to_exitcode(status)))
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 4096):
+            pass
+    except BlockingIOError:
+        return
+
+
+def _say(fd: int, message: dict[str, Any]) -> None:
+    os.write(fd, json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    serve()
