@@ -174,7 +174,14 @@ class SqlDestination(ABC):
             )
             for column in table.columns
         ]
-        return TableState(schema=pa.schema(fields), ledger=tuple(ledger), is_table=table.is_table)
+        schema, name = table.name.schema, table.name.name
+        return TableState(
+            schema=pa.schema(fields),
+            ledger=tuple(ledger),
+            is_table=table.is_table,
+            # SQLite and DuckDB name the streams of their main schema without it.
+            stream_name=name if schema in ("", "main") else f"{schema}.{name}",
+        )
 
 
 __all__ = ["SqlDestination"]
