@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from connectors.sql.identifiers import TableName
 from connectors.stream import ConflictMethod, ReplicationMethod, Stream, WriteDisposition
 
 from .config import Pipeline, StreamEntry, glob_matches, render_destination_table
@@ -215,11 +216,11 @@ def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> 
 
 def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any]) -> str:
     template = settings.get("destination_table")
-    schema = stream.locator.get("schema")
-    bare = stream.name.removeprefix(f"{schema}.") if schema else stream.name
-    if template is None:
-        return bare.replace(".", "_")  # a dot would name a schema of the destination
-    return render_destination_table(template, pipeline, stream.name)
+    if template is not None:
+        return render_destination_table(template, pipeline, stream.name)
+    if "table" in stream.locator:  # of a database: the table's own name, with its dots quoted
+        return str(TableName("", str(stream.locator["table"])))
+    return stream.name.replace(".", "_")  # a dot would name a schema of the destination
 
 
 def _first(*candidates: Any) -> Any:

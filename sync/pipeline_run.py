@@ -318,7 +318,7 @@ class _Runner:
                         *(BlockPlan(block, "transformer") for block in planned.transformers),
                         BlockPlan(pipeline.destination.block, "data_exporter"),
                     ),
-                    config={"wire": planned.wire, "write_disposition": str(planned.write_disposition)},
+                    config={"wire": planned.wire, "tries": planned.selected.retries + 1},
                 )
                 for planned in plan.streams
             ),

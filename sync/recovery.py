@@ -8,7 +8,7 @@ from connectors.stream import LedgerKey
 from .block_runs import FAILURE, SUCCESS
 from .errors import AlreadyRunning
 from .progress import Progress
-from .settlement import is_completed
+from .settlement import is_completed, stream_token
 from .store import Store
 from .store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StreamOutcome
 
@@ -34,7 +34,7 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     if plan is not None:
         for stream in store.open_streams(run.id):
             settle(store, run, plan, stream, destination)
-        destination.drop_staging([run.key])
+        destination.drop_staging(_tokens(run, plan))
     error = ErrorInfo(
         type="ProcessDied", message="the process of this run died before it ended", traceback="", stream="", block=""
     )
@@ -42,6 +42,14 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     destination.close()
     store.outbox(pipeline).release_gate(run.id)
     return run
+
+
+def _tokens(run: PipelineRun, plan: AttemptPlan) -> list[str]:
+    return [
+        stream_token(run, planned.stream, number)
+        for planned in plan.streams
+        for number in range(1, int(planned.config["tries"]) + 1)
+    ]
 
 
 def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination) -> None:

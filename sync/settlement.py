@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from hashlib import blake2b
 
 from connectors.errors import ConnectorError
 from connectors.protocols import Destination
@@ -27,9 +28,14 @@ def run_reference(run: PipelineRun) -> str:
     return f"{run.key}:{run.attempt}"
 
 
-def new_token(run: PipelineRun) -> str:
-    """Return a fresh token; it begins with the run's key, so that staging of dead runs can be found."""
-    return f"{run.key}{secrets.token_hex(6)}"
+def stream_token(run: PipelineRun, stream: str, number: int) -> str:
+    """Return the token of one try of a stream.
+
+    As unpredictable as the run's random key that it comes from; and a recovery, which knows that key, knows the tokens
+    too, by which it finds the staging that a dead process has left.
+    """
+    parts = f"{run.key}\0{run.attempt}\0{stream}\0{number}".encode("utf-8", "surrogatepass")
+    return blake2b(parts, digest_size=16).hexdigest()
 
 
 def owner_text(run: PipelineRun) -> str:
@@ -47,7 +53,7 @@ def is_completed(destination: Destination, key: LedgerKey, run: PipelineRun, own
     """
     for wait_s in (*ASK_AGAIN_S, None):
         try:
-            row = destination.take_over(key, token=new_token(run), owner=owner)
+            row = destination.take_over(key, token=secrets.token_hex(16), owner=owner)
         except ConnectorError as error:
             if wait_s is None:
                 raise LedgerUnreadable(f"stream {key.stream!r}: the ledger cannot be read: {error}") from error

@@ -27,7 +27,7 @@ from .feed import Feed, Item
 from .plan import PlannedStream, starting_point
 from .progress import Progress
 from .secrets import Redactor
-from .settlement import LedgerUnreadable, is_completed, new_token, owner_text, run_reference
+from .settlement import LedgerUnreadable, is_completed, owner_text, run_reference, stream_token
 from .spool import Spool
 from .store.model import BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome
 from .transform import Transformer
@@ -136,7 +136,7 @@ class StreamRun:
         context, planned = self.context, self.planned
         self._stages, self._transformers = self._new_stages(), context.transformers(planned)
         self._failed_block = None
-        self._token = new_token(context.run)
+        self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
         try:
             row = context.destination.take_over(
