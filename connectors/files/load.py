@@ -214,7 +214,7 @@ class TableLoad:
         schema = self._unified(manifest)
         batches = merged(
             self._old(manifest, schema),
-            lambda: self._staged_batches(schema),
+            lambda names: self._staged_batches(schema, names),
             self._load.stream.key_properties,
             self._load.conflict_method,
         )
@@ -246,10 +246,13 @@ class TableLoad:
 
         return batches
 
-    def _staged_batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def _staged_batches(self, schema: pa.Schema, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Read what was staged since the last commit in the table's columns, or in those named."""
+        schema = schema if names is None else pa.schema([schema.field(name) for name in names])
         for staged in self._staged:
             data = DataFile(self._table.storage, staged.name, schema=staged.schema)
-            for batch in self._table.batches(data, staged.schema):
+            own = pa.schema([field for field in staged.schema if field.name in schema.names])
+            for batch in self._table.format.read(data, own, frozenset(staged.schema.names)):
                 yield conformed(batch, schema)
 
     def _rewritten(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Staged:

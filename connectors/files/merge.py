@@ -1,12 +1,14 @@
 """Merge for files: the table is written anew, old records first, then those that arrived.
 
-In memory are the keys that arrived since the last commit (their bytes and some 60 more each), never the table. Keys
-compare by value in the table's own types; a record without a complete key is refused.
+In memory are the keys that arrived since the last commit, never the table: 8 bytes and a little for an integer, some
+100 bytes more than its own length for any other key. Keys compare by value in the table's own types; a record without
+a complete key is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,35 +21,62 @@ Batches = Callable[[], Iterable[pa.RecordBatch]]
 
 
 def merged(
-    old: Batches, arrived: Batches, key_properties: Sequence[str], conflict_method: ConflictMethod
+    old: Batches,
+    arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]],
+    key_properties: Sequence[str],
+    conflict_method: ConflictMethod,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the table's batches after the merge; of records of one key the last one that arrived counts.
 
     Args:
-        old: the table's batches; may be asked for twice.
-        arrived: the batches that came since the last commit, in the table's schema; asked for twice.
+        old: the table's batches.
+        arrived: the batches that came since the last commit, in the table's schema: some of its columns, or all.
         key_properties: columns that identify a record.
         conflict_method: UPDATE replaces old records, IGNORE keeps them.
     """
-    keys = [_keys(batch, key_properties) for batch in arrived()]
-    all_keys = pa.chunked_array(keys, keys[0].type if keys else pa.binary()).combine_chunks()
-    is_last = _is_last(all_keys)
-    if conflict_method is ConflictMethod.UPDATE:
-        for batch in old():
-            yield batch.filter(pc.invert(_is_in(_keys(batch, key_properties), all_keys)))
-    else:
-        for batch in old():
-            known = _is_in(all_keys, _keys(batch, key_properties))
-            is_last = pc.and_(is_last, pc.invert(known))
+    parts = [_keys(batch, key_properties) for batch in arrived(key_properties)]
+    keys = pa.chunked_array(parts, parts[0].type if parts else pa.binary()).combine_chunks()
+    is_wanted, lookup = _is_last(keys), _Lookup(keys)
+    kept = []
+    for batch in old():
+        own = _keys(batch, key_properties)
+        is_known = lookup.contains(own)
+        if conflict_method is ConflictMethod.UPDATE:
+            yield batch.filter(pc.invert(is_known))
+        else:
+            kept.append(own.filter(is_known))
             yield batch
+    if kept:
+        known = pa.chunked_array(kept).combine_chunks()
+        is_wanted = pc.and_(is_wanted, pc.invert(pc.is_in(keys, value_set=known)))
     done = 0
-    for batch in arrived():
-        yield batch.filter(is_last.slice(done, batch.num_rows))
+    for batch in arrived(None):
+        yield batch.filter(is_wanted.slice(done, batch.num_rows))
         done += batch.num_rows
 
 
-def _is_in(keys: pa.Array, among: pa.Array) -> pa.Array:
-    return pc.is_in(keys, value_set=among)
+class _Lookup:
+    """Tells of keys whether they have arrived. Arrow's `is_in` would build its table anew for each batch."""
+
+    def __init__(self, keys: pa.Array) -> None:
+        self._keys = keys
+        self._is_numeric = pa.types.is_integer(keys.type)
+        self._known: Any = None
+
+    def contains(self, keys: pa.Array) -> pa.Array:
+        import numpy as np
+
+        if not len(self._keys):
+            return pa.array(np.zeros(len(keys), dtype=bool))
+        if self._is_numeric:
+            if self._known is None:
+                self._known = np.sort(self._keys.to_numpy())
+            wanted = keys.to_numpy()
+            places = np.minimum(np.searchsorted(self._known, wanted), len(self._known) - 1)
+            return pa.array(self._known[places] == wanted)
+        if self._known is None:
+            self._known = set(self._keys.to_pylist())
+        return pa.array([key in self._known for key in keys.to_pylist()], pa.bool_())
 
 
 def _is_last(keys: pa.Array) -> pa.Array:

@@ -111,10 +111,11 @@ class LocalStorage:
         return str(self._path / name) if name else self.root
 
     def kind(self, name: str) -> str | None:
-        path = self._path / name
-        if path.is_dir():
-            return "folder"
-        return "file" if path.is_file() else "other" if path.exists() else None
+        try:
+            mode = (self._path / name).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
     def names(self, folder: str = "") -> list[tuple[str, bool]]:
         """List `(name, is a folder)` directly in a folder; empty where there is none."""
