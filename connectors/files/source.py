@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -191,26 +192,17 @@ class ParquetSource(FileSource):
     formats = ParquetFormat
 
 
-class _located:
-    """Adds stream and connector to an error; a file that vanished while it was read may be back next time."""
-
-    def __init__(self, stream: str, connector: str) -> None:
-        self._stream = stream
-        self._connector = connector
-        self._files = translated(f"stream {stream!r}")
-
-    def __enter__(self) -> None:
-        self._files.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        try:
-            self._files.__exit__(kind, error, traceback)
-        except ConnectorError as raised:
-            raised.stream = raised.stream or self._stream
-            raised.connector = raised.connector or self._connector
-            if isinstance(raised.__cause__, FileNotFoundError) and raised is not error:
-                raise RetriableError(str(raised), stream=self._stream, connector=self._connector) from raised
-            raise
+@contextmanager
+def _located(stream: str, connector: str) -> Iterator[None]:
+    """Add stream and connector to an error; a file that vanished since it was listed may be replaced next time."""
+    try:
+        with translated(f"stream {stream!r}"):
+            yield
+    except ConnectorError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise RetriableError(str(error), stream=stream, connector=connector) from error
+        error.stream, error.connector = error.stream or stream, error.connector or connector
+        raise
 
 
 def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str]) -> pa.RecordBatch:

@@ -110,7 +110,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
     Args:
         column: strings.
         kind: the type wanted.
-        is_empty_null: an empty text is NULL, except where text is wanted (CSV).
+        is_empty_null: an empty text is NULL, except where text or binary is wanted (CSV).
 
     Raises:
         ValueError: (`pa.ArrowInvalid` is one) some value is no value of that type; see `misfit`.
@@ -118,7 +118,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
     types = pa.types
     if is_text(kind):
         return column.cast(kind)
-    if is_empty_null:
+    if is_empty_null and not is_bytes(kind):  # base64 of no bytes is the empty text
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
     if is_json(kind):
         return pa.ExtensionArray.from_storage(kind, column.cast(kind.storage_type))
