@@ -105,7 +105,8 @@ def test_views_come_last_and_say_so(name: str) -> None:
         ("right", False),
         ("left", True),
     ]
-    assert destination(database=name).describe(["left"])["left"] == TableState(schema=NUMBERS.schema, is_table=False)
+    state = destination(database=name).describe(["left"])["left"]
+    assert state == TableState(schema=NUMBERS.schema, is_table=False, stream_name="left")
 
 
 def test_streams_of_a_group_come_interleaved(name: str) -> None:

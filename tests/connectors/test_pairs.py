@@ -1,0 +1,83 @@
+"""What goes into a connector comes out of it, and of every other one behind it."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from connectors.memory import databases
+from connectors.registry import CONNECTORS, make_destination, make_source
+from connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from connectors.testing import VALUES
+from connectors.testing.values import in_order
+
+PAIRS = [name for name, (source, destination) in CONNECTORS.items() if source and destination]
+
+#: One column a kind of values, as long as the longest of them.
+LENGTH = max(len(case.values) for case in VALUES.values())
+SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), *((name, case.kind) for name, case in VALUES.items())])
+RECORDS = [
+    {"id": number, **{name: case.values[number % len(case.values)] for name, case in VALUES.items()}}
+    for number in range(LENGTH)
+]
+
+
+@pytest.fixture
+def places(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Mapping[str, Any]]]:
+    """The config of each connector, for a fresh place."""
+    memory = uuid.uuid4().hex
+    configs: dict[str, Mapping[str, Any]] = {
+        "memory": {"database": memory},
+        "duckdb": {"path": str(tmp_path / "pair.duckdb")},
+        "sqlite": {"path": str(tmp_path / "pair.db")},
+        **{name: {"path": str(tmp_path / name)} for name in ("csv", "jsonl", "parquet")},
+    }
+    if "postgres" in request.node.name:
+        configs["postgres"] = {"url": request.getfixturevalue("postgres_url")}
+    yield configs
+    databases.pop(memory, None)
+
+
+def write(name: str, config: Mapping[str, Any], stream: Stream, events: Iterator[Any]) -> str:
+    """Load a stream, and return the name under which the same place offers it."""
+    token = secrets.token_hex(16)
+    key = LedgerKey(pipeline="pairs", stream=stream.name, destination_table="things")
+    destination = make_destination(name, config, Path.cwd())
+    destination.take_over(key, token=token, owner="pairs", source="pairs://")
+    load = Load(key=key, stream=stream, write_disposition=WriteDisposition.REPLACE, token=token, run="1:1")
+    list(destination.load(load, events))
+    offered = destination.describe(["things"])["things"].stream_name
+    destination.close()
+    return offered
+
+
+def through(name: str, config: Mapping[str, Any], stream: Stream, events: Iterator[Any]) -> tuple[Stream, list[Any]]:
+    """Write a stream into a place and read it back out of it."""
+    offered = write(name, config, stream, events)
+    source = make_source(name, config, Path.cwd())
+    found = next(each for each in source.discover() if each.name == offered)
+    read = [event for _, event in source.read([found], {}) if not isinstance(event, Checkpoint)]
+    source.close()
+    return found, [*read, Checkpoint(is_final=True)]
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(PAIRS, PAIRS)))
+def test_values_come_out_as_they_went_in(places: dict[str, Mapping[str, Any]], first: str, second: str) -> None:
+    stream = Stream(name="things", schema=SCHEMA, key_properties=("id",))
+    events: list[Any] = [pa.RecordBatch.from_pylist(RECORDS, schema=SCHEMA), Checkpoint(is_final=True)]
+    stream, events = through(first, places[first], stream, iter(events))
+    if first != second:
+        stream, events = through(second, places[second], stream, iter(events))
+    records = [record for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
+    assert stream.schema.names == SCHEMA.names
+    for name in SCHEMA.names:  # one column at a time, so that a failure names it
+        assert in_order({"id": r["id"], name: r[name]} for r in records) == in_order(
+            {"id": r["id"], name: r[name]} for r in RECORDS
+        )
