@@ -1,0 +1,125 @@
+"""Each sample configuration says what it shows, and runs to the end; read back with plain drivers."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+SAMPLES = Path(__file__).parent.parent / "sample_configs"
+RunCli = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """A copy of the samples, so that nothing is written into the repository."""
+    return Path(shutil.copytree(SAMPLES, tmp_path / "samples", ignore=shutil.ignore_patterns("out", ".syncblocks")))
+
+
+def duckdb_rows(path: Path, query: str) -> list[Any]:
+    import duckdb
+
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_sample_opens_with_a_comment_that_says_what_it_shows(sample: Path) -> None:
+    assert sample.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_quickstart(samples: Path, run_cli: RunCli) -> None:
+    done = run_cli(["run", "quickstart.yaml"], cwd=samples)
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert "customers -> dim_customers: 200 rows" in output
+    database = samples / "out" / "shop.duckdb"
+    assert duckdb_rows(database, "select count(*) from orders") == [(1000,)]
+    revenue = duckdb_rows(database, "select sum(revenue) from revenue_by_country")
+    assert revenue == duckdb_rows(database, "select sum(amount) from payments")
+
+
+def test_transform(samples: Path, run_cli: RunCli) -> None:
+    done = run_cli(["run", "transform.yaml"], cwd=samples)
+    assert done.returncode == 0, done.stdout + done.stderr
+    database = samples / "out" / "shop_transformed.duckdb"
+    columns = [row[0] for row in duckdb_rows(database, "describe customers")]
+    assert "customer_id" in columns
+    assert "note" not in columns
+    assert duckdb_rows(database, "select distinct region from customers") == [("eu",)]
+    cents = duckdb_rows(database, "select total_cents from orders where id = 1")
+    assert cents == [(30315,)]
+
+
+def test_callbacks_tour(samples: Path, run_cli: RunCli) -> None:
+    done = run_cli(["run", "callbacks_tour.yaml"], cwd=samples)
+    assert done.returncode == 1, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert "customers: fine" in output
+    assert "orders: not fine" in output
+    assert "ValueError in check" in output
+    assert "load_shop handed on 200 records of customers" in output
+    assert "ended as failure" in output
+
+
+def test_sqlite_to_parquet(samples: Path, run_cli: RunCli) -> None:
+    import pyarrow.parquet as pq
+
+    connection = sqlite3.connect(samples / "app.db")
+    connection.execute("create table users (id integer primary key, name text)")
+    connection.executemany("insert into users values (?, ?)", [(n, f"user {n}") for n in range(10)])
+    connection.commit()
+    connection.close()
+    done = run_cli(["run", "sqlite_to_parquet.yaml"], cwd=samples)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = (samples / "out" / "parquet").rglob("*.parquet")
+    assert sorted(row["id"] for path in files for row in pq.ParquetFile(path).read().to_pylist()) == list(range(10))
+
+
+SEED = """
+create table users (id bigint primary key, name text, password_hash text, updated_at timestamptz not null);
+insert into users select g, 'user ' || g, 'x', timestamptz '2026-01-01' + g * interval '1 min'
+  from generate_series(1, 500) g;
+create table events (id bigint primary key, kind text);
+insert into events select g, 'k' from generate_series(1, 300) g;
+create table audit_log (id int);
+"""
+
+
+@pytest.mark.postgres
+def test_postgres_to_duckdb(samples: Path, run_cli: RunCli, postgres_url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(SEED)
+    done = run_cli(["run", "postgres_to_duckdb.yaml"], cwd=samples, env={"CRM_URL": postgres_url})
+    assert done.returncode == 0, done.stdout + done.stderr
+    database = samples / "out" / "crm.duckdb"
+    tables = {row[0] for row in duckdb_rows(database, "show tables")}
+    assert {"dim_users", "events"} <= tables
+    assert "audit_log" not in tables
+    columns = [row[0] for row in duckdb_rows(database, "describe dim_users")]
+    assert columns == ["id", "name", "updated_at"]
+
+
+@pytest.mark.postgres
+def test_postgres_incremental_merge(samples: Path, run_cli: RunCli, postgres_url: str) -> None:
+    import psycopg
+
+    urls = {"CRM_URL": postgres_url, "WAREHOUSE_URL": postgres_url}
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(SEED)
+        first = run_cli(["run", "postgres_incremental_merge.yaml"], cwd=samples, env=urls)
+        assert first.returncode == 0, first.stdout + first.stderr
+        connection.execute("update users set name = 'new', updated_at = now() where id = 7")
+        connection.execute("insert into events values (301, 'late')")
+        second = run_cli(["run", "postgres_incremental_merge.yaml", "--json"], cwd=samples, env=urls)
+        assert second.returncode == 0, second.stdout + second.stderr
+        assert connection.execute("select name from crm.users where id = 7").fetchall() == [("new",)]
+        assert connection.execute("select count(*), count(distinct id) from crm.users").fetchall() == [(500, 500)]
+        assert connection.execute("select count(*) from crm.events").fetchall() == [(301,)]
