@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
-from ..errors import ConnectorError, FatalConnectorError, RetriableError
+from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..protocols import Block
 from ..sql.identifiers import TableName, quote
 from .failures import connect_failure, failure, interrupted
@@ -69,21 +69,50 @@ class RawSession:
     def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
         """Append one stream of COPY's binary format; the count is the server's."""
 
+        # Blocks are fetched outside the event loop: whoever makes them may run a loop of its own.
+        queue: asyncio.Queue[Block | Exception | None] = asyncio.Queue(1)
+
         async def source() -> AsyncIterator[bytes]:
-            for block in data:
+            while (block := await queue.get()) is not None:
+                if isinstance(block, Exception):
+                    raise block
                 yield cast("bytes", block)
 
-        copying = self._connection.copy_to_table(
-            _named(table.name),
-            schema_name=_named(table.schema),
-            columns=[_named(name) for name in schema.names],
-            source=source(),
-            format="binary",
-        )
-        found = _COUNT.search(self._run(copying))
+        async def start() -> asyncio.Task[str]:
+            return asyncio.create_task(
+                self._connection.copy_to_table(
+                    _named(table.name),
+                    schema_name=_named(table.schema),
+                    columns=[_named(name) for name in schema.names],
+                    source=source(),
+                    format="binary",
+                )
+            )
+
+        copying = self._run(start())
+        try:
+            for block in data:
+                assert not isinstance(block, pa.RecordBatch)
+                self._run(_put(queue, block, copying))
+            self._run(_put(queue, None, copying))
+            found = _COUNT.search(self._run(_result(copying)))
+        except BaseException as error:
+            self._abandon(copying, queue, error)
+            raise
         if found is None:
             raise FatalConnectorError("COPY gave no count", connector="postgres")
         return int(found.group(1))
+
+    def _abandon(self, copying: asyncio.Task[str], queue: asyncio.Queue[Any], error: BaseException) -> None:
+        """End a COPY that will get no more data, so that the transaction can be rolled back."""
+        if not copying.done():
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(RuntimeError(f"given up: {type(error).__name__}"))
+            if isinstance(error, Interrupted):
+                copying.cancel()
+        with suppress(BaseException):  # why it ended is what the caller raises
+            self._loop.run_until_complete(asyncio.wait_for(copying, 5))
 
     def copy_out(self, sql: str) -> Iterator[Block]:
         """Yield the result in COPY's binary format, in blocks of about a megabyte."""
@@ -174,6 +203,19 @@ class RawSession:
             with self._lock:
                 self._task = None
         return result
+
+
+async def _put(queue: asyncio.Queue[T], item: T, copying: asyncio.Task[str]) -> None:
+    """Hand on a block, unless the COPY has ended already: then raise why."""
+    putting = asyncio.ensure_future(queue.put(item))
+    await asyncio.wait({putting, copying}, return_when=asyncio.FIRST_COMPLETED)
+    if copying.done():
+        putting.cancel()
+        copying.result()
+
+
+async def _result(copying: asyncio.Task[str]) -> str:
+    return await copying
 
 
 def _arguments(address: Address) -> dict[str, Any]:

@@ -96,6 +96,13 @@ class PostgresSource(SqlSource):
             return f"{column}::text"
         return arrow_of(metadata[b"native_type"].decode())[1].format(column)
 
+    def incomplete(self, field: pa.Field) -> str:
+        """Count NaN among what is no bookmark; here it is above all numbers."""
+        missing = super().incomplete(field)
+        if not pa.types.is_floating(field.type):
+            return missing
+        return f"{missing or 'false'} or t.{self.dialect.quote(field.name)} = 'NaN'"
+
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Refuse what only PostgreSQL can hold, then cast."""
         for place, field in enumerate(stream.schema):

@@ -3,9 +3,13 @@ bits in a bigint column without a word, so nothing is handed to one that was not
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..bookmarks import to_json
 from ..errors import FatalConnectorError
 
 
@@ -54,9 +58,24 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return kind.wrap_array(_cast(array, kind.storage_type))
     if array.type == kind:
         return array
+    if pa.types.is_nested(array.type) and pa.types.is_string(kind):
+        return _json_text(array)
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), kind)
     return pc.cast(array, kind, safe=True)
+
+
+def _json_text(array: pa.Array) -> pa.Array:
+    """Write lists and structs as JSON; the one place that makes Python objects, since Arrow has no kernel for it."""
+    texts = [None if value is None else json.dumps(value, default=_json_value) for value in array.to_pylist()]
+    return pa.array(texts, pa.string())
+
+
+def _json_value(value: Any) -> Any:
+    shown = to_json(value)
+    if shown is value:
+        raise ValueError(f"{type(value).__name__} has no form in JSON")
+    return shown
 
 
 def uuid_text(storage: pa.Array) -> pa.Array:

@@ -174,13 +174,14 @@ class SqlDestination(ABC):
             )
             for column in table.columns
         ]
-        schema, name = table.name.schema, table.name.name
+        schema = table.name.schema
+        # SQLite and DuckDB name the streams of their main schema without it.
+        is_unnamed = not schema or schema == self.dialect.default_schema == "main"
         return TableState(
             schema=pa.schema(fields),
             ledger=tuple(ledger),
             is_table=table.is_table,
-            # SQLite and DuckDB name the streams of their main schema without it.
-            stream_name=name if schema in ("", "main") else f"{schema}.{name}",
+            stream_name=table.name.name if is_unnamed else str(table.name),
         )
 
 

@@ -66,9 +66,15 @@ class SqlSource(ABC):
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Return a bookmark's value as an SQL constant of the column's type."""
         native = (field.metadata or {}).get(b"native_type", b"").decode()
-        text = value.as_py()
-        shown = literal(text.isoformat() if hasattr(text, "isoformat") else str(text))
+        plain = value.as_py()
+        if isinstance(plain, bytes):
+            plain = f"\\x{plain.hex()}"
+        shown = literal(plain.isoformat() if hasattr(plain, "isoformat") else str(plain))
         return f"cast({shown} as {native})" if native else shown
+
+    def incomplete(self, field: pa.Field) -> str:
+        """Return the condition under which a value is no bookmark (NULL, NaN); empty if there is none."""
+        return f"t.{self.dialect.quote(field.name)} is null" if field.nullable else ""
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Bring a batch to the stream's schema."""
@@ -144,11 +150,10 @@ class SqlSource(ABC):
             fields = [stream.schema.field(name) for name in stream.bookmark_properties]
             values = ", ".join(self.constant(value, field) for value, field in zip(start, fields, strict=True))
             sql += f" where {marks} >= {values}" if len(fields) == 1 else f" where ({marks}) >= ({values})"
-        nullable = [name for name in stream.bookmark_properties if stream.schema.field(name).nullable]
-        if start is None and nullable:
+        missing = [self.incomplete(stream.schema.field(name)) for name in stream.bookmark_properties]
+        if start is None and any(missing):
             # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
-            missing = " or ".join(f"{mark} is null" for mark in (self.dialect.names([name], "t.") for name in nullable))
-            marks = f"case when {missing} then 0 else 1 end, {marks}"
+            marks = f"case when {' or '.join(filter(None, missing))} then 0 else 1 end, {marks}"
         return f"{sql} order by {marks}"
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
