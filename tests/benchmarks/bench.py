@@ -17,8 +17,8 @@ from .measure import Usage, median_ratio, median_usage, run
 
 #: Twelve columns, about 270 bytes a record.
 COLUMNS = """id bigint primary key, customer_id integer, amount_cents bigint, price numeric(12,2),
-  weight double precision, is_paid boolean, created_at timestamp with time zone, due_on date, status character varying(20), description text,
-  note text, extra jsonb"""
+  weight double precision, is_paid boolean, created_at timestamp with time zone, due_on date,
+  status character varying(20), description text, note text, extra jsonb"""
 
 #: Texts with line breaks, quotes and characters of four bytes; a tenth of the notes is NULL.
 RECORDS = r"""select g, (g * 7919) %% 100000, g * 31 %% 5000000, (g %% 1000000) / 100.0, sqrt(g), g %% 3 = 0,
