@@ -88,20 +88,27 @@ class Database:
             root.close()
 
 
-def _connect(path: Path, settings: DuckDBSettings, *, read_only: bool) -> Any:
+def configuration(settings: DuckDBSettings) -> dict[str, Any]:
+    """Return what the instance is opened with: whoever opens the same file in this process must say the same."""
     config: dict[str, Any] = {
         "memory_limit": settings.memory_limit,
         "preserve_insertion_order": False,
-        # A stranger's view must not reach for other files' extensions over the network.
+        # A stranger's view must not fetch extensions over the network.
         "autoinstall_known_extensions": False,
     }
-    if settings.threads is not None:
-        config["threads"] = settings.threads
+    return config if settings.threads is None else {**config, "threads": settings.threads}
+
+
+def _connect(path: Path, settings: DuckDBSettings, *, read_only: bool) -> Any:
     try:
-        root = duckdb.connect(str(path), read_only=read_only, config=config)
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        root = duckdb.connect(str(path), read_only=read_only, config=configuration(settings))
         root.execute("set global TimeZone = 'UTC'")
         # Off, or a table that is missing would be looked for among our Python variables.
         root.execute("set global python_enable_replacements = false")
+    except OSError as error:
+        raise ConnectorConfigError(f"{path.parent} cannot be made: {error.strerror}", key="path") from error
     except duckdb.Error as error:
         raise sort_error(error, path) from error
     return root

@@ -13,7 +13,7 @@ from ..errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
 from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.dialect import SEQUENCE
-from ..sql.identifiers import TableName, quote
+from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from .database import Database, sort_error
 
 #: Name under which a load's batches stand in SQL; each cursor has its own.
@@ -55,10 +55,12 @@ class DuckDBSession:
         """Run a statement; return the records it changed."""
         try:
             cursor = self._run(sql, parameters)
-        except RetriableError as error:
+        except (RetriableError, FatalConnectorError) as error:
+            text = str(error)
             # A snapshot from before the lock does not see a takeover since then; nothing else is updated in it.
-            if self._is_direct and "Conflict on update" in str(error):
-                raise TakenOver(str(error), connector="duckdb") from error
+            is_newer = self._is_direct and "Conflict on update" in text
+            if is_newer or f"Table with name {LEDGER_TABLE} does not exist" in text:
+                raise TakenOver(text, connector="duckdb") from error
             raise
         row = cursor.fetchone() if cursor.description else None
         return row[0] if row and isinstance(row[0], int) else 0

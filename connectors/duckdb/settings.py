@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ..errors import ConnectorConfigError
-from ..settings import Settings, parse_settings, resolve_path
+from ..bookmarks import CHECKPOINT_RECORDS
+from ..settings import Settings, parse_settings
+from ..sql.files import database_path
 
 #: Enough for sorts and merges of any size (they spill to `<path>.tmp`), little enough that memory does not grow with
 #: the table: 1M and 4M records differ by less than a fifth.
@@ -29,6 +30,9 @@ class DuckDBSettings(Settings):
         pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
         description="DuckDB's memory_limit; larger sorts and merges go faster with more.",
     )
+    checkpoint_records: int = Field(
+        default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."
+    )
     threads: int | None = Field(default=None, ge=1, description="DuckDB's threads; default: one a processor.")
 
 
@@ -36,26 +40,3 @@ def read_settings(config: Mapping[str, Any], folder: Path) -> tuple[DuckDBSettin
     """Check the config and return it with the absolute path of the database file."""
     settings = parse_settings(DuckDBSettings, config, "duckdb")
     return settings, database_path(settings.path, settings.url, folder, "duckdb")
-
-
-def database_path(path: str | None, url: str | None, folder: Path, connector: str) -> Path:
-    """Return the absolute path that `path` or `url` (`duckdb:///x.duckdb`, `duckdb:////absolute`) names."""
-    if (path is None) == (url is None):
-        raise ConnectorConfigError(
-            f"config of connector {connector!r} needs either path or url", connector=connector, key="path"
-        )
-    key = "path" if url is None else "url"
-    if url is not None:
-        prefix = f"{connector}:///"
-        if not url.startswith(prefix):
-            raise ConnectorConfigError(
-                f"config of connector {connector!r}: url must look like {prefix}file", connector=connector, key=key
-            )
-        path = url.removeprefix(prefix)
-    if not path or path.startswith(":memory:"):
-        raise ConnectorConfigError(
-            f"config of connector {connector!r}: {key} must name a file: a database in memory ends with the process",
-            connector=connector,
-            key=key,
-        )
-    return resolve_path(path, folder)

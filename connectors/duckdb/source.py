@@ -30,7 +30,11 @@ class DuckDBSource(SqlSource):
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._config, self._path = read_settings(config, folder)
         self._database = open_database(self._path)
-        super().__init__(DuckDBDialect(), schema=self._config.schema_ or "")
+        super().__init__(
+            DuckDBDialect(),
+            schema=self._config.schema_ or "",
+            checkpoint_records=self._config.checkpoint_records,
+        )
 
     def connect(self) -> DuckDBSession:
         """Open the file, or share it.

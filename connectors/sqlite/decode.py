@@ -1,0 +1,240 @@
+"""What SQLite stores -> exact Arrow columns, or an error: a value need not be of its column's declared type.
+
+ADBC's driver takes a column's type from its first values, and turns some later ones into it without a word. So each
+SELECT begins with a record of literals, which settles the types, and carries a count of values that neither the driver
+nor Arrow would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..sql.identifiers import quote
+from .types import Form, Kind, kind_for
+
+#: Highest integers that a float64 holds, all of them.
+_EXACT_FLOAT = 2**53
+
+_INT, _FLOAT, _STRING, _BINARY = pa.int64(), pa.float64(), pa.string(), pa.binary()
+_LITERALS = {_INT: "0", _FLOAT: "0.5", _STRING: "'a'", _BINARY: "x'00'"}
+
+_INTERVAL = r"^P(?P<months>-?\d+)M(?P<days>-?\d+)DT(?P<sign>-?)(?P<seconds>\d+)\.(?P<nanos>\d{9})S$"
+
+
+class Misfit(Exception):
+    """A value of this column is not what its declared type promises; `value` is its text, if known."""
+
+    def __init__(self, column: str, value: str | None = None, reason: str = "") -> None:
+        super().__init__(column)
+        self.column = column
+        self.value = value
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one column is selected, checked and turned into Arrow."""
+
+    name: str
+    kind: Kind
+    #: Type that the driver must find.
+    physical: pa.DataType
+    #: SQL of what is selected.
+    selected: str
+    #: SQL condition: the value does not fit.
+    misfit: str
+    #: SQL condition: it does not fit, and neither driver nor Arrow would notice; empty where they all would.
+    unnoticed: str
+    #: Target type.
+    arrow: pa.DataType
+
+    def decode(self, array: pa.Array) -> pa.Array:
+        """Turn what the driver read into the target type."""
+        try:
+            return _cast(_DECODERS.get(self.kind.form, _same)(array, self.kind.arrow), self.arrow)
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            raise Misfit(self.name, self._first_misfit(array), str(error).partition("\n")[0]) from error
+
+    def _first_misfit(self, array: pa.Array) -> str | None:
+        decode = _DECODERS.get(self.kind.form, _same)
+        low, high = 0, len(array)
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                _cast(decode(array.slice(low, middle - low), self.kind.arrow), self.arrow)
+            except (pa.ArrowException, ValueError, KeyError):
+                high = middle
+            else:
+                low = middle
+        value = array[low].as_py() if len(array) else None
+        return None if value is None else str(value)
+
+
+def column(field: pa.Field) -> Column:
+    """Say how a column of a stream is read; the table is called `t`."""
+    kind, name = kind_for(field), f"t.{quote(field.name)}"
+    form = kind.form
+    physical, selected = _STRING, name
+    misfit = f"typeof({name}) not in ('text', 'null')"
+    unnoticed = misfit
+    if form in (Form.INTEGER, Form.BOOLEAN):
+        physical, misfit, unnoticed = _INT, f"typeof({name}) not in ('integer', 'null')", ""
+        if form is Form.BOOLEAN:
+            misfit = f"{name} is not null and {name} not in (0, 1)"
+    elif form in (Form.REAL, Form.NUMBER):
+        physical, unnoticed = _FLOAT, ""
+        is_wide = f"typeof({name}) = 'integer' and abs({name} / 2) > {_EXACT_FLOAT // 2}"
+        misfit = f"(typeof({name}) in ('text', 'blob') and {name} is not 'NaN') or ({is_wide})"
+        selected = f"case when {name} = 'NaN' then null else {name} end"
+        if form is Form.NUMBER:
+            unnoticed = is_wide
+    elif form is Form.BLOB:
+        physical, misfit = _BINARY, f"typeof({name}) not in ('blob', 'null')"
+        unnoticed = misfit
+    elif form is Form.TEXT:
+        # SQLite itself turned numbers into text when they were stored in a column with text affinity; in one without
+        # (views, no declared type) they must be found here.
+        unnoticed = misfit
+    elif form is Form.LOOSE_TEXT:
+        selected, misfit = f"cast({name} as text)", f"typeof({name}) in ('blob', 'real')"
+        unnoticed = misfit
+    elif form is Form.JSON:
+        exact = f"case when cast(cast({name} as text) as real) = {name} then cast({name} as text)"
+        selected = f"case typeof({name}) when 'real' then {exact} else printf('%!.17g', {name}) end else {name} end"
+        selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
+        unnoticed = misfit
+    elif form is Form.DECIMAL:
+        selected, misfit = f"cast({name} as text)", f"typeof({name}) = 'blob'"
+        unnoticed = misfit
+    elif form is Form.UUID:
+        physical = _BINARY
+        selected = f"unhex(replace({name}, '-', ''))"
+        misfit = f"{name} is not null and ({misfit} or length({selected}) is not 16)"
+        unnoticed = misfit
+    return Column(field.name, kind, physical, selected, misfit, unnoticed, field.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One stream's SELECT, and how its batches become the stream's."""
+
+    schema: pa.Schema
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> Plan:
+        """Plan for a stream's columns."""
+        return cls(schema, tuple(column(field) for field in schema))
+
+    def select(self, table: str, rest: str) -> str:
+        """Write the SELECT.
+
+        Args:
+            table: quoted.
+            rest: WHERE and ORDER BY, over `t`.
+        """
+        misfits = [f"({each.unnoticed})" for each in self.columns if each.unnoticed]
+        floats = [f"({_own(each)} is 'NaN')" for each in self._floats()]
+        selected = [each.selected for each in self.columns]
+        counts = [" + ".join(misfits) or "0", *floats]
+        literals = [*(_LITERALS[each.physical] for each in self.columns), *("0" for _ in counts)]
+        names = [f"c{place}" for place in range(len(literals))]
+        shown = ", ".join(f"{sql} as {name}" for sql, name in zip([*selected, *counts], names, strict=True))
+        # LIMIT keeps SQLite from merging the inner SELECT into the outer one, which has no order.
+        inner = f"select {shown} from {table} as t {rest} limit -1"
+        return f"select {', '.join(literals)} union all select * from ({inner})"
+
+    def check(self, batch: pa.RecordBatch) -> None:
+        """Demand the types of the literals; raises `Misfit`."""
+        for each, array in zip(self.columns, batch.columns, strict=False):
+            if array.type != each.physical:
+                raise Misfit(each.name)
+
+    def decode(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Turn a batch (without the literals) into the stream's.
+
+        Raises:
+            Misfit: a value does not fit.
+        """
+        if pc.any(pc.not_equal(batch.column(len(self.columns)), 0)).as_py():
+            raise Misfit("")
+        arrays = [each.decode(array) for each, array in zip(self.columns, batch.columns, strict=False)]
+        places = {each.name: place for place, each in enumerate(self.columns)}
+        for offset, each in enumerate(self._floats(), start=len(self.columns) + 1):
+            is_nan = pc.equal(batch.column(offset), 1)
+            if pc.any(is_nan).as_py():
+                place = places[each.name]
+                nan = pa.scalar(float("nan"), arrays[place].type)
+                arrays[place] = pc.if_else(is_nan, nan, arrays[place])
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _floats(self) -> Sequence[Column]:
+        return [each for each in self.columns if each.kind.form in (Form.REAL, Form.NUMBER)]
+
+
+def _own(each: Column) -> str:
+    return f"t.{quote(each.name)}"
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    return array if array.type == kind else pc.cast(array, kind)
+
+
+def _same(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(array.type):
+        array.validate(full=True)  # TEXT may hold any bytes
+    return array
+
+
+def _boolean(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pc.all(pc.is_in(array, pa.array([0, 1, None]))).as_py() is False:
+        raise ValueError("neither 0 nor 1")
+    return pc.equal(array, 1)
+
+
+def _parsed(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    array.validate(full=True)
+    return pc.cast(array, kind)
+
+
+def _time(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    moments = pc.cast(pc.binary_join_element_wise("1970-01-01", array, " "), pa.timestamp("us"))
+    return pc.cast(moments, kind)
+
+
+def _uuid(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    return kind.wrap_array(pc.cast(array, kind.storage_type))
+
+
+def _json(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    array.validate(full=True)
+    return kind.wrap_array(array)
+
+
+def _interval(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    parts = pc.extract_regex(array, _INTERVAL)
+    if parts.null_count != array.null_count:
+        raise ValueError("no interval of the form P1M2DT3.000000000S")
+    return pa.array([None if part is None else _interval_value(part) for part in parts.to_pylist()], kind)
+
+
+def _interval_value(part: Mapping[str, str]) -> tuple[int, int, int]:
+    nanos = int(part["seconds"]) * 1_000_000_000 + int(part["nanos"])
+    return int(part["months"]), int(part["days"]), -nanos if part["sign"] else nanos
+
+
+_DECODERS: dict[Form, Callable[[pa.Array, pa.DataType], pa.Array]] = {
+    Form.BOOLEAN: _boolean,
+    Form.DATE: _parsed,
+    Form.DECIMAL: _parsed,
+    Form.DECIMAL_TEXT: _parsed,
+    Form.INTERVAL: _interval,
+    Form.JSON: _json,
+    Form.TIME: _time,
+    Form.TIMESTAMP: _parsed,
+    Form.UUID: _uuid,
+}

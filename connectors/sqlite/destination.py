@@ -1,0 +1,50 @@
+"""SQLite as a destination: one writer at a time, everything of a commit in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..sql.destination import SqlDestination
+from ..sql.identifiers import TableName
+from ..sql.session import Lease
+from .dialect import SQLiteDialect
+from .reader import add_writer
+from .session import SQLiteSession
+from .settings import SQLiteSettings, read_settings
+
+
+class SQLiteDestination(SqlDestination):
+    """Writes tables of one SQLite file, which is created by the first write; the stored forms are those of `types`.
+
+    The first write turns the file's write-ahead log on, so that others can read while a load goes on.
+    """
+
+    max_loads: int | None = 1
+    connector: ClassVar[str] = "sqlite"
+    settings: ClassVar[type[SQLiteSettings]] = SQLiteSettings
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._config, self._path = read_settings(config, folder)
+        add_writer(self, self._path)
+        super().__init__(SQLiteDialect())
+
+    def connect(self) -> SQLiteSession:
+        """Open the file, or create it."""
+        return SQLiteSession(self._path, is_writer=True, lock_timeout_s=self._config.lock_timeout_s)
+
+    def identity(self) -> str:
+        """Return `sqlite:///path`."""
+        return f"sqlite://{self._path}"
+
+    def is_there(self) -> bool:
+        """Tell whether the file exists; it is not created to look into it."""
+        return self._path.exists()
+
+    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+        """Begin a transaction as the one writer, in which the ledger exists."""
+        lease.begin()
+        self.dialect.lock_creation(lease.session, ledger)
+        if not self.dialect.exists(lease.session, ledger):
+            self._ledger.create(lease.session, ledger)

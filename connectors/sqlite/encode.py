@@ -1,0 +1,118 @@
+"""Arrow columns -> what SQLite stores; the forms are those of `types`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import FatalConnectorError
+
+_NANOS = 1_000_000_000
+
+
+def stored(array: pa.Array, column: str) -> pa.Array:
+    """Return a column as integers, floats, texts or blobs.
+
+    Raises:
+        FatalConnectorError: a value has no stored form that is read back as it was.
+    """
+    kind, types = array.type, pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _uuid_text(array.storage) if kind == pa.uuid() else stored(array.storage, column)
+    if types.is_dictionary(kind):
+        return stored(array.dictionary_decode(), column)
+    if types.is_boolean(kind) or types.is_integer(kind):
+        return pc.cast(array, pa.int64())
+    if types.is_floating(kind):
+        return pc.cast(array, pa.float64())
+    if types.is_decimal(kind):
+        return _decimal_text(array)
+    if types.is_timestamp(kind):
+        return _timestamp_text(array, column)
+    if types.is_date(kind):
+        return _of_width(pc.cast(array, pa.string()), 10, column)
+    if types.is_time(kind):
+        return pc.cast(pc.cast(array, pa.time64("us")), pa.string())
+    if types.is_duration(kind) or types.is_interval(kind):
+        return _interval_text(array)
+    if types.is_nested(kind):
+        return pa.array([None if v is None else json_text(v) for v in array.to_pylist()], pa.string())
+    if types.is_null(kind):
+        return pc.cast(array, pa.string())
+    return array
+
+
+def json_text(value: Any) -> str:
+    """Write a nested value as JSON; what JSON has no type for becomes text."""
+    return json.dumps(value, ensure_ascii=False, default=_json_value)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
+
+
+def _decimal_text(array: pa.Array) -> pa.Array:
+    text = pc.cast(array, pa.string())
+    if not pc.any(pc.match_substring(text, "E")).as_py():
+        return text
+    # Arrow writes small values as 1E-10, which sorts and reads badly.
+    plain = [None if value is None else _plain(value) for value in array.to_pylist()]
+    return pa.array(plain, pa.string())
+
+
+def _plain(value: Decimal) -> str:
+    return format(value, "f")
+
+
+def _timestamp_text(array: pa.Array, column: str) -> pa.Array:
+    unit = "ns" if array.type.unit == "ns" else "us"
+    text = pc.cast(pc.cast(pc.cast(array, pa.timestamp(unit, array.type.tz)), pa.timestamp(unit)), pa.string())
+    text = _of_width(text, 29 if unit == "ns" else 26, column)
+    return text if array.type.tz is None else pc.binary_join_element_wise(text, "+00:00", "")
+
+
+def _of_width(text: pa.Array, width: int, column: str) -> pa.Array:
+    """Refuse years before 1 and past 9999: SQLite's own functions do not know them, and they sort wrongly."""
+    is_fine = pc.and_(pc.equal(pc.binary_length(text), width), pc.greater_equal(text, "0001"))
+    if pc.all(is_fine).as_py() is False:
+        place = pc.index(is_fine, False).as_py()
+        raise FatalConnectorError(
+            f"column {column!r}: {text[place].as_py()!r} is outside the years 1 to 9999, which SQLite can hold",
+            connector="sqlite",
+        )
+    return text
+
+
+def _uuid_text(storage: pa.Array) -> pa.Array:
+    """Write 16-byte values as 8-4-4-4-12 hexadecimal digits, all at once."""
+    filled = pc.fill_null(storage, pa.scalar(bytes(16), storage.type))
+    digits = b"".join(filled.to_pylist()).hex().encode()
+    offsets = pa.array(range(0, 32 * (len(filled) + 1), 32), pa.int32())
+    text = pa.StringArray.from_buffers(len(filled), offsets.buffers()[1], pa.py_buffer(digits))
+    cuts = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+    joined = pc.binary_join_element_wise(*(pc.utf8_slice_codeunits(text, *cut) for cut in cuts), "-")
+    return pc.if_else(pc.is_valid(storage), joined, pa.scalar(None, pa.string()))
+
+
+def _interval_text(array: pa.Array) -> pa.Array:
+    if pa.types.is_duration(array.type):
+        nanos = pc.cast(pc.cast(array, pa.duration("ns")), pa.int64()).to_pylist()
+        parts: Sequence[Any] = [None if value is None else (0, 0, value) for value in nanos]
+    else:
+        parts = array.to_pylist()
+    return pa.array([None if part is None else _interval(*part) for part in parts], pa.string())
+
+
+def _interval(months: int, days: int, nanos: int) -> str:
+    sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)
+    return f"P{months}M{days}DT{sign}{rest // _NANOS}.{rest % _NANOS:09d}S"

@@ -1,0 +1,276 @@
+"""One connection to a SQLite file through Python's own driver: it writes, and reads where `reader` must not."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote as quote_url
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    Interrupted,
+    RetriableError,
+    TakenOver,
+)
+from ..protocols import Block
+from ..sql.batches import FETCH_RECORDS
+from ..sql.identifiers import LEDGER_TABLE, TableName, quote
+from .encode import stored
+
+#: How long one wait for a lock lasts before it looks whether it was interrupted.
+POLL_S = 0.1
+
+#: `$1` outside of quotes.
+_PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
+
+#: What the reader's driver puts before SQLite's own words.
+_PREFIXES = (
+    "INTERNAL: ",
+    "IO: ",
+    "INVALID_ARGUMENT: ",
+    "[SQLite] ",
+    "Failed to step query: ",
+    "Failed to prepare query: ",
+)
+
+_READS = ("select", "pragma", "explain")
+
+#: Locks of the files that this process writes. SQLite's own would be polled for; these are handed over.
+_write_locks: dict[Path, threading.Lock] = {}
+_write_locks_lock = threading.Lock()
+
+
+def _write_lock(path: Path) -> threading.Lock:
+    with _write_locks_lock:
+        return _write_locks.setdefault(path.resolve(), threading.Lock())
+
+
+class SQLiteSession:
+    """A connection with one transaction at a time; implements `ReadSession`.
+
+    A transaction only reads until its first write; then it is begun anew as the file's one writer.
+    """
+
+    def __init__(self, path: Path, *, is_writer: bool, lock_timeout_s: float = 60.0) -> None:
+        self._path = path
+        self._lock_timeout_s = lock_timeout_s
+        self._write_lock = _write_lock(path)
+        self._is_begun = self._is_writing = self._holds_lock = self._is_cancelled = self._has_wal = False
+        uri = f"file:{quote_url(str(path))}?mode={'rwc' if is_writer else 'ro'}"
+        try:
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=POLL_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise sort_error(error, path) from error
+        # TEXT may hold any bytes; what is no UTF-8 must reach our own check.
+        self._connection.text_factory = _text
+        try:
+            # The file's first page is read here: what is no database shows at once.
+            self._run("select count(*) from sqlite_master")
+            # A table is replaced by a rename: views that name it must neither stop that nor be rewritten.
+            self._run("pragma legacy_alter_table = on")
+        except ConnectorError:
+            self.close()
+            raise
+
+    def begin(self) -> None:
+        """Start a transaction."""
+        self._is_cancelled = False
+        self._run("begin")
+        self._is_begun = True
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; return the records it changed."""
+        if not is_reading(sql):
+            self.write()
+        return max(self._run(sql, parameters).rowcount, 0)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a small result."""
+        if not is_reading(sql):
+            self.write()
+        try:
+            return self._run(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise sort_error(error, self._path) from error
+
+    def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[pa.RecordBatch]:
+        """Yield a result in batches, from one snapshot; each column has the type of its first value."""
+        kinds: list[pa.DataType] | None = None
+        cursor = self._run(sql, parameters)
+        try:
+            names = [column[0] for column in cursor.description]
+            while rows := cursor.fetchmany(FETCH_RECORDS):
+                columns = list(zip(*rows, strict=True))
+                kinds = kinds or [pa.array(column[:1]).type for column in columns]
+                arrays = [_array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, names)
+        except sqlite3.Error as error:
+            raise sort_error(error, self._path) from error
+        finally:
+            cursor.close()
+
+    def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
+        """Append the batches to the named columns of a table."""
+        self.write()
+        names = list(schema.names)
+        marks = ", ".join("?" for _ in names)
+        listed = ", ".join(quote(name) for name in names)
+        sql = f"insert into {quote(table.name)} ({listed}) values ({marks})"
+        records = 0
+        for batch in data:
+            if not isinstance(batch, pa.RecordBatch):
+                raise FatalConnectorError("SQLite takes Arrow batches only", connector="sqlite")
+            columns = [_values(stored(batch.column(place), name)) for place, name in enumerate(names)]
+            try:
+                self._connection.executemany(sql, zip(*columns, strict=True))
+            except sqlite3.Error as error:
+                raise sort_error(error, self._path) from error
+            records += batch.num_rows
+        return records
+
+    def commit(self) -> None:
+        """Commit, and let others write."""
+        self._run("commit")
+        self._is_begun = self._is_writing = False
+        self._unlock()
+
+    def rollback(self) -> None:
+        """End the transaction, if there is one."""
+        try:
+            self._is_begun = self._is_writing = False
+            if self._connection.in_transaction:  # after some errors (disk full) SQLite has rolled back by itself
+                self._run("rollback")
+        finally:
+            self._unlock()
+
+    def cancel(self) -> None:
+        """Make the statement under way fail soon, or the wait for a lock."""
+        self._is_cancelled = True
+        with suppress(sqlite3.ProgrammingError):  # closed meanwhile
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        """Close the connection; the last one folds the write-ahead log into the file."""
+        self._unlock()
+        self._connection.close()
+
+    # ------------------------------------------------------------- SQLite's own
+    def write(self) -> None:
+        """Become the one writer of the file, if not so already; reads made before in this transaction are out of date.
+
+        Raises:
+            RetriableError: another process wrote all the time.
+        """
+        if self._is_writing:
+            return
+        deadline = time.monotonic() + self._lock_timeout_s
+        if self._is_begun:
+            self._run("commit")
+            self._is_begun = False
+        while not self._write_lock.acquire(timeout=POLL_S):
+            self._check()
+        self._holds_lock = True
+        self._use_wal()
+        while True:
+            self._check()
+            try:
+                self._run("begin immediate")
+                break
+            except RetriableError:
+                if time.monotonic() > deadline:
+                    raise
+        self._is_begun = self._is_writing = True
+
+    def _use_wal(self) -> None:
+        """Let others read while we write; where a reader forbids the change now, the next transaction asks again."""
+        if not self._has_wal:
+            with suppress(RetriableError):
+                self._has_wal = self._run("pragma journal_mode = wal").fetchone()[0] == "wal"
+
+    def _run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(*positional(sql, parameters))
+        except sqlite3.Error as error:
+            raise sort_error(error, self._path) from error
+
+    def _check(self) -> None:
+        if self._is_cancelled:
+            raise Interrupted("the call was interrupted", connector="sqlite")
+
+    def _unlock(self) -> None:
+        if self._holds_lock:
+            self._holds_lock = False
+            self._write_lock.release()
+
+
+def positional(sql: str, parameters: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Turn `$n` into `?`, and the parameters into the order in which they are met."""
+    values: list[Any] = []
+
+    def mark(match: re.Match[str]) -> str:
+        if match[1]:
+            return match[1]
+        values.append(parameters[int(match[2]) - 1])
+        return "?"
+
+    return (_PARAMETER.sub(mark, sql), values) if parameters else (sql, values)
+
+
+def is_reading(sql: str) -> bool:
+    """Tell whether a statement leaves the file as it is."""
+    return sql.lstrip().lower().startswith(_READS)
+
+
+def _text(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Build a column; of another type than `kind` if a value is, as the driver of `reader` does."""
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, OverflowError):
+        return pa.nulls(len(values))
+
+
+def _values(array: pa.Array) -> list[Any]:
+    values: list[Any] = array.to_pylist()
+    if pa.types.is_floating(array.type) and pc.any(pc.is_nan(array)).as_py():
+        return ["NaN" if value != value else value for value in values]  # SQLite would make it NULL
+    return values
+
+
+def sort_error(error: BaseException, path: Path) -> ConnectorError:
+    """Turn a driver's error into one that says what to do."""
+    text = str(error).strip()
+    for prefix in _PREFIXES:
+        text = text.removeprefix(prefix)
+    first = text.partition("\n")[0]
+    if first == "interrupted":
+        return Interrupted("the statement was interrupted", connector="sqlite")
+    if "database is locked" in text or "table is locked" in text:
+        return RetriableError(f"{path} is locked: another process writes it", connector="sqlite")
+    if "file is not a database" in text or "failed to open" in text or "unable to open database" in text:
+        return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="sqlite", key="path")
+    if f"no such table: {LEDGER_TABLE}" in text:
+        return TakenOver(first, connector="sqlite")
+    return FatalConnectorError(f"{path}: {first}", connector="sqlite")
+
+
+__all__ = ["SQLiteSession", "is_reading", "positional", "sort_error"]

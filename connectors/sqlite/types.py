@@ -1,0 +1,207 @@
+"""Declared types, which SQLite does not enforce, and what their values are: the documented forms.
+
+| declared | stored as | Arrow |
+|---|---|---|
+| any with INT in it | integer | int64 |
+| REAL, FLOAT, DOUBLE ... | real; NaN as the text 'NaN' | float64 |
+| BOOLEAN | 0, 1 | bool |
+| CHAR, CLOB, TEXT ... | text | string |
+| BLOB | blob | binary |
+| DECIMAL(p,s), NUMERIC(p,s) | number, of which 15 digits count | decimal128(p,s) |
+| DECIMAL_TEXT(p,s) (ours, for more than 15 digits) | text | decimal128(p,s), decimal256(p,s) |
+| NUMERIC, DECIMAL, unknown names | number | float64 |
+| DATE | text `2024-02-29` | date32 |
+| TIME | text `23:59:59.999999` | time64[us] |
+| DATETIME, TIMESTAMP | text `2024-02-29 23:59:59.999999`, `T` and fewer digits as well | timestamp[us] |
+| TIMESTAMPTZ | the same with an offset or Z; written with +00:00 | timestamp[us, UTC] |
+| TIMESTAMP(9), TIMESTAMPTZ(9) | the same with 9 digits | timestamp[ns] |
+| UUID | text, 8-4-4-4-12 | uuid |
+| JSON, JSON_TEXT (ours: SQLite would turn the JSON `1.0` into a number in a column declared JSON) | text | json |
+| INTERVAL | text `P14M3DT4.000000000S` | month_day_nano_interval |
+| none (and columns of views that are computed) | as the first values are | int64, float64, string, binary |
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+
+#: Digits that survive the way through a floating point number.
+EXACT_DIGITS = 15
+
+_DECLARED = re.compile(r"\s*([^()]*?)\s*(?:\(\s*([+-]?\d+)\s*(?:,\s*([+-]?\d+)\s*)?\))?\s*", re.DOTALL)
+
+
+class Form(Enum):
+    """How values of a kind are stored."""
+
+    INTEGER = "integer"
+    REAL = "real"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TEXT = "text"
+    #: Text in a column that is not declared as such: SQLite may have stored an integer.
+    LOOSE_TEXT = "loose text"
+    BLOB = "blob"
+    DECIMAL = "decimal"
+    DECIMAL_TEXT = "decimal text"
+    DATE = "date"
+    TIME = "time"
+    TIMESTAMP = "timestamp"
+    UUID = "uuid"
+    JSON = "json"
+    INTERVAL = "interval"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a declared type means."""
+
+    form: Form
+    arrow: pa.DataType
+
+
+_NAMED = {
+    "BOOLEAN": Kind(Form.BOOLEAN, pa.bool_()),
+    "BOOL": Kind(Form.BOOLEAN, pa.bool_()),
+    "DATE": Kind(Form.DATE, pa.date32()),
+    "TIME": Kind(Form.TIME, pa.time64("us")),
+    "UUID": Kind(Form.UUID, pa.uuid()),
+    "JSON": Kind(Form.JSON, pa.json_()),
+    "JSON_TEXT": Kind(Form.JSON, pa.json_()),
+    "INTERVAL": Kind(Form.INTERVAL, pa.month_day_nano_interval()),
+    "STRING": Kind(Form.LOOSE_TEXT, pa.string()),
+}
+_NAIVE = ("DATETIME", "TIMESTAMP", "TIMESTAMP WITHOUT TIME ZONE")
+_ZONED = ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE")
+_DECIMALS = ("DECIMAL", "NUMERIC", "DEC", "DECIMAL_TEXT")
+
+
+def kind_of(declared: str) -> Kind | None:
+    """Return what a declared type means; None: nothing was declared."""
+    match = _DECLARED.fullmatch(declared)
+    name = " ".join((match[1] if match else declared).upper().split())
+    first = int(match[2]) if match and match[2] else None
+    second = int(match[3]) if match and match[3] else 0
+    if not name:
+        return None
+    if name in _NAMED:
+        return _NAMED[name]
+    if name in _NAIVE or name in _ZONED:
+        unit = "ns" if first == 9 else "us"
+        return Kind(Form.TIMESTAMP, pa.timestamp(unit, "UTC") if name in _ZONED else pa.timestamp(unit))
+    if name in _DECIMALS and first is not None and 0 <= second <= first and 0 < first <= 76:
+        kind = pa.decimal128(first, second) if first <= 38 else pa.decimal256(first, second)
+        return Kind(Form.DECIMAL_TEXT if name == "DECIMAL_TEXT" else Form.DECIMAL, kind)
+    return _by_affinity(name)
+
+
+def _by_affinity(name: str) -> Kind:
+    """Follow SQLite's own rules. Source: SQLite, Datatypes, 3.1."""
+    if "INT" in name:
+        return Kind(Form.INTEGER, pa.int64())
+    if "CHAR" in name or "CLOB" in name or "TEXT" in name:
+        return Kind(Form.TEXT, pa.string())
+    if "BLOB" in name:
+        return Kind(Form.BLOB, pa.binary())
+    if "REAL" in name or "FLOA" in name or "DOUB" in name:
+        return Kind(Form.REAL, pa.float64())
+    return Kind(Form.NUMBER, pa.float64())
+
+
+#: What is stored -> what a column without a declared type is taken for.
+UNTYPED = {
+    "integer": Kind(Form.INTEGER, pa.int64()),
+    "real": Kind(Form.NUMBER, pa.float64()),
+    "text": Kind(Form.TEXT, pa.string()),
+    "blob": Kind(Form.BLOB, pa.binary()),
+}
+
+
+def kind_for(field: pa.Field) -> Kind:
+    """Return what a stream's column is: by its declared type, or for want of one by its Arrow type."""
+    declared = (field.metadata or {}).get(b"native_type", b"").decode()
+    found = kind_of(declared)
+    if found is not None:
+        return found
+    return next((kind for kind in UNTYPED.values() if kind.arrow == field.type), UNTYPED["text"])
+
+
+def column_type(kind: pa.DataType, name: str) -> str:
+    """Return the declared type of a column made for an Arrow type.
+
+    Raises:
+        FatalConnectorError: there is none.
+    """
+    types = pa.types
+    if kind == pa.uuid():
+        return "UUID"
+    if kind == pa.json_():
+        return "JSON_TEXT"
+    if isinstance(kind, pa.BaseExtensionType):
+        return column_type(kind.storage_type, name)
+    if types.is_dictionary(kind):
+        return column_type(kind.value_type, name)
+    if types.is_decimal(kind):
+        return _decimal_type(kind, name)
+    if types.is_timestamp(kind):
+        return ("TIMESTAMP" if kind.tz is None else "TIMESTAMPTZ") + ("(9)" if kind.unit == "ns" else "")
+    for is_kind, declared in _DECLARED_BY_TEST:
+        if is_kind(kind):
+            return declared
+    raise FatalConnectorError(f"column {name!r}: SQLite has no type for {kind}; exclude it with `columns`")
+
+
+def _decimal_type(kind: pa.DataType, name: str) -> str:
+    if not 0 <= kind.scale <= kind.precision:
+        raise FatalConnectorError(f"column {name!r}: SQLite has no type for {kind}; exclude it with `columns`")
+    declared = "DECIMAL" if kind.precision <= EXACT_DIGITS else "DECIMAL_TEXT"
+    return f"{declared}({kind.precision},{kind.scale})"
+
+
+_DECLARED_BY_TEST = (
+    (pa.types.is_boolean, "BOOLEAN"),
+    (pa.types.is_uint64, "DECIMAL_TEXT(20,0)"),
+    (pa.types.is_integer, "INTEGER"),
+    (pa.types.is_floating, "REAL"),
+    (pa.types.is_string, "TEXT"),
+    (pa.types.is_large_string, "TEXT"),
+    (pa.types.is_string_view, "TEXT"),
+    (pa.types.is_null, "TEXT"),
+    (pa.types.is_binary, "BLOB"),
+    (pa.types.is_large_binary, "BLOB"),
+    (pa.types.is_binary_view, "BLOB"),
+    (pa.types.is_fixed_size_binary, "BLOB"),
+    (pa.types.is_date, "DATE"),
+    (pa.types.is_time, "TIME"),
+    (pa.types.is_duration, "INTERVAL"),
+    (pa.types.is_interval, "INTERVAL"),
+    (pa.types.is_nested, "JSON_TEXT"),
+)
+
+#: Forms that a text column holds as well, in the form in which they are stored anyway.
+_AS_TEXT = (Form.TEXT, Form.LOOSE_TEXT, Form.UUID, Form.JSON, Form.DATE, Form.TIME, Form.TIMESTAMP)
+
+
+def holds(before: str, after: str) -> bool:
+    """Tell whether a column declared `before` takes every value of one declared `after`; SQLite alters no types."""
+    old, new = kind_of(before), kind_of(after)
+    if old is None or new is None:
+        return True
+    if old.arrow == new.arrow:
+        return True
+    if old.form is Form.TEXT:
+        return new.form in _AS_TEXT
+    if old.form is Form.INTEGER:
+        return new.form is Form.BOOLEAN
+    if old.form is Form.TIMESTAMP and new.form is Form.TIMESTAMP:
+        return bool(old.arrow.tz == new.arrow.tz and old.arrow.unit == "ns")
+    if pa.types.is_decimal(old.arrow) and pa.types.is_decimal(new.arrow):
+        old_whole, new_whole = old.arrow.precision - old.arrow.scale, new.arrow.precision - new.arrow.scale
+        return bool(old_whole >= new_whole and old.arrow.scale >= new.arrow.scale)
+    return False
