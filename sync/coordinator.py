@@ -111,7 +111,7 @@ class Coordinator:
         """End further claims, and the streams in flight."""
         is_asked = self._is_asked()
         try:
-            self._store.request_stop(self._run.id, CANCELLED if is_asked else FAILURE)
+            self._store.request_stop(self._run.id)
         except LostRun:
             self._lease.lose()
         reason = "the run was cancelled" if is_asked else "another stream failed"
