@@ -27,6 +27,9 @@ class DuckDBDialect(Dialect):
     # Naive UTC: Python cannot read a DuckDB time with zone without another package before 2.0.
     timestamp_type = "TIMESTAMP"
     now = "current_timestamp::timestamp"
+    # A transaction that is as old as its first record cannot be fenced off: DuckDB lets it update a ledger row that
+    # another one has replaced since (by INSERT ... ON CONFLICT), and sees no conflict between different columns.
+    appends_directly = False
     text_type = "VARCHAR"
     bigint_type = "BIGINT"
 
@@ -58,6 +61,8 @@ class DuckDBDialect(Dialect):
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Values travel in the type in which the column would be read; INSERT turns them into its own, exactly."""
+        if pa.types.is_duration(arrow):
+            return Wire(type=column_type, arrow=pa.duration("us"))
         known = types.reading(column_type).arrow
         if types.column_type(arrow, "") == column_type:
             # As the stream has it: nested fields of the same types need no casts.
@@ -96,9 +101,9 @@ class DuckDBDialect(Dialect):
         """Take the file's commit lock, and see what others have created."""
         _own(session).lock()
 
-    def settle(self, session: Session, staging: TableName | None, *, is_direct: bool) -> None:
+    def settle(self, session: Session, staging: TableName | None) -> None:
         """Publish the staged records under their own name, then wait for the turn to write."""
-        _own(session).lock(self.table(staging) if staging else "", is_direct=is_direct)
+        _own(session).lock(self.table(staging) if staging else "")
 
     def lock_table(self, name: TableName) -> str:
         """Nothing to lock (`settle` did), but the catalog must be read again."""

@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from ..errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
+from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.dialect import SEQUENCE
@@ -35,7 +35,6 @@ class DuckDBSession:
         self._cursor = cursor
         self._holds_lock = False
         self._is_begun = False
-        self._is_direct = False
         self._is_cancelled = False
         #: Staging tables that are committed already and must go, whatever happens.
         self._settled: list[str] = []
@@ -47,7 +46,6 @@ class DuckDBSession:
     def begin(self) -> None:
         """Start a transaction; its snapshot is that of its first statement."""
         self._is_cancelled = False
-        self._is_direct = False
         self._run("begin transaction")
         self._is_begun = True
 
@@ -55,12 +53,9 @@ class DuckDBSession:
         """Run a statement; return the records it changed."""
         try:
             cursor = self._run(sql, parameters)
-        except (RetriableError, FatalConnectorError) as error:
-            text = str(error)
-            # A snapshot from before the lock does not see a takeover since then; nothing else is updated in it.
-            is_newer = self._is_direct and "Conflict on update" in text
-            if is_newer or f"Table with name {LEDGER_TABLE} does not exist" in text:
-                raise TakenOver(text, connector="duckdb") from error
+        except FatalConnectorError as error:
+            if f"Table with name {LEDGER_TABLE} does not exist" in str(error):
+                raise TakenOver(str(error), connector="duckdb") from error
             raise
         row = cursor.fetchone() if cursor.description else None
         return row[0] if row and isinstance(row[0], int) else 0
@@ -158,12 +153,11 @@ class DuckDBSession:
         self._database.release(self._cursor)
 
     # ------------------------------------------------------------- DuckDB's own
-    def lock(self, staging: str = "", *, is_direct: bool = False) -> None:
+    def lock(self, staging: str = "") -> None:
         """Wait until nobody else writes to targets and ledgers of this file, and see what they have written.
 
         Args:
             staging: the quoted table that was written so far in the transaction, if any; it is committed.
-            is_direct: a target was written too; the transaction goes on as it is, and DuckDB finds conflicts.
         """
         if self._holds_lock:
             return
@@ -171,9 +165,6 @@ class DuckDBSession:
             if self._is_cancelled:
                 raise Interrupted("the wait for another commit was interrupted", connector="duckdb")
         self._holds_lock = True
-        self._is_direct = is_direct
-        if is_direct:
-            return
         if staging:
             self._settled.append(staging)
         self._run("commit")

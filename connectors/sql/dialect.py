@@ -82,6 +82,8 @@ class Dialect(ABC):
     now: str = "current_timestamp"
     text_type: str = "text"
     bigint_type: str = "bigint"
+    #: An append goes into the target itself if it fits; False: it is staged, and inserted after `settle`.
+    appends_directly: bool = True
     #: Names that no column may have, folded.
     reserved_columns: frozenset[str] = frozenset()
 
@@ -171,16 +173,8 @@ class Dialect(ABC):
     def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
         """Make others that want to create the same table wait for this transaction; default: nothing to do."""
 
-    def settle(  # noqa: B027  # most need nothing
-        self, session: Session, staging: TableName | None, *, is_direct: bool
-    ) -> None:
-        """Get ready to write target and ledger: all data of a commit has arrived. Default: nothing to do.
-
-        Args:
-            session: in the transaction that the data was written in.
-            staging: table that was staged into, if any.
-            is_direct: data was written into the target, too.
-        """
+    def settle(self, session: Session, staging: TableName | None) -> None:  # noqa: B027  # most need nothing
+        """Get ready to write target and ledger: all data of a commit has arrived, in `staging` if anywhere."""
 
     def create_schema(self, session: Session, schema: str) -> None:  # noqa: B027  # most need nothing
         """Create a schema if it is missing; default: systems without schemas."""

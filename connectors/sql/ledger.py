@@ -77,8 +77,7 @@ class Ledger:
         """
         quote = self._dialect.quote
         values: list[Any] = [*_key(key), token]
-        # The token is written again: some systems (DuckDB) see no conflict between two updates of different columns.
-        assignments = [f"{quote('token')} = $4", f"{quote('committed_at')} = {self._dialect.now}"]
+        assignments = [f"{quote('committed_at')} = {self._dialect.now}"]
         changes = {"bookmark": None if bookmark is None else json.dumps(bookmark, ensure_ascii=False)}
         for name, value in changes.items():
             assignments.append(f"{quote(name)} = {self._parameter(values, value)}")

@@ -49,7 +49,6 @@ class Writer:
         self._changes: list[Mapping[str, Any]] = []
         self._staged: Staged | None = None
         self._table: Table | None = None
-        self._is_direct = False
         self._written = 0
         self._records = 0
         self._set_stream(load.stream)
@@ -72,7 +71,6 @@ class Writer:
     def _segment(self, segments: Segments) -> Commit | None:
         self._lease.begin()
         self._changes, self._staged, self._records = [], None, 0
-        self._is_direct = False
         self._table = self._reflect()
         self._set_stream(self._stream)
         segments.reset()
@@ -93,7 +91,6 @@ class Writer:
         """Put the data up to the next marker into the target itself, or into staging."""
         if not self._is_replace and not self._is_merge and self._staged is None and self._fits_directly():
             assert self._table is not None
-            self._is_direct = True
             types = {column.name: column.type for column in self._table.columns}
             self._ingest(segments, self._table.name, types)
             return
@@ -103,7 +100,7 @@ class Writer:
 
     def _fits_directly(self) -> bool:
         """Tell whether the target takes the data as it comes; then keeps it from being altered."""
-        if self._table is None or not self._matches(self._table):
+        if not self._dialect.appends_directly or self._table is None or not self._matches(self._table):
             return False
         if self._dialect.lock_shape(self._session, self._target):
             self._table = self._reflect()
@@ -225,8 +222,7 @@ class Writer:
     # ----------------------------------------------------------------- finish
     def _finish(self, checkpoint: Checkpoint, segments: Segments) -> Commit:
         self._lease.check()
-        staging = self._staged.name if self._staged is not None else None
-        self._dialect.settle(self._session, staging, is_direct=self._is_direct)
+        self._dialect.settle(self._session, self._staged.name if self._staged is not None else None)
         failpoint(f"{self._dialect.name}.commit.before")
         if self._is_replace:
             self._replace()

@@ -97,7 +97,7 @@ class SQLiteDialect(Dialect):
         """Become the one writer."""
         cast("SQLiteSession", session).write()
 
-    def settle(self, session: Session, staging: TableName | None, *, is_direct: bool) -> None:
+    def settle(self, session: Session, staging: TableName | None) -> None:
         """Become the one writer, if no data came that made it so."""
         cast("SQLiteSession", session).write()
 
