@@ -131,19 +131,11 @@ class RawSession:
             await queue.put(held)
             await queue.put(None)
 
-        async def next_block(copying: asyncio.Task[None]) -> bytearray | None:
-            getting = asyncio.ensure_future(queue.get())
-            await asyncio.wait({getting, copying}, return_when=asyncio.FIRST_COMPLETED)
-            if not getting.done() and copying.done():
-                getting.cancel()
-                copying.result()
-            return await getting
-
         copying = self._loop.create_task(copy())
         is_over = False
         try:
             while True:
-                block = self._run(next_block(copying))
+                block = self._run(_take(queue, copying))
                 if block is None:
                     is_over = True
                     return
@@ -178,11 +170,18 @@ class RawSession:
         with self._lock:
             if self._loop.is_closed():
                 return
-        if self._connection is not None:
-            with suppress(Exception):  # a connection that cannot say goodbye is closed all the same
-                self._loop.run_until_complete(self._connection.close(timeout=2))
+        with suppress(Exception):  # a connection that cannot say goodbye is closed all the same
+            self._loop.run_until_complete(self._end())
         with self._lock:
             self._loop.close()
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._connection is not None:
+            await self._connection.close(timeout=2)
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         with self._lock:
@@ -205,13 +204,26 @@ class RawSession:
         return result
 
 
-async def _put(queue: asyncio.Queue[T], item: T, copying: asyncio.Task[str]) -> None:
+async def _put(queue: asyncio.Queue[T], item: T, copying: asyncio.Task[Any]) -> None:
     """Hand on a block, unless the COPY has ended already: then raise why."""
-    putting = asyncio.ensure_future(queue.put(item))
-    await asyncio.wait({putting, copying}, return_when=asyncio.FIRST_COMPLETED)
-    if copying.done():
-        putting.cancel()
-        copying.result()
+    await _unless_over(asyncio.ensure_future(queue.put(item)), copying)
+
+
+async def _take(queue: asyncio.Queue[T], copying: asyncio.Task[Any]) -> T:
+    """Wait for a block, unless the COPY has failed: then raise why."""
+    getting = asyncio.ensure_future(queue.get())
+    await _unless_over(getting, copying)
+    return await getting
+
+
+async def _unless_over(step: asyncio.Future[Any], copying: asyncio.Task[Any]) -> None:
+    try:
+        await asyncio.wait({step, copying}, return_when=asyncio.FIRST_COMPLETED)
+        if copying.done():
+            copying.result()
+    except BaseException:
+        step.cancel()
+        raise
 
 
 async def _result(copying: asyncio.Task[str]) -> str:
