@@ -135,11 +135,11 @@ class _Runner:
             only = self._unfinished() if self.order.retry else None
             plan = self._plan(only)
             self._open_store()  # only now: a mistake in the file creates nothing
-            run = self._begin()
+            # With its plan at once: should this process die now, recovery knows whom to tell.
+            run = self._begin(self._attempt_plan(plan if isinstance(plan, Plan) else Plan(streams=(), groups=())))
             with Lease(self.store, run.id) as lease:
                 if isinstance(plan, ErrorInfo):
                     return self._fail_before_first(run, plan)
-                self.store.begin_attempt(run.id, self._attempt_plan(plan))
                 self.progress.run_started(run, plan)
                 coordinator = Coordinator(
                     self.session,
@@ -229,11 +229,11 @@ class _Runner:
         except ConnectorError as error:
             return self._error_info(error)
 
-    def _begin(self) -> PipelineRun:
+    def _begin(self, plan: AttemptPlan) -> PipelineRun:
         pipeline = self.pipeline
         latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
         if latest is not None:
-            run = self.store.begin_retry(latest.id)
+            run = self.store.begin_retry(latest.id, plan=plan)
         else:
             run = self.store.begin_run(
                 pipeline.pipeline,
@@ -241,6 +241,7 @@ class _Runner:
                 trigger=pipeline.trigger,
                 event=self.order.event,
                 variables=pipeline.variable_references,
+                plan=plan,
             )
         self._run_ids.append(run.id)
         return run
@@ -254,7 +255,6 @@ class _Runner:
         return list(names)
 
     def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:
-        self.store.begin_attempt(run.id, self._attempt_plan(Plan(streams=(), groups=())))
         ended = self.store.end_attempt(run.id, error=error)
         self.progress.message(error.message, level="error")
         return self._deliver(ended, (), error.message)
