@@ -45,6 +45,8 @@ def _act(name: str, action: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif action in ("sigterm", "sigint"):
         os.kill(os.getpid(), signal.SIGTERM if action == "sigterm" else signal.SIGINT)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif action == "sleep":
         time.sleep(3600)
     elif action == "enospc":
