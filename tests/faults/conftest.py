@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import services
 
 from .zygote import Zygote
 
@@ -20,6 +25,34 @@ def zygote() -> Iterator[Zygote]:
     server = Zygote()
     yield server
     server.close()
+
+
+def _base() -> Path:
+    """Return a folder in memory where there is one: these tests kill processes, not power, and wait for no disk."""
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    return place / f"syncblocks-faults-{os.environ[services.SESSION]}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput") and services.SESSION in os.environ:
+        shutil.rmtree(_base(), ignore_errors=True)
+
+
+@pytest.fixture
+def shared_folder() -> Path:
+    """A folder that all workers of this session share."""
+    base = _base()
+    base.mkdir(exist_ok=True)
+    return base
+
+
+@pytest.fixture
+def folder(shared_folder: Path) -> Iterator[Path]:
+    """A folder of this test's own."""
+    made = Path(tempfile.mkdtemp(dir=shared_folder))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

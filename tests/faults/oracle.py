@@ -12,7 +12,9 @@ from .zygote import Process
 STATUS_ORDER = ("failure", "cancelled", "success")
 
 
-def violations(workshop: Workshop, *, kills: int = 0, has_data: bool = True, has_ended: bool = True) -> list[str]:
+def violations(
+    workshop: Workshop, *, kills: int = 0, has_data: bool = True, has_ended: bool = True, has_zombie: bool = False
+) -> list[str]:
     """Return everything that is wrong after a run that came to its end.
 
     Args:
@@ -20,12 +22,13 @@ def violations(workshop: Workshop, *, kills: int = 0, has_data: bool = True, has
         kills: processes that were killed so far: so many deliveries may have been repeated.
         has_data: the last run was a success, so that the destination must equal the source.
         has_ended: nothing may be open in the run store.
+        has_zombie: a process woke up after it was replaced; what it had leased it calls once more, however late.
     """
     found = [*_open_ends(workshop)] if has_ended else []
     block_runs = workshop.store_rows("select * from _syncblocks_block_run")
     found += _flags(block_runs)
     found += _events(workshop, block_runs, kills)
-    found += _order(workshop)
+    found += _order(workshop, may_repeat=has_zombie)
     if has_data:
         found += _data(workshop)
         found += [f"left in the destination: {name}" for name in workshop.leftovers()]
@@ -129,11 +132,15 @@ def _stream_keys(workshop: Workshop) -> set[str]:
     return {row["idempotency_key"] for row in rows}
 
 
-def _order(workshop: Workshop) -> Iterable[str]:
+def _order(workshop: Workshop, *, may_repeat: bool) -> Iterable[str]:
     """The flag's event comes after all others of its block type, the pipeline's after everything."""
     first_last: dict[tuple[Any, ...], int] = {}
     ended: dict[tuple[Any, ...], int] = {}
+    heard = set()
     for place, call in enumerate(workshop.calls()):
+        if may_repeat and call["idempotency_key"] in heard:
+            continue
+        heard.add(call["idempotency_key"])
         run = (call["run"], call["attempt"])
         if run in ended and call["parent_block_uuid"] != "pipeline":
             yield f"{call['parent_block_uuid']}:{call['stream']} of run {run} was told after its pipeline's end"

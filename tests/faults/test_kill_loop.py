@@ -68,9 +68,9 @@ def kill_loop(
     ],
 )
 def test_nothing_is_lost_doubled_or_left_open_whenever_the_process_is_killed(
-    zygote: Zygote, tmp_path: Path, postgres_url: str, destination: str, store: str, injected: Count, is_full: bool
+    zygote: Zygote, folder: Path, postgres_url: str, destination: str, store: str, injected: Count, is_full: bool
 ) -> None:
-    workshop = make(zygote, tmp_path, destination, store, postgres_url)
+    workshop = make(zygote, folder, destination, store, postgres_url)
     kills = 200 if is_full else 30
     hit, found = kill_loop(workshop, kills, f"{destination} {store}")
     injected(hit)

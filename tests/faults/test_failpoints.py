@@ -1,0 +1,147 @@
+"""A fault at every commit point that a run reaches, found by tracing a run, not by a list; then a clean restart."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from .conftest import Count
+from .oracle import untrue, violations
+from .workshop import Workshop
+from .zygote import Process, Zygote
+
+HOSTILE = 'Robert"); DROP TABLE "orders"; --é \'x\''
+INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
+SHARDS = 10
+#: Cases of a shard in the set of each commit.
+CASES = 12
+
+#: Where in a pipeline's life the fault strikes.
+PHASES = ("first", "second", "recovery")
+ACTIONS = ("kill", "raise", "sigterm", "sigint")
+#: In the set of each commit: mostly kills.
+MIX = ("kill", "kill", "raise", "kill", "sigterm")
+
+
+def make(zygote: Zygote, folder: Path, destination: str, store: str, url: str, disposition: str) -> Workshop:
+    """The reference pipeline: normal, empty and hostile; several batches and checkpoints."""
+    workshop = Workshop(zygote, folder, destination=destination, store=store, url=url)
+    workshop.document["concurrency"] = 1
+    workshop.source_settings.update({"checkpoint_records": 3, "batch_size": 2})
+    workshop.stream("orders", 9, write_disposition=disposition, **INCREMENTAL)
+    workshop.stream("empty", 0)
+    workshop.stream(HOSTILE, 5, write_disposition="append")
+    return workshop
+
+
+def prepare(workshop: Workshop, phase: str) -> int:
+    """Bring a fresh folder to where a phase begins; return how many processes were killed on the way."""
+    workshop.write()
+    if phase == "first":
+        return 0
+    if phase == "second":
+        assert workshop.run().code == 0
+    else:
+        last = "orders" if workshop.destination == "sqlite" else "empty"
+        point = f"{workshop.destination}.commit.after:{2 if last == 'orders' else 4}:kill"
+        assert workshop.run(failpoint=point).code == -signal.SIGKILL
+    workshop.grow("orders", 5)
+    workshop.write()
+    return int(phase == "recovery")
+
+
+def trace(zygote: Zygote, shared: Path, destination: str, store: str, url: str) -> list[tuple[str, str]]:
+    """Return every (phase, point:hit) that a run reaches; traced once a session, shared by all workers."""
+    kept = shared / f"trace-{destination}-{store}.json"
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            found = []
+            for phase in PHASES:
+                workshop = make(
+                    zygote, shared / f"trace-{destination}-{store}-{phase}", destination, store, url, "append"
+                )
+                prepare(workshop, phase)
+                traced = workshop.folder / "points"
+                assert workshop.run(trace=traced).code == 0
+                found += [[phase, line] for line in traced.read_text().splitlines()]
+                if url:
+                    wipe(url)
+            kept.write_text(json.dumps(found))
+        return [(phase, point) for phase, point in json.loads(kept.read_text())]
+
+
+def wipe(url: str) -> None:
+    """Empty a PostgreSQL database."""
+    from .workshop import postgres
+
+    with postgres(url) as connection:
+        connection.execute("drop schema public cascade; create schema public")
+
+
+def strike(workshop: Workshop, phase: str, point: str, action: str) -> tuple[bool, list[str]]:
+    """Run into one fault, restart, and say whether it happened and what is wrong then."""
+    kills = prepare(workshop, phase)
+    process = workshop.run(failpoint=f"{point}:{action}")
+    was_hit = is_hit(process, action)
+    found = untrue(workshop, process)
+    if action in ("sigterm", "sigint") and was_hit:
+        found += violations(workshop, kills=kills, has_data=False)
+    last = workshop.run()
+    if last.code != 0:
+        found.append(f"the restart ended with {last.code}: {last.result()} {last.log()[-3000:]}")
+    found += untrue(workshop, last) + violations(workshop, kills=kills + 1)
+    where = f"{phase} {point} {action}: exit code {process.code}"
+    return was_hit, [f"{where}: {violation}" for violation in found]
+
+
+def is_hit(process: Process, action: str) -> bool:
+    """Tell by its exit code whether a fault was reached (threads come to a point in another order each time)."""
+    codes = {"kill": -signal.SIGKILL, "sigterm": 128 + signal.SIGTERM, "sigint": 128 + signal.SIGINT}
+    return process.code == codes[action] if action in codes else "FailpointError" in process.log() or process.code != 0
+
+
+def chosen(cases: Sequence[tuple[str, str]], shard: int, *, is_full: bool) -> list[tuple[str, str, str]]:
+    """Return a shard's cases: all of them with every action, or evenly sampled ones with a mix of actions."""
+    if is_full:
+        every = [(*case, action) for case in cases for action in ACTIONS]
+        return every[shard::SHARDS]
+    wanted = SHARDS * CASES
+    sampled = [cases[number * len(cases) // wanted] for number in range(wanted)]
+    mixed = [(*case, MIX[number % len(MIX)]) for number, case in enumerate(sampled)]
+    return mixed[shard::SHARDS]
+
+
+def run_shard(
+    zygote: Zygote, folder: Path, destination: str, store: str, url: str, shard: int, disposition: str, is_full: bool
+) -> tuple[int, list[str]]:
+    """Strike at every case of a shard; return how many faults happened and all violations."""
+    cases = trace(zygote, folder.parent, destination, store, url)
+    assert len(cases) >= 100
+    hits, found = 0, []
+    for number, (phase, point, action) in enumerate(chosen(cases, shard, is_full=is_full)):
+        workshop = make(zygote, folder / str(number), destination, store, url, disposition)
+        was_hit, wrong = strike(workshop, phase, point, action)
+        hits += was_hit
+        found += wrong
+        if url:
+            wipe(url)
+    return hits, found
+
+
+@pytest.mark.timeout(0 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 120)
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_a_fault_at_every_commit_point_loses_doubles_and_forgets_nothing(
+    zygote: Zygote, folder: Path, shard: int, injected: Count, is_full: bool
+) -> None:
+    disposition = ("append", "merge", "replace")[shard % 3]
+    hits, found = run_shard(zygote, folder, "duckdb", "sqlite", "", shard, disposition, is_full)
+    injected(hits)
+    assert found == []
+    assert hits >= CASES // 2

@@ -1,0 +1,62 @@
+"""One pipeline started several times at once: one runs, the others refuse or wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Count
+from .oracle import untrue, violations
+from .test_kill_loop import make
+from .zygote import Zygote
+
+PLACES = [("duckdb", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres"), ("sqlite", "sqlite")]
+
+
+@pytest.mark.parametrize(("destination", "store"), PLACES)
+@pytest.mark.parametrize("starts", [2, 5])
+def test_one_runs_and_the_others_refuse(
+    zygote: Zygote,
+    folder: Path,
+    postgres_url: str,
+    destination: str,
+    store: str,
+    starts: int,
+    injected: Count,
+    is_full: bool,
+) -> None:
+    workshop = make(zygote, folder, destination, store, postgres_url)
+    workshop.source_settings["delay_s"] = 0.05
+    workshop.write()
+    for number in range(25 if is_full else 2):
+        processes = [workshop.start() for _ in range(starts)]
+        codes = sorted(process.wait() for process in processes)
+        injected(starts - 1)
+        logs = [process.result() for process in processes]
+        assert set(codes) <= {0, 2}, logs
+        assert 0 in codes, logs
+        refused = {process.result().get("code") for process in processes if process.code == 2}
+        assert refused <= {"already_running"}, logs
+        for process in processes:
+            assert untrue(workshop, process) == []
+        assert violations(workshop) == [], number
+
+
+@pytest.mark.parametrize(("destination", "store"), PLACES)
+def test_those_that_wait_run_one_after_the_other(
+    zygote: Zygote, folder: Path, postgres_url: str, destination: str, store: str, injected: Count, is_full: bool
+) -> None:
+    starts = 8 if is_full else 3
+    workshop = make(zygote, folder, destination, store, postgres_url)
+    workshop.write()
+    processes = [workshop.start("--wait") for _ in range(starts)]
+    codes = [process.wait(55) for process in processes]
+    injected(starts - 1)
+    assert codes == [0] * starts, [process.result() for process in processes]
+    assert violations(workshop) == []
+    spans = workshop.store_rows("select started_at, ended_at from _syncblocks_attempt order by run_id")
+    assert len(spans) == starts
+    assert all(
+        str(before["ended_at"]) <= str(after["started_at"]) for before, after in zip(spans, spans[1:], strict=False)
+    )
