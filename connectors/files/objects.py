@@ -1,0 +1,135 @@
+"""A folder on an object store, through fsspec.
+
+A put is atomic for one object, a move is a copy and a delete, and there is no lock: two runs that commit to one table
+in the same instant are told apart by the token read just before the put, no closer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, cast
+
+from ..errors import Interrupted
+from ..failpoints import failpoint
+from .storage import LOCK_POLL_S, Entry, without_credentials
+
+_object_locks: dict[str, threading.Lock] = {}
+_object_locks_guard = threading.Lock()
+
+
+class ObjectStorage:
+    """A prefix on an object store, through fsspec. No locks and no fsync: the store's own promises count."""
+
+    def __init__(self, fs: Any, root: str, url: str) -> None:
+        self.root = root.rstrip("/")
+        self._fs = fs
+        self._url = without_credentials(url).rstrip("/")
+
+    def label(self, name: str = "") -> str:
+        return f"{self._url}/{name}" if name else self._url
+
+    def kind(self, name: str) -> str | None:
+        full = self._full(name)
+        self._fs.invalidate_cache()
+        if self._fs.isfile(full):
+            return "file"
+        return "folder" if self._fs.isdir(full) else None
+
+    def names(self, folder: str = "") -> list[tuple[str, bool]]:
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(self._full(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        own = self._full(folder).strip("/")
+        rows = [(item["name"].strip("/"), item["type"] == "directory") for item in found]
+        return sorted((name.rpartition("/")[2], is_folder) for name, is_folder in rows if name != own)
+
+    def entries(self, folder: str = "") -> list[Entry]:
+        self._fs.invalidate_cache()
+        found = []
+        for full, item in self._fs.find(self._full(folder), detail=True).items():
+            name = self._relative(full)
+            inner = name[len(folder) + 1 :] if folder else name
+            if not any(part.startswith((".", "_")) for part in inner.split("/")):
+                found.append(Entry(name, int(item["size"] or 0)))
+        return sorted(found, key=lambda entry: entry.name)
+
+    def glob(self, pattern: str) -> list[str]:
+        self._fs.invalidate_cache()
+        return sorted(self._relative(full) for full in self._fs.glob(self._full(pattern)))
+
+    def size_bytes(self, name: str) -> int:
+        return int(self._fs.size(self._full(name)) or 0)
+
+    def open_input(self, name: str) -> BinaryIO:
+        return cast("BinaryIO", self._fs.open(self._full(name), "rb"))
+
+    def open_output(self, name: str) -> BinaryIO:
+        full = self._full(name)
+        self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
+        return cast("BinaryIO", self._fs.open(full, "wb"))
+
+    def finish_output(self, file: BinaryIO) -> None:
+        file.close()
+
+    def read_bytes(self, name: str) -> bytes | None:
+        try:
+            return cast("bytes", self._fs.cat_file(self._full(name)))
+        except FileNotFoundError:
+            return None
+
+    def replace_bytes(self, name: str, data: bytes) -> None:
+        full = self._full(name)
+        self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
+        failpoint("files.replace.before")
+        self._fs.pipe_file(full, data)
+        failpoint("files.replace.after")
+
+    def move(self, before: str, after: str) -> None:
+        target = self._full(after)
+        self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+        failpoint("files.move.before")
+        self._fs.copy(self._full(before), target)
+        failpoint("files.move.inside")
+        self._fs.rm_file(self._full(before))
+        failpoint("files.move.after")
+
+    def delete(self, name: str) -> None:
+        failpoint("files.delete.before")
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(name))
+        failpoint("files.delete.after")
+
+    def delete_folder(self, name: str, *, only_empty: bool = False) -> None:
+        if not only_empty:
+            for inner, is_folder in self.names(name):
+                if not is_folder:
+                    self.delete(f"{name}/{inner}")
+        with suppress(OSError, NotImplementedError):  # Most object stores have no folders to remove.
+            if not self.names(name):
+                self._fs.rmdir(self._full(name))
+
+    @contextmanager
+    def lock(self, name: str, is_interrupted: Callable[[], bool]) -> Iterator[None]:
+        """Keep the threads of this process apart; other processes are not kept out (see the module)."""
+        with _object_locks_guard:
+            lock = _object_locks.setdefault(self.label(name), threading.Lock())
+        while not lock.acquire(timeout=LOCK_POLL_S):
+            if is_interrupted():
+                raise Interrupted(f"{self.label(name)}: stopped while waiting for the lock")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def check_writable(self) -> None:
+        self._fs.exists(self.root)
+
+    def _full(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def _relative(self, full: str) -> str:
+        return full.strip("/")[len(self.root.strip("/")) :].lstrip("/")
