@@ -12,7 +12,14 @@ STATUSES: Mapping[str, str] = {
     "success": "the parent succeeded",
     "failure": "the parent failed, once, after its last retry",
     "cancelled": "the parent had started and was cancelled",
+    "retry": "a try of the stream failed and will be repeated; numbered, at once",
+    "schema_changed": "a commit added or changed columns of the destination table; numbered, at once",
+    "recovered": "beside success: the first one of a stream after it had failed",
+    "crashed": "beside failure: a process died without closing, told by whoever recovers the run",
 }
+
+#: Statuses that come with `__error`.
+STATUSES_WITH_ERROR = frozenset({"failure", "retry", "crashed"})
 
 #: Statuses after which the parent's data may be handed over.
 STATUSES_WITH_DATA = frozenset({"success"})
@@ -103,7 +110,7 @@ StandardKwargs = TypedDict(
         "pipeline_uuid": str,
         # {parent_block_uuid: DataFrame} or {}.
         "__input": dict[str, Any],
-        # Failure only.
+        # failure, retry and crashed only.
         "__error": NotRequired[ParentError],
         # {'attempts': n}, this call included.
         "retry": dict[str, int],
@@ -122,8 +129,9 @@ class IntegrationKwargs(TypedDict):
     stream: str
     #: Table it goes to.
     destination_table: str
-    #: Place of the parent block run in the order in which the block runs of its type ended in this attempt, from 0.
-    index: int
+    #: Place of the parent block run in the order in which the block runs of its type ended in this attempt, from 0;
+    #: None for `retry` and `schema_changed`, which tell of one that has not ended.
+    index: int | None
     #: True for the last block run of that block type.
     is_last_block_run: bool
 
@@ -135,6 +143,10 @@ class PipelineKwargs(TypedDict):
     block_runs: list[BlockRun]
     #: Names of streams that never started.
     never_started: list[str]
+    #: Sums over the attempt: streams, success, failure, cancelled, rows, bytes.
+    totals: dict[str, int]
+    #: One dict a failed stream: stream, block, type, message.
+    failed_streams: list[dict[str, Any]]
 
 
 _INTEGRATION = frozenset(IntegrationKwargs.__annotations__)
@@ -168,7 +180,7 @@ def fillable(*, statuses: frozenset[str], parents: frozenset[str] | None) -> fro
         parents: `on` of the callback block; None if it is not known, then every parent is thought possible.
     """
     names = RESERVED
-    if "failure" not in statuses:
+    if not statuses & STATUSES_WITH_ERROR:
         names = names - {"__error"}
     if parents is not None and parents <= {"pipeline"}:
         names = names - _INTEGRATION - {"block_run"}
@@ -184,7 +196,7 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
         event: JSON values. Needed: `block_uuid`, `parent_block_uuid`, `execution_date` (ISO text or datetime),
             `pipeline_run` (a mapping with at least `id`), `pipeline_uuid`, `idempotency_key`, `attempts`.
             Needed of a block's or stream's event: `stream`, `destination_table`, `index`, `is_last_block_run`,
-            `block_run`; of an event of `pipeline`: `block_runs`, `never_started`.
+            `block_run`; of an event of `pipeline`: `block_runs`, `never_started` (`totals`, `failed_streams` if known).
             Optional: `trigger` ("0") or `execution_partition`, `event` ({}), `variables` ({}), `error` (a mapping with
             type, message, traceback, stream, block).
 
@@ -217,6 +229,8 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
     if event["parent_block_uuid"] == "pipeline":
         recorded["block_runs"] = [_plain_mapping(block_run) for block_run in event["block_runs"]]
         recorded["never_started"] = list(event["never_started"])
+        recorded["totals"] = dict(event.get("totals") or {})
+        recorded["failed_streams"] = list(event.get("failed_streams") or ())
     else:
         recorded |= {name: event[name] for name in IntegrationKwargs.__annotations__}
         recorded["block_run"] = _plain_mapping(event["block_run"])

@@ -20,7 +20,7 @@ from .progress import Progress
 from .session import Session
 from .spool import spool_folder
 from .store import Store
-from .store.model import LostRun, PipelineRun, StreamOutcome
+from .store.model import ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .stream_run import StreamContext, StreamRun
 from .transform import Transformer
 
@@ -153,12 +153,22 @@ class Coordinator:
             spool_folder=spool_folder(self._pipeline),
             transformers=self._transformers,
             close=self._close,
+            tell=self._tell,
             is_owner=lambda: self._store.is_owner(self._run.id),
         )
 
     def _close(self, outcome: StreamOutcome) -> None:
         try:
             self._store.close_stream(self._run.id, outcome)
+        except LostRun:
+            self._lease.lose()
+        self._notify()
+
+    def _tell(
+        self, stream: str, block: str, status: str, error: ErrorInfo | None, schema_changes: Sequence[Any]
+    ) -> None:
+        try:
+            self._store.tell(self._run.id, stream, block, status, error=error, schema_changes=schema_changes)
         except LostRun:
             self._lease.lose()
         self._notify()

@@ -27,7 +27,9 @@ def run_group(runs: Sequence[StreamRun]) -> None:
             delay_s = max(run.planned.selected.retry_delay_s for run in pending)
             for run in pending:
                 error = errors[run.name]
-                shown = run.context.redactor.redact(message_of(error)) if error else ""
+                assert error is not None  # no other stream is pending
+                run.tell_retry(error)
+                shown = run.context.redactor.redact(message_of(error))
                 run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=shown)
             pending[0].wait_for_retry(delay_s)
 

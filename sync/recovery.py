@@ -38,7 +38,7 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     error = ErrorInfo(
         type="ProcessDied", message="the process of this run died before it ended", traceback="", stream="", block=""
     )
-    run = store.end_attempt(run.id, error=error)
+    run = store.end_attempt(run.id, error=error, is_crash=True)
     destination.close()
     store.outbox(pipeline).release_gate(run.id)
     return run
@@ -79,4 +79,4 @@ def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, desti
         )
         for block in planned.blocks
     )
-    store.close_stream(run.id, StreamOutcome(stream=stream, blocks=blocks, state=None))
+    store.close_stream(run.id, StreamOutcome(stream=stream, blocks=blocks, is_crash=not is_done))

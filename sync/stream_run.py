@@ -29,7 +29,7 @@ from .progress import Progress
 from .secrets import Redactor
 from .settlement import LedgerUnreadable, is_completed, owner_text, run_reference, stream_token
 from .spool import Spool
-from .store.model import BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome
+from .store.model import RETRY, SCHEMA_CHANGED, BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome
 from .transform import Transformer
 
 log = logging.getLogger("syncblocks")
@@ -56,6 +56,8 @@ class StreamContext:
     transformers: Callable[[PlannedStream], list[Transformer]]
     #: Ends a stream in the run store; called once a stream.
     close: Callable[[StreamOutcome], None]
+    #: Tells callbacks of a stream that goes on: stream, block, status, error, schema changes.
+    tell: Callable[[str, str, str, ErrorInfo | None, Sequence[Any]], None]
     #: Whether this process still owns the run.
     is_owner: Callable[[], bool]
 
@@ -297,7 +299,10 @@ class StreamRun:
         self._committed = commit.checkpoint.bookmark
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
-        self._schema_changes += commit.schema_changes
+        if commit.schema_changes:
+            self._schema_changes += commit.schema_changes
+            block = self.context.pipeline.destination.block
+            self.context.tell(self.name, block, SCHEMA_CHANGED, None, commit.schema_changes)
         if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
             self._stages[0].rows += commit.records
             self._stages[0].size_bytes += commit.size_bytes
@@ -320,6 +325,11 @@ class StreamRun:
         with self._lock:
             self._is_final_sent = False
         return True
+
+    def tell_retry(self, error: BaseException) -> None:
+        """Tell callbacks that this try failed and will be repeated."""
+        block = self._failed_block or self.context.pipeline.destination.block
+        self.context.tell(self.name, block, RETRY, self._error_info(error, block), ())
 
     def _is_completed(self) -> bool:
         return is_completed(self.context.destination, self.planned.key, self.context.run, owner_text(self.context.run))

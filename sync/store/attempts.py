@@ -13,7 +13,7 @@ from ..errors import StateError
 from ..failpoints import failpoint
 from .counters import TypeCounter
 from .events import EventRow, write_events
-from .model import CANCELLED, PIPELINE, RUNNING, UNCLAIMED, AttemptPlan, ErrorInfo, PipelineRun
+from .model import CANCELLED, CRASHED, PIPELINE, RUNNING, UNCLAIMED, AttemptPlan, ErrorInfo, PipelineRun
 from .room import (
     STREAMS_OF_ATTEMPT,
     HeldRun,
@@ -138,12 +138,13 @@ class Attempts(Room):
             if not run.has_ended:
                 self._stop_and_save(connection, run, status)
 
-    def end_attempt(self, run_id: int, *, error: ErrorInfo | None = None) -> PipelineRun:
+    def end_attempt(self, run_id: int, *, error: ErrorInfo | None = None, is_crash: bool = False) -> PipelineRun:
         """End an attempt that has nothing open and got no last close; tell `pipeline`. Idempotent.
 
         Args:
             run_id: The run.
             error: Why the run as a whole failed (before its first stream, or its process died).
+            is_crash: Its process died: `crashed` is told beside `failure`.
 
         Raises:
             LostRun: this process does not own the run.
@@ -156,7 +157,7 @@ class Attempts(Room):
                     raise StateError(f"run {run_id} still has {run.open_streams} open streams: close them first")
                 if run.unclaimed_streams:
                     self._stop_and_save(connection, run, run.stop_status or CANCELLED)
-                self._end(connection, run, error)
+                self._end(connection, run, error, is_crash=is_crash)
                 self._save(connection, run)
         return self.run(run_id)
 
@@ -182,7 +183,13 @@ class Attempts(Room):
         self._save_counters(connection, run, values)
 
     def _end(
-        self, connection: Connection, run: HeldRun, error: ErrorInfo | None = None, events: Sequence[EventRow] = ()
+        self,
+        connection: Connection,
+        run: HeldRun,
+        error: ErrorInfo | None = None,
+        events: Sequence[EventRow] = (),
+        *,
+        is_crash: bool = False,
     ) -> None:
         """Give the attempt its final status; write its last events, the one of `pipeline` behind all others."""
         run.status = final_status(run, error)
@@ -191,6 +198,8 @@ class Attempts(Room):
         # Behind the gate: callbacks of the last events may open what the run still holds open.
         last = [replace(event, is_gated=True) for event in events]
         last.append(EventRow(parent=PIPELINE, status=run.status, is_gated=True))
+        if is_crash:
+            last.append(EventRow(parent=PIPELINE, status=CRASHED, is_gated=True))
         write_events(connection, run, self._plan(connection, run.id, run.attempt), last)
 
 

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from ..errors import StateError
 from ..failpoints import failpoint
 from .attempts import Attempts, set_streams
-from .events import EventRow
-from .events import write_events as _write_events
+from .events import EventRow, write_events
 from .model import (
     CANCELLED,
+    CRASHED,
     DATA_EXPORTER,
     FAILURE,
+    RECOVERED,
     RUNNING,
     STREAM,
     SUCCESS,
+    AttemptPlan,
     BlockOutcome,
     Closed,
+    ErrorInfo,
     LostRun,
     StreamOutcome,
 )
 from .room import HeldRun, encode_error
 from .state import write_state
 from .tables import block_run as block_runs
+from .tables import event as event_table
+from .tables import pipeline_run as runs
+from .tables import stream_run as stream_runs
 
 _RUNNING = (
     sa.select(block_runs.c.block, block_runs.c.block_type)
@@ -38,6 +46,22 @@ _RUNNING = (
     )
     .order_by(block_runs.c.position)
     .with_for_update()
+)
+_ATTEMPT = sa.select(runs.c.attempt).where(runs.c.id == sa.bindparam("run_id"))
+_FORMER = (
+    sa.select(stream_runs.c.status)
+    .join(runs, runs.c.id == stream_runs.c.run_id)
+    .where(
+        runs.c.pipeline == sa.bindparam("pipeline"),
+        stream_runs.c.stream == sa.bindparam("of_stream"),
+        stream_runs.c.status.in_((SUCCESS, FAILURE)),
+        sa.or_(
+            stream_runs.c.run_id < sa.bindparam("run_id"),
+            sa.and_(stream_runs.c.run_id == sa.bindparam("run_id"), stream_runs.c.attempt < sa.bindparam("number")),
+        ),
+    )
+    .order_by(stream_runs.c.run_id.desc(), stream_runs.c.attempt.desc())
+    .limit(1)
 )
 _END = block_runs.update().where(
     block_runs.c.run_id == sa.bindparam("at_run"),
@@ -85,14 +109,73 @@ class Closing(Attempts):
             if outcome.state is not None:
                 write_state(connection, run.pipeline, outcome.state, run_id=run.id, now=run.now)
             events = _events(running, blocks, outcome)
+            if outcome.is_crash:
+                events = _beside(events, FAILURE, CRASHED)
+            elif _wants(plan, RECOVERED) and self._had_failed(connection, run, outcome.stream):
+                events = _beside(events, SUCCESS, RECOVERED)
             can_claim = run.unclaimed_streams > 0 and run.stop_status is None
             if run.open_streams == 0 and not can_claim:
-                self._end(connection, run, events=events)
+                self._end(connection, run, events=events, is_crash=outcome.is_crash)
             else:
-                _write_events(connection, run, plan, events)
+                write_events(connection, run, plan, events)
             failpoint("store.close.events")
             self._save(connection, run)
             return Closed(run_ended=run.has_ended, status=run.status, is_stopping=run.is_stopping)
+
+    def tell(
+        self,
+        run_id: int,
+        stream: str,
+        block: str,
+        status: str,
+        *,
+        error: ErrorInfo | None = None,
+        schema_changes: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Tell of something that happened to a block run that goes on: `retry` or `schema_changed`, numbered.
+
+        Heard by functions of the block and of the stream (there carried by the data exporter).
+
+        Raises:
+            LostRun: this process does not own the run, or the stream is not open (any more).
+        """
+        plan = self.attempt_plan_of(run_id)
+        if not _wants(plan, status):
+            return
+        with self._database.write("tell") as connection:
+            run = self._lock_mine(connection, run_id)
+            running = connection.execute(_RUNNING, {"run_id": run_id, "number": run.attempt, "of_stream": stream}).all()
+            if not running:
+                raise LostRun(f"stream {stream!r} of run {run_id} is not open: it was closed by somebody else")
+            by_block = {row.block: row for row in running}
+            last = next((row for row in reversed(running) if row.block_type == DATA_EXPORTER), running[-1])
+            details = {"error": encode_error(error), "schema_changes": [dict(change) for change in schema_changes]}
+            rows = [
+                EventRow(
+                    parent=parent,
+                    status=status,
+                    block=carrier.block,
+                    block_type=carrier.block_type,
+                    stream=stream,
+                    occurrence=_occurrence(connection, run, parent, stream, status),
+                    details=details,
+                )
+                for parent, carrier in ((block, by_block.get(block, last)), (STREAM, last))
+            ]
+            write_events(connection, run, plan, rows)
+
+    def attempt_plan_of(self, run_id: int) -> AttemptPlan:
+        """Return the plan of the latest attempt, without its streams."""
+        with self._database.read() as connection:
+            number = connection.execute(_ATTEMPT, {"run_id": run_id}).scalar_one()
+            return self._plan(connection, run_id, number)
+
+    def _had_failed(self, connection: Connection, run: HeldRun, stream: str) -> bool:
+        """Whether the stream's latest end before this attempt, but for cancellations, was a failure."""
+        status = connection.execute(
+            _FORMER, {"pipeline": run.pipeline, "run_id": run.id, "number": run.attempt, "of_stream": stream}
+        ).scalar()
+        return status == FAILURE
 
     def _count_stream(self, run: HeldRun, outcome: StreamOutcome, *, allow_failure: bool) -> None:
         run.open_streams -= 1
@@ -105,6 +188,34 @@ class Closing(Attempts):
                 run.stop_status = FAILURE
         elif outcome.status == CANCELLED:
             run.cancelled_streams += 1
+
+
+def _wants(plan: AttemptPlan, status: str) -> bool:
+    return any(subscription.status == status for subscription in plan.subscriptions)
+
+
+def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:
+    """Add an event of a further status behind each one of a status; it tells of the same block run."""
+    told = []
+    for event in events:
+        told.append(event)
+        if event.status == of:
+            told.append(replace(event, status=status, data=None))
+    return told
+
+
+def _occurrence(connection: Connection, run: HeldRun, parent: str, stream: str, status: str) -> int:
+    return connection.execute(
+        sa.select(sa.func.count())
+        .select_from(event_table)
+        .where(
+            event_table.c.run_id == run.id,
+            event_table.c.attempt == run.attempt,
+            event_table.c.parent == parent,
+            event_table.c.stream == stream,
+            event_table.c.status == status,
+        )
+    ).scalar_one()
 
 
 def _match(run: HeldRun, running: Sequence[Any], outcome: StreamOutcome) -> list[BlockOutcome]:

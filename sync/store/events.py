@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -32,6 +33,10 @@ class EventRow:
     stream: str | None = None
     data: str | None = None
     is_gated: bool = False
+    #: Number among its like, from 0, of what is told while the block run goes on; None: it tells of the end.
+    occurrence: int | None = None
+    #: What is not in the block run's row.
+    details: Mapping[str, Any] | None = None
 
 
 def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: Sequence[EventRow]) -> None:
@@ -52,6 +57,8 @@ def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: 
                 "block": row.block,
                 "stream": row.stream,
                 "status": row.status,
+                "occurrence": row.occurrence,
+                "details": None if row.details is None else dict(row.details),
                 "created_at": run.now,
             }
         )
@@ -69,6 +76,7 @@ def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: 
                 "block": row.block,
                 "stream": row.stream,
                 "block_type": row.block_type,
+                "is_numbered": row.occurrence is not None,
                 "is_gated": row.is_gated,
                 "data": row.data if subscription.needs_data else None,
                 "state": "ready",
@@ -85,7 +93,7 @@ def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: 
         connection.execute(_SAVE_SEQ, {"at_run": run.id, "last_seq": run.last_seq})
 
 
-def idempotency_key(run: HeldRun, row: EventRow, subscription: Subscription, occurrence: int = 0) -> str:
+def idempotency_key(run: HeldRun, row: EventRow, subscription: Subscription) -> str:
     """Return what names this event to this function, however often it is delivered."""
     parts = [
         run.key,
@@ -94,7 +102,7 @@ def idempotency_key(run: HeldRun, row: EventRow, subscription: Subscription, occ
         row.block,
         row.stream,
         row.status,
-        occurrence,
+        row.occurrence or 0,
         subscription.callback_block,
         subscription.function,
     ]

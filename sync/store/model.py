@@ -11,6 +11,8 @@ from ..errors import SyncError
 from .owner import Owner
 
 SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
+#: Told beside `success` and `failure`, and while a block run goes on.
+RECOVERED, CRASHED, RETRY, SCHEMA_CHANGED = "recovered", "crashed", "retry", "schema_changed"
 #: Status of a run, stream or block run that has not ended; UNCLAIMED of a stream that has not started.
 RUNNING, UNCLAIMED = "running", "unclaimed"
 #: Parents of events that are no block.
@@ -150,6 +152,8 @@ class StreamOutcome:
     stream: str
     blocks: tuple[BlockOutcome, ...]
     state: StateCopy | None = None
+    #: Its process died: `crashed` is told beside `failure`.
+    is_crash: bool = False
 
     @property
     def status(self) -> str:

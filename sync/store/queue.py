@@ -42,7 +42,7 @@ _others_of_type = sa.exists().where(
     _waits_for,
     _other.c.block_type == deliveries.c.block_type,
     # The last block run may have two events here, its own and the stream's: they do not wait for each other.
-    sa.or_(_other.c.block != deliveries.c.block, _other.c.stream != deliveries.c.stream),
+    sa.or_(_other.c.block != deliveries.c.block, _other.c.stream != deliveries.c.stream, _other.c.is_numbered),
 )
 _others_of_attempt = sa.exists().where(_waits_for, _other.c.parent != PIPELINE)
 
@@ -73,6 +73,7 @@ DUE = (
         sa.or_(deliveries.c.not_before.is_(None), deliveries.c.not_before <= sa.bindparam("now", type_=UtcTime())),
         sa.or_(sa.not_(deliveries.c.is_gated), _is_released),
         sa.case(
+            (deliveries.c.is_numbered, sa.true()),
             (deliveries.c.parent == PIPELINE, sa.not_(_others_of_attempt)),
             else_=sa.case(
                 (sa.true(), sa.and_(_is_released, sa.not_(_others_of_type))),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from callbacks.kwargs import build_kwargs
+from callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, build_kwargs
 
-from .model import FAILURE, PIPELINE, UNCLAIMED
+from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, SUCCESS, UNCLAIMED
 from .tables import attempt as attempts
 from .tables import block_run as block_runs
 from .tables import event as events
@@ -58,6 +59,11 @@ _NEVER_STARTED = (
 )
 
 
+_STREAM_STATUSES = sa.select(stream_runs.c.status).where(
+    stream_runs.c.run_id == sa.bindparam("run_id"), stream_runs.c.attempt == sa.bindparam("number")
+)
+
+
 def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int) -> dict[str, Any]:
     """Compose the kwargs of one delivery.
 
@@ -79,6 +85,7 @@ def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int
         told["parent_block_uuid"] = PIPELINE
         told["block_runs"] = [_block_run(row) for row in connection.execute(_OF_ATTEMPT, ids)]
         told["never_started"] = list(connection.execute(_NEVER_STARTED, ids).scalars())
+        told |= _sums(connection, ids)
         error = run.error
     else:
         rows = connection.execute(_OF_STREAM, {**ids, "of_stream": event.stream}).all()
@@ -91,12 +98,37 @@ def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int
             "is_last_block_run": carrier.is_last,
             "block_run": _block_run(carrier),
         }
+        if event.occurrence is not None:
+            told |= {"index": None, "is_last_block_run": False}
+            told["block_run"] |= {"schema_changes": event.details["schema_changes"]}
         # The stream's event tells of whichever block failed.
         culprits = [row for row in rows if row.status == FAILURE and row.error is not None]
         error = carrier.error or (culprits[0].error if culprits else None)
-    if event.status == FAILURE:
+    if event.details is not None and event.details["error"] is not None:
+        error = event.details["error"]
+    if event.status in STATUSES_WITH_ERROR:
         told["error"] = error or _unknown_error(event)
     return build_kwargs(told)
+
+
+def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
+    """Sum up an attempt: rows and bytes as the destination has committed them, streams by their status."""
+    rows = connection.execute(_OF_ATTEMPT, ids).all()
+    loaded = [row for row in rows if row.block_type == DATA_EXPORTER]
+    by_status = Counter(connection.execute(_STREAM_STATUSES, ids).scalars())
+    return {
+        "totals": {
+            "streams": sum(by_status.values()),
+            **{status: by_status[status] for status in (SUCCESS, FAILURE, CANCELLED)},
+            "rows": sum(row.row_count or 0 for row in loaded),
+            "bytes": sum(row.size_bytes or 0 for row in loaded),
+        },
+        "failed_streams": [
+            {"stream": row.stream, "block": row.block, "type": row.error["type"], "message": row.error["message"]}
+            for row in rows
+            if row.status == FAILURE and row.error is not None
+        ],
+    }
 
 
 def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, Any]:
@@ -111,7 +143,7 @@ def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, A
         "block_runs": (),
         "never_started": (),
     }
-    leave_out = ("block_uuid", "parent_block_uuid", "retry", "idempotency_key", "block_runs", "never_started")
+    leave_out = {"block_uuid", "parent_block_uuid", "retry", "idempotency_key"} | PipelineKwargs.__annotations__.keys()
     return {name: value for name, value in build_kwargs(told).items() if name not in leave_out}
 
 

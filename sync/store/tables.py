@@ -167,6 +167,10 @@ event = sa.Table(
     sa.Column("block", sa.Text),
     sa.Column("stream", sa.Text),
     sa.Column("status", sa.Text, nullable=False),
+    #: Number of the event among its like, from 0, for what is told while the block run goes on; NULL for its end.
+    sa.Column("occurrence", sa.Integer),
+    #: What is not in the block run's row: error, schema_changes.
+    sa.Column("details", Json),
     sa.Column("created_at", UtcTime, nullable=False),
 )
 
@@ -186,6 +190,8 @@ delivery = sa.Table(
     sa.Column("block", sa.Text),
     sa.Column("stream", sa.Text),
     sa.Column("block_type", sa.Text),
+    #: True: tells of a block run that goes on, so that it waits for no flag.
+    sa.Column("is_numbered", sa.Boolean, nullable=False),
     #: True: only after every connection to source and destination is closed.
     sa.Column("is_gated", sa.Boolean, nullable=False),
     sa.Column("data", sa.Text),

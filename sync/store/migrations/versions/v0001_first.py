@@ -106,6 +106,8 @@ def upgrade() -> None:
         sa.Column("block", sa.Text),
         sa.Column("stream", sa.Text),
         sa.Column("status", sa.Text, nullable=False),
+        sa.Column("occurrence", sa.Integer),
+        sa.Column("details", sa.Text),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_table(
@@ -122,6 +124,7 @@ def upgrade() -> None:
         sa.Column("block", sa.Text),
         sa.Column("stream", sa.Text),
         sa.Column("block_type", sa.Text),
+        sa.Column("is_numbered", sa.Boolean, nullable=False),
         sa.Column("is_gated", sa.Boolean, nullable=False),
         sa.Column("data", sa.Text),
         sa.Column("state", sa.Text, nullable=False),
