@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,6 +18,7 @@ from .identifiers import TableName, staging_name
 from .ledger import Ledger, commit
 from .segments import Segments
 from .session import Lease, Session
+from .target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Writer:
     def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str) -> None:
         self._dialect = dialect
         self._load = load
-        self._target = target
+        self._target = Target(dialect, target, lease, load.stream.name)
         self._lease = lease
         self._wire = wire
         self._ledger = Ledger(dialect)
@@ -46,7 +46,6 @@ class Writer:
         self._is_replace = load.write_disposition is WriteDisposition.REPLACE
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
         self._names: dict[str, str] = {}
-        self._changes: list[Mapping[str, Any]] = []
         self._staged: Staged | None = None
         self._table: Table | None = None
         self._written = 0
@@ -70,8 +69,9 @@ class Writer:
     # --------------------------------------------------------------- segments
     def _segment(self, segments: Segments) -> Commit | None:
         self._lease.begin()
-        self._changes, self._staged, self._records = [], None, 0
-        self._table = self._reflect()
+        self._staged, self._records = None, 0
+        self._target.changes.clear()
+        self._table = self._target.reflect()
         self._set_stream(self._stream)
         segments.reset()
         while True:
@@ -102,8 +102,8 @@ class Writer:
         """Tell whether the target takes the data as it comes; then keeps it from being altered."""
         if not self._dialect.appends_directly or self._table is None or not self._matches(self._table):
             return False
-        if self._dialect.lock_shape(self._session, self._target):
-            self._table = self._reflect()
+        if self._dialect.lock_shape(self._session, self._target.name):
+            self._table = self._target.reflect()
         return self._table is not None and self._matches(self._table)
 
     def _matches(self, table: Table) -> bool:
@@ -191,7 +191,7 @@ class Writer:
                 self._session.execute(dialect.add_column(self._staged.name, replace(column, type=types[name])))
                 held_types[name], held[name] = types[name], column
             elif column.type != held[name].type:
-                wider = self._widened(held[name].type, column)
+                wider = self._target.widened(held[name].type, column)
                 wire = self._wire_of(wider, self._stream.schema.field(list(planned).index(name)))
                 if wire.type != held_types[name]:
                     self._session.execute(dialect.alter_type(self._staged.name, name, wire.type))
@@ -200,13 +200,13 @@ class Writer:
 
     def _new_staging(self, columns: Sequence[Column]) -> tuple[TableName, str]:
         dialect, name = self._dialect, staging_name(self._load.token)
-        beside = TableName(self._target.schema, name)
+        beside = TableName(self._target.name.schema, name)
         if self._is_replace:
             return beside, dialect.create_replacement(beside, self._required(columns), self._key())
         if not self._is_merge and self._table is None:
             # It may become the target itself.
             return beside, dialect.create_table(beside, columns)
-        table = dialect.staging(self._target, name)
+        table = dialect.staging(self._target.name, name)
         return table, dialect.create_staging(table, columns, numbered=self._is_merge)
 
     def _required(self, columns: Sequence[Column]) -> list[Column]:
@@ -232,7 +232,7 @@ class Writer:
         try:
             self._ledger.record(
                 self._session,
-                self._ledger.table(self._target),
+                self._ledger.table(self._target.name),
                 self._load.key,
                 self._load.token,
                 bookmark=checkpoint.bookmark,
@@ -247,7 +247,7 @@ class Writer:
             checkpoint=checkpoint,
             records=self._records,
             size_bytes=segments.size_bytes,
-            schema_changes=tuple(self._changes),
+            schema_changes=tuple(self._target.changes),
         )
 
     def _taken_over(self, error: TakenOver) -> TakenOver:
@@ -256,33 +256,11 @@ class Writer:
         owner = ""
         with suppress(ConnectorError):
             self._session.begin()
-            rows = self._ledger.read(self._session, self._ledger.table(self._target), self._load.key)
+            rows = self._ledger.read(self._session, self._ledger.table(self._target.name), self._load.key)
             owner = rows[0].owner if rows else ""
             self._session.rollback()
         by = f" by {owner}" if owner else " by another run, or its ledger row was deleted"
         return TakenOver(f"stream {self._stream.name!r} was taken over{by}", stream=self._stream.name)
-
-    def _reflect(self) -> Table | None:
-        table = self._dialect.reflect(self._session, [self._target]).get(self._target)
-        if table is not None and not table.is_table:
-            raise FatalConnectorError(
-                f"{self._target} is a view, not a table; choose another destination_table", stream=self._stream.name
-            )
-        return table
-
-    def _lock_target(self) -> Table | None:
-        """Shut out other writers and read the catalog again; None: missing, and nobody else can create it now."""
-        table = self._table
-        if table is None:
-            self._dialect.lock_creation(self._session, self._target)
-            table = self._reflect()
-            if table is None:
-                return None
-        lock = self._dialect.lock_table(self._target)
-        if lock:
-            self._session.execute(lock)
-            table = self._reflect()
-        return table
 
     def _target_columns(self) -> list[Column]:
         if self._staged is not None:
@@ -296,18 +274,17 @@ class Writer:
             self._refuse_null_keys(staged)
         columns = self._target_columns()
         table = self._table
-        needs_lock = staged is not None or table is None or self._changed(table, columns)
+        needs_lock = staged is not None or table is None or self._target.lacks(table, columns)
         if needs_lock:
-            table = self._lock_target()
+            table = self._target.lock(table)
             if table is None and staged is not None and self._may_become_target(staged, columns):
-                for sql in self._dialect.swap(staged.name, None, self._target, ()):
-                    self._session.execute(sql)
+                self._target.run(self._dialect.swap(staged.name, None, self._target.name, ()))
                 return
             if table is None:
-                self._session.execute(self._dialect.create_table(self._target, columns, self._key()))
-                table = self._reflect()
+                self._session.execute(self._dialect.create_table(self._target.name, columns, self._key()))
+                table = self._target.reflect()
             else:
-                table = self._evolve(table, columns)
+                table = self._target.evolve(table, columns)
         if staged is None or table is None:
             return
         into = [column for column in table.columns if column.name in staged.types and not column.is_generated]
@@ -316,10 +293,8 @@ class Writer:
                 table, staged.name, into, staged.types, self._key(), self._load.conflict_method
             )
         else:
-            statements = [self._dialect.insert_from(self._target, staged.name, into, staged.types)]
-        for sql in [*statements, self._dialect.drop_table(staged.name)]:
-            self._lease.check()
-            self._session.execute(sql)
+            statements = [self._dialect.insert_from(self._target.name, staged.name, into, staged.types)]
+        self._target.run([*statements, self._dialect.drop_table(staged.name)])
 
     def _may_become_target(self, staged: Staged, columns: Sequence[Column]) -> bool:
         """Tell whether an append's staging table has all that a new target needs."""
@@ -336,45 +311,6 @@ class Writer:
                 stream=self._stream.name,
             )
 
-    # -------------------------------------------------------------- evolution
-    def _changed(self, table: Table, columns: Sequence[Column]) -> bool:
-        for column in columns:
-            held = table.column(column.name)
-            if held is None or self._dialect.widen(held.type, column.type) != held.type:
-                return True
-        return False
-
-    def _evolve(self, table: Table, columns: Sequence[Column]) -> Table:
-        """Add columns that are missing, widen those that are too narrow."""
-        statements = []
-        for column in columns:
-            held = table.column(column.name)
-            if held is None:
-                statements.append(self._dialect.add_column(table.name, column))
-                self._note(column.name, "added", None, column.type)
-                continue
-            wider = self._widened(held.type, column)
-            if wider != held.type:
-                statements.append(self._dialect.alter_type(table.name, column.name, wider))
-                self._note(column.name, "widened", held.type, wider)
-        for sql in statements:
-            self._session.execute(sql)
-        return (self._reflect() or table) if statements else table
-
-    def _note(self, column: str, change: str, before: str | None, after: str) -> None:
-        self._changes.append({"column": column, "change": change, "before": before, "after": after})
-
-    def _widened(self, before: str, column: Column) -> str:
-        wider = self._dialect.widen(before, column.type)
-        if wider is None:
-            raise FatalConnectorError(
-                f"column {column.name!r} of {self._target} is {before}, but the stream now has {column.type}, and one "
-                f"does not hold the other: change the column's type by hand, exclude it with `columns`, or run once "
-                "with `--full-refresh`",
-                stream=self._stream.name,
-            )
-        return wider
-
     # ---------------------------------------------------------------- replace
     def _replace(self) -> None:
         """Put the staged records in the place of the target's."""
@@ -383,16 +319,14 @@ class Writer:
         assert self._staged is not None
         columns = self._target_columns()
         staged = self._converted(self._staged, columns)
-        self._dialect.lock_creation(self._session, self._target)
-        table = self._reflect()
+        self._dialect.lock_creation(self._session, self._target.name)
+        table = self._target.reflect()
         if table is not None and table.has_dependents:
             self._refill(table, staged, columns)
             return
         if table is not None:
-            self._note_differences(table, columns)
-        for sql in dialect.swap(staged.name, table, self._target, self._key()):
-            self._lease.check()
-            self._session.execute(sql)
+            self._target.note_replaced(table, columns)
+        self._target.run(dialect.swap(staged.name, table, self._target.name, self._key()))
 
     def _stage_if_missing(self) -> None:
         if self._staged is None:
@@ -408,34 +342,16 @@ class Writer:
         self._session.execute(self._dialect.drop_table(staged.name))
         return Staged(name, {column.name: column.type for column in columns}, staged.columns)
 
-    def _note_differences(self, table: Table, columns: Sequence[Column]) -> None:
-        for column in columns:
-            held = table.column(column.name)
-            if held is None:
-                self._note(column.name, "added", None, column.type)
-            elif held.type != column.type:
-                self._note(column.name, "retyped", held.type, column.type)
-        arrived = {column.name for column in columns}
-        for held in table.columns:
-            if held.name not in arrived:
-                self._changes.append({"column": held.name, "change": "dropped", "before": held.type, "after": None})
-
     def _refill(self, table: Table, staged: Staged, columns: Sequence[Column]) -> None:
         """Empty and refill a table that others depend on; where foreign keys point at it, update in place."""
         dialect = self._dialect
-        lock = dialect.lock_table(self._target)
-        if lock:
-            self._session.execute(lock)
-            table = self._reflect() or table
-        table = self._evolve(table, columns)
+        table = self._target.evolve(self._target.lock(table) or table, columns)
         into = [column for column in table.columns if column.name in staged.types and not column.is_generated]
         if table.is_referenced and self._key():
             statements = list(dialect.replace_in_place(table, staged.name, into, staged.types, self._key()))
         else:
-            statements = [dialect.empty(table), dialect.insert_from(self._target, staged.name, into, staged.types)]
-        for sql in [*statements, dialect.drop_table(staged.name)]:
-            self._lease.check()
-            self._session.execute(sql)
+            statements = [dialect.empty(table), dialect.insert_from(self._target.name, staged.name, into, staged.types)]
+        self._target.run([*statements, dialect.drop_table(staged.name)])
 
 
 __all__ = ["Writer"]

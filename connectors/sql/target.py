@@ -1,0 +1,118 @@
+"""The table that a load writes: its shape, and what is done to fit it to a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import FatalConnectorError
+from .dialect import Column, Dialect, Table
+from .identifiers import TableName
+from .session import Lease, Session
+
+
+class Target:
+    """A load's table, over its lease; each statement looks first whether the load was interrupted."""
+
+    def __init__(self, dialect: Dialect, name: TableName, lease: Lease, stream: str) -> None:
+        self.name = name
+        #: What was changed since the last commit, as `Commit.schema_changes` wants it.
+        self.changes: list[Mapping[str, Any]] = []
+        self._dialect = dialect
+        self._lease = lease
+        self._stream = stream
+
+    @property
+    def _session(self) -> Session:
+        return self._lease.session
+
+    def run(self, statements: Iterable[str]) -> None:
+        """Run statements one by one."""
+        for sql in statements:
+            self._lease.check()
+            self._session.execute(sql)
+
+    def reflect(self) -> Table | None:
+        """Read the catalog; None: no such table.
+
+        Raises:
+            FatalConnectorError: it is a view.
+        """
+        table = self._dialect.reflect(self._session, [self.name]).get(self.name)
+        if table is not None and not table.is_table:
+            raise FatalConnectorError(
+                f"{self.name} is a view, not a table; choose another destination_table", stream=self._stream
+            )
+        return table
+
+    def lock(self, table: Table | None) -> Table | None:
+        """Shut out other writers and read the catalog again; None: missing, and nobody else can create it now."""
+        if table is None:
+            self._dialect.lock_creation(self._session, self.name)
+            table = self.reflect()
+            if table is None:
+                return None
+        lock = self._dialect.lock_table(self.name)
+        if lock:
+            self._session.execute(lock)
+            table = self.reflect()
+        return table
+
+    def lacks(self, table: Table, columns: Sequence[Column]) -> bool:
+        """Tell whether `evolve` would change anything."""
+        for column in columns:
+            held = table.column(column.name)
+            if held is None or self._dialect.widen(held.type, column.type) != held.type:
+                return True
+        return False
+
+    def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
+        """Add columns that are missing, widen those that are too narrow."""
+        statements = []
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                statements.append(self._dialect.add_column(table.name, column))
+                self._note(column.name, "added", None, column.type)
+                continue
+            wider = self.widened(held.type, column)
+            if wider != held.type:
+                statements.append(self._dialect.alter_type(table.name, column.name, wider))
+                self._note(column.name, "widened", held.type, wider)
+        self.run(statements)
+        return (self.reflect() or table) if statements else table
+
+    def _note(self, column: str, change: str, before: str | None, after: str | None) -> None:
+        self.changes.append({"column": column, "change": change, "before": before, "after": after})
+
+    def widened(self, before: str, column: Column) -> str:
+        """Return the type that holds what is there and what comes.
+
+        Raises:
+            FatalConnectorError: there is none.
+        """
+        wider = self._dialect.widen(before, column.type)
+        if wider is None:
+            raise FatalConnectorError(
+                f"column {column.name!r} of {self.name} is {before}, but the stream now has {column.type}, and one "
+                f"does not hold the other: change the column's type by hand, exclude it with `columns`, or run once "
+                "with `--full-refresh`",
+                stream=self._stream,
+            )
+        return wider
+
+    def note_replaced(self, table: Table, columns: Sequence[Column]) -> None:
+        """Note how a table differs from the one that takes its place."""
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                self._note(column.name, "added", None, column.type)
+            elif held.type != column.type:
+                self._note(column.name, "retyped", held.type, column.type)
+        arrived = {column.name for column in columns}
+        for held in table.columns:
+            if held.name not in arrived:
+                self._note(held.name, "dropped", held.type, None)
+
+
+__all__ = ["Target"]
