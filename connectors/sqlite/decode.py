@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..sql.identifiers import quote
-from .types import Form, Kind, kind_for
+from .types import EXACT_DIGITS, Form, Kind, kind_for
 
 #: Highest integers that a float64 holds, all of them.
 _EXACT_FLOAT = 2**53
@@ -26,9 +26,9 @@ _INTERVAL = r"^P(?P<months>-?\d+)M(?P<days>-?\d+)DT(?P<sign>-?)(?P<seconds>\d+)\
 
 
 class Misfit(Exception):
-    """A value of this column is not what its declared type promises; `value` is its text, if known."""
+    """A value of this column is not what its declared type promises; `value` is what was selected, if known."""
 
-    def __init__(self, column: str, value: str | None = None, reason: str = "") -> None:
+    def __init__(self, column: str, value: bytes | None = None, reason: str = "") -> None:
         super().__init__(column)
         self.column = column
         self.value = value
@@ -59,7 +59,7 @@ class Column:
         except (pa.ArrowException, ValueError, KeyError) as error:
             raise Misfit(self.name, self._first_misfit(array), str(error).partition("\n")[0]) from error
 
-    def _first_misfit(self, array: pa.Array) -> str | None:
+    def _first_misfit(self, array: pa.Array) -> bytes | None:
         decode = _DECODERS.get(self.kind.form, _same)
         low, high = 0, len(array)
         while high - low > 1:
@@ -70,8 +70,11 @@ class Column:
                 high = middle
             else:
                 low = middle
-        value = array[low].as_py() if len(array) else None
-        return None if value is None else str(value)
+        if not len(array) or not pa.types.is_string(array.type):
+            return None
+        # TEXT may hold bytes that are no text.
+        value: bytes | None = array.slice(low, 1).cast(pa.binary())[0].as_py()
+        return value
 
 
 def column(field: pa.Field) -> Column:
@@ -87,7 +90,7 @@ def column(field: pa.Field) -> Column:
             misfit = f"{name} is not null and {name} not in (0, 1)"
     elif form in (Form.REAL, Form.NUMBER):
         physical, unnoticed = _FLOAT, ""
-        is_wide = f"typeof({name}) = 'integer' and abs({name} / 2) > {_EXACT_FLOAT // 2}"
+        is_wide = f"typeof({name}) = 'integer' and {name} not between -{_EXACT_FLOAT} and {_EXACT_FLOAT}"
         misfit = f"(typeof({name}) in ('text', 'blob') and {name} is not 'NaN') or ({is_wide})"
         selected = f"case when {name} = 'NaN' then null else {name} end"
         if form is Form.NUMBER:
@@ -108,7 +111,9 @@ def column(field: pa.Field) -> Column:
         selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
         unnoticed = misfit
     elif form is Form.DECIMAL:
-        selected, misfit = f"cast({name} as text)", f"typeof({name}) = 'blob'"
+        # How many digits a cast writes is a matter of SQLite's version; more than 15 are not the number's own.
+        selected = f"case typeof({name}) when 'real' then printf('%.{EXACT_DIGITS}g', {name}) else {name} end"
+        selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
         unnoticed = misfit
     elif form is Form.UUID:
         physical = _BINARY

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import cast
 
 import pyarrow as pa
 
+from ..errors import FatalConnectorError
 from ..sql.dialect import SEQUENCE, Column, Dialect, Table, Wire
 from ..sql.identifiers import STAGING_PREFIX, TableName
 from ..sql.session import Session
@@ -163,6 +165,9 @@ def _is_text(arrow: pa.DataType) -> bool:
     return bool(pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_string_view(arrow))
 
 
+_COLUMNS = 'c.name, c.type, c."notnull", c.pk, c.hidden'
+
+
 def read_catalog(session: Session) -> list[Table]:
     """Read all tables and views; shadow tables and SQLite's own are left out."""
     tables = session.query(
@@ -171,10 +176,18 @@ def read_catalog(session: Session) -> list[Table]:
     )
     columns: dict[str, list[tuple[str, str, int, int, int]]] = {}
     for table, *column in session.query(
-        'select l.name, c.name, c.type, c."notnull", c.pk, c.hidden from pragma_table_list l, '
-        "pragma_table_xinfo(l.name, 'main') c where l.schema = 'main' and c.hidden <> 1 order by l.name, c.cid"
+        f"select l.name, {_COLUMNS} from pragma_table_list l, pragma_table_xinfo(l.name, 'main') c "
+        "where l.schema = 'main' and l.type <> 'view' and c.hidden <> 1 order by l.name, c.cid"
     ):
         columns.setdefault(str(table), []).append(cast("tuple[str, str, int, int, int]", tuple(column)))
+    for table, kind in tables:
+        if kind == "view":
+            # One by one: a view of something that is gone has no columns, and must not hide the others.
+            with suppress(FatalConnectorError):
+                rows = session.query(
+                    f"select {_COLUMNS} from pragma_table_xinfo($1, 'main') c order by c.cid", (table,)
+                )
+                columns[str(table)] = cast("list[tuple[str, str, int, int, int]]", rows)
     indexes: dict[str, list[tuple[str, int, str, int, str | None]]] = {}
     for table, *index in session.query(
         'select l.name, i.name, i."unique", i.origin, i.partial, c.name from pragma_table_list l, '

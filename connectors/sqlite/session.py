@@ -136,7 +136,7 @@ class SQLiteSession:
             columns = [_values(stored(batch.column(place), name)) for place, name in enumerate(names)]
             try:
                 self._connection.executemany(sql, zip(*columns, strict=True))
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeError, OverflowError) as error:
                 raise sort_error(error, self._path) from error
             records += batch.num_rows
         return records
@@ -203,7 +203,7 @@ class SQLiteSession:
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         try:
             return self._connection.execute(*positional(sql, parameters))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError, OverflowError) as error:
             raise sort_error(error, self._path) from error
 
     def _check(self) -> None:

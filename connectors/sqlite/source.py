@@ -162,9 +162,10 @@ class SQLiteSource(SqlSource):
                 continue
             name = f"t.{self.dialect.quote(each.name)}"
             by_value = misfit.column and misfit.value is not None
-            condition = f"cast({name} as text) = $1" if by_value else each.misfit
+            condition = f"cast({each.selected} as blob) = $1" if by_value else each.misfit
             parameters = (misfit.value,) if by_value else ()
-            shown = f"typeof({name}), substr(quote({name}), 1, 60)"
+            # As bytes: what is in the way may be text that is none.
+            shown = f"typeof({name}), cast(substr(quote({name}), 1, 60) as blob)"
             where = f"from {table} as t where {condition} limit 1"
             try:
                 rows = session.query(f"select rowid, {shown} {where}", parameters)
@@ -180,7 +181,7 @@ class SQLiteSource(SqlSource):
 
 
 def _misfit_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason: str) -> ConnectorError:
-    rowid, stored, value = row
+    rowid, stored, value = row[0], row[1], row[2].decode(errors="replace")
     declared = (field.metadata or {}).get(b"native_type", b"").decode()
     place = f", rowid {rowid}" if rowid is not None else ""
     promise = f"declared {declared}" if declared else f"taken for {field.type} after its first values"

@@ -1,0 +1,51 @@
+"""Names that databases, files and other people's programs have stumbled over."""
+
+from __future__ import annotations
+
+HOSTILE_NAMES: dict[str, str] = {
+    "double quote": 'a"b',
+    "two double quotes": '""',
+    "single quote": "it's",
+    "back quote": "a`b",
+    "backslash": "a\\b",
+    "injection": '"; drop table people; --',
+    "injection by single quote": "'; drop table people; --",
+    "comment": "a--b/*c*/",
+    "percent": "100%s %(x)s %%",
+    "question mark": "what?1",
+    "dollar": "$1 $2",
+    "colon": "a:b::c",
+    "dot": "a.b",
+    "slash": "../a/b",
+    "brackets": "[a]",
+    "braces": "{a} {{ b }}",
+    "semicolon": "a;b",
+    "comma": "a, b",
+    "space": " a b ",
+    "newline": "a\nb\r\n",
+    "tab": "a\tb",
+    "reserved word": "select",
+    "reserved word in capitals": "ORDER",
+    "digits": "1234",
+    "leading digit": "1st",
+    "sign": "-1",
+    "non-ASCII": "Größe",
+    "composed": "\u00e9",
+    "decomposed": "e\u0301",
+    "emoji": "😀👩‍🚀",
+    "right-to-left override": "\u202eabc",
+    "zero width": "a\u200bb",
+    "63 bytes": "x" * 63,
+    "64 bytes": "y" * 64,
+    "65 bytes": "z" * 65,
+    "a kilobyte": "k" * 1024,
+    "system name": "pg_class",
+    "row id": "rowid",
+    "null": "NULL",
+    "a star": "*",
+    "parentheses": "count(*)",
+    "at": "@a #b",
+}
+
+#: No database can hold these.
+IMPOSSIBLE_NAMES: dict[str, str] = {"empty": "", "NUL": "a\0b", "lone surrogate": "a\ud800b"}
