@@ -337,7 +337,8 @@ def _json_text(column: pa.Array, name: str) -> pa.Array:
     if types.is_floating(kind):
         for written, special in SPECIAL.items():
             text = pc.if_else(pc.equal(text, written), json.dumps(special), text)
-        return text
+        # An integer has no negative zero.
+        return pc.if_else(pc.equal(text, "-0"), "-0.0", text)
     if types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind):
         return text
     unsafe = pc.match_substring_regex(text, _UNSAFE)

@@ -178,7 +178,7 @@ class LocalStorage:
             return None
 
     def replace_bytes(self, name: str, data: bytes) -> None:
-        """Replace a small file whole, under its lock: readers and crashes see the old or the new one, nothing between."""
+        """Replace a small file whole, under its lock: readers and crashes see the old or the new one."""
         path = self._path / name
         self._make_folders(path.parent)
         beside = path.with_name(f".{path.name}.tmp")  # One name: what a kill leaves behind is used again.

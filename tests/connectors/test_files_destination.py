@@ -22,7 +22,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
@@ -490,6 +490,7 @@ COLUMNS = st.sampled_from(TYPES).flatmap(
 
 
 @every_format
+@example(columns=[(pa.float64(), [math.inf, -0.0])], number=0)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(columns=st.lists(COLUMNS, min_size=1, max_size=4), number=st.integers(0, 2**32))
 def test_what_goes_in_comes_out_in_value_and_type(
