@@ -217,6 +217,14 @@ class Writer:
         """Return the key's columns as the table names them; an append makes none."""
         if not (self._is_replace or self._is_merge):
             return []
+        missing = [name for name in self._load.stream.key_properties if name not in self._names]
+        if missing or (self._is_merge and not self._load.stream.key_properties):
+            raise FatalConnectorError(
+                f"key_properties {', '.join(missing)}: the stream has no such columns"
+                if missing
+                else "a merge needs key_properties: name the columns that identify a record, or append",
+                stream=self._stream.name,
+            )
         return [self._names[name] for name in self._load.stream.key_properties]
 
     # ----------------------------------------------------------------- finish

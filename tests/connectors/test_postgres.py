@@ -464,6 +464,15 @@ def test_a_null_in_a_merges_key_is_refused(postgres_url: str, destination: Postg
     assert rows(postgres_url, "select id, v from t") == [(1, "a")]
 
 
+@pytest.mark.parametrize("key", [[], ["nope"]])
+def test_a_merge_without_its_key_is_refused(
+    postgres_url: str, destination: PostgresDestination, key: list[str]
+) -> None:
+    with pytest.raises(FatalConnectorError, match="key_properties"):
+        write(destination, [batch_of({"id": [1]})], "t", WriteDisposition.MERGE, key=key)
+    assert rows(postgres_url, "select to_regclass('t')") == [(None,)]
+
+
 def test_keys_are_compared_as_what_they_become(postgres_url: str, destination: PostgresDestination) -> None:
     upper = "123E4567-E89B-12D3-A456-426614174000"
     field = pa.field("id", pa.string(), False, {b"native_type": b"uuid", b"native_system": b"postgres"})
