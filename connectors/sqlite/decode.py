@@ -77,19 +77,25 @@ class Column:
         return value
 
 
-def column(field: pa.Field) -> Column:
-    """Say how a column of a stream is read; the table is called `t`."""
+def column(field: pa.Field, *, has_affinity: bool) -> Column:
+    """Say how a column of a stream is read.
+
+    Args:
+        field: of the stream; its table is called `t`.
+        has_affinity: SQLite turned what was stored into the declared type where it could (not so in a view).
+    """
     kind, name = kind_for(field), f"t.{quote(field.name)}"
     form = kind.form
     physical, selected = _STRING, name
     misfit = f"typeof({name}) not in ('text', 'null')"
-    unnoticed = misfit
+    # Most forms are texts that are parsed below: what is no text is no such text either.
+    unnoticed = ""
     if form in (Form.INTEGER, Form.BOOLEAN):
-        physical, misfit, unnoticed = _INT, f"typeof({name}) not in ('integer', 'null')", ""
+        physical, misfit = _INT, f"typeof({name}) not in ('integer', 'null')"
         if form is Form.BOOLEAN:
             misfit = f"{name} is not null and {name} not in (0, 1)"
     elif form in (Form.REAL, Form.NUMBER):
-        physical, unnoticed = _FLOAT, ""
+        physical = _FLOAT
         is_wide = f"typeof({name}) = 'integer' and {name} not between -{_EXACT_FLOAT} and {_EXACT_FLOAT}"
         misfit = f"(typeof({name}) in ('text', 'blob') and {name} is not 'NaN') or ({is_wide})"
         selected = f"case when {name} = 'NaN' then null else {name} end"
@@ -99,9 +105,8 @@ def column(field: pa.Field) -> Column:
         physical, misfit = _BINARY, f"typeof({name}) not in ('blob', 'null')"
         unnoticed = misfit
     elif form is Form.TEXT:
-        # SQLite itself turned numbers into text when they were stored in a column with text affinity; in one without
-        # (views, no declared type) they must be found here.
-        unnoticed = misfit
+        # A blob is all that a column with text affinity can hold besides.
+        unnoticed = f"typeof({name}) = 'blob'" if has_affinity and field.metadata else misfit
     elif form is Form.LOOSE_TEXT:
         selected, misfit = f"cast({name} as text)", f"typeof({name}) in ('blob', 'real')"
         unnoticed = misfit
@@ -114,7 +119,6 @@ def column(field: pa.Field) -> Column:
         # How many digits a cast writes is a matter of SQLite's version; more than 15 are not the number's own.
         selected = f"case typeof({name}) when 'real' then printf('%.{EXACT_DIGITS}g', {name}) else {name} end"
         selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
-        unnoticed = misfit
     elif form is Form.UUID:
         physical = _BINARY
         selected = f"unhex(replace({name}, '-', ''))"
@@ -131,9 +135,9 @@ class Plan:
     columns: tuple[Column, ...]
 
     @classmethod
-    def of(cls, schema: pa.Schema) -> Plan:
+    def of(cls, schema: pa.Schema, *, has_affinity: bool) -> Plan:
         """Plan for a stream's columns."""
-        return cls(schema, tuple(column(field) for field in schema))
+        return cls(schema, tuple(column(field, has_affinity=has_affinity) for field in schema))
 
     def select(self, table: str, rest: str) -> str:
         """Write the SELECT.

@@ -125,7 +125,8 @@ class SQLiteSource(SqlSource):
             )
 
     def _query(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Query:
-        plan, table = Plan.of(stream.schema), self.dialect.table(self.table(stream))
+        plan = Plan.of(stream.schema, has_affinity=not stream.is_view)
+        table = self.dialect.table(self.table(stream))
         order = Order()
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             start = bookmark_values(stream, bookmark)
