@@ -104,8 +104,8 @@ class Live(Tracker):
                 table.add_row(*self._cells(view))
         if rest:
             counted = [(sum(view.status == status for view in rest), status) for status in _ORDER]
-            text = ", ".join(f"{number} {status}" for number, status in counted if number)
-            table.add_row("", Text(f"... and {text}", style="dim"))
+            table.caption = "... and " + ", ".join(f"{number} {status}" for number, status in counted if number)
+            table.caption_justify = "left"
         return table
 
     def _cells(self, view: StreamView) -> list[Any]:

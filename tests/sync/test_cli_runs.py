@@ -114,6 +114,39 @@ def test_a_signal_ends_a_run_in_a_few_seconds_whatever_hangs(tmp_path: Path, num
     assert "Traceback" not in errors
 
 
+#: A reader that is given up while one of Arrow's own threads, which Python does not list, reads ahead.
+READING_AHEAD = """\
+import io, time
+import pyarrow as pa
+from pyarrow import csv
+
+class Slow(io.RawIOBase):
+    calls = 0
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        Slow.calls += 1
+        if Slow.calls > 3:
+            time.sleep(0.3)
+        return b"1,2\\n" * 1000
+
+options = csv.ReadOptions(block_size=4000, column_names=["a", "b"])
+reader = csv.open_csv(pa.PythonFile(Slow(), mode="r"), read_options=options)
+reader.read_next_batch()
+
+@callback
+def tell(): pass
+"""
+
+
+def test_the_exit_code_holds_whatever_thread_of_a_driver_is_left(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_callback(tmp_path, READING_AHEAD)
+    done = run_cli(["callbacks", "list"], tmp_path)
+    assert (done.returncode, "tell" in done.stdout) == (0, True), done.stderr
+
+
 def test_a_second_start_is_refused_and_cancel_ends_the_first(run_cli: RunCLI, tmp_path: Path) -> None:
     write_hanging(tmp_path)
     with start(tmp_path, "run", "--json") as process:
