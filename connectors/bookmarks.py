@@ -23,8 +23,8 @@ from math import isfinite
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from . import compute as pc
 from .errors import ConnectorConfigError, FatalConnectorError
 from .stream import Bookmark, Checkpoint, Event, Stream
 

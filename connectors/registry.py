@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectorConfigError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from .protocols import Destination, Source
 
 #: name -> (source class, destination class) as "module:Class"; None where there is none.
@@ -38,7 +39,7 @@ def names(role: str) -> list[str]:
     """Return the connectors that can play a role ("source" or "destination"), sorted."""
     position = 0 if role == "source" else 1
     own = {name for name, classes in CONNECTORS.items() if classes[position]}
-    return sorted(own | {entry.name for entry in entry_points(group=GROUPS[role])})
+    return sorted(own | {entry.name for entry in _entry_points(role)})
 
 
 def connector_class(name: str, role: str) -> type[Any]:
@@ -49,7 +50,7 @@ def connector_class(name: str, role: str) -> type[Any]:
     """
     path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
     if path is None:
-        for entry in entry_points(group=GROUPS[role], name=name):
+        for entry in _entry_points(role).select(name=name):
             return cast("type[Any]", entry.load())
         known = names(role)
         near = difflib.get_close_matches(name, known, n=1)
@@ -75,3 +76,10 @@ def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:
 def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Destination:
     """Make a destination from its config; relative paths count from `folder`. Opens nothing."""
     return cast("Destination", connector_class(name, "destination")(config, folder))
+
+
+def _entry_points(role: str) -> EntryPoints:
+    """Look through all installed packages; a run with our own connectors spares that, and the import."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=GROUPS[role])

@@ -205,11 +205,11 @@ def _checked(sql: str) -> str:
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Return Python values; `to_pylist` of times would import pandas."""
+    """Return Python values; `to_pylist` of times would import pandas, and a cast all of Arrow's functions."""
     if not pa.types.is_timestamp(column.type):
         return list(column.to_pylist())
     start = datetime.fromtimestamp(0, UTC) if column.type.tz else datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
-    moments = column.cast(pa.int64()).to_pylist()
+    moments = [micros for chunk in column.chunks for micros in chunk.view(pa.int64()).to_pylist()]
     return [None if micros is None else start + timedelta(microseconds=micros) for micros in moments]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from .. import compute as pc
 from ..errors import FatalConnectorError
 from ..protocols import Block
 from ..settings import parse_settings

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from .. import compute as pc
 from ..bookmarks import to_json
 from ..errors import FatalConnectorError
 

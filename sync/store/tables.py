@@ -1,6 +1,7 @@
 """Tables of the run store. Prefixed like the ledger, so that no glob over a shared database ever syncs them.
 
 Rows are locked in the same order everywhere: run, attempt, counters, block runs, state, events, deliveries.
+Indexes are in `indexes.py`: options for one database make SQLAlchemy import its dialect, and only migrations need them.
 """
 
 from __future__ import annotations
@@ -70,17 +71,7 @@ pipeline_run = sa.Table(
     sa.Column("event", Json, nullable=False),
     sa.Column("variables", Json, nullable=False),
     sa.Column("last_seq", sa.Integer, nullable=False),
-    sqlite_autoincrement=True,
 )
-# SQLite takes a partial index only for the very words of its condition, and `is_open = 1` is what queries say there.
-sa.Index(
-    f"{PREFIX}one_active_run",
-    pipeline_run.c.pipeline,
-    unique=True,
-    sqlite_where=sa.text("is_active = 1"),
-    postgresql_where=pipeline_run.c.is_active,
-)
-sa.Index(f"{PREFIX}runs_of_pipeline", pipeline_run.c.pipeline, pipeline_run.c.id)
 
 #: One row an attempt: its plan without the streams, its result, and the counts that tell when it has ended.
 attempt = sa.Table(
@@ -153,7 +144,6 @@ block_run = sa.Table(
     sa.Column("schema_changes", Json),
     sa.Column("error", Json),
 )
-sa.Index(f"{PREFIX}block_runs_of_stream", block_run.c.run_id, block_run.c.attempt, block_run.c.stream)
 
 #: Something that callbacks are told: the end of a block run, a stream or an attempt. seq counts within a run.
 event = sa.Table(
@@ -209,19 +199,7 @@ delivery = sa.Table(
     sa.Column("lease_token", sa.Text),
     sa.Column("leased_at", UtcTime),
     sa.Column("lease_until", UtcTime),
-    postgresql_with={"fillfactor": 50},
 )
-sa.Index(
-    f"{PREFIX}queue",
-    delivery.c.pipeline,
-    delivery.c.callback_block,
-    delivery.c.run_id,
-    delivery.c.seq,
-    delivery.c.position,
-    sqlite_where=sa.text("is_open = 1"),
-    postgresql_where=delivery.c.is_open,
-)
-sa.Index(f"{PREFIX}deliveries_of_run", delivery.c.run_id, delivery.c.seq, delivery.c.position)
 
 #: What became of each lease.
 delivery_try = sa.Table(

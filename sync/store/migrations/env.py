@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from sync.store import indexes  # noqa: F401  # adds them to the metadata
 from sync.store.migrations import VERSION_TABLE
 from sync.store.tables import metadata
 
