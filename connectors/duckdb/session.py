@@ -173,7 +173,7 @@ class DuckDBSession:
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         try:
             return self._cursor.execute(sql, list(parameters)) if parameters else self._cursor.execute(sql)
-        except duckdb.Error as error:
+        except (duckdb.Error, RuntimeError, UnicodeError) as error:  # the latter two: text that is no Unicode
             raise sort_error(error, self._database.path) from error
 
     def _unlock(self) -> None:

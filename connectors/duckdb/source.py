@@ -84,6 +84,13 @@ class DuckDBSource(SqlSource):
             return f"unhex({literal(value.as_py().hex())})"
         return super().constant(value, field)
 
+    def incomplete(self, field: pa.Field) -> str:
+        """Count NaN among what is no bookmark; here it is above all numbers."""
+        missing = super().incomplete(field)
+        if not pa.types.is_floating(field.type):
+            return missing
+        return f"{missing or 'false'} or isnan(t.{self.dialect.quote(field.name)})"
+
 
 def _stream(table: Table) -> Stream:
     keys = set(table.key)

@@ -174,14 +174,15 @@ class SqlDestination(ABC):
             )
             for column in table.columns
         ]
-        schema = table.name.schema
-        # SQLite and DuckDB name the streams of their main schema without it.
-        is_unnamed = not schema or schema == self.dialect.default_schema == "main"
+        name = table.name
+        if name.schema == self.dialect.default_schema == "main":
+            # SQLite and DuckDB name the streams of their main schema without it.
+            name = TableName("", name.name)
         return TableState(
             schema=pa.schema(fields),
             ledger=tuple(ledger),
             is_table=table.is_table,
-            stream_name=table.name.name if is_unnamed else str(table.name),
+            stream_name=str(name) if self.dialect.default_schema else name.name,
         )
 
 

@@ -42,11 +42,18 @@ def order_by(fields: Sequence[pa.Field], start: Sequence[pa.Scalar] | None, has:
         return _coarse(fields, start)
     listed = ", ".join(known)
     if start is None:
-        return Order(f"order by {listed}")
+        # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
+        return Order(f"order by {' and '.join(_complete(field) for field in fields)}, {listed}")
     values = tuple(_comparable(value, field) for value, field in zip(start, fields, strict=True))
     marks = [f"${place}" for place in range(1, len(fields) + 1)]
     where = f"{known[0]} >= {marks[0]}" if len(known) == 1 else f"({listed}) >= ({', '.join(marks)})"
     return Order(f"where {where} order by {listed}", values)
+
+
+def _complete(field: pa.Field) -> str:
+    name = f"t.{quote(field.name)}"
+    is_there = f"{name} is not null"
+    return f"({is_there} and {name} <> 'NaN')" if pa.types.is_floating(field.type) else is_there
 
 
 def _coarse(fields: Sequence[pa.Field], start: Sequence[pa.Scalar] | None) -> Order:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -412,3 +413,28 @@ def test_a_bookmark_of_timestamps_with_zone_reads_on(path: Path) -> None:
     assert events[-1].bookmark is not None
     assert events[-1].bookmark["at"] == datetime(2024, 1, 1, 0, 0, 8).isoformat() + "+00:00"  # noqa: DTZ001 -- text
     source.close()
+
+
+def test_records_without_a_bookmark_come_first_nan_as_well(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("create table t (i integer, moment double)")
+        connection.execute("insert into t values (1, 1.5), (2, 'nan'), (3, null), (4, 0.5), (5, 'inf')")
+    source = DuckDBSource({"path": str(path), "checkpoint_records": 1}, path.parent)
+    stream = replace(
+        source.discover()[0], replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("moment",)
+    )
+    events = [event for _, event in source.read([stream], {"t": None})]
+    source.close()
+    ids = [i for event in events if isinstance(event, pa.RecordBatch) for i in event["i"].to_pylist()]
+    assert (sorted(ids[:2]), ids[2:]) == ([2, 3], [4, 1, 5])
+
+
+def test_streams_and_destination_tables_go_by_one_name(path: Path, destination: DuckDBDestination) -> None:
+    for table in ("people", '"a.b"', "s.people", '"s.t"."a.b"'):
+        load(destination, table, REPLACE, [people((1, "a")), FINAL], PEOPLE)
+    source = DuckDBSource({"path": str(path)}, path.parent)
+    offered = {stream.name for stream in source.discover()}
+    source.close()
+    assert offered == {"people", '"a.b"', "s.people", '"s.t"."a.b"'}
+    assert {destination.describe([name])[name].stream_name for name in offered} == offered
+    assert source.identity() == destination.identity()

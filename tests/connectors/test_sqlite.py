@@ -358,6 +358,15 @@ def test_wide_decimals_are_compared_as_numbers(path: Path) -> None:
     assert ids_from(path, bookmark)[0] == [4]
 
 
+def test_records_without_a_bookmark_come_first_nan_as_well(path: Path) -> None:
+    script(path, "create table t (id integer primary key, at real)")
+    script(path, "insert into t values (1, 1.5), (2, 'NaN'), (3, null), (4, 0.5), (5, 9e999)")
+    ids, bookmark, checkpoints = ids_from(path, None)
+    assert (sorted(ids[:2]), ids[2:]) == ([2, 3], [4, 1, 5])
+    assert checkpoints >= 1
+    assert ids_from(path, bookmark)[0] == []
+
+
 # Names
 
 
