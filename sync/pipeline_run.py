@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.dispatcher import Delivery, Dispatcher, Outcome
-from connectors.errors import ConnectorConfigError, ConnectorError
+from connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from .block_runs import CANCELLED, FAILURE
 from .catalog import NoStream
@@ -26,6 +26,7 @@ from .progress import Progress
 from .recovery import recover
 from .results import RunResult, StreamResult, stream_result
 from .session import make_plan, open_session
+from .settlement import ASK_AGAIN_S
 from .spool import discard_spools
 from .store import Store
 from .store.model import AttemptPlan, BlockPlan, ErrorInfo, PipelineRun, StreamPlan
@@ -127,32 +128,42 @@ class _Runner:
 
     def run(self) -> RunResult:
         with _signals(self.signals.append):
-            if Store.exists(self.pipeline.store_url):
-                self._open_store()
-                self._clear_up()
-            if self.signals:
-                return self._result(None, CANCELLED, ())
-            only = self._unfinished() if self.order.retry else None
-            plan = self._plan(only)
-            self._open_store()  # only now: a mistake in the file creates nothing
-            # With its plan at once: should this process die now, recovery knows whom to tell.
-            run = self._begin(self._attempt_plan(plan if isinstance(plan, Plan) else Plan(streams=(), groups=())))
-            with Lease(self.store, run.id) as lease:
-                if isinstance(plan, ErrorInfo):
-                    return self._fail_before_first(run, plan)
-                self.progress.run_started(run, plan)
-                coordinator = Coordinator(
-                    self.session,
-                    self.store,
-                    run,
-                    plan,
-                    self.progress,
-                    lease,
-                    notify=self.dispatcher.notify,
-                    is_stopping=lambda: bool(self.signals),
-                )
-                coordinator.execute(self.order.concurrency)
-                return self._finish(run, coordinator.runs, lease)
+            while True:
+                if Store.exists(self.pipeline.store_url):
+                    self._open_store()
+                    self._clear_up()
+                if self.signals:
+                    return self._result(None, CANCELLED, ())
+                latest = self._latest()
+                only = self._unfinished() if self.order.retry else None
+                plan = self._plan(only)
+                self._open_store()  # only now: a mistake in the file creates nothing
+                if isinstance(plan, ErrorInfo) and self._latest() != latest:
+                    continue  # another run, which held what could not be reached, has ended meanwhile
+                try:
+                    run = self._begin(plan)
+                except AlreadyRunning as error:  # it began while this one was planning
+                    self._wait_or_refuse(error)
+                else:
+                    return self._execute(run, plan)
+
+    def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
+        with Lease(self.store, run.id) as lease:
+            if isinstance(plan, ErrorInfo):
+                return self._fail_before_first(run, plan)
+            self.progress.run_started(run, plan)
+            coordinator = Coordinator(
+                self.session,
+                self.store,
+                run,
+                plan,
+                self.progress,
+                lease,
+                notify=self.dispatcher.notify,
+                is_stopping=lambda: bool(self.signals),
+            )
+            coordinator.execute(self.order.concurrency)
+            return self._finish(run, coordinator.runs, lease)
 
     @property
     def store(self) -> Store:
@@ -205,20 +216,28 @@ class _Runner:
             self.store.finish_run(recovered.id)
 
     def _recover(self) -> PipelineRun | None:
-        while True:
+        while not self.signals:
             try:
                 return recover(self.store, self.pipeline.pipeline, self.session.destination, self.progress)
             except AlreadyRunning as error:
-                if not self.order.wait_for_other or self.signals:
-                    raise
-                self.progress.message(f"waiting: {error}")
-                time.sleep(1.0)
+                self._wait_or_refuse(error)
+        return None
+
+    def _wait_or_refuse(self, error: AlreadyRunning) -> None:
+        if not self.order.wait_for_other:
+            raise error
+        self.session.close()  # the other one may need a file that this one holds
+        self.progress.message(f"waiting: {error}")
+        time.sleep(1.0)
+
+    def _latest(self) -> tuple[int, int] | None:
+        latest = None if self._store is None else self._store.latest_run(self.pipeline.pipeline)
+        return None if latest is None else (latest.id, latest.attempt)
 
     def _plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
         """Return the plan, or why the run fails before its first stream."""
-        streams, full_refresh = self.order.streams, self.order.full_refresh
         try:
-            return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+            return self._make_plan(only)
         except ConfigError as error:
             # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
@@ -229,8 +248,19 @@ class _Runner:
         except ConnectorError as error:
             return self._error_info(error)
 
-    def _begin(self, plan: AttemptPlan) -> PipelineRun:
+    def _make_plan(self, only: Sequence[str] | None) -> Plan:
+        streams, full_refresh = self.order.streams, self.order.full_refresh
+        for wait_s in ASK_AGAIN_S:
+            try:
+                return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+            except RetriableError:  # such as a file that another start has locked, to make its own plan
+                time.sleep(wait_s)
+        return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+
+    def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
+        """Begin the run with its plan at once: should this process die now, recovery knows whom to tell."""
         pipeline = self.pipeline
+        plan = self._attempt_plan(planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
         latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
         if latest is not None:
             run = self.store.begin_retry(latest.id, plan=plan)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from connectors.bookmarks import values
 from connectors.errors import ConnectorError, RetriableError
 from connectors.protocols import Block, Destination, Source
-from connectors.stream import Bookmark, Checkpoint, Event, Load, Stream
+from connectors.stream import Bookmark, Checkpoint, Event, LedgerRow, Load, Stream
 
 from .block_runs import CANCELLED, FAILURE, SUCCESS, Stage, statuses
 from .config import Pipeline
@@ -151,13 +151,21 @@ class StreamRun:
         if not context.is_owner():
             # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
             raise Stopped("the run was taken over by another process")
-        if attempt == 1:
-            self._start = planned.start.bookmark
-        else:
-            self._start = self._restart(row)
+        is_planned = attempt == 1 and not self._has_moved(row)
+        self._start = planned.start.bookmark if is_planned else self._restart(row)
         return self._start
 
-    def _restart(self, row: Any) -> Bookmark | None:
+    def _has_moved(self, row: LedgerRow) -> bool:
+        """Whether somebody has committed since the plan was made: a run that began and ended in between."""
+        ledger = self.planned.table.ledger
+        before = next((known for known in ledger if known.key == row.key), LedgerRow(key=row.key, source="", token=""))
+        return (row.bookmark, row.completed_by, row.committed_at) != (
+            before.bookmark,
+            before.completed_by,
+            before.committed_at,
+        )
+
+    def _restart(self, row: LedgerRow) -> Bookmark | None:
         planned = self.planned
         table = self.context.destination.describe([planned.key.destination_table])[planned.key.destination_table]
         start = starting_point(

@@ -1,4 +1,4 @@
-"""What must be true after any fault: read through plain drivers, compared with what was sent. Returns what is not so."""
+"""What must be true after any fault, read through plain drivers and compared with what was sent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def untrue(workshop: Workshop, process: Process) -> list[str]:
     if code < 0 or run is None:
         return []
     attempt = workshop.store_rows(
-        f"select * from _syncblocks_attempt where run_id = {run} order by attempt desc limit 1"  # noqa: S608
+        f"select * from _syncblocks_attempt where run_id = {run} order by attempt desc limit 1"
     )[0]
     due = workshop.store_rows("select state, count(*) as n from _syncblocks_delivery where state <> 'done' group by 1")
     expected = {"success": 3 if due else 0}.get(attempt["status"], 1)

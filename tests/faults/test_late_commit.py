@@ -17,10 +17,11 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]
 
 #: The final commit of a stream takes two seconds, and then fails if `wish` says so.
 LATE = """
-create table wish (shall_fail boolean);
-insert into wish values ({shall_fail});
+create schema test;
+create table test.wish (shall_fail boolean);
+insert into test.wish values ({shall_fail});
 create function late() returns trigger language plpgsql as $$
-declare fails boolean := (select shall_fail from wish);
+declare fails boolean := (select shall_fail from test.wish);
 begin
     perform pg_sleep(2);
     if fails then raise exception 'refused at the last moment'; end if;
@@ -58,7 +59,7 @@ def test_a_commit_under_way_when_its_client_is_killed_is_waited_for_and_believed
         process.kill()
         last = workshop.start()
         time.sleep(0.3)
-        connection.execute("update wish set shall_fail = false")
+        connection.execute("update test.wish set shall_fail = false")
         assert last.wait() == 0, last.log()
     injected()
     statuses = [

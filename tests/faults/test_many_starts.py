@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from .conftest import Count
 from .oracle import untrue, violations
 from .test_kill_loop import make
+from .test_zombie import freeze
 from .zygote import Zygote
 
 PLACES = [("duckdb", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres"), ("sqlite", "sqlite")]
@@ -36,7 +39,7 @@ def test_one_runs_and_the_others_refuse(
         logs = [process.result() for process in processes]
         assert set(codes) <= {0, 2}, logs
         assert 0 in codes, logs
-        refused = {process.result().get("code") for process in processes if process.code == 2}
+        refused = {process.result()["error"]["code"] for process in processes if process.code == 2}
         assert refused <= {"already_running"}, logs
         for process in processes:
             assert untrue(workshop, process) == []
@@ -57,6 +60,40 @@ def test_those_that_wait_run_one_after_the_other(
     assert violations(workshop) == []
     spans = workshop.store_rows("select started_at, ended_at from _syncblocks_attempt order by run_id")
     assert len(spans) == starts
-    assert all(
-        str(before["ended_at"]) <= str(after["started_at"]) for before, after in zip(spans, spans[1:], strict=False)
-    )
+    assert all(str(before["ended_at"]) <= str(after["started_at"]) for before, after in pairwise(spans))
+
+
+def test_a_start_that_planned_before_another_run_goes_on_from_where_that_one_ended(
+    zygote: Zygote, folder: Path, injected: Count
+) -> None:
+    workshop = make(zygote, folder, "sqlite", "sqlite", "")
+    workshop.write()
+    assert workshop.run().code == 0
+    for name in ("added", "merged", "replaced"):
+        workshop.grow(name, 5)
+    workshop.write()
+    slow = freeze(workshop, "store.begin_run.before:1")
+    assert workshop.run().code == 0
+    slow.signal(signal.SIGCONT)
+    assert slow.wait() == 0, slow.log()
+    injected()
+    assert untrue(workshop, slow) + violations(workshop) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_waits_can_be_interrupted(
+    zygote: Zygote, folder: Path, number: signal.Signals, injected: Count
+) -> None:
+    workshop = make(zygote, folder, "sqlite", "sqlite", "")
+    workshop.write()
+    running = freeze(workshop, "stream.after_take_over:1")
+    waiting = workshop.start("--wait")
+    waiting.zygote.read_until(lambda: "waiting" in waiting.log(), 0.5)
+    while "waiting" not in waiting.log():
+        assert not waiting.has_ended(), waiting.log()
+    waiting.signal(number)
+    assert waiting.wait() == 128 + number
+    running.signal(signal.SIGCONT)
+    assert running.wait() == 0
+    injected()
+    assert violations(workshop) == []

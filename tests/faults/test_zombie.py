@@ -54,7 +54,7 @@ def lose_lease(workshop: Workshop) -> None:
     for table in ("pipeline_run", "delivery"):
         column = "owner" if table == "pipeline_run" else "lease_owner"
         workshop.change_store(
-            f"update _syncblocks_{table} set {column} = '{owner}', lease_until = '{past}' "  # noqa: S608
+            f"update _syncblocks_{table} set {column} = '{owner}', lease_until = '{past}' "
             f"where {column} = '{row['owner']}' and {'is_active' if table == 'pipeline_run' else 'is_open'}"
         )
 

@@ -52,7 +52,7 @@ class Workshop:
     def __init__(
         self, zygote: Zygote, folder: Path, *, destination: str = "duckdb", store: str = "sqlite", url: str = ""
     ) -> None:
-        """`destination`: duckdb, sqlite or postgres; `store`: sqlite or postgres; `url`: an empty PostgreSQL database."""
+        """`destination`: duckdb, sqlite or postgres; `store`: sqlite or postgres; `url`: an empty database."""
         self.zygote = zygote
         self.folder = folder
         self.destination = destination

@@ -82,7 +82,8 @@ class Process:
 
     def log(self) -> str:
         """Return what it has written to stderr."""
-        return (self.folder / f"run-{self.number}.err").read_text(errors="replace")
+        path = self.folder / f"run-{self.number}.err"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def result(self) -> dict[str, Any]:
         """Return the result that `--json` printed; empty if it printed none."""
