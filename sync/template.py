@@ -38,7 +38,7 @@ _FILTERS = {
     "table": lambda value: str(_as_text(value)).rpartition(".")[2],
 }
 #: Nodes of an expression that may occur; see `_check`.
-_HARMLESS = ("Const", "TemplateData", "CondExpr", "Compare", "Operand", "And", "Or", "Not", "Concat", "Keyword")
+HARMLESS = ("Const", "TemplateData", "CondExpr", "Compare", "Operand", "And", "Or", "Not", "Concat", "Keyword")
 _FREE = re.compile(r"\{\{|\{%")
 
 
@@ -83,6 +83,43 @@ class Rendering:
     environment: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What a kind of template may use; hashable, since what was parsed is remembered."""
+
+    names: tuple[str, ...]
+    #: Names of objects, and what can be had of each.
+    attributes: tuple[tuple[str, tuple[str, ...]], ...]
+    #: Of these objects, those that may also stand alone.
+    whole: frozenset[str] = frozenset()
+    filters: tuple[str, ...] = tuple(_FILTERS)
+    #: Kinds of nodes that may occur.
+    nodes: tuple[str, ...] = HARMLESS
+
+    @property
+    def dotted(self) -> tuple[str, ...]:
+        """`object.attribute`, all of them."""
+        return tuple(f"{name}.{attribute}" for name, attributes in self.attributes for attribute in attributes)
+
+
+#: What stands in the file and is filled in when it is loaded.
+CONFIGURATION = Vocabulary(names=DEFAULTS, attributes=(("pipeline", PIPELINE_ATTRIBUTES),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """A checked template."""
+
+    #: Functions and names that it uses.
+    names: frozenset[str]
+    #: (function, its first argument, whether it has a default).
+    calls: tuple[tuple[str, str, bool], ...]
+    #: Whether it is one expression and no text around it.
+    is_lone: bool
+    #: If it is nothing but `variables('x')`: that x.
+    lone_variable: str | None
+
+
 def has_template(text: str) -> bool:
     """Tell whether a text holds anything to interpolate."""
     return _FREE.search(text) is not None
@@ -94,7 +131,7 @@ def template_names(text: str) -> frozenset[str]:
     Raises:
         TemplateError: it is not a template, or uses anything that is not allowed.
     """
-    return _parse(text)[0]
+    return parse(text, CONFIGURATION).names
 
 
 def render(text: str, scope: Scope) -> Rendering:
@@ -103,10 +140,11 @@ def render(text: str, scope: Scope) -> Rendering:
     Raises:
         TemplateError: the template is wrong or something it names is not there; shows no value.
     """
-    names, lone_variable = _parse(text)
+    parsed = parse(text, CONFIGURATION)
+    names, lone_variable = parsed.names, parsed.lone_variable
     for name in sorted(names.intersection(DEFAULTS) - scope.defaults.keys()):
         raise TemplateError(f"{name!r} is not known here", allowed=(*FUNCTIONS, *sorted(scope.defaults)))
-    functions = _Functions(scope)
+    functions = Functions(scope)
     value: Any
     if lone_variable is not None:
         value = functions.variables(lone_variable)
@@ -128,7 +166,7 @@ def render(text: str, scope: Scope) -> Rendering:
     )
 
 
-class _Functions:
+class Functions:
     """The three functions of one rendering; they note what they gave away."""
 
     def __init__(self, scope: Scope) -> None:
@@ -137,9 +175,11 @@ class _Functions:
         self.environment: set[str] = set()
 
     def by_name(self) -> dict[str, Any]:
+        """Return them as the engine takes them."""
         return {name: getattr(self, name) for name in FUNCTIONS}
 
     def env_var(self, name: str, default: Any = None) -> str:
+        """Return an environment variable."""
         value = self._scope.environ.get(_text(name, "env_var"))
         if value is None:
             if default is None:
@@ -153,6 +193,7 @@ class _Functions:
         return value
 
     def secret(self, name: str) -> str:
+        """Return a secret."""
         try:
             value = lookup_secret(_text(name, "secret"), self._scope.folder, self._scope.environ)
         except LookupError as error:
@@ -162,6 +203,7 @@ class _Functions:
         return value
 
     def variables(self, name: str) -> Any:
+        """Return a runtime variable."""
         known = self._scope.variables
         if known is None:
             raise TemplateError("variables() cannot be used here: a variable is never made from another one")
@@ -206,8 +248,12 @@ def _as_text(value: Any) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _parse(text: str) -> tuple[frozenset[str], str | None]:
-    """Return the names that a template uses and, if it is nothing but one `variables('x')`, that x."""
+def parse(text: str, vocabulary: Vocabulary) -> Parsed:
+    """Check a template node by node.
+
+    Raises:
+        TemplateError: it is not a template, or uses anything that the vocabulary does not have.
+    """
     from jinja2 import TemplateSyntaxError, nodes
 
     if len(text) > MAX_TEMPLATE_LENGTH:
@@ -218,74 +264,94 @@ def _parse(text: str) -> tuple[frozenset[str], str | None]:
         raise TemplateError(f"not a valid template: {error.message}") from None
     except RecursionError:
         raise TemplateError("not a valid template: nested too deeply") from None
-    names: set[str] = set()
+    check = _Check(vocabulary)
     parts: list[Node] = []
     for statement in tree.body:
         if not isinstance(statement, nodes.Output):
             raise TemplateError("statements ({% ... %}) are not allowed, only expressions: {{ ... }}")
         for node in statement.nodes:
-            _check(node, names, depth=0)
+            check.node(node, depth=0)
             parts.append(node)
+    is_lone = len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData)
     lone = None
-    if len(parts) == 1 and isinstance(parts[0], nodes.Call) and len(parts[0].args) == 1 and not parts[0].kwargs:
-        call = parts[0]
-        if (
-            isinstance(call.node, nodes.Name)
-            and call.node.name == "variables"
-            and isinstance(call.args[0], nodes.Const)
-        ):
-            lone = call.args[0].value
-    return frozenset(names), lone
+    if is_lone and isinstance(parts[0], nodes.Call) and len(parts[0].args) == 1 and not parts[0].kwargs:
+        function, name, _ = check.calls[0]
+        lone = name if function == "variables" else None
+    return Parsed(names=frozenset(check.names), calls=tuple(check.calls), is_lone=is_lone, lone_variable=lone)
 
 
-def _check(node: Node, names: set[str], *, depth: int) -> None:
-    """Allow the known names, functions and filters, constants, comparisons and `x if y else z`; nothing else."""
-    from jinja2 import nodes
+class _Check:
+    """Lets the names of a vocabulary pass, constants, comparisons and `x if y else z`; nothing else."""
 
-    if depth > MAX_NESTING:
-        raise TemplateError("not a valid template: nested too deeply")
-    kind = type(node).__name__
-    children = list(node.iter_child_nodes())
-    if isinstance(node, nodes.Name):
-        if node.name in FUNCTIONS:
-            raise TemplateError(f"{node.name} is a function: {node.name}('x')")
-        if node.name == "pipeline":
-            raise TemplateError("write pipeline.name", allowed=("pipeline.name", "pipeline.uuid"))
-        _check_name(node.name, DEFAULTS, (*FUNCTIONS, *DEFAULTS))
-        names.add(node.name)
-    elif isinstance(node, nodes.Call):
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.names: set[str] = set()
+        self.calls: list[tuple[str, str, bool]] = []
+        self._vocabulary = vocabulary
+        self._attributes = dict(vocabulary.attributes)
+        self._shown = (*FUNCTIONS, *vocabulary.names)
+
+    def node(self, node: Node, *, depth: int) -> None:
+        """Check a node and all below it."""
+        from jinja2 import nodes
+
+        if depth > MAX_NESTING:
+            raise TemplateError("not a valid template: nested too deeply")
+        children = list(node.iter_child_nodes())
+        if isinstance(node, nodes.Name):
+            self._name(node.name)
+        elif isinstance(node, nodes.Call):
+            self._call(node)
+            children.remove(node.node)
+        elif isinstance(node, nodes.Getattr):
+            self._attribute(node)
+            children = []
+        elif isinstance(node, nodes.Filter):
+            filters = self._vocabulary.filters
+            if node.name not in filters:
+                raise TemplateError(
+                    f"there is no filter {node.name!r}", allowed=filters, nearest=nearest_match(node.name, filters)
+                )
+        elif type(node).__name__ not in self._vocabulary.nodes:
+            raise TemplateError(f"{type(node).__name__.lower()} is not allowed in a template", allowed=self._shown)
+        for child in children:
+            self.node(child, depth=depth + 1)
+
+    def _name(self, name: str) -> None:
+        if name in FUNCTIONS:
+            raise TemplateError(f"{name} is a function: {name}('x')")
+        if name in self._attributes and name not in self._vocabulary.whole:
+            allowed = tuple(f"{name}.{attribute}" for attribute in self._attributes[name])
+            raise TemplateError(f"write {allowed[0]}", allowed=allowed)
+        _check_name(name, self._vocabulary.names, self._shown)
+        self.names.add(name)
+
+    def _call(self, node: Any) -> None:
+        from jinja2 import nodes
+
         if not isinstance(node.node, nodes.Name):
             raise TemplateError("only these functions can be called", allowed=FUNCTIONS)
-        _check_name(node.node.name, FUNCTIONS, FUNCTIONS)
+        name = node.node.name
+        _check_name(name, FUNCTIONS, FUNCTIONS)
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             raise TemplateError("* and ** are not allowed")
         # A name that is itself filled in could be a secret, and the error that it is unknown would show it.
         if not node.args or not isinstance(node.args[0], nodes.Const):
-            raise TemplateError(f"{node.node.name}() needs a name in quotes: {node.node.name}('x')")
-        names.add(node.node.name)
-        children.remove(node.node)
-    elif isinstance(node, nodes.Getattr):
-        if not isinstance(node.node, nodes.Name) or node.node.name != "pipeline":
-            raise TemplateError(
-                f"attributes are not allowed ({node.attr!r})", allowed=("pipeline.name", "pipeline.uuid")
-            )
-        if node.attr not in PIPELINE_ATTRIBUTES:
-            raise TemplateError(
-                f"pipeline has no {node.attr!r}",
-                allowed=PIPELINE_ATTRIBUTES,
-                nearest=nearest_match(node.attr, PIPELINE_ATTRIBUTES),
-            )
-        names.add("pipeline")
-        children = []
-    elif isinstance(node, nodes.Filter):
-        if node.name not in _FILTERS:
-            raise TemplateError(
-                f"there is no filter {node.name!r}", allowed=tuple(_FILTERS), nearest=nearest_match(node.name, _FILTERS)
-            )
-    elif kind not in _HARMLESS:
-        raise TemplateError(f"{kind.lower()} is not allowed in a template", allowed=(*FUNCTIONS, *DEFAULTS))
-    for child in children:
-        _check(child, names, depth=depth + 1)
+            raise TemplateError(f"{name}() needs a name in quotes: {name}('x')")
+        self.names.add(name)
+        self.calls.append((name, node.args[0].value, len(node.args) + len(node.kwargs) > 1))
+
+    def _attribute(self, node: Any) -> None:
+        from jinja2 import nodes
+
+        owner = node.node.name if isinstance(node.node, nodes.Name) else ""
+        if owner not in self._attributes:
+            if owner and owner not in self._vocabulary.names and nearest_match(owner, self._attributes):
+                _check_name(owner, (), (*self._attributes,))
+            raise TemplateError(f"attributes are not allowed ({node.attr!r})", allowed=self._vocabulary.dotted)
+        known = self._attributes[owner]
+        if node.attr not in known:
+            raise TemplateError(f"{owner} has no {node.attr!r}", allowed=known, nearest=nearest_match(node.attr, known))
+        self.names.add(owner)
 
 
 def _check_name(name: str, known: tuple[str, ...], shown: tuple[str, ...]) -> None:

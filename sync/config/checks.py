@@ -89,18 +89,23 @@ def _check_parents(pipeline: Pipeline, blocks: dict[str, Loc], error: MakeError)
 
 
 def _check_files(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
-    for section, blocks in (("transformers", pipeline.transformers), ("callbacks", pipeline.callbacks)):
-        for place, block in enumerate(blocks):
+    for section, files in (
+        ("transformers", [block.file for block in pipeline.transformers]),
+        ("callbacks", [block.file for block in pipeline.callbacks]),
+    ):
+        for place, file in enumerate(files):
             loc: Loc = (section, place, "file")
+            if file is None:
+                continue
             try:
-                path = resolve_path(block.file, folder)
+                path = resolve_path(file, folder)
                 is_file = path.is_file()
                 others = [] if is_file or not path.parent.is_dir() else sorted(path.parent.glob("*.py"))
             except (OSError, ValueError, RuntimeError, ConnectorConfigError):
                 raise error(loc, "is not a path that can be read") from None
             if not is_file:
                 near = nearest_match(path.name, [other.name for other in others])
-                nearest = None if near is None else str(Path(block.file).parent / near)
+                nearest = None if near is None else str(Path(file).parent / near)
                 what = "is a folder, not a file" if path.is_dir() else "there is no such file"
                 raise error(loc, f"{what}; relative paths count from the pipeline file's folder", nearest=nearest)
             if path.suffix != ".py":

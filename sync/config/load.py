@@ -19,8 +19,10 @@ from ..secrets import Redactor, url_passwords
 from ..template import Scope, TemplateError, has_template, render, template_names
 from .checks import check_pipeline, check_store
 from .document import Document, Loc, read_document
+from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mistakes import first_mistake
-from .models import Origin, Pipeline, Rendered
+from .models import Origin, Pipeline
+from .values import Rendered
 
 #: Key of a variable's stored form, if the value came from env_var or secret.
 TEMPLATE_KEY = "$template"
@@ -120,6 +122,7 @@ class _Loader:
             found = error.errors(include_url=False, include_input=False)
             raise self._error(**first_mistake(found, self._document.line, values)) from None
         check_pipeline(pipeline, self._scope.folder, self._error)
+        self._secrets |= check_hooks(pipeline, self._scope, self._error)
         pipeline._origin = Origin(
             document=self._document,
             scope=self._scope,
@@ -187,7 +190,9 @@ class _Loader:
         return {TEMPLATE_KEY: value, **({SCOPE_KEY: needed} if needed else {})}
 
     def _rendered(self, value: Any, loc: Loc, names: set[str] | None = None) -> Any:
-        """Return a value with every text in it interpolated once."""
+        """Return a value with every text in it interpolated once; templates over an event stay as they are."""
+        if is_event_template(loc):
+            return value
         if isinstance(value, dict):
             return {key: self._rendered(item, (*loc, key), names) for key, item in value.items()}
         if isinstance(value, list):
@@ -208,7 +213,7 @@ class _Loader:
         is_late = is_table and "stream" in template_names(text)
         found = render(text, self._scope.knowing(stream="schema.table") if is_late else self._scope)
         self._secrets |= found.secrets
-        if loc[0] in _SENSITIVE_SECTIONS:
+        if loc[0] in _SENSITIVE_SECTIONS or is_hook_setting(loc):
             # Elsewhere env_var gives names of streams, tables and blocks: to mask them would garble every message.
             self._secrets |= found.environment
         if names is not None:
@@ -222,11 +227,13 @@ class _Loader:
 
     def _note_literals(self, values: Mapping[str, Any]) -> None:
         """Learn the passwords that stand in URLs and under telling keys, and warn of those written in the file."""
-        for section in _SENSITIVE_SECTIONS:
+        for section in (*_SENSITIVE_SECTIONS, "callbacks"):
             for loc, text in _texts(values.get(section), (section,)):
+                if section == "callbacks" and not is_hook_setting(loc):
+                    continue
                 key = str(loc[-1])
                 passwords = url_passwords(text)
-                is_secret = len(loc) > 1 and _SENSITIVE.search(key) is not None
+                is_secret = (len(loc) > 1 and _SENSITIVE.search(key) is not None) or is_token_url(loc, text)
                 self._secrets |= passwords
                 if is_secret:
                     self._secrets.add(text)

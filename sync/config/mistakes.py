@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from .document import Loc, describe
+from .hooks import SqlSettings, WebhookSettings
 from .models import CallbackBlock, Columns, DestinationBlock, Pipeline, SourceBlock, StreamEntry, TransformerBlock
 
 _MODELS: dict[Loc, type[BaseModel]] = {
@@ -18,6 +19,8 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("streams", 0): StreamEntry,
     ("streams", 0, "columns"): Columns,
     ("callbacks", 0): CallbackBlock,
+    ("callbacks", 0, "webhook"): WebhookSettings,
+    ("callbacks", 0, "sql"): SqlSettings,
 }
 
 _EXPECTED = {

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    PrivateAttr,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from connectors.settings import resolve_path
 
-from .globs import glob_error
+from .base import Defaulting, Model, wrong
+from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Command, Sql, Text, Urls, WebhookSettings
+from .values import (
+    Attempts,
+    Boolean,
+    Concurrency,
+    Count,
+    Delay,
+    Name,
+    Names,
+    Pattern,
+    Patterns,
+    Size,
+    SomeNames,
+    Timeout,
+    as_list,
+)
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
@@ -36,135 +40,8 @@ RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline
 DEFAULT_STORE = "sqlite:///.syncblocks/store.db"
 DEFAULT_SPOOL_LIMIT = 2_000_000_000
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
-_DAY_S = 86_400
 
-
-class Rendered(str):
-    """Text that came out of a template; where a number or boolean is expected it may stand for one."""
-
-    __slots__ = ()
-
-
-def _wrong(message: str) -> PydanticCustomError:
-    return PydanticCustomError("value", "{message}", {"message": message})
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, Rendered):
-        text = value.strip()
-        if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
-            return int(text)
-        if re.fullmatch(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}", text):
-            return float(text)
-    return value
-
-
-def _boolean(value: Any) -> Any:
-    if isinstance(value, Rendered):
-        return {"true": True, "false": False}.get(value.strip().lower(), value)
-    return value
-
-
-def _filled(value: str) -> str:
-    if not value.strip():
-        raise _wrong("is empty")
-    # Not a `Rendered` any more: drivers and serializers want plain text.
-    return str(value)
-
-
-def _pattern(value: str) -> str:
-    error = glob_error(value)
-    if error is not None:
-        raise _wrong(f"is not a valid pattern: {error}")
-    return value
-
-
-def _list(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    for place, value in enumerate(values):
-        if value in values[:place]:
-            raise _wrong(f"item {place + 1} is there twice")
-    return values
-
-
-def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
-    if not values:
-        raise _wrong("is an empty list: name something, or leave the key out")
-    return values
-
-
-def _concurrency(value: Any) -> Any:
-    value = _number(value)
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
-        return "auto" if value == "auto" else value
-    raise _wrong("must be auto or a whole number from 1 to 1000")
-
-
-def _size(value: Any) -> Any:
-    value = _number(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 40 else None
-    if match is None:
-        raise _wrong("must be a size such as 2GB, 500MB, 1.5GiB, or a number of bytes")
-    number, prefix, binary = match.groups()
-    factor = (1024 if binary else 1000) ** " kMGT".index("k" if prefix == "K" else prefix or " ")
-    size_bytes = int(float(number) * factor)
-    if size_bytes >= 2**63:
-        raise _wrong("is larger than any disk")
-    return size_bytes
-
-
-Name = Annotated[str, AfterValidator(_filled)]
-Pattern = Annotated[Name, AfterValidator(_pattern)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_list), AfterValidator(_unique)]
-SomeNames = Annotated[Names, AfterValidator(_not_empty)]
-Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(_list), AfterValidator(_unique), AfterValidator(_not_empty)]
-Boolean = Annotated[bool, BeforeValidator(_boolean)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
-Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
-Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
-Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
-Concurrency = Annotated[
-    int | Literal["auto"],
-    PlainValidator(_concurrency),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1000}]}),
-]
-Size = Annotated[
-    int,
-    PlainValidator(_size),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": rf"^\s*{_SIZE.pattern}\s*$"}]}
-    ),
-]
-
-
-class _Model(BaseModel):
-    """Base of all: nothing unknown, nothing converted, nothing changed, and no value in an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class _Defaulting(_Model):
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_default(cls, values: Any) -> Any:
-        """A key left empty is a key left out, unless it is required."""
-        if not isinstance(values, dict):
-            return values
-        fields = cls.model_fields
-        return {
-            key: value
-            for key, value in values.items()
-            if value is not None or key not in fields or fields[key].is_required()
-        }
-
-
-class _Connection(_Defaulting):
+class _Connection(Defaulting):
     block: Name = Field(default="", description="block_uuid; default: load_<connector> or export_<connector>.")
     connector: Name = Field(description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl.")
     config: dict[str, Any] = Field(
@@ -195,19 +72,11 @@ class DestinationBlock(_Connection):
         self._with_default_block("export_")
 
 
-class _FileBlock(_Defaulting):
-    block: Name = Field(default="", description="block_uuid; default: the file's stem.")
-    file: Name = Field(description="Python file; a relative path counts from the pipeline file's folder.")
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Name the block after its file."""
-        if "block" not in self.model_fields_set:
-            object.__setattr__(self, "block", Path(self.file).stem)
-
-
-class TransformerBlock(_FileBlock):
+class TransformerBlock(Defaulting):
     """Changes records on their way: a function marked @transformer, one batch at a time."""
 
+    block: Name = Field(default="", description="block_uuid; default: the file's stem.")
+    file: Name = Field(description="Python file; a relative path counts from the pipeline file's folder.")
     streams: Patterns | None = Field(
         default=None, description="Only for these streams, names or globs; default: all of them."
     )
@@ -216,15 +85,20 @@ class TransformerBlock(_FileBlock):
         description="Columns to rename, old: new; done before the function is called, and keys follow.",
     )
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the block after its file."""
+        if "block" not in self.model_fields_set:
+            object.__setattr__(self, "block", Path(self.file).stem)
 
-class Columns(_Model):
+
+class Columns(Model):
     """Which columns of a stream are read."""
 
     include: SomeNames | None = Field(default=None, description="Only these columns.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
 
 
-class StreamEntry(_Model):
+class StreamEntry(Model):
     """What holds for the streams that a name or pattern matches. Later entries refine earlier ones.
 
     A key that is not given refines nothing; a key that is given as null sets the default again
@@ -260,18 +134,71 @@ class StreamEntry(_Model):
     timeout_s: Timeout | None = Field(default=None, description="As the pipeline's, for these streams.")
 
 
-class CallbackBlock(_FileBlock):
-    """Functions that are called after block runs."""
+class CallbackBlock(Defaulting):
+    """What is called after block runs: functions of a file, or one of notify, webhook, shell, sql."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in KINDS]})
+
+    block: Name = Field(
+        default="", description="block_uuid; default: the file's stem, else the kind: notify, webhook, shell or sql."
+    )
+    file: Name | None = Field(
+        default=None, description="Python file; a relative path counts from the pipeline file's folder."
+    )
+    notify: Urls | None = Field(
+        default=None, repr=False, description="Apprise URLs: slack://..., mailto://...; needs syncblocks[notify]."
+    )
+    webhook: WebhookSettings | None = Field(default=None, description="POST of the event as JSON.")
+    shell: Command | None = Field(
+        default=None,
+        repr=False,
+        description="Text for /bin/sh, or a list of a program and its arguments; gets the event as JSON on stdin.",
+    )
+    sql: Sql | None = Field(
+        default=None, description="A statement that the destination runs; `:stream` is a bound parameter."
+    )
+    title: Text | None = Field(default=None, description="Of notify: a template over the event.")
+    message: Text | None = Field(
+        default=None, description="Of notify: a template over the event, such as {{ stream }}: {{ block_run.rows }}."
+    )
     on: SomeNames = Field(
         default=("stream",),
         description="Parents: block_uuids, source, transformers, destination, stream (default) or pipeline.",
+    )
+    status: SomeNames | None = Field(
+        default=None,
+        description="When it is called; not with file, whose functions say so themselves. "
+        "Default: success; of notify success, failure and cancelled.",
+    )
+    when: Text | None = Field(
+        default=None, description="Only if this condition over the event is true, such as is_last_block_run."
     )
     streams: Patterns | None = Field(
         default=None, description="Only for these streams, names or globs; default: all of them."
     )
     timeout_s: Timeout = Field(default=60, description="Seconds after which a call is ended and tried again.")
     attempts: Attempts = Field(default=5, description="How often a delivery is tried before it is dead.")
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> CallbackBlock:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if not given:
+            raise wrong(f"needs one of {', '.join(KINDS)}")
+        if len(given) > 1:
+            raise wrong(f"has {' and '.join(given)}: give each a callback block of its own")
+        if "block" not in self.model_fields_set:
+            object.__setattr__(self, "block", given[0] if self.file is None else Path(self.file).stem)
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Return file, notify, webhook, shell or sql."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """When a hook is called."""
+        return DEFAULT_STATUSES.get(self.kind, OTHER_STATUSES) if self.status is None else self.status
 
 
 class Origin(NamedTuple):
@@ -286,7 +213,7 @@ class Origin(NamedTuple):
     warnings: tuple[str, ...]
 
 
-class Pipeline(_Defaulting):
+class Pipeline(Defaulting):
     """One pipeline: a source, transformers, a destination, the streams and the callbacks. Made by `load_pipeline`."""
 
     pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
@@ -313,14 +240,14 @@ class Pipeline(_Defaulting):
         description="Most data of one stream that is kept for callbacks, e.g. 2GB (default); beyond it they get None.",
     )
     source: SourceBlock = Field(description="Where records come from.")
-    transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(_list)] = Field(
+    transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(as_list)] = Field(
         default=(), description="What changes records on their way, in order."
     )
     destination: DestinationBlock = Field(description="Where records go to.")
-    streams: Annotated[tuple[StreamEntry, ...], BeforeValidator(_list)] = Field(
+    streams: Annotated[tuple[StreamEntry, ...], BeforeValidator(as_list)] = Field(
         description="What is synced, in run order; globs allowed, later entries refine earlier ones."
     )
-    callbacks: Annotated[tuple[CallbackBlock, ...], BeforeValidator(_list)] = Field(
+    callbacks: Annotated[tuple[CallbackBlock, ...], BeforeValidator(as_list)] = Field(
         default=(), description="Callback blocks, in the order in which their functions are called."
     )
 
@@ -380,6 +307,18 @@ class Pipeline(_Defaulting):
     def store_url(self) -> str:
         """URL of the run store, default included; SQLite paths are absolute."""
         return self.store or f"sqlite:///{resolve_path(DEFAULT_STORE.removeprefix('sqlite:///'), self.folder)}"
+
+    def raw(self, loc: Loc) -> Any:
+        """Return what the file says at a place, before templates were filled; None where it says nothing."""
+        value: Any = self._origin.document.value
+        for part in loc:
+            value = value.get(part) if isinstance(value, dict) else value[int(part)]
+        return value
+
+    @property
+    def scope(self) -> Scope:
+        """What the file's templates were filled with."""
+        return self._origin.scope
 
     def resolve(self, path: str) -> Path:
         """Return an absolute path; relative ones count from the pipeline file's folder."""

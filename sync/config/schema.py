@@ -19,6 +19,8 @@ def pipeline_json_schema() -> dict[str, Any]:
     schema["title"] = "syncblocks pipeline"
     schema["properties"]["streams"]["minItems"] = 1
     schema["$defs"] = definitions
+    sql = definitions["CallbackBlock"]["properties"]["sql"]
+    sql["anyOf"].insert(0, {"type": "string"})
     _allow_null(schema)
     for name, definition in definitions.items():
         if name not in ("StreamEntry", "Columns"):

@@ -1,0 +1,58 @@
+"""Run a command; the event reaches it on stdin and never becomes a part of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from .hooks import HookFailed
+
+
+def run(
+    command: str | Sequence[str], event: Mapping[str, Any], *, folder: str, variables: Mapping[str, str] | None = None
+) -> None:
+    """Run a command to its end; what it prints goes where this process prints.
+
+    Args:
+        command: Text for /bin/sh, or a program and its arguments.
+        event: Written to its stdin, as JSON on one line.
+        folder: Where it runs.
+        variables: Added to the environment.
+
+    Raises:
+        HookFailed: it cannot be started, or its exit code is not 0.
+    """
+    arguments = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+    environment = {**os.environ, **{name: _plain(value) for name, value in (variables or {}).items()}}
+    try:
+        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, cwd=folder, env=environment)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        raise HookFailed(f"shell: the command cannot be started: {reason}") from None
+    with process:
+        # A command need not read its input; one that closes it has read enough.
+        with suppress(BrokenPipeError):
+            process.communicate(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+        code = process.wait()
+    if code:
+        raise HookFailed(f"shell: {_ended(code)}")
+
+
+def _ended(code: int) -> str:
+    if code < 0:
+        with suppress(ValueError):
+            return f"the command was killed by {signal.Signals(-code).name}"
+    return f"the command ended with exit code {code}"
+
+
+def _plain(value: str) -> str:
+    """Escape what an environment cannot hold."""
+    return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+__all__ = ["run"]

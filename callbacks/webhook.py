@@ -1,0 +1,98 @@
+"""POST an event to a URL as JSON, signed if there is a secret.
+
+Headers: `Content-Type: application/json`; `Idempotency-Key`, the same for every delivery of one event; with a secret
+`X-Syncblocks-Timestamp` (Unix seconds of this try) and `X-Syncblocks-Signature: sha256=<hex>`, the HMAC-SHA256 of the
+timestamp, a full stop and the body. The time is signed too, so that a receiver can refuse what was recorded earlier.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from .hooks import HookFailed
+
+#: Of an answer that is shown.
+_SHOWN_BYTES = 2000
+
+
+def post(
+    url: str,
+    event: Mapping[str, Any],
+    *,
+    key: str,
+    secret: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 60.0,
+) -> None:
+    """Send the event; an answer other than 2xx is a failure, also a redirect: it could lead to anybody.
+
+    Raises:
+        HookFailed: no connection, no answer in time, or not 2xx; what the receiver said goes to stdout.
+    """
+    body = json.dumps(event, separators=(",", ":")).encode()
+    address, credentials = _without_credentials(url)
+    sent = {"User-Agent": "syncblocks", "Content-Type": "application/json", **credentials}
+    sent |= {name.title(): value for name, value in (headers or {}).items()}
+    sent["Idempotency-Key"] = key
+    if secret is not None:
+        moment = str(int(time.time()))
+        sent |= {"X-Syncblocks-Timestamp": moment, "X-Syncblocks-Signature": signature(secret, moment, body)}
+    try:
+        request = urllib.request.Request(address, data=body, headers=sent, method="POST")
+        # Shorter than the deadline of the call, so that it ends with a reason.
+        with _opener().open(request, timeout=timeout_s * 0.9) as answer:
+            status, said = answer.status, answer.read(_SHOWN_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        # Without the cause: it may hold the URL or a header.
+        raise HookFailed(f"webhook: no answer from the receiver: {_reason(error)}") from None
+    if 200 <= status < 300:
+        return
+    if said:
+        print(said.decode("utf-8", "replace"))  # noqa: T201 (the output of the call)
+    hint = "; redirects are not followed: write the place it leads to" if 300 <= status < 400 else ""
+    raise HookFailed(f"webhook: the receiver answered {status} {http.client.responses.get(status, '')}".rstrip() + hint)
+
+
+def signature(secret: str, timestamp: str, body: bytes) -> str:
+    """Return `sha256=<hex>` of timestamp, full stop and body."""
+    return "sha256=" + hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return an opener that takes every answer as it is: no redirects, no errors of its own, proxies as set."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+        opener.add_handler(handler())
+    return opener
+
+
+def _without_credentials(url: str) -> tuple[str, dict[str, str]]:
+    """Take user and password out of a URL: `http.client` takes them for a part of the host."""
+    parts = urlsplit(url)
+    user, separator, host = parts.netloc.rpartition("@")
+    address = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
+    if not separator:
+        return address, {}
+    return address, {"Authorization": "Basic " + base64.b64encode(unquote(user).encode()).decode()}
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, TimeoutError):
+        return "it took too long"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return type(cause).__name__
+
+
+__all__ = ["post", "signature"]

@@ -1,0 +1,154 @@
+"""What hooks in a pipeline file must fulfil, as far as it can be seen without calling them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from callbacks.kwargs import STATUSES
+from connectors.named import parameter_names
+
+from ..errors import ConfigError, nearest_match
+from ..event_template import parse_condition, vocabulary
+from ..template import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
+from .document import Loc
+from .hooks import EVENT_TEMPLATES, HOOKS
+from .models import CallbackBlock, Pipeline
+
+MakeError = Callable[..., ConfigError]
+
+#: Names of an event that can be bound as they are: texts, numbers, booleans.
+SCALARS = frozenset(
+    {
+        "block_uuid",
+        "parent_block_uuid",
+        "ds",
+        "hr",
+        "execution_date",
+        "execution_partition",
+        "pipeline_uuid",
+        "stream",
+        "destination_table",
+        "index",
+        "is_last_block_run",
+        "idempotency_key",
+        "status",
+        "duration_s",
+    }
+)
+_TOKEN = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{16,}")
+
+
+def is_event_template(loc: Loc) -> bool:
+    """Tell whether a place of the file holds a template over the event."""
+    if loc[0] != "callbacks" or len(loc) < 3:
+        return False
+    return loc[2] in EVENT_TEMPLATES or loc[2:4] == ("sql", "parameters")
+
+
+def is_hook_setting(loc: Loc) -> bool:
+    """Tell whether a place of the file is a setting of a hook, where secrets are to be expected."""
+    return loc[0] == "callbacks" and len(loc) >= 3 and loc[2] in HOOKS and not is_event_template(loc)
+
+
+def is_token_url(loc: Loc, text: str) -> bool:
+    """Tell whether a place of the file is a URL of a service with what looks like a token in it."""
+    is_url = is_hook_setting(loc) and (loc[2] == "notify" or loc[2:4] == ("webhook", "url"))
+    return is_url and _TOKEN.search(text) is not None
+
+
+def known_names(pipeline: Pipeline, block: CallbackBlock) -> Vocabulary:
+    """Return what the templates of a callback block may use."""
+    # The functions of a file say themselves when they are called.
+    statuses = STATUSES if block.file is not None else block.statuses
+    return vocabulary(statuses=tuple(statuses), parents=block.on, variables=pipeline.variables)
+
+
+def parameter_choice(block: CallbackBlock, known: Vocabulary, variables: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names that a statement may bind."""
+    assert block.sql is not None
+    plain = {name for name in known.names if name in SCALARS or name in variables}
+    return tuple(sorted(plain | block.sql.parameters.keys()))
+
+
+def check_hooks(pipeline: Pipeline, scope: Scope, error: MakeError) -> set[str]:
+    """Check statuses, templates, conditions and parameters of every callback block.
+
+    Returns:
+        The secrets that the templates name.
+
+    Raises:
+        ConfigError: the first mistake.
+    """
+    secrets: set[str] = set()
+    for place, block in enumerate(pipeline.callbacks):
+        loc: Loc = ("callbacks", place)
+        _check_status(block, loc, error)
+        for key in ("title", "message"):
+            if block.notify is None and getattr(block, key) is not None:
+                raise error((*loc, key), f"goes with notify only, not with {block.kind}")
+        known = known_names(pipeline, block)
+        check = _Templates(known, scope, error)
+        for key in ("title", "message"):
+            if (text := getattr(block, key)) is not None:
+                check(text, (*loc, key), parse)
+        if block.when is not None:
+            check(block.when, (*loc, "when"), parse_condition)
+        if block.sql is not None:
+            for name, value in block.sql.parameters.items():
+                if isinstance(value, str):
+                    check(value, (*loc, "sql", "parameters", name), parse)
+            _check_parameters(pipeline, block, known, loc, error)
+        secrets |= check.secrets
+    return secrets
+
+
+def _check_status(block: CallbackBlock, loc: Loc, error: MakeError) -> None:
+    if block.status is None:
+        return
+    if block.file is not None:
+        raise error(
+            (*loc, "status"), "does not go with file: its functions say it themselves, such as @callback('failure')"
+        )
+    for item, status in enumerate(block.status):
+        if status not in STATUSES:
+            raise error((*loc, "status", item), "there is no such status", allowed=tuple(STATUSES), word=status)
+
+
+class _Templates:
+    """Checks templates over the event; notes the secrets that they name."""
+
+    def __init__(self, known: Vocabulary, scope: Scope, error: MakeError) -> None:
+        self.secrets: set[str] = set()
+        self._known = known
+        self._scope = scope
+        self._error = error
+
+    def __call__(self, text: str, loc: Loc, read: Callable[[str, Vocabulary], Parsed]) -> None:
+        functions = Functions(self._scope)
+        try:
+            for name, argument, has_default in read(text, self._known).calls:
+                if name == "env_var" and has_default:
+                    functions.env_var(argument, "")
+                else:
+                    functions.by_name()[name](argument)
+        except TemplateError as error:
+            raise self._error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
+        self.secrets |= functions.secrets
+
+
+def _check_parameters(pipeline: Pipeline, block: CallbackBlock, known: Vocabulary, loc: Loc, error: MakeError) -> None:
+    assert block.sql is not None
+    allowed = parameter_choice(block, known, pipeline.variables)
+    for name in parameter_names(block.sql.statement):
+        if name not in allowed:
+            raise error(
+                (*loc, "sql", "statement"),
+                f"there is no parameter :{name}",
+                allowed=tuple(f":{item}" for item in allowed),
+                nearest=nearest_match(name, allowed),
+            )
+    for name in block.sql.parameters:
+        if name not in parameter_names(block.sql.statement):
+            raise error((*loc, "sql", "parameters", name), f"is not used: the statement has no :{name}")

@@ -1,0 +1,114 @@
+"""Kinds of values in the pipeline file: how they may be written, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+
+from .base import wrong
+from .globs import glob_error
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
+_DAY_S = 86_400
+
+
+class Rendered(str):
+    """Text that came out of a template; where a number or boolean is expected it may stand for one."""
+
+    __slots__ = ()
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Rendered):
+        text = value.strip()
+        if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+            return int(text)
+        if re.fullmatch(r"[-+]?[0-9]{1,18}\.[0-9]{1,18}", text):
+            return float(text)
+    return value
+
+
+def _boolean(value: Any) -> Any:
+    if isinstance(value, Rendered):
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
+    return value
+
+
+def _filled(value: str) -> str:
+    if not value.strip():
+        raise wrong("is empty")
+    # Not a `Rendered` any more: drivers and serializers want plain text.
+    return str(value)
+
+
+def _pattern(value: str) -> str:
+    error = glob_error(value)
+    if error is not None:
+        raise wrong(f"is not a valid pattern: {error}")
+    return value
+
+
+def as_list(value: Any) -> Any:
+    """Take a list where a tuple is kept."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise wrong(f"item {place + 1} is there twice")
+    return values
+
+
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise wrong("is an empty list: name something, or leave the key out")
+    return values
+
+
+def _concurrency(value: Any) -> Any:
+    value = _number(value)
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
+        return "auto" if value == "auto" else value
+    raise wrong("must be auto or a whole number from 1 to 1000")
+
+
+def _size(value: Any) -> Any:
+    value = _number(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 40 else None
+    if match is None:
+        raise wrong("must be a size such as 2GB, 500MB, 1.5GiB, or a number of bytes")
+    number, prefix, binary = match.groups()
+    factor = (1024 if binary else 1000) ** " kMGT".index("k" if prefix == "K" else prefix or " ")
+    size_bytes = int(float(number) * factor)
+    if size_bytes >= 2**63:
+        raise wrong("is larger than any disk")
+    return size_bytes
+
+
+Name = Annotated[str, AfterValidator(_filled)]
+Pattern = Annotated[Name, AfterValidator(_pattern)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(as_list), AfterValidator(_unique)]
+SomeNames = Annotated[Names, AfterValidator(_not_empty)]
+Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(as_list), AfterValidator(_unique), AfterValidator(_not_empty)]
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
+Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
+Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
+Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
+Concurrency = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_concurrency),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1000}]}),
+]
+Size = Annotated[
+    int,
+    PlainValidator(_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": rf"^\s*{_SIZE.pattern}\s*$"}]}
+    ),
+]
