@@ -46,6 +46,8 @@ class CallEnd:
     #: Last OUTPUT_KEPT_BYTES of stdout and stderr.
     output: bytes
     notes: tuple[str, ...] = ()
+    #: `repr` of what the function returned; None if nobody asked.
+    value: str | None = None
     #: Why the child should not serve another call; None if it may.
     worn: str | None = None
 
@@ -124,6 +126,7 @@ class Child:
             error=answer["error"],
             output=self._take_output(),
             notes=(*notes, *answer["notes"]),
+            value=answer["value"],
             worn=self._wear(request["function"], answer),
         )
 

@@ -42,6 +42,8 @@ class Delivery:
     data: str | None
     #: For logs: `<block>:<stream>`.
     label: str
+    #: Whether the outcome tells what the function returned.
+    wants_value: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class Outcome:
     duration_s: float
     #: "interrupted": cut short by `close`, through no fault of the function.
     kind: Literal["returned", "raised", "timeout", "exited", "missing", "load", "interrupted"]
+    #: `repr` of what the function returned, if the delivery asked for it.
+    value: str | None = None
 
 
 class Outbox(Protocol):
@@ -280,6 +284,7 @@ class _Queue:
             output=self._shown(end.output.decode("utf-8", "replace"))[-OUTPUT_LIMIT:],
             duration_s=time.monotonic() - began,
             kind=end.kind,
+            value=None if end.value is None else self._shown(end.value),
         )
 
     def _run_one(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
@@ -328,7 +333,13 @@ class _ChildRunner:
             child = self._child = Child(self._block, kill_grace_s=self._dispatcher.kill_grace_s)
         if self._is_interrupted:
             child.interrupt()
-        request = {"file": delivery.file, "function": delivery.function, "kwargs": kwargs, "data": delivery.data}
+        request = {
+            "file": delivery.file,
+            "function": delivery.function,
+            "kwargs": kwargs,
+            "data": delivery.data,
+            "wants_value": delivery.wants_value,
+        }
         try:
             end = child.call(request, timeout_s=delivery.timeout_s)
         except BaseException:
@@ -376,8 +387,15 @@ class _InlineRunner:
 
     def run(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
         append_folder(delivery.file)
-        answer = invoke(self._functions, delivery.file, delivery.function, kwargs, delivery.data)
-        return CallEnd(kind=answer.kind, error=answer.error, output=b"", notes=answer.notes)
+        answer = invoke(
+            self._functions,
+            delivery.file,
+            delivery.function,
+            kwargs,
+            delivery.data,
+            wants_value=delivery.wants_value,
+        )
+        return CallEnd(kind=answer.kind, error=answer.error, output=b"", notes=answer.notes, value=answer.value)
 
     def interrupt(self) -> None:
         """A call in this process cannot be ended."""

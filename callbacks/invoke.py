@@ -18,6 +18,7 @@ from .loader import CallbackFunction, ExecutedFile, execute, read_function
 Kind = Literal["returned", "raised", "missing", "load"]
 
 _TEXT_LIMIT = 16 * 1024
+_VALUE_LIMIT = 1000
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
@@ -29,6 +30,8 @@ class Answer:
     error: str | None = None
     #: Log lines, such as why there is no data.
     notes: tuple[str, ...] = ()
+    #: `repr` of what the function returned, cut; None if nobody asked.
+    value: str | None = None
 
 
 class Functions:
@@ -55,11 +58,20 @@ class Functions:
         return found
 
 
-def invoke(functions: Functions, file: str, name: str, recorded: Mapping[str, Any], data: str | None) -> Answer:
+def invoke(
+    functions: Functions,
+    file: str,
+    name: str,
+    recorded: Mapping[str, Any],
+    data: str | None,
+    *,
+    wants_value: bool = False,
+) -> Answer:
     """Call a function with recorded kwargs. Whatever it raises, also SystemExit, is told in the answer.
 
     Args:
         data: Path of the Arrow IPC file with the parent's output; read only if the function wants it.
+        wants_value: Tell what it returned.
     """
     path = Path(file)
     if not path.exists():
@@ -76,10 +88,11 @@ def invoke(functions: Functions, file: str, name: str, recorded: Mapping[str, An
     try:
         frame = None if wanted is None else read_data(wanted, notes.append)
         args, kwargs = function.binding.arguments(hydrate(recorded), frame)
-        call(function.function, args, kwargs)
+        value = call(function.function, args, kwargs)
+        shown = show(value) if wants_value else None
     except BaseException as error:  # a function that exits must not end the process that serves the next one
         return Answer(kind="raised", error=describe(error, file), notes=tuple(notes))
-    return Answer(kind="returned", notes=tuple(notes))
+    return Answer(kind="returned", notes=tuple(notes), value=shown)
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -109,6 +122,15 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
     except Exception as error:
         note(f"the parent's data could not be read, so it is None: {type(error).__name__}: {error}")
         return None
+
+
+def show(value: Any, limit: int = _VALUE_LIMIT) -> str:
+    """Return a value's `repr`, at most so long, whatever the value is."""
+    try:
+        text = repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__}, its repr raised {type(error).__name__}>"
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def describe(error: BaseException, file: str) -> str:

@@ -1,4 +1,4 @@
-"""Try callbacks offline: events made by hand, functions called in this process.
+"""Try callbacks offline, with events made up. `call` calls in this process, `try_file` as a run does, in a child.
 
 from callbacks.testing import call, make_event
 
@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .events import make_event
 from .invoke import append_folder
 from .invoke import call as call_function
-from .kwargs import RESERVED, STATUSES, build_kwargs, hydrate
+from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import load_file
+from .names import UnknownName
+from .trial import Trial, try_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,63 +30,6 @@ class Called:
     function: str
     #: What it returned; a run ignores it.
     value: Any
-
-
-def make_event(
-    status: str = "success", stream: str = "users", *, parent: str = "export_memory", **overrides: Any
-) -> dict[str, Any]:
-    """Make the recorded keyword arguments of one event.
-
-    Args:
-        status: How the parent ended; "failure" comes with an `__error`.
-        stream: The stream; also the destination table, unless overridden.
-        parent: The parent block's uuid; "pipeline" makes the event at the end of a run.
-        overrides: Values in recorded form (plain JSON). A name that is no keyword argument of ours is a runtime
-            variable.
-    """
-    variables = {name: value for name, value in overrides.items() if name not in RESERVED}
-    date = overrides.get("execution_date") or "2023-04-26T20:28:17.335254+00:00"
-    block_run: dict[str, Any] = {
-        "uuid": f"{parent}:{stream}",
-        "block": parent,
-        "stream": stream,
-        "status": status,
-        "rows": 3 if status == "success" else None,
-        "bytes": 120 if status == "success" else None,
-        "started_at": date,
-        "ended_at": date,
-        "bookmark_before": None,
-        "bookmark_after": None,
-        "schema_changes": [],
-    }
-    error = {
-        "type": "ValueError",
-        "message": "made by callbacks.testing",
-        "traceback": "",
-        "stream": stream,
-        "block": parent,
-    }
-    recorded = build_kwargs(
-        {
-            "block_uuid": "callback_under_test",
-            "parent_block_uuid": parent,
-            "execution_date": date,
-            "pipeline_uuid": "pipeline_under_test",
-            "pipeline_run": {"id": 1, "status": status, "attempt": 1, "started_at": date},
-            "variables": variables,
-            "stream": stream,
-            "destination_table": stream,
-            "index": 0,
-            "is_last_block_run": True,
-            "block_run": block_run,
-            "block_runs": [block_run],
-            "never_started": [],
-            "error": error if status == "failure" else None,
-            "attempts": 1,
-            "idempotency_key": "0" * 32,
-        }
-    )
-    return recorded | overrides
 
 
 def call(
@@ -122,3 +68,6 @@ def call(
         args, kwargs = item.binding.arguments(hydrate(event), data if has_data else None)
         called.append(Called(function=item.name, value=call_function(item.function, args, kwargs)))
     return called
+
+
+__all__ = ["Called", "Trial", "UnknownName", "call", "make_event", "try_file"]

@@ -1,4 +1,4 @@
-"""`syncblocks callbacks`: who is called for what, what was delivered, and repeating what is dead."""
+"""`syncblocks callbacks`: who is called for what, what was delivered, and delivering what is dead or due."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import Group, words
+from .callback_calls import history_command, replay_command, test_command
 from .console import Console
 from .options import common, file_argument, open_pipeline, split_file
 from .runs import find_run, show_deliveries
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 @click.group("callbacks", cls=Group)
 def callbacks_command() -> None:
-    """List callback blocks and their deliveries; repeat dead ones."""
+    """List callback blocks and their calls; try functions; deliver dead events again."""
+
+
+for _command in (test_command, history_command, replay_command):
+    callbacks_command.add_command(_command)
 
 
 @callbacks_command.command("list")
@@ -70,33 +75,37 @@ def list_command(console: Console, file: Path | None, number: int | None) -> int
 @common
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN|KEY]")
 def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
-    """Make dead deliveries due again: all of the pipeline's, those of a RUN, or the one with a KEY.
+    """Deliver what is dead or still due, now: all of the pipeline's, those of a RUN, or the one with a KEY.
 
-    The next `syncblocks run` delivers them, before new work.
+    Dead deliveries get all of their attempts again. Exit code 3 if one is dead or due afterwards.
     """
     from ..inspection import existing_store
+    from ..redelivery import Redelivered, redeliver
+    from .lines import Lines
 
     file, rest = split_file(arguments)
     if len(rest) > 1:
         raise click.UsageError(f"too many arguments: {' '.join(rest)}")
     pipeline = open_pipeline(console, file)
+    done = Redelivered(revived=0, counts={"due": 0, "done": 0, "dead": 0})
     with existing_store(pipeline) as store:
-        number = 0
         if store is not None:
-            outbox = store.outbox(pipeline.pipeline)
-            if not rest:
-                number = outbox.retry()
-            elif rest[0].isdecimal() and len(rest[0]) < 12:
-                number = outbox.retry(run_id=find_run(store, pipeline.pipeline, int(rest[0])).id)
-            else:
-                number = outbox.retry(key=_whole_key([record.key for record in outbox.dead()], rest[0]))
+            run_id = key = None
+            if rest and rest[0].isdecimal() and len(rest[0]) < 12:
+                run_id = find_run(store, pipeline.pipeline, int(rest[0])).id
+            elif rest:
+                key = store.outbox(pipeline.pipeline).find(rest[0]).key
+            progress = None if console.is_json else Lines(console)
+            done = redeliver(pipeline, store, run_id=run_id, key=key, progress=progress)
+    code = 3 if done.counts["dead"] or done.counts["due"] else 0
     if console.is_json:
-        console.emit({"type": "callbacks_retry", "pipeline": pipeline.pipeline, "due": number})
-    elif number:
-        console.echo(f"{_deliveries(number)} due again; `syncblocks run` delivers before new work")
-    else:
-        console.echo("nothing is dead")
-    return 0
+        console.emit({"type": "callbacks_retry", "pipeline": pipeline.pipeline, **asdict(done), "exit_code": code})
+        return code
+    parts = [f"{words.count(number)} {state}" for state, number in done.counts.items() if number]
+    console.echo(f"callbacks: {', '.join(parts)}" if parts else "nothing is dead or due")
+    if done.note:
+        console.echo(done.note, color="yellow")
+    return code
 
 
 def _list_deliveries(console: Console, pipeline: Pipeline, number: int) -> int:
@@ -144,18 +153,3 @@ def _functions(pipeline: Pipeline) -> tuple[list[dict[str, Any]], tuple[str, ...
                 entry[key].append(value)
         entry["needs_data"] = entry["needs_data"] or subscription.needs_data
     return list(found.values()), code.warnings
-
-
-def _whole_key(keys: list[str], start: str) -> str:
-    """Return the idempotency key that begins so; tables show the beginning only."""
-    from ..errors import StateError
-
-    found = [key for key in keys if key.startswith(start)]
-    if len(found) != 1:
-        what = "no dead delivery has" if not found else f"{len(found)} dead deliveries have"
-        raise StateError(f"{what} a key that begins with {start!r}; `syncblocks callbacks list --run N` shows them")
-    return found[0]
-
-
-def _deliveries(number: int) -> str:
-    return "1 delivery is" if number == 1 else f"{words.count(number)} deliveries are"

@@ -246,7 +246,7 @@ class DeliveryTry:
     """What became of one lease of a delivery."""
 
     number: int
-    #: The dispatcher's kind (returned, raised, timeout ...), or "lost" if its owner died.
+    #: The dispatcher's kind (returned, raised, timeout ...), "lost" if its owner died, "replayed" by hand.
     outcome: str
     error: str | None
     output: str
@@ -276,3 +276,18 @@ class DeliveryRecord:
     not_before: datetime | None
     data: str | None
     tries: tuple[DeliveryTry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One call of a delivery, as `callbacks history` shows it."""
+
+    key: str
+    run_id: int
+    attempt: int
+    callback_block: str
+    function: str
+    parent: str
+    stream: str | None
+    status: str
+    call: DeliveryTry

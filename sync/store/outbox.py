@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,8 +14,8 @@ from sqlalchemy.engine import Connection, Row
 from callbacks.dispatcher import Delivery, Outcome
 
 from ..errors import StateError
-from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord
-from .queue import DUE, IN_QUEUE, WAITING, records
+from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord, HistoryEntry
+from .queue import DUE, IN_QUEUE, WAITING, history, records
 from .recorded import delivery_kwargs
 from .room import Room
 from .tables import attempt as attempts
@@ -86,18 +86,7 @@ class Outbox:
                     "lease_until": now + timedelta(seconds=spec.timeout_s + LEASE_GRACE_S),
                 },
             )
-            return Delivery(
-                key=row.idempotency_key,
-                callback_block=callback_block,
-                function=row.function,
-                file=spec.file,
-                attempt=row.attempts + 1,
-                attempts=spec.attempts,
-                timeout_s=spec.timeout_s,
-                kwargs=delivery_kwargs(connection, row, attempts=row.attempts + 1),
-                data=row.data,
-                label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
-            )
+            return _delivery(connection, row, spec, attempt=row.attempts + 1)
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         """Record how a leased delivery went; return "done", "retry" or "dead".
@@ -210,6 +199,72 @@ class Outbox:
                 {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None},
             ).rowcount
 
+    def find(self, start: str) -> DeliveryRecord:
+        """Return the delivery whose idempotency key begins so.
+
+        Raises:
+            StateError: none does, or several do.
+        """
+        with self._database.read() as connection:
+            key = deliveries.c.idempotency_key
+            where = [deliveries.c.pipeline == self._pipeline, key.startswith(start, autoescape=True)]
+            found = records(connection, where, 2)
+        if len(found) != 1:
+            what = "no delivery has" if not found else "several deliveries have"
+            raise StateError(f"{what} a key that begins with {start!r}; `syncblocks callbacks history` shows the keys")
+        return found[0]
+
+    def states(self, keys: Sequence[str]) -> list[str]:
+        """Return the states of deliveries: ready, leased, done or dead."""
+        found: list[str] = []
+        with self._database.read() as connection:
+            for start in range(0, len(keys), 500):
+                of_keys = deliveries.c.idempotency_key.in_(keys[start : start + 500])
+                found += connection.execute(sa.select(deliveries.c.state).where(of_keys)).scalars()
+        return found
+
+    def history(self, *, run_id: int | None = None, key: str | None = None, limit: int = 100) -> list[HistoryEntry]:
+        """Return what became of each call, the latest first."""
+        where = [deliveries.c.pipeline == self._pipeline]
+        if run_id is not None:
+            where.append(deliveries.c.run_id == run_id)
+        if key is not None:
+            where.append(deliveries.c.idempotency_key == key)
+        with self._database.read() as connection:
+            return history(connection, where, limit)
+
+    def recorded(self, key: str) -> Delivery:
+        """Return a delivery as it would be made now, of whatever state; leases nothing."""
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(deliveries).where(deliveries.c.idempotency_key == key)).one()
+            return _delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
+
+    def begin_replay(self, key: str) -> tuple[Delivery, int]:
+        """Count a call beside the queue of a delivery that is done or dead; return it, and the call's number.
+
+        Raises:
+            StateError: it is due, or being delivered: a replay could then overtake it.
+        """
+        with self._database.write("begin_replay") as connection:
+            of_key = deliveries.c.idempotency_key == key
+            row = connection.execute(sa.select(deliveries).where(of_key).with_for_update()).one()
+            if row.is_open:
+                raise StateError(
+                    f"delivery {key[:12]} is still due: `syncblocks run` or `syncblocks callbacks retry` delivers it"
+                )
+            connection.execute(deliveries.update().where(of_key), {"tries": row.tries + 1})
+            delivery = _delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
+            return delivery, row.tries + 1
+
+    def end_replay(self, key: str, number: int, outcome: Outcome) -> None:
+        """Record how a replay went; the delivery stays what it is."""
+        with self._database.write("end_replay") as connection:
+            now = self._database.now(connection)
+            connection.execute(
+                tries.insert(),
+                _try(key, number, "replayed", outcome, self._me, now - timedelta(seconds=outcome.duration_s), now),
+            )
+
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _leased(self, connection: Connection, queue: dict[str, str]) -> list[Row[Any]]:
@@ -300,21 +355,41 @@ def _release(
     )
 
 
+def _delivery(connection: Connection, row: Row[Any], spec: CallbackSpec, *, attempt: int) -> Delivery:
+    return Delivery(
+        key=row.idempotency_key,
+        callback_block=row.callback_block,
+        function=row.function,
+        file=spec.file,
+        attempt=attempt,
+        attempts=spec.attempts,
+        timeout_s=spec.timeout_s,
+        kwargs=delivery_kwargs(connection, row, attempts=attempt),
+        data=row.data,
+        label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
+    )
+
+
 def _record_try(connection: Connection, row: Row[Any], now: datetime, kind: str, outcome: Outcome | None) -> None:
     connection.execute(
-        tries.insert(),
-        {
-            "idempotency_key": row.idempotency_key,
-            "number": row.tries,
-            "outcome": kind,
-            "error": None if outcome is None or outcome.error is None else _plain(outcome.error),
-            "output": "" if outcome is None else _plain(outcome.output),
-            "owner": row.lease_owner,
-            "started_at": row.leased_at,
-            "ended_at": now,
-            "duration_s": None if outcome is None else outcome.duration_s,
-        },
+        tries.insert(), _try(row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)
     )
+
+
+def _try(
+    key: str, number: int, kind: str, outcome: Outcome | None, owner: str, started_at: datetime, ended_at: datetime
+) -> dict[str, Any]:
+    return {
+        "idempotency_key": key,
+        "number": number,
+        "outcome": kind,
+        "error": None if outcome is None or outcome.error is None else _plain(outcome.error),
+        "output": "" if outcome is None else _plain(outcome.output),
+        "owner": owner,
+        "started_at": started_at,
+        "ended_at": ended_at,
+        "duration_s": None if outcome is None else outcome.duration_s,
+    }
 
 
 def _plain(text: str) -> str:

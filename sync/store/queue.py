@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
-from .model import PIPELINE, DeliveryRecord, DeliveryTry
+from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
 from .tables import UtcTime
 from .tables import attempt as attempts
 from .tables import block_run as block_runs
@@ -111,7 +111,7 @@ def records(connection: Connection, where: Sequence[sa.ColumnElement[bool]], lim
         .order_by(deliveries.c.run_id.desc(), deliveries.c.seq, deliveries.c.position)
         .limit(limit)
     ).all()
-    history: dict[str, list[DeliveryTry]] = defaultdict(list)
+    calls: dict[str, list[DeliveryTry]] = defaultdict(list)
     keys = [row.idempotency_key for row in rows]
     for start in range(0, len(keys), 500):
         for row in connection.execute(
@@ -119,18 +119,7 @@ def records(connection: Connection, where: Sequence[sa.ColumnElement[bool]], lim
             .where(tries.c.idempotency_key.in_(keys[start : start + 500]))
             .order_by(tries.c.idempotency_key, tries.c.number)
         ):
-            history[row.idempotency_key].append(
-                DeliveryTry(
-                    number=row.number,
-                    outcome=row.outcome,
-                    error=row.error,
-                    output=row.output,
-                    owner=row.owner,
-                    started_at=row.started_at,
-                    ended_at=row.ended_at,
-                    duration_s=row.duration_s,
-                )
-            )
+            calls[row.idempotency_key].append(_call(row))
     return [
         DeliveryRecord(
             key=row.idempotency_key,
@@ -147,7 +136,50 @@ def records(connection: Connection, where: Sequence[sa.ColumnElement[bool]], lim
             attempts=row.attempts,
             not_before=row.not_before,
             data=row.data,
-            tries=tuple(history[row.idempotency_key]),
+            tries=tuple(calls[row.idempotency_key]),
         )
         for row in rows
     ]
+
+
+def history(connection: Connection, where: Sequence[sa.ColumnElement[bool]], limit: int) -> list[HistoryEntry]:
+    """Read calls with their deliveries, the latest first."""
+    rows = connection.execute(
+        sa.select(
+            tries,
+            *(deliveries.c[name] for name in ("run_id", "attempt", "callback_block", "function", "parent", "stream")),
+            events.c.status,
+        )
+        .join(deliveries, deliveries.c.idempotency_key == tries.c.idempotency_key)
+        .join(events, sa.and_(events.c.run_id == deliveries.c.run_id, events.c.seq == deliveries.c.seq))
+        .where(*where)
+        .order_by(tries.c.started_at.desc(), tries.c.idempotency_key, tries.c.number.desc())
+        .limit(limit)
+    )
+    return [
+        HistoryEntry(
+            key=row.idempotency_key,
+            run_id=row.run_id,
+            attempt=row.attempt,
+            callback_block=row.callback_block,
+            function=row.function,
+            parent=row.parent,
+            stream=row.stream,
+            status=row.status,
+            call=_call(row),
+        )
+        for row in rows
+    ]
+
+
+def _call(row: Row[Any]) -> DeliveryTry:
+    return DeliveryTry(
+        number=row.number,
+        outcome=row.outcome,
+        error=row.error,
+        output=row.output,
+        owner=row.owner,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        duration_s=row.duration_s,
+    )

@@ -1,0 +1,118 @@
+"""Names that a callback function asks for although no event has them: misspelt keyword arguments. Calls nothing.
+
+A wrong parameter without a default is an error when the file is loaded. What passes there is found here:
+`kwargs["strem"]`, `kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from .loader import CallbackFunction
+
+#: How alike a parameter must be to a keyword argument's name to be thought a slip.
+_SLIP = 0.75
+_LOOKUPS = ("get", "pop")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownName:
+    """A keyword argument that a function names and never gets."""
+
+    function: str
+    line: int
+    name: str
+    #: How the file says it, such as `kwargs['strem']`.
+    text: str
+    #: The known name closest to it, if one is close.
+    nearest: str | None
+
+    def __str__(self) -> str:
+        hint = "" if self.nearest is None else f"; did you mean {self.nearest!r}?"
+        return f"line {self.line}: {self.text}: no keyword argument is named {self.name!r}{hint}"
+
+
+def unknown_names(path: Path, function: CallbackFunction, known: Collection[str]) -> list[UnknownName]:
+    """Return the names that a function asks for and that are not known, in the order of their lines.
+
+    Args:
+        path: The function's file.
+        function: As loaded from it.
+        known: Keyword arguments and runtime variables.
+    """
+    node = _definition(path, function)
+    if node is None:
+        return []
+    found = [*_parameters(node, function, known)]
+    if node.args.kwarg is not None:
+        found += [(line, name, text) for line, name, text in _lookups(node, node.args.kwarg.arg) if name not in known]
+    return [
+        UnknownName(
+            function=function.name,
+            line=line,
+            name=name,
+            text=text,
+            nearest=next(iter(get_close_matches(name.lower(), list(known), n=1)), None),
+        )
+        for line, name, text in sorted(set(found))
+    ]
+
+
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _definition(path: Path, function: CallbackFunction) -> _Definition | None:
+    """Find a function's code in its file; None for what is no plain function of this file."""
+    code = getattr(inspect.unwrap(function.function), "__code__", None)
+    if code is None or Path(code.co_filename) != path.absolute():
+        return None
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, _Definition) and node.name == code.co_name:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first <= code.co_firstlineno <= node.lineno:
+                return node
+    return None
+
+
+def _parameters(
+    node: _Definition, function: CallbackFunction, known: Collection[str]
+) -> Iterator[tuple[int, str, str]]:
+    """Yield parameters that look like a keyword argument and are none. Others may have any name."""
+    arguments = node.args
+    receiver = function.binding.positional
+    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+        name = argument.arg
+        if name not in known and get_close_matches(name.lower(), list(known), n=1, cutoff=_SLIP):
+            what = "receives the parent's data" if name == receiver else "always has its default"
+            yield argument.lineno, name, f"parameter {name!r} {what}"
+
+
+def _lookups(node: _Definition, kwargs: str) -> Iterator[tuple[int, str, str]]:
+    """Yield string literals that `**kwargs` is asked for."""
+    for item in ast.walk(node):
+        if isinstance(item, ast.Subscript) and _is_name(item.value, kwargs):
+            name = _text(item.slice)
+            if name is not None and isinstance(item.ctx, ast.Load):
+                yield item.lineno, name, f"{kwargs}[{name!r}]"
+        elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute) and _is_name(item.func.value, kwargs):
+            name = _text(item.args[0]) if item.args else None
+            if name is not None and item.func.attr in _LOOKUPS:
+                yield item.lineno, name, f"{kwargs}.{item.func.attr}({name!r})"
+        elif isinstance(item, ast.Compare) and any(_is_name(other, kwargs) for other in item.comparators):
+            name = _text(item.left)
+            if name is not None and isinstance(item.ops[0], ast.In | ast.NotIn):
+                yield item.lineno, name, f"{name!r} in {kwargs}"
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _text(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None

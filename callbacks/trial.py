@@ -1,0 +1,242 @@
+"""Call the functions of a file with one event as a run does, and tell what each received and how it went."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .dispatcher import Delivery, Dispatcher, Outcome
+from .events import make_event
+from .invoke import append_folder, show
+from .kwargs import RESERVED, STATUSES, hydrate
+from .loader import CallbackFunction, load_file
+from .names import UnknownName, unknown_names
+
+#: How much of each value is shown.
+_VALUE_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One function that was called with one event."""
+
+    function: str
+    status: str
+    #: Keyword arguments that it got -> `repr`, cut. Without the data.
+    received: Mapping[str, str]
+    #: The parent's data that it got, such as `3 rows: id int64, name string`; why it got none.
+    data: str
+    #: Keyword arguments that it names and that do not exist.
+    unknown: tuple[UnknownName, ...]
+    outcome: Outcome
+
+
+def try_file(
+    file: Path | str,
+    *,
+    statuses: Sequence[str] = (),
+    function: str | None = None,
+    event: Callable[[str], Mapping[str, Any]] = make_event,
+    data: Path | None = None,
+    variables: Collection[str] = (),
+    parents: Collection[str] | None = None,
+    timeout_s: float = 60.0,
+    inline: bool = False,
+    log: logging.Logger | None = None,
+) -> list[Trial]:
+    """Call functions of a callback file in a child process, with its deadline; what they raise is in the outcome.
+
+    Args:
+        file: The callback file.
+        statuses: Events to make; none: every status that the file serves.
+        function: Only this one.
+        event: Makes the recorded keyword arguments of a status.
+        data: The parent's output: a .parquet, .csv, .jsonl or .arrow file; none: three made-up records.
+        variables: Names of runtime variables, beside those that are in the event.
+        parents: `on` of the callback block, if known.
+        timeout_s: Deadline of each call.
+        inline: Call in this process, without deadline, so that `breakpoint()` has the terminal.
+        log: Where notes go, such as why there is no data.
+
+    Raises:
+        CallbackLoadError: the file does not load.
+        LookupError: nothing in the file serves the statuses or has the name.
+        ValueError: the data cannot be read.
+    """
+    path = Path(file).absolute()
+    append_folder(str(path))
+    events = {status: dict(event(status)) for status in statuses or STATUSES}
+    names = frozenset(variables) | {name for recorded in events.values() for name in recorded if name not in RESERVED}
+    loaded = load_file(path, variables=names, parents=parents, expects="callback")
+    chosen = [item for item in loaded.functions if function in (None, item.name)]
+    pairs = [(item, status) for status in events for item in chosen if status in item.statuses]
+    if not pairs:
+        there = ", ".join(f"{item.name} ({', '.join(sorted(item.statuses))})" for item in loaded.functions)
+        wanted = " and ".join(filter(None, [function, ", ".join(statuses)]))
+        raise LookupError(f"{path.name} has nothing for {wanted!r}; it has: {there}")
+    with tempfile.TemporaryDirectory(prefix="syncblocks-") as folder:
+        spooled, shape = _spool(data, Path(folder))
+        given = _Given(
+            [
+                _delivery(
+                    path, item, events[status], number, spooled if _has_data(item, status, events) else None, timeout_s
+                )
+                for number, (item, status) in enumerate(pairs)
+            ]
+        )
+        outcomes = _deliver(given, inline=inline, log=log)
+    return [
+        Trial(
+            function=item.name,
+            status=status,
+            received=_received(item, events[status]),
+            data=_data_note(item, status, events[status], shape),
+            unknown=tuple(unknown_names(path, item, RESERVED | names)),
+            outcome=outcome,
+        )
+        for (item, status), outcome in zip(pairs, outcomes, strict=True)
+    ]
+
+
+class _Given:
+    """An outbox of deliveries that are called once each."""
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self.block = deliveries[0].callback_block
+        self.outcomes: list[Outcome] = []
+        self._open = deque(deliveries)
+
+    def lease(self, callback_block: str) -> Delivery | float | None:
+        return self._open.popleft() if self._open else None
+
+    def mark(self, delivery: Delivery, outcome: Outcome) -> str:
+        self.outcomes.append(outcome)
+        return "done" if outcome.ok else "dead"
+
+
+def deliver_once(
+    delivery: Delivery,
+    *,
+    inline: bool,
+    resolve: Callable[[dict[str, Any]], dict[str, Any]],
+    redact: Callable[[str], str],
+    log: logging.Logger | None = None,
+) -> Outcome:
+    """Call a function with one delivery, once, as a run does."""
+    (outcome,) = _deliver(_Given([delivery]), inline=inline, resolve=resolve, redact=redact, log=log)
+    return outcome
+
+
+def _deliver(given: _Given, *, inline: bool, **settings: Any) -> list[Outcome]:
+    dispatcher = Dispatcher(given, [given.block], inline=inline, **settings)
+    try:
+        dispatcher.drain(None)
+    finally:
+        dispatcher.close(0.0)
+    return given.outcomes
+
+
+def _delivery(
+    path: Path, item: CallbackFunction, recorded: Mapping[str, Any], number: int, data: str | None, timeout_s: float
+) -> Delivery:
+    return Delivery(
+        key=str(number),
+        callback_block=recorded["block_uuid"],
+        function=item.name,
+        file=str(path),
+        attempt=1,
+        attempts=1,
+        timeout_s=timeout_s,
+        kwargs=recorded,
+        data=data,
+        label=path.name,
+        wants_value=True,
+    )
+
+
+def _received(item: CallbackFunction, recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keyword arguments of one call, those passed by position too."""
+    args, kwargs = item.binding.arguments(hydrate(recorded), None)
+    by_position = {
+        slot.name: value for slot, value in zip(item.binding.slots, args, strict=False) if slot.holds == "kwarg"
+    }
+    return {name: show(value, _VALUE_LIMIT) for name, value in {**by_position, **kwargs}.items() if name != "__input"}
+
+
+def _has_data(item: CallbackFunction, status: str, events: Mapping[str, Mapping[str, Any]]) -> bool:
+    return item.needs_data(status, events[status]["parent_block_uuid"])
+
+
+def _data_note(item: CallbackFunction, status: str, recorded: Mapping[str, Any], shape: str) -> str:
+    if item.binding.needs is None:
+        return "none: it asks for no data"
+    if not item.needs_data(status, recorded["parent_block_uuid"]):
+        return "None: there is data only for success of a block or a stream"
+    how = f"as {item.binding.positional!r}" if item.binding.needs == "data" else "in `__input`"
+    return f"{shape}, {how}"
+
+
+def _spool(source: Path | None, folder: Path) -> tuple[str, str]:
+    """Write data as a run hands it over, an Arrow IPC file; return its path and shape."""
+    import pyarrow as pa
+
+    table = pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]}) if source is None else read_table(source)
+    path = folder / "data.arrow"
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+    made_up = " (made up)" if source is None else ""
+    return str(path), f"{table.num_rows} rows{made_up}: {columns}"
+
+
+def read_table(source: Path) -> Any:
+    """Read a data file into an Arrow table.
+
+    Raises:
+        ValueError: its kind is not known, or it cannot be read.
+    """
+    import pyarrow as pa
+
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".parquet": _read_parquet,
+        ".csv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".arrow": _read_arrow,
+    }
+    reader = readers.get(source.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{source} is none of {', '.join(readers)}")
+    try:
+        return reader(source)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{source} cannot be read: {error}") from error
+
+
+def _read_parquet(path: Path) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path)
+
+
+def _read_csv(path: Path) -> Any:
+    import pyarrow.csv
+
+    return pyarrow.csv.read_csv(path)
+
+
+def _read_jsonl(path: Path) -> Any:
+    import pyarrow.json
+
+    return pyarrow.json.read_json(path)
+
+
+def _read_arrow(path: Path) -> Any:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()

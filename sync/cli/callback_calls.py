@@ -1,0 +1,350 @@
+"""`syncblocks callbacks test|replay|history`: call a callback function by hand, and look at every call there was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import words
+from .console import Console
+from .options import SUFFIXES, common, find_file, open_pipeline, split_file, variable_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from callbacks.dispatcher import Outcome
+    from callbacks.trial import Trial
+
+    from ..config import CallbackBlock, Pipeline
+    from ..store.model import HistoryEntry
+
+#: Statuses that `--status` takes; a test holds them against callbacks.kwargs, which help does not import.
+STATUSES = ("success", "failure", "cancelled", "retry", "schema_changed", "recovered", "crashed")
+
+_EVENT_COLUMNS = ("started", "run", "callback", "function", "parent", "stream", "status")
+
+inline_option = click.option("--inline", is_flag=True, help="Call in this process: breakpoint() has the terminal.")
+
+
+@click.command("test")
+@common
+@inline_option
+@click.option("--key", metavar="KEY", help="Take the recorded event of this delivery from the pipeline's store.")
+@click.option(
+    "--pipeline", "pipeline_file", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Its variables."
+)
+@variable_option
+@click.option("--data", type=click.Path(path_type=Path), metavar="FILE", help="Rows: .parquet, .csv, .jsonl or .arrow.")
+@click.option("--parent", metavar="NAME", help="A block_uuid, source, transformers, destination, stream or pipeline.")
+@click.option("--stream", metavar="NAME", help="Stream of the event.")
+@click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Default: all it serves.")
+@click.option("--function", metavar="NAME", help="Only this function.")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.py")
+def test_command(
+    console: Console,
+    file: Path,
+    function: str | None,
+    statuses: tuple[str, ...],
+    stream: str | None,
+    parent: str | None,
+    data: Path | None,
+    variables: tuple[tuple[str, Any], ...],
+    pipeline_file: Path | None,
+    key: str | None,
+    inline: bool,
+) -> int:
+    """Call the functions of a callback file with a made-up event, or a recorded one.
+
+    Needs no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shown is what
+    it received, printed, returned or raised, and which keyword arguments it names that do not exist. Exit code 1 if a
+    function did not return.
+    """
+    from callbacks.trial import try_file
+
+    from ..errors import StateError
+
+    if file.suffix.lower() in SUFFIXES:
+        raise click.UsageError(f"{file} is no callback file: name the .py file, and the pipeline by --pipeline")
+    if key is not None and (statuses or stream or parent):
+        raise click.UsageError("--key takes the event as it was recorded: no --status, --stream or --parent")
+    pipeline = None
+    if pipeline_file is not None or key is not None:
+        pipeline = open_pipeline(console, pipeline_file, variables)
+    with _event(pipeline, file, key, stream, parent, dict(variables)) as (event, parents, timeout_s, recorded):
+        try:
+            trials = try_file(
+                file,
+                statuses=statuses if recorded is None else (recorded[0],),
+                function=function,
+                event=event,
+                data=data if data is not None or recorded is None else recorded[1],
+                parents=parents,
+                timeout_s=timeout_s,
+                inline=inline,
+            )
+        except (LookupError, ValueError) as error:
+            raise StateError(str(error)) from error
+    code = 0 if all(trial.outcome.ok for trial in trials) else 1
+    if console.is_json:
+        calls = [_trial_document(trial) for trial in trials]
+        console.emit({"type": "callback_test", "file": str(file), "calls": calls, "exit_code": code})
+        return code
+    for trial in trials:
+        _show_trial(console, trial)
+    return code
+
+
+Event = Callable[[str], dict[str, Any]]
+
+
+@contextmanager
+def _event(
+    pipeline: Pipeline | None,
+    file: Path,
+    key: str | None,
+    stream: str | None,
+    parent: str | None,
+    variables: dict[str, Any],
+) -> Iterator[tuple[Event, list[str] | None, float, tuple[str, Path | None] | None]]:
+    """Yield what makes events, `on`, the deadline; of a recorded event its status and data."""
+    from callbacks.events import make_event
+
+    block = None if pipeline is None else _block_of(pipeline, file)
+    timeout_s = 60.0 if block is None else float(block.timeout_s)
+    if pipeline is None:
+        parents = None if parent is None else [parent]
+        yield (
+            lambda status: make_event(status, stream or "users", parent=parent or "stream", **variables),
+            parents,
+            timeout_s,
+            None,
+        )
+        return
+    if key is not None:
+        status, kwargs, data = _recorded(pipeline, key)
+        yield lambda _: {**kwargs, **variables}, None, timeout_s, (status, data)
+        return
+    name, on = _parent(pipeline, parent or (block.on[0] if block is not None else "stream"))
+    parents = list(block.on) if block is not None and parent is None else [on]
+    yield lambda status: _made_up(pipeline, block, status, stream, name), parents, timeout_s, None
+
+
+def _made_up(
+    pipeline: Pipeline, block: CallbackBlock | None, status: str, stream: str | None, parent: str
+) -> dict[str, Any]:
+    """Make an event up as this pipeline would have it."""
+    from callbacks.events import make_event
+
+    from ..config import is_glob, render_destination_table
+
+    entries = {entry.stream: entry for entry in pipeline.streams}
+    name = stream or next((entry for entry in entries if not is_glob(entry)), "users")
+    template = entries[name].destination_table if name in entries else None
+    table = name.rpartition(".")[2] if template is None else render_destination_table(template, pipeline, name)
+    date = pipeline.execution_date.isoformat()
+    event = make_event(
+        status,
+        name,
+        parent=parent,
+        destination_table=table,
+        execution_date=date,
+        execution_partition=pipeline.execution_partition,
+        block_uuid="callback_under_test" if block is None else block.block,
+        pipeline_uuid=pipeline.pipeline,
+        **{key: value for key, value in pipeline.variables.items() if key != "status"},
+    )
+    event["pipeline_run"] |= {"pipeline_uuid": pipeline.pipeline, "execution_date": date}
+    return event
+
+
+def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path | None]:
+    """Return status, kwargs and data of a delivery."""
+    import os
+
+    from callbacks.kwargs import RESERVED
+
+    from ..config import resolve_references
+    from ..errors import StateError
+    from ..inspection import existing_store
+
+    with existing_store(pipeline) as store:
+        if store is None:
+            raise StateError(f"pipeline {pipeline.pipeline!r} has not run yet: there is no recorded event")
+        outbox = store.outbox(pipeline.pipeline)
+        record = outbox.find(start)
+        delivery = outbox.recorded(record.key)
+    variables = {name: value for name, value in delivery.kwargs.items() if name not in RESERVED}
+    kwargs = {**delivery.kwargs, **resolve_references(variables, pipeline.folder, os.environ)}
+    data = Path(delivery.data) if delivery.data is not None and Path(delivery.data).exists() else None
+    return record.status, kwargs, data
+
+
+def _block_of(pipeline: Pipeline, file: Path) -> CallbackBlock | None:
+    blocks = ((block, block.file) for block in pipeline.callbacks)
+    return next((block for block, path in blocks if path and pipeline.resolve(path) == file.absolute()), None)
+
+
+def _parent(pipeline: Pipeline, word: str) -> tuple[str, str]:
+    """Return the block_uuid that a word of `on` stands for, and the word."""
+    from ..errors import ConfigError, nearest_match
+
+    transformers = [block.block for block in pipeline.transformers]
+    meaning = {
+        "source": pipeline.source.block,
+        "destination": pipeline.destination.block,
+        "stream": pipeline.destination.block,
+        "pipeline": "pipeline",
+        **({"transformers": transformers[0]} if transformers else {}),
+        **{name: name for name in (pipeline.source.block, *transformers, pipeline.destination.block)},
+    }
+    if word not in meaning:
+        raise ConfigError(
+            f"the pipeline has no parent {word!r}",
+            key="--parent",
+            allowed=tuple(meaning),
+            nearest=nearest_match(word, tuple(meaning)),
+        )
+    return meaning[word], word
+
+
+@click.command("replay")
+@common
+@inline_option
+@click.argument("arguments", nargs=-1, metavar="[FILE] KEY")
+def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -> int:
+    """Deliver the event of a done or dead delivery again, to the function as it is today.
+
+    KEY is the beginning of its idempotency key, which the function gets again. The delivery keeps its state; the call
+    is in its history as "replayed". Exit code 1 if the function did not return.
+    """
+    from ..errors import StateError
+    from ..inspection import existing_store
+    from ..redelivery import replay
+
+    file, rest = split_file(arguments)
+    if len(rest) != 1:
+        raise click.UsageError("name one delivery: the KEY that `syncblocks callbacks history` shows")
+    pipeline = open_pipeline(console, file)
+    with existing_store(pipeline) as store:
+        if store is None:
+            raise StateError(f"pipeline {pipeline.pipeline!r} has not run yet: there is nothing to replay")
+        record, outcome = replay(pipeline, store, rest[0], inline=inline)
+    code = 0 if outcome.ok else 1
+    if console.is_json:
+        told = {"key": record.key, "run_id": record.run_id, "state": record.state, **asdict(outcome)}
+        console.emit({"type": "callback_replay", "pipeline": pipeline.pipeline, **told, "exit_code": code})
+        return code
+    event = " ".join(filter(None, [record.status, "of", record.parent, record.stream]))
+    _show_outcome(console, f"{record.callback_block}.{record.function}, run {record.run_id}, {event}", outcome)
+    console.echo(f"delivery {record.key[:12]} stays {record.state}")
+    return code
+
+
+@click.command("history")
+@common
+@click.option("--key", metavar="KEY", help="The calls of one delivery, with the whole error and output.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="Calls.")
+@click.option("--run", "number", type=click.IntRange(min=1), metavar="N", help="Only those of run N.")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+def history_command(console: Console, file: Path | None, number: int | None, limit: int, key: str | None) -> int:
+    """List every call of a callback function, the latest first: outcome, time, error, last line of output."""
+    from ..inspection import existing_store
+    from .runs import find_run
+
+    pipeline = open_pipeline(console, find_file(file))
+    entries: list[HistoryEntry] = []
+    with existing_store(pipeline) as store:
+        if store is not None or number is not None:
+            run_id = None if number is None else find_run(store, pipeline.pipeline, number).id
+            assert store is not None
+            outbox = store.outbox(pipeline.pipeline)
+            whole = None if key is None else outbox.find(key).key
+            entries = outbox.history(run_id=run_id, key=whole, limit=limit)
+    if console.is_json:
+        calls = [asdict(entry) for entry in entries]
+        console.emit({"type": "callback_history", "pipeline": pipeline.pipeline, "calls": calls})
+    elif not entries:
+        console.echo("no callback was called yet")
+    elif key is not None:
+        for entry in entries:
+            _show_entry(console, entry)
+    else:
+        _show_entries(console, entries)
+    return 0
+
+
+def _show_entries(console: Console, entries: Sequence[HistoryEntry]) -> None:
+    console.table(
+        [*_EVENT_COLUMNS, "try", "outcome", "time", "key", "error", "output"],
+        [
+            [
+                words.moment(entry.call.started_at),
+                entry.run_id,
+                entry.callback_block,
+                entry.function,
+                entry.parent,
+                entry.stream,
+                entry.status,
+                entry.call.number,
+                entry.call.outcome,
+                words.duration(entry.call.duration_s),
+                entry.key[:12],
+                words.cut((entry.call.error or "").strip().partition("\n")[0], 80),
+                words.cut(entry.call.output.strip().rpartition("\n")[2], 60),
+            ]
+            for entry in entries
+        ],
+        right=["run", "try", "time"],
+    )
+
+
+def _show_entry(console: Console, entry: HistoryEntry) -> None:
+    call, event = entry.call, " ".join(filter(None, [entry.status, "of", entry.parent, entry.stream]))
+    console.echo(
+        f"try {call.number} of {entry.callback_block}.{entry.function}, run {entry.run_id}, {event}: {call.outcome} "
+        f"at {words.moment(call.started_at)} after {words.duration(call.duration_s)}",
+        color="red" if call.error else "green",
+    )
+    _indented(console, "error", call.error)
+    _indented(console, "output", call.output)
+
+
+def _show_trial(console: Console, trial: Trial) -> None:
+    _show_outcome(console, f"{trial.function} ({trial.status})", trial.outcome)
+    console.echo(f"  data: {trial.data}")
+    console.echo("  received:" if trial.received else "  received: no keyword arguments")
+    width = max(map(len, trial.received), default=0)
+    for name, value in trial.received.items():
+        console.echo(f"    {name:{width}}  {value}")
+    for unknown in trial.unknown:
+        console.warn(f"{trial.function}: {unknown}")
+
+
+def _show_outcome(console: Console, what: str, outcome: Outcome) -> None:
+    how = f"returned {outcome.value}" if outcome.ok else outcome.kind
+    console.echo(f"{what}: {how} after {words.duration(outcome.duration_s)}", color="green" if outcome.ok else "red")
+    _indented(console, "error", outcome.error)
+    _indented(console, "output", outcome.output)
+
+
+def _indented(console: Console, what: str, text: str | None) -> None:
+    if text and text.strip():
+        console.echo(f"  {what}:")
+        for line in text.rstrip().splitlines():
+            console.echo(f"    {line}")
+
+
+def _trial_document(trial: Trial) -> dict[str, Any]:
+    return {
+        "function": trial.function,
+        "status": trial.status,
+        "received": dict(trial.received),
+        "data": trial.data,
+        "unknown": [asdict(unknown) for unknown in trial.unknown],
+        **asdict(trial.outcome),
+    }
