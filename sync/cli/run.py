@@ -160,7 +160,7 @@ def _show_callbacks(console: Console, result: RunResult) -> None:
     if result.callbacks.get("due"):
         console.echo("callbacks that are due are delivered by the next start", color="yellow")
     if result.callbacks.get("dead"):
-        console.echo("dead callbacks: `syncblocks callbacks list` says why, `callbacks retry` repeats", color="yellow")
+        console.echo("dead callbacks: `syncblocks callbacks history` says why, `callbacks retry` delivers again", color="yellow")
 
 
 def _color(status: str) -> str:

@@ -138,7 +138,7 @@ def outcome_text(delivery: Delivery, outcome: Outcome, mark: str) -> str:
     """Return how a call of a callback went, in words; empty if there is nothing to say."""
     if mark == "done":
         return ""
-    # Below its first line an error holds the traceback, which `callbacks list --run N --json` shows.
+    # Below its first line an error holds the traceback, which `callbacks history` shows.
     error = (outcome.error or "no reason given").partition("\n")[0]
     name = f"callback block {delivery.callback_block!r}, function {delivery.function!r} for {delivery.label}"
     what = f"{name} {outcome.kind}: {error}"
