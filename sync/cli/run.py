@@ -160,7 +160,8 @@ def _show_callbacks(console: Console, result: RunResult) -> None:
     if result.callbacks.get("due"):
         console.echo("callbacks that are due are delivered by the next start", color="yellow")
     if result.callbacks.get("dead"):
-        console.echo("dead callbacks: `syncblocks callbacks history` says why, `callbacks retry` delivers again", color="yellow")
+        how = "`syncblocks callbacks history` says why, `callbacks retry` delivers again"
+        console.echo(f"dead callbacks: {how}", color="yellow")
 
 
 def _color(status: str) -> str:
