@@ -14,7 +14,7 @@ import pytest
 from .conftest import Count
 from .oracle import untrue, violations
 from .workshop import Workshop
-from .zygote import Process, Zygote
+from .zygote import Zygote
 
 HOSTILE = 'Robert"); DROP TABLE "orders"; --é \'x\''
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
@@ -25,6 +25,8 @@ CASES = 12
 #: Where in a pipeline's life the fault strikes.
 PHASES = ("first", "second", "recovery")
 ACTIONS = ("kill", "raise", "sigterm", "sigint")
+#: How a process ends by each.
+CODES = {"kill": -signal.SIGKILL, "sigterm": 128 + signal.SIGTERM, "sigint": 128 + signal.SIGINT}
 #: In the set of each commit: mostly kills.
 MIX = ("kill", "kill", "raise", "kill", "sigterm")
 
@@ -34,7 +36,8 @@ def make(zygote: Zygote, folder: Path, destination: str, store: str, url: str, d
     workshop = Workshop(zygote, folder, destination=destination, store=store, url=url)
     workshop.document["concurrency"] = 1
     workshop.source_settings.update({"checkpoint_records": 3, "batch_size": 2})
-    workshop.stream("orders", 9, write_disposition=disposition, **INCREMENTAL)
+    method = {} if disposition == "replace" else INCREMENTAL
+    workshop.stream("orders", 9, write_disposition=disposition, **method)
     workshop.stream("empty", 0)
     workshop.stream(HOSTILE, 5, write_disposition="append")
     return workshop
@@ -88,23 +91,20 @@ def wipe(url: str) -> None:
 def strike(workshop: Workshop, phase: str, point: str, action: str) -> tuple[bool, list[str]]:
     """Run into one fault, restart, and say whether it happened and what is wrong then."""
     kills = prepare(workshop, phase)
-    process = workshop.run(failpoint=f"{point}:{action}")
-    was_hit = is_hit(process, action)
+    reached = workshop.folder / "reached"
+    process = workshop.run(failpoint=f"{point}:{action}", trace=reached)
+    was_hit = reached.exists() and point in reached.read_text().splitlines()
     found = untrue(workshop, process)
-    if action in ("sigterm", "sigint") and was_hit:
+    if was_hit and action in CODES and process.code != CODES[action]:
+        found.append(f"{action} was answered by {process.code}: {process.log()[-2000:]}")
+    if was_hit and action in ("sigterm", "sigint"):
         found += violations(workshop, kills=kills, has_data=False)
     last = workshop.run()
     if last.code != 0:
-        found.append(f"the restart ended with {last.code}: {last.result()} {last.log()[-3000:]}")
+        found.append(f"the restart ended with {last.code}: {last.log()[-3000:]}")
     found += untrue(workshop, last) + violations(workshop, kills=kills + 1)
     where = f"{phase} {point} {action}: exit code {process.code}"
     return was_hit, [f"{where}: {violation}" for violation in found]
-
-
-def is_hit(process: Process, action: str) -> bool:
-    """Tell by its exit code whether a fault was reached (threads come to a point in another order each time)."""
-    codes = {"kill": -signal.SIGKILL, "sigterm": 128 + signal.SIGTERM, "sigint": 128 + signal.SIGINT}
-    return process.code == codes[action] if action in codes else "FailpointError" in process.log() or process.code != 0
 
 
 def chosen(cases: Sequence[tuple[str, str]], shard: int, *, is_full: bool) -> list[tuple[str, str, str]]:

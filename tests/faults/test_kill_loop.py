@@ -55,14 +55,14 @@ def kill_loop(
     return hit, found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize(
     ("destination", "store"),
     [
         ("duckdb", "sqlite"),
+        ("postgres", "postgres"),
         ("sqlite", "postgres"),
         ("postgres", "sqlite"),
-        ("postgres", "postgres"),
         ("duckdb", "postgres"),
         ("sqlite", "sqlite"),
     ],
@@ -71,7 +71,8 @@ def test_nothing_is_lost_doubled_or_left_open_whenever_the_process_is_killed(
     zygote: Zygote, folder: Path, postgres_url: str, destination: str, store: str, injected: Count, is_full: bool
 ) -> None:
     workshop = make(zygote, folder, destination, store, postgres_url)
-    kills = 200 if is_full else 30
+    # Thirty on each destination and on each store; the two other pairs of the same come with the full set.
+    kills = 200 if is_full else 10 if destination != store else 20
     hit, found = kill_loop(workshop, kills, f"{destination} {store}")
     injected(hit)
     assert found == []

@@ -88,9 +88,9 @@ def test_one_that_waits_can_be_interrupted(
     workshop.write()
     running = freeze(workshop, "stream.after_take_over:1")
     waiting = workshop.start("--wait")
-    waiting.zygote.read_until(lambda: "waiting" in waiting.log(), 0.5)
     while "waiting" not in waiting.log():
         assert not waiting.has_ended(), waiting.log()
+        waiting.zygote.read_until(lambda: waiting.code is not None, 0.02)
     waiting.signal(number)
     assert waiting.wait() == 128 + number
     running.signal(signal.SIGCONT)

@@ -26,6 +26,7 @@ def strikes(points: Sequence[str], action: str = "kill") -> Hunt:
         found: list[str] = []
         for number, point in enumerate(points):
             workshop = test_failpoints.make(zygote, folder / str(number), "sqlite", "sqlite", "", "append")
+            workshop.document["drain_s"] = 5
             workshop.write()
             workshop.run(failpoint=f"{point}:{action}", broken=broken)
             last = workshop.run(broken=broken)
@@ -46,7 +47,7 @@ def run_several(zygote: Zygote, folder: Path, broken: str | None) -> list[str]:
     """Run several streams, of which one fails."""
     workshop = make_many(zygote, folder, "sqlite", "", "teeth", streams=8, concurrency=1)
     workshop.source_settings["fail_at"] = {next(n for n, table in workshop.tables.items() if table["records"]): 1}
-    workshop.document["allow_blocks_to_fail"] = True
+    workshop.document |= {"allow_blocks_to_fail": True, "drain_s": 2}
     workshop.write()
     process = workshop.run(broken=broken)
     workshop.document["allow_blocks_to_fail"] = False
@@ -85,7 +86,7 @@ HUNTS: dict[str, Hunt] = {
     "doubt_counts_as_failure": strikes(["sqlite.commit.after:8", "stream.after_commit:5"], "raise"),
     "events_are_written_behind_the_close": strikes(["store.close.after:1", "store.close.after:2"]),
     "flag_is_found_by_counting": run_several,
-    "flag_is_decided_at_the_plan": strikes(["store.claim.before:2"], "sigterm"),
+    "flag_is_decided_at_the_plan": strikes(["store.close.after:1"], "sigterm"),
     "delivery_is_marked_before_the_call": strikes(["store.mark.after:1", "store.mark.after:4"]),
     "every_owner_is_dead": start_twice,
 }

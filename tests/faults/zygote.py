@@ -81,9 +81,9 @@ class Process:
         self.wait()
 
     def log(self) -> str:
-        """Return what it has written to stderr."""
-        path = self.folder / f"run-{self.number}.err"
-        return path.read_text(errors="replace") if path.exists() else ""
+        """Return what it has printed."""
+        paths = [self.folder / f"run-{self.number}.{name}" for name in ("out", "err")]
+        return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
     def result(self) -> dict[str, Any]:
         """Return the result that `--json` printed; empty if it printed none."""
