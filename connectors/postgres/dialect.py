@@ -24,6 +24,8 @@ class PostgresDialect(Dialect):
     name = "postgres"
     default_schema = "public"
     max_identifier_bytes = 63
+    keeps_spelling = False
+    joins_statements = True
     reserved_columns = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 
     def column_type(self, column: pa.Field) -> str:

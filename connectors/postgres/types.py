@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -115,17 +116,18 @@ class Name:
     second: int | None = None
     is_array: bool = False
 
-    @classmethod
-    def parse(cls, text: str) -> Name:
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def parse(text: str) -> Name:
         """Take a name apart, as `format_type` writes it."""
         is_array = text.endswith("[]")
         text = text.removesuffix("[]")
         found = _TYPMOD.search(text)
         if not found:
-            return cls(text, None, None, is_array)
+            return Name(text, None, None, is_array)
         base = text[: found.start()] + text[found.end() :]
         second = found.group(2)
-        return cls(base, int(found.group(1)), None if second is None else int(second), is_array)
+        return Name(base, int(found.group(1)), None if second is None else int(second), is_array)
 
     @property
     def is_native(self) -> bool:
@@ -138,6 +140,7 @@ class Name:
         return self.second or 0
 
 
+@lru_cache(maxsize=4096)
 def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     """Return the Arrow type a column is read in, and what is selected: a format with `{}` for the column."""
     name = Name.parse(column_type)

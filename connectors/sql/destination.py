@@ -41,6 +41,8 @@ class SqlDestination(ABC):
         self.dialect = dialect
         self._schema = schema
         self._ledger = Ledger(dialect)
+        #: Ledgers that were there once; should somebody drop one, the next call makes it again.
+        self._seen_ledgers: set[TableName] = set()
         self._sessions = Sessions(self.connect)
 
     # ------------------------------------------------------------ a subclass's
@@ -97,7 +99,11 @@ class SqlDestination(ABC):
         ledger = self._ledger.table(self.target(key.destination_table))
         with self._sessions.lease(key.stream) as lease:
             self._ensure_ledger(lease, ledger)
-            row = self._ledger.take_over(lease.session, ledger, key, token=token, owner=owner, source=source)
+            try:
+                row = self._ledger.take_over(lease.session, ledger, key, token=token, owner=owner, source=source)
+            except ConnectorError:
+                self._seen_ledgers.discard(ledger)
+                raise
             commit(lease.session, self.dialect)
             return row
 
@@ -156,11 +162,13 @@ class SqlDestination(ABC):
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
         """Begin a transaction in which the ledger exists; it is created in one of its own."""
         lease.begin()
-        if self.dialect.exists(lease.session, ledger):
+        if ledger in self._seen_ledgers:
             return
-        self._ledger.create(lease.session, ledger)
-        commit(lease.session, self.dialect)
-        lease.begin()
+        if not self.dialect.exists(lease.session, ledger):
+            self._ledger.create(lease.session, ledger)
+            commit(lease.session, self.dialect)
+            lease.begin()
+        self._seen_ledgers.add(ledger)
 
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
         if table is None:

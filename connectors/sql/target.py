@@ -27,8 +27,9 @@ class Target:
         return self._lease.session
 
     def run(self, statements: Iterable[str]) -> None:
-        """Run statements one by one."""
-        for sql in statements:
+        """Run statements one by one, or all in one round trip."""
+        listed = list(statements)
+        for sql in ["; ".join(listed)] if listed and self._dialect.joins_statements else listed:
             self._lease.check()
             self._session.execute(sql)
 

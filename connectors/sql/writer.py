@@ -71,7 +71,7 @@ class Writer:
         self._lease.begin()
         self._staged, self._records = None, 0
         self._target.changes.clear()
-        self._table = self._target.reflect()
+        self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
         self._set_stream(self._stream)
         segments.reset()
         while True:

@@ -21,6 +21,11 @@ from .tables import block_run as block_runs
 from .tables import pipeline_run as runs
 from .tables import stream_run as stream_runs
 
+# Asked before every stream.
+_MINE = sa.select(runs.c.id).where(
+    runs.c.id == sa.bindparam("of_run"), runs.c.owner == sa.bindparam("me"), runs.c.is_active
+)
+
 
 class Runs(Room):
     """A run is active from its beginning until its callbacks were delivered; one active run a pipeline."""
@@ -139,7 +144,7 @@ class Runs(Room):
     def is_owner(self, run_id: int) -> bool:
         """Whether this process may still write to the run."""
         with self._database.read() as connection:
-            return connection.execute(sa.select(runs.c.id).where(self._is_mine(run_id))).one_or_none() is not None
+            return connection.execute(_MINE, {"of_run": run_id, "me": self._me.encode()}).one_or_none() is not None
 
     def owner_state(self, run: PipelineRun) -> str:
         """Return "alive" or "dead": at once for a process of this machine, else by its lease."""

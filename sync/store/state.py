@@ -16,6 +16,20 @@ from .tables import state, state_version
 VERSIONS_KEPT = 50
 
 
+def _of(table: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        table.c.pipeline == sa.bindparam("of_pipeline"),
+        table.c.stream == sa.bindparam("of_stream"),
+        table.c.destination_table == sa.bindparam("of_table"),
+    )
+
+
+# Made once: every stream that ends writes its state.
+_VERSION = sa.select(state.c.version).where(_of(state)).with_for_update()
+_UPDATE = state.update().where(_of(state))
+_DELETE_OLD = state_version.delete().where(_of(state_version), state_version.c.version <= sa.bindparam("last"))
+
+
 class States(Room):
     """One row a pipeline, stream and destination table."""
 
@@ -89,8 +103,8 @@ def write_state(
     is_deleted: bool = False,
 ) -> None:
     """Write the current state and its version."""
-    where = _key(pipeline, copy.stream, copy.destination_table)
-    found = connection.execute(sa.select(state.c.version).where(where).with_for_update()).scalar()
+    key = {"of_pipeline": pipeline, "of_stream": copy.stream, "of_table": copy.destination_table}
+    found = connection.execute(_VERSION, key).scalar()
     version = 1 if found is None else found + 1
     row: dict[str, Any] = {
         "pipeline": pipeline,
@@ -104,18 +118,13 @@ def write_state(
         "saved_at": now,
         "is_deleted": is_deleted,
     }
-    connection.execute(state.insert() if found is None else state.update().where(where), row)
+    if found is None:
+        connection.execute(state.insert(), row)
+    else:
+        connection.execute(_UPDATE, row | key)
     connection.execute(state_version.insert(), row)
     if version > VERSIONS_KEPT:
-        old = state_version.c
-        connection.execute(
-            state_version.delete().where(
-                old.pipeline == pipeline,
-                old.stream == copy.stream,
-                old.destination_table == copy.destination_table,
-                old.version <= version - VERSIONS_KEPT,
-            )
-        )
+        connection.execute(_DELETE_OLD, {**key, "last": version - VERSIONS_KEPT})
 
 
 def _key(pipeline: str, stream: str, destination_table: str) -> sa.ColumnElement[bool]:
