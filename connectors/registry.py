@@ -26,6 +26,7 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
         "connectors.postgres.source:PostgresSource",
         "connectors.postgres.destination:PostgresDestination",
     ),
+    "singer": (None, "connectors.singer.target:SingerDestination"),
     "sqlite": ("connectors.sqlite:SQLiteSource", "connectors.sqlite:SQLiteDestination"),
 }
 

@@ -116,6 +116,8 @@ class TableState:
     ledger: tuple[LedgerRow, ...] = ()
     #: False: a view or something else that cannot be written.
     is_table: bool = True
+    #: False: the destination cannot say what it holds (a Singer target); `schema` is None then.
+    is_described: bool = True
     #: The table as a source of the same place would name its stream (`public.users`, `users`).
     stream_name: str = ""
 
@@ -143,5 +145,8 @@ class Commit:
     #: Records and bytes since the previous commit of the same load.
     records: int
     size_bytes: int
+    #: False: the records are there, but nothing says up to where (a Singer target that did not echo the state): the
+    #: checkpoint does not count.
+    is_confirmed: bool = True
     #: Columns added or changed by this commit: one dict each, `{"column", "change", "before", "after"}`.
     schema_changes: tuple[Mapping[str, Any], ...] = ()

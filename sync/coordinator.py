@@ -52,6 +52,7 @@ class Coordinator:
         self._notify = notify
         self._is_stopping = is_stopping
         self._lease = lease
+        session.use_store(store, run.id)
         self._is_refused = False
         self._active: dict[Future[None], list[StreamRun]] = {}
         self.runs: list[StreamRun] = []

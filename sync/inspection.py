@@ -287,6 +287,7 @@ class State:
 
 def read_state(session: Session, store: Store | None) -> State:
     """Return the ledger's rows of this pipeline; the store's copy where the destination cannot be reached."""
+    session.use_store(store)
     pipeline, notes = session.pipeline.pipeline, list[str]()
     copies = store.states(pipeline) if store is not None else []
     tables = [copy.destination_table for copy in copies]
@@ -345,11 +346,12 @@ def set_state(session: Session, store: Store | None, name: str, texts: Mapping[s
         AlreadyRunning: the pipeline is running.
     """
     refuse_while_running(session, store)
+    session.use_store(store)
     selected = _one(selected_streams(session), name)
     bookmark = _bookmark(selected, texts)
     key = LedgerKey(pipeline=session.pipeline.pipeline, stream=name, destination_table=selected.destination_table)
     table = session.destination.describe([key.destination_table])[key.destination_table]
-    if table.schema is None:
+    if table.schema is None and table.is_described:
         raise StateError(
             f"table {key.destination_table!r} is not there yet: a run starts from scratch, whatever the bookmark"
         )

@@ -120,6 +120,8 @@ class _Runner:
     def __exit__(self, *error: object) -> None:
         if self._dispatcher is not None:
             self._dispatcher.close(grace_s=1.0)
+        if self._outbox is not None:
+            self._outbox.close()
         self.session.close()
         if self._store is not None:
             self._store.close()
@@ -185,7 +187,8 @@ class _Runner:
             return
         pipeline = self.pipeline
         self._store = Store.open(pipeline.store_url)
-        self._outbox = self._store.outbox(pipeline.pipeline)
+        self.session.use_store(self._store)
+        self._outbox = self._store.outbox(pipeline.pipeline, is_served=not self._is_inline)
         blocks = [*self._outbox.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
         self._dispatcher = Dispatcher(
             self._outbox,

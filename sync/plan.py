@@ -137,11 +137,12 @@ def starting_point(
     # A bookmark that `state set` put into a row counts as much as one that a commit did.
     is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
     committed = row if is_known_row else None
-    if table.schema is None:
+    if table.schema is None and table.is_described:
         return Start(bookmark=None, reason="no destination table")
     if not table.is_table:
         return f"{stream.destination_table!r} is a view of the destination; give the stream another `destination_table`"
-    if committed is None and not table.ledger and not is_known and not stream.replaces_explicitly:
+    is_stranger = table.is_described and committed is None and not table.ledger and not is_known
+    if is_stranger and not stream.replaces_explicitly:
         return (
             f"table {stream.destination_table!r} exists, and no pipeline of syncblocks has written it; say "
             "`write_disposition: replace` in this stream to replace it, or give another `destination_table`"
@@ -234,6 +235,8 @@ def _changes(
 ) -> tuple[str, ...]:
     if not is_decided:
         return ("columns are decided by the transformer",)
+    if not table.is_described:
+        return ("decided by the target",)
     if table.schema is None:
         return ("create table",)
     if disposition is WriteDisposition.REPLACE:

@@ -16,6 +16,7 @@ from .errors import ConfigError
 from .plan import Plan, plan_streams
 from .secrets import Redactor
 from .store import Store
+from .store_ledger import StoreLedger
 from .subscriptions import UserCode, check_stream_filters, load_user_code
 
 
@@ -28,6 +29,11 @@ class Session:
     source: Source
     destination: Destination
     redactor: Redactor
+
+    def use_store(self, store: Store | None, run_id: int | None = None) -> None:
+        """Let the store keep the state of a destination that cannot; `run_id`: the run that may change it."""
+        if isinstance(self.destination, StoreLedger):
+            self.destination.use(store, run_id)
 
     def close(self) -> None:
         """Close every connection to source and destination."""
@@ -42,11 +48,12 @@ def open_session(pipeline: Pipeline) -> Session:
         ConfigError: settings, callback or transformer files are wrong.
     """
     code = load_user_code(pipeline)
+    source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
     return Session(
         pipeline=pipeline,
         code=code,
-        source=_make(pipeline, "source"),
-        destination=_make(pipeline, "destination"),
+        source=source,
+        destination=destination if destination.has_ledger else StoreLedger(destination, pipeline.pipeline),
         redactor=Redactor(pipeline.secret_values),
     )
 
@@ -73,6 +80,7 @@ def make_plan(
         ConnectorError: source or destination cannot be reached.
     """
     pipeline = session.pipeline
+    session.use_store(store)
     try:
         selected = select_streams(pipeline, session.source.discover())
         check_stream_filters(pipeline, [stream.name for stream in selected])

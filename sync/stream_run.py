@@ -303,8 +303,9 @@ class StreamRun:
             self._is_final_sent = True
 
     def _note_commit(self, commit: Any) -> None:
-        self._commits += 1
-        self._committed = commit.checkpoint.bookmark
+        if commit.is_confirmed:
+            self._commits += 1
+            self._committed = commit.checkpoint.bookmark
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         if commit.schema_changes:
@@ -390,12 +391,13 @@ class StreamRun:
         )
         state = None
         if self._commits:
-            key = self.planned.key
+            key, destination = self.planned.key, self.context.destination
             state = StateCopy(
                 stream=key.stream,
                 destination_table=key.destination_table,
                 source=self.context.source.identity(),
-                bookmark=values(self._committed),
+                # Where there is no ledger the store's bookmark is the state, the hashes at its boundary included.
+                bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,
             )
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)

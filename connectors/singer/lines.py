@@ -151,7 +151,7 @@ def _moments(array: pa.Array) -> pa.Array:
 
 def _within_four_digits(texts: pa.Array, at_least: int) -> pa.Array:
     """Refuse what Arrow writes for a year before 1 or past 9999."""
-    is_odd = pc.match_substring_regex(texts, "^(-|<|.{%d}$|.{0,%d}$|[0-9]{5})" % (0, at_least - 1))
+    is_odd = pc.match_substring_regex(texts, rf"^(-|<|[0-9]{{5}}|.{{0,{at_least - 1}}}$)")
     if pc.any(is_odd).as_py():
         raise ValueError("a date before the year 1 or past 9999")
     return texts

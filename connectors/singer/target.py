@@ -1,0 +1,298 @@
+"""Writes to any Singer target. Its state is what the target echoes, nothing else: at least once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from ..bookmarks import values
+from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
+from ..protocols import Block
+from ..settings import Settings, parse_settings, resolve_path
+from ..stream import (
+    Bookmark,
+    Checkpoint,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+from .lines import RecordLines, schema_line, state_line, version_line
+from .target_process import Target, TargetProcess, child_environment
+
+log = logging.getLogger("syncblocks.singer")
+
+#: In the bookmark of a STATE: which checkpoint it is, whatever the target makes of the rest.
+CHECKPOINT = "syncblocks_checkpoint"
+
+
+class SingerTargetSettings(Settings):
+    """Config of `connector: singer` as a destination."""
+
+    target: str | None = Field(default=None, description="name of the target's command, such as target-jsonl")
+    pip: str | None = Field(
+        default=None,
+        description="what to install, as pip takes it: `target-jsonl==0.1.4`; default: the target's name",
+    )
+    executable: str | None = Field(
+        default=None, description="a target that is installed already: a path, or a command on the PATH"
+    )
+    class_: str | None = Field(
+        default=None,
+        alias="class",
+        pattern=r"^[\w.]+:\w+$",
+        description="`package.module:TargetX`: a class of singer-sdk, run in this process",
+    )
+    python: str | None = Field(default=None, description="the Python of the target's environment; default: ours")
+    config: dict[str, Any] = Field(default_factory=dict, description="the target's own config")
+    env: dict[str, str] = Field(default_factory=dict, description="environment variables for the target")
+    activate_version: bool = Field(
+        default=True,
+        description="end a `replace` with ACTIVATE_VERSION, by which a target drops the records of former runs",
+    )
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> SingerTargetSettings:
+        if sum(value is not None for value in (self.target, self.executable, self.class_)) != 1:
+            raise ValueError("say one of target, executable or class")
+        if self.target is None and (self.pip is not None or self.python is not None):
+            raise ValueError("pip and python go with target only")
+        return self
+
+
+class SingerDestination:
+    """A target: one run of it a load."""
+
+    settings = SingerTargetSettings
+    has_ledger = False
+    max_loads: int | None = None
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._settings = parse_settings(SingerTargetSettings, config, "singer")
+        self._folder = folder
+        self._under_way: dict[str, list[Target]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The target's name, for people."""
+        settings = self._settings
+        return settings.target or Path(settings.executable or "").name or (settings.class_ or "").rpartition(":")[2]
+
+    def identity(self) -> str:
+        """Return the target's name; where it writes is in its own config, which nobody else can read."""
+        return f"singer://{self.name}"
+
+    def check(self) -> None:
+        """Install the target if need be, and let it show its help."""
+        if self._settings.class_ is not None:
+            from .in_process import load_class
+
+            load_class(self._settings.class_, "class")
+            return
+        command = [*self._command(), "--help"]
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=120,
+                check=False,
+                env=child_environment(self._settings.env),
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConnectorConfigError(
+                f"target {self.name!r} cannot be started: {error}", connector="singer"
+            ) from error
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
+            raise ConnectorConfigError(f"target {self.name!r} does not start: {' '.join(said)}", connector="singer")
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        """A target tells nothing of what it holds."""
+        return {table: TableState(is_described=False) for table in tables}
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        """Wire formats it takes."""
+        return ("arrow",)
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        """There is no ledger: the engine keeps the row."""
+        return LedgerRow(key=key, source=source or "", token=token, owner=owner)
+
+    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
+        """There is no ledger: the engine keeps the bookmark."""
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        """Write the events, yielding what the target echoes; at its end it must have ended well."""
+        with self._running(load.key.stream) as target:
+            work = _Load(load, target, self._settings)
+            for event in events:
+                work.write(event)
+                yield from work.confirmed(target.states())
+            yield from work.confirmed(target.end())
+            yield from work.rest(self.name)
+
+    def drop_staging(self, tokens: Sequence[str]) -> None:
+        """Nothing is staged."""
+
+    def interrupt(self, stream: str) -> None:
+        """End the targets that are at work for one stream."""
+        with self._lock:
+            targets = list(self._under_way.get(stream, ()))
+        for target in targets:
+            target.close(is_interrupted=True)
+
+    def close(self) -> None:
+        """Every load ends its own target."""
+
+    @contextmanager
+    def _running(self, stream: str) -> Iterator[Target]:
+        target = self._start(stream)
+        with self._lock:
+            self._under_way.setdefault(stream, []).append(target)
+        try:
+            yield target
+        finally:
+            with self._lock:
+                self._under_way[stream].remove(target)
+            target.close()
+
+    def _start(self, stream: str) -> Target:
+        settings = self._settings
+        if settings.class_ is not None:
+            from .in_process import TargetThread
+
+            return TargetThread(settings.class_, settings.config, name=self.name, stream=stream)
+        return TargetProcess(self._command(), settings.config, settings.env, name=self.name, stream=stream)
+
+    def _command(self) -> list[str]:
+        """Return the target's command, installed if need be."""
+        settings = self._settings
+        if settings.executable is not None:
+            is_path = "/" in settings.executable
+            path = str(resolve_path(settings.executable, self._folder)) if is_path else settings.executable
+            found = shutil.which(path)
+            if found is None:
+                raise ConnectorConfigError(
+                    f"no executable {settings.executable!r}", connector="singer", key="executable"
+                )
+            return [found]
+        from .environment import plugin_command
+
+        assert settings.target is not None
+        return plugin_command(settings.target, settings.pip or settings.target, self._folder, python=settings.python)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A checkpoint on its way: what was written up to it."""
+
+    number: int
+    checkpoint: Checkpoint
+    records: int
+    size_bytes: int
+
+
+class _Load:
+    """One stream's lines to a target, and which of its checkpoints have come back."""
+
+    def __init__(self, load: Load, target: Target, settings: SingerTargetSettings) -> None:
+        self._load, self._target = load, target
+        # Targets read `schema-table`, as SQL taps write it.
+        self._name = load.key.destination_table.replace(".", "-")
+        is_replaced = load.write_disposition is WriteDisposition.REPLACE and settings.activate_version
+        self._version = int(time.time() * 1000) if is_replaced else None
+        self._lines = RecordLines(self._name, version=self._version)
+        self._records = self._bytes = 0
+        self._kept_records = self._kept_bytes = 0
+        self._numbers = 0
+        self._sent: deque[_Sent] = deque()
+        self._bookmark: Bookmark | None = None
+        self._write(schema_line(load.stream, self._name))
+
+    def write(self, event: Event | Block) -> None:
+        """Write one event."""
+        if isinstance(event, Stream):
+            self._write(schema_line(event, self._name))
+        elif isinstance(event, Checkpoint):
+            self._checkpoint(event)
+        elif isinstance(event, pa.RecordBatch):
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            for piece in self._lines.write(event, now):
+                self._write(piece)
+            self._records += event.num_rows
+        else:
+            raise FatalConnectorError("a target takes the wire `arrow` only", stream=self._load.key.stream)
+
+    def confirmed(self, states: Sequence[Any]) -> Iterator[Commit]:
+        """Yield a commit for the latest checkpoint among the states that the target has echoed."""
+        number = max((self._number(state) for state in states), default=0)
+        found: _Sent | None = None
+        while self._sent and self._sent[0].number <= number:
+            found = self._sent.popleft()
+        if found is not None:
+            yield self._commit(found.checkpoint, found.records, found.size_bytes, is_confirmed=True)
+
+    def rest(self, name: str) -> Iterator[Commit]:
+        """Yield what a target that ended well has kept without echoing the state."""
+        if not self._sent:
+            return
+        log.warning(
+            "%s: target %s ended well without echoing the last state: the bookmark stays where it was",
+            self._load.key.stream,
+            name,
+        )
+        yield self._commit(self._sent[-1].checkpoint, self._records, self._bytes, is_confirmed=False)
+
+    def _commit(self, checkpoint: Checkpoint, records: int, size_bytes: int, *, is_confirmed: bool) -> Commit:
+        commit = Commit(
+            checkpoint=checkpoint,
+            records=records - self._kept_records,
+            size_bytes=size_bytes - self._kept_bytes,
+            is_confirmed=is_confirmed,
+        )
+        self._kept_records, self._kept_bytes = records, size_bytes
+        return commit
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.is_final and self._version is not None:
+            self._write(version_line(self._name, self._version))
+        self._numbers += 1
+        # Per stream, as every target expects: some keep the last state of each stream apart.
+        bookmark = {**(values(checkpoint.bookmark) or {}), CHECKPOINT: self._numbers}
+        self._write(state_line({"bookmarks": {self._name: bookmark}}))
+        self._sent.append(_Sent(self._numbers, checkpoint, self._records, self._bytes))
+
+    def _number(self, state: Any) -> int:
+        """Return which checkpoint an echoed state is; 0: none of ours."""
+        if isinstance(state, Mapping) and state.get("type") == "STATE":
+            state = state.get("value")
+        for key in ("bookmarks", self._name):
+            state = state.get(key) if isinstance(state, Mapping) else None
+        number = state.get(CHECKPOINT) if isinstance(state, Mapping) else None
+        return number if isinstance(number, int) else 0
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._target.write(data)
+        self._bytes += len(data)
+
+
+__all__ = ["Interrupted", "SingerDestination", "SingerTargetSettings"]
