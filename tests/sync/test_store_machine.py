@@ -42,7 +42,7 @@ TRANSFORMERS: list[tuple[str, ...]] = [(), (), ("clean",), ("mask",), ("clean", 
 ENDS = ("success", "cancelled", LOADER, EXPORTER)
 MEMORY = Path("/dev/shm")
 #: Set higher at night.
-EXAMPLES = int(os.environ.get("SYNCBLOCKS_TEST_MODEL_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("SYNCBLOCKS_TEST_MODEL_EXAMPLES", "50"))
 
 
 def has_run(machine: StoreMachine) -> bool:
@@ -334,16 +334,16 @@ class StoreMachine(RuleBasedStateMachine):
             assert found >= 0
             assert self._count("delivery", f"is_open AND callback_block = '{queue}'") > 0
 
-    @rule(engine=ENGINES, number=st.integers(min_value=3, max_value=12))
-    def deliver(self, engine: int, number: int) -> None:
-        """Several deliveries in a row, by one engine."""
+    @rule(number=st.integers(min_value=3, max_value=12))
+    def deliver(self, number: int) -> None:
+        """Several deliveries in a row, by whatever engine."""
         chance = self.chance
         for _ in range(number):
-            queue = chance.choice(QUEUES)
+            engine, queue = chance.randrange(3), chance.choice(QUEUES)
             self._lease(engine, queue)
-            if (engine, queue) in self.leased and chance.random() < 0.9:
+            if (engine, queue) in self.leased and chance.random() < 0.8:
                 self._mark(engine, queue, is_ok=chance.random() < 0.7)
-            self.clock.move(chance.choice([0, 1, 1, 300]))
+            self.clock.move(chance.choice([0, 1, 1, 1, 1, 300]))
 
     @precondition(lambda self: bool(self.leased))
     @rule(place=st.integers(min_value=0, max_value=5), is_ok=st.booleans())
@@ -483,7 +483,7 @@ TestStoreMachine.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,
     deadline=None,
-    derandomize=EXAMPLES == 80,
+    derandomize=EXAMPLES == 50,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
