@@ -87,7 +87,8 @@ class Process:
 
     def result(self) -> dict[str, Any]:
         """Return the result that `--json` printed; empty if it printed none."""
-        lines = (self.folder / f"run-{self.number}.out").read_text().splitlines()
+        path = self.folder / f"run-{self.number}.out"
+        lines = path.read_text().splitlines() if path.exists() else []
         found = [document for line in lines if (document := json.loads(line)).get("type") in ("result", "error")]
         return found[-1] if found else {}
 
