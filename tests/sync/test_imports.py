@@ -1,0 +1,58 @@
+"""What a plain run imports: most of a small sync's time goes there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+#: A library that a plain run has no use for -> why it might slip in.
+NEVER = {
+    "alembic": "the run store is at its last version",
+    "pandas": "no transformer",
+    "singer_sdk": "no Singer connector",
+    "distributed": "no Dask executor",
+    "rich": "no terminal",
+    "fsspec": "no URL",
+    "jinja2": "no template",
+    "adbc_driver_manager.dbapi": "it imports pandas",
+    "sqlalchemy.dialects.postgresql": "the run store is SQLite",
+}
+
+
+def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]) -> set[str]:
+    with psycopg.connect(url) as connection:
+        connection.execute("create table source (id bigint primary key, price numeric(12,2), at timestamptz)")
+        connection.execute("insert into source values (1, 2.50, '2024-01-01 00:00+00')")
+    document = {
+        "pipeline": "imports",
+        "source": {"connector": "postgres", "config": {"url": url}},
+        "destination": destination,
+        "streams": [{"stream": "public.source", "destination_table": "copied"}],
+    }
+    (folder / "pipeline.yaml").write_text(json.dumps(document))
+    code = (
+        "import sys; from sync import run_pipeline; code = run_pipeline('pipeline.yaml').exit_code; "
+        "print(*sys.modules); sys.exit(code)"
+    )
+    for _ in range(2):  # the first one makes the run store, by its migrations
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_records_that_go_by_as_bytes_need_none_of_arrows_functions(postgres_url: str, tmp_path: Path) -> None:
+    to = {"connector": "postgres", "config": {"url": postgres_url}}
+    found = imported_by_a_second_run(tmp_path, postgres_url, to)
+    assert not found & ({*NEVER, "pyarrow.compute", "duckdb"})
+    assert {"pyarrow", "asyncpg"} <= found  # the probe sees what there is
+
+
+def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres_url: str, tmp_path: Path) -> None:
+    to = {"connector": "duckdb", "config": {"path": "warehouse.duckdb"}}
+    found = imported_by_a_second_run(tmp_path, postgres_url, to)
+    assert not found & ({*NEVER, "asyncpg", "psycopg"})
+    assert {"pyarrow", "duckdb"} <= found
