@@ -41,7 +41,7 @@ main(*map(int, sys.argv[2:5]))
 class CallEnd:
     """How one call ended."""
 
-    kind: Literal["returned", "raised", "missing", "load", "timeout", "exited", "interrupted"]
+    kind: Literal["returned", "raised", "missing", "load", "timeout", "exited", "interrupted", "skipped"]
     error: str | None
     #: Last OUTPUT_KEPT_BYTES of stdout and stderr.
     output: bytes

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from .child import CallEnd, Child
-from .invoke import Functions, append_folder, invoke
+from .child import CallEnd
+from .invoke import Functions
 from .kwargs import RESERVED
+from .runners import ChildRunner, InlineRunner, Runner
 
 OUTPUT_LIMIT = 16 * 1024
 
@@ -29,7 +30,7 @@ class Delivery:
     key: str
     callback_block: str
     function: str
-    #: Absolute path.
+    #: Absolute path; empty for a hook.
     file: str
     #: This one, from 1.
     attempt: int
@@ -44,6 +45,34 @@ class Delivery:
     label: str
     #: Whether the outcome tells what the function returned.
     wants_value: bool = False
+    #: Of the event.
+    status: str = ""
+    #: Condition over the event; false: done without a call.
+    when: str | None = None
+    #: What is called in place of a function: `kind` and settings as recorded, thus with references.
+    hook: Mapping[str, Any] | None = None
+
+
+class LocalCall(Protocol):
+    """A call that the engine makes itself, on the thread of the queue."""
+
+    def run(self, timeout_s: float) -> CallEnd:
+        """Make it, within timeout_s."""
+
+    def interrupt(self) -> None:
+        """End it soon, with kind "interrupted"; from any thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What the engine makes of a delivery just before it is called."""
+
+    #: False: its condition is not met, so that it is done without a call.
+    is_wanted: bool = True
+    #: Settings with which a child runs the hook (see `hooks.run_hook`); None: there is a function to call.
+    hook: Mapping[str, Any] | None = None
+    #: Called here instead.
+    local: LocalCall | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +85,8 @@ class Outcome:
     #: Tail of stdout and stderr, at most OUTPUT_LIMIT characters.
     output: str
     duration_s: float
-    #: "interrupted": cut short by `close`, through no fault of the function.
-    kind: Literal["returned", "raised", "timeout", "exited", "missing", "load", "interrupted"]
+    #: "interrupted": cut short by `close`, through no fault of the function. "skipped": its condition is false.
+    kind: Literal["returned", "raised", "timeout", "exited", "missing", "load", "interrupted", "skipped"]
     #: `repr` of what the function returned, if the delivery asked for it.
     value: str | None = None
 
@@ -81,6 +110,7 @@ class Dispatcher:
         callback_blocks: Sequence[str],
         *,
         resolve: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
+        prepare: Callable[[Delivery, dict[str, Any]], Prepared] = lambda delivery, kwargs: Prepared(hook=delivery.hook),
         redact: Callable[[str], str] = lambda text: text,
         on_outcome: Callable[[Delivery, Outcome, str], None] = lambda delivery, outcome, verdict: None,
         inline: bool = False,
@@ -95,6 +125,7 @@ class Dispatcher:
             outbox: Where deliveries come from.
             callback_blocks: One queue each.
             resolve: Turns recorded references of runtime variables into values, just before the call.
+            prepare: Asked before each call, with the resolved kwargs: decides about `when`, resolves a hook.
             redact: Masks secrets in what functions raise and print.
             on_outcome: Told of each delivery after it was marked: the outcome, and what `mark` returned.
             inline: Call the functions in this process, on one thread for all blocks, without deadline or isolation, so
@@ -106,11 +137,11 @@ class Dispatcher:
         """
         self.outbox = outbox
         self.resolve = resolve
+        self.prepare = prepare
         self.redact = redact
         self.on_outcome = on_outcome
         self.log = log or logging.getLogger("syncblocks.callbacks")
         self.kill_grace_s = kill_grace_s
-        self.recycle_after = recycle_after
         self.poll_s = poll_s
         self.closing = threading.Event()
         #: Guards `_drains` and the queues' states; notified at each change.
@@ -120,9 +151,11 @@ class Dispatcher:
         blocks = list(dict.fromkeys(callback_blocks))
         if inline:
             functions = Functions()
-            self._queues = [_Queue(self, blocks, _InlineRunner(functions))] if blocks else []
+            self._queues = [_Queue(self, blocks, InlineRunner(functions))] if blocks else []
         else:
-            self._queues = [_Queue(self, [block], _ChildRunner(self, block)) for block in blocks]
+            self._queues = [
+                _Queue(self, [block], ChildRunner(block, kill_grace_s, recycle_after, self.log)) for block in blocks
+            ]
 
     @property
     def drains(self) -> int:
@@ -183,24 +216,16 @@ class Dispatcher:
         for queue in self._queues:
             # Where nothing is called the child ends in good order by itself, which takes it a second at most.
             if queue.is_busy:
-                queue.runner.interrupt()
+                queue.interrupt()
         deadline = time.monotonic() + min(self.kill_grace_s, 1.0) + 5.0
         for queue in self._queues:
             queue.thread.join(max(0.0, deadline - time.monotonic()))
 
 
-class _Runner(Protocol):
-    """What calls a function: a child process, or this one."""
-
-    def run(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd: ...
-    def interrupt(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class _Queue:
     """Thread that serves the queue of one callback block; of all of them in inline mode."""
 
-    def __init__(self, dispatcher: Dispatcher, blocks: list[str], runner: _Runner) -> None:
+    def __init__(self, dispatcher: Dispatcher, blocks: list[str], runner: Runner) -> None:
         self.runner = runner
         self.wake = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"callbacks-{blocks[0]}", daemon=True)
@@ -210,11 +235,18 @@ class _Queue:
         self._failures = 0
         #: Whether a delivery is in hand.
         self.is_busy = False
+        self._local: LocalCall | None = None
 
     def is_settled(self, drain: int, *, one_try: bool) -> bool:
         """Tell whether a look that began after this drain had begun found nothing (due)."""
         settled = ("nothing", "later") if one_try else ("nothing",)
         return all(seen >= drain and found in settled for seen, found in self._found.values())
+
+    def interrupt(self) -> None:
+        """End the call under way soon."""
+        self.runner.interrupt()
+        if (local := self._local) is not None:
+            local.interrupt()
 
     def _run(self) -> None:
         try:
@@ -279,7 +311,7 @@ class _Queue:
         for note in end.notes:
             dispatcher.log.warning("%s: callback %s: %s", delivery.label, delivery.function, self._shown(note))
         return Outcome(
-            ok=end.kind == "returned",
+            ok=end.kind in ("returned", "skipped"),
             error=None if end.error is None else self._shown(end.error),
             output=self._shown(end.output.decode("utf-8", "replace"))[-OUTPUT_LIMIT:],
             duration_s=time.monotonic() - began,
@@ -291,10 +323,28 @@ class _Queue:
         if self._dispatcher.closing.is_set():
             return CallEnd(kind="interrupted", error="not called, because the program stops", output=b"")
         try:
-            return self.runner.run(delivery, kwargs)
+            prepared = self._dispatcher.prepare(delivery, kwargs)
+        except Exception as error:
+            return CallEnd(kind="load", error=f"the call cannot be prepared: {error}", output=b"")
+        if not prepared.is_wanted:
+            return CallEnd(kind="skipped", error=None, output=b"")
+        try:
+            if prepared.local is not None:
+                return self._run_here(prepared.local, delivery.timeout_s)
+            return self.runner.run(_request(delivery, kwargs, prepared), timeout_s=delivery.timeout_s)
         except Exception as error:  # no process, no memory, no descriptor: this delivery fails, the queue goes on
             self._dispatcher.log.exception("callback block %s: the call could not be made", delivery.callback_block)
             return CallEnd(kind="exited", error=f"the call could not be made: {error}", output=b"")
+
+    def _run_here(self, local: LocalCall, timeout_s: float) -> CallEnd:
+        self._local = local
+        try:
+            # Whoever closes looks for a call after he has said so; this one looks whether he has after it can be found.
+            if self._dispatcher.closing.is_set():
+                local.interrupt()
+            return local.run(timeout_s)
+        finally:
+            self._local = None
 
     def _mark(self, delivery: Delivery, outcome: Outcome) -> str | None:
         """Record the outcome, however long the store needs: unmarked, the delivery would be leased for ever."""
@@ -317,91 +367,17 @@ class _Queue:
         return self._dispatcher.redact(plain)
 
 
-class _ChildRunner:
-    """Calls in a child process that is started when needed and replaced when worn."""
-
-    def __init__(self, dispatcher: Dispatcher, block: str) -> None:
-        self._dispatcher = dispatcher
-        self._block = block
-        self._child: Child | None = None
-        self._is_interrupted = False
-        self._retiring: list[tuple[Child, threading.Thread]] = []
-
-    def run(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
-        child = self._child
-        if child is None:
-            child = self._child = Child(self._block, kill_grace_s=self._dispatcher.kill_grace_s)
-        if self._is_interrupted:
-            child.interrupt()
-        request = {
-            "file": delivery.file,
-            "function": delivery.function,
-            "kwargs": kwargs,
-            "data": delivery.data,
-            "wants_value": delivery.wants_value,
-        }
-        try:
-            end = child.call(request, timeout_s=delivery.timeout_s)
-        except BaseException:
-            self._child = None
-            child.kill()
-            raise
-        if not child.is_alive:
-            self._child = None
-        elif end.worn is not None or child.calls >= self._dispatcher.recycle_after:
-            self._child = None
-            self._retire(child, end.worn)
-        return end
-
-    def interrupt(self) -> None:
-        self._is_interrupted = True
-        for child in (self._child, *(child for child, _ in self._retiring)):
-            if child is not None:
-                child.interrupt()
-
-    def close(self) -> None:
-        if self._child is not None:
-            self._child.exit(0.0 if self._is_interrupted else 1.0)
-            self._child = None
-        for child, thread in self._retiring:
-            child.interrupt()
-            thread.join()
-
-    def _retire(self, child: Child, worn: str | None) -> None:
-        """Let a child end in good order, in the background: the next call does not wait for it."""
-        if worn is not None:
-            self._dispatcher.log.info("callback block %s: its process is replaced: %s", self._block, worn)
-        self._retiring = [(old, thread) for old, thread in self._retiring if thread.is_alive()]
-        thread = threading.Thread(
-            target=child.exit, args=(self._dispatcher.kill_grace_s,), name=f"callbacks-exit-{self._block}", daemon=True
-        )
-        thread.start()
-        self._retiring.append((child, thread))
-
-
-class _InlineRunner:
-    """Calls in this process: no deadline, no isolation, output goes to the terminal."""
-
-    def __init__(self, functions: Functions) -> None:
-        self._functions = functions
-
-    def run(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
-        append_folder(delivery.file)
-        answer = invoke(
-            self._functions,
-            delivery.file,
-            delivery.function,
-            kwargs,
-            delivery.data,
-            wants_value=delivery.wants_value,
-        )
-        return CallEnd(kind=answer.kind, error=answer.error, output=b"", notes=answer.notes, value=answer.value)
-
-    def interrupt(self) -> None:
-        """A call in this process cannot be ended."""
-
-    def close(self) -> None:
-        """Nothing is held."""
+def _request(delivery: Delivery, kwargs: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """Return what a process is asked to do."""
+    if prepared.hook is not None:
+        return {"function": delivery.function, "hook": dict(prepared.hook)}
+    return {
+        "function": delivery.function,
+        "file": delivery.file,
+        "kwargs": kwargs,
+        "data": delivery.data,
+        "wants_value": delivery.wants_value,
+    }
 
 
 def _resolved(recorded: Mapping[str, Any], resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
@@ -414,4 +390,4 @@ def _resolved(recorded: Mapping[str, Any], resolve: Callable[[dict[str, Any]], d
     return kwargs
 
 
-__all__ = ["OUTPUT_LIMIT", "Delivery", "Dispatcher", "Outbox", "Outcome"]
+__all__ = ["OUTPUT_LIMIT", "Delivery", "Dispatcher", "LocalCall", "Outbox", "Outcome", "Prepared"]

@@ -58,6 +58,23 @@ class Functions:
         return found
 
 
+def perform(functions: Functions, request: Mapping[str, Any]) -> Answer:
+    """Make one call: of a function (`file`, `function`, `kwargs`, `data`, `wants_value`), or of a hook (`hook`)."""
+    if "hook" in request:
+        from .hooks import run_hook
+
+        return run_hook(request["hook"])
+    append_folder(request["file"])
+    return invoke(
+        functions,
+        request["file"],
+        request["function"],
+        request["kwargs"],
+        request["data"],
+        wants_value=request.get("wants_value", False),
+    )
+
+
 def invoke(
     functions: Functions,
     file: str,

@@ -1,10 +1,10 @@
 """The child process that runs the functions of one callback block.
 
 Protocol: JSON lines over two pipes of its own, so that nothing a function prints gets in between. The parent sends
-`{"id", "file", "function", "kwargs", "data", "wants_value"}` and gets back `{"id", "kind", "error", "notes", "value",
-"is_sound", "threads", "fds"}`; `{"exit": true}` ends the child in good order. Variables in `kwargs` are resolved: they
-cross here only, never by argument or environment. The child is for robustness, not a sandbox: it runs the user's own
-code with his rights.
+`{"id", "file", "function", "kwargs", "data", "wants_value"}`, or `{"id", "function", "hook"}`, and gets back `{"id",
+"kind", "error", "notes", "value", "is_sound", "threads", "fds"}`; `{"exit": true}` ends the child in good order.
+Variables in `kwargs` and settings in `hook` are resolved: they cross here only, never by argument or environment. The
+child is for robustness, not a sandbox: it runs the user's own code with his rights.
 
 It ends with its parent, and its process group with it: the kernel signals the group when the other end of the
 `lifeline` pipe is closed, even while a function holds the interpreter; elsewhere the end of the request pipe does.
@@ -22,7 +22,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TextIO
 
-from .invoke import Functions, append_folder, invoke
+from .invoke import Functions, perform
 
 
 def main(requests_fd: int, answers_fd: int, lifeline_fd: int) -> None:
@@ -44,15 +44,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int) -> None:
     process.send({"ready": True})
     functions = Functions()
     while "exit" not in (request := requests.get()):
-        append_folder(request["file"])
-        answer = invoke(
-            functions,
-            request["file"],
-            request["function"],
-            request["kwargs"],
-            request["data"],
-            wants_value=request["wants_value"],
-        )
+        answer = perform(functions, request)
         process.end_if_forked()
         process.flush()
         process.send(
