@@ -84,12 +84,12 @@ class Coordinator:
         if not self._store.claim(self._run.id, [member.name for member in group]):
             self._is_refused = True
             return False
+        self._notify()  # it may have decided a flag
         self.runs += group
         for member in group:
             table = member.planned.key.destination_table
             self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
         self._active[_in_thread(run_group, group)] = group
-        self._notify()  # a claim may have decided a flag
         return True
 
     def _collect(self, timeout_s: float) -> None:

@@ -87,7 +87,7 @@ class Attempts(Room):
             StateError: a stream is not planned, or was claimed before.
         """
         names = list(dict.fromkeys(streams))
-        with self._database.write("claim") as connection:
+        with self._write_and_lease("claim") as connection:
             run = self._lock_mine(connection, run_id)
             failpoint("store.claim.locked")
             values = self._counters(connection, run)

@@ -81,7 +81,7 @@ class Closing(Attempts):
             LostRun: this process does not own the run, or the stream is not open (any more).
             StateError: the outcome does not have exactly the stream's blocks.
         """
-        with self._database.write("close") as connection:
+        with self._write_and_lease("close") as connection:
             run = self._lock_mine(connection, run_id)
             failpoint("store.close.locked")
             running = connection.execute(
@@ -142,7 +142,7 @@ class Closing(Attempts):
         plan = self.attempt_plan_of(run_id)
         if not _wants(plan, status):
             return
-        with self._database.write("tell") as connection:
+        with self._write_and_lease("tell") as connection:
             run = self._lock_mine(connection, run_id)
             running = connection.execute(_RUNNING, {"run_id": run_id, "number": run.attempt, "of_stream": stream}).all()
             if not running:

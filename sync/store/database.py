@@ -72,6 +72,13 @@ class Database:
         if not self.is_sqlite:  # there every writer is alone anyway
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
 
+    def try_lock_name(self, connection: Connection, name: str) -> bool:
+        """Do what `lock_name` does if nobody else does; False: somebody does."""
+        if self.is_sqlite:
+            return True
+        lock = sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(name, 0))
+        return bool(connection.execute(sa.select(lock)).scalar_one())
+
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise RuntimeError("a run store cannot be used after a fork: open it anew in the child")

@@ -14,9 +14,11 @@ from sqlalchemy.engine import Connection, Row
 from callbacks.dispatcher import Delivery, Outcome
 
 from ..errors import StateError
+from ..failpoints import failpoint
+from .ahead import Ahead, Hand
 from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord, HistoryEntry
 from .queue import DUE, IN_QUEUE, WAITING, history, records
-from .recorded import delivery_kwargs
+from .recorded import delivery_kwargs, event_status
 from .room import Room
 from .tables import attempt as attempts
 from .tables import delivery as deliveries
@@ -37,14 +39,36 @@ _SET = deliveries.update().where(deliveries.c.idempotency_key == sa.bindparam("a
 class Outbox:
     """Deliveries of one pipeline, over all of its runs. Thread-safe; one queue a callback block."""
 
-    def __init__(self, rooms: Room, pipeline: str) -> None:
-        """Share a store."""
+    def __init__(self, rooms: Room, pipeline: str, *, is_served: bool = False) -> None:
+        """Share a store.
+
+        Args:
+            rooms: The store.
+            pipeline: Whose deliveries.
+            is_served: Its queues are served until `close`: what the store makes due meanwhile is leased to them ahead.
+        """
         self._rooms = rooms
         self._database = rooms._database
         self._pipeline = pipeline
         self._me = rooms._me.encode()
         # Tells this outbox's leases from those of another one in the same process.
         self._token = secrets.token_hex(8)
+        self._ahead = Ahead(self._lease_ahead)
+        if is_served:
+            rooms._aheads.append(self._ahead)
+
+    def close(self) -> None:
+        """Give back what was leased ahead and is not called any more; idempotent."""
+        if self._ahead not in self._rooms._aheads:
+            return
+        self._rooms._aheads.remove(self._ahead)
+        for _, hand in self._ahead.hands():
+            with hand.lock:
+                hand.is_waiting = False
+                if hand.ahead is not None:
+                    with self._database.write("give_back") as connection:
+                        _give_back(connection, hand.ahead.key, self._token)
+                    hand.ahead = None
 
     # -- the dispatcher's side -----------------------------------------------------------------------------------
 
@@ -54,45 +78,78 @@ class Outbox:
         Returns:
             The delivery; or seconds until one may become due; or None: nothing open in this queue.
         """
-        queue = {"pipeline": self._pipeline, "callback_block": callback_block}
+        hand = self._ahead.hand(callback_block)
+        with hand.lock:
+            found = hand.take() or self._lease(callback_block, hand)
+            hand.is_waiting = not isinstance(found, Delivery)
+            return found
+
+    def _lease(self, callback_block: str, hand: Hand) -> Delivery | float | None:
+        queue = self._queue(callback_block)
         with self._database.read() as connection:
             now = self._database.now(connection)
             is_leased = self._leased(connection, queue) != []
             if not is_leased and connection.execute(DUE, {**queue, "now": now}).first() is None:
                 return self._wait_s(connection, queue, now)
         with self._database.write("lease") as connection:
-            self._database.lock_name(connection, f"syncblocks queue {self._pipeline}/{callback_block}")
+            self._database.lock_name(connection, self._queue_name(callback_block))
             now = self._database.now(connection)
             for held in self._leased(connection, queue):
                 if self._is_held(held, now):
                     return LOOK_AGAIN_S
                 is_mine = held.lease_owner == self._me
+                if held.lease_token == self._token and held.idempotency_key != hand.called:
+                    _give_back(connection, held.idempotency_key, self._token)
+                    continue
                 void(connection, held, now, is_lost=not is_mine, attempts=self._spec(connection, held).attempts)
-            row = connection.execute(DUE, {**queue, "now": now}).first()
-            if row is None:
-                return self._wait_s(connection, queue, now)
-            spec = self._spec(connection, row)
-            connection.execute(
-                _SET,
-                {
-                    "at_key": row.idempotency_key,
-                    "state": "leased",
-                    "attempts": row.attempts + 1,
-                    "tries": row.tries + 1,
-                    "not_before": None,
-                    "lease_owner": self._me,
-                    "lease_token": self._token,
-                    "leased_at": now,
-                    "lease_until": now + timedelta(seconds=spec.timeout_s + LEASE_GRACE_S),
-                },
-            )
-            return _delivery(connection, row, spec, attempt=row.attempts + 1)
+            delivery = self._lease_due(connection, queue, now)
+            found = self._wait_s(connection, queue, now) if delivery is None else delivery
+        hand.called = None if delivery is None else delivery.key
+        return found
+
+    def _lease_due(self, connection: Connection, queue: dict[str, str], now: datetime) -> Delivery | None:
+        """Lease the next due delivery of a queue in which none is leased."""
+        row = connection.execute(DUE, {**queue, "now": now}).first()
+        if row is None:
+            return None
+        spec = self._spec(connection, row)
+        connection.execute(
+            _SET,
+            {
+                "at_key": row.idempotency_key,
+                "state": "leased",
+                "attempts": row.attempts + 1,
+                "tries": row.tries + 1,
+                "not_before": None,
+                "lease_owner": self._me,
+                "lease_token": self._token,
+                "leased_at": now,
+                "lease_until": now + timedelta(seconds=spec.timeout_s + LEASE_GRACE_S),
+            },
+        )
+        return _delivery(connection, row, spec, attempt=row.attempts + 1)
+
+    def _lease_ahead(self, connection: Connection, callback_block: str) -> Delivery | None:
+        """See `Ahead`: in the transaction that made it due."""
+        queue = self._queue(callback_block)
+        if not self._database.try_lock_name(connection, self._queue_name(callback_block)):
+            return None
+        if self._leased(connection, queue):
+            return None
+        delivery = self._lease_due(connection, queue, self._database.now(connection))
+        failpoint("store.lease.ahead")
+        return delivery
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         """Record how a leased delivery went; return "done", "retry" or "dead".
 
         A lease that was void by then changes nothing: whoever has it now marks it.
         """
+        verdict = self._mark(delivery, outcome)
+        self._ahead.hand(delivery.callback_block).called = None
+        return verdict
+
+    def _mark(self, delivery: Delivery, outcome: Outcome) -> str:
         with self._database.write("mark") as connection:
             row = connection.execute(
                 sa.select(deliveries).where(deliveries.c.idempotency_key == delivery.key).with_for_update()
@@ -117,7 +174,7 @@ class Outbox:
         Raises:
             LostRun: this process does not own the run.
         """
-        with self._database.write("release_gate") as connection:
+        with self._rooms._write_and_lease("release_gate") as connection:
             run = self._rooms._lock_mine(connection, run_id)
             connection.execute(
                 attempts.update().where(attempts.c.run_id == run_id, attempts.c.attempt == run.attempt),
@@ -267,6 +324,12 @@ class Outbox:
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
+    def _queue(self, callback_block: str) -> dict[str, str]:
+        return {"pipeline": self._pipeline, "callback_block": callback_block}
+
+    def _queue_name(self, callback_block: str) -> str:
+        return f"syncblocks queue {self._pipeline}/{callback_block}"
+
     def _leased(self, connection: Connection, queue: dict[str, str]) -> list[Row[Any]]:
         return list(connection.execute(IN_QUEUE, {**queue, "in_state": "leased"}).all())
 
@@ -314,6 +377,23 @@ def void(
     verdict = "dead" if counted >= attempts else "retry"
     _release(connection, row, verdict, attempts=counted, lost=lost)
     return verdict
+
+
+def _give_back(connection: Connection, key: str, token: str) -> None:
+    """End a lease that led to no call: as if it had not been."""
+    connection.execute(
+        deliveries.update().where(
+            deliveries.c.idempotency_key == key, deliveries.c.state == "leased", deliveries.c.lease_token == token
+        ),
+        {
+            "state": "ready",
+            "attempts": deliveries.c.attempts - 1,
+            "tries": deliveries.c.tries - 1,
+            "lease_owner": None,
+            "lease_token": None,
+            "lease_until": None,
+        },
+    )
 
 
 def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime, rooms: Room) -> None:
@@ -365,6 +445,9 @@ def _delivery(connection: Connection, row: Row[Any], spec: CallbackSpec, *, atte
         attempts=spec.attempts,
         timeout_s=spec.timeout_s,
         kwargs=delivery_kwargs(connection, row, attempts=attempt),
+        status=event_status(connection, row),
+        when=spec.when,
+        hook=spec.hook,
         data=row.data,
         label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
     )

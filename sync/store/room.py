@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..errors import StateError
+from .ahead import Ahead, write_and_lease
 from .counters import BlockRunName, TypeCounter
 from .database import Database
 from .model import (
@@ -105,6 +107,12 @@ class Room:
         self._liveness = liveness
         # An attempt's plan does not change once a stream is claimed, and only its owner changes it before.
         self._plans: dict[tuple[int, int], AttemptPlan] = {}
+        #: Of outboxes whose queues are served.
+        self._aheads: list[Ahead] = []
+
+    def _write_and_lease(self, name: str) -> AbstractContextManager[Connection]:
+        """Open a transaction that may make deliveries due."""
+        return write_and_lease(self._database, name, self._aheads)
 
     def _lock(self, connection: Connection, run_id: int) -> HeldRun:
         """Lock a run's row, then read: what is read before the lock may be out of date by then."""

@@ -71,9 +71,9 @@ class Store(Runs, Closing, States):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def outbox(self, pipeline: str) -> Outbox:
-        """Return the pipeline's outbox."""
-        return Outbox(self, pipeline)
+    def outbox(self, pipeline: str, *, is_served: bool = False) -> Outbox:
+        """Return the pipeline's outbox; `is_served`: its queues are served until it is closed."""
+        return Outbox(self, pipeline, is_served=is_served)
 
     def run_kwargs(self, run: PipelineRun) -> dict[str, Any]:
         """Return the recorded kwargs that all blocks of a run share, variables included."""
