@@ -1,0 +1,231 @@
+"""The documentation says what the code does: its tables, its examples, the commands that it names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+import pytest
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from callbacks.dispatcher import Outcome
+from callbacks.kwargs import RESERVED, STATUSES
+from callbacks.loader import load_file
+from connectors.registry import CONNECTORS, connector_class
+from sync.cli import root
+from sync.config import (
+    RESERVED_PARENTS,
+    CallbackBlock,
+    Columns,
+    DestinationBlock,
+    Pipeline,
+    SourceBlock,
+    StreamEntry,
+    TransformerBlock,
+    load_pipeline,
+)
+
+from .docs import PAGES, ROOT, Example, examples, headings, section, tables
+
+BASE = {
+    "source": {"connector": "csv", "config": {"path": "data"}},
+    "destination": {"connector": "duckdb", "config": {"path": "warehouse.duckdb"}},
+    "streams": [{"stream": "*"}],
+}
+ANY_CALLBACK = "@callback\ndef tell(**kwargs): ...\n"
+ANY_TRANSFORMER = "@transformer\ndef change(df): return df\n"
+
+
+# -- callbacks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"), [("README.md", "What a callback receives"), ("docs/callbacks.md", "Arguments")]
+)
+def test_the_table_of_keyword_arguments_names_each_of_them(page: str, heading: str) -> None:
+    assert set(tables(section(page, heading))[0]) == RESERVED
+
+
+def test_each_status_has_a_row() -> None:
+    assert list(tables(section("docs/callbacks.md", "Statuses"))[0]) == list(STATUSES)
+
+
+def test_each_outcome_of_a_call_has_a_row() -> None:
+    (outcomes,) = tables(section("docs/callbacks.md", "Delivery"))
+    assert set(outcomes) == {*get_args(get_type_hints(Outcome)["kind"]), "lost", "replayed"}
+
+
+def test_each_parent_has_a_row() -> None:
+    words = " ".join(tables(section("docs/callbacks.md", "Parents"))[0])
+    assert [word for word in RESERVED_PARENTS if word not in words] == []
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def default(field: FieldInfo) -> str | None:
+    """Return how the tables write a default; None: there is none, and the table may say what happens then."""
+    if field.is_required():
+        return "required"
+    value: Any = field.get_default(call_default_factory=True)
+    if value in (None, "", (), {}, []):
+        return None
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(value)}]`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def assert_tables_of(text: str, *models: type[BaseModel]) -> None:
+    """Demand that each model has a table with exactly its keys and their defaults."""
+    found = tables(text)
+    for model in models:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        table = next((table for table in found if table.keys() == fields.keys()), None)
+        assert table is not None, f"no table has the keys of {model.__name__}: {sorted(fields)}"
+        for name, field in fields.items():
+            expected = default(field)
+            assert expected is None or table[name][0] == expected, f"{model.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("heading", "models"),
+    [
+        ("Pipeline", [Pipeline]),
+        ("Source and destination", [SourceBlock, DestinationBlock]),
+        ("Transformers", [TransformerBlock]),
+        ("Streams", [StreamEntry, Columns]),
+        ("Callbacks", [CallbackBlock]),
+    ],
+)
+def test_the_pipeline_files_tables_have_each_key_with_its_default(heading: str, models: list[type[BaseModel]]) -> None:
+    assert_tables_of(section("docs/pipeline.md", heading), *models)
+
+
+@pytest.mark.parametrize("connector", CONNECTORS)
+def test_each_connector_has_a_section_with_its_settings(connector: str) -> None:
+    roles = [role for role, path in zip(("source", "destination"), CONNECTORS[connector], strict=True) if path]
+    models = [connector_class(connector, role).settings for role in roles]
+    assert_tables_of(section("docs/connectors.md", connector), *models)
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def commands(command: click.Command = root, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from commands(found, f"{path} {name}".strip())
+
+
+COMMANDS = dict(commands())
+COMMON = {"--json", "--debug", "-h", "--help"}
+
+
+def test_each_command_has_a_section_and_there_are_no_others() -> None:
+    extra = {"Exit codes", "Options of every command"}
+    assert set(headings("docs/command-line.md", 2)) - extra == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_section_of_a_command_names_its_options(name: str) -> None:
+    options = {opt for param in COMMANDS[name].params if isinstance(param, click.Option) for opt in param.opts}
+    found = tables(section("docs/command-line.md", name))
+    named = {key.partition(" ")[0] for table in found for key in table}
+    assert named == options - COMMON
+
+
+CONSOLE = [
+    pytest.param(line, id=f"{example.page}: {line.partition('#')[0].strip()}")
+    for example in examples("console", "bash", "sh")
+    for line in example.text.splitlines()
+    if line.startswith("syncblocks ")
+]
+
+
+@pytest.mark.parametrize("line", CONSOLE)
+def test_a_command_line_of_the_documentation_exists(line: str) -> None:
+    command: click.Command = root
+    words = shlex.split(line, comments=True)[1:]
+    context = click.Context(root, info_name="syncblocks")
+    while isinstance(command, click.Group):
+        name, found, words = command.resolve_command(context, words)
+        assert found is not None, name
+        command = found
+    command.make_context(str(command.name), words, resilient_parsing=False)
+
+
+def test_commands_named_in_the_text_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`syncblocks ([a-z]+(?: [a-z]+)?)", page.read_text(encoding="utf-8")):
+            known = {*COMMANDS, *(path.partition(" ")[0] for path in COMMANDS)}
+            assert name in known or name.partition(" ")[0] in COMMANDS, f"{page.name}: syncblocks {name}"
+
+
+# -- examples --------------------------------------------------------------------------------------------------------
+
+
+def whole(text: str) -> str:
+    """Return a part of a pipeline file as it stands, with what it lacks below."""
+    lacking = {key: value for key, value in BASE.items() if key not in yaml.safe_load(text)}
+    return text + (yaml.safe_dump(lacking) if lacking else "")
+
+
+def write_files(folder: Path, page: str, document: dict[str, Any]) -> None:
+    """Write what a pipeline names: the page's own files where it shows them, else the least that loads."""
+    shown = {example.file: example.text for example in examples("python") if example.page == page}
+    for key, text in (("callbacks", ANY_CALLBACK), ("transformers", ANY_TRANSFORMER)):
+        for block in document.get(key, ()):
+            if block.get("file"):
+                path = folder / block["file"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(shown.get(block["file"], text))
+
+
+@pytest.mark.parametrize("example", examples("yaml"), ids=lambda example: example.id)
+def test_a_yaml_example_is_a_pipeline_or_a_part_of_one(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in re.findall(r"(?:env_var|secret)\('(\w+)'", example.text):
+        monkeypatch.setenv(name, "postgresql://reader@db.example/crm")
+        monkeypatch.setenv(f"SYNCBLOCKS_SECRET_{name.upper()}", "the-secret-itself")
+    part = yaml.safe_load(example.text)
+    file = tmp_path / "example.yaml"
+    file.write_text(whole(example.text))
+    write_files(tmp_path, example.page, part)
+    load_pipeline(file)
+
+
+@pytest.mark.parametrize("example", examples("python"), ids=lambda example: example.id)
+def test_a_python_example_loads(example: Example, tmp_path: Path) -> None:
+    compile(example.text, example.id, "exec")
+    if re.search(r"^@(callback|on_success|on_failure|on_cancelled|transformer)\b", example.text, re.MULTILINE):
+        path = tmp_path / "example.py"
+        path.write_text(example.text)
+        load_file(path, variables=["region"])
+    else:
+        exec(compile(example.text, example.id, "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]*\.md)?(#[\w-]+)?\)", text):
+        file, anchor = page.parent / target[0] if target[0] else page, target[1]
+        assert file.exists() or file.name == "hooks.md", f"{page.name}: {target[0]}"
+        if anchor and file.exists():
+            level = [h for n in range(1, 5) for h in headings(str(file.relative_to(ROOT)), n)]
+            slugs = {re.sub(r"[^\w\s-]", "", heading.lower()).replace(" ", "-") for heading in level}
+            assert anchor.removeprefix("#") in slugs, f"{page.name}: {anchor}"
