@@ -221,7 +221,7 @@ class Runs(Room):
         if attempt is not None:
             where.append(block_runs.c.attempt == attempt)
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(block_runs).where(*where)).all()
+            rows = connection.execute(sa.select(block_runs).where(*where).order_by(block_runs.c.position)).all()
         found = [decode_block_run(row) for row in rows]
         return sorted(
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
