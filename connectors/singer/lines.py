@@ -59,10 +59,12 @@ def version_line(name: str, version: int) -> bytes:
 class RecordLines:
     """Writes the batches of one stream as RECORD messages."""
 
-    def __init__(self, stream: str, *, version: int | None = None) -> None:
+    def __init__(self, stream: str, *, version: int | None = None, is_wrapped: bool = True) -> None:
         self._stream = stream
-        self._head = f'{{"type":"RECORD","stream":{_text(stream)},"record":{{'
+        self._head = f'{{"type":"RECORD","stream":{_text(stream)},"record":{{' if is_wrapped else "{"
         self._tail = "}" if version is None else f'}},"version":{version}'
+        if not is_wrapped:  # a record alone, as a file of a BATCH has them
+            self._tail = ""
 
     def write(self, batch: pa.RecordBatch, extracted_at: str | None = None) -> Iterator[memoryview]:
         """Yield the lines of a batch, in a few large pieces.

@@ -29,6 +29,8 @@ COMMANDS = {
     "state": "state",
     "callbacks": "callbacks",
     "schema": "schema",
+    "tap": "singer",
+    "target": "singer",
 }
 
 

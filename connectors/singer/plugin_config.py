@@ -1,0 +1,82 @@
+"""The settings of our connectors as the config of a Singer plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..registry import connector_class, names
+
+
+def config_jsonschema(connector: str, role: str) -> dict[str, Any]:
+    """Return the JSON Schema of a connector's settings, as flat as Singer's tools expect it."""
+    model = settings_of(connector, role)
+    if model is None:
+        return {"type": "object", "properties": {}}
+    schema = model.model_json_schema(by_alias=True)
+    found = schema.get("$defs", {})
+    properties = {name: _flat(_inlined(spec, found)) for name, spec in schema.get("properties", {}).items()}
+    required = {"required": schema["required"]} if schema.get("required") else {}
+    return {"type": "object", "properties": properties, **required}
+
+
+def connector_config(connector: str, role: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a plugin's config is the connector's own: singer-sdk adds settings that only it reads."""
+    model = settings_of(connector, role)
+    if model is None:
+        return dict(config)
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    return {name: value for name, value in config.items() if name in known}
+
+
+def make_connector(connector: str, role: str, config: Mapping[str, Any]) -> Any:
+    """Make the connector; relative paths count from the folder in which the plugin was started."""
+    return connector_class(connector, role)(connector_config(connector, role, config), Path.cwd())
+
+
+def settings_of(connector: str, role: str) -> type[BaseModel] | None:
+    """Return the pydantic model of a connector's settings."""
+    model: type[BaseModel] | None = getattr(connector_class(connector, role), "settings", None)
+    return model
+
+
+def plugins(role: str) -> list[str]:
+    """Return the connectors that can be Singer plugins: all but Singer itself."""
+    return [name for name in names(role) if name != "singer"]
+
+
+def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
+    """Write definitions out where they are referred to: each property is looked at by itself."""
+    if isinstance(value, list):
+        return [_inlined(part, definitions) for part in value]
+    if not isinstance(value, Mapping):
+        return value
+    plain = {key: _inlined(part, definitions) for key, part in value.items() if key != "$ref"}
+    if "$ref" in value:
+        plain = {**_inlined(definitions[value["$ref"].rpartition("/")[2]], definitions), **plain}
+    return plain
+
+
+def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `anyOf` with null as a type of two; no default that says nothing; secrets as Meltano marks them."""
+    flat = {key: part for key, part in spec.items() if key not in ("anyOf", "title", "format", "writeOnly")}
+    options = spec.get("anyOf", [])
+    real = [_flat(option) for option in options if option.get("type") != "null"]
+    if len(real) == 1:
+        kind = real[0].get("type")
+        flat = {**real[0], **flat}
+        if isinstance(kind, str) and len(options) > 1:
+            flat["type"] = [kind, "null"]
+    elif real:
+        flat["anyOf"] = options
+    if flat.get("default", ...) is None:
+        del flat["default"]
+    if any(part.get("format") == "password" for part in (spec, *options)):
+        flat |= {"secret": True, "writeOnly": True}
+    return flat
+
+
+__all__ = ["config_jsonschema", "connector_config", "make_connector", "plugins", "settings_of"]

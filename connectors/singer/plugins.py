@@ -1,0 +1,41 @@
+"""Console scripts: `tap-syncblocks-postgres`, `target-syncblocks-duckdb` and so on, by the name they are called by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PREFIXES = {"tap-syncblocks-": "tap", "target-syncblocks-": "target"}
+
+
+def run_plugin(kind: str, connector: str, arguments: Sequence[str]) -> None:
+    """Run one of our connectors as a tap or a target, with the command line that singer-sdk gives it.
+
+    Raises:
+        ConnectorConfigError: no such connector, or its driver is not installed.
+        SystemExit: always, in the end.
+    """
+    if kind == "tap":
+        from .as_tap import tap_class
+
+        command = tap_class(connector).cli
+    else:
+        from .as_target import target_class
+
+        command = target_class(connector).cli
+    command(list(arguments), prog_name=f"{kind}-syncblocks-{connector}")
+
+
+def main() -> None:
+    """Entry point of all console scripts."""
+    from ..errors import ConnectorError
+
+    name = Path(sys.argv[0]).stem
+    for prefix, kind in PREFIXES.items():
+        if name.startswith(prefix):
+            try:
+                run_plugin(kind, name.removeprefix(prefix), sys.argv[1:])
+            except ConnectorError as error:
+                sys.exit(f"{name}: {error}")
+    sys.exit(f"{name}: to be called as tap-syncblocks-<connector> or target-syncblocks-<connector>")
