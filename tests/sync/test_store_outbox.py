@@ -168,6 +168,16 @@ def test_the_last_events_wait_behind_the_gate(store: Store) -> None:
     assert labels(deliver_all(outbox)) == ["tell@load:b", "tell@export:b", "tell@pipeline"]
 
 
+@pytest.mark.parametrize("parent", ["pipeline", "clean"])
+def test_the_gate_holds_what_nothing_else_would_hold(store: Store, parent: str) -> None:
+    # Alone in its queue the event of `pipeline` waits for nobody; "clean" is in the last close, but not the last.
+    run = done_run(store, attempt_plan([stream_plan("a", "clean", "mask")], [parent]), release=False)
+    outbox = store.outbox("p")
+    assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
+    outbox.release_gate(run.id)
+    assert len(deliver_all(outbox)) == 1
+
+
 def test_a_last_flag_before_the_end_waits_behind_the_gate_too(store: Store) -> None:
     with_it = stream_plan("a", "clean")
     run = begin(store, attempt_plan([with_it, B], ["clean"]))
