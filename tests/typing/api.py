@@ -1,0 +1,121 @@
+"""Code as users write it: read by type checkers, run by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, assert_type
+
+from callbacks import (
+    BlockRun,
+    ParentError,
+    PipelineRun,
+    callback,
+    on_cancelled,
+    on_failure,
+    on_success,
+    transformer,
+)
+from callbacks.testing import Called, Trial, call, make_event, try_file
+from connectors.protocols import Block, Destination, Source
+from connectors.registry import make_destination, make_source
+from connectors.stream import Bookmark, Event, Stream
+from sync import Pipeline, Progress, RunResult, SyncError, load_pipeline, run_pipeline
+
+
+@callback
+def bare(stream: str, destination_table: str) -> None: ...
+
+
+@callback()
+def empty(index: int | None, is_last_block_run: bool) -> str:
+    return f"{index} {is_last_block_run}"
+
+
+@callback("failure")
+@callback("cancelled", fetch_inputs=False)
+def stacked(__error: ParentError | None = None, **kwargs: Any) -> None:
+    if __error is not None:
+        assert_type(__error.message, str)
+        assert_type(__error.block, str | None)
+
+
+@on_success
+@on_failure
+@on_cancelled
+def legacy(*, pipeline_run: PipelineRun, block_run: BlockRun) -> None:
+    assert_type(pipeline_run.execution_date, datetime)
+    assert_type(block_run.rows, int | None)
+
+
+@transformer
+def change(df: object) -> object:
+    return df
+
+
+# A mark keeps the function's type.
+assert_type(bare("users", "users"), None)
+assert_type(empty(0, True), str)
+
+
+class Watch(Progress):
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        self.records = records
+
+
+def run() -> int:
+    pipeline = load_pipeline("shop.yaml", variables={"region": "eu"}, trigger="207")
+    assert_type(pipeline, Pipeline)
+    try:
+        result = run_pipeline(pipeline, streams=["public.*"], event={"id": 1}, progress=Watch())
+    except SyncError as error:
+        return len(error.code)
+    assert_type(result, RunResult)
+    for stream in result.streams:
+        assert_type(stream.records, int | None)
+    return result.exit_code
+
+
+def test_my_alert() -> None:
+    called = call(Path("alerts.py"), "failure", make_event("failure", stream="orders", region="eu"))
+    assert_type(called, list[Called])
+    tried = try_file("alerts.py", statuses=["failure"], inline=True)
+    assert_type(tried, list[Trial])
+    assert_type(tried[0].outcome.ok, bool)
+
+
+class Numbers:
+    """The least that is a source."""
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None: ...
+
+    def identity(self) -> str:
+        return "numbers://"
+
+    def check(self) -> None: ...
+
+    def discover(self) -> Sequence[Stream]:
+        return []
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        return [[stream] for stream in streams]
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        return ("arrow",)
+
+    def count(self, stream: Stream) -> int:
+        return 0
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        yield from ()
+
+    def interrupt(self, stream: str) -> None: ...
+    def close(self) -> None: ...
+
+
+source: Source = Numbers({}, Path())
+assert_type(make_source("csv", {"path": "data"}, Path()), Source)
+assert_type(make_destination("duckdb", {"path": "w.duckdb"}, Path()), Destination)
