@@ -72,10 +72,14 @@ class CallbackSpec:
     """A callback block as it was when the attempt began: recovery delivers without today's pipeline file."""
 
     block: str
-    #: Absolute path.
-    file: str
+    #: Absolute path; empty for a hook.
+    file: str = ""
     timeout_s: float = 60.0
     attempts: int = 5
+    #: What is called in place of functions: `kind` and its settings, without any secret (see `sync.hooks`).
+    hook: Mapping[str, Any] | None = None
+    #: Condition over the event.
+    when: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

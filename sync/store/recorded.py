@@ -34,6 +34,9 @@ _RUN = (
     .where(runs.c.id == sa.bindparam("run_id"), attempts.c.attempt == sa.bindparam("number"))
 )
 _EVENT = sa.select(events).where(events.c.run_id == sa.bindparam("run_id"), events.c.seq == sa.bindparam("of_seq"))
+_STATUS = sa.select(events.c.status).where(
+    events.c.run_id == sa.bindparam("run_id"), events.c.seq == sa.bindparam("of_seq")
+)
 _OF_STREAM = (
     sa.select(block_runs)
     .where(
@@ -109,6 +112,12 @@ def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int
     if event.status in STATUSES_WITH_ERROR:
         told["error"] = error or _unknown_error(event)
     return build_kwargs(told)
+
+
+def event_status(connection: Connection, delivery: Row[Any]) -> str:
+    """Return the status that a delivery's event tells of."""
+    of_event = {"run_id": delivery.run_id, "of_seq": delivery.seq}
+    return str(connection.execute(_STATUS, of_event).scalar_one())
 
 
 def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
