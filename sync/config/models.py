@@ -47,7 +47,7 @@ class _Connection(Defaulting):
     config: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="The connector's own settings; `syncblocks schema` of the connector lists them. "
+        description="The connector's own settings, see docs/connectors.md. "
         "Secrets as {{ env_var('X') }} or {{ secret('x') }}.",
     )
 
