@@ -26,12 +26,15 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
         "connectors.postgres.source:PostgresSource",
         "connectors.postgres.destination:PostgresDestination",
     ),
-    "singer": (None, "connectors.singer.target:SingerDestination"),
+    "singer": ("connectors.singer.tap:SingerSource", "connectors.singer.target:SingerDestination"),
     "sqlite": ("connectors.sqlite:SQLiteSource", "connectors.sqlite:SQLiteDestination"),
 }
 
 #: Extra that a connector's driver comes with.
 EXTRAS = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
+
+#: Sources whose streams find their own place again: INCREMENTAL needs no bookmark_properties in the file.
+KEEP_OWN_BOOKMARKS = frozenset({"singer"})
 
 GROUPS = {"source": "syncblocks.sources", "destination": "syncblocks.destinations"}
 

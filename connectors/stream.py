@@ -54,6 +54,8 @@ class Stream:
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()
+    #: The source finds its own place again (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
+    keeps_own_bookmark: bool = False
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
     #: Rough number of records where the source knows it without counting.

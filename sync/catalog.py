@@ -133,9 +133,12 @@ def _configure(
     kept = _kept_columns(stream, settings)
     if not kept:
         raise fail("columns", "no column is left", stream.schema.names)
-    method = ReplicationMethod(settings.get("replication_method") or ReplicationMethod.FULL_TABLE)
-    keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
+    # What a source says of its own streams (a Singer tap's catalog) is the default.
     disposition = settings.get("write_disposition")
+    method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
+    if not settings.get("replication_method") and disposition == "replace":
+        method = ReplicationMethod.FULL_TABLE
+    keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
     if disposition == "merge" and not keys:
@@ -200,6 +203,8 @@ def _bookmarks(
     if method is not ReplicationMethod.INCREMENTAL:
         return ()
     configured = settings.get("bookmark_properties") or ()
+    if not configured and stream.keeps_own_bookmark:
+        return tuple(name for name in stream.bookmark_properties if name in kept)
     if not configured:
         raise fail("bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept)
     for name in configured:

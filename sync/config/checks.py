@@ -36,7 +36,8 @@ def check_pipeline(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
     _check_parents(pipeline, blocks, error)
     _check_files(pipeline, folder, error)
     _check_renames(pipeline, error)
-    _check_streams(pipeline.streams, error)
+    finds_place = pipeline.source.connector in registry.KEEP_OWN_BOOKMARKS
+    _check_streams(pipeline.streams, error, needs_bookmarks=not finds_place)
 
 
 def _check_connectors(pipeline: Pipeline, error: MakeError) -> None:
@@ -121,7 +122,7 @@ def _check_renames(pipeline: Pipeline, error: MakeError) -> None:
             seen.add(new)
 
 
-def _check_streams(entries: Sequence[StreamEntry], error: MakeError) -> None:
+def _check_streams(entries: Sequence[StreamEntry], error: MakeError, *, needs_bookmarks: bool) -> None:
     if not entries:
         raise error(("streams",), 'is empty: name at least one stream, for all of them `- stream: "*"`')
     if all(entry.selected is False for entry in entries):
@@ -135,14 +136,16 @@ def _check_streams(entries: Sequence[StreamEntry], error: MakeError) -> None:
                 allowed=("FULL_TABLE", "INCREMENTAL"),
             )
         if entry.replication_method == "INCREMENTAL":
-            _check_incremental(entries, place, error)
+            _check_incremental(entries, place, error, needs_bookmarks=needs_bookmarks)
         if entry.write_disposition == "merge" and entry.key_properties == ():
             raise error((*loc, "key_properties"), "is empty, and a merge needs keys: name them, or write append")
         if entry.columns is not None and entry.columns.include is None and entry.columns.exclude is None:
             raise error((*loc, "columns"), "needs include or exclude", allowed=("include", "exclude"))
 
 
-def _check_incremental(entries: Sequence[StreamEntry], place: int, error: MakeError) -> None:
+def _check_incremental(
+    entries: Sequence[StreamEntry], place: int, error: MakeError, *, needs_bookmarks: bool
+) -> None:
     entry = entries[place]
     loc: Loc = ("streams", place)
     if entry.write_disposition == "replace":
@@ -151,7 +154,7 @@ def _check_incremental(entries: Sequence[StreamEntry], place: int, error: MakeEr
             "replace would leave only what is new of an INCREMENTAL stream: use merge, append, or FULL_TABLE",
             allowed=("append", "merge"),
         )
-    if entry.bookmark_properties:
+    if entry.bookmark_properties or not needs_bookmarks:
         return
     message = "INCREMENTAL needs bookmark_properties: columns that grow, e.g. [updated_at]"
     if "bookmark_properties" in entry.model_fields_set:

@@ -1,0 +1,374 @@
+"""A plugin as a process: private files, its standard error in the log, an end that is certain."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
+
+log = logging.getLogger("syncblocks")
+
+#: A block is handed on when it is this long, or so many seconds old.
+BLOCK_BYTES = 4 << 20
+BLOCK_S = 0.5
+#: The longest line that is taken.
+MAX_LINE_BYTES = 1 << 30
+
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+#: A read of less than this many bytes is followed by a short sleep, so that the pipe fills.
+_SMALL_READ = 64 << 10
+_FILL_S = 0.002
+_TERM_S = 3.0
+#: How long a process may still run after the end of its output, and its output stay open after its end.
+_EXIT_S = 30.0
+_LINGER_S = 2.0
+
+_KEPT_VARIABLES = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "SHELL",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "LD_LIBRARY_PATH",
+    }
+)
+_SECRET_KEY = re.compile(r"pass|secret|token|key|credential|auth|private|dsn|url|conn", re.IGNORECASE)
+_METRIC = re.compile(r"\bMETRIC: (\{.*\})")
+_LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+_TAIL_LINES = 20
+
+
+class PrivateFiles:
+    """A folder that only this user can read, for config, catalog and state; removed when left.
+
+    A folder of a process that was killed is removed by the next one: its lock is free.
+    """
+
+    _PREFIX = "syncblocks-singer-"
+
+    def __enter__(self) -> PrivateFiles:
+        self._sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=self._PREFIX))
+        self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._lock)
+
+    def write(self, name: str, value: Any) -> Path:
+        """Write one JSON file with mode 0600; return its path."""
+        path = self.folder / name
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, default=_plain)
+        return path
+
+    def _sweep(self) -> None:
+        for folder in Path(tempfile.gettempdir()).glob(f"{self._PREFIX}*"):
+            try:
+                lock = os.open(folder / ".lock", os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            except OSError:
+                continue
+            finally:
+                os.close(lock)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def environment(own: Mapping[str, str], program: str) -> dict[str, str]:
+    """Return the plugin's environment: what every program needs, and what the pipeline gives it."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
+    kept["PATH"] = os.pathsep.join(filter(None, (os.path.dirname(program), kept.get("PATH", os.defpath))))  # noqa: PTH120
+    return {**kept, **own}
+
+
+def secrets_in(config: Any, *, is_secret: bool = False) -> Iterator[str]:
+    """Yield the texts of a config that look like secrets by their key."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from secrets_in(value, is_secret=is_secret or _SECRET_KEY.search(str(key)) is not None)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from secrets_in(value, is_secret=is_secret)
+    elif is_secret and isinstance(config, str) and len(config) >= 6:
+        yield config
+
+
+class Plugin:
+    """One running plugin. As a context it ends with the process gone.
+
+    Args:
+        label: `tap tap-jsonl`, for messages.
+        command: program and arguments.
+        folder: where it runs: relative paths of its config count from the pipeline file's folder.
+        env: see `environment`.
+        secrets: texts that no log line or message may hold.
+        hang_timeout_s: seconds without output after which it is ended; None: never.
+        takes_input: whether its standard input is a pipe.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        env: Mapping[str, str],
+        secrets: Sequence[str] = (),
+        hang_timeout_s: float | None = None,
+        takes_input: bool = False,
+    ) -> None:
+        self.label = label
+        self._command = list(command)
+        self._folder = folder
+        self._env = dict(env)
+        self._secrets = sorted({text for text in secrets if text}, key=len, reverse=True)
+        self._hang_timeout_s = hang_timeout_s
+        self._takes_input = takes_input
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._interrupted = threading.Event()
+        self._heard = time.monotonic()
+
+    def __enter__(self) -> Plugin:
+        read, write = os.pipe()
+        _enlarge(write)
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(os.getpid())]
+        try:
+            self._process = subprocess.Popen(
+                [*guard, *self._command],
+                stdin=subprocess.PIPE if self._takes_input else subprocess.DEVNULL,
+                stdout=write,
+                stderr=subprocess.PIPE,
+                cwd=self._folder,
+                env=self._env,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(read)
+            raise FatalConnectorError(f"{self.label} cannot be started: {error}", connector="singer") from error
+        finally:
+            os.close(write)
+        self._output = read
+        self._listener = threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True)
+        self._listener.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._output)
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        self._end()
+
+    @property
+    def input(self) -> IO[bytes]:
+        """Its standard input."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def interrupt(self) -> None:
+        """End it soon, from any thread."""
+        self._interrupted.set()
+        self._signal(signal.SIGTERM)
+
+    def tail(self) -> str:
+        """Return the last lines of its standard error."""
+        self._listener.join(timeout=1)
+        return "\n".join(self._tail)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield whole lines in blocks, to the end of its output and of the process.
+
+        Raises:
+            RetriableError: it was killed, or ended with another status than 0.
+            FatalConnectorError: it hangs, or writes a line without end.
+            Interrupted: `interrupt` was called.
+        """
+        rest = b""
+        is_open = True
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._output, selectors.EVENT_READ)
+            while is_open:
+                chunks, is_open = self._gather(selector, len(rest))
+                data = b"".join((rest, *chunks))
+                cut = data.rfind(b"\n") + 1
+                block, rest = data[:cut], data[cut:]
+                if len(rest) > MAX_LINE_BYTES:
+                    raise FatalConnectorError(f"{self.label}: a line of more than 1 GiB", connector="singer")
+                if block and not self._interrupted.is_set():
+                    yield block
+        failure = self._failure()
+        if failure is not None:
+            raise failure
+        if rest.strip():
+            yield rest  # the last line, without its line feed
+
+    def _gather(self, selector: selectors.BaseSelector, held: int) -> tuple[list[bytes], bool]:
+        """Read until there is a block, or it is old enough; say whether there may be more."""
+        chunks: list[bytes] = []
+        size, started = held, 0.0
+        while True:
+            now = time.monotonic()
+            if chunks and (size >= BLOCK_BYTES or now - started >= BLOCK_S):
+                return chunks, True
+            wait_s = BLOCK_S - (now - started) if chunks else BLOCK_S
+            if not selector.select(max(0.0, wait_s)):
+                if not self._may_still_write():
+                    return chunks, False
+                if chunks:
+                    return chunks, True
+                continue
+            chunk = os.read(self._output, _PIPE_BYTES)
+            if not chunk:
+                return chunks, False
+            self._heard = time.monotonic()
+            started = started or self._heard
+            chunks.append(chunk)
+            size += len(chunk)
+            if held and b"\n" not in chunk and size < 64 * BLOCK_BYTES:
+                started = self._heard  # in the middle of a long line
+            if len(chunk) < _SMALL_READ:
+                time.sleep(_FILL_S)
+
+    def _may_still_write(self) -> bool:
+        if self._interrupted.is_set():
+            return False
+        silent_s = time.monotonic() - self._heard
+        if self._process.poll() is not None and silent_s > _LINGER_S:
+            return False  # what still holds its output is none of ours
+        if self._hang_timeout_s is not None and silent_s > self._hang_timeout_s:
+            raise FatalConnectorError(
+                f"{self.label} hangs: no line for {self._hang_timeout_s:g} s (`hang_timeout_s`)" + self._last_words(),
+                connector="singer",
+            )
+        return True
+
+    def _failure(self) -> ConnectorError | None:
+        if self._interrupted.is_set():
+            return Interrupted(f"{self.label} was interrupted", connector="singer")
+        try:
+            status = self._process.wait(timeout=_EXIT_S)
+        except subprocess.TimeoutExpired:
+            return FatalConnectorError(
+                f"{self.label} closed its output and did not end within {_EXIT_S:g} s" + self._last_words(),
+                connector="singer",
+            )
+        if status == 0:
+            return None
+        if self._interrupted.is_set():
+            return Interrupted(f"{self.label} was interrupted", connector="singer")
+        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        return RetriableError(f"{self.label} {how}{self._last_words()}", connector="singer")
+
+    def _last_words(self) -> str:
+        tail = self.tail().strip()
+        return f"; it said:\n{tail}" if tail else "; it said nothing"
+
+    def _listen(self, stream: IO[bytes] | None) -> None:
+        assert stream is not None
+        level = logging.INFO
+        for line in iter(lambda: stream.readline(64 << 10), b""):
+            self._heard = time.monotonic()
+            text = line.decode("utf-8", "replace").rstrip()
+            for secret in self._secrets:
+                text = text.replace(secret, "***")
+            if not text:
+                continue
+            metric = _METRIC.search(text)
+            if metric:
+                log.debug("%s: metric %s", self.label, metric[1])
+                continue
+            found = _LEVEL.search(text[:80])
+            level = getattr(logging, found[1]) if found else level
+            self._tail.append(text)
+            log.log(level, "%s: %s", self.label, text)
+        stream.close()
+
+    def _end(self) -> None:
+        """End the process and everything it has started."""
+        if self._process.poll() is None:
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=_TERM_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._listener.join(timeout=1)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def run(plugin: Plugin, limit_bytes: int = 512 << 20) -> bytes:
+    """Run a plugin to its end and return its output."""
+    chunks, size = [], 0
+    with plugin:
+        for block in plugin.blocks():
+            chunks.append(block)
+            size += len(block)
+            if size > limit_bytes:
+                raise FatalConnectorError(f"{plugin.label} writes without end", connector="singer")
+    return b"".join(chunks)
+
+
+def _enlarge(pipe: int) -> None:
+    """Make room for 1 MB, as far as the system lets us."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,448 @@
+"""Blocks of Singer lines -> events of the streams, in order; a checkpoint never stands before a record it covers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..errors import FatalConnectorError
+from ..stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
+from .boundary import Boundary
+from .records import MALFORMED, BadRecord, Parser, Wider, shown
+from .state import STATE, entry_of, of_bookmark, part_of, replication_value, resumable
+from .types import Column, columns_of
+
+log = logging.getLogger("syncblocks")
+
+#: Records of a batch at most.
+BATCH_RECORDS = 65_536
+
+#: Beginnings of lines that were looked at: a tap that writes the time before the record has one a line.
+_MAX_HEADS = 4096
+_RECORD = b'"record"'
+_HEAD_BYTES = 512
+
+_NOT_KNOWN = object()
+_NO_HEAD = object()
+
+
+class Message(msgspec.Struct):
+    """A line; what it carries stays JSON until it is needed."""
+
+    type: Any = None
+    stream: Any = None
+    schema: Any = None
+    value: msgspec.Raw = msgspec.Raw(b"null")
+    key_properties: Any = None
+    bookmark_properties: Any = None
+    encoding: Any = None
+    manifest: Any = None
+
+
+_messages = msgspec.json.Decoder(Message)
+
+
+class Incoming:
+    """One selected stream: its columns as of now, and its lines that are not parsed yet."""
+
+    def __init__(
+        self, stream: Stream, names: Collection[str], bookmark: Bookmark | None, *, adds_columns: bool
+    ) -> None:
+        self.stream = stream
+        self.names = tuple(names)
+        #: As its messages call it.
+        self.called = ""
+        self.lines: list[bytes] = []
+        self.numbers: list[int] = []
+        self.has_schema = False
+        #: Records since the last checkpoint.
+        self.pending = 0
+        #: The place of the last one.
+        self.checkpoint = resumable(entry_of(of_bookmark(bookmark, stream.name), names))
+        self._bookmark = bookmark
+        self.boundary = Boundary(stream.name, _first(stream.bookmark_properties), bookmark)
+        self._adds_columns = adds_columns
+        self._left_out: set[str] = set()
+        self._columns: dict[str, Column] = {}
+        self._parsers: dict[bool, Parser] = {}
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether checkpoints mean anything."""
+        return self.stream.replication_method is not ReplicationMethod.FULL_TABLE
+
+    def declare(self, schema: Mapping[str, Any], bookmark_properties: Any) -> Stream | None:
+        """Take a SCHEMA message; return the stream if it has changed by it."""
+        declared = {column.name: column for column in columns_of(schema)}
+        if not self.has_schema:
+            key = _first(self.stream.bookmark_properties) or _first(bookmark_properties)
+            self.boundary = Boundary(self.stream.name, key, self._bookmark)
+        self.has_schema = True
+        known = self.stream.schema.names
+        new = [name for name in declared if name not in known]
+        if new and not self._adds_columns:
+            for name in sorted(set(new) - self._left_out):
+                log.debug("%s: column %r was not asked for and is left out", self.stream.name, name)
+            self._left_out.update(new)
+            new = []
+        columns: dict[str, Column] = {}
+        for name in (*known, *new):
+            before, now = self._columns.get(name), declared.get(name)
+            if now is None:
+                now = before or _unsent(self.stream.schema.field(name))
+            elif before is not None and before.is_widened and before.declared == now.declared:
+                now = before
+            columns[name] = now
+        return self._set(columns)
+
+    def widen(self, column: Column, kind: pa.DataType | None) -> Stream | None:
+        """Give one column a wider type."""
+        log.info("%s: column %r holds more digits than %s; it becomes %s", self.stream.name, column.name, column.type,
+                 "digits of any number" if kind is None else kind)  # fmt: skip
+        return self._set({**self._columns, column.name: column.widened(kind)})
+
+    def _set(self, columns: dict[str, Column]) -> Stream | None:
+        self._columns = columns
+        self._parsers = {}
+        fields = []
+        for column in columns.values():
+            place = self.stream.schema.get_field_index(column.name)
+            fields.append(column.field(nullable=place < 0 or self.stream.schema.field(place).nullable))
+        schema = pa.schema(fields)
+        if schema.equals(self.stream.schema, check_metadata=False):
+            return None
+        self.stream = replace(self.stream, schema=schema)
+        return self.stream
+
+    def parser(self, *, is_wrapped: bool = True) -> Parser:
+        """Return the parser for the columns of now."""
+        if is_wrapped not in self._parsers:
+            not_null = frozenset(field.name for field in self.stream.schema if not field.nullable)
+            self._parsers[is_wrapped] = Parser(
+                list(self._columns.values()), not_null, stream=self.called, is_wrapped=is_wrapped
+            )
+        return self._parsers[is_wrapped]
+
+    def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch in the stream's own schema, metadata included."""
+        return pa.RecordBatch.from_arrays(batch.columns, schema=self.stream.schema)
+
+    def bookmark(self, part: Any) -> Bookmark:
+        """Return the bookmark at this part of a STATE."""
+        entry = entry_of(part, self.names)
+        column = self.boundary.column
+        value = replication_value(entry, column) if column else None
+        return {STATE: part, **self.boundary.at(value)}
+
+
+class Reader:
+    """Turns one run of a tap into events.
+
+    Args:
+        tap: its name, for errors.
+        streams: the selected streams.
+        names: every stream of the tap -> names under which messages and STATE may call it.
+        bookmarks: where each selected stream goes on.
+        adds_columns: names of streams all of whose columns are wanted: new ones too.
+        checkpoint_records: records between two checkpoints, at least.
+        checkpoint_s: seconds after which one comes earlier.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        tap: str,
+        streams: Sequence[Stream],
+        names: Mapping[str, Collection[str]],
+        bookmarks: Mapping[str, Bookmark | None],
+        *,
+        adds_columns: Collection[str] = (),
+        checkpoint_records: int = CHECKPOINT_RECORDS,
+        checkpoint_s: float = CHECKPOINT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tap = tap
+        self._incoming = {
+            stream.name: Incoming(
+                stream, names[stream.name], bookmarks.get(stream.name), adds_columns=stream.name in adds_columns
+            )
+            for stream in streams
+        }
+        self._names = names
+        self._by_called: dict[str, Incoming | None] = {}
+        for name, called in names.items():
+            for each in called:
+                self._by_called[each] = self._incoming.get(name)
+        self._unknown: set[str] = set()
+        self._heads: dict[bytes, Any] = {}
+        self._last_head = b""
+        self._checkpoint_records = checkpoint_records
+        self._checkpoint_s = checkpoint_s
+        self._clock = clock
+        self._state: bytes | None = None
+        self._looked_at = clock()
+        #: Number of the last line read.
+        self.line = 0
+
+    def read(self, blocks: Iterable[bytes]) -> Iterator[tuple[str, Event]]:
+        """Yield `(stream name, event)` of everything the tap writes, then each stream's last checkpoint.
+
+        Args:
+            blocks: whole lines each; only the last may lack its line feed.
+
+        Raises:
+            FatalConnectorError: a line that is no message, or no record of its stream; it names tap, stream and line.
+        """
+        for block in blocks:
+            yield from self._block(block)
+        self._check_unknown()
+        if self._state is not None:
+            value = self._value(self._state)
+            for incoming in self._incoming.values():
+                if incoming.is_incremental:
+                    part = self._part(incoming, value)
+                    yield incoming.stream.name, Checkpoint(bookmark=incoming.bookmark(part))
+
+    # -- lines ---------------------------------------------------------------------------------------------------
+
+    def _block(self, block: bytes) -> Iterator[tuple[str, Event]]:
+        first = self.line + 1
+        if first == 1:
+            block = block.removeprefix(b"\xef\xbb\xbf")
+        count = block.count(b"\n") + (not block.endswith(b"\n"))
+        self.line += count
+        head = self._last_head
+        if head and block.startswith(head) and block.count(b"\n" + head) == count - 1:
+            incoming = self._heads[head[: -len(_RECORD)]]
+            if incoming is not None:
+                yield from self._records(incoming, block, range(first, first + count))
+            return
+        heads, last = self._heads, b""
+        for number, line in enumerate(block.split(b"\n"), first):
+            place = line.find(_RECORD, 0, _HEAD_BYTES)
+            if place > 0:
+                start = line[:place]
+                incoming = heads.get(start, _NOT_KNOWN)
+                if incoming is _NOT_KNOWN:
+                    incoming = self._learn(start, number)
+                if incoming is not _NO_HEAD:
+                    if incoming is not None:
+                        incoming.lines.append(line)
+                        incoming.numbers.append(number)
+                    last = start
+                    continue
+            if line and not line.isspace():
+                yield from self._message(number, line)
+        if last:
+            self._last_head = last + _RECORD
+        for incoming in self._incoming.values():
+            yield from self._flush(incoming)
+
+    def _learn(self, start: bytes, number: int) -> Any:
+        """Return the stream of all lines that start so; `_NO_HEAD` where the start does not tell."""
+        found: Any = _NO_HEAD
+        try:
+            pairs = json.loads(start + _RECORD + b":0}", object_pairs_hook=list)
+        except (ValueError, RecursionError):
+            pairs = []
+        if isinstance(pairs, list) and all(isinstance(pair, tuple) for pair in pairs):
+            keys = [key for key, _ in pairs]
+            message = dict(pairs)
+            if (
+                len(set(keys)) == len(keys)
+                and message.get("type") == "RECORD"
+                and isinstance(message.get("stream"), str)
+            ):
+                found = self._called(message["stream"], number, needs_schema=True)
+        if len(self._heads) < _MAX_HEADS:
+            self._heads[start] = found
+        return found
+
+    def _message(self, number: int, line: bytes) -> Iterator[tuple[str, Event]]:
+        message = self._decoded(number, line)
+        kind = message.type
+        if kind == "RECORD":
+            incoming = self._called(self._stream_of(message, number), number, needs_schema=True)
+            if incoming is not None:
+                incoming.lines.append(line)
+                incoming.numbers.append(number)
+        elif kind == "STATE":
+            self._state = bytes(message.value)
+            yield from self._checkpoints()
+        elif kind == "SCHEMA":
+            yield from self._schema(message, number)
+        elif kind == "BATCH":
+            yield from self._batch(message, number)
+        elif kind == "ACTIVATE_VERSION":
+            self._stream_of(message, number)
+        else:
+            raise self._error(number, f"is no Singer message: {shown(line)}; its type is {kind!r}")
+
+    def _decoded(self, number: int, line: bytes) -> Message:
+        try:
+            return _messages.decode(line)
+        except MALFORMED as error:
+            try:  # NaN and the like, which Python's own writer makes of floats
+                found = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                raise self._error(number, f"is no JSON: {shown(line)} ({error})") from error
+            if not isinstance(found, dict):
+                raise self._error(number, f"is no Singer message, which is an object: {shown(line)}") from error
+            value = json.dumps(found.pop("value", None)).encode()
+            known = {name: found[name] for name in Message.__struct_fields__ if name in found}
+            return Message(**known, value=msgspec.Raw(value))
+
+    def _stream_of(self, message: Message, number: int) -> str:
+        if not isinstance(message.stream, str):
+            raise self._error(number, f"is a {message.type} without a stream")
+        return message.stream
+
+    def _called(self, called: str, number: int, *, needs_schema: bool) -> Incoming | None:
+        """Return the selected stream that messages call so; None: its records are not wanted."""
+        if called not in self._by_called:
+            if called not in self._unknown:
+                log.warning("tap %s: stream %r is not in its catalog; its records are left out", self._tap, called)
+            self._unknown.add(called)
+            return None
+        incoming = self._by_called[called]
+        if incoming is not None and needs_schema and not incoming.has_schema:
+            raise self._error(number, "is a RECORD before the SCHEMA of its stream", incoming.stream.name)
+        return incoming
+
+    def _check_unknown(self) -> None:
+        silent = [name for name, incoming in self._incoming.items() if not incoming.has_schema]
+        if silent and self._unknown:
+            raise FatalConnectorError(
+                f"tap {self._tap}: no message names stream {silent[0]!r}; it sent {', '.join(sorted(self._unknown))} "
+                "instead, which its catalog does not have",
+                connector="singer",
+                stream=silent[0],
+            )
+
+    # -- what they say -------------------------------------------------------------------------------------------
+
+    def _schema(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
+        called = self._stream_of(message, number)
+        incoming = self._called(called, number, needs_schema=False)
+        if not isinstance(message.schema, dict):
+            raise self._error(number, "is a SCHEMA without a schema", called)
+        if incoming is None:
+            return
+        yield from self._flush(incoming)
+        if incoming.called != called:
+            incoming.called = called
+        changed = incoming.declare(message.schema, message.bookmark_properties)
+        if changed is not None:
+            yield changed.name, changed
+
+    def _flush(self, incoming: Incoming) -> Iterator[tuple[str, Event]]:
+        if not incoming.lines:
+            return
+        lines, numbers = incoming.lines, incoming.numbers
+        incoming.lines, incoming.numbers = [], []
+        yield from self._records(incoming, b"\n".join(lines), numbers)
+
+    def _records(
+        self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
+    ) -> Iterator[tuple[str, Event]]:
+        """Parse lines of one stream, with wider columns where a value needs them."""
+        while True:
+            try:
+                batch = incoming.parser(is_wrapped=is_wrapped).parse(block, numbers)
+                break
+            except Wider as wider:
+                changed = incoming.widen(wider.column, wider.kind)
+                if changed is not None:
+                    yield changed.name, changed
+            except BadRecord as bad:
+                place = f"of file {file} " if file else ""
+                raise self._error(bad.line, f"{place}{bad}", incoming.stream.name) from bad
+        yield from self.batches(incoming, batch)
+
+    def batches(self, incoming: Incoming, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
+        """Yield what of a batch was not committed before, in pieces."""
+        batch = incoming.conform(batch)
+        if incoming.is_incremental:
+            batch = incoming.boundary.take(batch)
+        incoming.pending += batch.num_rows
+        for start in range(0, batch.num_rows, BATCH_RECORDS):
+            yield incoming.stream.name, batch.slice(start, BATCH_RECORDS)
+
+    def _batch(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
+        incoming = self._called(self._stream_of(message, number), number, needs_schema=True)
+        files = message.manifest
+        if not isinstance(message.encoding, dict) or not isinstance(files, list):
+            raise self._error(number, "is a BATCH without encoding and manifest", str(message.stream))
+        if incoming is None:
+            return
+        yield from self._flush(incoming)
+        from .batches import BadBatch, read_lines, read_tables
+
+        try:
+            for file in files:
+                if message.encoding.get("format") == "jsonl":
+                    for block, lines in read_lines(file, message.encoding):
+                        yield from self._records(incoming, block, lines, is_wrapped=False, file=str(file))
+                else:
+                    for batch in read_tables(file, message.encoding, incoming.stream.schema):
+                        yield from self.batches(incoming, batch)
+        except BadBatch as bad:
+            raise self._error(number, f"names a BATCH that cannot be read: {bad}", incoming.stream.name) from bad
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _checkpoints(self) -> Iterator[tuple[str, Event]]:
+        """Yield checkpoints at the STATE just read, if they are due."""
+        live = [incoming for incoming in self._incoming.values() if incoming.is_incremental]
+        most = max((incoming.pending + len(incoming.lines) for incoming in live), default=0)
+        now = self._clock()
+        if not live or (most < self._checkpoint_records and now - self._looked_at < self._checkpoint_s):
+            return
+        self._looked_at = now
+        value = self._value(self._state or b"null")
+        for incoming in live:
+            part = self._part(incoming, value)
+            place = resumable(entry_of(part, incoming.names))
+            # A STATE that did not move the stream's own place would have the records since sent again: not yet.
+            if not place or place == incoming.checkpoint:
+                continue
+            yield from self._flush(incoming)
+            incoming.checkpoint, incoming.pending = place, 0
+            yield incoming.stream.name, Checkpoint(bookmark=incoming.bookmark(part))
+
+    def _part(self, incoming: Incoming, value: Any) -> Any:
+        others = [each for name, called in self._names.items() if name != incoming.stream.name for each in called]
+        return part_of(value, incoming.names, others)
+
+    def _value(self, state: bytes) -> Any:
+        return json.loads(state)
+
+    def _error(self, line: int, reason: str, stream: str = "") -> FatalConnectorError:
+        where = f"tap {self._tap}, stream {stream!r}" if stream else f"tap {self._tap}"
+        return FatalConnectorError(f"{where}: line {line} {reason}", connector="singer", stream=stream)
+
+
+def _first(names: Any) -> str | None:
+    if isinstance(names, str):
+        return names
+    return next((name for name in names or () if isinstance(name, str)), None)
+
+
+def _unsent(field: pa.Field) -> Column:
+    """A column that the catalog has and the SCHEMA does not: it stays, and is NULL."""
+    from .types import Reading
+
+    kind = field.type
+    is_json = isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
+    is_text = isinstance(kind, pa.BaseExtensionType) or pa.types.is_temporal(kind) or pa.types.is_binary(kind)
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    reading = Reading.JSON if is_json else Reading.TEXT if is_text else Reading.PLAIN
+    return Column(name=field.name, type=kind, reading=reading, native=native)

@@ -1,0 +1,309 @@
+"""Any Singer tap as a source: a process of its own in an environment of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from ..protocols import Block
+from ..settings import parse_settings, resolve_path
+from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
+from .environments import installed, plugins_folder, program_name
+from .process import Plugin, PrivateFiles, environment, run, secrets_in
+from .reader import Reader
+from .settings import SingerSourceSettings
+from .state import of_bookmark, starts
+
+log = logging.getLogger("syncblocks")
+
+_HELP_TIMEOUT_S = 60.0
+_FLAGS = ("catalog", "properties", "state")
+
+
+class SingerSource:
+    """A tap. Its streams are one group, since its STATE speaks for all of them; with `per_stream` each is alone."""
+
+    settings = SingerSourceSettings
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        self._settings = settings = parse_settings(SingerSourceSettings, config, "singer")
+        if bool(settings.pip) == bool(settings.executable):
+            raise ConnectorConfigError("config of connector 'singer' needs one of: pip, executable", key="pip")
+        self._folder = folder
+        self.name = settings.tap or program_name(settings.pip) or Path(settings.executable).name
+        self._label = f"tap {self.name}"
+        self._lock = threading.Lock()
+        self._entries: list[dict[str, Any]] | None = None
+        self._reads: list[_Read] = []
+
+    # -- protocol ------------------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        return f"singer://{self.name}"
+
+    def check(self) -> None:
+        """Discover anew: that is what a tap can be asked."""
+        self._discovered(is_fresh=True)
+
+    def discover(self) -> Sequence[Stream]:
+        return streams_of(self._adjusted(), self._settings.select)
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        if self._settings.per_stream:
+            return [[stream] for stream in streams]
+        return [list(streams)] if streams else []
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        return ("arrow",)
+
+    def count(self, stream: Stream) -> int:
+        """Count by reading: a tap cannot be asked."""
+        whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+        return sum(event.num_rows for _, event in self.read([whole], {}) if isinstance(event, pa.RecordBatch))
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        entries = self._adjusted()
+        names = names_of(entries)
+        missing = next((stream for stream in group if stream.name not in names), None)
+        if missing is not None:
+            raise FatalConnectorError(f"{self._label} has no stream {missing.name!r} any more", stream=missing.name)
+        by_name = {stream.name: stream for stream in group}
+        # FULL_TABLE reads from scratch: what the tap once noted of an unfinished run must not shorten it.
+        kept = {
+            name: None if stream.replication_method is ReplicationMethod.FULL_TABLE else bookmarks.get(name)
+            for name, stream in by_name.items()
+        }
+        parts = {name: of_bookmark(bookmark, name) for name, bookmark in kept.items()}
+        under_way = _Read(by_name)
+        with self._lock:
+            self._reads.append(under_way)
+        try:
+            for chosen, state in starts(parts, names):
+                yield from self._run([by_name[name] for name in chosen], state, kept, entries, names, under_way)
+        except ConnectorError as error:
+            if not isinstance(error, Interrupted):
+                self._forget_catalog()  # it may be what no longer fits
+            raise
+        finally:
+            with self._lock:
+                self._reads.remove(under_way)
+
+    def interrupt(self, stream: str) -> None:
+        with self._lock:
+            for under_way in self._reads:
+                under_way.interrupt(stream)
+
+    def close(self) -> None:
+        """End the taps that still run."""
+        with self._lock:
+            for under_way in self._reads:
+                under_way.interrupt_all()
+
+    # -- one run of the tap --------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        streams: Sequence[Stream],
+        state: Any,
+        bookmarks: Mapping[str, Bookmark | None],
+        entries: Sequence[Mapping[str, Any]],
+        names: Mapping[str, Collection[str]],
+        under_way: _Read,
+    ) -> Iterator[tuple[str, Event]]:
+        program = self._program()
+        flags = self._flags(program)
+        with PrivateFiles() as files:
+            command = [str(program), "--config", str(files.write("config.json", self._settings.config))]
+            catalog = files.write("catalog.json", selected_catalog(entries, streams))
+            command += [
+                part for flag in ("catalog", "properties") if flag in flags for part in (f"--{flag}", str(catalog))
+            ]
+            if state is not None and "state" in flags:
+                command += ["--state", str(files.write("state.json", state))]
+            reader = Reader(
+                self.name,
+                streams,
+                names,
+                bookmarks,
+                adds_columns=self._whole(streams),
+                checkpoint_records=self._settings.checkpoint_records,
+                checkpoint_s=self._settings.checkpoint_s,
+            )
+            with self._plugin(command) as plugin, under_way.running(plugin):
+                yield from reader.read(plugin.blocks())
+
+    def _whole(self, streams: Sequence[Stream]) -> set[str]:
+        """Names of streams none of whose columns is left out: columns that turn up later come along."""
+        offered = {stream.name: set(stream.schema.names) for stream in self.discover()}
+        restricted = any("." in pattern for pattern in self._settings.select)
+        return {s.name for s in streams if not restricted and offered.get(s.name, set()) <= set(s.schema.names)}
+
+    def _plugin(self, command: Sequence[str]) -> Plugin:
+        settings = self._settings
+        return Plugin(
+            self._label,
+            command,
+            folder=self._folder,
+            env=environment(settings.env, command[0]),
+            secrets=[*secrets_in(settings.config), *(value for value in settings.env.values() if len(value) >= 6)],
+            hang_timeout_s=settings.hang_timeout_s,
+        )
+
+    def _program(self) -> Path:
+        settings = self._settings
+        if settings.pip:
+            return installed(
+                settings.pip,
+                program=self.name,
+                python=settings.python,
+                folder=self._folder,
+                timeout_s=settings.install_timeout_s,
+            )
+        found = shutil.which(settings.executable) if "/" not in settings.executable else None
+        path = Path(found) if found else resolve_path(settings.executable, self._folder)
+        if not path.is_file() or not os.access(path, os.X_OK):
+            raise ConnectorConfigError(
+                f"config of connector 'singer': executable: no program {path}", connector="singer", key="executable"
+            )
+        return path
+
+    def _flags(self, program: Path) -> Sequence[str]:
+        """Options that the tap takes; asked once a program and kept."""
+        if self._settings.flags is not None:
+            return self._settings.flags
+        kept = self._kept_file("flags", [str(program), program.stat().st_mtime_ns])
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(kept.read_text())
+            if isinstance(found, list):
+                return [flag for flag in _FLAGS if flag in found]
+        text = ""
+        plugin = Plugin(
+            self._label,
+            [str(program), "--help"],
+            folder=self._folder,
+            env=environment(self._settings.env, str(program)),
+            hang_timeout_s=_HELP_TIMEOUT_S,
+        )
+        try:
+            text = run(plugin, limit_bytes=1 << 20).decode("utf-8", "replace")
+        except ConnectorError as error:
+            text = str(error)
+        flags = [flag for flag in _FLAGS if f"--{flag}" in text] or ["catalog", "state"]
+        _keep(kept, flags)
+        return flags
+
+    # -- the catalog ---------------------------------------------------------------------------------------------
+
+    def _adjusted(self) -> list[dict[str, Any]]:
+        return adjusted(self._discovered(), self._settings.metadata, self._settings.schema_)
+
+    def _discovered(self, *, is_fresh: bool = False) -> list[dict[str, Any]]:
+        with self._lock:
+            if self._entries is None or is_fresh:
+                self._entries = self._from_file() if self._settings.catalog else self._from_tap(is_fresh=is_fresh)
+            return self._entries
+
+    def _from_file(self) -> list[dict[str, Any]]:
+        path = resolve_path(self._settings.catalog, self._folder)
+        try:
+            return parse_catalog(path.read_bytes(), str(path))
+        except OSError as error:
+            raise ConnectorConfigError(
+                f"config of connector 'singer': catalog: {path}: {error.strerror}", connector="singer", key="catalog"
+            ) from error
+
+    def _from_tap(self, *, is_fresh: bool) -> list[dict[str, Any]]:
+        program, kept = self._program(), self._catalog_file()
+        with contextlib.suppress(OSError):
+            if not is_fresh and time.time() - kept.stat().st_mtime < self._settings.discovery_cache_s:
+                with contextlib.suppress(FatalConnectorError):
+                    return parse_catalog(kept.read_bytes(), self._label)
+        with PrivateFiles() as files:
+            config = files.write("config.json", self._settings.config)
+            text = run(self._plugin([str(program), "--config", str(config), "--discover"]))
+        entries = parse_catalog(text, self._label)
+        if self._settings.discovery_cache_s:
+            _keep(kept, {"streams": entries})
+        return entries
+
+    def _catalog_file(self) -> Path:
+        settings = self._settings
+        place = settings.pip or str(resolve_path(settings.executable, self._folder))
+        with contextlib.suppress(OSError):
+            if not settings.pip:
+                place += f":{Path(place).stat().st_mtime_ns}"
+        return self._kept_file("catalog", [place, settings.python, settings.config, settings.env, str(self._folder)])
+
+    def _kept_file(self, what: str, of: Any) -> Path:
+        digest = hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return plugins_folder(self._folder) / "kept" / f"{what}-{digest}.json"
+
+    def _forget_catalog(self) -> None:
+        with contextlib.suppress(OSError):
+            self._catalog_file().unlink()
+        with self._lock:
+            self._entries = None
+
+
+class _Read:
+    """One call of `read` under way: it ends early once none of its streams is wanted any more."""
+
+    def __init__(self, streams: Collection[str]) -> None:
+        self._wanted = set(streams)
+        self._plugin: Plugin | None = None
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def running(self, plugin: Plugin) -> Iterator[None]:
+        """Note the process that is to be ended."""
+        with self._lock:
+            self._plugin = plugin
+            if not self._wanted:
+                plugin.interrupt()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._plugin = None
+
+    def interrupt(self, stream: str) -> None:
+        with self._lock:
+            if stream in self._wanted:
+                self._wanted.discard(stream)
+                if not self._wanted and self._plugin is not None:
+                    self._plugin.interrupt()
+
+    def interrupt_all(self) -> None:
+        with self._lock:
+            self._wanted.clear()
+            if self._plugin is not None:
+                self._plugin.interrupt()
+
+
+def _keep(path: Path, value: Any) -> None:
+    """Write a file that only this user can read, whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    draft.replace(path)
+
+
+__all__ = ["SingerSource", "name_of"]

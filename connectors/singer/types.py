@@ -1,0 +1,232 @@
+"""JSON Schema -> Arrow: the type of each column, and how a JSON reader is to take its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any
+
+import pyarrow as pa
+
+#: A number is read as this where a double may not hold all its digits.
+LONG = pa.decimal256(76, 40)
+
+JSON = pa.json_(pa.string())
+
+
+class Reading(Enum):
+    """How the values of a column are read from JSON."""
+
+    #: Arrow's JSON reader makes the type itself.
+    PLAIN = "plain"
+    #: Read as a text and turned into the type: dates, times, UUIDs, base64.
+    TEXT = "text"
+    #: A double, if it holds every digit; otherwise the column becomes a decimal.
+    NUMBER = "number"
+    #: Digits of any precision, kept as text.
+    NUMERIC = "numeric"
+    #: Objects, mixed and undeclared values: the JSON text itself.
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One property of a stream."""
+
+    name: str
+    type: pa.DataType
+    reading: Reading
+    #: Written into the field's metadata.
+    native: str = ""
+    #: The property's JSON Schema as it was declared; a widened column keeps it.
+    declared: str = ""
+    #: A value needed a wider type than the declared one.
+    is_widened: bool = False
+
+    def field(self, *, nullable: bool = True) -> pa.Field:
+        """Return the Arrow field."""
+        metadata = {"native_type": self.native} if self.native else None
+        return pa.field(self.name, self.type, nullable, metadata)
+
+    def widened(self, kind: pa.DataType | None) -> Column:
+        """Return the column with a decimal type, or with digits as text (None)."""
+        if kind is None:
+            return replace(self, type=pa.string(), reading=Reading.NUMERIC, native="numeric", is_widened=True)
+        return replace(self, type=kind, reading=Reading.PLAIN, is_widened=True)
+
+
+def columns_of(schema: Mapping[str, Any]) -> list[Column]:
+    """Return the columns of a stream's JSON Schema, in the order of its properties."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return []
+    return [column_of(str(name), spec, schema) for name, spec in properties.items()]
+
+
+def column_of(name: str, spec: Any, root: Mapping[str, Any]) -> Column:
+    """Return the column of one property."""
+    kind, reading, native = _type_of(_plain(spec, root), root)
+    return Column(name=name, type=kind, reading=reading, native=native, declared=repr(spec))
+
+
+_Typed = tuple[pa.DataType, Reading, str]
+_AS_JSON: _Typed = (JSON, Reading.JSON, "")
+
+_TEXTS: dict[str, pa.DataType] = {
+    "date-time": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "uuid": pa.uuid(),
+}
+
+
+def _plain(spec: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Resolve references, and alternatives of which only one is not null."""
+    for _ in range(16):
+        if not isinstance(spec, Mapping):
+            return {}
+        if isinstance(spec.get("$ref"), str):
+            spec = _referred(spec["$ref"], root)
+            continue
+        options = spec.get("anyOf") or spec.get("oneOf")
+        if "type" in spec or not isinstance(options, Sequence) or isinstance(options, str):
+            return spec
+        plain = [_plain(option, root) for option in options]
+        real = [option for option in plain if _types(option) != {"null"}]
+        if len(real) != 1:
+            return _common(real)
+        spec = real[0]
+    return {}
+
+
+def _common(options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return what all alternatives are: a text where each is one of some format."""
+    kinds = [_types(option) - {"null"} for option in options]
+    if kinds and all(kind == {"string"} for kind in kinds):
+        return options[0] if all(option == options[0] for option in options) else {"type": "string"}
+    if kinds and all(kind and kind <= {"integer", "number"} for kind in kinds):
+        return {"type": sorted(set().union(*kinds))}
+    return {}
+
+
+def _referred(reference: str, root: Mapping[str, Any]) -> Any:
+    node: Any = root
+    if not reference.startswith("#/"):
+        return {}
+    for part in reference[2:].split("/"):
+        node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
+    return node
+
+
+def _types(spec: Mapping[str, Any]) -> set[str]:
+    kind = spec.get("type")
+    if isinstance(kind, str):
+        return {kind}
+    if isinstance(kind, Sequence):
+        return {each for each in kind if isinstance(each, str)}
+    values = spec.get("enum")
+    if kind is None and isinstance(values, Sequence) and values and all(isinstance(v, str | None) for v in values):
+        return {"string"}
+    return set()
+
+
+def _type_of(spec: Mapping[str, Any], root: Mapping[str, Any]) -> _Typed:
+    kinds = _types(spec) - {"null"}
+    if kinds == {"string"}:
+        return _text(spec)
+    if kinds == {"integer"}:
+        return _integer(spec)
+    if kinds in ({"number"}, {"integer", "number"}):
+        return _number(spec)
+    if kinds == {"boolean"}:
+        return pa.bool_(), Reading.PLAIN, ""
+    if kinds == {"array"}:
+        return _array(spec, root)
+    return _AS_JSON
+
+
+def _text(spec: Mapping[str, Any]) -> _Typed:
+    form = spec.get("format")
+    if form in ("x-singer.decimal", "singer.decimal"):
+        kind = _decimal(spec.get("precision"), spec.get("scale"))
+        return (pa.string(), Reading.NUMERIC, "numeric") if kind is None else (kind, Reading.PLAIN, "")
+    if form in _TEXTS:
+        naive = str(spec.get("x-sql-datatype", "")).lower()
+        if form == "date-time" and naive in ("timestamp", "timestamp without time zone", "datetime", "timestamp_ntz"):
+            return pa.timestamp("us"), Reading.TEXT, ""
+        return _TEXTS[form], Reading.TEXT, ""
+    if spec.get("contentEncoding") == "base64":
+        return pa.binary(), Reading.TEXT, ""
+    return pa.string(), Reading.PLAIN, ""
+
+
+def _integer(spec: Mapping[str, Any]) -> _Typed:
+    low, high = _exact(spec.get("minimum")), _exact(spec.get("maximum"))
+    if low is None or high is None:
+        is_huge = (low is not None and low < -(2**63)) or (high is not None and high >= 2**63)
+        return (pa.decimal128(38, 0) if is_huge else pa.int64()), Reading.PLAIN, ""
+    for bits, kind in ((16, pa.int16()), (32, pa.int32()), (64, pa.int64())):
+        if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1):
+            return kind, Reading.PLAIN, ""
+    if max(abs(low), abs(high)) < 10**38:
+        return pa.decimal128(38, 0), Reading.PLAIN, ""
+    return pa.string(), Reading.NUMERIC, "numeric"
+
+
+def _number(spec: Mapping[str, Any]) -> _Typed:
+    step = _exact(spec.get("multipleOf"))
+    scale = _power(step)
+    if scale is None:
+        return pa.float64(), Reading.NUMBER, ""
+    highs = [_exact(spec.get(key)) for key in ("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum")]
+    whole = max((len(str(int(abs(high)))) for high in highs if high is not None), default=None)
+    if whole is None:
+        kind = _decimal(38, scale) if scale <= 19 else None
+    else:
+        bound = max(abs(high) for high in highs if high is not None)
+        # An exclusive bound of 10^n, or 10^n - 10^-s: numbers below it have n digits before the point.
+        digits = whole - 1 if bound == 10 ** (whole - 1) else whole
+        kind = _decimal(max(digits, 1) + scale, scale)
+    return (pa.string(), Reading.NUMERIC, "numeric") if kind is None else (kind, Reading.PLAIN, "")
+
+
+def _array(spec: Mapping[str, Any], root: Mapping[str, Any]) -> _Typed:
+    items = spec.get("items")
+    if not isinstance(items, Mapping):
+        return _AS_JSON
+    kinds = _types(_plain(items, root)) - {"null"}
+    inner = {"string": pa.string(), "integer": pa.int64(), "boolean": pa.bool_()}.get(next(iter(kinds), ""))
+    # Of numbers, the JSON text: it keeps their digits.
+    return _AS_JSON if len(kinds) != 1 or inner is None else (pa.list_(inner), Reading.PLAIN, "")
+
+
+def _decimal(precision: Any, scale: Any) -> pa.DataType | None:
+    if isinstance(precision, bool) or not isinstance(precision, int) or not 1 <= precision <= 76:
+        return None
+    scale = scale if isinstance(scale, int) and not isinstance(scale, bool) else 0
+    if not 0 <= scale <= precision:
+        return None
+    return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
+
+
+def _exact(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _power(step: Decimal | None) -> int | None:
+    """Return s of a step of 10^-s; None where it is no such step."""
+    if step is None or step <= 0:
+        return None
+    digits = step.normalize().as_tuple()
+    exponent = digits.exponent
+    if digits.digits != (1,) or not isinstance(exponent, int):
+        return None
+    return max(0, -exponent)
