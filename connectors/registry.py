@@ -26,7 +26,7 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
         "connectors.postgres.source:PostgresSource",
         "connectors.postgres.destination:PostgresDestination",
     ),
-    "singer": ("connectors.singer.tap:SingerSource", "connectors.singer.target:SingerDestination"),
+    "singer": ("connectors.singer.source:TapSource", "connectors.singer.target:SingerDestination"),
     "sqlite": ("connectors.sqlite:SQLiteSource", "connectors.sqlite:SQLiteDestination"),
 }
 

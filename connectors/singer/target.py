@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
 import threading
 import time
 from collections import deque
@@ -19,9 +18,9 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from ..bookmarks import values
-from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..protocols import Block
-from ..settings import Settings, parse_settings, resolve_path
+from ..settings import parse_settings, resolve_path
 from ..stream import (
     Bookmark,
     Checkpoint,
@@ -34,35 +33,32 @@ from ..stream import (
     TableState,
     WriteDisposition,
 )
+from .environments import installed, program_name
 from .lines import RecordLines, schema_line, state_line, version_line
-from .target_process import Target, TargetProcess, child_environment
+from .process import Plugin, environment, run, secrets_in
+from .settings import PluginSettings
+from .target_process import Target, TargetProcess
 
-log = logging.getLogger("syncblocks.singer")
+log = logging.getLogger("syncblocks")
+
+_HELP_TIMEOUT_S = 60.0
 
 #: In the bookmark of a STATE: which checkpoint it is, whatever the target makes of the rest.
 CHECKPOINT = "syncblocks_checkpoint"
 
 
-class SingerTargetSettings(Settings):
+class SingerTargetSettings(PluginSettings):
     """Config of `connector: singer` as a destination."""
 
-    target: str | None = Field(default=None, description="name of the target's command, such as target-jsonl")
-    pip: str | None = Field(
-        default=None,
-        description="what to install, as pip takes it: `target-jsonl==0.1.4`; default: the target's name",
+    target: str = Field(
+        default="", description="name of the target's program: `target-jsonl`; default: the first of `pip`"
     )
-    executable: str | None = Field(
-        default=None, description="a target that is installed already: a path, or a command on the PATH"
-    )
-    class_: str | None = Field(
-        default=None,
+    class_: str = Field(
+        default="",
         alias="class",
-        pattern=r"^[\w.]+:\w+$",
-        description="`package.module:TargetX`: a class of singer-sdk, run in this process",
+        pattern=r"^$|^[\w.]+:\w+$",
+        description="`package.module:TargetX`: a class of singer-sdk that is installed here, run in this process",
     )
-    python: str | None = Field(default=None, description="the Python of the target's environment; default: ours")
-    config: dict[str, Any] = Field(default_factory=dict, description="the target's own config")
-    env: dict[str, str] = Field(default_factory=dict, description="environment variables for the target")
     activate_version: bool = Field(
         default=True,
         description="end a `replace` with ACTIVATE_VERSION, by which a target drops the records of former runs",
@@ -70,11 +66,14 @@ class SingerTargetSettings(Settings):
 
     @model_validator(mode="after")
     def _names_one_target(self) -> SingerTargetSettings:
-        if sum(value is not None for value in (self.target, self.executable, self.class_)) != 1:
-            raise ValueError("say one of target, executable or class")
-        if self.target is None and (self.pip is not None or self.python is not None):
-            raise ValueError("pip and python go with target only")
+        if sum(map(bool, (self.requirement, self.executable, self.class_))) != 1:
+            raise ValueError("needs one of: pip, executable, class")
         return self
+
+    @property
+    def requirement(self) -> str:
+        """What to install; the target's name will do."""
+        return self.pip or ("" if self.executable or self.class_ else self.target)
 
 
 class SingerDestination:
@@ -87,6 +86,7 @@ class SingerDestination:
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(SingerTargetSettings, config, "singer")
         self._folder = folder
+        self._label = f"target {self.name}"
         self._under_way: dict[str, list[Target]] = {}
         self._lock = threading.Lock()
 
@@ -94,7 +94,8 @@ class SingerDestination:
     def name(self) -> str:
         """The target's name, for people."""
         settings = self._settings
-        return settings.target or Path(settings.executable or "").name or (settings.class_ or "").rpartition(":")[2]
+        known = settings.target or program_name(settings.pip) or Path(settings.executable).name
+        return known or settings.class_.rpartition(":")[2]
 
     def identity(self) -> str:
         """Return the target's name; where it writes is in its own config, which nobody else can read."""
@@ -102,28 +103,23 @@ class SingerDestination:
 
     def check(self) -> None:
         """Install the target if need be, and let it show its help."""
-        if self._settings.class_ is not None:
+        if self._settings.class_:
             from .in_process import load_class
 
-            load_class(self._settings.class_, "class")
+            load_class(self._settings.class_)
             return
-        command = [*self._command(), "--help"]
+        program = self._program()
+        plugin = Plugin(
+            self._label,
+            [str(program), "--help"],
+            folder=self._folder,
+            env=environment(self._settings.env, str(program)),
+            hang_timeout_s=_HELP_TIMEOUT_S,
+        )
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=120,
-                check=False,
-                env=child_environment(self._settings.env),
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ConnectorConfigError(
-                f"target {self.name!r} cannot be started: {error}", connector="singer"
-            ) from error
-        if done.returncode != 0:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
-            raise ConnectorConfigError(f"target {self.name!r} does not start: {' '.join(said)}", connector="singer")
+            run(plugin, limit_bytes=1 << 20)
+        except ConnectorError as error:
+            raise ConnectorConfigError(f"{self._label} does not start: {error}", connector="singer") from error
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         """A target tells nothing of what it holds."""
@@ -158,14 +154,14 @@ class SingerDestination:
         with self._lock:
             targets = list(self._under_way.get(stream, ()))
         for target in targets:
-            target.close(is_interrupted=True)
+            target.interrupt()
 
     def close(self) -> None:
         """Every load ends its own target."""
 
     @contextmanager
     def _running(self, stream: str) -> Iterator[Target]:
-        target = self._start(stream)
+        target = self._start()
         with self._lock:
             self._under_way.setdefault(stream, []).append(target)
         try:
@@ -175,30 +171,43 @@ class SingerDestination:
                 self._under_way[stream].remove(target)
             target.close()
 
-    def _start(self, stream: str) -> Target:
+    def _start(self) -> Target:
         settings = self._settings
-        if settings.class_ is not None:
+        if settings.class_:
             from .in_process import TargetThread
 
-            return TargetThread(settings.class_, settings.config, name=self.name, stream=stream)
-        return TargetProcess(self._command(), settings.config, settings.env, name=self.name, stream=stream)
+            return TargetThread(settings.class_, settings.config, label=self._label)
+        program = self._program()
+        return TargetProcess(
+            [str(program)],
+            settings.config,
+            label=self._label,
+            folder=self._folder,
+            env=environment(settings.env, str(program)),
+            secrets=[*secrets_in(settings.config), *(value for value in settings.env.values() if len(value) >= 6)],
+            hang_timeout_s=settings.hang_timeout_s,
+        )
 
-    def _command(self) -> list[str]:
-        """Return the target's command, installed if need be."""
+    def _program(self) -> Path:
+        """Return the target's program, installed if need be."""
         settings = self._settings
-        if settings.executable is not None:
-            is_path = "/" in settings.executable
-            path = str(resolve_path(settings.executable, self._folder)) if is_path else settings.executable
-            found = shutil.which(path)
-            if found is None:
-                raise ConnectorConfigError(
-                    f"no executable {settings.executable!r}", connector="singer", key="executable"
-                )
-            return [found]
-        from .environment import plugin_command
-
-        assert settings.target is not None
-        return plugin_command(settings.target, settings.pip or settings.target, self._folder, python=settings.python)
+        if settings.requirement:
+            return installed(
+                settings.requirement,
+                program=self.name,
+                python=settings.python,
+                folder=self._folder,
+                timeout_s=settings.install_timeout_s,
+            )
+        is_path = "/" in settings.executable
+        found = shutil.which(str(resolve_path(settings.executable, self._folder)) if is_path else settings.executable)
+        if found is None:
+            raise ConnectorConfigError(
+                f"config of connector 'singer': executable: no program {settings.executable!r}",
+                connector="singer",
+                key="executable",
+            )
+        return Path(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,4 +304,4 @@ class _Load:
         self._bytes += len(data)
 
 
-__all__ = ["Interrupted", "SingerDestination", "SingerTargetSettings"]
+__all__ = ["SingerDestination", "SingerTargetSettings"]

@@ -1,0 +1,102 @@
+"""`connector: singer` as a source: a tap's program, or with `class` a tap class of singer-sdk in this process."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ..errors import ConnectorConfigError
+from ..settings import parse_settings
+from ..stream import Bookmark, Event, Stream
+from .catalog import parse_catalog, selected_catalog
+from .reader import Reader
+from .settings import SingerSourceSettings
+from .tap import SingerSource
+
+
+class TapSettings(SingerSourceSettings):
+    """Config of `connector: singer` as a source."""
+
+    class_: str = Field(
+        default="",
+        alias="class",
+        pattern=r"^$|^[\w.]+:\w+$",
+        description="`package.module:TapX`: a class of singer-sdk that is installed here, run in this process",
+    )
+
+
+class TapSource(SingerSource):
+    """A tap as a program or as a class."""
+
+    settings = TapSettings
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        if "class" not in config:
+            super().__init__(config, folder)
+            return
+        self._settings: TapSettings = parse_settings(TapSettings, config, "singer")
+        if self._settings.pip or self._settings.executable:
+            raise ConnectorConfigError(
+                "config of connector 'singer' needs one of: pip, executable, class", connector="singer", key="class"
+            )
+        self._folder = folder
+        self.name = self._settings.tap or self._settings.class_.rpartition(":")[2]
+        self._label = f"tap {self.name}"
+        self._lock = threading.Lock()
+        self._entries = None
+        self._reads = []
+
+    @property
+    def _class(self) -> str:
+        return getattr(self._settings, "class_", "")
+
+    def _from_tap(self, *, is_fresh: bool) -> list[dict[str, Any]]:
+        if not self._class:
+            return super()._from_tap(is_fresh=is_fresh)
+        from .in_process import discover
+
+        catalog = discover(self._class, self._settings.config, label=self._label)
+        return parse_catalog(json.dumps(catalog).encode(), self._label)
+
+    def _forget_catalog(self) -> None:
+        if self._class:
+            with self._lock:
+                self._entries = None
+            return
+        super()._forget_catalog()
+
+    def _run(
+        self,
+        streams: Sequence[Stream],
+        state: Any,
+        bookmarks: Mapping[str, Bookmark | None],
+        entries: Sequence[Mapping[str, Any]],
+        names: Mapping[str, Collection[str]],
+        under_way: Any,
+    ) -> Iterator[tuple[str, Event]]:
+        if not self._class:
+            yield from super()._run(streams, state, bookmarks, entries, names, under_way)
+            return
+        from .in_process import TapThread
+
+        reader = Reader(
+            self.name,
+            streams,
+            names,
+            bookmarks,
+            adds_columns=self._whole(streams),
+            checkpoint_records=self._settings.checkpoint_records,
+            checkpoint_s=self._settings.checkpoint_s,
+        )
+        catalog = selected_catalog(entries, streams)
+        thread = TapThread(self._class, self._settings.config, catalog, state, label=self._label)
+        with under_way.running(thread):
+            yield from reader.read(thread.blocks())
+
+
+__all__ = ["TapSettings", "TapSource"]
