@@ -78,7 +78,7 @@ def _integer(kind: pa.DataType) -> dict[str, Any]:
 
 def _decimal(precision: int, scale: int) -> dict[str, Any]:
     step = Decimal(1).scaleb(-scale)
-    most = Decimal(10 ** (precision - scale)) if scale < 0 else Decimal("9" * precision).scaleb(-scale)
+    most = Decimal((0, (9,) * precision, -scale))  # exact, whatever the precision of the decimal context
     if scale <= 0 and precision - scale <= _INTEGER_DIGITS:
         return {"type": "integer", "minimum": -int(most), "maximum": int(most)}
     return {"type": "number", "multipleOf": step, "minimum": most.copy_negate(), "maximum": most}
