@@ -86,11 +86,27 @@ IGNORE = """\
 
 @click.command("init")
 @common
+@click.option(
+    "--from-meltano",
+    "meltano",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Write the pipelines of this meltano.yml instead: one a pair of extractor and loader.",
+)
+@click.option("--environment", metavar="NAME", help="With --from-meltano: whose overrides to take.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False), metavar="[DIR]")
-def init_command(console: Console, folder: Path | None) -> int:
+def init_command(console: Console, folder: Path | None, meltano: Path | None, environment: str | None) -> int:
     """Write a small pipeline with data and a callback that runs at once. Never overwrites a file."""
-    folder = folder or Path()
-    files = _files()
+    if environment is not None and meltano is None:
+        raise click.UsageError("--environment goes with --from-meltano")
+    if meltano is not None:
+        # Paths in a Meltano project count from its folder, and so they do from a pipeline file's.
+        folder = folder or meltano.parent
+        files, notes = _from_meltano(meltano, environment)
+        steps = _steps_after_meltano(folder, list(files))
+    else:
+        folder, notes = folder or Path(), []
+        files, steps = _files(), _next_steps(folder)
     _refuse_overwriting(folder, list(files))
     if not (folder / ".gitignore").exists():
         files[".gitignore"] = IGNORE
@@ -99,10 +115,11 @@ def init_command(console: Console, folder: Path | None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:  # x: not even if it has just appeared
             file.write(text)
-    steps = _next_steps(folder)
     if console.is_json:
-        console.emit({"type": "init", "folder": str(folder), "files": list(files), "next": steps})
+        console.emit({"type": "init", "folder": str(folder), "files": list(files), "notes": notes, "next": steps})
         return 0
+    for note in notes:
+        console.warn(note)
     for name in files:
         console.echo(f"wrote {folder / name}")
     console.echo()
@@ -110,6 +127,24 @@ def init_command(console: Console, folder: Path | None) -> int:
     for step in steps:
         console.echo(f"  {step}")
     return 0
+
+
+def _from_meltano(path: Path, environment: str | None) -> tuple[dict[str, str], list[str]]:
+    from ..meltano import read_meltano
+
+    pipelines = read_meltano(path, environment)
+    notes = [f"{pipeline.file}: {note}" for pipeline in pipelines for note in pipeline.notes]
+    return {pipeline.file: pipeline.text for pipeline in pipelines}, notes
+
+
+def _steps_after_meltano(folder: Path, files: list[str]) -> list[str]:
+    name = next((name for name in files if name.endswith(".yaml")), "FILE")
+    enter = [] if folder == Path() else [f"cd {folder}"]
+    return [
+        *enter,
+        f"syncblocks plan {name}     # what a run would do; the first one installs tap and target",
+        f"syncblocks run {name}",
+    ]
 
 
 def _files() -> dict[str, str]:
