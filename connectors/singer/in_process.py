@@ -141,6 +141,8 @@ class TapThread(_Worker):
         try:
             while (block := self.blocks_ready.get()) is not None:
                 yield block
+            if self.stopped.is_set():  # a block may have made room for the end
+                raise Interrupted(f"{self.label} was interrupted", connector="singer")
             self.join()
             failure = self.failure()
             if failure is not None:
