@@ -83,13 +83,19 @@ def default(field: FieldInfo) -> str | None:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
+def as_table(fields: dict[str, FieldInfo]) -> str:
+    """Return the table as it could stand on the page."""
+    rows = [f"| `{name}` | {default(field) or ''} | {field.description} |" for name, field in fields.items()]
+    return "\n".join(["| Key | Default | Meaning |", "|---|---|---|", *rows])
+
+
 def assert_tables_of(text: str, *models: type[BaseModel]) -> None:
     """Demand that each model has a table with exactly its keys and their defaults."""
     found = tables(text)
     for model in models:
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
         table = next((table for table in found if table.keys() == fields.keys()), None)
-        assert table is not None, f"no table has the keys of {model.__name__}: {sorted(fields)}"
+        assert table is not None, f"no table has the keys of {model.__name__}; it would be:\n{as_table(fields)}"
         for name, field in fields.items():
             expected = default(field)
             assert expected is None or table[name][0] == expected, f"{model.__name__}.{name}"
