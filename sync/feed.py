@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from connectors.protocols import Block, Source
-from connectors.stream import Bookmark, Event, Stream
+from connectors.protocols import Source
+from connectors.stream import Bookmark, Stream
 
 #: Batches between the reading and the loading thread: memory is bounded by it.
 QUEUE_BATCHES = 2
@@ -25,7 +25,8 @@ QUEUE_BATCHES = 2
 class Item:
     """One event of a stream; `is_last` is True for its last batch."""
 
-    event: Event | Block
+    #: An event, a block of a wire format, or what a feed keeps in its place.
+    event: Any
     is_last: bool = False
 
 
@@ -89,9 +90,10 @@ def start_reading(
     group: Sequence[Stream],
     bookmarks: Mapping[str, Bookmark | None],
     wire: str,
+    make_feed: Callable[[str], Feed] | None = None,
 ) -> dict[str, Feed]:
     """Start the reader thread of a group; one feed a stream."""
-    feeds = {stream.name: Feed(stream.name) for stream in group}
+    feeds = {stream.name: (make_feed or Feed)(stream.name) for stream in group}
     name = f"read-{group[0].name}"
     threading.Thread(target=_read, args=(source, group, bookmarks, wire, feeds), name=name, daemon=True).start()
     return feeds

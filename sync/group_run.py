@@ -9,6 +9,7 @@ from connectors.stream import Bookmark
 
 from .feed import Feed, start_reading
 from .settlement import LedgerUnreadable
+from .spooled_feed import SpooledFeed
 from .stream_run import StreamRun, message_of
 
 
@@ -57,14 +58,28 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
         return errors
     context = ready[0].context
     wire = ready[0].planned.wire if len(ready) == 1 else "arrow"
-    feeds = start_reading(context.source, [run.planned.selected.stream for run in ready], bookmarks, wire)
-    threads = [
-        threading.Thread(target=_try_load, args=(run, feeds[run.name], errors), name=f"load-{run.name}", daemon=True)
-        for run in ready[1:]
-    ]
+    # Where fewer loads than the group's streams can run at once, the others wait on disk: one read feeds them all.
+    limit = context.destination.max_loads or len(ready)
+    waiting = {run.name for run in ready[limit:]}
+    gate = threading.Semaphore(0)
+
+    def make_feed(name: str) -> Feed:
+        return SpooledFeed(name, context.spool_folder) if name in waiting else Feed(name)
+
+    feeds = start_reading(context.source, [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed)
+
+    def load(run: StreamRun) -> None:
+        if run.name in waiting:
+            gate.acquire()
+        try:
+            _try_load(run, feeds[run.name], errors)
+        finally:
+            gate.release()
+
+    threads = [threading.Thread(target=load, args=(run,), name=f"load-{run.name}", daemon=True) for run in ready[1:]]
     for thread in threads:
         thread.start()
-    _try_load(ready[0], feeds[ready[0].name], errors)
+    load(ready[0])
     for thread in threads:
         thread.join()
     return errors

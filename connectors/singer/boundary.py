@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from ..bookmarks import BOUNDARY, from_json, record_hashes, to_json
 from ..errors import ConnectorConfigError
 from ..stream import Bookmark
+from .records import EXACT
 
 log = logging.getLogger("syncblocks")
 
@@ -189,7 +190,7 @@ def _digits(value: Any) -> str:
         number = Decimal(repr(value) if isinstance(value, float) else value)
     except InvalidOperation:
         return str(value)
-    return str(number.normalize()) if number else "0"
+    return str(number.normalize(EXACT)) if number else "0"
 
 
 def _is_ordered(batch: pa.RecordBatch, column: str) -> bool:

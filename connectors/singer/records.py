@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from math import isfinite
 from typing import Any
 
@@ -24,8 +24,16 @@ MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError
 LONG_RUN = 16
 _STRIDE = LONG_RUN // 2
 _DIGITS = bytes(48 if 48 <= byte < 58 or byte == 46 else 32 for byte in range(256))
+_EXPONENTS = bytes(
+    48 if 48 <= byte < 58 or byte == 46 else 101 if byte in b"eE" else 45 if byte in b"+-" else 32
+    for byte in range(256)
+)
+_EXPONENT = re.compile(rb"[:,\[]\s*-?\d[\d.]*[eE][+-]?(?:[2-9]\d|\d{3})")
 _ZEROS = (b":-0.0", b": -0.0", b":-0,", b": -0,", b":-0}", b": -0}", b":-0e", b": -0e", b":-0E", b": -0E")
 _NEGATIVE_ZERO = re.compile(rb":\s*-0(\.0+)?([eE][+-]?\d+)?\s*[,}\]]")
+
+#: Keeps the digits of any number: Python's own context rounds to 28 of them.
+EXACT = Context(prec=5000)
 
 _values = msgspec.json.Decoder(float_hook=Decimal)
 
@@ -77,6 +85,8 @@ class Parser:
         self._numbers = [column for column in columns if column.reading is Reading.NUMBER]
         self._raw = [column for column in columns if column.reading is Reading.JSON]
         self._explicit = {is_long: self._reader_schema(is_long=is_long) for is_long in (False, True)}
+        #: The fewest digits that some decimal column has room for; 0: there is none.
+        self._rooms = {is_long: _room(schema, is_wrapped) for is_long, schema in self._explicit.items()}
         self._raw_decoder = self._make_raw_decoder()
         self._rows: Any = msgspec.json.Decoder(RecordMessage if is_wrapped else dict[str, msgspec.Raw])
 
@@ -130,6 +140,8 @@ class Parser:
             return None
         is_long = bool(self._numbers) and has_long_numbers(block)
         if is_long and _has_negative_zero(block):
+            return None
+        if self._rooms[is_long] and may_overflow(block, self._rooms[is_long]):
             return None
         try:
             if not block.isascii():
@@ -287,6 +299,25 @@ def has_long_numbers(block: bytes) -> bool:
     return b"0" * LONG_RUN in block.translate(_DIGITS)
 
 
+def may_overflow(block: bytes, room: int) -> bool:
+    """Tell whether there may be a number that Arrow's JSON reader gets wrong as a decimal, without an error.
+
+    It does with more digits than fit once they are scaled (37 ones as decimal(38,18)), and with large exponents
+    (1e50 as decimal(76,40), 1e-41 as decimal(12,2)).
+    """
+    digits = block.translate(_DIGITS)
+    if b"0" * room in digits:
+        return True
+    exponents = block.translate(_EXPONENTS)
+    return any(hint in exponents for hint in (b"0e0", b"0e-")) and _EXPONENT.search(block) is not None
+
+
+def _room(schema: pa.Schema, is_wrapped: bool) -> int:
+    kinds = list(schema.field("record").type) if is_wrapped else list(schema)
+    decimals = [field.type for field in kinds if pa.types.is_decimal(field.type)]
+    return min(((38 if pa.types.is_decimal128(kind) else 76) - kind.scale + 1 for kind in decimals), default=0)
+
+
 def _has_negative_zero(block: bytes) -> bool:
     return any(zero in block for zero in _ZEROS) and _NEGATIVE_ZERO.search(block) is not None
 
@@ -298,6 +329,8 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 def _typed(column: Column, found: pa.Array) -> pa.Array:
     if column.reading is Reading.TEXT:
         return from_texts(found, column.type)
+    if pa.types.is_decimal(found.type):
+        found.validate(full=True)  # the reader does not look whether the digits fit
     if column.reading is Reading.NUMERIC:
         return _plain_digits(found)
     if column.reading is Reading.NUMBER and found.type.equals(LONG):
@@ -347,7 +380,7 @@ def _decimal_for(values: Any) -> pa.DataType | None:
     for value in values.to_pylist() if isinstance(values, pa.Array) else values:
         if value is None:
             continue
-        _, digits, exponent = value.normalize().as_tuple()
+        _, digits, exponent = value.normalize(EXACT).as_tuple()
         scale = max(scale, -exponent)
         whole = max(whole, len(digits) + exponent)
     if whole + scale > 38:
@@ -413,8 +446,11 @@ def _decimal(column: Column, value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         raise ValueError("no number")
     number = Decimal(value)
-    if number.is_nan() and column.is_widened:
+    is_long = number.is_finite() and -int(number.normalize(EXACT).as_tuple().exponent) > column.type.scale
+    if column.is_widened and (is_long or not number.is_finite()):
         raise Wider(column, None)
+    if is_long:  # Arrow would make 0 of 1e-41
+        raise ValueError("more digits than the column has")
     return number
 
 
