@@ -164,5 +164,10 @@ def test_every_shipped_connector_is_under_its_contract() -> None:
     for role, contract in (("source", SourceContract), ("destination", DestinationContract)):
         classes = {value().connector for value in tested.values() if issubclass(value, contract)}
         position = 0 if role == "source" else 1
-        shipped = {connector_class(name, role) for name, paths in CONNECTORS.items() if paths[position]}
+        shipped = {
+            connector_class(name, role)
+            for name, paths in CONNECTORS.items()
+            # What a plugin of somebody else reads or keeps, no contract of ours can say: see test_singer_*.py.
+            if paths[position] and name != "singer"
+        }
         assert shipped <= classes, f"{role}s without a contract: {shipped - classes}"

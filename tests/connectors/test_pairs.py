@@ -18,7 +18,8 @@ from connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposit
 from connectors.testing import VALUES
 from connectors.testing.values import in_order
 
-PAIRS = [name for name, (source, destination) in CONNECTORS.items() if source and destination]
+#: A Singer plugin keeps what it likes where it likes: those are held to what they promise in test_singer_*.py.
+PAIRS = [name for name, (source, destination) in CONNECTORS.items() if source and destination and name != "singer"]
 
 #: One column a kind of values, as long as the longest of them.
 LENGTH = max(len(case.values) for case in VALUES.values())

@@ -132,7 +132,9 @@ def outcome(
 
 
 def error_info(stream: str | None = None, block: str | None = None) -> ErrorInfo:
-    return ErrorInfo(type="ValueError", message=f"{stream} broke", traceback="Traceback ...", stream=stream, block=block)
+    return ErrorInfo(
+        type="ValueError", message=f"{stream} broke", traceback="Traceback ...", stream=stream, block=block
+    )
 
 
 def lease(store: Store, block: str = "alerts", pipeline: str = "p") -> Delivery:
