@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .dispatcher import Delivery, Dispatcher, Outcome
+from .dispatcher import Delivery, Dispatcher, Outcome, Prepared
 from .events import make_event
 from .invoke import append_folder, show
 from .kwargs import RESERVED, STATUSES, hydrate
@@ -125,10 +125,12 @@ def deliver_once(
     inline: bool,
     resolve: Callable[[dict[str, Any]], dict[str, Any]],
     redact: Callable[[str], str],
+    prepare: Callable[[Delivery, dict[str, Any]], Prepared],
     log: logging.Logger | None = None,
 ) -> Outcome:
     """Call a function with one delivery, once, as a run does."""
-    (outcome,) = _deliver(_Given([delivery]), inline=inline, resolve=resolve, redact=redact, log=log)
+    given = _Given([delivery])
+    (outcome,) = _deliver(given, inline=inline, resolve=resolve, prepare=prepare, redact=redact, log=log)
     return outcome
 
 

@@ -9,7 +9,7 @@ the pydantic model of its config. Every method may be called from several thread
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from .stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
 
@@ -65,6 +65,28 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close every connection. Later calls open them anew."""
+        ...
+
+
+class RunsStatements(Protocol):
+    """What a destination may offer beside `Destination`: statements of the user's, for `sql` callbacks."""
+
+    def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
+        """Run one statement, committed when it returns; return the records it changed.
+
+        Args:
+            statement: `:name` stands for a parameter, except in constants, quoted names, comments and casts.
+            parameters: texts, numbers, booleans or None; bound, never written into the statement.
+            name: for `interrupt`.
+        """
+        ...
+
+    def interrupt(self, stream: str) -> None:
+        """End the call of that name soon (`Interrupted`)."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
         ...
 
 

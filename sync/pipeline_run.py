@@ -20,6 +20,7 @@ from .catalog import NoStream
 from .config import Pipeline, glob_matches, load_pipeline, resolve_references
 from .coordinator import Coordinator
 from .errors import AlreadyRunning, ConfigError, SyncError
+from .hooks import Hooks
 from .lease import Lease
 from .plan import Plan
 from .progress import Progress
@@ -194,6 +195,7 @@ class _Runner:
             self._outbox,
             list(dict.fromkeys(blocks)),
             resolve=lambda kwargs: resolve_references(kwargs, pipeline.folder, os.environ),
+            prepare=Hooks(pipeline, self.session.redactor).prepare,
             redact=self.session.redactor.redact,
             on_outcome=self._delivered,
             inline=self._is_inline,
@@ -358,7 +360,11 @@ class _Runner:
             subscriptions=_resolve_filters(self.session.code, [planned.name for planned in plan.streams]),
             callbacks=self.session.code.callbacks,
             allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
-            extra={"source": self.session.source.identity(), "destination": self.session.destination.identity()},
+            # A path may hold a secret.
+            extra={
+                "source": self.session.redactor.redact(self.session.source.identity()),
+                "destination": self.session.redactor.redact(self.session.destination.identity()),
+            },
         )
 
     def _error_info(self, error: Exception) -> ErrorInfo:

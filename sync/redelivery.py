@@ -13,6 +13,7 @@ from callbacks.trial import deliver_once
 
 from .config import Pipeline, resolve_references
 from .errors import StateError
+from .hooks import Hooks, recorded_hook
 from .progress import Progress
 from .secrets import Redactor
 from .store import Store
@@ -92,17 +93,32 @@ def replay(
     delivery = replace(_as_of_today(pipeline, recorded), wants_value=True)
     if data is not None:
         delivery = replace(delivery, data=str(data))
-    outcome = deliver_once(delivery, inline=inline, resolve=_resolver(pipeline), redact=_redactor(pipeline))
+    redactor = Redactor(pipeline.secret_values)
+    outcome = deliver_once(
+        # By hand it is called whatever its condition says.
+        replace(delivery, when=None),
+        inline=inline,
+        resolve=_resolver(pipeline),
+        prepare=Hooks(pipeline, redactor).prepare,
+        redact=redactor.redact,
+    )
     outbox.end_replay(record.key, number, outcome)
     return record, outcome
 
 
 def _as_of_today(pipeline: Pipeline, delivery: Delivery) -> Delivery:
     """Take file and deadline from the pipeline file, if it still has the callback block."""
-    block = next((block for block in pipeline.callbacks if block.block == delivery.callback_block), None)
-    if block is None or not block.file:
+    names = [block.block for block in pipeline.callbacks]
+    if delivery.callback_block not in names:
         return delivery
-    return replace(delivery, file=str(pipeline.resolve(block.file)), timeout_s=float(block.timeout_s))
+    number = names.index(delivery.callback_block)
+    block = pipeline.callbacks[number]
+    return replace(
+        delivery,
+        file="" if block.file is None else str(pipeline.resolve(block.file)),
+        hook=recorded_hook(pipeline, number),
+        timeout_s=float(block.timeout_s),
+    )
 
 
 def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[DeliveryRecord]:
@@ -123,11 +139,13 @@ def _drain(pipeline: Pipeline, outbox: Outbox, keys: Sequence[str], progress: Pr
             Path(delivery.data).unlink(missing_ok=True)
         progress.delivered(delivery, outcome, mark)
 
+    redactor = Redactor(pipeline.secret_values)
     dispatcher = Dispatcher(
         outbox,
         outbox.open_blocks(),
         resolve=_resolver(pipeline),
-        redact=_redactor(pipeline),
+        prepare=Hooks(pipeline, redactor).prepare,
+        redact=redactor.redact,
         on_outcome=delivered,
     )
     try:
@@ -145,7 +163,3 @@ def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
 
 def _resolver(pipeline: Pipeline) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda values: resolve_references(values, pipeline.folder, os.environ)
-
-
-def _redactor(pipeline: Pipeline) -> Callable[[str], str]:
-    return Redactor(pipeline.secret_values).redact

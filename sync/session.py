@@ -49,6 +49,7 @@ def open_session(pipeline: Pipeline) -> Session:
     """
     code = load_user_code(pipeline)
     source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
+    _check_statements(pipeline, destination)
     return Session(
         pipeline=pipeline,
         code=code,
@@ -107,6 +108,17 @@ def _make(pipeline: Pipeline, role: str) -> Any:
         return make(block.connector, block.config, pipeline.folder)
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role, error) from error
+
+
+def _check_statements(pipeline: Pipeline, destination: Destination) -> None:
+    """Refuse `sql` callbacks where the destination runs no statements."""
+    for number, block in enumerate(pipeline.callbacks):
+        if block.sql is not None and not hasattr(destination, "execute"):
+            connector = pipeline.destination.connector
+            raise pipeline.error(
+                ("callbacks", number, "sql"),
+                f"destination connector {connector!r} runs no statements: it is not a SQL database",
+            )
 
 
 def _role(error: ConnectorConfigError, pipeline: Pipeline) -> str:

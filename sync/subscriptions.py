@@ -11,6 +11,7 @@ from callbacks.loader import CallbackFile, CallbackFunction, load_file
 
 from .config import CallbackBlock, Pipeline, glob_matches
 from .errors import nearest_match
+from .hooks import recorded_hook
 from .store.model import CallbackSpec, Subscription
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
     warnings: list[str] = []
     for number, block in enumerate(pipeline.callbacks):
         parents = _parents(pipeline, block)
+        if block.file is None:
+            subscriptions += _hook_subscriptions(block, parents)
+            specs.append(_hook_spec(pipeline, number))
+            warnings += _hook_warnings(pipeline, block, parents)
+            continue
         file = _load(pipeline, block.file, ("callbacks", number, "file"), "callback", parents)
         for function in file.functions:
             for status in sorted(function.statuses):
@@ -63,6 +69,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
                 file=str(pipeline.resolve(block.file)),
                 timeout_s=block.timeout_s,
                 attempts=block.attempts,
+                when=block.when,
             )
         )
         warnings += _flag_warnings(pipeline, block, file, parents)
@@ -71,6 +78,48 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
         callbacks=tuple(specs),
         transformers=_load_transformers(pipeline),
         warnings=tuple(warnings),
+    )
+
+
+def _hook_subscriptions(block: CallbackBlock, parents: Sequence[str]) -> list[Subscription]:
+    return [
+        Subscription(
+            callback_block=block.block,
+            function=block.kind,
+            parent=parent,
+            status=status,
+            streams=tuple(block.streams) if block.streams and parent != PIPELINE else None,
+        )
+        for status in block.statuses
+        for parent in parents
+    ]
+
+
+def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
+    """Return what is recorded of a hook.
+
+    Raises:
+        ConfigError: Apprise is missing, or knows nothing like a URL.
+    """
+    block = pipeline.callbacks[number]
+    if block.notify is not None:
+        from callbacks import notify
+
+        if not notify.is_installed():
+            raise pipeline.error(("callbacks", number, "notify"), notify.MISSING)
+        for place, url in enumerate(block.notify):
+            if not notify.is_known(url):
+                scheme = url.partition("://")[0]
+                raise pipeline.error(
+                    ("callbacks", number, "notify", place),
+                    f"is not a URL that Apprise can use ({scheme}://...): wrong service, or a part of it is missing",
+                )
+    return CallbackSpec(
+        block=block.block,
+        timeout_s=block.timeout_s,
+        attempts=block.attempts,
+        hook=recorded_hook(pipeline, number),
+        when=block.when,
     )
 
 
@@ -141,25 +190,39 @@ def _load_transformers(pipeline: Pipeline) -> dict[str, tuple[TransformerFunctio
 
 def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile, parents: Sequence[str]) -> list[str]:
     """Where a function that asks for the flag can miss the one event that has it."""
+    for function in file.functions:
+        if _asks_for_flag(function, file) and (why := _may_miss(pipeline, block, function.statuses, parents)):
+            return [_flag_warning(block, f"function {function.name!r}", why)]
+    return []
+
+
+def _hook_warnings(pipeline: Pipeline, block: CallbackBlock, parents: Sequence[str]) -> list[str]:
+    """The same for a hook whose condition asks for it."""
+    if block.when is None or FLAG not in block.when:
+        return []
+    why = _may_miss(pipeline, block, frozenset(block.statuses), parents)
+    return [_flag_warning(block, "its condition", why)] if why else []
+
+
+def _flag_warning(block: CallbackBlock, what: str, why: str) -> str:
+    return (
+        f"callback block {block.block!r}: {what} may never see {FLAG}=True: {why}. "
+        "For what must not be missed use `on: [pipeline]`"
+    )
+
+
+def _may_miss(pipeline: Pipeline, block: CallbackBlock, statuses: frozenset[str], parents: Sequence[str]) -> str:
+    """Say why the event with the flag may be none that is called for; empty if it always is one."""
     transformers = [transformer.block for transformer in pipeline.transformers]
     reasons = []
-    for function in file.functions:
-        if not _asks_for_flag(function, file):
-            continue
-        if function.statuses == {"success"} and set(parents) != {PIPELINE}:
-            reasons.append("it is called for `success` only, and the last block run may fail or be cancelled")
-        if block.streams:
-            reasons.append("its `streams` filter may leave out the last stream")
-        several = [parent for parent in parents if parent in transformers]
-        if several and len(transformers) > 1 and set(several) != set(transformers):
-            reasons.append(f"{several[0]!r} is one of several transformers, and the flag goes to the last of them")
-        if reasons:
-            why = "; ".join(dict.fromkeys(reasons))
-            return [
-                f"callback block {block.block!r}: function {function.name!r} may never see {FLAG}=True: {why}. "
-                "For what must not be missed use `on: [pipeline]`"
-            ]
-    return []
+    if statuses == {"success"} and set(parents) != {PIPELINE}:
+        reasons.append("it is called for `success` only, and the last block run may fail or be cancelled")
+    if block.streams:
+        reasons.append("its `streams` filter may leave out the last stream")
+    several = [parent for parent in parents if parent in transformers]
+    if several and len(transformers) > 1 and set(several) != set(transformers):
+        reasons.append(f"{several[0]!r} is one of several transformers, and the flag goes to the last of them")
+    return "; ".join(reasons)
 
 
 def _asks_for_flag(function: CallbackFunction, file: CallbackFile) -> bool:

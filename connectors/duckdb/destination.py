@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
-from ..sql.session import Lease
+from ..sql.session import Lease, Session
 from .database import open_database
 from .dialect import DuckDBDialect
 from .session import DuckDBSession
@@ -41,6 +41,11 @@ class DuckDBDestination(SqlDestination):
     def identity(self) -> str:
         """Return `duckdb:///path`."""
         return f"duckdb://{self._path}"
+
+    def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement while nobody commits: DuckDB would let the other one's commit fail."""
+        assert isinstance(session, DuckDBSession)
+        return session.execute_alone(sql, values)
 
     def is_there(self) -> bool:
         """Tell whether the file exists; it is not created to look into it."""

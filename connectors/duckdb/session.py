@@ -161,14 +161,25 @@ class DuckDBSession:
         """
         if self._holds_lock:
             return
-        while not self._database.commit_lock.acquire(timeout=_LOCK_POLL_S):
-            if self._is_cancelled:
-                raise Interrupted("the wait for another commit was interrupted", connector="duckdb")
-        self._holds_lock = True
+        self._acquire()
         if staging:
             self._settled.append(staging)
         self._run("commit")
         self._run("begin transaction")
+
+    def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run a statement outside of a transaction, while nobody commits; return the records it changed."""
+        self._acquire()
+        try:
+            return self.execute(sql, parameters)
+        finally:
+            self._unlock()
+
+    def _acquire(self) -> None:
+        while not self._database.commit_lock.acquire(timeout=_LOCK_POLL_S):
+            if self._is_cancelled:
+                raise Interrupted("the wait for another commit was interrupted", connector="duckdb")
+        self._holds_lock = True
 
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         try:

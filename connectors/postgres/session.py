@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -220,8 +221,12 @@ def _record(parameters: Sequence[Any]) -> pa.RecordBatch:
 
 def _array(value: Any) -> pa.Array:
     """Return an array of one value. Built of buffers: `pa.array` of Python values imports pandas."""
-    if isinstance(value, bool | int):
-        return pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(int(value).to_bytes(8, "little", signed=True))])
+    if isinstance(value, bool):
+        return pa.Array.from_buffers(pa.bool_(), 1, [None, pa.py_buffer(bytes([value]))])
+    if isinstance(value, float):
+        return pa.Array.from_buffers(pa.float64(), 1, [None, pa.py_buffer(struct.pack("=d", value))])
+    if isinstance(value, int):
+        return pa.Array.from_buffers(pa.int64(), 1, [None, pa.py_buffer(value.to_bytes(8, "little", signed=True))])
     if value is None:
         return pa.Array.from_buffers(pa.string(), 1, [pa.py_buffer(b"\0"), pa.py_buffer(bytes(8)), pa.py_buffer(b"")])
     data = str(value).encode()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..errors import ConnectorError
+from ..errors import ConnectorError, FatalConnectorError
+from ..named import numbered
 from ..protocols import Block
 from ..stream import (
     Bookmark,
@@ -57,6 +58,10 @@ class SqlDestination(ABC):
     def sessions(self, wire: str) -> Sessions:
         """Return the connections that carry a wire format; default: all go over the same."""
         return self._sessions
+
+    def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement outside of a transaction, as those ask for that maintain a database (VACUUM)."""
+        return max(session.execute(sql, values), 0)
 
     def is_there(self) -> bool:
         """Tell whether there is a database at all; a file that is not there is an empty destination."""
@@ -139,6 +144,17 @@ class SqlDestination(ABC):
                 if name.name.removesuffix("_c") in stems:
                     lease.session.execute(self.dialect.drop_table(name))
             commit(lease.session, self.dialect)
+
+    def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
+        """Run a statement of the user's outside of any load; see `protocols.RunsStatements`."""
+        if not self.is_there():
+            raise FatalConnectorError(f"{self.identity()} does not exist yet", connector=self.connector)
+        sql, values = numbered(statement, parameters)
+        with self._sessions.lease(name) as lease:
+            # Finds out whether the connection still lives; the statement itself is its own transaction.
+            lease.begin()
+            lease.session.rollback()
+            return self.execute_alone(lease.session, sql, values)
 
     def interrupt(self, stream: str) -> None:
         """Cancel what is under way for one stream."""

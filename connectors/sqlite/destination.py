@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
-from ..sql.session import Lease
+from ..sql.session import Lease, Session
 from .dialect import SQLiteDialect
 from .reader import add_writer
 from .session import SQLiteSession
@@ -37,6 +37,11 @@ class SQLiteDestination(SqlDestination):
     def identity(self) -> str:
         """Return `sqlite:///path`."""
         return f"sqlite://{self._path}"
+
+    def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement as the file's one writer."""
+        assert isinstance(session, SQLiteSession)
+        return session.execute_alone(sql, values)
 
     def is_there(self) -> bool:
         """Tell whether the file exists; it is not created to look into it."""

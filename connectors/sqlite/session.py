@@ -180,9 +180,7 @@ class SQLiteSession:
         if self._is_begun:
             self._run("commit")
             self._is_begun = False
-        while not self._write_lock.acquire(timeout=POLL_S):
-            self._check()
-        self._holds_lock = True
+        self._acquire()
         self._use_wal()
         while True:
             self._check()
@@ -193,6 +191,29 @@ class SQLiteSession:
                 if time.monotonic() > deadline:
                     raise
         self._is_begun = self._is_writing = True
+
+    def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run a statement outside of a transaction, as the file's one writer; return the records it changed."""
+        deadline = time.monotonic() + self._lock_timeout_s
+        self._acquire()
+        try:
+            while True:
+                self._check()
+                try:
+                    cursor = self._run(sql, parameters)
+                    if cursor.description:
+                        cursor.fetchall()  # a SELECT does nothing before it is read
+                    return max(cursor.rowcount, 0)
+                except RetriableError:
+                    if time.monotonic() > deadline:
+                        raise
+        finally:
+            self._unlock()
+
+    def _acquire(self) -> None:
+        while not self._write_lock.acquire(timeout=POLL_S):
+            self._check()
+        self._holds_lock = True
 
     def _use_wal(self) -> None:
         """Let others read while we write; where a reader forbids the change now, the next transaction asks again."""

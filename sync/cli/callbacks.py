@@ -49,7 +49,7 @@ def list_command(console: Console, file: Path | None, number: int | None) -> int
         console.echo(f"{pipeline.pipeline} has no callbacks")
         return 0
     console.table(
-        ["callback", "function", "on", "statuses", "streams", "data", "timeout", "attempts", "file"],
+        ["callback", "function", "on", "statuses", "streams", "data", "timeout", "attempts", "when", "calls"],
         [
             [
                 item["callback_block"],
@@ -60,7 +60,8 @@ def list_command(console: Console, file: Path | None, number: int | None) -> int
                 "yes" if item["needs_data"] else "no",
                 f"{item['timeout_s']:g} s",
                 item["attempts"],
-                item["file"],
+                item["when"],
+                item["calls"],
             ]
             for item in functions
         ],
@@ -127,10 +128,12 @@ def _list_deliveries(console: Console, pipeline: Pipeline, number: int) -> int:
 
 def _functions(pipeline: Pipeline) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """One entry a function, in the order of calling."""
+    from ..hook_texts import describe_hook
     from ..subscriptions import load_user_code
 
     code = load_user_code(pipeline)
     blocks = {block.block: block for block in pipeline.callbacks}
+    places = {name: place for place, name in enumerate(blocks)}
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for subscription in code.subscriptions:
         block = blocks[subscription.callback_block]
@@ -139,7 +142,10 @@ def _functions(pipeline: Pipeline) -> tuple[list[dict[str, Any]], tuple[str, ...
             {
                 "callback_block": block.block,
                 "function": subscription.function,
+                "kind": block.kind,
                 "file": block.file,
+                "calls": describe_hook(block, pipeline.raw(("callbacks", places[block.block], block.kind))),
+                "when": block.when,
                 "parents": [],
                 "statuses": [],
                 "streams": None if block.streams is None else list(block.streams),

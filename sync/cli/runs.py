@@ -198,7 +198,7 @@ def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> N
                 delivery.parent,
                 delivery.stream,
                 delivery.status,
-                delivery.state,
+                shown_state(delivery),
                 delivery.attempts,
                 delivery.key[:12],
                 words.cut(last_error(delivery), 80),
@@ -206,6 +206,15 @@ def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> N
             for delivery in deliveries
         ],
         right=["attempts"],
+    )
+
+
+def shown_state(delivery: DeliveryRecord) -> str:
+    """Return a delivery's state; `skipped` where its condition was false."""
+    return (
+        "skipped"
+        if delivery.state == "done" and delivery.tries[-1:] and delivery.tries[-1].outcome == "skipped"
+        else delivery.state
     )
 
 
