@@ -84,6 +84,8 @@ class Dialect(ABC):
     bigint_type: str = "bigint"
     #: An append goes into the target itself if it fits; False: it is staged, and inserted after `settle`.
     appends_directly: bool = True
+    #: An append's staging table may become the new target itself.
+    adopts_staging: bool = True
     #: A table that is replaced keeps its spelling of names, so it is looked at before its replacement is made.
     keeps_spelling: bool = True
     #: One round trip may carry several statements.

@@ -203,7 +203,7 @@ class Writer:
         beside = TableName(self._target.name.schema, name)
         if self._is_replace:
             return beside, dialect.create_replacement(beside, self._required(columns), self._key())
-        if not self._is_merge and self._table is None:
+        if self._dialect.adopts_staging and not self._is_merge and self._table is None:
             # It may become the target itself.
             return beside, dialect.create_table(beside, columns)
         table = dialect.staging(self._target.name, name)
@@ -306,7 +306,8 @@ class Writer:
 
     def _may_become_target(self, staged: Staged, columns: Sequence[Column]) -> bool:
         """Tell whether an append's staging table has all that a new target needs."""
-        return not self._is_merge and all(staged.types[column.name] == column.type for column in columns)
+        is_possible = self._dialect.adopts_staging and not self._is_merge
+        return is_possible and all(staged.types[column.name] == column.type for column in columns)
 
     def _refuse_null_keys(self, staged: Staged) -> None:
         key = self._key()

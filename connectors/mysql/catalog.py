@@ -1,0 +1,212 @@
+"""What MySQL's catalog says about tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..sql.dialect import Column, Table
+from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal
+from ..sql.session import Session
+from ..stream import Stream
+from .types import UTC_COMMENT, Kind, arrow_of, normal
+
+_SCHEMA = "information_schema"
+
+
+def reflect(session: Session, tables: Sequence[TableName], is_mariadb: bool) -> Mapping[TableName, Table]:
+    """Read the catalog for some tables."""
+    found: dict[TableName, Table] = {}
+    for schema in sorted({table.schema for table in tables}):
+        wanted = {table.name: table for table in tables if table.schema == schema}
+        listed = ", ".join(literal(name) for name in sorted(wanted))
+        read = _read(session, schema, f"table_name in ({listed})", is_mariadb)
+        folded = {name.lower(): table for name, table in wanted.items()}
+        for name, table in read.items():
+            # With lower_case_table_names the catalog may have another spelling.
+            asked = wanted.get(name) or folded.get(name.lower())
+            if asked is not None:
+                found[asked] = table
+    return found
+
+
+def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: bool) -> list[Stream]:
+    """Return what a source offers: tables, and views, marked; nothing of ours."""
+    estimates = {
+        str(name): rows
+        for name, rows in session.query(
+            f"select table_name, table_rows from {_SCHEMA}.tables where table_schema = {literal(schema)}"
+        )
+    }
+    found = []
+    for name, table in _read(session, schema, "", is_mariadb).items():
+        if name.startswith(OWN_PREFIX) or not table.columns:
+            continue
+        fields = [
+            pa.field(
+                column.name,
+                arrow_of(column.type, tinyint1_as_bool=tinyint1_as_bool),
+                column.is_nullable and column.name not in table.key,
+                {b"native_type": column.type.encode(), b"native_system": b"mysql"},
+            )
+            for column in table.columns
+        ]
+        found.append(
+            Stream(
+                name=str(table.name),
+                schema=pa.schema(fields),
+                key_properties=table.key,
+                is_view=not table.is_table,
+                estimated_records=estimates.get(name) if table.is_table else None,
+                locator={"schema": schema, "table": name},
+            )
+        )
+    return found
+
+
+def list_staging(session: Session) -> list[TableName]:
+    """Return staging tables of all databases."""
+    sql = (
+        f"select table_schema, table_name from {_SCHEMA}.tables "
+        f"where left(table_name, {len(STAGING_PREFIX)}) = {literal(STAGING_PREFIX)} and table_type = 'BASE TABLE'"
+    )
+    return [TableName(str(schema), str(name)) for schema, name in session.query(sql)]
+
+
+def _read(session: Session, schema: str, condition: str, is_mariadb: bool) -> dict[str, Table]:
+    of_schema = f"table_schema = {literal(schema)}" + (f" and {condition}" if condition else "")
+    kinds = session.query(
+        f"select table_name, table_type, create_options from {_SCHEMA}.tables where {of_schema} order by table_name"
+    )
+    if not kinds:
+        return {}
+    columns = _grouped(
+        session.query(
+            f"select table_name, column_name, column_type, is_nullable, column_default, extra, column_comment "
+            f"from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
+        )
+    )
+    indexes = _grouped(
+        session.query(
+            f"select table_name, index_name, non_unique, column_name, sub_part from {_SCHEMA}.statistics "
+            f"where {of_schema} order by table_name, index_name, seq_in_index"
+        )
+    )
+    triggered = {
+        str(name)
+        for (name,) in session.query(
+            f"select event_object_table from {_SCHEMA}.triggers where event_object_schema = {literal(schema)}"
+        )
+    }
+    referring, referenced = set(), set()
+    for name, other_schema, other in session.query(
+        f"select table_name, unique_constraint_schema, referenced_table_name from {_SCHEMA}.referential_constraints "
+        f"where constraint_schema = {literal(schema)} or unique_constraint_schema = {literal(schema)}"
+    ):
+        referring.add(str(name))
+        if str(other_schema) == schema:
+            referenced.add(str(other))
+    json_columns = _json_checks(session, schema) if is_mariadb else set()
+    return {
+        str(name): _table(
+            TableName(schema, str(name)),
+            str(kind),
+            columns.get(str(name), []),
+            indexes.get(str(name), []),
+            has_triggers=str(name) in triggered,
+            is_referring=str(name) in referring,
+            is_referenced=str(name) in referenced,
+            is_partitioned="partitioned" in str(options or ""),
+            json_columns=json_columns,
+        )
+        for name, kind, options in kinds
+        if str(kind) in ("BASE TABLE", "VIEW", "SYSTEM VERSIONED")
+    }
+
+
+def _json_checks(session: Session, schema: str) -> set[tuple[str, str]]:
+    """Return the columns declared JSON: MariaDB keeps longtext with a check."""
+    rows = session.query(
+        f"select table_name, constraint_name, check_clause from {_SCHEMA}.check_constraints "
+        f"where constraint_schema = {literal(schema)} and check_clause like 'json_valid(%'"
+    )
+    return {
+        (str(table), str(column))
+        for table, column, clause in rows
+        if str(clause) == f"json_valid(`{str(column).replace('`', '``')}`)"
+    }
+
+
+def _table(
+    name: TableName,
+    kind: str,
+    columns: Iterable[Sequence[Any]],
+    indexes: Iterable[Sequence[Any]],
+    *,
+    has_triggers: bool,
+    is_referring: bool,
+    is_referenced: bool,
+    is_partitioned: bool,
+    json_columns: set[tuple[str, str]],
+) -> Table:
+    parts: dict[str, list[tuple[str | None, bool]]] = {}
+    unique: set[str] = set()
+    for index, non_unique, column, length in indexes:
+        parts.setdefault(str(index), []).append((column, length is None))
+        if not int(non_unique):
+            unique.add(str(index))
+    key = tuple(str(column) for column, _ in parts.get("PRIMARY", ()))
+    # An index over the beginnings of values, or over expressions, says nothing about the values.
+    whole = [
+        frozenset(str(column) for column, _ in parts[index])
+        for index in sorted(unique)
+        if all(column is not None and is_whole for column, is_whole in parts[index])
+    ]
+    return Table(
+        name=name,
+        columns=tuple(_column(name.name, column, json_columns) for column in columns),
+        key=key,
+        unique_keys=tuple(whole),
+        is_table=kind != "VIEW",
+        has_dependents=has_triggers
+        or is_referring
+        or is_referenced
+        or is_partitioned
+        or bool(set(parts) - {"PRIMARY"}),
+        is_referenced=is_referenced,
+        has_triggers=has_triggers,
+    )
+
+
+def _column(table: str, described: Sequence[Any], json_columns: set[tuple[str, str]]) -> Column:
+    name, column_type, is_nullable, default, extra, comment = (
+        str(part) if part is not None else None for part in described
+    )
+    assert name is not None
+    kind = Kind.parse(column_type or "")
+    text = normal(column_type or "")
+    if (table, name) in json_columns:
+        text = "json"
+    elif kind.name == "datetime" and comment == UTC_COMMENT:
+        text += f" comment '{UTC_COMMENT}'"
+    extra = (extra or "").lower()
+    is_generated = "virtual" in extra or "stored" in extra or "persistent" in extra
+    return Column(
+        name=name,
+        type=text,
+        is_nullable=is_nullable == "YES",
+        is_generated=is_generated and "default_generated" not in extra,
+        has_default="auto_increment" in extra or (default is not None and default.upper() != "NULL"),
+    )
+
+
+def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
+    result: dict[str, list[Sequence[Any]]] = {}
+    for table, *rest in rows:
+        result.setdefault(str(table), []).append(rest)
+    return result
+
+
+__all__ = ["list_staging", "reflect", "streams"]

@@ -1,0 +1,263 @@
+"""MySQL's and MariaDB's dialect."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from ..sql.dialect import RANK, SEQUENCE, Column, Dialect, Table, Wire
+from ..sql.identifiers import TableName, tell_apart
+from ..sql.session import Session
+from ..stream import ConflictMethod
+from . import catalog, swaps, types
+from .session import MySQLSession, lock_statement
+
+#: Longest identifier, in characters.
+MAX_CHARACTERS = 64
+
+
+class MySQLDialect(Dialect):
+    """DDL commits implicitly: staging is temporary, or renamed after the commit that says so (`swaps`)."""
+
+    name = "mysql"
+    timestamp_type = "datetime(6)"
+    now = "utc_timestamp(6)"
+    text_type = "longtext"
+    # An ALTER on the way would commit what was appended before it.
+    appends_directly = False
+    adopts_staging = False
+
+    def __init__(self, database: str, lock_timeout_s: int) -> None:
+        self.default_schema = database
+        self.is_mariadb = True
+        #: Texts differ if one character does, be it in case or a space at the end; set by the first connection.
+        self.collation = "utf8mb4_bin"
+        self._lock_timeout_s = lock_timeout_s
+
+    def adapt(self, session: MySQLSession) -> None:
+        """Take over what differs between servers."""
+        self.is_mariadb = session.is_mariadb
+        if session.is_mariadb:
+            self.collation = "utf8mb4_nopad_bin" if session.version >= (10, 2) else "utf8mb4_bin"
+        else:
+            self.collation = "utf8mb4_0900_bin" if session.version >= (8, 0, 17) else "utf8mb4_bin"
+
+    # ------------------------------------------------------------------ names
+    def fold(self, name: str) -> str:
+        """Column names are the same without regard to case."""
+        return name.lower()
+
+    def table_name(self, destination_table: str, default_schema: str) -> TableName:
+        """Read a `destination_table`; parts that no identifier can be are changed, told apart by a hash."""
+        name = TableName.parse(destination_table, default_schema or self.default_schema)
+        return TableName(_fit(name.schema), _fit(name.name))
+
+    def column_names(self, names: Sequence[str]) -> dict[str, str]:
+        """Map a stream's column names to the table's."""
+        result: dict[str, str] = {}
+        taken: set[str] = set()
+        for name in names:
+            if name.lower() in (SEQUENCE, RANK):
+                raise FatalConnectorError(f"the column name {name!r} is kept for staging; rename it")
+            chosen = _fit(name)
+            if self.fold(chosen) in taken:
+                chosen = _marked(name)
+            taken.add(self.fold(chosen))
+            result[name] = chosen
+        return result
+
+    # ------------------------------------------------------------------ types
+    def column_type(self, column: pa.Field) -> str:
+        """Return the native type where the stream still has what it is read as, or the one for the Arrow type."""
+        metadata = column.metadata or {}
+        native: str = metadata.get(b"native_type", b"").decode()
+        if native and metadata.get(b"native_system") == self.name.encode():
+            kind = types.Kind.parse(native)
+            is_odd = kind.name in ("uuid", "inet4", "inet6") and not self.is_mariadb
+            if types.arrow_of(native) == column.type and not is_odd and types.selectable(native):
+                return types.normal(native)
+        # MySQL's own JSON would read long numbers as floating point ones.
+        json_type = "json" if self.is_mariadb else "longtext"
+        return types.column_type(column.type, column.name, json_type=json_type)
+
+    def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
+        """Values travel as text, made of the column's own Arrow type."""
+        kind = types.arrow_of(column_type)
+        if kind == pa.json_():
+            kind = pa.string()
+        if pa.types.is_string(kind) and pa.types.is_decimal(arrow):
+            kind = arrow
+        return Wire(type=column_type, arrow=kind)
+
+    def arrow_type(self, column: Column) -> pa.DataType:
+        """Return the type in which the column is read."""
+        return types.arrow_of(column.type)
+
+    def widen(self, before: str, after: str) -> str | None:
+        """Return the wider type."""
+        return types.widen(before, after)
+
+    # ---------------------------------------------------------------- catalog
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog."""
+        return catalog.reflect(session, tables, self.is_mariadb) if tables else {}
+
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Look the name up."""
+        sql = "select 1 from information_schema.tables where table_schema = $1 and table_name = $2"
+        return bool(session.query(sql, (name.schema, name.name)))
+
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return leftovers of every database, but for those that a commit has made somebody's table."""
+        found = catalog.list_staging(session)
+        noted = {
+            TableName(schema, staging)
+            for schema in {name.schema for name in found}
+            for staging, _ in swaps.pending(session, schema)  # type: ignore[arg-type]  # only our sessions come here
+        }
+        return [name for name in found if name not in noted]
+
+    # -------------------------------------------------------------------- DDL
+    def lock_creation(self, session: Session, name: TableName) -> None:
+        """Take the lock that each of our loads takes."""
+        session.execute(self.lock_table(name))
+
+    def lock_table(self, name: TableName) -> str:
+        """Shut out our other loads: LOCK TABLES would commit. Foreign writers meet the records' own locks."""
+        digest = hashlib.sha256(f"{name.schema}.{name.name}".encode()).hexdigest()[:40]
+        return lock_statement(f"syncblocks_{digest}", self._lock_timeout_s)
+
+    def create_schema(self, session: Session, schema: str) -> None:
+        """Create it only if it is missing: IF NOT EXISTS still demands the privilege to create."""
+        if not session.query("select 1 from information_schema.schemata where schema_name = $1", (schema,)):
+            session.execute(f"create database if not exists {self.quote(schema)} character set utf8mb4")
+
+    def create_table(
+        self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
+    ) -> str:
+        """Write CREATE TABLE; texts of a key get the longest type that an index takes."""
+        texts = sum(column.name in key and types.is_unlimited(column.type) for column in columns)
+        parts = []
+        for column in columns:
+            is_long_key = column.name in key and types.is_unlimited(column.type)
+            parts.append(self._column(column, types.key_type(column.type, texts) if is_long_key else column.type))
+        if key:
+            parts.append(f"primary key ({self.names(key)})")
+        return self._create(f"table {'if not exists ' if if_not_exists else ''}{self.table(name)}", parts)
+
+    def _create(self, what: str, parts: Sequence[str]) -> str:
+        return f"create {what} ({', '.join(parts)}) engine InnoDB character set utf8mb4 collate {self.collation}"
+
+    def _column(self, column: Column, column_type: str) -> str:
+        # Without NULL a timestamp would be NOT NULL on some servers.
+        declared, comment, rest = column_type.partition(" comment ")
+        nullable = "null" if column.is_nullable else "not null"
+        return f"{self.quote(column.name)} {declared} {nullable}{comment}{rest}"
+
+    def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
+        """Create it for this connection: that commits nothing, and leaves nothing when the connection ends."""
+        parts = [self._column(column, column.type) for column in columns]
+        if numbered:
+            parts.append(f"{self.quote(SEQUENCE)} bigint unsigned not null auto_increment primary key")
+        return self._create(f"temporary table {self.table(name)}", parts)
+
+    def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
+        """Write CREATE with the primary key: InnoDB would have to write the table again to add it."""
+        return self.create_table(name, columns, key)
+
+    def add_column(self, name: TableName, column: Column) -> str:
+        """Write ADD COLUMN."""
+        return f"alter table {self.table(name)} add column {self._column(column, column.type)}"
+
+    def alter_type(self, name: TableName, column: str, column_type: str) -> str:
+        """Write the change to a wider type."""
+        changed = Column(name=column, type=column_type)
+        return f"alter table {self.table(name)} modify column {self._column(changed, column_type)}"
+
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+        """Note that the staging table takes the target's place with the commit."""
+        return [swaps.note(name.schema, staging.name, name.name)]
+
+    # ------------------------------------------------------------------- data
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Values are staged in the column's own type."""
+        return expression
+
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[str]:
+        """Insert in order of arrival: the last record of a key wins; not where another index may get in the way."""
+        if set(target.unique_keys) != {frozenset(key)}:
+            return super().merge(target, staging, columns, staged, key, method)
+        arriving = {column.name for column in columns}
+        changes = [
+            f"{self.quote(column.name)} = values({self.quote(column.name)})"
+            for column in columns
+            if column.name not in key
+        ]
+        changes += [
+            f"{self.quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
+        ]
+        if method is ConflictMethod.IGNORE or not changes:
+            same = f"{self.table(target.name)}.{self.quote(key[0])}"
+            changes = [f"{self.quote(key[0])} = {same}"]
+        names = self.names([column.name for column in columns])
+        values = self.names([column.name for column in columns], "s.")
+        return [
+            f"insert into {self.table(target.name)} ({names}) select {values} from {self.table(staging)} as s "
+            f"order by s.{self.quote(SEQUENCE)} on duplicate key update {', '.join(changes)}"
+        ]
+
+    def replace_in_place(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the same statements as the base, with MySQL's DELETE."""
+        first, *rest = super().replace_in_place(target, staging, columns, staged, key)
+        return [first.replace("delete from ", "delete t from ", 1), *rest]
+
+    def _update(
+        self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        arriving = {column.name for column in columns}
+        assignments = [
+            f"t.{self.quote(column.name)} = s.{self.quote(column.name)}" for column in columns if column.name not in key
+        ]
+        assignments += [
+            f"t.{self.quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
+        ]
+        if not assignments:
+            return ""
+        joined = f"{self.table(target.name)} as t join {source} as s on {self._same_key(columns, staged, key)}"
+        return f"update {joined} set {', '.join(assignments)}"
+
+
+def _fit(name: str) -> str:
+    """Return the name, or for one that is no identifier here one told apart by a hash.
+
+    Identifiers have at most 64 characters, none past U+FFFF, and no space at their end.
+    """
+    is_fine = len(name) <= MAX_CHARACTERS and name == name.rstrip(" ") and all(ord(char) <= 0xFFFF for char in name)
+    return name if is_fine else _marked(name)
+
+
+def _marked(name: str) -> str:
+    digest = tell_apart(name, None)[-17:]
+    plain = "".join(char if ord(char) <= 0xFFFF else "_" for char in name)
+    return plain[: MAX_CHARACTERS - len(digest)] + digest
+
+
+__all__ = ["MySQLDialect"]

@@ -1,0 +1,105 @@
+"""What the driver raised, sorted by what the caller does about it; messages carry no credentials and no SQL."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from .settings import Address
+
+#: Errors that go away by themselves.
+RETRIABLE = {
+    1020,  # record has changed since last read
+    1040,  # too many connections
+    1041,  # out of memory
+    1053,  # shutdown in progress
+    1077,
+    1078,
+    1079,
+    1080,
+    1152,  # aborted connection
+    1158,  # network read and write errors and timeouts
+    1159,
+    1160,
+    1161,
+    1184,
+    1203,  # user has too many connections
+    1205,  # lock wait timeout
+    1213,  # deadlock
+    1226,  # user's resource limit
+    1290,  # read-only server (while it changes roles)
+    1412,  # table definition has changed
+    1614,
+    1637,
+    1836,  # read-only mode
+    1927,  # connection was killed
+    2002,
+    2003,
+    2006,  # server has gone away
+    2013,  # lost connection
+    2055,
+    3024,  # statement took too long
+    4031,  # disconnected because of inactivity
+}
+
+#: Wrong credentials, database or privileges to connect.
+_CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2005, 2026, 2054, 2059}
+
+_INTERRUPTED = {1317}
+NO_SUCH_TABLE = {1051, 1146}
+_TOO_LARGE = {1153, 1301}
+
+
+def errno(error: BaseException) -> int:
+    """Return the server's or the client library's number; 0: there is none."""
+    arguments = getattr(error, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], int) else 0
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether the connection is gone."""
+    import pymysql
+
+    if isinstance(error, (OSError, EOFError, struct.error, pymysql.err.InterfaceError)):
+        return True
+    return isinstance(error, pymysql.err.OperationalError) and errno(error) in (2003, 2006, 2013, 2055, 4031, 1927, 0)
+
+
+def connect_failure(error: Exception, address: Address) -> ConnectorError:
+    """Sort an error of connecting."""
+    number, text = errno(error), _text(error, address)
+    place = address.identity()
+    is_config = number in _CONFIG or isinstance(getattr(error, "original_exception", None), socket.gaierror)
+    if isinstance(error, RuntimeError) and "cryptography" in text:
+        is_config = True
+    if is_config:
+        return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="mysql", key="url")
+    return RetriableError(f"cannot connect to {place}: {text}", connector="mysql")
+
+
+def failure(error: BaseException, address: Address) -> ConnectorError:
+    """Sort an error of a statement."""
+    if isinstance(error, ConnectorError):
+        return error
+    number, text = errno(error), _text(error, address)
+    message = f"{address.identity()}: {text}{f' (error {number})' if number else ''}"
+    if number in _INTERRUPTED:
+        return Interrupted("the statement was interrupted", connector="mysql")
+    if is_lost(error) or number in RETRIABLE:
+        return RetriableError(message, connector="mysql")
+    if number in _CONFIG:
+        return ConnectorConfigError(message, connector="mysql")
+    if number in _TOO_LARGE:
+        message += "; raise the server's max_allowed_packet"
+    return FatalConnectorError(message, connector="mysql")
+
+
+def _text(error: BaseException, address: Address) -> str:
+    """Return the server's own words."""
+    arguments = getattr(error, "args", ())
+    text = str(arguments[1] if len(arguments) > 1 and errno(error) else error) or type(error).__name__
+    return address.scrub(" ".join(text.split()))
+
+
+__all__ = ["NO_SUCH_TABLE", "RETRIABLE", "connect_failure", "errno", "failure", "is_lost"]

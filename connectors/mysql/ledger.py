@@ -1,0 +1,37 @@
+"""The ledger in MySQL: as everywhere, but for the statement that takes a row over."""
+
+from __future__ import annotations
+
+from ..sql.identifiers import TableName
+from ..sql.ledger import Ledger
+from ..sql.session import Session
+from ..stream import LedgerKey, LedgerRow
+from . import swaps
+
+
+class MySQLLedger(Ledger):
+    """Beside each ledger stands a table of swaps."""
+
+    def create(self, session: Session, ledger: TableName) -> None:
+        """Create both; the ledger last, since who finds it takes the other for granted."""
+        self._dialect.create_schema(session, ledger.schema)
+        session.execute(swaps.create(ledger.schema))
+        super().create(session, ledger)
+
+    def take_over(
+        self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
+    ) -> LedgerRow:
+        """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+        quote = self._dialect.quote
+        names = self._dialect.names(("pipeline", "stream", "destination_table", "source", "token", "owner"))
+        keeps = "$4" if source is not None else quote("source")
+        session.execute(
+            f"insert into {self._dialect.table(ledger)} ({names}) values ($1, $2, $3, $4, $5, $6) "
+            f"on duplicate key update {quote('source')} = {keeps}, {quote('token')} = $5, {quote('owner')} = $6",
+            (key.pipeline, key.stream, key.destination_table, source or "", token, owner),
+        )
+        (row,) = self.read(session, ledger, key)
+        return row
+
+
+__all__ = ["MySQLLedger"]

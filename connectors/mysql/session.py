@@ -1,0 +1,338 @@
+"""One connection to MySQL or MariaDB: statements, LOAD DATA out of memory, and results as blocks of text."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..protocols import Block
+from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
+from . import swaps
+from .encode import LOAD_FORMAT, lines, values
+from .failures import NO_SUCH_TABLE, connect_failure, errno, failure, is_lost
+from .results import Blocks
+from .settings import Address
+
+#: What every connection sets: constants without escapes, errors instead of cut-off values, UTC, and no end of
+#: patience with the other side, which may be slow. Without autocommit: else, after a DDL statement's implicit commit,
+#: each statement would be a transaction of its own.
+SQL_MODE = (
+    "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,NO_BACKSLASH_ESCAPES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO"
+)
+_SETUP = (
+    f"set session sql_mode = '{SQL_MODE}'",
+    "set session time_zone = '+00:00'",
+    "set session autocommit = 0",
+    "set session net_write_timeout = 86400, net_read_timeout = 86400, wait_timeout = 86400",
+    "set session sql_safe_updates = 0, foreign_key_checks = 1, unique_checks = 1",
+)
+
+#: `$1`, but not in constants and quoted names.
+_PARAMETER = re.compile(r"""(`(?:[^`]|``)*`|"(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
+
+#: A staging table that is made: temporary or not, its full name, its schema.
+_STAGING = re.compile(rf"create (temporary )?table ((?:`((?:[^`]|``)*)`\.)?`{STAGING_PREFIX}[0-9a-z_]*`)")
+_DROP = re.compile(rf"drop table if exists ((?:`(?:[^`]|``)*`\.)?`{STAGING_PREFIX}[0-9a-z_]*`)")
+_DDL = re.compile(r"\s*(create|alter|drop|rename|truncate)\s+(?!temporary)", re.IGNORECASE)
+_DML = re.compile(r"\s*(insert|update|delete|replace|load)\b", re.IGNORECASE)
+
+#: `do get_lock(...)`: waited for, and given back at the end of the transaction.
+_LOCK = re.compile(r"do get_lock\((.*), (\d+)\)")
+
+#: Size of one INSERT where LOAD DATA is not allowed.
+_INSERT_BYTES = 1 << 20
+
+
+def lock_statement(name: str, timeout_s: int) -> str:
+    """Write the statement that takes a lock until the end of the transaction; the name has at most 64 characters."""
+    return f"do get_lock({literal(name)}, {timeout_s})"
+
+
+class MySQLSession:
+    """A connection; implements `ReadSession`.
+
+    Staging tables that it made and nobody took are dropped at the end of the transaction, whichever end that is.
+    """
+
+    def __init__(self, address: Address, begin: str, isolation: str, lock_timeout_s: int) -> None:
+        import pymysql
+
+        self._address = address
+        self._begin = begin
+        self._lock = threading.Lock()
+        self._is_lost = False
+        #: Something is written that the ledger does not know yet: an implicit commit would be wrong.
+        self._is_dirty = False
+        self._staging: dict[str, bool] = {}
+        self._drops: list[str] = []
+        self._swap_schemas: set[str] = set()
+        self._named_locks: list[str] = []
+        self._connection = _connect(address, database=address.database)
+        # Only what `ingest` sends goes to the server: no file that it would ask for.
+        self._connection._local_infile = False
+        try:
+            for sql in (
+                *_SETUP,
+                f"set session transaction isolation level {isolation}",
+                f"set session innodb_lock_wait_timeout = {lock_timeout_s}, lock_wait_timeout = {lock_timeout_s}",
+            ):
+                self._run(sql)
+            version, can_load, packet = self.query("select version(), @@local_infile, @@max_allowed_packet")[0]
+            self.is_mariadb = "mariadb" in str(version).lower()
+            self.version = tuple(int(part) for part in re.findall(r"\d+", str(version))[:3])
+            self.can_load = bool(can_load)
+            self._packet_bytes = int(packet)
+        except (ConnectorError, pymysql.MySQLError):
+            self.close()
+            raise
+
+    # ------------------------------------------------------------ transactions
+    def begin(self) -> None:
+        """Start a transaction."""
+        if self._is_lost:
+            raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="mysql")
+        self._run(self._begin)
+        self._is_dirty = False
+
+    def commit(self) -> None:
+        """Commit; then rename what the transaction said, and drop staging."""
+        self._run("commit")
+        self._is_dirty = False
+        schemas, self._swap_schemas = self._swap_schemas, set()
+        for schema in sorted(schemas):
+            for staging, target in swaps.pending(self, schema):
+                swaps.finish(self, schema, staging, target)
+        self._drop_staging()
+        self._release()
+
+    def rollback(self) -> None:
+        """End the transaction, if there is one."""
+        self._swap_schemas.clear()
+        self._drops.clear()
+        if self._is_lost:
+            raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="mysql")
+        self._run("rollback")
+        self._is_dirty = False
+        self._drop_staging()
+        self._release()
+
+    def _drop_staging(self) -> None:
+        for name, is_temporary in self._staging.items():
+            self._run(f"drop {'temporary ' if is_temporary else ''}table if exists {name}")
+        for name in self._drops:
+            self._run(f"drop table if exists {name}")
+        self._staging.clear()
+        self._drops.clear()
+
+    def _release(self) -> None:
+        for name in self._named_locks:
+            self._run(f"do release_lock({name})")
+        self._named_locks.clear()
+
+    # -------------------------------------------------------------- statements
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; return the records it changed (or found as they should be)."""
+        if match := _LOCK.fullmatch(sql):
+            self._take_lock(match[1], sql)
+            return 0
+        if match := _DROP.fullmatch(sql):
+            return self._drop(match[1])
+        if match := _STAGING.match(sql):
+            self._before_staging(match[2], (match[3] or "").replace("``", "`"), is_temporary=bool(match[1]))
+        elif _DDL.match(sql) and self._is_dirty:
+            raise FatalConnectorError("a change of a table would commit half of a load", connector="mysql")
+        elif _DML.match(sql):
+            self._is_dirty = True
+        if sql.startswith(swaps.MARK):
+            self._is_dirty = True
+            match = re.match(r"insert into `((?:[^`]|``)*)`\.", sql.removeprefix(swaps.MARK))
+            assert match is not None
+            self._swap_schemas.add(match[1].replace("``", "`"))
+            # It stays: from the commit on it is the table itself.
+            self._staging = {name: kind for name, kind in self._staging.items() if kind}
+        return int(self._run(filled(sql, parameters)).rowcount)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a small result."""
+        return list(self._run(filled(sql, parameters)).fetchall())
+
+    def run_alone(self, sql: str) -> None:
+        """Run a statement that commits by itself."""
+        self._run(sql)
+        self._run("commit")
+
+    def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run one statement and commit it."""
+        cursor = self._run(filled(sql, parameters))
+        changed = 0 if cursor.description else max(int(cursor.rowcount), 0)
+        self._run("commit")
+        return changed
+
+    def _take_lock(self, name: str, sql: str) -> None:
+        ((answer,),) = self.query(f"select {sql.removeprefix('do ')}")
+        if answer != 1:
+            raise RetriableError(f"{self._address.identity()}: another load holds the table", connector="mysql")
+        self._named_locks.append(name)
+
+    def _drop(self, name: str) -> int:
+        """Drop a staging table: a real one after the commit, since that would be an implicit one."""
+        if self._staging.pop(name, False):
+            self._run(f"drop temporary table if exists {name}")
+        else:
+            self._drops.append(name)
+        return 0
+
+    def _before_staging(self, name: str, schema: str, *, is_temporary: bool) -> None:
+        if not is_temporary:
+            # Left by a load of the same token whose connection broke: its own table by now, or nobody's.
+            for staging, target in swaps.pending(self, schema):
+                if name.endswith(f"{quote(staging, 'mysql')}"):
+                    swaps.finish(self, schema, staging, target)
+            self._run(f"drop table if exists {name}")
+        self._staging[name] = is_temporary
+
+    def _run(self, sql: str | bytes) -> Any:
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(sql)
+        except Exception as error:
+            raise self._failure(error) from error
+        return cursor
+
+    def _failure(self, error: BaseException) -> ConnectorError:
+        if is_lost(error):
+            self._is_lost = True
+        if errno(error) in NO_SUCH_TABLE and f"{LEDGER_TABLE}'" in str(error):
+            return TakenOver("the ledger is gone", connector="mysql")
+        return failure(error, self._address)
+
+    # -------------------------------------------------------------------- data
+    def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Yield the first column's values, a line each, in blocks: one value a batch."""
+        is_over = False
+        try:
+            for block in Blocks(self._connection, sql):
+                yield pa.RecordBatch.from_arrays([pa.array([block], pa.large_binary())], ["lines"])
+            is_over = True
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise self._failure(error) from error
+        finally:
+            if not is_over:
+                # What is under way would have to be read to its end first.
+                self._is_lost = True
+                with suppress(Exception):
+                    self._connection._force_close()
+
+    def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
+        """Append the batches to the named columns of a table: by LOAD DATA, or INSERT where the server forbids it."""
+        records = 0
+        name = f"{quote(table.schema, 'mysql')}.{quote(table.name, 'mysql')}"
+        if name not in self._staging:
+            self._is_dirty = True
+        for batch in data:
+            if not isinstance(batch, pa.RecordBatch):
+                raise FatalConnectorError("MySQL takes Arrow batches only", connector="mysql")
+            records += self._load(name, batch) if self.can_load else self._insert(name, batch)
+        return records
+
+    def _load(self, name: str, batch: pa.RecordBatch) -> int:
+        places, sets = [], []
+        for place, field in enumerate(batch.schema):
+            column = quote(field.name, "mysql")
+            is_bytes = pa.types.is_binary(field.type)
+            places.append(f"@v{place}" if is_bytes else column)
+            if is_bytes:
+                sets.append(f"{column} = unhex(@v{place})")
+        assigned = f" set {', '.join(sets)}" if sets else ""
+        sql = f"load data local infile 'records' into table {name} {LOAD_FORMAT} ({', '.join(places)}){assigned}"
+        content = lines(batch)
+        try:
+            loaded, warnings = Blocks.send(self._connection, sql, content)
+        except Exception as error:
+            raise self._failure(error) from error
+        if warnings or loaded != batch.num_rows:
+            # LOCAL makes errors warnings, and drops or alters the records.
+            raise self._refusal(f"{loaded} of {batch.num_rows} records were taken")
+        return loaded
+
+    def _refusal(self, summary: str) -> ConnectorError:
+        rows = self.query("show warnings")
+        first = next((row for row in rows if row[0] != "Note"), rows[0] if rows else None)
+        reason = f"{first[2]} (error {first[1]})" if first else summary
+        return FatalConnectorError(f"{self._address.identity()}: {reason}", connector="mysql")
+
+    def _insert(self, name: str, batch: pa.RecordBatch) -> int:
+        columns = ", ".join(quote(field.name, "mysql") for field in batch.schema)
+        head = f"insert into {name} ({columns}) values ".encode()
+        for _, content in values(batch, min(_INSERT_BYTES, self._packet_bytes // 2)):
+            self._run(head + content.to_pybytes())
+        return int(batch.num_rows)
+
+    # ------------------------------------------------------------------ the end
+    def cancel(self) -> None:
+        """Make the statement under way fail soon: KILL QUERY, over a second connection."""
+        try:
+            other = _connect(self._address, database=None)
+            try:
+                other.cursor().execute(f"kill query {self._connection.thread_id()}")
+            finally:
+                other.close()
+        except Exception:  # no second connection: then the first one ends
+            self._is_lost = True
+            with suppress(Exception):
+                self._connection._force_close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with suppress(Exception):
+            self._connection.close()
+
+
+def _connect(address: Address, database: str | None) -> Any:
+    import pymysql
+    from pymysql.constants import CLIENT
+
+    try:
+        return pymysql.connect(
+            **address.driver_arguments(),
+            database=database,
+            charset="utf8mb4",
+            local_infile=True,
+            client_flag=CLIENT.FOUND_ROWS,
+            connect_timeout=30,
+            autocommit=None,
+            program_name="syncblocks",
+        )
+    except Exception as error:
+        raise connect_failure(error, address) from None
+
+
+def filled(sql: str, parameters: Sequence[Any]) -> str:
+    """Put constants in the places of `$n`; under NO_BACKSLASH_ESCAPES doubled quotes are all that is needed."""
+
+    def constant(match: re.Match[str]) -> str:
+        return match[1] or _constant(parameters[int(match[2]) - 1])
+
+    return _PARAMETER.sub(constant, sql) if parameters else sql
+
+
+def _constant(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int | float):
+        return repr(value)
+    return literal(str(value))
+
+
+__all__ = ["MySQLSession", "filled", "lock_statement"]

@@ -1,0 +1,112 @@
+"""How a table is replaced together with its ledger row, though RENAME TABLE is in no transaction.
+
+The transaction that records a load's end in the ledger also notes here that the staging table is to take the
+target's place; after its commit the tables are renamed, in one statement, and the note is deleted. The commit decides:
+from then on the staged records are the table's. Whoever takes over a stream carries out the notes that it finds.
+
+That is right however many do it at once, and however late:
+- A note exists only if the commit of a valid token made it; `take_over` waits for a commit under way by the ledger
+  row's lock, writes its token, and only then looks for notes. So it finds those of every commit before it.
+- A staging table's name is used once. Renaming it away succeeds once; for everyone else, also one that slept
+  through many later loads, it is not there, which changes nothing.
+- A crash at any point leaves the note (carried out by the next take-over) or a deleted one (all is done).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..errors import ConnectorError, RetriableError
+from ..failpoints import failpoint
+from ..sql.identifiers import TableName, literal, quote
+
+#: Notes, beside the ledger.
+SWAPS_TABLE = "_syncblocks_swaps"
+
+#: Marks the statement that writes a note: its session carries it out after the commit.
+MARK = "/* swap */ "
+
+#: Behind a staging table's name, for the table that it replaced, until that is dropped.
+_ASIDE = "_o"
+
+_ATTEMPTS = 20
+
+
+class Renamer(Protocol):
+    """The part of a session that this takes."""
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        """Return all rows."""
+        ...
+
+    def run_alone(self, sql: str) -> None:
+        """Run a statement that commits by itself."""
+        ...
+
+
+def table(schema: str) -> TableName:
+    """Return the table of notes of a schema."""
+    return TableName(schema, SWAPS_TABLE)
+
+
+def create(schema: str) -> str:
+    """Write CREATE for the table of notes."""
+    columns = "staging varchar(64) not null primary key, target varchar(64) not null"
+    return (
+        f"create table if not exists {_name(schema, SWAPS_TABLE)} ({columns}) character set utf8mb4 collate utf8mb4_bin"
+    )
+
+
+def note(schema: str, staging: str, target: str) -> str:
+    """Write the statement that makes the note."""
+    return f"{MARK}insert into {_name(schema, SWAPS_TABLE)} values ({literal(staging)}, {literal(target)})"
+
+
+def pending(session: Renamer, schema: str) -> list[tuple[str, str]]:
+    """Return the notes of a schema: staging table and target."""
+    if not _exists(session, schema, SWAPS_TABLE):
+        return []
+    rows = session.query(f"select staging, target from {_name(schema, SWAPS_TABLE)} order by staging")
+    return [(str(staging), str(target)) for staging, target in rows]
+
+
+def finish(session: Renamer, schema: str, staging: str, target: str) -> None:
+    """Carry out a note; no effect where others did."""
+    aside = staging + _ASIDE
+    failpoint("mysql.swap.before")
+    for _ in range(_ATTEMPTS):
+        if not _exists(session, schema, staging):
+            break
+        moves = [(staging, target)]
+        if _exists(session, schema, target):
+            moves.insert(0, (target, aside))
+        renamed = ", ".join(f"{_name(schema, before)} to {_name(schema, after)}" for before, after in moves)
+        try:
+            session.run_alone(f"rename table {renamed}")
+        except RetriableError:
+            raise
+        except ConnectorError:
+            # Somebody else was faster, or made or dropped the target: look again.
+            if _exists(session, schema, staging) and _exists(session, schema, target) == (len(moves) == 2):
+                raise
+    else:
+        raise RetriableError(f"{schema}.{target} could not be replaced: others keep renaming it", connector="mysql")
+    failpoint("mysql.swap.inside")
+    session.run_alone(f"drop table if exists {_name(schema, aside)}")
+    session.run_alone(f"delete from {_name(schema, SWAPS_TABLE)} where staging = {literal(staging)}")
+    failpoint("mysql.swap.after")
+
+
+def _exists(session: Renamer, schema: str, name: str) -> bool:
+    sql = (
+        "select 1 from information_schema.tables "
+        f"where table_schema = {literal(schema)} and table_name = {literal(name)}"
+    )
+    return bool(session.query(sql))
+
+
+def _name(schema: str, name: str) -> str:
+    return f"{quote(schema, 'mysql')}.{quote(name, 'mysql')}"
+
+
+__all__ = ["MARK", "SWAPS_TABLE", "create", "finish", "note", "pending", "table"]
