@@ -37,6 +37,14 @@ main(*map(int, sys.argv[2:5]))
 """
 
 
+def tail(output: bytes, limit: int) -> str:
+    """Return the end of an output as text; `...` before what was cut, so that half a secret is known for one."""
+    if len(output) < limit:
+        return output.decode("utf-8", "replace")
+    # The first character may be cut as well.
+    return "..." + output[-limit:].lstrip(bytes(range(0x80, 0xC0))).decode("utf-8", "replace")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnd:
     """How one call ended."""
@@ -109,7 +117,7 @@ class Child:
         self._read_output()
         stray = bytes(self._output)
         self._output.clear()
-        notes = (f"output between two calls: {stray[-1000:].decode(errors='replace')}",) if stray.strip() else ()
+        notes = (f"output between two calls:\n{tail(stray, 1000)}",) if stray.strip() else ()
         self.calls += 1
         self._send({**request, "id": self.calls})
         if not self._is_ready:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from .child import CallEnd
+from .child import OUTPUT_KEPT_BYTES, CallEnd, tail
 from .invoke import Functions
 from .kwargs import RESERVED
 from .runners import ChildRunner, InlineRunner, Runner
@@ -313,7 +313,7 @@ class _Queue:
         return Outcome(
             ok=end.kind in ("returned", "skipped"),
             error=None if end.error is None else self._shown(end.error),
-            output=self._shown(end.output.decode("utf-8", "replace"))[-OUTPUT_LIMIT:],
+            output=self._shown(tail(end.output, OUTPUT_KEPT_BYTES))[-OUTPUT_LIMIT:],
             duration_s=time.monotonic() - began,
             kind=end.kind,
             value=None if end.value is None else self._shown(end.value),

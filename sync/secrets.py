@@ -28,6 +28,11 @@ NOT_SECRET = frozenset({"true", "false", "none", "null", "http", "https", "local
 MAX_SECRET_BYTES = 65_536
 SECRETS_DIR = "/run/secrets"
 
+#: Where a text was cut, what is left of a secret is masked from so many characters on, at so many places.
+CUT_LENGTH = 4
+MAX_CUTS = 20
+
+_CUT = re.compile(r"^\.\.\.", re.MULTILINE)
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s:/@?#\"']*):([^\s/\"'<>]+)@")
 _KEY_VALUE = re.compile(r"\b(password|passwd|pwd)=(?!\*\*\*)('[^']*'|\"[^\"]*\"|[^\s&;,'\")\]}]+)", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
@@ -99,6 +104,7 @@ class Redactor:
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._values: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
+        self._spellings: list[str] = []
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
@@ -109,13 +115,30 @@ class Redactor:
         spellings = {spelling for value in known for spelling in _spellings(value)}
         longest_first = sorted(spellings, key=lambda text: (-len(text), text))
         self._values = known
+        self._spellings = longest_first
         self._pattern = re.compile("|".join(_alternative(text) for text in longest_first))
 
     def redact(self, text: str) -> str:
-        """Return the text without any known secret."""
+        """Return the text without any known secret, and without what a cut has left of one.
+
+        A line that begins with `...`, and a text that ends so, was cut there.
+        """
         if self._pattern is not None:
-            text = self._pattern.sub(MASK, text)
+            text = self._pattern.sub(MASK, self._mask_cut(text))
         return mask_url_passwords(text)
+
+    def _mask_cut(self, text: str) -> str:
+        if "..." not in text:
+            return text
+        for cut in list(_CUT.finditer(text))[:MAX_CUTS][::-1]:
+            rest = max((_cut_off_start(spelling, text, cut.end()) for spelling in self._spellings), default=0)
+            if rest:
+                text = f"{text[: cut.end()]}{MASK}{text[cut.end() + rest :]}"
+        if text.endswith("..."):
+            rest = max((_cut_off_end(spelling, text, len(text) - 3) for spelling in self._spellings), default=0)
+            if rest:
+                text = f"{text[: len(text) - 3 - rest]}{MASK}..."
+        return text
 
     def redact_value(self, value: Any) -> Any:
         """Return a JSON value with every text in it redacted, keys too."""
@@ -126,6 +149,28 @@ class Redactor:
         if isinstance(value, list | tuple):
             return [self.redact_value(item) for item in value]
         return value
+
+
+def _cut_off_start(spelling: str, text: str, at: int) -> int:
+    """Return how many characters of a text at a place are the end of a spelling."""
+    probe = text[at : at + CUT_LENGTH]
+    place = spelling.find(probe, 1) if len(probe) == CUT_LENGTH else -1
+    while place > 0:
+        if text.startswith(spelling[place:], at):
+            return len(spelling) - place
+        place = spelling.find(probe, place + 1)
+    return 0
+
+
+def _cut_off_end(spelling: str, text: str, at: int) -> int:
+    """Return how many characters of a text before a place are the beginning of a spelling."""
+    probe = text[max(0, at - CUT_LENGTH) : at]
+    place = spelling.rfind(probe, 0, -1) if len(probe) == CUT_LENGTH else -1
+    while place >= 0:
+        if text.endswith(spelling[: place + CUT_LENGTH], 0, at):
+            return place + CUT_LENGTH
+        place = spelling.rfind(probe, 0, place + CUT_LENGTH - 1)
+    return 0
 
 
 def _is_maskable(value: str) -> bool:

@@ -34,6 +34,9 @@ from .transform import Transformer
 
 log = logging.getLogger("syncblocks")
 
+#: Characters of a traceback that are kept, from its end.
+TRACEBACK_LIMIT = 16_000
+
 
 class Stopped(SyncError):
     """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
@@ -392,10 +395,12 @@ class StreamRun:
         state = None
         if self._commits:
             key, destination = self.planned.key, self.context.destination
+            source = self.context.source.identity()
             state = StateCopy(
                 stream=key.stream,
                 destination_table=key.destination_table,
-                source=self.context.source.identity(),
+                # A copy to show; its path may hold a secret.
+                source=self.context.redactor.redact(source) if destination.has_ledger else source,
                 # Where there is no ledger the store's bookmark is the state, the hashes at its boundary included.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,
@@ -418,7 +423,7 @@ class StreamRun:
         return ErrorInfo(
             type=type(error).__name__,
             message=redact(message_of(error)),
-            traceback=redact("".join(traceback.format_exception(error))[-16_000:]),
+            traceback=redact(_tail("".join(traceback.format_exception(error)), TRACEBACK_LIMIT)),
             stream=self.name,
             block=block,
         )
@@ -468,6 +473,11 @@ def _keys_not_null(schema: pa.Schema, stream: Stream) -> pa.Schema:
     not_null = {field.name for field in stream.schema if not field.nullable}
     keys = not_null & set(stream.key_properties)
     return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
+
+
+def _tail(text: str, limit: int) -> str:
+    """Return the end of a text; the mark tells the redactor that a secret may have been cut in two."""
+    return text if len(text) <= limit else f"...{text[-limit:]}"
 
 
 def message_of(error: BaseException) -> str:
