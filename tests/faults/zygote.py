@@ -63,7 +63,7 @@ class Process:
         if self.code is None:
             os.kill(self.pid, signal.SIGABRT)  # with faulthandler: says in the log where every thread is
             self.zygote.read_until(lambda: self.code is not None, 5.0)
-            raise AssertionError(f"still running after {timeout_s} s:\n{self.log()[-6000:]}")
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.log()[-20000:]}")
         return self.code
 
     def has_ended(self) -> bool:
@@ -129,7 +129,7 @@ class Zygote:
 
         Args:
             folder: Its working folder; `run-N.out` and `run-N.err` are written there.
-            arguments: Of the command line; `--json` is added.
+            arguments: Of the command line; `--json` and `--debug` are added.
             failpoint: `name:hit:action`.
             trace: File to which every failpoint reached is appended.
             broken: Name of a deliberately broken engine (`tests.faults.broken`).
@@ -139,7 +139,7 @@ class Zygote:
         request = {
             "folder": str(folder),
             "number": self._count,
-            "arguments": [*arguments, "--json"],
+            "arguments": [*arguments, "--json", "--debug"],
             "failpoint": failpoint,
             "trace": "" if trace is None else str(trace),
             "broken": broken,
