@@ -20,7 +20,9 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "csv": ("connectors.files.source:CSVSource", "connectors.files.destination:CSVDestination"),
     "duckdb": ("connectors.duckdb:DuckDBSource", "connectors.duckdb:DuckDBDestination"),
     "jsonl": ("connectors.files.source:JSONLSource", "connectors.files.destination:JSONLDestination"),
+    "mariadb": ("connectors.mysql.source:MySQLSource", "connectors.mysql.destination:MySQLDestination"),
     "memory": ("connectors.memory:MemorySource", "connectors.memory:MemoryDestination"),
+    "mysql": ("connectors.mysql.source:MySQLSource", "connectors.mysql.destination:MySQLDestination"),
     "parquet": ("connectors.files.source:ParquetSource", "connectors.files.destination:ParquetDestination"),
     "postgres": (
         "connectors.postgres.source:PostgresSource",
@@ -31,7 +33,7 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
 }
 
 #: Extra that a connector's driver comes with.
-EXTRAS = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb"}
+EXTRAS = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb", "mysql": "mysql", "mariadb": "mysql"}
 
 #: Sources whose streams find their own place again: INCREMENTAL needs no bookmark_properties in the file.
 KEEP_OWN_BOOKMARKS = frozenset({"singer"})

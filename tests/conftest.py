@@ -29,12 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "postgres_url" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
+        if "mariadb_url" in getattr(item, "fixturenames", ()):
+            item.add_marker("mariadb")
 
 
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """URL of a fresh PostgreSQL database, this test's own."""
     with services.fresh_postgres_database() as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb_url() -> Iterator[str]:
+    """URL of a fresh MariaDB database, this test's own."""
+    with services.fresh_mariadb_database() as url:
         yield url
 
 

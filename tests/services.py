@@ -9,16 +9,18 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import pytest
 
 #: URL of a PostgreSQL server, or `bundled` for the one out of the wheel whatever answers on localhost.
 POSTGRES = "SYNCBLOCKS_TEST_POSTGRES"
+#: URL of a MariaDB or MySQL server.
+MARIADB = "SYNCBLOCKS_TEST_MARIADB"
 #: Set by the first process of a test session, inherited by its xdist workers: names what they share.
 SESSION = "SYNCBLOCKS_TEST_SESSION"
 
@@ -76,6 +78,39 @@ def fresh_postgres_database() -> Iterator[str]:
             yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
         finally:
             admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def fresh_mariadb_database() -> Iterator[str]:
+    """Create a database under a name nobody else has, and drop it."""
+    try:
+        import pymysql
+    except ModuleNotFoundError:
+        missing("pymysql is not installed")
+    server = os.environ.get(MARIADB) or "mysql://root@127.0.0.1:3306"
+    parts = urlsplit(server)
+    name = f"syncblocks_{uuid.uuid4().hex[:16]}"
+    try:
+        admin = pymysql.connect(
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or 3306,
+            user=unquote(parts.username or "root"),
+            password=unquote(parts.password or ""),
+            autocommit=True,
+        )
+    except pymysql.OperationalError as error:
+        missing(f"MariaDB cannot be reached: {error}; set {MARIADB}, or start one on localhost:3306")
+    with admin, admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
+        try:
+            yield urlunsplit(parts._replace(path=f"/{name}"))
+        finally:
+            # A connection that a test has left open would hold the tables for good.
+            cursor.execute("SELECT id FROM information_schema.processlist WHERE db = %s", [name])
+            for (number,) in cursor.fetchall():
+                with suppress(pymysql.MySQLError):
+                    cursor.execute(f"KILL {int(number)}")
+            cursor.execute(f"DROP DATABASE `{name}`")
 
 
 def _answers(port: int) -> bool:

@@ -53,8 +53,9 @@ _TOO_LARGE = {1153, 1301}
 
 def errno(error: BaseException) -> int:
     """Return the server's or the client library's number; 0: there is none."""
-    arguments = getattr(error, "args", ())
-    return arguments[0] if arguments and isinstance(arguments[0], int) else 0
+    arguments: tuple[object, ...] = getattr(error, "args", ())
+    number = arguments[0] if arguments else 0
+    return number if isinstance(number, int) else 0
 
 
 def is_lost(error: BaseException) -> bool:
@@ -97,7 +98,7 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
 
 def _text(error: BaseException, address: Address) -> str:
     """Return the server's own words."""
-    arguments = getattr(error, "args", ())
+    arguments: tuple[object, ...] = getattr(error, "args", ())
     text = str(arguments[1] if len(arguments) > 1 and errno(error) else error) or type(error).__name__
     return address.scrub(" ".join(text.split()))
 

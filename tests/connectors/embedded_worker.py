@@ -16,7 +16,7 @@ SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", pa.string(
 
 def main(connector: str, path: str, disposition: str, token: str, first: int, last: int) -> None:
     """Load ids `first` to `last` with `v` = token, in two commits where the disposition allows it."""
-    destination = make_destination(connector, {"path": path}, Path.cwd())
+    destination = make_destination(connector, {"url" if "://" in path else "path": path}, Path.cwd())
     key = LedgerKey(pipeline="p", stream="s", destination_table="people")
     row = destination.take_over(key, token=token, owner=token, source="test://")
     sys.stdout.write(json.dumps({"bookmark": row.bookmark, "completed_by": row.completed_by}) + "\n")
