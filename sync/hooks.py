@@ -17,6 +17,7 @@ from callbacks.kwargs import RESERVED, STATUSES
 from connectors.named import parameter_names
 
 from .config import Pipeline
+from .config.hook_checks import holds_token
 from .errors import SyncError
 from .event_template import event_values, fill, holds, shown, vocabulary
 from .hook_statement import Statement
@@ -63,11 +64,16 @@ def _reference(pipeline: Pipeline, value: Any, place: tuple[str | int, ...], *, 
         return [_reference(pipeline, item, (*place, at), is_secret=is_secret) for at, item in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if has_template(value):
+    if has_template(value) and not (is_secret and holds_token(value)):
         defaults = pipeline.scope.defaults
         needed = {name: defaults[name] for name in sorted(template_names(value) & defaults.keys())}
         return {TEMPLATE_KEY: value, SCOPE_KEY: needed}
-    if is_secret or mask_url_passwords(value) != value or Redactor(pipeline.secret_values).redact(value) != value:
+    if (
+        is_secret
+        or has_template(value)
+        or mask_url_passwords(value) != value
+        or Redactor(pipeline.secret_values).redact(value) != value
+    ):
         return {PLACE_KEY: list(place)}
     return value
 

@@ -11,6 +11,7 @@ from connectors.named import parameter_names
 
 from ..errors import ConfigError, nearest_match
 from ..event_template import parse_condition, vocabulary
+from ..secrets import url_passwords
 from ..template import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
 from .document import Loc
 from .hooks import EVENT_TEMPLATES, HOOKS
@@ -37,6 +38,7 @@ SCALARS = frozenset(
         "duration_s",
     }
 )
+_FILLED_IN = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _TOKEN = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{16,}")
 
 
@@ -55,7 +57,13 @@ def is_hook_setting(loc: Loc) -> bool:
 def is_token_url(loc: Loc, text: str) -> bool:
     """Tell whether a place of the file is a URL of a service with what looks like a token in it."""
     is_url = is_hook_setting(loc) and (loc[2] == "notify" or loc[2:4] == ("webhook", "url"))
-    return is_url and _TOKEN.search(text) is not None
+    return is_url and holds_token(text)
+
+
+def holds_token(text: str) -> bool:
+    """Tell whether a text holds what looks like a token or the password of a URL, beside what templates fill in."""
+    literal = _FILLED_IN.sub("", text)
+    return _TOKEN.search(literal) is not None or bool(url_passwords(literal))
 
 
 def known_names(pipeline: Pipeline, block: CallbackBlock) -> Vocabulary:
