@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from math import isfinite
 from typing import Any
@@ -23,14 +22,11 @@ MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError
 #: So many digits in a row (a point among them) may be more than a double holds.
 LONG_RUN = 16
 _STRIDE = LONG_RUN // 2
-_DIGITS = bytes(48 if 48 <= byte < 58 or byte == 46 else 32 for byte in range(256))
-_EXPONENTS = bytes(
+#: Digits and points as 0, signs as -, the e of exponents; anything else as a space.
+_NUMERALS = bytes(
     48 if 48 <= byte < 58 or byte == 46 else 101 if byte in b"eE" else 45 if byte in b"+-" else 32
     for byte in range(256)
 )
-_EXPONENT = re.compile(rb"[:,\[]\s*-?\d[\d.]*[eE][+-]?(?:[2-9]\d|\d{3})")
-_ZEROS = (b":-0.0", b": -0.0", b":-0,", b": -0,", b":-0}", b": -0}", b":-0e", b": -0e", b":-0E", b": -0E")
-_NEGATIVE_ZERO = re.compile(rb":\s*-0(\.0+)?([eE][+-]?\d+)?\s*[,}\]]")
 
 #: Keeps the digits of any number: Python's own context rounds to 28 of them.
 EXACT = Context(prec=5000)
@@ -84,9 +80,12 @@ class Parser:
         self._is_wrapped = is_wrapped
         self._numbers = [column for column in columns if column.reading is Reading.NUMBER]
         self._raw = [column for column in columns if column.reading is Reading.JSON]
-        self._explicit = {is_long: self._reader_schema(is_long=is_long) for is_long in (False, True)}
-        #: The fewest digits that some decimal column has room for; 0: there is none.
-        self._rooms = {is_long: _room(schema, is_wrapped) for is_long, schema in self._explicit.items()}
+        self._reader_schema = self._wrapped(
+            [pa.field(c.name, _read_as(c)) for c in self.columns if c.reading is not Reading.JSON]
+        )
+        self._decimals = [c for c in columns if c.reading is not Reading.JSON and pa.types.is_decimal(_read_as(c))]
+        #: The fewest digits for which one of the decimal columns may have no room.
+        self._room = min((_room(_read_as(column)) for column in self._decimals), default=0)
         self._raw_decoder = self._make_raw_decoder()
         self._rows: Any = msgspec.json.Decoder(RecordMessage if is_wrapped else dict[str, msgspec.Raw])
 
@@ -108,17 +107,7 @@ class Parser:
 
     # -- the whole block at once --------------------------------------------------------------------------------
 
-    def _reader_schema(self, *, is_long: bool) -> pa.Schema:
-        fields = []
-        for column in self.columns:
-            if column.reading is Reading.JSON:
-                continue
-            kind = column.type
-            if column.reading is Reading.TEXT:
-                kind = pa.string()
-            elif column.reading is Reading.NUMERIC or (column.reading is Reading.NUMBER and is_long):
-                kind = LONG
-            fields.append(pa.field(column.name, kind))
+    def _wrapped(self, fields: Sequence[pa.Field]) -> pa.Schema:
         if not self._is_wrapped:
             return pa.schema(fields)
         # `type` and `stream` are asked for so that a second one in a line is seen.
@@ -138,25 +127,24 @@ class Parser:
         """Parse the block as a whole; None where it needs a closer look."""
         if not self.columns:
             return None
-        is_long = bool(self._numbers) and has_long_numbers(block)
-        if is_long and _has_negative_zero(block):
-            return None
-        if self._rooms[is_long] and may_overflow(block, self._rooms[is_long]):
-            return None
+        is_long = bool(self._numbers or self._decimals) and has_long_numbers(block)
+        has_exponents = False
+        if self._decimals:
+            numerals = block.translate(_NUMERALS)
+            if is_long and b"0" * self._room in numerals:
+                return None
+            has_exponents = b"0e0" in numerals or b"0e-" in numerals
         try:
             if not block.isascii():
                 block.decode()
-            table = pyarrow.json.read_json(
-                pa.BufferReader(block),
-                read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
-                parse_options=pyarrow.json.ParseOptions(
-                    explicit_schema=self._explicit[is_long], unexpected_field_behavior="ignore"
-                ),
-            )
-            if table.num_rows != count:
-                return None
-            found = self._fields(table)
-            if found is None:
+            found = self._parsed(block, self._reader_schema, count)
+            if found is None or not self._is_exact(
+                found,
+                block,
+                count,
+                numbers=self._numbers if is_long else (),
+                decimals=self._decimals if has_exponents else (),
+            ):
                 return None
             raw = self._raw_columns(block, count)
             columns = [
@@ -166,6 +154,41 @@ class Parser:
         except (pa.ArrowException, msgspec.MsgspecError, ValueError, ArithmeticError):
             return None
         return pa.record_batch(columns, schema=self.schema)
+
+    def _parsed(self, block: bytes, schema: pa.Schema, count: int) -> dict[str, pa.Array] | None:
+        table = pyarrow.json.read_json(
+            pa.BufferReader(block),
+            read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
+            parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+        return self._fields(table) if table.num_rows == count else None
+
+    def _is_exact(
+        self,
+        found: Mapping[str, pa.Array],
+        block: bytes,
+        count: int,
+        *,
+        numbers: Sequence[Column],
+        decimals: Sequence[Column],
+    ) -> bool:
+        """Tell whether the numbers are what the block says; where that is not sure, read them in a second way.
+
+        A double may lack digits, so long numbers are read as decimals too. A decimal of Arrow's JSON reader may be
+        plain wrong where the text has an exponent (1e50 as decimal(76,40), 1e-41 as decimal(12,2)), so it is held
+        against a double.
+
+        Raises:
+            Wider: a double does not hold all digits.
+        """
+        if not numbers and not decimals:
+            return True
+        fields = [pa.field(column.name, LONG) for column in numbers]
+        fields += [pa.field(column.name, pa.string() if column.is_text else pa.float64()) for column in decimals]
+        again = self._parsed(block, self._wrapped(fields), count)
+        if again is None or not all(_is_near(found[column.name], again[column.name]) for column in decimals):
+            return False
+        return all(_holds(column, found[column.name], again[column.name]) for column in numbers)
 
     def _fields(self, table: pa.Table) -> dict[str, pa.Array] | None:
         if not self._is_wrapped:
@@ -294,32 +317,26 @@ def has_long_numbers(block: bytes) -> bool:
     Every such run covers two places in a row of those that are a stride apart, so most blocks need a look at a part of
     their bytes only.
     """
-    if b"00" not in block[::_STRIDE].translate(_DIGITS):
-        return False
-    return b"0" * LONG_RUN in block.translate(_DIGITS)
+    return b"00" in block[::_STRIDE].translate(_NUMERALS) and b"0" * LONG_RUN in block.translate(_NUMERALS)
 
 
-def may_overflow(block: bytes, room: int) -> bool:
-    """Tell whether there may be a number that Arrow's JSON reader gets wrong as a decimal, without an error.
-
-    It does with more digits than fit once they are scaled (37 ones as decimal(38,18)), and with large exponents
-    (1e50 as decimal(76,40), 1e-41 as decimal(12,2)).
-    """
-    digits = block.translate(_DIGITS)
-    if b"0" * room in digits:
-        return True
-    exponents = block.translate(_EXPONENTS)
-    return any(hint in exponents for hint in (b"0e0", b"0e-")) and _EXPONENT.search(block) is not None
+def _read_as(column: Column) -> pa.DataType:
+    """Return the type that Arrow's JSON reader is told."""
+    if column.reading is Reading.TEXT:
+        return pa.string()
+    return LONG if column.reading is Reading.NUMERIC else column.type
 
 
-def _room(schema: pa.Schema, is_wrapped: bool) -> int:
-    kinds = list(schema.field("record").type) if is_wrapped else list(schema)
-    decimals = [field.type for field in kinds if pa.types.is_decimal(field.type)]
-    return min(((38 if pa.types.is_decimal128(kind) else 76) - kind.scale + 1 for kind in decimals), default=0)
+def _room(kind: pa.DataType) -> int:
+    """Return with how many digits Arrow's JSON reader may get a decimal wrong, once it is scaled."""
+    return (38 if pa.types.is_decimal128(kind) else 76) - int(kind.scale) + 1
 
 
-def _has_negative_zero(block: bytes) -> bool:
-    return any(zero in block for zero in _ZEROS) and _NEGATIVE_ZERO.search(block) is not None
+def _is_near(decimals: pa.Array, doubles: pa.Array) -> bool:
+    doubles = doubles.cast(pa.float64())
+    gap = pc.abs(pc.subtract(decimals.cast(pa.float64()), doubles))
+    is_near = pc.less_equal(gap, pc.multiply(pc.abs(doubles), 1e-6))
+    return pc.all(is_near).as_py() is not False
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -333,8 +350,6 @@ def _typed(column: Column, found: pa.Array) -> pa.Array:
         found.validate(full=True)  # the reader does not look whether the digits fit
     if column.reading is Reading.NUMERIC:
         return _plain_digits(found)
-    if column.reading is Reading.NUMBER and found.type.equals(LONG):
-        return _doubles(column, found)
     return found
 
 
@@ -347,19 +362,23 @@ def _plain_digits(found: pa.Array) -> pa.Array:
     return pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
 
 
-def _doubles(column: Column, found: pa.Array) -> pa.Array:
-    """Turn long decimals into doubles, if those hold every digit.
+def _holds(column: Column, doubles: pa.Array, decimals: pa.Array) -> bool:
+    """Tell whether the doubles hold every digit of the decimals; False where the decimals may be wrong themselves.
 
     Raises:
         Wider: they do not.
     """
-    doubles = found.cast(pa.string()).cast(pa.float64())
-    same = pc.equal(doubles.cast(pa.string()).cast(LONG), found)
-    if pc.all(same).as_py() is False:
-        values = found.filter(pc.invert(pc.fill_null(same, True))).to_pylist()
-        if not all(is_exact(value) for value in values):
-            raise Wider(column, _decimal_for(found))
-    return doubles
+    same = pc.equal(doubles.cast(pa.string()).cast(LONG), decimals)
+    if pc.all(same).as_py() is not False:
+        return True
+    is_other = pc.invert(pc.fill_null(same, True))
+    others = zip(doubles.filter(is_other).to_pylist(), decimals.filter(is_other).to_pylist(), strict=True)
+    for double, value in others:
+        if not 1e-30 < abs(double) < 1e30:
+            return False
+        if not is_exact(value):
+            raise Wider(column, _decimal_for(decimals))
+    return True
 
 
 def is_exact(value: Decimal | int) -> bool:

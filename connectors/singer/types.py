@@ -44,6 +44,8 @@ class Column:
     declared: str = ""
     #: A value needed a wider type than the declared one.
     is_widened: bool = False
+    #: Decimals are sent as texts.
+    is_text: bool = False
 
     def field(self, *, nullable: bool = True) -> pa.Field:
         """Return the Arrow field."""
@@ -67,8 +69,10 @@ def columns_of(schema: Mapping[str, Any]) -> list[Column]:
 
 def column_of(name: str, spec: Any, root: Mapping[str, Any]) -> Column:
     """Return the column of one property."""
-    kind, reading, native = _type_of(_plain(spec, root), root)
-    return Column(name=name, type=kind, reading=reading, native=native, declared=repr(spec))
+    plain = _plain(spec, root)
+    kind, reading, native = _type_of(plain, root)
+    is_text = "string" in _types(plain)
+    return Column(name=name, type=kind, reading=reading, native=native, declared=repr(spec), is_text=is_text)
 
 
 _Typed = tuple[pa.DataType, Reading, str]
