@@ -206,13 +206,12 @@ def _unheard(workshop: Workshop, calls: Iterable[Mapping[str, Any]]) -> Iterable
 
 def _happened(workshop: Workshop) -> Counter[tuple[Any, ...]]:
     wanted: Counter[tuple[Any, ...]] = Counter()
-    dead = set()
     for row in workshop.store_rows("select * from _syncblocks_attempt"):
-        run = (row["run_id"], row["attempt"])
-        wanted[(*run, "pipeline", None, row["status"])] += 1
-        if row["error"] and json.loads(row["error"])["type"] == "ProcessDied":
-            dead.add(run)
-            wanted[(*run, "pipeline", None, "crashed")] += 1
+        wanted[(row["run_id"], row["attempt"], "pipeline", None, row["status"])] += 1
+    # An attempt keeps its first error, so that its row does not say whether its process died: the event does.
+    died = "select run_id, attempt from _syncblocks_event where parent = 'pipeline' and status = 'crashed'"
+    for row in workshop.store_rows(died):
+        wanted[(row["run_id"], row["attempt"], "pipeline", None, "crashed")] += 1
     crashed = set()
     for row in workshop.store_rows("select * from _syncblocks_block_run"):
         if row["error"] and json.loads(row["error"])["type"] == "ProcessDied":

@@ -96,7 +96,7 @@ def test_alerts_that_hang_for_each_of_50_streams_do_not_delay_the_finalizer_of_a
         {"file": "alert.py", "on": ["stream"], "timeout_s": 600, "attempts": 1},
         {"file": "finalizer.py", "on": ["stream"]},
     ]
-    workshop.document["drain_s"] = 0.2
+    workshop.document["drain_s"] = 4
     workshop.write()
     process = workshop.run()
     assert process.code == 3, process.log()
