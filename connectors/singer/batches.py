@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from .records import shown
+from .values import shown
 
 BLOCK_BYTES = 4 << 20
 _GZIP = b"\x1f\x8b"

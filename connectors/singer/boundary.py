@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from ..bookmarks import BOUNDARY, from_json, record_hashes, to_json
 from ..errors import ConnectorConfigError
 from ..stream import Bookmark
-from .records import EXACT
+from .numbers import EXACT
 
 log = logging.getLogger("syncblocks")
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from connectors.errors import FatalConnectorError
-from connectors.singer.records import Parser, has_long_numbers
+from connectors.singer.numbers import has_long_numbers
+from connectors.singer.records import Parser
 from connectors.singer.types import columns_of
 from connectors.stream import Checkpoint, Stream
 
@@ -216,7 +217,23 @@ def test_a_number_past_a_double_keeps_every_digit(text: str, wanted: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["0.30000000000000004", "1e308", "5e-324", "0.1", "-0.0", "1e22", "3", "1.7976931348623157e308"]
+    "text",
+    [
+        "1e36",
+        "1.5e+40",
+        "1e50",
+        "1e-120",
+        "4.8777320421411474e-05",
+        "0",
+        "0.30000000000000004",
+        "1e308",
+        "5e-324",
+        "0.1",
+        "-0.0",
+        "1e22",
+        "3",
+        "1.7976931348623157e308",
+    ],
 )
 def test_a_double_stays_one(text: str) -> None:
     of = stream_of("n", {"properties": {"v": {"type": "number"}}}, key=())

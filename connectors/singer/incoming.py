@@ -1,0 +1,127 @@
+"""One stream on its way in: its columns as of now, its lines that are not parsed yet, its bookmark."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from ..stream import Bookmark, ReplicationMethod, Stream
+from .boundary import Boundary
+from .records import Parser
+from .state import STATE, entry_of, of_bookmark, replication_value, resumable
+from .types import Column, Reading, columns_of
+
+log = logging.getLogger("syncblocks")
+
+
+class Incoming:
+    """One selected stream: its columns as of now, and its lines that are not parsed yet."""
+
+    def __init__(
+        self, stream: Stream, names: Collection[str], bookmark: Bookmark | None, *, adds_columns: bool
+    ) -> None:
+        self.stream = stream
+        self.names = tuple(names)
+        #: As its messages call it.
+        self.called = ""
+        self.lines: list[bytes] = []
+        self.numbers: list[int] = []
+        self.has_schema = False
+        #: Records since the last checkpoint.
+        self.pending = 0
+        #: The place of the last one.
+        self.checkpoint = resumable(entry_of(of_bookmark(bookmark, stream.name), names))
+        self._bookmark = bookmark
+        self.boundary = Boundary(stream.name, _first(stream.bookmark_properties), bookmark)
+        self._adds_columns = adds_columns
+        self._left_out: set[str] = set()
+        self._columns: dict[str, Column] = {}
+        self._parsers: dict[bool, Parser] = {}
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether checkpoints mean anything."""
+        return self.stream.replication_method is not ReplicationMethod.FULL_TABLE
+
+    def declare(self, schema: Mapping[str, Any], bookmark_properties: Any) -> Stream | None:
+        """Take a SCHEMA message; return the stream if it has changed by it."""
+        declared = {column.name: column for column in columns_of(schema)}
+        if not self.has_schema:
+            key = _first(self.stream.bookmark_properties) or _first(bookmark_properties)
+            self.boundary = Boundary(self.stream.name, key, self._bookmark)
+        self.has_schema = True
+        known = self.stream.schema.names
+        new = [name for name in declared if name not in known]
+        if new and not self._adds_columns:
+            for name in sorted(set(new) - self._left_out):
+                log.debug("%s: column %r was not asked for and is left out", self.stream.name, name)
+            self._left_out.update(new)
+            new = []
+        columns: dict[str, Column] = {}
+        for name in (*known, *new):
+            before, now = self._columns.get(name), declared.get(name)
+            if now is None:
+                now = before or _unsent(self.stream.schema.field(name))
+            elif before is not None and before.is_widened and before.declared == now.declared:
+                now = before
+            columns[name] = now
+        return self._set(columns)
+
+    def widen(self, column: Column, kind: pa.DataType | None) -> Stream | None:
+        """Give one column a wider type."""
+        log.info("%s: column %r holds more digits than %s; it becomes %s", self.stream.name, column.name, column.type,
+                 "digits of any number" if kind is None else kind)  # fmt: skip
+        return self._set({**self._columns, column.name: column.widened(kind)})
+
+    def _set(self, columns: dict[str, Column]) -> Stream | None:
+        self._columns = columns
+        self._parsers = {}
+        fields = []
+        for column in columns.values():
+            place = self.stream.schema.get_field_index(column.name)
+            fields.append(column.field(nullable=place < 0 or self.stream.schema.field(place).nullable))
+        schema = pa.schema(fields)
+        if schema.equals(self.stream.schema, check_metadata=False):
+            return None
+        self.stream = replace(self.stream, schema=schema)
+        return self.stream
+
+    def parser(self, *, is_wrapped: bool = True) -> Parser:
+        """Return the parser for the columns of now."""
+        if is_wrapped not in self._parsers:
+            not_null = frozenset(field.name for field in self.stream.schema if not field.nullable)
+            self._parsers[is_wrapped] = Parser(
+                list(self._columns.values()), not_null, stream=self.called, is_wrapped=is_wrapped
+            )
+        return self._parsers[is_wrapped]
+
+    def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch in the stream's own schema, metadata included."""
+        return pa.RecordBatch.from_arrays(batch.columns, schema=self.stream.schema)
+
+    def bookmark(self, part: Any) -> Bookmark:
+        """Return the bookmark at this part of a STATE."""
+        entry = entry_of(part, self.names)
+        column = self.boundary.column
+        value = replication_value(entry, column) if column else None
+        return {STATE: part, **self.boundary.at(value)}
+
+
+def _first(names: Any) -> str | None:
+    if isinstance(names, str):
+        return names
+    return next((name for name in names or () if isinstance(name, str)), None)
+
+
+def _unsent(field: pa.Field) -> Column:
+    """A column that the catalog has and the SCHEMA does not: it stays, and is NULL."""
+    kind = field.type
+    is_json = isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
+    is_text = isinstance(kind, pa.BaseExtensionType) or pa.types.is_temporal(kind) or pa.types.is_binary(kind)
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    reading = Reading.JSON if is_json else Reading.TEXT if is_text else Reading.PLAIN
+    return Column(name=field.name, type=kind, reading=reading, native=native)

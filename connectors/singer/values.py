@@ -1,0 +1,128 @@
+"""One JSON value -> what Arrow takes for its column: the way of lines that a whole block cannot go."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from ..files.text import SPECIAL, revive
+from .numbers import EXACT, Wider, decimal_for, is_exact
+from .types import Column, Reading
+
+_values = msgspec.json.Decoder(float_hook=Decimal)
+
+
+class Given:
+    """A value that was parsed already."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def value_of(column: Column, raw: Any) -> Any:
+    """Turn one JSON value into what Arrow takes for the column.
+
+    Raises:
+        ValueError: it is no such value.
+    """
+    if column.reading is Reading.JSON:
+        text = _as_json(raw.value) if isinstance(raw, Given) else bytes(raw).decode()
+        return None if text == "null" else text
+    value = raw.value if isinstance(raw, Given) else _values.decode(raw)
+    if value is None:
+        return None
+    if column.reading is Reading.NUMBER:
+        return _number(column, value)
+    if column.reading is Reading.NUMERIC:
+        return _digits(value)
+    kind = column.type
+    if pa.types.is_integer(kind):
+        return _integer(column, value)
+    if pa.types.is_decimal(kind):
+        return _decimal(column, value)
+    if column.reading is Reading.TEXT or pa.types.is_string(kind):
+        if not isinstance(value, str):
+            raise ValueError("no text")
+        return value
+    return revive(value, kind)
+
+
+def _number(column: Column, value: Any) -> float | None:
+    if isinstance(value, str):
+        if value not in SPECIAL.values():
+            raise ValueError("no number")
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | float):
+        raise ValueError("no number")
+    if isinstance(value, float):
+        return value
+    if isinstance(value, Decimal) and not value:
+        return float(value)
+    if not is_exact(value):
+        raise Wider(column, decimal_for([Decimal(value)]))
+    return float(value)
+
+
+def _integer(column: Column, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or value != int(value):
+        raise ValueError("no integer")
+    number = int(value)
+    if column.type.bit_width == 64 and not -(2**63) <= number < 2**63:
+        raise Wider(column, pa.decimal128(38, 0) if abs(number) < 10**38 else None)
+    return number
+
+
+def _decimal(column: Column, value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
+        raise ValueError("no number")
+    number = Decimal(value)
+    is_long = number.is_finite() and -int(number.normalize(EXACT).as_tuple().exponent) > column.type.scale
+    if column.is_widened and (is_long or not number.is_finite()):
+        raise Wider(column, None)
+    if is_long:  # Arrow would make 0 of 1e-41
+        raise ValueError("more digits than the column has")
+    return number
+
+
+def _digits(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | str | float):
+        raise ValueError("no number")
+    if isinstance(value, float):  # NaN or an infinity
+        return SPECIAL.get(str(value), str(value))
+    try:
+        number = Decimal(value)
+    except InvalidOperation as error:
+        raise ValueError("no number") from error
+    if not number.is_finite():
+        return str(value)
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _as_json(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, float):
+        return json.dumps(SPECIAL.get(str(value), str(value)))
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(name, ensure_ascii=False)}:{_as_json(item)}" for name, item in value.items())
+        return "{" + ",".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_as_json(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def shown(raw: Any, limit: int = 80) -> str:
+    """Return a value as an error shows it, cut short."""
+    if raw is None:
+        return "null"
+    if isinstance(raw, Given):
+        raw = repr(raw.value).encode("utf-8", "replace")
+    text = bytes(raw).decode("utf-8", "replace").strip()
+    return text if len(text) <= limit else f"{text[:limit]}..."
