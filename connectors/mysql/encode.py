@@ -69,7 +69,7 @@ def values(batch: pa.RecordBatch, size_bytes: int) -> Iterator[tuple[int, pa.Buf
     rows = pc.binary_join_element_wise(
         *fields, pa.scalar(",", pa.large_string()), null_handling="replace", null_replacement="null"
     )
-    rows = pc.binary_join_element_wise("(", rows, "),", pa.scalar("", pa.large_string()))
+    rows = pc.binary_join_element_wise(_text("("), rows, _text("),"), _text(""))
     lengths = pc.binary_length(rows).to_pylist()
     start = total = 0
     for place, length in enumerate(lengths):
@@ -106,6 +106,10 @@ def _escaped(text: Text) -> pa.Array:
     return array
 
 
+def _text(text: str) -> pa.Scalar:
+    return pa.scalar(text, pa.large_string())
+
+
 def _literal(text: Text) -> pa.Array:
     array = text.array
     if text.is_number:
@@ -113,7 +117,7 @@ def _literal(text: Text) -> pa.Array:
     if text.is_free and pc.any(pc.match_substring(array, "'")).as_py():
         array = pc.replace_substring(array, "'", "''")
     opening = pa.scalar("x'" if text.is_hex else "'", pa.large_string())
-    return pc.binary_join_element_wise(opening, array, "'", pa.scalar("", pa.large_string()))
+    return pc.binary_join_element_wise(opening, array, _text("'"), _text(""))
 
 
 def _hex(array: pa.Array) -> pa.Array:
