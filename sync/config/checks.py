@@ -143,9 +143,7 @@ def _check_streams(entries: Sequence[StreamEntry], error: MakeError, *, needs_bo
             raise error((*loc, "columns"), "needs include or exclude", allowed=("include", "exclude"))
 
 
-def _check_incremental(
-    entries: Sequence[StreamEntry], place: int, error: MakeError, *, needs_bookmarks: bool
-) -> None:
+def _check_incremental(entries: Sequence[StreamEntry], place: int, error: MakeError, *, needs_bookmarks: bool) -> None:
     entry = entries[place]
     loc: Loc = ("streams", place)
     if entry.write_disposition == "replace":
