@@ -19,6 +19,9 @@ MISSING = "notify needs Apprise: pip install 'syncblocks[notify]'"
 #: How a status is shown: the service's colour and icon. Others are warnings.
 _TYPES = {"success": "success", "recovered": "success", "failure": "failure", "crashed": "failure"}
 
+#: What logs while a notification is sent.
+_LOGGERS = ("apprise", "urllib3", "requests", "requests_oauthlib")
+
 #: Deliveries of this process that reached some of their URLs: a further try leaves those out.
 _reached: OrderedDict[str, set[int]] = OrderedDict()
 _REMEMBERED = 1000
@@ -100,20 +103,21 @@ def _apprise() -> Any:
 
 @contextmanager
 def _quietly(lines: list[str]) -> Iterator[None]:
-    """Keep what Apprise logs from every other handler: its lines may hold parts of URLs.
+    """Keep what Apprise and its HTTP client log from every other handler: their lines may hold parts of URLs.
 
-    Its plugins are imported when the first URL is met, and warn of what Python is going to drop: nothing for a user.
+    Apprise's plugins are imported when the first URL is met, and warn of what Python is going to drop.
     """
-    logger = logging.getLogger("apprise")
-    handler = _Keeper(lines)
-    former = logger.propagate, logger.handlers
-    logger.propagate, logger.handlers = False, [handler]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    former = [(logger.propagate, logger.handlers) for logger in loggers]
+    for logger in loggers:
+        logger.propagate, logger.handlers = False, [_Keeper(lines)]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
-        logger.propagate, logger.handlers = former
+        for logger, (propagate, handlers) in zip(loggers, former, strict=True):
+            logger.propagate, logger.handlers = propagate, handlers
 
 
 class _Keeper(logging.Handler):

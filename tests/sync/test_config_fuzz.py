@@ -56,7 +56,9 @@ anything = st.recursive(
 KEYS = [
     "pipeline", "variables", "concurrency", "allow_blocks_to_fail", "retries", "retry_delay_s", "timeout_s",
     "drain_s", "store", "spool_limit", "source", "transformers", "destination", "streams", "callbacks", "block",
-    "connector", "config", "file", "rename", "stream", "selected", "destination_table", "replication_method",
+    "connector", "config", "file", "rename",
+    "notify", "webhook", "shell", "sql", "title", "message", "status", "when", "url", "secret", "headers", "statement",
+    "parameters", "stream", "selected", "destination_table", "replication_method",
     "bookmark_properties", "key_properties", "unique_conflict_method", "write_disposition", "columns", "include",
     "exclude", "on", "attempts", "<<", "$template",
 ]  # fmt: skip
@@ -81,7 +83,18 @@ def valid() -> dict[str, Any]:
                 "columns": {"exclude": ["x"]},
             },
         ],
-        "callbacks": [{"block": "alerts", "file": "clean2.py", "on": ["source", "stream"], "timeout_s": 5}],
+        "callbacks": [
+            {"block": "alerts", "file": "clean2.py", "on": ["source", "stream"], "timeout_s": 5},
+            {
+                "block": "said",
+                "notify": ["json://{{ secret('s') }}/x"],
+                "message": "{{ stream }}",
+                "when": "index == 0",
+            },
+            {"webhook": {"url": "https://{{ env_var('A') }}/x", "secret": "{{ secret('s') }}", "headers": {"A": "b"}}},
+            {"shell": ["echo", "{{ variables('v') }}"], "status": ["failure"]},
+            {"sql": {"statement": "select :stream, :n", "parameters": {"n": "{{ block_run.rows }}"}}},
+        ],
     }
 
 
