@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from .settings import DuckDBSettings
+from .settings import MEMORY_LIMIT, DuckDBSettings
 
 _registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
@@ -91,7 +91,7 @@ class Database:
 def configuration(settings: DuckDBSettings) -> dict[str, Any]:
     """Return what the instance is opened with: whoever opens the same file in this process must say the same."""
     config: dict[str, Any] = {
-        "memory_limit": settings.memory_limit,
+        "memory_limit": settings.memory_limit or MEMORY_LIMIT,
         "preserve_insertion_order": False,
         # A stranger's view must not fetch extensions over the network.
         "autoinstall_known_extensions": False,

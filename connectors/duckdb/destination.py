@@ -29,7 +29,9 @@ class DuckDBDestination(SqlDestination):
         self._config, self._path = read_settings(config, folder)
         self._database = open_database(self._path)
         self._database.add_writer(self)
-        super().__init__(DuckDBDialect(), schema=self._config.schema_ or "")
+        super().__init__(
+            DuckDBDialect(is_limited=self._config.memory_limit is not None), schema=self._config.schema_ or ""
+        )
 
     def connect(self) -> DuckDBSession:
         """Open the file, or share it, for writing."""

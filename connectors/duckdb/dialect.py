@@ -12,7 +12,7 @@ from ..sql.identifiers import STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..stream import ConflictMethod
 from . import types
-from .session import DuckDBSession
+from .session import MORE_MEMORY, DuckDBSession
 
 
 class DuckDBDialect(Dialect):
@@ -33,7 +33,9 @@ class DuckDBDialect(Dialect):
     text_type = "VARCHAR"
     bigint_type = "BIGINT"
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_limited: bool = False) -> None:
+        """Let merges have more memory than loads, unless the user has set a limit."""
+        self._is_limited = is_limited
         #: Name of the file's catalog; known from the first connection on.
         self.catalog = ""
 
@@ -140,14 +142,19 @@ class DuckDBDialect(Dialect):
         key: Sequence[str],
         method: ConflictMethod,
     ) -> Sequence[str]:
-        """Delete the records that come again, then insert: several times faster than updates of a columnar table."""
+        """Delete the records that come again, then insert: several times faster than updates of a columnar table.
+
+        Under a small memory limit a merge of some million records fails: not all of it can spill to disk.
+        """
+        first = [] if self._is_limited else [MORE_MEMORY]
         if method is ConflictMethod.IGNORE or target.is_referenced:
-            return super().merge(target, staging, columns, staged, key, method)
+            return [*first, *super().merge(target, staging, columns, staged, key, method)]
         same = self._same_key(columns, staged, key)
         names = self.names([column.name for column in columns])
         values = ", ".join(self._value(column, staged) for column in columns)
         into, source = self.table(target.name), self.table(staging)
         return [
+            *first,
             f"delete from {into} as t using {source} as s where {same}",
             f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
         ]

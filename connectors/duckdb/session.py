@@ -15,9 +15,13 @@ from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.dialect import SEQUENCE
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from .database import Database, sort_error
+from .settings import MEMORY_LIMIT
 
 #: Name under which a load's batches stand in SQL; each cursor has its own.
 _INCOMING = "_syncblocks_incoming"
+
+#: Lifts the limit for a merge, until the commit lock is given back.
+MORE_MEMORY = "reset global memory_limit"
 
 #: How long a wait for the commit lock goes on before it looks whether it was interrupted.
 _LOCK_POLL_S = 0.1
@@ -36,6 +40,7 @@ class DuckDBSession:
         self._holds_lock = False
         self._is_begun = False
         self._is_cancelled = False
+        self._has_more_memory = False
         #: Staging tables that are committed already and must go, whatever happens.
         self._settled: list[str] = []
         #: Staging tables -> number of the next record; None: not numbered.
@@ -51,6 +56,7 @@ class DuckDBSession:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement; return the records it changed."""
+        self._has_more_memory |= sql == MORE_MEMORY
         try:
             cursor = self._run(sql, parameters)
         except FatalConnectorError as error:
@@ -190,6 +196,10 @@ class DuckDBSession:
     def _unlock(self) -> None:
         if self._holds_lock:
             self._holds_lock = False
+            if self._has_more_memory:
+                self._has_more_memory = False
+                with suppress(duckdb.Error):  # some of it is in use: the next merge's end tries again
+                    self._cursor.execute(f"set global memory_limit = '{MEMORY_LIMIT}'")
             self._database.commit_lock.release()
 
     def _next_number(self, table: TableName) -> int | None:

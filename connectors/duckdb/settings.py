@@ -12,9 +12,9 @@ from ..bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings, parse_settings
 from ..sql.files import database_path
 
-#: Enough for sorts and merges of any size (they spill to `<path>.tmp`), little enough that memory does not grow with
-#: the table: 1M and 4M records differ by less than a fifth.
-MEMORY_LIMIT = "256MB"
+#: What DuckDB may hold while records are read and staged: enough to write at full speed, little enough that memory does
+#: not grow with the table (1M and 4M records differ by less than a fifth). Merges get more, see `DuckDBDialect.merge`.
+MEMORY_LIMIT = "192MB"
 
 
 class DuckDBSettings(Settings):
@@ -25,10 +25,10 @@ class DuckDBSettings(Settings):
     schema_: str | None = Field(
         default=None, alias="schema", description="Source: offer only this schema. Destination: default schema."
     )
-    memory_limit: str = Field(
-        default=MEMORY_LIMIT,
+    memory_limit: str | None = Field(
+        default=None,
         pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
-        description="DuckDB's memory_limit; larger sorts and merges go faster with more.",
+        description="DuckDB's memory_limit; default: 192MB, and DuckDB's own default for merges.",
     )
     checkpoint_records: int = Field(
         default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."
