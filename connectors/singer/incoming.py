@@ -15,6 +15,9 @@ from .records import Parser
 from .state import STATE, entry_of, of_bookmark, replication_value, resumable
 from .types import Column, Reading, columns_of
 
+#: Key of a bookmark under which the columns are kept that hold more digits than their schema says.
+WIDER = "wider"
+
 log = logging.getLogger("syncblocks")
 
 
@@ -22,7 +25,13 @@ class Incoming:
     """One selected stream: its columns as of now, and its lines that are not parsed yet."""
 
     def __init__(
-        self, stream: Stream, names: Collection[str], bookmark: Bookmark | None, *, adds_columns: bool
+        self,
+        stream: Stream,
+        names: Collection[str],
+        bookmark: Bookmark | None,
+        *,
+        adds_columns: bool,
+        wider: Mapping[str, Any] | None = None,
     ) -> None:
         self.stream = stream
         self.names = tuple(names)
@@ -39,6 +48,8 @@ class Incoming:
         self.boundary = Boundary(stream.name, _first(stream.bookmark_properties), bookmark)
         self._adds_columns = adds_columns
         self._left_out: set[str] = set()
+        #: Columns that an earlier run widened: the table has them so.
+        self._wider: Mapping[str, Any] = {**(wider or {}), **((bookmark or {}).get(WIDER) or {})}
         self._columns: dict[str, Column] = {}
         self._parsers: dict[bool, Parser] = {}
 
@@ -68,13 +79,20 @@ class Incoming:
                 now = before or _unsent(self.stream.schema.field(name))
             elif before is not None and before.is_widened and before.declared == now.declared:
                 now = before
+            elif before is None and name in self._wider and now.reading in (Reading.NUMBER, Reading.PLAIN):
+                now = now.widened(_decimal(self._wider[name]))
             columns[name] = now
         return self._set(columns)
 
     def widen(self, column: Column, kind: pa.DataType | None) -> Stream | None:
         """Give one column a wider type."""
-        log.info("%s: column %r holds more digits than %s; it becomes %s", self.stream.name, column.name, column.type,
-                 "digits of any number" if kind is None else kind)  # fmt: skip
+        log.info(
+            "%s: column %r holds more digits than %s; it becomes %s. `schema` in the source's config can declare it so",
+            self.stream.name,
+            column.name,
+            column.type,
+            "a text of digits" if kind is None else kind,
+        )
         return self._set({**self._columns, column.name: column.widened(kind)})
 
     def _set(self, columns: dict[str, Column]) -> Stream | None:
@@ -108,13 +126,30 @@ class Incoming:
         entry = entry_of(part, self.names)
         column = self.boundary.column
         value = replication_value(entry, column) if column else None
-        return {STATE: part, **self.boundary.at(value)}
+        wider = self.wider()
+        return {STATE: part, **({WIDER: wider} if wider else {}), **self.boundary.at(value)}
+
+    def wider(self) -> dict[str, list[int] | None]:
+        """Return the columns that hold more digits than their schema says, as JSON keeps them."""
+        return {each.name: _digits(each.type) for each in self._columns.values() if each.is_widened}
 
 
 def _first(names: Any) -> str | None:
     if isinstance(names, str):
         return names
     return next((name for name in names or () if isinstance(name, str)), None)
+
+
+def _digits(kind: pa.DataType) -> list[int] | None:
+    """Return precision and scale, as JSON keeps them; None for digits as text."""
+    return [kind.precision, kind.scale] if pa.types.is_decimal(kind) else None
+
+
+def _decimal(digits: Any) -> pa.DataType | None:
+    if not isinstance(digits, list) or len(digits) != 2 or not all(type(each) is int for each in digits):
+        return None
+    precision, scale = digits
+    return pa.decimal128(precision, scale) if 0 <= scale <= precision <= 38 and precision else None
 
 
 def _unsent(field: pa.Field) -> Column:

@@ -59,6 +59,8 @@ class Reader:
         names: every stream of the tap -> names under which messages and STATE may call it.
         bookmarks: where each selected stream goes on.
         adds_columns: names of streams all of whose columns are wanted: new ones too.
+        wider: columns that an earlier run found to hold more digits than their schema says, by stream.
+        on_wider: told of a stream's such columns whenever there are more.
         checkpoint_records: records between two checkpoints, at least.
         checkpoint_s: seconds after which one comes earlier.
         clock: seconds, monotonic.
@@ -72,6 +74,8 @@ class Reader:
         bookmarks: Mapping[str, Bookmark | None],
         *,
         adds_columns: Collection[str] = (),
+        wider: Mapping[str, Mapping[str, Any]] | None = None,
+        on_wider: Callable[[str, Mapping[str, Any]], None] = lambda stream, wider: None,
         checkpoint_records: int = CHECKPOINT_RECORDS,
         checkpoint_s: float = CHECKPOINT_S,
         clock: Callable[[], float] = time.monotonic,
@@ -79,7 +83,11 @@ class Reader:
         self._tap = tap
         self._incoming = {
             stream.name: Incoming(
-                stream, names[stream.name], bookmarks.get(stream.name), adds_columns=stream.name in adds_columns
+                stream,
+                names[stream.name],
+                bookmarks.get(stream.name),
+                adds_columns=stream.name in adds_columns,
+                wider=(wider or {}).get(stream.name),
             )
             for stream in streams
         }
@@ -91,6 +99,7 @@ class Reader:
         self._unknown: set[str] = set()
         self._heads: dict[bytes, Any] = {}
         self._last_head = b""
+        self._on_wider = on_wider
         self._checkpoint_records = checkpoint_records
         self._checkpoint_s = checkpoint_s
         self._clock = clock
@@ -267,6 +276,7 @@ class Reader:
                 break
             except Wider as wider:
                 changed = incoming.widen(wider.column, wider.kind)
+                self._on_wider(incoming.stream.name, incoming.wider())
                 if changed is not None:
                     yield changed.name, changed
             except BadRecord as bad:

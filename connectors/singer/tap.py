@@ -142,6 +142,8 @@ class SingerSource:
                 names,
                 bookmarks,
                 adds_columns=self._whole(streams),
+                wider=self._wider(),
+                on_wider=self._keep_wider,
                 checkpoint_records=self._settings.checkpoint_records,
                 checkpoint_s=self._settings.checkpoint_s,
             )
@@ -249,6 +251,21 @@ class SingerSource:
             if not settings.pip:
                 place += f":{Path(place).stat().st_mtime_ns}"
         return self._kept_file("catalog", [place, settings.python, settings.config, settings.env, str(self._folder)])
+
+    def _wider_file(self) -> Path:
+        return self._kept_file("wider", [self.name, self._settings.pip, self._settings.config, str(self._folder)])
+
+    def _wider(self) -> dict[str, Any]:
+        """Return what earlier runs learned of numbers with more digits than a double or an int64 holds."""
+        try:
+            found = json.loads(self._wider_file().read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _keep_wider(self, stream: str, columns: Mapping[str, Any]) -> None:
+        with self._lock:
+            _keep(self._wider_file(), {**self._wider(), stream: dict(columns)})
 
     def _kept_file(self, what: str, of: Any) -> Path:
         digest = hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:16]

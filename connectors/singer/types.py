@@ -49,7 +49,8 @@ class Column:
 
     def field(self, *, nullable: bool = True) -> pa.Field:
         """Return the Arrow field."""
-        metadata = {"native_type": self.native} if self.native else None
+        # PostgreSQL has a type for numbers of any precision; the other systems keep the text.
+        metadata = {"native_type": self.native, "native_system": "postgres"} if self.native else None
         return pa.field(self.name, self.type, nullable, metadata)
 
     def widened(self, kind: pa.DataType | None) -> Column:

@@ -411,6 +411,19 @@ class TestCheckpoints:
         second = read(block(2, 3, 4, 4), streams=[self.live], bookmarks={"orders": mark})
         assert [each["id"] for each in records(second, "orders")] == [3, 4, 4]
 
+    def test_keep_the_columns_that_were_widened(self) -> None:
+        spec = {"properties": {**SCHEMA["properties"], "n": {"type": "number"}}}
+        of = stream_of("orders", spec, "stamp")
+        long = b'{"type":"RECORD","stream":"orders","record":{"id":1,"stamp":"a","n":1234567890123456789.5}}'
+        mark = checkpoints(
+            read(lines(schema("orders", spec), long, state(orders={"stamp": "a"})), streams=[of]), "orders"
+        )
+        again = json.loads(json.dumps(mark[-1]))
+        short = lines(schema("orders", spec), record("orders", id=2, stamp="b", n=0.1))
+        events = read(short, streams=[of], bookmarks={"orders": again})
+        assert isinstance(events[0][1], Stream)
+        assert records(events, "orders") == [{"id": 2, "stamp": "b", "note": None, "n": Decimal("0.1")}]
+
     def test_keep_knowing_them_when_nothing_new_comes(self) -> None:
         block = lines(schema("orders"), record("orders", id=1, stamp="a"), state(orders={"stamp": "a"}))
         mark = None

@@ -24,7 +24,7 @@ from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnect
 from connectors.registry import make_source
 from connectors.singer.environments import program_name
 from connectors.singer.process import PrivateFiles
-from connectors.stream import ReplicationMethod
+from connectors.stream import ReplicationMethod, Stream
 from tests.sync.pipelines import RECORDER
 
 from .singer_helpers import (
@@ -296,6 +296,18 @@ def test_mistakes_in_the_config_are_told(tmp_path: Path) -> None:
             make_source("singer", config, tmp_path)
     with pytest.raises(ConnectorConfigError, match="no program"):
         make_source("singer", {"executable": "./none"}, tmp_path).check()
+
+
+def test_a_run_knows_which_numbers_were_too_long_for_the_last_one(tmp_path: Path) -> None:
+    spec = {"properties": {"id": {"type": "integer"}, "n": {"type": "number"}}}
+    long = b'{"type":"RECORD","stream":"t","record":{"id":2,"n":1234567890123456789.5}}'
+    config = small(tmp_path, schema("t", spec), record("t", id=1, n=0.5), long, streams=[full_table("t", spec)])
+    for _ in range(2):
+        source = make_source("singer", config, tmp_path)
+        events = [event for _, event in source.read(source.discover(), {})]
+    assert isinstance(events[0], Stream)
+    assert str(events[0].schema.field("n").type) == "decimal128(38, 18)"
+    assert sum(isinstance(event, Stream) for event in events) == 1
 
 
 def test_count_reads_the_whole_stream(tmp_path: Path) -> None:
