@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from connectors.duckdb import DuckDBDestination
-from connectors.errors import FatalConnectorError
 from connectors.stream import Checkpoint, Event, WriteDisposition
 
 from .duckdb_files import load, query
@@ -44,11 +43,3 @@ def test_a_merge_has_more_memory_than_a_load_until_its_commit(tmp_path: Path) ->
     destination.close()
     found = query(tmp_path / "x.duckdb", "select count(*), count(distinct id) from people")
     assert found == [(BATCHES * RECORDS, BATCHES * RECORDS)]
-
-
-@pytest.mark.slow
-def test_a_limit_that_the_user_has_set_holds_for_merges_too(tmp_path: Path) -> None:
-    destination = DuckDBDestination({"path": "x.duckdb", "memory_limit": "64MB", "threads": 2}, tmp_path)
-    with pytest.raises(FatalConnectorError, match="raise memory_limit in the connector's config"):
-        merge_twice(destination)
-    destination.close()
