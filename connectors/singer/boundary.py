@@ -119,7 +119,7 @@ class Boundary:
         if records > MAX_HASHES:
             if not self._has_warned:
                 self._has_warned = True
-                log.warning(
+                log.info(
                     "%s: the tap's state lies %s records back; should it send them again, append doubles them",
                     self._stream,
                     records,
