@@ -33,6 +33,8 @@ LEASE_GRACE_S = 30.0
 #: When to look again for what this process cannot know the time of: a claim, a gate, another process.
 LOOK_AGAIN_S = 1.0
 
+LEASED_LOCKED = IN_QUEUE.with_for_update()
+
 _SET = deliveries.update().where(deliveries.c.idempotency_key == sa.bindparam("at_key"))
 
 
@@ -94,7 +96,8 @@ class Outbox:
         with self._database.write("lease") as connection:
             self._database.lock_name(connection, self._queue_name(callback_block))
             now = self._database.now(connection)
-            for held in self._leased(connection, queue):
+            # Locked: a recovery that voids the leases of a dead process may be at these very rows.
+            for held in connection.execute(LEASED_LOCKED, {**queue, "in_state": "leased"}).all():
                 if self._is_held(held, now):
                     return LOOK_AGAIN_S
                 is_mine = held.lease_owner == self._me
