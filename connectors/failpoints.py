@@ -46,7 +46,8 @@ def _act(name: str, action: str) -> None:
     elif action in ("sigterm", "sigint"):
         os.kill(os.getpid(), signal.SIGTERM if action == "sigterm" else signal.SIGINT)
     elif action == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: sent to the process, another thread may take it, and this one run on for a while.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     elif action == "sleep":
         time.sleep(3600)
     elif action == "enospc":
