@@ -385,17 +385,16 @@ def void(
 def _give_back(connection: Connection, key: str, token: str) -> None:
     """End a lease that led to no call: as if it had not been."""
     connection.execute(
-        deliveries.update().where(
-            deliveries.c.idempotency_key == key, deliveries.c.state == "leased", deliveries.c.lease_token == token
-        ),
-        {
-            "state": "ready",
-            "attempts": deliveries.c.attempts - 1,
-            "tries": deliveries.c.tries - 1,
-            "lease_owner": None,
-            "lease_token": None,
-            "lease_until": None,
-        },
+        deliveries.update()
+        .where(deliveries.c.idempotency_key == key, deliveries.c.state == "leased", deliveries.c.lease_token == token)
+        .values(
+            state="ready",
+            attempts=deliveries.c.attempts - 1,
+            tries=deliveries.c.tries - 1,
+            lease_owner=None,
+            lease_token=None,
+            lease_until=None,
+        )
     )
 
 

@@ -97,6 +97,8 @@ def strike(workshop: Workshop, phase: str, point: str, action: str) -> tuple[boo
     found = untrue(workshop, process)
     if was_hit and action in CODES and process.code != CODES[action]:
         found.append(f"{action} was answered by {process.code}: {process.log()[-2000:]}")
+    if process.code == 3:
+        found.append(f"one fault kept callbacks from being delivered to the end: {process.log()[-6000:]}")
     if was_hit and action in ("sigterm", "sigint"):
         found += violations(workshop, kills=kills, has_data=False)
     last = workshop.run()
@@ -135,13 +137,46 @@ def run_shard(
     return hits, found
 
 
-@pytest.mark.timeout(0 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 120)
-@pytest.mark.parametrize("shard", range(SHARDS))
+IS_FULL = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
+PLACES = [("duckdb", "sqlite", shard) for shard in range(SHARDS)]
+PLACES += [
+    (*place, shard)
+    for place in [("postgres", "postgres"), ("sqlite", "sqlite"), ("postgres", "sqlite"), ("duckdb", "postgres")]
+    for shard in (
+        range(SHARDS) if IS_FULL else (3,) if place[0] == "sqlite" else (4, 7) if place[1] == place[0] else ()
+    )
+]
+
+
+@pytest.mark.timeout(0 if IS_FULL else 300)
+@pytest.mark.parametrize(("destination", "store", "shard"), PLACES)
 def test_a_fault_at_every_commit_point_loses_doubles_and_forgets_nothing(
-    zygote: Zygote, folder: Path, shard: int, injected: Count, is_full: bool
+    zygote: Zygote,
+    folder: Path,
+    postgres_url: str,
+    destination: str,
+    store: str,
+    shard: int,
+    injected: Count,
+    is_full: bool,
 ) -> None:
     disposition = ("append", "merge", "replace")[shard % 3]
-    hits, found = run_shard(zygote, folder, "duckdb", "sqlite", "", shard, disposition, is_full)
+    url = postgres_url if "postgres" in (destination, store) else ""
+    hits, found = run_shard(zygote, folder, destination, store, url, shard, disposition, is_full)
     injected(hits)
     assert found == []
     assert hits >= CASES // 2
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize("point", ["store.lease.before", "store.lease.after", "store.lease.ahead", "store.mark.after"])
+def test_one_fault_of_the_store_while_it_delivers_heals_within_the_run(
+    zygote: Zygote, folder: Path, postgres_url: str, store: str, point: str, injected: Count
+) -> None:
+    workshop = make(zygote, folder, "duckdb", store, postgres_url, "append")
+    workshop.write()
+    process = workshop.run(failpoint=f"{point}:1:raise", trace=folder / "reached")
+    assert f"{point}:1" in (folder / "reached").read_text().split()
+    injected()
+    assert process.code == 0, process.log()
+    assert violations(workshop, kills=1) == []
