@@ -1,23 +1,18 @@
-"""Bookmarks of INCREMENTAL streams: from batches to checkpoints, and past the records committed before.
+"""Bookmarks of INCREMENTAL streams: their JSON form, and how records compare with them.
 
-A bookmark is a dict of JSON values: one entry a bookmark property, and under `BOUNDARY` hashes of the records that
-stood exactly at it when it was committed. Sources read `>=` the bookmark, never `>`; the hashes tell which of the
-records at the boundary were committed already. Whole records are hashed, not keys alone: a record that changed
-within the same tick of a coarse clock must get through.
-
-A record whose bookmark is incomplete (a NULL or NaN in one of its bookmark properties) compares with none: it is read
-from scratch, once, and never again. Where no record had a complete one, the bookmark's values are all null.
+A bookmark is a dict of JSON values: one entry a bookmark property, and under `BOUNDARY` what `incremental` keeps there.
+A record whose bookmark is incomplete (a NULL or NaN in one of its bookmark properties) compares with none;
+`Stream.null_bookmarks` says what becomes of it. Where no record had a complete one, the bookmark's values are all null.
 """
 
 from __future__ import annotations
 
+import math
 import re
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from hashlib import blake2b
 from math import isfinite
 from typing import Any
@@ -26,7 +21,7 @@ import pyarrow as pa
 
 from . import compute as pc
 from .errors import ConnectorConfigError, FatalConnectorError
-from .stream import Bookmark, Checkpoint, Event, Stream
+from .stream import Bookmark, Stream
 
 #: Key of a bookmark under which the hashes are kept; no column may be named like it.
 BOUNDARY = "_boundary"
@@ -34,6 +29,9 @@ BOUNDARY = "_boundary"
 #: A checkpoint at least every so many records, or seconds: each costs the destination a commit.
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_S = 30.0
+
+#: Bytes of one record's hash.
+HASH_BYTES = 8
 
 
 def values(bookmark: Bookmark | None) -> dict[str, Any] | None:
@@ -143,10 +141,10 @@ def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scala
     )
 
 
-def record_hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
-    """Hash each record of a (small) batch over the named columns."""
+def record_hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[bytes]:
+    """Hash each record of a (small) batch over the named columns, to `HASH_BYTES` each."""
     rows = zip(*(_hashable(batch.column(name)) for name in columns), strict=True)
-    return [blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() for row in rows]
+    return [blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest() for row in rows]
 
 
 def _hashable(column: pa.Array) -> list[Any]:
@@ -166,165 +164,96 @@ def has_bookmark(records: pa.RecordBatch | pa.Table, names: Sequence[str]) -> pa
 
 
 def at_or_past(records: pa.RecordBatch | pa.Table, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
-    """Tell of each record whether it stands at or past the bookmark, most significant property first."""
-    result = pc.fill_null(pc.greater_equal(records.column(names[-1]), bookmark[-1]), False)
-    for name, value in reversed(list(zip(names[:-1], bookmark[:-1], strict=True))):
+    """Tell of each record whether it stands at or past the bookmark, most significant property first.
+
+    The bookmark may end before the names do: then it stands below all records that begin with its values.
+    """
+    result = None
+    for name, value in reversed(list(zip(names, bookmark, strict=False))):
+        if result is None:
+            result = pc.fill_null(pc.greater_equal(records.column(name), value), False)
+            continue
         above = pc.fill_null(pc.greater(records.column(name), value), False)
-        same = pc.fill_null(pc.equal(records.column(name), value), False)
-        result = pc.or_(above, pc.and_(same, result))
+        equal = pc.fill_null(pc.equal(records.column(name), value), False)
+        result = pc.or_(above, pc.and_(equal, result))
     return pc.and_(result, has_bookmark(records, names))
 
 
-def incremental(
-    stream: Stream,
-    batches: Iterable[pa.RecordBatch],
-    bookmark: Bookmark | None,
-    *,
-    is_ordered: bool,
-    checkpoint_records: int = CHECKPOINT_RECORDS,
-    checkpoint_s: float = CHECKPOINT_S,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Event]:
-    """Drop what was committed before, pass the batches on, and yield checkpoints between them.
+def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[pa.Scalar]) -> pa.Array:
+    """Tell of each record whether it stands at or below a limit; one that ends before the names do: only below."""
+    mask = pc.and_(pc.invert(at_or_past(records, names, limit)), has_bookmark(records, names))
+    return mask if len(limit) < len(names) else pc.or_(mask, equal_to(records, names, limit))
+
+
+def equal_to(records: pa.RecordBatch, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
+    """Tell of each record whether it stands exactly at the bookmark."""
+    mask = None
+    for name, value in zip(names, bookmark, strict=True):
+        equal = pc.fill_null(pc.equal(records.column(name), value), False)
+        mask = equal if mask is None else pc.and_(mask, equal)
+    return mask
+
+
+def same(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
+    """Tell whether two bookmarks are equal."""
+    return len(left) == len(right) and all(a.equals(b) for a, b in zip(left, right, strict=True))
+
+
+def is_above(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
+    """Tell whether a bookmark stands past another one, as Arrow compares."""
+    for a, b in zip(left, right, strict=True):
+        if not a.equals(b):
+            return bool(pc.greater(a, b).as_py())
+    return False
+
+
+def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.Scalar, ...] | None:
+    """Return what is read from: the bookmark, or its first value less the stream's `lookback`; None: everything."""
+    if start is None or stream.lookback is None:
+        return None if start is None else tuple(start)
+    first, back = start[0], stream.lookback
+    kind = first.type
+    try:
+        if pa.types.is_timestamp(kind):
+            return (pa.scalar(first.value - math.ceil(back * _PER_SECOND[kind.unit]), kind),)
+        if pa.types.is_date(kind):
+            return (pa.scalar(first.as_py() - timedelta(days=math.ceil(back / _DAY_S)), kind),)
+        if pa.types.is_decimal(kind):
+            lower = first.as_py() - Decimal(str(back))
+            return (pa.scalar(lower.quantize(Decimal(1).scaleb(-kind.scale), ROUND_FLOOR), kind),)
+        return (pa.scalar(first.as_py() - (math.ceil(back) if pa.types.is_integer(kind) else back), kind),)
+    except (pa.ArrowException, OverflowError, ArithmeticError):
+        return None  # below everything that the type holds
+
+
+def can_look_back(kind: pa.DataType) -> bool:
+    """Tell whether a `lookback` can be taken from values of a type."""
+    types = pa.types
+    is_moment = types.is_timestamp(kind) or types.is_date(kind)
+    return bool(is_moment or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def missing_error(stream: Stream, counts: Sequence[int], *, is_all: bool) -> FatalConnectorError:
+    """Make the error of a stream whose records may not lack a bookmark (`null_bookmarks: fail`), but do.
 
     Args:
-        stream: its bookmark_properties are columns of every batch.
-        batches: records at or past the bookmark; others are dropped here if `is_ordered` is False.
-        bookmark: as the ledger holds it; None: from scratch.
-        is_ordered: the batches come in ascending order of the bookmark, by the source's own comparison; from
-            scratch, records with an incomplete bookmark come before all others, since no checkpoint's reader
-            will see them again. Unordered ones get a single checkpoint, after the last batch, compared by Arrow.
-        checkpoint_records: records between two checkpoints, at least.
-        checkpoint_s: seconds after which a checkpoint comes earlier.
-        clock: seconds, monotonic.
+        stream: says which properties.
+        counts: records without a value, one number a bookmark property.
+        is_all: False: there may be more of them.
     """
-    tracker = _Tracker(stream, bookmark, is_ordered)
-    pending, since = 0, clock()
-    for batch in batches:
-        kept = tracker.take(batch)
-        if kept.num_rows:
-            yield kept
-            pending += kept.num_rows
-        is_due = pending >= checkpoint_records or clock() - since >= checkpoint_s
-        if is_ordered and pending and is_due and tracker.may_checkpoint:
-            tracker.has_checkpoint = True
-            yield Checkpoint(bookmark=tracker.bookmark())
-            pending, since = 0, clock()
-    yield Checkpoint(bookmark=tracker.bookmark())
+    found = [f"{count} in {name!r}" for name, count in zip(stream.bookmark_properties, counts, strict=True) if count]
+    number = f"{'' if is_all else 'at least '}{' and '.join(found)}"
+    return FatalConnectorError(
+        f"stream {stream.name!r}: records without a bookmark (NULL or NaN): {number}. INCREMENTAL cannot tell whether "
+        "they are new. Say for this stream `null_bookmarks: once` (read only when the stream is read from scratch), "
+        "`always` (read in every run; needs merge) or `never` (left out), or choose other bookmark_properties",
+        stream=stream.name,
+        key="null_bookmarks",
+    )
 
 
-class _Tracker:
-    """Highest bookmark seen, and how many records of each hash stand exactly at it."""
-
-    def __init__(self, stream: Stream, bookmark: Bookmark | None, is_ordered: bool) -> None:
-        self._stream = stream
-        self._names = list(stream.bookmark_properties)
-        self._is_ordered = is_ordered
-        _demand_order(stream)
-        self._columns = list(stream.schema.names)
-        self._is_resumed = bool(bookmark)
-        self._is_empty = not bookmark
-        self._start = bookmark_values(stream, bookmark)
-        self._high = self._start
-        self._committed = Counter[str]()
-        boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
-        if boundary and set(boundary["columns"]) <= set(self._columns):
-            # The columns of then: a column added since must not make old records look new.
-            self._columns = list(boundary["columns"])
-            self._committed = Counter(boundary["hashes"])
-        self._start_columns = self._columns
-        self._at_high = Counter(self._committed)
-        #: Whether a checkpoint was yielded before the last batch.
-        self.has_checkpoint = False
-
-    @property
-    def may_checkpoint(self) -> bool:
-        """False while no bookmark was seen: a run that went on from there would begin from scratch."""
-        return self._high is not None
-
-    def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the batch without records committed before, and note what it holds."""
-        if self._is_resumed and batch.num_rows:
-            batch = self._drop_committed(batch)
-        if batch.num_rows:
-            self._is_empty = False
-            self._note(batch)
-        return batch
-
-    def bookmark(self) -> Bookmark | None:
-        """Return the bookmark up to here; None while there was no record."""
-        if self._is_empty:
-            return None
-        high = self._high or [None] * len(self._names)
-        boundary = {"columns": self._columns, "hashes": dict(self._at_high)}
-        return {
-            **{name: self._to_json(name, value) for name, value in zip(self._names, high, strict=True)},
-            BOUNDARY: boundary,
-        }
-
-    def _to_json(self, name: str, value: pa.Scalar | None) -> Any:
-        try:
-            return to_json(value)
-        except (ValueError, ArithmeticError) as error:
-            raise FatalConnectorError(
-                f"bookmark property {name!r} of stream {self._stream.name!r} is past the year 9999",
-                stream=self._stream.name,
-            ) from error
-
-    def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._start is None or self._is_ordered:
-            batch = batch.filter(has_bookmark(batch, self._names))
-        else:
-            batch = batch.filter(at_or_past(batch, self._names, self._start))
-        if not self._committed or self._start is None or not batch.num_rows:
-            return batch
-        at_start = _equal(batch, self._names, self._start)
-        if not pc.any(at_start).as_py():
-            return batch
-        mask = at_start.to_pylist()
-        hashes = iter(record_hashes(batch.filter(at_start), self._start_columns))
-        for position, is_at_start in enumerate(mask):
-            if is_at_start:
-                digest = next(hashes)
-                if self._committed[digest] > 0:
-                    self._committed[digest] -= 1
-                else:
-                    mask[position] = False
-        return batch.filter(pa.array([not drop for drop in mask]))
-
-    def _note(self, batch: pa.RecordBatch) -> None:
-        known = batch.filter(has_bookmark(batch, self._names))
-        if self.has_checkpoint and known.num_rows < batch.num_rows:
-            raise FatalConnectorError(
-                f"stream {self._stream.name!r}: a record without {self._names} came after a checkpoint, where no later "
-                "run would read it; the source must yield such records first",
-                stream=self._stream.name,
-            )
-        if not known.num_rows:
-            return
-        high = self._highest(known)
-        if self._high is None or not _same(high, self._high):
-            if self._high is not None and not self._is_ordered and not _is_above(high, self._high):
-                return
-            self._high, self._at_high = high, Counter()
-            self._columns = list(self._stream.schema.names)
-        self._at_high.update(record_hashes(known.filter(_equal(known, self._names, high)), self._columns))
-
-    def _highest(self, batch: pa.RecordBatch) -> tuple[pa.Scalar, ...]:
-        if self._is_ordered:
-            place = batch.num_rows - 1
-        else:
-            keys = [(name, "descending") for name in self._names]
-            try:
-                place = pc.sort_indices(batch.select(self._names), sort_keys=keys)[0].as_py()
-            except pa.ArrowNotImplementedError as error:
-                kinds = ", ".join(str(batch.schema.field(name).type) for name in self._names)
-                raise FatalConnectorError(
-                    f"bookmark_properties {self._names} of type {kinds} have no order",
-                    stream=self._stream.name,
-                ) from error
-        return tuple(batch.column(name)[place] for name in self._names)
-
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_DAY_S = 86_400
 
 #: Types that have an order and a JSON form; `null` is a column without any value yet.
 _BINARY = (
@@ -348,7 +277,12 @@ _ORDERED = (
 )
 
 
-def _demand_order(stream: Stream) -> None:
+def demand_order(stream: Stream) -> None:
+    """Refuse bookmark_properties whose types have no order.
+
+    Raises:
+        ConnectorConfigError: with the column and its type.
+    """
     for name in stream.bookmark_properties:
         kind = stream.schema.field(name).type
         if name == BOUNDARY or not any(is_kind(kind) for is_kind in _ORDERED):
@@ -358,33 +292,21 @@ def _demand_order(stream: Stream) -> None:
             )
 
 
-def _equal(batch: pa.RecordBatch, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
-    mask = None
-    for name, value in zip(names, bookmark, strict=True):
-        same = pc.fill_null(pc.equal(batch.column(name), value), False)
-        mask = same if mask is None else pc.and_(mask, same)
-    return mask
-
-
-def _same(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
-    return all(a.equals(b) for a, b in zip(left, right, strict=True))
-
-
-def _is_above(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
-    for a, b in zip(left, right, strict=True):
-        if not a.equals(b):
-            return bool(pc.greater(a, b).as_py())
-    return False
-
-
 __all__ = [
     "BOUNDARY",
     "at_or_past",
+    "below_or_at",
     "bookmark_values",
+    "can_look_back",
+    "demand_order",
+    "equal_to",
     "from_json",
     "has_bookmark",
-    "incremental",
+    "is_above",
+    "lower_bound",
+    "missing_error",
     "record_hashes",
+    "same",
     "to_json",
     "values",
 ]

@@ -37,6 +37,20 @@ class ConflictMethod(StrEnum):
     IGNORE = "IGNORE"
 
 
+class NullBookmarks(StrEnum):
+    """What becomes of records whose bookmark is NULL (or NaN) in an INCREMENTAL read. Source: dlt's
+    on_cursor_value_missing."""
+
+    #: They are an error.
+    FAIL = "fail"
+    #: They are read when the stream is read from scratch, and never again.
+    ONCE = "once"
+    #: They are read in every run.
+    ALWAYS = "always"
+    #: They are left out.
+    NEVER = "never"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -54,6 +68,11 @@ class Stream:
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()
+    null_bookmarks: NullBookmarks = NullBookmarks.FAIL
+    #: INCREMENTAL reads from so much below the bookmark: seconds of times and dates, else a number; None: from it.
+    lookback: float | None = None
+    #: Records may come again, because they are merged by their keys.
+    may_repeat: bool = False
     #: The source finds its own place again (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
     #: Views are selected by exact name only, never by a glob.

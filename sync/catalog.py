@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from connectors.bookmarks import can_look_back
 from connectors.sql.identifiers import TableName
-from connectors.stream import ConflictMethod, ReplicationMethod, Stream, WriteDisposition
+from connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .config import Pipeline, StreamEntry, glob_matches, render_destination_table
 from .errors import ConfigError, nearest_match
@@ -153,12 +154,17 @@ def _configure(
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
             ["append", "merge"],
         )
+    policy = _null_bookmarks(stream, settings, disposition, method, fail)
+    lookback = _lookback(stream, settings, disposition, bookmarks, fail)
     read = replace(
         stream,
         schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), keys, disposition),
         key_properties=keys,
         replication_method=method,
         bookmark_properties=bookmarks,
+        null_bookmarks=policy,
+        lookback=lookback,
+        may_repeat=disposition == "merge",
     )
     return SelectedStream(
         stream=read,
@@ -211,6 +217,37 @@ def _bookmarks(
         if name not in kept:
             raise fail("bookmark_properties", f"{name!r} is no column of the stream, or is excluded", kept, name)
     return tuple(configured)
+
+
+def _null_bookmarks(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, method: ReplicationMethod, fail: _Failer
+) -> NullBookmarks:
+    configured = settings.get("null_bookmarks")
+    if configured is None or method is not ReplicationMethod.INCREMENTAL:
+        return NullBookmarks.FAIL
+    if stream.keeps_own_bookmark:
+        raise fail("null_bookmarks", "the source keeps its own place, and decides by itself which records it sends")
+    if configured == "always" and disposition == "append":
+        raise fail(
+            "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
+        )
+    return NullBookmarks(configured)
+
+
+def _lookback(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, bookmarks: Sequence[str], fail: _Failer
+) -> float | None:
+    lookback: float | None = settings.get("lookback")
+    if lookback is None or (not bookmarks and not stream.keeps_own_bookmark):
+        return None
+    if stream.keeps_own_bookmark:
+        raise fail("lookback", "the source keeps its own place, and decides by itself which records it sends")
+    if disposition == "append":
+        raise fail("lookback", "it reads records again in every run, and `append` would double them: merge by keys")
+    kind = stream.schema.field(bookmarks[0]).type
+    if not can_look_back(kind):
+        raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
+    return lookback
 
 
 def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:

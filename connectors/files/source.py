@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..bookmarks import incremental
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
+from ..incremental import incremental
 from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import Bookmark, Event, ReplicationMethod, Stream

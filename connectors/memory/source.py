@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..bookmarks import at_or_past, bookmark_values, has_bookmark, incremental
+from ..bookmarks import at_or_past, bookmark_values, has_bookmark, lower_bound
 from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
+from ..incremental import incremental
 from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import (
@@ -137,11 +138,11 @@ class MemorySource:
 
 
 def _in_order(stream: Stream, table: pa.Table, bookmark: Bookmark | None) -> pa.Table:
-    """Return what is at or past the bookmark, ascending; from scratch records without a bookmark come first."""
+    """Return what is at or past the bookmark, ascending, behind the records without one."""
     names, start = stream.bookmark_properties, bookmark_values(stream, bookmark)
-    known = has_bookmark(table, names)
+    known, lower = has_bookmark(table, names), lower_bound(stream, start)
     first, rest = table.filter(pc.invert(known)), table.filter(known)
-    if start is not None:
-        first, rest = first.slice(0, 0), rest.filter(at_or_past(rest, names, start))
+    if lower is not None:
+        rest = rest.filter(at_or_past(rest, names, lower))
     rest = rest.sort_by([(name, "ascending") for name in names])
     return pa.concat_tables([first, rest])

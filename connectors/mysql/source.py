@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..bookmarks import bookmark_values
 from ..settings import parse_settings
 from ..sql.identifiers import literal
 from ..sql.session import Session
 from ..sql.source import SqlSource
-from ..stream import Bookmark, ReplicationMethod, Stream
+from ..stream import Stream
 from . import catalog
 from .decode import decode, line
 from .dialect import MySQLDialect
@@ -59,23 +58,9 @@ class MySQLSource(SqlSource):
         assert isinstance(session, MySQLSession)
         return catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
 
-    def select(self, stream: Stream, bookmark: Bookmark | None = None) -> str:
-        """Write the SELECT: a line a record, at or past the bookmark and in its order if INCREMENTAL."""
-        sql = f"select {line(stream, self.dialect.quote)} from {self.dialect.table(self.table(stream))} as t"
-        if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-            return sql
-        fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-        marks = ", ".join(self._comparable(field) for field in fields)
-        start = bookmark_values(stream, bookmark)
-        if start is not None:
-            values = ", ".join(self.constant(value, field) for value, field in zip(start, fields, strict=True))
-            sql += f" where {marks} >= {values}" if len(fields) == 1 else f" where ({marks}) >= ({values})"
-            return f"{sql} order by {marks}"
-        missing = [f"t.{self.dialect.quote(field.name)} is null" for field in fields if field.nullable]
-        if missing:
-            # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
-            marks = f"case when {' or '.join(missing)} then 0 else 1 end, {marks}"
-        return f"{sql} order by {marks}"
+    def projection(self, stream: Stream) -> str:
+        """Select a line a record."""
+        return line(stream, self.dialect.quote)
 
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Return a bookmark's value as a constant."""
@@ -99,7 +84,7 @@ class MySQLSource(SqlSource):
         """Read a block of lines."""
         return decode(batch.column(0)[0].as_buffer(), stream)
 
-    def _comparable(self, field: pa.Field) -> str:
+    def comparable(self, field: pa.Field) -> str:
         """Return the column as Arrow compares it: texts by their bytes, whatever the collation says."""
         name = f"t.{self.dialect.quote(field.name)}"
         return f"cast(convert({name} using utf8mb4) as binary)" if _is_text(field) else name

@@ -24,7 +24,7 @@ from singer_sdk.singerlib.encoding import SimpleSingerWriter
 from ..bookmarks import BOUNDARY, values
 from ..errors import ConnectorConfigError
 from ..protocols import Source
-from ..stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
+from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
 from .json_schema import json_schema
 from .lines import RecordLines, to_line
 from .plugin_config import config_jsonschema, make_connector
@@ -98,6 +98,8 @@ class SourceStream(SdkStream):
             key_properties=keys,
             replication_method=method,
             bookmark_properties=bookmark_properties,
+            # A Singer catalog has no word for it.
+            null_bookmarks=NullBookmarks.ONCE,
         )
 
     def bookmark(self, stream: Stream) -> Bookmark | None:

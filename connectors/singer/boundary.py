@@ -182,7 +182,8 @@ def _hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
         if types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind) or is_digits:
             column = pa.array([None if value is None else _digits(value) for value in column.to_pylist()], pa.string())
         arrays.append(column)
-    return record_hashes(pa.RecordBatch.from_arrays(arrays, names=list(columns)), columns)
+    hashes = record_hashes(pa.RecordBatch.from_arrays(arrays, names=list(columns)), columns)
+    return [digest.hex() for digest in hashes]
 
 
 def _digits(value: Any) -> str:

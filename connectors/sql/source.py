@@ -8,10 +8,11 @@ from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, incremental
+from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower_bound, missing_error
 from ..errors import ConnectorError
+from ..incremental import incremental
 from ..protocols import Block
-from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from ..stream import Bookmark, Event, NullBookmarks, ReplicationMethod, Stream
 from .casts import cast_batch
 from .dialect import Dialect
 from .identifiers import TableName, literal
@@ -61,6 +62,15 @@ class SqlSource(ABC):
 
     def expression(self, field: pa.Field) -> str:
         """Return what is selected for a column: itself, or a cast where the driver cannot carry its type."""
+        return f"t.{self.dialect.quote(field.name)}"
+
+    def projection(self, stream: Stream) -> str:
+        """Return what is selected."""
+        return ", ".join(f"{self.expression(field)} as {self.dialect.quote(field.name)}" for field in stream.schema)
+
+    def comparable(self, field: pa.Field) -> str:
+        """Return a bookmark property as it is compared and ordered by."""
+        # With `t.` before it: an output column of the same name (a cast) must not be what is compared.
         return f"t.{self.dialect.quote(field.name)}"
 
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
@@ -139,26 +149,41 @@ class SqlSource(ABC):
 
     def select(self, stream: Stream, bookmark: Bookmark | None = None) -> str:
         """Write the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL."""
-        # Names with `.` before them: an output column of the same name (a cast) must not be what is compared.
-        columns = ", ".join(f"{self.expression(field)} as {self.dialect.quote(field.name)}" for field in stream.schema)
-        sql = f"select {columns} from {self.dialect.table(self.table(stream))} as t"
+        sql = f"select {self.projection(stream)} from {self.dialect.table(self.table(stream))} as t"
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
             return sql
-        marks = self.dialect.names(stream.bookmark_properties, "t.")
-        start = bookmark_values(stream, bookmark)
-        if start is not None:
-            fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-            values = ", ".join(self.constant(value, field) for value, field in zip(start, fields, strict=True))
-            sql += f" where {marks} >= {values}" if len(fields) == 1 else f" where ({marks}) >= ({values})"
-        missing = [self.incomplete(stream.schema.field(name)) for name in stream.bookmark_properties]
-        if start is None and any(missing):
+        fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+        marks, start = [self.comparable(field) for field in fields], bookmark_values(stream, bookmark)
+        lower = lower_bound(stream, start)
+        missing, policy = " or ".join(filter(None, map(self.incomplete, fields))), stream.null_bookmarks
+        where, order = "", ", ".join(marks)
+        if lower is not None:
+            values = [self.constant(value, field) for value, field in zip(lower, fields, strict=False)]
+            where = f"({order}) >= ({', '.join(values)})" if len(lower) > 1 else f"{marks[0]} >= {values[0]}"
+        if missing and (policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)):
             # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
-            marks = f"case when {' or '.join(filter(None, missing))} then 0 else 1 end, {marks}"
-        return f"{sql} order by {marks}"
+            where = f"({where}) or {missing}" if where else ""
+            order = f"case when {missing} then 0 else 1 end, {order}"
+        elif missing and policy is NullBookmarks.NEVER and not where:
+            where = f"not ({missing})"
+        return f"{sql}{f' where {where}' if where else ''} order by {order}"
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield a stream in another wire format than "arrow", if the source offers one."""
         raise NotImplementedError(wire)
+
+    def refuse_missing(self, lease: Lease, stream: Stream) -> None:
+        """Raise if records lack a bookmark where the stream says that none may; within the snapshot that is read."""
+        conditions = [self.incomplete(stream.schema.field(name)) for name in stream.bookmark_properties]
+        if stream.null_bookmarks is not NullBookmarks.FAIL or not any(conditions):
+            return
+        counts = ", ".join(f"count(case when {condition or '1 = 0'} then 1 end)" for condition in conditions)
+        where = " or ".join(filter(None, conditions))
+        (found,) = lease.session.query(
+            f"select {counts} from {self.dialect.table(self.table(stream))} as t where {where}"
+        )
+        if any(map(int, found)):
+            raise missing_error(stream, [int(count) for count in found], is_all=True)
 
     def sessions(self, wire: str) -> Sessions:
         """Return the connections that carry a wire format; default: all go over the same."""
@@ -178,6 +203,7 @@ class SqlSource(ABC):
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
                 yield from batches
                 return
+            self.refuse_missing(lease, stream)
             yield from incremental(
                 stream,
                 batches,

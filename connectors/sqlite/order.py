@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..sql.identifiers import quote
+from ..stream import NullBookmarks
 from .encode import stored
 from .types import Form, kind_for
 
@@ -28,41 +29,56 @@ class Order:
     is_ordered: bool = True
 
 
-def order_by(fields: Sequence[pa.Field], start: Sequence[pa.Scalar] | None, has: Callable[[str], bool]) -> Order:
+def order_by(
+    fields: Sequence[pa.Field],
+    lower: Sequence[pa.Scalar] | None,
+    has: Callable[[str], bool],
+    policy: NullBookmarks = NullBookmarks.ONCE,
+) -> Order:
     """Write the order for bookmark properties.
 
     Args:
         fields: of the bookmark properties, in their order.
-        start: the bookmark; None: from scratch.
+        lower: values to read from, of all of them or the first ones; None: from scratch.
         has: asks whether a record fulfils a condition.
+        policy: what becomes of records without a bookmark.
     """
     expressions = [_expression(field, has) for field in fields]
     known = [expression for expression in expressions if expression is not None]
+    missing = " or ".join(filter(None, map(incomplete, fields)))
+    is_kept = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and lower is None)
     if len(known) < len(fields):
-        return _coarse(fields, start)
+        return _coarse(fields, lower, missing if is_kept else "")
     listed = ", ".join(known)
-    if start is None:
+    where, values = "", ()
+    if lower is not None:
+        values = tuple(_comparable(value, field) for value, field in zip(lower, fields, strict=False))
+        marks = [f"${place}" for place in range(1, len(values) + 1)]
+        where = f"({listed}) >= ({', '.join(marks)})" if len(values) > 1 else f"{known[0]} >= {marks[0]}"
+    if missing and is_kept:
         # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
-        return Order(f"order by {' and '.join(_complete(field) for field in fields)}, {listed}")
-    values = tuple(_comparable(value, field) for value, field in zip(start, fields, strict=True))
-    marks = [f"${place}" for place in range(1, len(fields) + 1)]
-    where = f"{known[0]} >= {marks[0]}" if len(known) == 1 else f"({listed}) >= ({', '.join(marks)})"
-    return Order(f"where {where} order by {listed}", values)
+        where = f"({where}) or {missing}" if where else ""
+        listed = f"case when {missing} then 0 else 1 end, {listed}"
+    return Order(f"{f'where {where} ' if where else ''}order by {listed}", values)
 
 
-def _complete(field: pa.Field) -> str:
+def incomplete(field: pa.Field) -> str:
+    """Return the condition under which a value is no bookmark; empty if there is none."""
     name = f"t.{quote(field.name)}"
-    is_there = f"{name} is not null"
-    return f"({is_there} and {name} <> 'NaN')" if pa.types.is_floating(field.type) else is_there
+    missing = [f"{name} is null"] if field.nullable else []
+    if pa.types.is_floating(field.type):
+        missing.append(f"{name} = 'NaN'")
+    return " or ".join(missing)
 
 
-def _coarse(fields: Sequence[pa.Field], start: Sequence[pa.Scalar] | None) -> Order:
+def _coarse(fields: Sequence[pa.Field], lower: Sequence[pa.Scalar] | None, missing: str) -> Order:
     """Read unordered; of times, leave out what is more than a day below the bookmark (offsets are less)."""
     kind = kind_for(fields[0])
-    if start is None or kind.form is not Form.TIMESTAMP:
+    if lower is None or kind.form is not Form.TIMESTAMP:
         return Order(is_ordered=False)
-    day = (pc.cast(start[0], pa.date32()).as_py() - timedelta(days=1)).isoformat()
-    return Order(f"where t.{quote(fields[0].name)} >= $1", (day,), is_ordered=False)
+    day = (pc.cast(lower[0], pa.date32()).as_py() - timedelta(days=1)).isoformat()
+    where = f"t.{quote(fields[0].name)} >= $1"
+    return Order(f"where {where} or {missing}" if missing else f"where {where}", (day,), is_ordered=False)
 
 
 def _expression(field: pa.Field, has: Callable[[str], bool]) -> str | None:

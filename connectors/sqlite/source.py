@@ -9,8 +9,9 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
-from ..bookmarks import bookmark_values, incremental
+from ..bookmarks import bookmark_values, lower_bound
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..incremental import incremental
 from ..protocols import Block
 from ..sql.batches import even_batches
 from ..sql.dialect import Column, Table
@@ -20,7 +21,7 @@ from ..sql.source import SqlSource
 from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .decode import Misfit, Plan
 from .dialect import SQLiteDialect, read_catalog
-from .order import Order, order_by
+from .order import Order, incomplete, order_by
 from .reader import SQLiteReader, open_reader
 from .session import SQLiteSession
 from .settings import SQLiteSettings, read_settings
@@ -76,6 +77,10 @@ class SQLiteSource(SqlSource):
             if table.columns and not table.name.name.startswith(OWN_PREFIX)
         ]
 
+    def incomplete(self, field: pa.Field) -> str:
+        """Return the condition under which a value is no bookmark."""
+        return incomplete(field)
+
     def _stream(self, session: Session, table: Table) -> Stream:
         fields = []
         for column in table.columns:
@@ -115,6 +120,7 @@ class SQLiteSource(SqlSource):
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
                 yield from batches
                 return
+            self.refuse_missing(lease, stream)
             yield from incremental(
                 stream,
                 batches,
@@ -131,7 +137,12 @@ class SQLiteSource(SqlSource):
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             start = bookmark_values(stream, bookmark)
             fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-            order = order_by(fields, start, lambda condition: self._has(lease.session, table, condition))
+            order = order_by(
+                fields,
+                lower_bound(stream, start),
+                lambda condition: self._has(lease.session, table, condition),
+                stream.null_bookmarks,
+            )
         return Query(plan, plan.select(table, order.sql), order.parameters, order.is_ordered)
 
     def _has(self, session: Session, table: str, condition: str) -> bool:

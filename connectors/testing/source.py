@@ -18,9 +18,9 @@ import pyarrow as pa
 import pytest
 
 from connectors.bookmarks import values
-from connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
+from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from connectors.protocols import Source
-from connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
+from connectors.stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
 
 from .values import VALUES, Feature, Quirks, in_order
 
@@ -306,10 +306,45 @@ class SourceContract:
 
     def test_records_without_a_bookmark_come_from_scratch_only(self, place: Any, source: Source) -> None:
         self.put(place, "people", self.people((1, "x", None), (2, "x", 1), (3, "x", None)), ["id"])
-        stream = self.incremental(source, "people", "version")
+        stream = replace(self.incremental(source, "people", "version"), null_bookmarks=NullBookmarks.ONCE)
         reading = self.read(source, stream)
         assert reading.ids == [1, 2, 3]
         assert self.read(source, stream, reading.bookmark).ids == []
+
+    def test_records_without_a_bookmark_are_an_error_that_counts_them(self, place: Any, source: Source) -> None:
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        stream = self.incremental(source, "people", "version")
+        bookmark = self.read(source, stream).bookmark
+        self.put(place, "people", self.people((2, "x", None), (3, "x", 2), (4, "x", None)), ["id"])
+        for start in (None, bookmark):
+            with pytest.raises(FatalConnectorError, match=r"2 in 'version'.*`null_bookmarks: once`") as caught:
+                self.read(source, stream, start)
+            assert stream.name in str(caught.value)
+
+    def test_records_without_a_bookmark_come_in_every_run_or_never(self, place: Any, source: Source) -> None:
+        self.put(place, "people", self.people((1, "x", None), (2, "x", 1), (3, "x", None)), ["id"])
+        stream = self.incremental(source, "people", "version")
+        always = replace(stream, null_bookmarks=NullBookmarks.ALWAYS, may_repeat=True)
+        never = replace(stream, null_bookmarks=NullBookmarks.NEVER)
+        assert self.read(source, never).ids == [2]
+        reading = self.read(source, always)
+        assert reading.ids == [1, 2, 3]
+        self.put(place, "people", self.people((4, "x", 1), (5, "x", None), (6, "x", 2)), ["id"])
+        assert self.read(source, always, reading.bookmark).ids == [1, 3, 4, 5, 6]
+        assert self.read(source, never, reading.bookmark).ids == [4, 6]
+
+    def test_a_lookback_reads_again_what_is_below_the_bookmark(self, place: Any, source: Source) -> None:
+        self.put(place, "people", self.people((1, "x", 10), (2, "x", 20), (3, "x", 30)), ["id"])
+        stream = replace(self.incremental(source, "people", "version"), lookback=15, may_repeat=True)
+        bookmark = self.read(source, stream).bookmark
+        self.put(place, "people", self.people((4, "x", 14), (5, "x", 15), (6, "x", 16)), ["id"])
+        reading = self.read(source, stream, bookmark)
+        assert set(reading.ids) == {2, 5, 6}, "the record at the bookmark is told by its hash"
+        assert values(reading.bookmark) == values(bookmark)
+        self.put(place, "people", self.people((7, "x", 40)), ["id"])
+        reading = self.read(source, stream, reading.bookmark)
+        assert set(reading.ids) == {2, 5, 6, 7}
+        assert values(reading.bookmark) == {"version": 40}
 
     def test_an_empty_stream_starts_from_scratch_next_time(self, place: Any, source: Source) -> None:
         if self.lacks(Feature.EMPTY_STREAMS):
@@ -341,7 +376,7 @@ class SourceContract:
             return pa.Table.from_pylist([dict(zip(schema.names, each, strict=True)) for each in records], schema=schema)
 
         self.put(place, "moments", moments((1, 1, 9), (2, 2, 1), (3, 2, 5), (4, 3, None)), ["id"])
-        stream = self.incremental(source, "moments", "day", "hour")
+        stream = replace(self.incremental(source, "moments", "day", "hour"), null_bookmarks=NullBookmarks.ONCE)
         reading = self.read(source, stream)
         assert reading.ids == [1, 2, 3, 4]
         assert values(reading.bookmark) == {"day": 2, "hour": 5}

@@ -19,6 +19,7 @@ from .values import (
     Concurrency,
     Count,
     Delay,
+    Lookback,
     Name,
     Names,
     Pattern,
@@ -117,6 +118,16 @@ class StreamEntry(Model):
     )
     bookmark_properties: Names | None = Field(
         default=None, description="Columns whose highest value seen is kept; needed for INCREMENTAL."
+    )
+    null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
+        default=None,
+        description="Records whose bookmark is NULL: fail (default), once (read from scratch only), "
+        "always (read in every run; needs merge), never (left out).",
+    )
+    lookback: Lookback | None = Field(
+        default=None,
+        description="INCREMENTAL reads again from so much below the bookmark: seconds of times and dates, "
+        "else a number; needs merge.",
     )
     key_properties: Names | None = Field(
         default=None, description="Columns that identify a record; default: the primary key found by discovery."

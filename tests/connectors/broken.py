@@ -35,6 +35,7 @@ class ReadsPastTheBookmark(MemorySource):
     """`>` instead of `>=`: a record that ties with the bookmark is lost."""
 
     caught_by = {
+        "test_records_without_a_bookmark_come_in_every_run_or_never",
         "test_ties_at_the_boundary_are_not_lost",
         "test_a_bookmark_set_by_hand_reads_what_is_at_it",
         "test_checkpoints_come_after_their_records",
@@ -60,6 +61,8 @@ class DoublesTheBoundary(MemorySource):
     """Forgets which of the records at the bookmark were committed."""
 
     caught_by = {
+        "test_records_without_a_bookmark_come_in_every_run_or_never",
+        "test_a_lookback_reads_again_what_is_below_the_bookmark",
         "test_from_a_bookmark_nothing_comes_twice",
         "test_checkpoints_come_after_their_records",
         "test_ties_at_the_boundary_are_not_lost",
@@ -96,6 +99,7 @@ class LosesRecordsWithoutABookmark(MemorySource):
     """Filters by the bookmark's column even from scratch."""
 
     caught_by = {
+        "test_records_without_a_bookmark_come_in_every_run_or_never",
         "test_records_without_a_bookmark_come_from_scratch_only",
         "test_two_bookmark_properties_compare_in_order",
     }

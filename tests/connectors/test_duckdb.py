@@ -25,6 +25,7 @@ from connectors.stream import (
     Event,
     LedgerKey,
     Load,
+    NullBookmarks,
     ReplicationMethod,
     Stream,
     WriteDisposition,
@@ -421,7 +422,10 @@ def test_records_without_a_bookmark_come_first_nan_as_well(path: Path) -> None:
         connection.execute("insert into t values (1, 1.5), (2, 'nan'), (3, null), (4, 0.5), (5, 'inf')")
     source = DuckDBSource({"path": str(path), "checkpoint_records": 1}, path.parent)
     stream = replace(
-        source.discover()[0], replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("moment",)
+        source.discover()[0],
+        replication_method=ReplicationMethod.INCREMENTAL,
+        bookmark_properties=("moment",),
+        null_bookmarks=NullBookmarks.ONCE,
     )
     events = [event for _, event in source.read([stream], {"t": None})]
     source.close()

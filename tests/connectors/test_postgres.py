@@ -17,7 +17,7 @@ import pytest
 from connectors.errors import ConnectorConfigError, FatalConnectorError
 from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
-from connectors.stream import Checkpoint, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
+from connectors.stream import Checkpoint, ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .postgres_pair import batch_of, copy, find, order, read, rows, script, write
 
@@ -344,7 +344,11 @@ def test_incremental_reads_go_on_behind_the_bookmark(postgres_url: str, source: 
         "create table t (day date, n numeric(5,1), name text); "
         "insert into t values ('2024-01-01', 1.5, 'a'), ('2024-01-02', 1, 'b'), ('2024-01-02', 2, 'c'), (null, 1, 'n')",
     )
-    changes = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("day", "n")}
+    changes = {
+        "replication_method": ReplicationMethod.INCREMENTAL,
+        "bookmark_properties": ("day", "n"),
+        "null_bookmarks": NullBookmarks.ONCE,
+    }
 
     def names(events: list[Any]) -> list[str]:
         return [name for event in events if isinstance(event, pa.RecordBatch) for name in event["name"].to_pylist()]

@@ -31,7 +31,17 @@ from connectors.errors import (
 from connectors.sqlite import SQLiteDestination, SQLiteSource
 from connectors.sqlite.reader import SQLiteReader, open_reader
 from connectors.sqlite.session import SQLiteSession
-from connectors.stream import Bookmark, Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from connectors.stream import (
+    Bookmark,
+    Checkpoint,
+    Event,
+    LedgerKey,
+    Load,
+    NullBookmarks,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+)
 
 from .hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES
 from .sqlite_files import load, query, quoted, script
@@ -297,7 +307,12 @@ def test_wide_records_come_in_batches_of_bounded_size(path: Path) -> None:
 def ids_from(path: Path, bookmark: Bookmark | None, column: str = "at") -> tuple[list[int], Bookmark | None, int]:
     source = source_of(path, checkpoint_records=1)
     (found,) = source.discover()
-    stream = replace(found, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=(column,))
+    stream = replace(
+        found,
+        replication_method=ReplicationMethod.INCREMENTAL,
+        bookmark_properties=(column,),
+        null_bookmarks=NullBookmarks.ONCE,
+    )
     events = [event for _, event in source.read([stream], {"t": bookmark})]
     source.close()
     ids = [i for event in events if isinstance(event, pa.RecordBatch) for i in event["id"].to_pylist()]

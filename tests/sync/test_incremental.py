@@ -1,0 +1,82 @@
+"""INCREMENTAL as the pipeline file orders it: what lacks a bookmark, and what comes late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sync.errors import ConfigError
+
+from .pipelines import Bench, statuses
+
+ENTRY = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
+FIRST = [{"id": 1, "t": None}, {"id": 2, "t": 10}]
+SECOND = [*FIRST, {"id": 3, "t": None}, {"id": 4, "t": 4}, {"id": 5, "t": 20}]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def ids(bench: Bench) -> list[int]:
+    return [row["id"] for row in bench.rows("a")]
+
+
+def test_a_record_without_a_bookmark_fails_the_stream_and_names_the_ways_out(bench: Bench) -> None:
+    bench.document["streams"] = [ENTRY]
+    bench.record(on=["stream"])
+    bench.seed("a", FIRST)
+    result = bench.run()
+    assert statuses(result) == {"a": "failure"}
+    (call,) = bench.calls()
+    for part in ("'a'", "1 in 't'", "once", "always", "never"):
+        assert part in call["error"]
+    assert "a" not in bench.destination.tables
+
+
+@pytest.mark.parametrize(
+    ("policy", "first", "then", "records"),
+    [("once", [1, 2], [1, 2, 5], 1), ("always", [1, 2], [1, 2, 3, 5], 3), ("never", [2], [2, 5], 1)],
+)
+def test_the_stream_says_what_becomes_of_them(
+    bench: Bench, policy: str, first: list[int], then: list[int], records: int
+) -> None:
+    bench.document["streams"] = [{**ENTRY, "null_bookmarks": policy}]
+    bench.seed("a", FIRST)
+    bench.run()
+    assert ids(bench) == first
+    bench.seed("a", SECOND)
+    result = bench.run()
+    assert ids(bench) == then
+    assert result.streams[0].records == records
+
+
+def test_a_lookback_finds_what_came_late(bench: Bench) -> None:
+    bench.document["streams"] = [{**ENTRY, "lookback": 6}]
+    bench.seed("a", [{"id": 2, "t": 10}])
+    bench.run()
+    bench.seed("a", [{"id": 2, "t": 10}, {"id": 3, "t": 3}, {"id": 4, "t": 4}, {"id": 5, "t": 9}])
+    result = bench.run()
+    assert ids(bench) == [2, 4, 5]
+    assert result.streams[0].bookmark == {"t": 10}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "what"),
+    [
+        ({"null_bookmarks": "always", "write_disposition": "append"}, "null_bookmarks", "merge by keys"),
+        ({"lookback": 5, "write_disposition": "append"}, "lookback", "merge by keys"),
+        ({"lookback": 5, "bookmark_properties": ["v"]}, "lookback", "'v' is string"),
+        ({"lookback": 0}, "lookback", "more than 0"),
+        ({"null_bookmarks": "allways"}, "null_bookmarks", "always"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_place(bench: Bench, settings: dict[str, Any], key: str, what: str) -> None:
+    bench.document["streams"] = [{**ENTRY, **settings}]
+    bench.seed("a", [{"id": 2, "t": 10, "v": "x"}])
+    with pytest.raises(ConfigError, match=rf"bench.yaml:\d+.*streams\[0\]\.{key}") as caught:
+        bench.run()
+    assert what in str(caught.value)
