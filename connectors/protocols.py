@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from .fidelity import Kept
 from .stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
 
 #: One block of a wire format other than "arrow".
@@ -87,6 +88,20 @@ class RunsStatements(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+        ...
+
+
+class StatesTypes(Protocol):
+    """What a destination may offer beside `Destination`: how exactly it keeps columns. Without: nobody knows."""
+
+    def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
+        """Say for each column of the stream, in order, as what it is kept. Pure: opens nothing.
+
+        Args:
+            stream: as it arrives.
+            table: what `describe` says of the table it goes to.
+            disposition: REPLACE makes the table anew, whatever types it has.
+        """
         ...
 
 

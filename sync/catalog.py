@@ -39,6 +39,8 @@ class SelectedStream:
     retries: int
     retry_delay_s: float
     timeout_s: float | None
+    #: What happens to columns that the destination cannot keep exactly: fail, cast or text.
+    on_lossy: str
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -175,6 +177,7 @@ def _configure(
         retries=_first(settings.get("retries"), pipeline.retries),
         retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
         timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
+        on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
         location=location,
     )
 

@@ -19,6 +19,7 @@ from connectors.stream import (
 )
 
 from .catalog import SelectedStream
+from .columns import Fit, Rules, fit
 from .config import Pipeline
 from .errors import ConfigError
 from .subscriptions import UserCode, applies, data_blocks
@@ -48,6 +49,9 @@ class PlannedStream:
     #: The stream as it arrives, as far as it is declared; a transformer's function may still change its columns.
     arriving: Stream
     is_schema_decided: bool
+    #: Its columns as the destination keeps them; of the declared ones, if a transformer may still change them.
+    fit: Fit
+    rules: Rules
     #: What the run will do to the destination's schema, in words.
     changes: tuple[str, ...]
     #: Blocks whose output is kept for callbacks.
@@ -194,8 +198,19 @@ def _plan_stream(
     if isinstance(start, str):
         raise _error(pipeline, stream, start)
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
-    arriving, is_decided = _arriving(stream.stream, blocks, code)
+    declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
+    rules = Rules(
+        destination=destination,
+        connector=pipeline.destination.connector,
+        table=table,
+        disposition=disposition,
+        on_lossy=stream.on_lossy,
+    )
+    fitted = fit(declared, rules)
+    if is_decided and fitted.refusals:
+        raise _error(pipeline, stream, "; ".join(fitted.refusals))
+    arriving = fitted.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     is_plain = is_decided and not kept
     return PlannedStream(
@@ -208,6 +223,8 @@ def _plan_stream(
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
+        fit=fitted,
+        rules=rules,
         changes=_changes(arriving, table, disposition, is_decided=is_decided),
         data_blocks=kept,
     )

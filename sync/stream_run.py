@@ -20,6 +20,7 @@ from connectors.protocols import Block, Destination, Source
 from connectors.stream import Bookmark, Checkpoint, Event, LedgerRow, Load, Stream
 
 from .block_runs import CANCELLED, FAILURE, SUCCESS, Stage, statuses
+from .columns import Fit, fit
 from .config import Pipeline
 from .errors import SyncError
 from .failpoints import failpoint
@@ -42,6 +43,12 @@ class Stopped(SyncError):
     """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
 
     code = "stopped"
+
+
+class ColumnsRefused(SyncError):
+    """Columns that turned up on the way cannot be written as the pipeline wants them: which, why, and the way out."""
+
+    code = "columns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +215,8 @@ class StreamRun:
         first = next(events)
         if isinstance(first, Stream):
             return next(events), first
-        return first, self._arriving()
+        stream = self._arriving()
+        return first, stream if self.planned.is_schema_decided else self._fitted(stream).arriving
 
     def _arriving(self) -> Stream:
         planned = self.planned
@@ -228,7 +236,7 @@ class StreamRun:
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
-        current: pa.Schema | None = self.planned.arriving.schema if self.planned.is_schema_decided else None
+        fitted: Fit | None = self.planned.fit if self.planned.is_schema_decided else None
         bookmark, held = self._start, None
         for item in self._items(feed):
             self._check()
@@ -240,9 +248,9 @@ class StreamRun:
             held = None
             if isinstance(item.event, Stream):
                 changed = self._declared(item.event)
-                if self.planned.is_schema_decided and _columns(changed.schema) != _columns(current):
-                    current = changed.schema
-                    yield changed
+                if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
+                    fitted = self._fitted(changed)
+                    yield fitted.arriving
                 continue
             if not isinstance(item.event, pa.RecordBatch):
                 yield item.event
@@ -250,15 +258,15 @@ class StreamRun:
             batch = self._transform(item)
             if batch.num_rows == 0:
                 continue
-            if current is None:
-                current = _keys_not_null(batch.schema, self.planned.arriving)
-            elif _columns(batch.schema) != _columns(current):
-                current = _keys_not_null(batch.schema, self.planned.arriving)
-                yield replace(self.planned.arriving, schema=current)
-            yield pa.RecordBatch.from_arrays(batch.columns, schema=current)
+            if fitted is None or not _is_of(batch.schema, fitted):
+                is_first, schema = fitted is None, _keys_not_null(batch.schema, self.planned.arriving)
+                fitted = self._fitted(replace(self.planned.arriving, schema=schema))
+                if not is_first:
+                    yield fitted.arriving
+            yield self._handed_over(fitted.convert(batch))
         for stage in self._stages[:-1]:
             stage.has_handed_over = True
-        self._close_spools(current)
+        self._close_spools(None if fitted is None else fitted.arriving.schema)
         self._send_final()
         yield Checkpoint(bookmark=bookmark, is_final=True)
 
@@ -283,10 +291,23 @@ class StreamRun:
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
             stage.note(batch, is_last=item.is_last)
+        return batch
+
+    def _handed_over(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep what the destination gets, for callbacks that ask for its data."""
         last = self._stages[-1]
-        if last.spool is not None and batch.num_rows:
+        if last.spool is not None:
             last.spool.write(batch)
         return batch
+
+    def _fitted(self, stream: Stream) -> Fit:
+        """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
+        fitted = fit(stream, self.planned.rules)
+        if fitted.refusals:
+            blocks = [self.context.pipeline.source.block, *self.planned.transformers]
+            self._failed_block = blocks[-1]
+            raise ColumnsRefused("; ".join(fitted.refusals))
+        return fitted
 
     def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         try:
@@ -461,8 +482,10 @@ def _chain(first: Event | Block, rest: Iterator[Event | Block]) -> Iterator[Even
     yield from rest
 
 
-def _columns(schema: pa.Schema | None) -> list[tuple[str, pa.DataType]]:
-    return [(field.name, field.type) for field in schema or ()]
+def _is_of(schema: pa.Schema, fitted: Fit | None) -> bool:
+    """Tell whether a schema has the columns that were fitted."""
+    columns = [] if fitted is None else [(field.name, field.type) for field in fitted.declared.schema]
+    return columns == [(field.name, field.type) for field in schema]
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:

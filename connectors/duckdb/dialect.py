@@ -75,6 +75,12 @@ class DuckDBDialect(Dialect):
         """Return the type in which the column is read."""
         return types.reading(column.type).arrow
 
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Return what it is read in; an interval counts microseconds."""
+        if column_type == "INTERVAL" and pa.types.is_duration(arriving):
+            return pa.duration("us"), False
+        return types.reading(column_type).arrow, False
+
     def widen(self, before: str, after: str) -> str | None:
         """Return the type that holds both."""
         return types.widen(before, after)

@@ -8,7 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from .formats import plain_type, shown
+from ..fidelity import Fidelity, Kept, compare
+from ..stream import TableState
+from .formats import Format, plain_type, shown
 from .text import from_text, is_text, misfit, to_text
 
 
@@ -63,6 +65,33 @@ def changes(before: pa.Schema | None, after: pa.Schema) -> tuple[Mapping[str, An
         for field in after
         if types.get(field.name) != str(field.type)
     )
+
+
+def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, is_new: bool) -> Kept:
+    """Say as what a column of a stream is kept.
+
+    Args:
+        field: as it arrives.
+        stored: as the format keeps it in a new table.
+        table: what is there.
+        made: the table's format.
+        is_new: the table's types do not count.
+    """
+    place = -1 if table.schema is None else table.schema.get_field_index(field.name)
+    held = None if table.schema is None or place < 0 else table.schema.field(place)
+    before, kind, note = None if held is None else str(held.type), stored.type, ""
+    if held is not None and not is_new:
+        try:
+            wider = _wider("", held, stored.type)
+        except FatalConnectorError:
+            note = f"the table's column is {before}, the stream's is {stored.type}, and one does not hold the other"
+            return Kept(column=field.name, type=str(before), arrow=None, held=before, note=note)
+        if compare(stored.type, wider) is Fidelity.LOSSY:
+            note = "each value is checked; one that does not fit is refused"
+        else:
+            kind = wider
+    is_text = made.keeps_as_text(kind)
+    return Kept(column=field.name, type=str(kind), arrow=kind, held=before, is_text=is_text, note=note)
 
 
 def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:

@@ -18,7 +18,7 @@ from .formats import Writer, plain, shown, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile, compression
 from .settings import BLOCK_BYTES, CSVSourceSettings
-from .text import from_text, misfit, to_text
+from .text import from_text, is_text, misfit, to_text
 
 #: A record may be as long as this; blocks grow up to it only where one is.
 MAX_BLOCK_BYTES = 1 << 30
@@ -66,6 +66,9 @@ class CSVFormat:
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
+
+    def keeps_as_text(self, kind: pa.DataType) -> bool:
+        return not is_text(kind)
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return CSVWriter(sink, schema)

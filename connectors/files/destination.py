@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..fidelity import Kept
 from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
 from .calls import Calls
+from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format
 from .jsonl_format import JSONLFormat
@@ -55,6 +57,12 @@ class FileDestination:
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         storage = self._storage()
         return {name: self._table(storage, name).state() for name in tables}
+
+    def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
+        """Say as what each column is kept; a table that is replaced has no types to mind."""
+        stored = self._format.stored(stream.schema)
+        is_new = table.schema is None or disposition is WriteDisposition.REPLACE
+        return [kept(field, stored.field(field.name), table, self._format, is_new=is_new) for field in stream.schema]
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         return ("arrow",)

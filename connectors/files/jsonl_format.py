@@ -21,7 +21,7 @@ from .formats import Writer, plain, shown, sliced, unfit
 from .infer import Guess
 from .paths import DataFile
 from .settings import BLOCK_BYTES, JSONLSourceSettings
-from .text import SPECIAL, from_text, is_json, is_nested, misfit, revive, to_json, to_text
+from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, to_json, to_text
 
 #: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
 INFER_JSON_BYTES = 16 << 20
@@ -81,6 +81,13 @@ class JSONLFormat:
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
+
+    def keeps_as_text(self, kind: pa.DataType) -> bool:
+        types = pa.types
+        if is_nested(kind):
+            return any(self.keeps_as_text(kind.field(place).type) for place in range(kind.num_fields))
+        is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+        return not (is_number or types.is_boolean(kind) or is_text(kind) or is_json(kind))
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return JSONLWriter(sink, schema)

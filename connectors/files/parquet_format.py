@@ -73,6 +73,9 @@ class ParquetFormat:
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 
+    def keeps_as_text(self, kind: pa.DataType) -> bool:
+        return bool(pa.types.is_interval(kind))
+
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return ParquetWriter(sink, schema, self._compression)
 

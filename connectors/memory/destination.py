@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
+from ..fidelity import Kept
 from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import (
@@ -55,6 +56,13 @@ class MemoryDestination:
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         with self._database.lock:
             return {name: self._state(name) for name in tables}
+
+    def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
+        held = {} if table.schema is None else {field.name: str(field.type) for field in table.schema}
+        return [
+            Kept(column=field.name, type=str(field.type), arrow=field.type, held=held.get(field.name))
+            for field in stream.schema
+        ]
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         return (*self._settings.wires, "arrow")

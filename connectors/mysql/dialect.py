@@ -96,6 +96,10 @@ class MySQLDialect(Dialect):
         """Return the type in which the column is read."""
         return types.arrow_of(column.type)
 
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Return what it is, where that is read as text: long decimals, MySQL's JSON."""
+        return types.kept_as(column_type, arriving), False
+
     def widen(self, before: str, after: str) -> str | None:
         """Return the wider type."""
         return types.widen(before, after)

@@ -148,6 +148,14 @@ _ARROW = {
 }
 
 
+def kept_as(column_type: str, arriving: pa.DataType) -> pa.DataType:
+    """Return what values of an Arrow type are in a column, also where it is read as text: decimals past 38 digits."""
+    kind = Kind.parse(column_type)
+    if kind.name == "decimal" and _decimal(kind)[0] > 38 and pa.types.is_decimal(arriving):
+        return pa.decimal256(*_decimal(kind))
+    return arrow_of(column_type)
+
+
 def _integer(bits: int, is_unsigned: bool) -> pa.DataType:
     signed = {8: pa.int8(), 16: pa.int16(), 24: pa.int32(), 32: pa.int32(), 64: pa.int64()}
     unsigned = {8: pa.uint8(), 16: pa.uint16(), 24: pa.uint32(), 32: pa.uint32(), 64: pa.uint64()}
@@ -356,4 +364,15 @@ def _quoted(expression: str) -> str:
     return f"ifnull(concat('\"', {text}, '\"'), '')"
 
 
-__all__ = ["Kind", "arrow_of", "column_type", "is_unlimited", "key_type", "normal", "selectable", "selected", "widen"]
+__all__ = [
+    "Kind",
+    "arrow_of",
+    "column_type",
+    "is_unlimited",
+    "kept_as",
+    "key_type",
+    "normal",
+    "selectable",
+    "selected",
+    "widen",
+]

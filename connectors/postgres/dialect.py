@@ -40,6 +40,10 @@ class PostgresDialect(Dialect):
         """Return the type it is read in."""
         return types.arrow_of(column.type)[0]
 
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Return what it is, where that is read as text: arrays, long and bare numerics."""
+        return types.kept_as(column_type, arriving), False
+
     def widen(self, before: str, after: str) -> str | None:
         """Return the wider type."""
         return types.widen(before, after)

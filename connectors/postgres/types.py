@@ -160,6 +160,29 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     return pa.string(), "{}::text"
 
 
+def kept_as(column_type: str, arriving: Any) -> pa.DataType:
+    """Return what values of an Arrow type are in a column: its own type, also where that is read as text."""
+    name = Name.parse(column_type)
+    if name.is_array:
+        is_list = (
+            pa.types.is_list(arriving) or pa.types.is_large_list(arriving) or pa.types.is_fixed_size_list(arriving)
+        )
+        return pa.list_(kept_as(column_type[:-2], arriving.value_type)) if is_list else pa.string()
+    if name.base in ("json", "jsonb"):
+        return pa.json_()
+    if name.base == "uuid":
+        return pa.uuid()
+    if name.base == "interval" and pa.types.is_duration(arriving):
+        return pa.duration("us")
+    is_number = pa.types.is_integer(arriving) or pa.types.is_decimal(arriving)
+    if name.base == "numeric" and is_number:
+        if name.first is None:
+            return arriving
+        if 38 < name.first <= 76 and 0 <= name.scale <= name.first:
+            return pa.decimal256(name.first, name.scale)
+    return arrow_of(column_type)[0]
+
+
 def column_type(field: pa.Field, system: bytes) -> str:
     """Return the type of a column made for a field: its native one if this system has it, else by its Arrow type."""
     metadata = field.metadata or {}
@@ -320,4 +343,4 @@ def _wider_numeric(held: Name, new: Name) -> str | None:
     return "numeric" if whole + scale > 1000 or scale < 0 else f"numeric({whole + scale},{scale})"
 
 
-__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "widen", "wire"]
+__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "kept_as", "widen", "wire"]

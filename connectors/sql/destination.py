@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError
+from ..fidelity import Kept
 from ..named import numbered
 from ..protocols import Block
 from ..stream import (
@@ -94,6 +95,14 @@ class SqlDestination(ABC):
         for row in rows:
             by_table.setdefault(self.target(row.key.destination_table), []).append(row)
         return {table: self._state(found.get(name), by_table.get(name, [])) for table, name in names.items()}
+
+    def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
+        """Say as what each column is kept; a table that is replaced has no types to mind."""
+        held = {} if table.schema is None else {self.dialect.fold(field.name): field for field in table.schema}
+        names = self.dialect.column_names(stream.schema.names)
+        is_new = disposition is WriteDisposition.REPLACE
+        found = ((field, names[field.name]) for field in stream.schema)
+        return [self._kept(field, name, held.get(self.dialect.fold(name)), is_new=is_new) for field, name in found]
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Wire formats it takes."""
@@ -185,6 +194,26 @@ class SqlDestination(ABC):
             commit(lease.session, self.dialect)
             lease.begin()
         self._seen_ledgers.add(ledger)
+
+    def _kept(self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool) -> Kept:
+        metadata = field.metadata or {}
+        before = None if held is None else (held.metadata or {}).get(b"native_type", b"").decode()
+        name = name if held is None else held.name
+        try:
+            made = self.dialect.column_type(field)
+        except FatalConnectorError:
+            return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
+        kind: str | None = made
+        if before is not None and not is_new:
+            kind = self.dialect.widen(before, made)
+            if kind is None:
+                note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
+                return Kept(column=name, type=before, arrow=None, held=before, note=note)
+        assert kind is not None
+        arrow, is_text = self.dialect.kept_as(kind, field.type)
+        native = metadata.get(b"native_type", b"").decode()
+        is_native = metadata.get(b"native_system") == self.dialect.name.encode() and native == kind
+        return Kept(column=name, type=kind, arrow=arrow, held=before, is_text=is_text, is_native=is_native)
 
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
         if table is None:

@@ -147,6 +147,13 @@ class Dialect(ABC):
     def arrow_type(self, column: Column) -> pa.DataType:
         """Return the Arrow type in which the column is read."""
 
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Say what values of an Arrow type are in a column of a type, and whether the system stores them as text.
+
+        Default: what the column is read in. Differs where columns are read in another type than they have.
+        """
+        return self.arrow_type(Column(name="", type=column_type)), False
+
     def widen(self, before: str, after: str) -> str | None:
         """Return the type that holds both the table's values and the stream's; None: a person must decide.
 

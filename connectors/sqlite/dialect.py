@@ -65,6 +65,13 @@ class SQLiteDialect(Dialect):
         """Return the type in which the column is read."""
         return (types.kind_of(column.type) or types.UNTYPED["text"]).arrow
 
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Return what it is read in; most types are texts in a form of their own."""
+        kind = types.kind_of(column_type) or types.UNTYPED["text"]
+        if kind.form is types.Form.JSON:
+            return pa.json_(), True
+        return kind.arrow, kind.form in types.STORED_AS_TEXT
+
     def widen(self, before: str, after: str) -> str | None:
         """Return the column's type if it holds the new values: SQLite does not alter types."""
         return before if types.holds(before, after) else None

@@ -184,6 +184,11 @@ _DECLARED_BY_TEST = (
     (pa.types.is_nested, "JSON_TEXT"),
 )
 
+#: Forms whose values are stored as texts.
+STORED_AS_TEXT = frozenset(
+    {Form.DECIMAL_TEXT, Form.DATE, Form.TIME, Form.TIMESTAMP, Form.UUID, Form.JSON, Form.INTERVAL}
+)
+
 #: Forms that a text column holds as well, in the form in which they are stored anyway.
 _AS_TEXT = (Form.TEXT, Form.LOOSE_TEXT, Form.UUID, Form.JSON, Form.DATE, Form.TIME, Form.TIMESTAMP)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,18 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
+    from ..columns import ColumnPlan
     from ..plan import Plan, PlannedStream
+
+#: Columns that a stream's line names of each fidelity.
+NAMED_COLUMNS = 5
 
 
 @click.command("plan")
 @common
 @variable_option
 @click.option("--full-refresh", is_flag=True, help="As `run --full-refresh` would do.")
+@click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
 @stream_option
 @file_argument
 def plan_command(
@@ -26,6 +32,7 @@ def plan_command(
     file: Path | None,
     streams: tuple[str, ...],
     full_refresh: bool,
+    types: bool,
     variables: tuple[tuple[str, Any], ...],
 ) -> int:
     """Show what a run would do, stream by stream, and what to look out for. Writes nothing."""
@@ -38,7 +45,7 @@ def plan_command(
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
         return 0
-    show(console, plan)
+    show(console, plan, types=types)
     return 0
 
 
@@ -61,6 +68,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "wire": planned.wire,
                 "kept_for_callbacks": sorted(planned.data_blocks),
                 "columns": {field.name: str(field.type) for field in planned.arriving.schema},
+                "fidelity": [_column(column) for column in planned.fit.columns],
                 "estimated_records": planned.selected.stream.estimated_records,
             }
             for planned in plan.streams
@@ -70,8 +78,28 @@ def document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def show(console: Console, plan: Plan) -> None:
-    """Print the plan."""
+def _column(column: ColumnPlan) -> dict[str, Any]:
+    kept = column.kept
+    return {
+        "column": column.name,
+        "type": column.type,
+        "fidelity": None if column.fidelity is None else str(column.fidelity),
+        "destination_column": None if kept is None else kept.column,
+        "destination_type": None if kept is None else kept.type,
+        "table_type": None if kept is None else kept.held,
+        "on_lossy": column.remedy or None,
+        "note": "" if kept is None else kept.note,
+    }
+
+
+def show(console: Console, plan: Plan, *, types: bool = False) -> None:
+    """Print the plan.
+
+    Args:
+        console: where to.
+        plan: what is shown.
+        types: every column with its types; else a line a stream that names those which are not exact.
+    """
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
         [
@@ -91,11 +119,75 @@ def show(console: Console, plan: Plan) -> None:
         right=["records"],
     )
     console.echo()
+    if types:
+        _show_types(console, plan)
+    else:
+        for line in _type_lines(plan):
+            console.echo(line)
+    console.echo()
     console.echo(
         f"{words.plural(len(plan.streams), 'stream')}; nothing was written. `syncblocks run` carries this out."
     )
     for warning in plan.warnings:
         console.warn(warning)
+
+
+def _show_types(console: Console, plan: Plan) -> None:
+    rows = []
+    for planned in plan.streams:
+        for column in planned.fit.columns:
+            kept = column.kept
+            shown = column.name if kept is None or kept.column == column.name else f"{column.name} -> {kept.column}"
+            rows.append(
+                [
+                    planned.name,
+                    shown,
+                    column.type,
+                    "" if kept is None else kept.type,
+                    _fidelity(column),
+                    "" if kept is None else kept.note,
+                ]
+            )
+    console.table(["stream", "column", "type", "kept as", "fidelity", "note"], rows)
+
+
+def _type_lines(plan: Plan) -> list[str]:
+    """Say of each stream which columns are not kept exactly; streams of which all are share a line."""
+    from ..columns import summary
+
+    lines, exact = [], 0
+    for planned in plan.streams:
+        if not planned.is_schema_decided:
+            lines.append(f"{planned.name}: columns are decided by the transformer, and held against the types then")
+            continue
+        counts = summary(planned.fit.columns)
+        if set(counts) <= {"exact"}:
+            exact += 1
+            continue
+        parts = [f"{number} {each}" for each, number in counts.items() if each in ("exact", "unknown")]
+        for each in ("lossy", "text", "widened"):
+            found = [column for column in planned.fit.columns if column.fidelity == each]
+            if found:
+                named = [f"{column.name} ({column.type} -> {_kept_type(column)})" for column in found[:NAMED_COLUMNS]]
+                rest = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
+                parts.append(f"{len(found)} {_remedied(each, found)}: {', '.join(named)}{rest}")
+        lines.append(f"{planned.name}: {'; '.join(parts)}")
+    if exact:
+        lines.append(f"{words.plural(exact, 'stream')} with every column kept exactly")
+    return [*lines, "`--types` shows every column."] if plan.streams else lines
+
+
+def _remedied(each: str, columns: Sequence[ColumnPlan]) -> str:
+    return f"{each}, cut as on_lossy says" if each == "lossy" and any(column.remedy for column in columns) else each
+
+
+def _kept_type(column: ColumnPlan) -> str:
+    return "nothing" if column.kept is None else column.kept.type or "no type"
+
+
+def _fidelity(column: ColumnPlan) -> str:
+    shown = "unknown" if column.fidelity is None else str(column.fidelity)
+    return f"{shown} (on_lossy: {column.remedy})" if column.remedy else shown
 
 
 def _bookmark(planned: PlannedStream) -> dict[str, Any] | None:

@@ -140,6 +140,9 @@ class StreamEntry(Model):
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    on_lossy: Literal["fail", "cast", "text"] | None = Field(
+        default=None, description="As the pipeline's, for these streams."
+    )
     retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")
     timeout_s: Timeout | None = Field(default=None, description="As the pipeline's, for these streams.")
@@ -238,6 +241,11 @@ class Pipeline(Defaulting):
     retries: Count = Field(default=0, description="Per stream, for errors that a repetition can mend.")
     retry_delay_s: Delay = Field(default=10, description="Seconds between two tries of a stream.")
     timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    on_lossy: Literal["fail", "cast", "text"] = Field(
+        default="fail",
+        description="For columns that the destination cannot keep exactly: fail (default) refuses them before anything "
+        "runs, cast cuts off what does not fit, text keeps every value in full as text.",
+    )
     drain_s: Delay = Field(
         default=120, description="Seconds that a finished run still waits for callbacks to be delivered."
     )

@@ -1,0 +1,144 @@
+"""A stream's columns against what its destination keeps: what is exact, what is refused, and what is done about it.
+
+Pure. Where the columns are declared the plan decides this; where a transformer decides them, the first batch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from connectors.fidelity import Fidelity, Kept, as_text, cut, fidelity
+from connectors.protocols import Destination
+from connectors.stream import Stream, TableState, WriteDisposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnPlan:
+    """One column on its way into the destination."""
+
+    #: As it arrives: after renames and transformers.
+    name: str
+    #: Type in which it arrives, by the source's own name where it has one.
+    type: str
+    #: None: the destination does not say.
+    kept: Kept | None
+    fidelity: Fidelity | None
+    #: What `on_lossy` does with it: "cast", "text" or nothing.
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What columns are held against; constant for one stream of a plan."""
+
+    destination: Destination
+    #: Name of the destination's connector, for messages.
+    connector: str
+    table: TableState
+    disposition: WriteDisposition
+    #: fail, cast or text.
+    on_lossy: str = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A stream's columns, fitted to the destination."""
+
+    #: As it was declared, or came out of the last transformer.
+    declared: Stream
+    #: As the destination gets it.
+    arriving: Stream
+    columns: tuple[ColumnPlan, ...]
+    #: Why it may not be written, a sentence each; empty: it may.
+    refusals: tuple[str, ...] = ()
+
+    def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Bring a batch of the stream that was fitted into the shape that the destination gets.
+
+        Raises:
+            FatalConnectorError: a value that has no text, or that is past the range of the type it is cut to.
+        """
+        remedies = {column.name: column.remedy for column in self.columns}
+        arrays = [_converted(batch, field, remedies.get(field.name, "")) for field in self.arriving.schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.arriving.schema)
+
+
+def _converted(batch: pa.RecordBatch, field: pa.Field, remedy: str) -> pa.Array:
+    array = batch.column(field.name)
+    if remedy == "text":
+        return as_text(array, field.name)
+    return cut(array, field.type, field.name) if remedy == "cast" and array.type != field.type else array
+
+
+def fit(stream: Stream, rules: Rules) -> Fit:
+    """Hold a stream against what the destination keeps."""
+    if not hasattr(rules.destination, "keeps"):
+        columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
+        return Fit(declared=stream, arriving=stream, columns=tuple(columns))
+    kept = _keeps(stream, rules)
+    fields, columns, refusals = [], [], []
+    for field, one in zip(stream.schema, kept, strict=True):
+        column = ColumnPlan(name=field.name, type=_type_of(field), kept=one, fidelity=fidelity(field, one))
+        if column.fidelity is Fidelity.LOSSY:
+            field, column, refusal = _mended(stream, field, column, rules)
+            refusals += [refusal] if refusal else []
+        fields.append(field)
+        columns.append(column)
+    arriving = replace(stream, schema=pa.schema(fields))
+    return Fit(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+
+
+def _mended(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -> tuple[pa.Field, ColumnPlan, str]:
+    """Apply `on_lossy` to a column, or say why it is refused."""
+    kept = column.kept
+    assert kept is not None
+    if rules.on_lossy == "text":
+        text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
+        (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
+        if as_text_kept.arrow is not None:
+            return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, remedy="text"), ""
+    if rules.on_lossy == "cast" and kept.arrow is not None:
+        return pa.field(field.name, kept.arrow, field.nullable), replace(column, remedy="cast"), ""
+    return field, column, _refusal(column, kept, rules)
+
+
+def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
+    keeps: Callable[..., Sequence[Kept]] = rules.destination.keeps  # type: ignore[attr-defined]  # asked for before
+    return keeps(stream, rules.table, rules.disposition)
+
+
+def _refusal(column: ColumnPlan, kept: Kept, rules: Rules) -> str:
+    exclude = f"leave it out with `columns: {{exclude: [{column.name}]}}`"
+    if kept.arrow is None and kept.held is not None and rules.disposition is not WriteDisposition.REPLACE:
+        return (
+            f"column {column.name!r} is {column.type}: {kept.note}; change the table's column by hand, {exclude}, or "
+            "start the table over with --full-refresh"
+        )
+    if kept.arrow is None:
+        return (
+            f"column {column.name!r} is {column.type}, for which {rules.connector} has no type; say `on_lossy: text` "
+            f"in this stream to keep it as text, or {exclude}"
+        )
+    return (
+        f"column {column.name!r} is {column.type}, which {rules.connector} keeps as {kept.type}, and that changes some "
+        "values; say `on_lossy: text` in this stream to keep them in full as text, `on_lossy: cast` to cut off what "
+        f"does not fit, or {exclude}"
+    )
+
+
+def _type_of(field: pa.Field) -> str:
+    native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
+    return native or str(field.type)
+
+
+def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
+    """Count the columns of each fidelity, the least exact first; "unknown" where the destination does not say."""
+    found = [str(column.fidelity or "unknown") for column in columns]
+    order = [*(str(each) for each in reversed(Fidelity)), "unknown"]
+    return {each: found.count(each) for each in order if each in found}
+
+
+__all__ = ["ColumnPlan", "Fit", "Rules", "fit", "summary"]
