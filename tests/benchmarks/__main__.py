@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="syncblocks-bench-") as folder:
             for name in options.only or SCENARIOS:
-                size = {"rows": options.rows, "tables": options.tables, "repeat": options.repeat}
+                size = {key: getattr(options, key) for key in ("rows", "tables", "repeat", "large_rows")}
                 with workshop(Path(folder, name), server, **size) as bench:
                     made = SCENARIOS[name](bench)
                 for figure in made:
@@ -59,8 +59,9 @@ def _show(text: str) -> None:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="records of the large tables")
+    parser.add_argument("--large-rows", type=int, help="records of the larger table of `memory`; default: 4 * --rows")
     parser.add_argument("--tables", type=int, default=200, help="how many small tables")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds; each measures every case once")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; each measures every case once")
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), help="some scenarios")
     return parser.parse_args(arguments)
 

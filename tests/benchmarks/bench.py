@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from .measure import Usage, median_ratio, median_usage, run
+from .measure import Usage, median_extra_s, median_ratio, median_usage, run
 
 #: Twelve columns, about 270 bytes a record.
 COLUMNS = """id bigint primary key, customer_id integer, amount_cents bigint, price numeric(12,2),
@@ -30,6 +31,9 @@ RECORDS = r"""select g, (g * 7919) %% 100000, g * 31 %% 5000000, (g %% 1000000) 
     'tags', array[g %% 5, g %% 7])
   from generate_series(1, %(records)s::bigint) g"""
 
+#: Name and type of each of `COLUMNS`.
+_TYPES = [tuple(part.strip().removesuffix(" primary key").split(" ", 1)) for part in re.split(r",\s", COLUMNS)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
@@ -43,6 +47,8 @@ class Figure:
     usage: Usage
     #: Speed in relation to the limit, by whole processes.
     ratio: float | None = None
+    #: Seconds over the limit, where that is what is asked.
+    extra_s: float | None = None
     #: What is asked of it, in words, and whether it holds; None: only for information.
     target: str = ""
     is_met: bool | None = None
@@ -57,6 +63,8 @@ class Bench:
     rows: int
     tables: int
     repeat: int
+    #: Records of the larger table, where memory is compared.
+    large_rows: int
     databases: list[str] = field(default_factory=list)
 
     # -- databases -----------------------------------------------------------------------------------------------
@@ -100,14 +108,33 @@ class Bench:
             for block in blocks:
                 opened.write(block)
 
-    def check_equal(self, source: str, destination: str, *tables: str) -> None:
-        """Compare the records of tables in two databases, value by value."""
-        for table in tables:
+    def check_equal(self, source: str, destination: str, *tables: str, as_values: bool = False) -> None:
+        """Compare the records of tables in two databases by a checksum over all columns.
+
+        Args:
+            source: database that holds the tables.
+            destination: database that holds what became of them.
+            tables: their names, the same on both sides; `name=other` where they differ.
+            as_values: cast both sides to the types of `COLUMNS`: the values count, not what a CSV file says of types.
+        """
+        record = f"row({', '.join(f'{name}::{kind}' for name, kind in _TYPES)})" if as_values else "t"
+        for pair in tables:
+            name, _, other = pair.partition("=")
             sums = [
-                self.execute(url, f"select count(*), sum(hashtextextended(t::text, 0)) from {table} t")
-                for url in (source, destination)
+                self.execute(url, f"select count(*), sum(hashtextextended({record}::text, 0)) from {table} t")
+                for url, table in ((source, name), (destination, other or name))
             ]
-            assert sums[0] == sums[1], f"{table}: {sums[0]} became {sums[1]}"
+            assert sums[0] == sums[1], f"{pair}: {sums[0]} became {sums[1]}"
+
+    def check_duckdb(self, source: str, table: str, file: Path) -> None:
+        """Read a DuckDB file's table back into the source's server, by CSV, and compare it there."""
+        returned, text = f"{table}_back", self.folder / "back.csv"
+        self.new_orders(source, returned)
+        self.run(self.program("export_duckdb", file, table, text))
+        self.run(self.program("copy_csv", source, returned, text, 1))
+        text.unlink()
+        self.check_equal(source, source, f"{table}={returned}")
+        self.execute(source, f"drop table {returned}")
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -161,10 +188,14 @@ class Bench:
 
 
 @contextmanager
-def workshop(folder: Path, server: str, *, rows: int, tables: int, repeat: int) -> Iterator[Bench]:
+def workshop(
+    folder: Path, server: str, *, rows: int, tables: int, repeat: int, large_rows: int | None = None
+) -> Iterator[Bench]:
     """Make a scenario's workshop in a new folder and drop its databases in the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(folder=folder, server=server, rows=rows, tables=tables, repeat=repeat)
+    bench = Bench(
+        folder=folder, server=server, rows=rows, tables=tables, repeat=repeat, large_rows=large_rows or 4 * rows
+    )
     try:
         yield bench
     finally:
@@ -201,4 +232,51 @@ def figures(
     return result
 
 
-__all__ = ["Bench", "Figure", "figures", "workshop"]
+def extra_figures(
+    scenario: str, records: int, taken: Mapping[str, Sequence[Usage]], *, limit: str, most_s: float
+) -> list[Figure]:
+    """Compare by seconds instead of by speed: where what is asked is a fixed cost on top of the limit."""
+    result = []
+    for figure in figures(scenario, records, taken, limit=limit):
+        if figure.limit is None:
+            result.append(figure)
+            continue
+        extra_s = median_extra_s(taken[limit], taken[figure.case])
+        target = f"<= {most_s:g} s more: {extra_s:.2f} s"
+        result.append(replace(figure, extra_s=extra_s, target=target, is_met=extra_s <= most_s))
+    return result
+
+
+def single_figure(
+    scenario: str, case: str, records: int, usages: Sequence[Usage], *, target: str = "", is_met: bool | None = None
+) -> Figure:
+    """Show a case that has no limit to compare with."""
+    usage = median_usage(usages)
+    return Figure(scenario=scenario, case=case, limit=None, records=records, usage=usage, target=target, is_met=is_met)
+
+
+def postgres(url: str) -> dict[str, Any]:
+    """Return a Postgres source or destination as pipelines name it."""
+    return {"connector": "postgres", "config": {"url": url}}
+
+
+def duckdb() -> dict[str, Any]:
+    """Return a DuckDB destination beside the pipeline file."""
+    return {"connector": "duckdb", "config": {"path": DUCKDB_FILE}}
+
+
+#: The file of `duckdb()`.
+DUCKDB_FILE = "warehouse.duckdb"
+
+__all__ = [
+    "COLUMNS",
+    "DUCKDB_FILE",
+    "Bench",
+    "Figure",
+    "duckdb",
+    "extra_figures",
+    "figures",
+    "postgres",
+    "single_figure",
+    "workshop",
+]

@@ -89,6 +89,11 @@ def median_ratio(limit: Sequence[Usage], case: Sequence[Usage]) -> float:
     return statistics.median(best.wall_s / own.wall_s for best, own in zip(limit, case, strict=True))
 
 
+def median_extra_s(limit: Sequence[Usage], case: Sequence[Usage]) -> float:
+    """Return how much longer the case takes than the limit, as the median over the rounds."""
+    return statistics.median(own.wall_s - best.wall_s for best, own in zip(limit, case, strict=True))
+
+
 def median_usage(usages: Sequence[Usage]) -> Usage:
     """Return the median of time and CPU, and the highest peak."""
     return Usage(

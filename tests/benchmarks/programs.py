@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def adbc_to_duckdb(url: str, table: str, path: str) -> None:
@@ -32,46 +33,116 @@ def adbc_to_duckdb(url: str, table: str, path: str) -> None:
     database.close()
 
 
-def copy_csv(url: str, table: str, path: str) -> None:
-    """Give the file to the server as it is."""
+def copy_csv(url: str, table: str, path: str, ways: str) -> None:
+    """Give the file to the server as it is, by so many connections at once, each with its part of the records."""
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+
     import psycopg
 
+    def copy(start: int, end: int) -> None:
+        header = ", header" if start == 0 else ""
+        with (
+            open(path, "rb", buffering=0) as file,  # noqa: PTH123 - as short as can be
+            psycopg.connect(url) as connection,
+            connection.cursor().copy(f"copy {table} from stdin (format csv{header})") as copy,
+        ):
+            file.seek(start)
+            while start < end:
+                block = file.read(min(1 << 20, end - start))
+                copy.write(block)
+                start += len(block)
+
+    size = os.path.getsize(path)  # noqa: PTH202
+    places = [0, *(_record_start(path, size * part // int(ways)) for part in range(1, int(ways))), size]
+    with ThreadPoolExecutor(int(ways)) as threads:
+        list(threads.map(copy, places[:-1], places[1:]))
+
+
+def _record_start(path: str, place: int) -> int:
+    """Return where the first record past a place begins: after a line break outside of quotes."""
+    with Path(path).open("rb") as file:
+        quotes = 0
+        for start in range(0, place, 1 << 20):
+            quotes += file.read(min(1 << 20, place - start)).count(b'"')
+        while line := file.readline():
+            quotes += line.count(b'"')
+            if quotes % 2 == 0:
+                break
+        return file.tell()
+
+
+def copy_tables(source: str, destination: str, prefix: str, tables: str, columns: str) -> None:
+    """Make many tables, one after the other, each with its key, filled and committed."""
+    import psycopg
+
+    with psycopg.connect(source, autocommit=True) as reading, psycopg.connect(destination) as writing:
+        for number in range(int(tables)):
+            table = f"{prefix}{number}"
+            writing.execute(f"create table {table} ({columns})")
+            _copy(reading, f"copy {table} to stdout (format binary)", writing, table)
+            writing.commit()
+
+
+def ask_for_new(source: str, destination: str, table: str, other: str) -> None:
+    """Ask where the last sync ended, and for the records past that."""
+    import psycopg
+
+    with psycopg.connect(destination) as connection:
+        bookmark = _one(connection, "select value from bookmark")
+    with psycopg.connect(source) as connection:
+        new = connection.execute(f"select * from {table} where created_at > %s", (bookmark,)).fetchall()
+    assert not new
+
+
+def merge_new(source: str, destination: str, table: str, other: str) -> None:
+    """Bring the records past the bookmark to a staging table by COPY, merge them, and keep the bookmark: one commit."""
+    import psycopg
+
+    with psycopg.connect(destination) as writing, psycopg.connect(source) as reading:
+        bookmark = _one(writing, "select value from bookmark")
+        writing.execute(f"create temporary table staging (like {other}) on commit drop")
+        new = f"select * from {table} where created_at > '{bookmark.isoformat()}'"
+        _copy(reading, f"copy ({new}) to stdout (format binary)", writing, "staging")
+        names = [
+            name
+            for (name,) in writing.execute(
+                "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 order by attnum",
+                (other,),
+            )
+        ]
+        changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
+        writing.execute(f"insert into {other} select * from staging on conflict (id) do update set {changes}")
+        writing.execute("update bookmark set value = (select max(created_at) from staging)")
+
+
+def _copy(reading: Any, sql: str, writing: Any, table: str) -> None:
     with (
-        Path(path).open("rb") as file,
-        psycopg.connect(url) as connection,
-        connection.cursor().copy(f"copy {table} from stdin (format csv, header)") as copy,
+        reading.cursor().copy(sql) as blocks,
+        writing.cursor().copy(f"copy {table} from stdin (format binary)") as copy,
     ):
-        while block := file.read(1 << 20):
+        for block in blocks:
             copy.write(block)
 
 
-def copy_tables(source: str, destination: str, prefix: str, tables: str) -> None:
-    """Copy many tables, one after the other, into ones that are there and empty; each is committed."""
-    import psycopg
-
-    with psycopg.connect(source, autocommit=True) as reading, psycopg.connect(destination, autocommit=True) as writing:
-        for number in range(int(tables)):
-            table = f"{prefix}{number}"
-            with (
-                reading.cursor().copy(f"copy {table} to stdout (format binary)") as blocks,
-                writing.cursor().copy(f"copy {table} from stdin (format binary)") as copy,
-            ):
-                for block in blocks:
-                    copy.write(block)
+def _one(connection: Any, sql: str) -> Any:
+    return connection.execute(sql).fetchone()[0]
 
 
-def count_duckdb(path: str, table: str, expected: str) -> None:
-    """Exit with 1 unless the table has so many records, with so many different keys."""
+def export_duckdb(path: str, table: str, file: str) -> None:
+    """Write a table as CSV, as PostgreSQL reads it back."""
     import duckdb
 
-    with duckdb.connect(path, read_only=True) as file:
-        found = file.execute(f"select count(*), count(distinct id) from {table}").fetchone()
-    if found != (int(expected), int(expected)):
-        sys.exit(f"{table}: {found} instead of {expected} records and keys")
+    with duckdb.connect(path, read_only=True) as opened:
+        opened.execute("set timezone = 'UTC'")
+        opened.execute(
+            f"copy (select * from {table}) to '{file}' (format csv, header, force_quote (description, note))"
+        )
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (adbc_to_duckdb, copy_csv, copy_tables, count_duckdb)
+    function.__name__: function
+    for function in (adbc_to_duckdb, ask_for_new, copy_csv, copy_tables, export_duckdb, merge_new)
 }
 
 if __name__ == "__main__":
