@@ -7,6 +7,7 @@ decimal; texts that are all dates or times become that. A key that turns up late
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, BinaryIO
@@ -69,8 +70,10 @@ class JSONLFormat:
 
     def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
+        doubtful = _doubtful(wanted)
         for start, block in _blocks(file):
-            batch = self._quick(block, wanted, known) if is_quick else None
+            is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
+            batch = self._quick(block, wanted, known) if is_quick and is_sure else None
             if batch is None:
                 batch, wanted = self._slow(file, start, block, wanted, known)
                 known |= set(wanted.names)
@@ -301,6 +304,21 @@ def _raw_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that Arrow's parser is told."""
     types = pa.types
     return kind if (_is_bare(kind) and not types.is_float16(kind)) or types.is_decimal(kind) else pa.string()
+
+
+def _doubtful(wanted: pa.Schema) -> str:
+    """Return a pattern of what Arrow's parser may get wrong in a block, without an error; empty: nothing.
+
+    That is a decimal with more digits before or behind the point than its column has room for, or with an exponent. A
+    key that is written with a backslash may be any column's.
+    """
+    decimals = [field for field in wanted if pa.types.is_decimal(field.type)]
+    parts = []
+    for field in decimals:
+        whole, scale = field.type.precision - field.type.scale, field.type.scale
+        number = rf"[0-9]{{{whole + 1}}}|[0-9]*\.[0-9]{{{scale + 1}}}|[0-9]*\.?[0-9]*[eE]"
+        parts.append(rf'"{re.escape(field.name)}"[ \t\r]*:[ \t\r]*"?[-+]?(?:{number})')
+    return "|".join([*parts, r'\\.[^"]*"[ \t\r]*:']) if parts else ""
 
 
 def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..decimals import from_texts
 from ..errors import ConnectorConfigError, FatalConnectorError
 
 #: Names of types in `config.types`.
@@ -120,6 +121,8 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
         return column.cast(kind)
     if is_empty_null and not is_bytes(kind):  # base64 of no bytes is the empty text
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+    if types.is_decimal(kind):
+        return from_texts(column, kind)
     if is_json(kind):
         return pa.ExtensionArray.from_storage(kind, column.cast(kind.storage_type))
     if is_uuid(kind):

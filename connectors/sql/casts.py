@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from .. import compute as pc
 from ..bookmarks import to_json
+from ..decimals import from_texts
 from ..errors import FatalConnectorError
 
 
@@ -60,6 +61,8 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return array
     if pa.types.is_nested(array.type) and pa.types.is_string(kind):
         return _json_text(array)
+    if pa.types.is_decimal(kind) and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        return from_texts(array, kind)
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), kind)
     return pc.cast(array, kind, safe=True)

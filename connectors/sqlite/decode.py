@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..decimals import from_texts
 from ..sql.identifiers import quote
 from .types import EXACT_DIGITS, Form, Kind, kind_for
 
@@ -207,7 +208,7 @@ def _boolean(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _parsed(array: pa.Array, kind: pa.DataType) -> pa.Array:
     array.validate(full=True)
-    return pc.cast(array, kind)
+    return from_texts(array, kind) if pa.types.is_decimal(kind) else pc.cast(array, kind)
 
 
 def _time(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.errors import FatalConnectorError
@@ -37,6 +37,7 @@ def extremes(kind: Any) -> list[Any]:
     return [1]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([*INTEGERS, *FLOATS, *DECIMALS, *TIMES]), st.sampled_from([*INTEGERS, *FLOATS, *DECIMALS, *TIMES])
 )
