@@ -29,11 +29,13 @@ bench: $(READY)  ## ratios against the limits measured in the same run
 
 $(READY): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(BIN)/python -e '$(EXTRAS)' --group dev; \
+	  uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '$(EXTRAS)' --group dev; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
 	  $(BIN)/python -m pip install --quiet -e '$(EXTRAS)' --group dev; \
 	fi
+	@# An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set no run would either.
+	@$(BIN)/python -m compileall -q sync connectors callbacks
 	@touch $@
 
 clean:

@@ -150,7 +150,10 @@ def _migrate_if_needed(database: Database) -> None:
     with database.write("migrate") as connection:
         database.lock_name(connection, "syncblocks migrations")
         # Under the lock: another process may have been faster.
-        if migrations.is_outdated(migrations.version(connection), database.url):
+        found = migrations.version(connection)
+        if found is None:
+            migrations.create(connection)
+        elif migrations.is_outdated(found, database.url):
             migrations.upgrade(connection)
 
 

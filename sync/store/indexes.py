@@ -1,4 +1,4 @@
-"""Indexes of the run store's tables; importing this adds them to `tables.metadata`. Only migrations need them."""
+"""What only a new store needs to know of its tables: importing this adds it to `tables.metadata`."""
 
 from __future__ import annotations
 
@@ -27,3 +27,6 @@ sa.Index(
     postgresql_where=delivery.c.is_open,
 )
 sa.Index(f"{PREFIX}deliveries_of_run", delivery.c.run_id, delivery.c.seq, delivery.c.position)
+
+#: The number of a run that was deleted is not given to another.
+pipeline_run.dialect_options["sqlite"]["autoincrement"] = True

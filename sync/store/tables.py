@@ -1,7 +1,7 @@
 """Tables of the run store. Prefixed like the ledger, so that no glob over a shared database ever syncs them.
 
 Rows are locked in the same order everywhere: run, attempt, counters, block runs, state, events, deliveries.
-Indexes are in `indexes.py`: options for one database make SQLAlchemy import its dialect, and only migrations need them.
+Indexes are in `indexes.py`: options for one database make SQLAlchemy import its dialect, and only new stores need them.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_help_and_usage_errors_import_nothing_heavy(tmp_path: Path, args: list[s
 
 def test_a_plain_run_imports_no_heavy_library_that_it_does_not_use(tmp_path: Path) -> None:
     write_shop(tmp_path)
-    modules_after(tmp_path, "run")  # makes the run store, by its migrations
+    modules_after(tmp_path, "run")  # makes the run store
     found = modules_after(tmp_path, "run")
     assert not found & {"alembic", "singer_sdk", "distributed", "dask", "rich", "asyncpg", "psycopg", "fsspec"}
     assert "pyarrow" in found  # the probe sees what there is

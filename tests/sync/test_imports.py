@@ -39,7 +39,7 @@ def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]
         "import sys; from sync import run_pipeline; code = run_pipeline('pipeline.yaml').exit_code; "
         "print(*sys.modules); sys.exit(code)"
     )
-    for _ in range(2):  # the first one makes the run store, by its migrations
+    for _ in range(2):  # the first one makes the run store
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 

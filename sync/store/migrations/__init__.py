@@ -1,4 +1,4 @@
-"""Versions of the run store: forward only. Alembic is imported only when there is something to do."""
+"""Versions of the run store: forward only. Alembic is imported only for a store of an older version."""
 
 from __future__ import annotations
 
@@ -37,6 +37,21 @@ def is_outdated(found: str | None, url: str) -> bool:
             "upgrade syncblocks (a store is never turned back)"
         )
     return found != REVISIONS[-1]
+
+
+def create(connection: Connection) -> None:
+    """Make a new store as the last version has it: what `upgrade` makes, without Alembic, in a third of the time."""
+    from .. import indexes  # noqa: F401  # adds them to the metadata
+    from ..tables import metadata
+
+    metadata.create_all(connection, checkfirst=False)
+    connection.execute(
+        sa.text(
+            f"CREATE TABLE {VERSION_TABLE} ( version_num VARCHAR(32) NOT NULL, "
+            f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num) )"
+        )
+    )
+    connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES (:version)"), {"version": REVISIONS[-1]})
 
 
 def upgrade(connection: Connection) -> None:
