@@ -149,7 +149,8 @@ class Destination(Protocol):
         and passes through unchanged. What was not committed is as if never sent; staging is dropped.
         REPLACE: the engine sends only the final checkpoint; readers see the old table until that commit.
         MERGE: last record of a key wins, within a batch as well. Missing columns are added; a column that no
-        longer arrives stays and gets NULL.
+        longer arrives stays and gets NULL. `load.announce` is called before a commit that changes columns; what it
+        raises passes through, and nothing is committed.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -156,6 +156,11 @@ class Load:
     token: str
     #: `<run key>:<attempt>`; written as `completed_by` by the final commit.
     run: str
+    #: Called before a commit that adds or changes columns, so that they are not forgotten should the process die in it:
+    #: with the commit's checkpoint, or None where they change before it and without it, and what `Commit` will say.
+    announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(
+        default=lambda _checkpoint, _changes: None, compare=False, repr=False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,9 @@ from .progress import Progress
 from .session import Session
 from .spool import spool_folder
 from .store import Store
-from .store.model import ErrorInfo, LostRun, PipelineRun, StreamOutcome
-from .stream_run import StreamContext, StreamRun
+from .store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
+from .stream_context import StreamContext
+from .stream_run import StreamRun
 from .transform import Transformer
 
 #: After a stop, streams get this long to come back by themselves before they are closed without them.
@@ -154,7 +155,9 @@ class Coordinator:
             spool_folder=spool_folder(self._pipeline),
             transformers=self._transformers,
             close=self._close,
-            tell=self._tell,
+            tell_retry=self._tell_retry,
+            hold=self._hold,
+            let_out=self._let_out,
             is_owner=lambda: self._store.is_owner(self._run.id),
         )
 
@@ -165,11 +168,20 @@ class Coordinator:
             self._lease.lose()
         self._notify()
 
-    def _tell(
-        self, stream: str, block: str, status: str, error: ErrorInfo | None, schema_changes: Sequence[Any]
-    ) -> None:
+    def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
         try:
-            self._store.tell(self._run.id, stream, block, status, error=error, schema_changes=schema_changes)
+            self._store.tell(self._run.id, stream, block, RETRY, error=error)
+        except LostRun:
+            self._lease.lose()
+        self._notify()
+
+    def _hold(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
+        # A run that is lost keeps its commits from being made: the error goes up through the destination.
+        return self._store.hold(self._run.id, stream, self._pipeline.destination.block, changes, mark)
+
+    def _let_out(self, stream: str, is_true: bool) -> None:
+        try:
+            self._store.let_out(self._run.id, stream, is_true=is_true)
         except LostRun:
             self._lease.lose()
         self._notify()

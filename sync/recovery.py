@@ -8,7 +8,7 @@ from connectors.stream import LedgerKey
 from .block_runs import FAILURE, SUCCESS
 from .errors import AlreadyRunning
 from .progress import Progress
-from .settlement import is_completed, stream_token
+from .settlement import fenced_row, is_completed, stream_token, was_made
 from .store import Store
 from .store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StreamOutcome
 
@@ -56,7 +56,10 @@ def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, desti
     """Close one stream of a run whose process is dead, by what the destination's ledger says."""
     planned = next(planned for planned in plan.streams if planned.stream == stream)
     key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
-    is_done = is_completed(destination, key, run, f"recovery of run {run.id}")
+    row = fenced_row(destination, key, f"recovery of run {run.id}")
+    is_done = is_completed(row, run)
+    held = store.held(run.id, stream)
+    is_held_true = held is not None and was_made(*held, row, run, destination)
     last = planned.blocks[-1].block
     error = ErrorInfo(
         type="ProcessDied",
@@ -79,4 +82,5 @@ def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, desti
         )
         for block in planned.blocks
     )
-    store.close_stream(run.id, StreamOutcome(stream=stream, blocks=blocks, is_crash=not is_done))
+    outcome = StreamOutcome(stream=stream, blocks=blocks, is_crash=not is_done, is_held_true=is_held_true)
+    store.close_stream(run.id, outcome)

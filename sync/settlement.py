@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
 from connectors.errors import ConnectorError
 from connectors.protocols import Destination
-from connectors.stream import LedgerKey
+from connectors.stream import Bookmark, Checkpoint, LedgerKey, LedgerRow
 
 from .errors import SyncError
 from .store.model import PipelineRun
@@ -43,21 +46,70 @@ def owner_text(run: PipelineRun) -> str:
     return f"run {run.id} on {run.owner.host}"
 
 
-def is_completed(destination: Destination, key: LedgerKey, run: PipelineRun, owner: str) -> bool:
-    """Ask the destination whether this attempt completed the stream, and fence every writer before.
+def fenced_row(destination: Destination, key: LedgerKey, owner: str) -> LedgerRow:
+    """Ask the destination what was committed, and fence every writer before.
 
     Writes a token of its own first, which waits for a commit under way: what it reads then is final.
 
     Raises:
         LedgerUnreadable: it cannot be asked.
     """
-    for wait_s in (*ASK_AGAIN_S, None):
+    waits: list[float | None] = [*ASK_AGAIN_S, None]
+    while True:
         try:
-            row = destination.take_over(key, token=secrets.token_hex(16), owner=owner)
+            return destination.take_over(key, token=secrets.token_hex(16), owner=owner)
         except ConnectorError as error:
+            wait_s = waits.pop(0)
             if wait_s is None:
                 raise LedgerUnreadable(f"stream {key.stream!r}: the ledger cannot be read: {error}") from error
             time.sleep(wait_s)
-        else:
-            return row.completed_by == run_reference(run)
-    return False
+
+
+def is_completed(row: LedgerRow, run: PipelineRun) -> bool:
+    """Whether this attempt completed the stream, by its ledger row."""
+    return row.completed_by == run_reference(run)
+
+
+def commit_mark(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Return by what `was_made` knows a commit again; None: its change of the table does not wait for it."""
+    if checkpoint is None:
+        return {"is_at_once": True}
+    return {"is_at_once": False, "is_final": checkpoint.is_final, "bookmark": _digest(checkpoint.bookmark)}
+
+
+def was_made(
+    mark: Mapping[str, Any],
+    changes: Sequence[Mapping[str, Any]],
+    row: LedgerRow,
+    run: PipelineRun,
+    destination: Destination,
+) -> bool:
+    """Whether a commit that was about to change the table was made; where nobody can say, it was.
+
+    Args:
+        mark: What `commit_mark` returned.
+        changes: What it was to change, as in `Commit.schema_changes`.
+        row: What `fenced_row` returned.
+        run: Whose commit.
+        destination: Where.
+
+    Raises:
+        LedgerUnreadable: the destination cannot be asked.
+    """
+    if not destination.has_ledger:
+        return True
+    if not mark["is_at_once"]:
+        return is_completed(row, run) if mark["is_final"] else _digest(row.bookmark) == mark["bookmark"]
+    table = row.key.destination_table
+    try:
+        schema = destination.describe([table])[table].schema
+    except ConnectorError as error:
+        raise LedgerUnreadable(f"stream {row.key.stream!r}: the destination cannot be asked: {error}") from error
+    added = [change["column"] for change in changes if change["change"] == "added"]
+    return schema is not None and (not added or any(name in schema.names for name in added))
+
+
+def _digest(bookmark: Bookmark | None) -> str:
+    """Tell bookmarks apart; what is in them need not be kept twice."""
+    text = json.dumps(None if bookmark is None else dict(bookmark), sort_keys=True)
+    return blake2b(text.encode("ascii"), digest_size=16).hexdigest()

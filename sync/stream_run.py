@@ -6,31 +6,28 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from connectors.bookmarks import values
 from connectors.errors import ConnectorError, RetriableError
-from connectors.protocols import Block, Destination, Source
+from connectors.protocols import Block
 from connectors.stream import Bookmark, Checkpoint, Event, LedgerRow, Load, Stream
 
 from .block_runs import CANCELLED, FAILURE, SUCCESS, Stage, statuses
 from .columns import Fit, fit
-from .config import Pipeline
 from .errors import SyncError
 from .failpoints import failpoint
 from .feed import Feed, Item
 from .plan import PlannedStream, starting_point
-from .progress import Progress
-from .secrets import Redactor
-from .settlement import LedgerUnreadable, is_completed, owner_text, run_reference, stream_token
+from .settlement import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
 from .spool import Spool
-from .store.model import RETRY, SCHEMA_CHANGED, BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome
+from .store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
+from .stream_context import SchemaNews, StreamContext
 from .transform import Transformer
 
 log = logging.getLogger("syncblocks")
@@ -49,32 +46,6 @@ class ColumnsRefused(SyncError):
     """Columns that turned up on the way cannot be written as the pipeline wants them: which, why, and the way out."""
 
     code = "columns"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamContext:
-    """What all stream runs of one pipeline run share."""
-
-    pipeline: Pipeline
-    run: PipelineRun
-    source: Source
-    destination: Destination
-    progress: Progress
-    redactor: Redactor
-    spool_folder: Path
-    #: Makes the transformers that apply to a stream, fresh for each try.
-    transformers: Callable[[PlannedStream], list[Transformer]]
-    #: Ends a stream in the run store; called once a stream.
-    close: Callable[[StreamOutcome], None]
-    #: Tells callbacks of a stream that goes on: stream, block, status, error, schema changes.
-    tell: Callable[[str, str, str, ErrorInfo | None, Sequence[Any]], None]
-    #: Whether this process still owns the run.
-    is_owner: Callable[[], bool]
-
-    @property
-    def run_reference(self) -> str:
-        """What the ledger's `completed_by` says of this attempt."""
-        return run_reference(self.run)
 
 
 class StreamRun:
@@ -100,7 +71,7 @@ class StreamRun:
         self._commits = 0
         self._rows_written = 0
         self._bytes_written = 0
-        self._schema_changes: list[Any] = []
+        self._news = SchemaNews(context, planned.name)
         self._failed_block: str | None = None
         self._token = ""
         self._stages: list[Stage] = []
@@ -161,6 +132,7 @@ class StreamRun:
         if not context.is_owner():
             # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
             raise Stopped("the run was taken over by another process")
+        self._news.settle(row)
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = planned.start.bookmark if is_planned else self._restart(row)
         return self._start
@@ -204,6 +176,7 @@ class StreamRun:
                 conflict_method=self.planned.selected.conflict_method,
                 token=self._token,
                 run=self.context.run_reference,
+                announce=self._news.announce,
             )
             for commit in self.context.destination.load(load, _chain(first, events), self.planned.wire):
                 self._note_commit(commit)
@@ -332,10 +305,7 @@ class StreamRun:
             self._committed = commit.checkpoint.bookmark
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
-        if commit.schema_changes:
-            self._schema_changes += commit.schema_changes
-            block = self.context.pipeline.destination.block
-            self.context.tell(self.name, block, SCHEMA_CHANGED, None, commit.schema_changes)
+        self._news.committed(commit.checkpoint, commit.schema_changes)
         if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
             self._stages[0].rows += commit.records
             self._stages[0].size_bytes += commit.size_bytes
@@ -353,7 +323,7 @@ class StreamRun:
         """Whether a repetition may help and is still allowed."""
         if not isinstance(error, RetriableError) or self._stop_reason or attempt > self.planned.selected.retries:
             return False
-        if self._is_final_sent and self._is_completed():
+        if self._is_final_sent and is_completed(self._ledger_row(), self.context.run):
             return False
         with self._lock:
             self._is_final_sent = False
@@ -362,20 +332,22 @@ class StreamRun:
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this try failed and will be repeated."""
         block = self._failed_block or self.context.pipeline.destination.block
-        self.context.tell(self.name, block, RETRY, self._error_info(error, block), ())
+        self.context.tell_retry(self.name, block, self._error_info(error, block))
 
-    def _is_completed(self) -> bool:
-        return is_completed(self.context.destination, self.planned.key, self.context.run, owner_text(self.context.run))
+    def _ledger_row(self) -> LedgerRow:
+        return fenced_row(self.context.destination, self.planned.key, owner_text(self.context.run))
 
     def _end(self, error: BaseException | None) -> None:
         with self._lock:
             if self.status is not None:
                 return
             was_stopped = self._stop_reason is not None or isinstance(error, Stopped)
-            is_undecided = error is not None and self._is_final_sent
+            is_undecided = error is not None and (self._is_final_sent or self._news.is_open)
             self.status = CANCELLED if was_stopped else FAILURE  # claimed by this thread; corrected below
         try:
-            is_done = error is None or (is_undecided and self._is_completed())
+            row = self._ledger_row() if is_undecided else None
+            is_done = error is None or (row is not None and is_completed(row, self.context.run))
+            is_held_true = row is not None and self._news.is_true(row)
         except LedgerUnreadable as unreadable:
             self.error = unreadable
             self.has_ended = True
@@ -384,7 +356,7 @@ class StreamRun:
         if is_done:
             self.status, error = SUCCESS, None
         self.error = error
-        self.outcome = self._make_outcome(error)
+        self.outcome = replace(self._make_outcome(error), is_held_true=is_held_true)
         self.context.close(self.outcome)
         self.has_ended = True
         shown = None if error is None else self.context.redactor.redact(message_of(error))
@@ -407,7 +379,7 @@ class StreamRun:
                 size_bytes=stage.size_bytes,
                 bookmark_before=values(self._start),
                 bookmark_after=values(self._committed if self._commits else self._start),
-                schema_changes=tuple(self._schema_changes),
+                schema_changes=tuple(self._news.made),
                 error=info if stage.block == failed else None,
                 data=self._data(stage),
             )

@@ -135,13 +135,16 @@ class TableLoad:
                 elif plan is None or _names(plan.based_on) != _names(manifest.files):
                     continue
                 self._call.check()
+                changed = changes(manifest.schema, plan.schema) if plan.schema is not None else ()
+                if changed:
+                    self._load.announce(checkpoint, changed)
                 self._table.commit(self._after(manifest, plan, checkpoint))
             break
         commit = Commit(
             checkpoint=checkpoint,
             records=self._records,
             size_bytes=sum(staged.size_bytes for staged in self._staged),
-            schema_changes=changes(manifest.schema, plan.schema) if plan.schema is not None else (),
+            schema_changes=changed,
         )
         self._written += self._records
         self._records, self._staged = 0, []

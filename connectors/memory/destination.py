@@ -152,6 +152,9 @@ class MemoryDestination:
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
             if checkpoint.is_final:
                 row = replace(row, completed_by=load.run, rows=written + records)
+            changed = changes(old, table)
+            if changed:
+                load.announce(checkpoint, changed)
             failpoint("memory.commit.inside")
             self._database.tables[name], self._database.ledger[load.key] = table, row
             if load.write_disposition is WriteDisposition.MERGE:
@@ -161,7 +164,7 @@ class MemoryDestination:
             checkpoint=checkpoint,
             records=records,
             size_bytes=sum(batch.nbytes for batch in staged),
-            schema_changes=changes(old, table),
+            schema_changes=changed,
         )
 
 

@@ -29,6 +29,7 @@ class MySQLDialect(Dialect):
     # An ALTER on the way would commit what was appended before it.
     appends_directly = False
     adopts_staging = False
+    alters_at_once = True
 
     def __init__(self, database: str, lock_timeout_s: int) -> None:
         self.default_schema = database

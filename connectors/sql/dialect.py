@@ -90,6 +90,8 @@ class Dialect(ABC):
     keeps_spelling: bool = True
     #: One round trip may carry several statements.
     joins_statements: bool = False
+    #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.
+    alters_at_once: bool = False
     #: Names that no column may have, folded.
     reserved_columns: frozenset[str] = frozenset()
 

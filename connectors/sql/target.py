@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import FatalConnectorError
+from ..stream import Load
 from .dialect import Column, Dialect, Table
 from .identifiers import TableName
 from .session import Lease, Session
@@ -14,13 +15,16 @@ from .session import Lease, Session
 class Target:
     """A load's table, over its lease; each statement looks first whether the load was interrupted."""
 
-    def __init__(self, dialect: Dialect, name: TableName, lease: Lease, stream: str) -> None:
+    def __init__(self, dialect: Dialect, name: TableName, lease: Lease, load: Load) -> None:
         self.name = name
         #: What was changed since the last commit, as `Commit.schema_changes` wants it.
         self.changes: list[Mapping[str, Any]] = []
+        #: Whether `Load.announce` was told of them.
+        self.is_announced = False
         self._dialect = dialect
         self._lease = lease
-        self._stream = stream
+        self._load = load
+        self._stream = load.stream.name
 
     @property
     def _session(self) -> Session:
@@ -59,6 +63,11 @@ class Target:
             table = self.reflect()
         return table
 
+    def forget_changes(self) -> None:
+        """Begin anew: they are committed."""
+        self.changes.clear()
+        self.is_announced = False
+
     def lacks(self, table: Table, columns: Sequence[Column]) -> bool:
         """Tell whether `evolve` would change anything."""
         for column in columns:
@@ -80,6 +89,9 @@ class Target:
             if wider != held.type:
                 statements.append(self._dialect.alter_type(table.name, column.name, wider))
                 self._note(column.name, "widened", held.type, wider)
+        if statements and self._dialect.alters_at_once:
+            self._load.announce(None, tuple(self.changes))
+            self.is_announced = True
         self.run(statements)
         return (self.reflect() or table) if statements else table
 

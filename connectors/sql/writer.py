@@ -38,7 +38,7 @@ class Writer:
     def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str) -> None:
         self._dialect = dialect
         self._load = load
-        self._target = Target(dialect, target, lease, load.stream.name)
+        self._target = Target(dialect, target, lease, load)
         self._lease = lease
         self._wire = wire
         self._ledger = Ledger(dialect)
@@ -70,7 +70,7 @@ class Writer:
     def _segment(self, segments: Segments) -> Commit | None:
         self._lease.begin()
         self._staged, self._records = None, 0
-        self._target.changes.clear()
+        self._target.forget_changes()
         self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
         self._set_stream(self._stream)
         segments.reset()
@@ -250,6 +250,8 @@ class Writer:
         except TakenOver as error:
             raise self._taken_over(error) from None
         self._lease.check()
+        if self._target.changes and not self._target.is_announced:
+            self._load.announce(checkpoint, tuple(self._target.changes))
         commit(self._session, self._dialect)
         return Commit(
             checkpoint=checkpoint,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,25 @@ class DataPromises(DestinationPromises):
             ]
         )
         assert [change["column"] for commit in commits for change in commit.schema_changes] == ["age"]
+
+    def test_a_schema_change_is_announced_before_it_is_committed(self, place: Any, destination: Destination) -> None:
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
+        batch = pa.RecordBatch.from_pylist([{"id": 2, "name": "b", "age": 7}], schema=WIDER)
+
+        def refuse(_: Checkpoint | None, __: Sequence[Mapping[str, Any]]) -> None:
+            raise RuntimeError("nobody can be told")
+
+        before = self.row(destination)
+        with pytest.raises(RuntimeError, match="nobody can be told"):
+            self.run(destination, replace(self.load_of(WIDER, APPEND), announce=refuse), batch, FINAL)
+        assert self.people(place) == [(1, "a")]
+        assert self.row(destination).completed_by == before.completed_by
+        told: list[tuple[Checkpoint | None, Sequence[Mapping[str, Any]]]] = []
+        load = replace(self.load_of(WIDER, APPEND), announce=lambda *change: told.append(change))
+        (commit,) = self.run(destination, load, batch, FINAL)
+        (announced,) = told
+        assert announced[0] in (FINAL, None)
+        assert announced[1] == commit.schema_changes
 
     @pytest.mark.parametrize("disposition", [APPEND, REPLACE, MERGE], ids=str)
     def test_a_new_column_is_added_within_a_load(

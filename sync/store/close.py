@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ..errors import StateError
 from ..failpoints import failpoint
-from .attempts import Attempts, set_streams
+from .attempts import set_streams
 from .events import EventRow, write_events
 from .model import (
     CANCELLED,
@@ -19,35 +19,20 @@ from .model import (
     DATA_EXPORTER,
     FAILURE,
     RECOVERED,
-    RUNNING,
+    SCHEMA_CHANGED,
     STREAM,
     SUCCESS,
-    AttemptPlan,
     BlockOutcome,
     Closed,
-    ErrorInfo,
-    LostRun,
     StreamOutcome,
 )
 from .room import HeldRun, encode_error
 from .state import write_state
 from .tables import block_run as block_runs
-from .tables import event as event_table
 from .tables import pipeline_run as runs
 from .tables import stream_run as stream_runs
+from .telling import Telling, wants
 
-_RUNNING = (
-    sa.select(block_runs.c.block, block_runs.c.block_type)
-    .where(
-        block_runs.c.run_id == sa.bindparam("run_id"),
-        block_runs.c.attempt == sa.bindparam("number"),
-        block_runs.c.stream == sa.bindparam("of_stream"),
-        block_runs.c.status == RUNNING,
-    )
-    .order_by(block_runs.c.position)
-    .with_for_update()
-)
-_ATTEMPT = sa.select(runs.c.attempt).where(runs.c.id == sa.bindparam("run_id"))
 _FORMER = (
     sa.select(stream_runs.c.status)
     .join(runs, runs.c.id == stream_runs.c.run_id)
@@ -71,7 +56,7 @@ _END = block_runs.update().where(
 )
 
 
-class Closing(Attempts):
+class Closing(Telling):
     """Stops, timeouts and crash recovery come through here as well, once it is known what was committed."""
 
     def close_stream(self, run_id: int, outcome: StreamOutcome) -> Closed:
@@ -84,13 +69,11 @@ class Closing(Attempts):
         with self._write_and_lease("close") as connection:
             run = self._lock_mine(connection, run_id)
             failpoint("store.close.locked")
-            running = connection.execute(
-                _RUNNING, {"run_id": run_id, "number": run.attempt, "of_stream": outcome.stream}
-            ).all()
-            if not running:
-                raise LostRun(f"stream {outcome.stream!r} of run {run_id} is not open: it was closed by somebody else")
+            running = self._running(connection, run, outcome.stream)
             blocks = _match(run, running, outcome)
             plan = self._plan(connection, run_id, run.attempt)
+            if wants(plan, SCHEMA_CHANGED):
+                self._let_out(connection, run, plan, outcome.stream, is_true=outcome.is_held_true)
             self._count_stream(run, outcome, allow_failure=plan.allow_blocks_to_fail)
             values = self._counters(connection, run)
             if run.cancel_requested and run.stop_status is None:
@@ -111,7 +94,7 @@ class Closing(Attempts):
             events = _events(running, blocks, outcome)
             if outcome.is_crash:
                 events = _beside(events, FAILURE, CRASHED)
-            elif _wants(plan, RECOVERED) and self._had_failed(connection, run, outcome.stream):
+            elif wants(plan, RECOVERED) and self._had_failed(connection, run, outcome.stream):
                 events = _beside(events, SUCCESS, RECOVERED)
             can_claim = run.unclaimed_streams > 0 and run.stop_status is None
             if run.open_streams == 0 and not can_claim:
@@ -121,54 +104,6 @@ class Closing(Attempts):
             failpoint("store.close.events")
             self._save(connection, run)
             return Closed(run_ended=run.has_ended, status=run.status, is_stopping=run.is_stopping)
-
-    def tell(
-        self,
-        run_id: int,
-        stream: str,
-        block: str,
-        status: str,
-        *,
-        error: ErrorInfo | None = None,
-        schema_changes: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        """Tell of something that happened to a block run that goes on: `retry` or `schema_changed`, numbered.
-
-        Heard by functions of the block and of the stream (there carried by the data exporter).
-
-        Raises:
-            LostRun: this process does not own the run, or the stream is not open (any more).
-        """
-        plan = self.attempt_plan_of(run_id)
-        if not _wants(plan, status):
-            return
-        with self._write_and_lease("tell") as connection:
-            run = self._lock_mine(connection, run_id)
-            running = connection.execute(_RUNNING, {"run_id": run_id, "number": run.attempt, "of_stream": stream}).all()
-            if not running:
-                raise LostRun(f"stream {stream!r} of run {run_id} is not open: it was closed by somebody else")
-            by_block = {row.block: row for row in running}
-            last = next((row for row in reversed(running) if row.block_type == DATA_EXPORTER), running[-1])
-            details = {"error": encode_error(error), "schema_changes": [dict(change) for change in schema_changes]}
-            rows = [
-                EventRow(
-                    parent=parent,
-                    status=status,
-                    block=carrier.block,
-                    block_type=carrier.block_type,
-                    stream=stream,
-                    occurrence=_occurrence(connection, run, parent, stream, status),
-                    details=details,
-                )
-                for parent, carrier in ((block, by_block.get(block, last)), (STREAM, last))
-            ]
-            write_events(connection, run, plan, rows)
-
-    def attempt_plan_of(self, run_id: int) -> AttemptPlan:
-        """Return the plan of the latest attempt, without its streams."""
-        with self._database.read() as connection:
-            number = connection.execute(_ATTEMPT, {"run_id": run_id}).scalar_one()
-            return self._plan(connection, run_id, number)
 
     def _had_failed(self, connection: Connection, run: HeldRun, stream: str) -> bool:
         """Whether the stream's latest end before this attempt, but for cancellations, was a failure."""
@@ -190,10 +125,6 @@ class Closing(Attempts):
             run.cancelled_streams += 1
 
 
-def _wants(plan: AttemptPlan, status: str) -> bool:
-    return any(subscription.status == status for subscription in plan.subscriptions)
-
-
 def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:
     """Add an event of a further status behind each one of a status; it tells of the same block run."""
     told = []
@@ -202,20 +133,6 @@ def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:
         if event.status == of:
             told.append(replace(event, status=status, data=None))
     return told
-
-
-def _occurrence(connection: Connection, run: HeldRun, parent: str, stream: str, status: str) -> int:
-    return connection.execute(
-        sa.select(sa.func.count())
-        .select_from(event_table)
-        .where(
-            event_table.c.run_id == run.id,
-            event_table.c.attempt == run.attempt,
-            event_table.c.parent == parent,
-            event_table.c.stream == stream,
-            event_table.c.status == status,
-        )
-    ).scalar_one()
 
 
 def _match(run: HeldRun, running: Sequence[Any], outcome: StreamOutcome) -> list[BlockOutcome]:

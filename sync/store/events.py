@@ -39,19 +39,21 @@ class EventRow:
     details: Mapping[str, Any] | None = None
 
 
-def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: Sequence[EventRow]) -> None:
-    """Write events that somebody wants to hear of, and a delivery a function, in firing order."""
-    new_events = []
-    new_deliveries = []
-    for row in rows:
-        wanted = [subscription for subscription in plan.subscriptions if _is_for(subscription, row)]
-        if not wanted:
-            continue
-        run.last_seq += 1
-        new_events.append(
+def write_events(
+    connection: Connection, run: HeldRun, plan: AttemptPlan, rows: Sequence[EventRow], *, is_held: bool = False
+) -> None:
+    """Write events that somebody wants to hear of, with their deliveries, unless these come later: held."""
+    wanted = [row for row in rows if any(_is_for(subscription, row) for subscription in plan.subscriptions)]
+    if not wanted:
+        return
+    numbered = list(enumerate(wanted, start=run.last_seq + 1))
+    run.last_seq += len(wanted)
+    connection.execute(
+        events.insert(),
+        [
             {
                 "run_id": run.id,
-                "seq": run.last_seq,
+                "seq": seq,
                 "attempt": run.attempt,
                 "parent": row.parent,
                 "block": row.block,
@@ -61,15 +63,28 @@ def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: 
                 "details": None if row.details is None else dict(row.details),
                 "created_at": run.now,
             }
-        )
-        new_deliveries += [
+            for seq, row in numbered
+        ],
+    )
+    connection.execute(_SAVE_SEQ, {"at_run": run.id, "last_seq": run.last_seq})
+    if not is_held:
+        write_deliveries(connection, run, plan, numbered)
+
+
+def write_deliveries(
+    connection: Connection, run: HeldRun, plan: AttemptPlan, numbered: Sequence[tuple[int, EventRow]]
+) -> None:
+    """Write the deliveries of events, given with their seq: one a function, in firing order."""
+    connection.execute(
+        deliveries.insert(),
+        [
             {
                 "idempotency_key": idempotency_key(run, row, subscription),
                 "pipeline": run.pipeline,
                 "callback_block": subscription.callback_block,
                 "function": subscription.function,
                 "run_id": run.id,
-                "seq": run.last_seq,
+                "seq": seq,
                 "position": position,
                 "attempt": run.attempt,
                 "parent": row.parent,
@@ -85,12 +100,10 @@ def write_events(connection: Connection, run: HeldRun, plan: AttemptPlan, rows: 
                 "tries": 0,
                 "lost": 0,
             }
-            for position, subscription in enumerate(wanted)
-        ]
-    if new_events:
-        connection.execute(events.insert(), new_events)
-        connection.execute(deliveries.insert(), new_deliveries)
-        connection.execute(_SAVE_SEQ, {"at_run": run.id, "last_seq": run.last_seq})
+            for seq, row in numbered
+            for position, subscription in enumerate(one for one in plan.subscriptions if _is_for(one, row))
+        ],
+    )
 
 
 def idempotency_key(run: HeldRun, row: EventRow, subscription: Subscription) -> str:

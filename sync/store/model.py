@@ -158,6 +158,8 @@ class StreamOutcome:
     state: StateCopy | None = None
     #: Its process died: `crashed` is told beside `failure`.
     is_crash: bool = False
+    #: The commit whose schema change is held (see `telling`) was made, or nobody can say that it was not.
+    is_held_true: bool = False
 
     @property
     def status(self) -> str:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Row
 
 from callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, build_kwargs
 
-from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, SUCCESS, UNCLAIMED
+from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS, UNCLAIMED
 from .tables import attempt as attempts
 from .tables import block_run as block_runs
 from .tables import event as events
@@ -60,11 +60,13 @@ _NEVER_STARTED = (
     )
     .order_by(stream_runs.c.position)
 )
-
-
 _STREAM_STATUSES = sa.select(stream_runs.c.status).where(
     stream_runs.c.run_id == sa.bindparam("run_id"), stream_runs.c.attempt == sa.bindparam("number")
 )
+
+#: Of a block run that goes on.
+_GOES_ON: dict[str, Any] = dict.fromkeys(("rows", "bytes", "ended_at", "bookmark_before", "bookmark_after"))
+_GOES_ON["status"] = RUNNING
 
 
 def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int) -> dict[str, Any]:
@@ -102,8 +104,9 @@ def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int
             "block_run": _block_run(carrier),
         }
         if event.occurrence is not None:
+            # It goes on: what its row says once it has ended is not known when this is told, and first heard the same.
             told |= {"index": None, "is_last_block_run": False}
-            told["block_run"] |= {"schema_changes": event.details["schema_changes"]}
+            told["block_run"] |= {**_GOES_ON, "schema_changes": event.details.get("schema_changes", [])}
         # The stream's event tells of whichever block failed.
         culprits = [row for row in rows if row.status == FAILURE and row.error is not None]
         error = carrier.error or (culprits[0].error if culprits else None)
