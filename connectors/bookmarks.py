@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from . import compute as pc
 from .errors import ConnectorConfigError, FatalConnectorError
-from .stream import Bookmark, Stream
+from .stream import Bookmark, NullBookmarks, Stream
 
 #: Key of a bookmark under which the hashes are kept; no column may be named like it.
 BOUNDARY = "_boundary"
@@ -185,6 +185,17 @@ def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[p
     return mask if len(limit) < len(names) else pc.or_(mask, equal_to(records, names, limit))
 
 
+def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
+    """Tell of each record whether no run up to the bookmark has read it: it stands past, or has none and is left out."""
+    names, values = stream.bookmark_properties, bookmark_values(stream, bookmark)
+    mask = pa.array([False] * len(records))
+    if values is not None:
+        mask = pc.and_not(at_or_past(records, names, values), equal_to(records, names, values))
+    if names and stream.null_bookmarks is NullBookmarks.NEVER:
+        mask = pc.or_(mask, pc.invert(has_bookmark(records, names)))
+    return mask
+
+
 def equal_to(records: pa.RecordBatch, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
     """Tell of each record whether it stands exactly at the bookmark."""
     mask = None
@@ -304,6 +315,7 @@ __all__ = [
     "has_bookmark",
     "is_above",
     "lower_bound",
+    "past",
     "missing_error",
     "record_hashes",
     "same",

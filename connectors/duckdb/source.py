@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..checksums.values import Checksums, Side
 from ..errors import ConnectorConfigError
 from ..sql.dialect import Table
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
@@ -25,6 +27,8 @@ class DuckDBSource(SqlSource):
     """Reads tables and views of one DuckDB file; for reading only, unless this process writes it as well."""
 
     connector: ClassVar[str] = "duckdb"
+    #: Where `checksums` are computed.
+    checksum_system = "duckdb"
     settings: ClassVar[type[DuckDBSettings]] = DuckDBSettings
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
@@ -83,6 +87,12 @@ class DuckDBSource(SqlSource):
         if pa.types.is_binary(field.type):
             return f"unhex({literal(value.as_py().hex())})"
         return super().constant(value, field)
+
+    def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
+        """Compute checksums in the database."""
+        from .canonical import DuckDBCanonical
+
+        return self.opened_checksums(side, DuckDBCanonical())
 
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""

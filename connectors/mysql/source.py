@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..checksums.values import Checksums, Side
 from ..settings import parse_settings
 from ..sql.identifiers import literal
 from ..sql.session import Session
@@ -31,6 +33,8 @@ class MySQLSource(SqlSource):
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
     connector = "mysql"
+    #: Where `checksums` are computed.
+    checksum_system = "mysql"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(MySQLSettings, config, self.connector)
@@ -79,6 +83,12 @@ class MySQLSource(SqlSource):
         if isinstance(plain, date | time):
             return f"{'date' if isinstance(plain, date) else 'time'} {literal(plain.isoformat())}"
         return f"cast({literal(str(plain))} as binary)" if _is_text(field) else literal(str(plain))
+
+    def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
+        """Compute checksums in the database."""
+        from .canonical import MySQLCanonical
+
+        return self.opened_checksums(side, MySQLCanonical())
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Read a block of lines."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import pyarrow as pa
 
 from .. import compute as pc
+from ..checksums.values import Checksums, Side
 from ..errors import FatalConnectorError
 from ..protocols import Block
 from ..settings import parse_settings
@@ -42,6 +44,8 @@ class PostgresSource(SqlSource):
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
     connector = "postgres"
+    #: Where `checksums` are computed.
+    checksum_system = "postgres"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
@@ -95,6 +99,12 @@ class PostgresSource(SqlSource):
         if metadata.get(b"read_as") == b"text":
             return f"{column}::text"
         return arrow_of(metadata[b"native_type"].decode())[1].format(column)
+
+    def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
+        """Compute checksums in the database."""
+        from .canonical import PostgresCanonical
+
+        return self.opened_checksums(side, PostgresCanonical())
 
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""

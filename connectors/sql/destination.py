@@ -180,6 +180,10 @@ class SqlDestination(ABC):
         """Return the table that a `destination_table` means."""
         return self.dialect.table_name(destination_table, self._schema)
 
+    def column_names(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return what a stream's columns are called in a table."""
+        return self.dialect.column_names(names)
+
     def all_sessions(self) -> Sequence[Sessions]:
         """Return all that `sessions` may return."""
         return (self._sessions,)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
 from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower_bound, missing_error
+from ..checksums.sql import Canonical, SqlChecksums
+from ..checksums.values import Checksums, Side
 from ..errors import ConnectorError
 from ..incremental import incremental
 from ..protocols import Block
@@ -167,6 +170,37 @@ class SqlSource(ABC):
         elif missing and policy is NullBookmarks.NEVER and not where:
             where = f"not ({missing})"
         return f"{sql}{f' where {where}' if where else ''} order by {order}"
+
+    def past(self, stream: Stream, bookmark: Bookmark | None) -> str:
+        """Write the condition of records that no run up to the bookmark has read; empty: there are none."""
+        values = bookmark_values(stream, bookmark)
+        fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+        missing = " or ".join(filter(None, map(self.incomplete, fields)))
+        is_left_out = missing and stream.null_bookmarks is NullBookmarks.NEVER
+        if values is None:
+            return missing if is_left_out else ""
+        marks = ", ".join(map(self.comparable, fields))
+        constants = ", ".join(self.constant(value, field) for value, field in zip(values, fields, strict=True))
+        condition = f"({marks}) > ({constants})"
+        if is_left_out:
+            return f"{condition} or {missing}"
+        return f"{condition} and not ({missing})" if missing else condition
+
+    @contextmanager
+    def opened_checksums(self, side: Side, canonical: Canonical) -> Iterator[Checksums]:
+        """Compute checksums in the database, all in one snapshot."""
+        stream = side.stream
+        with self._sessions.lease(stream.name) as lease:
+            lease.begin()
+            session = lease.session
+            yield SqlChecksums(
+                session.query,
+                canonical,
+                side,
+                table=f"{self.dialect.table(self.table(stream))} as t",
+                quote=self.dialect.quote,
+                past=self.past(stream, side.until),
+            )
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield a stream in another wire format than "arrow", if the source offers one."""

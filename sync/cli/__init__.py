@@ -25,6 +25,7 @@ COMMANDS = {
     "discover": "discover",
     "preview": "preview",
     "count": "count",
+    "verify": "verify",
     "runs": "runs",
     "state": "state",
     "callbacks": "callbacks",

@@ -1,0 +1,21 @@
+"""Checksums of tables, computed where the records are, so that two copies can be compared without moving them."""
+
+from __future__ import annotations
+
+from .forms import compared_columns
+from .records import opened_checksums, system_of
+from .values import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
+
+__all__ = [
+    "EVERYTHING",
+    "Checksums",
+    "Compared",
+    "Digest",
+    "Form",
+    "KeyRange",
+    "Row",
+    "Side",
+    "compared_columns",
+    "opened_checksums",
+    "system_of",
+]

@@ -1,0 +1,173 @@
+"""Checksums of a source: in its database where that can compute them, else in DuckDB, through which the records go."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from .. import compute as pc
+from ..bookmarks import past
+from ..errors import ConnectorConfigError, FatalConnectorError
+from ..protocols import Source
+from ..stream import Stream
+from .sql import SqlChecksums
+from .values import Checksums, Compared, Digest, Key, KeyRange, Row, Side
+
+#: What DuckDB may hold of keys and hashes before it goes to disk.
+_MEMORY_LIMIT = "512MB"
+
+#: Columns of the records as DuckDB sees them: their own names may differ in nothing but case.
+_PAST, _HASH = "past", "h"
+
+
+def system_of(source: Source) -> str:
+    """Return where a source's checksums are computed: `postgres`, `mysql` or `duckdb`."""
+    return str(getattr(source, "checksum_system", "duckdb"))
+
+
+def opened_checksums(source: Source, side: Side) -> AbstractContextManager[Checksums]:
+    """Open one side's checksums; they end with the context."""
+    opened: Callable[[Side], AbstractContextManager[Checksums]] | None = getattr(source, "checksums", None)
+    return opened(side) if opened is not None else _through_duckdb(source, side)
+
+
+@contextmanager
+def _through_duckdb(source: Source, side: Side) -> Iterator[Checksums]:
+    try:
+        import duckdb
+    except ModuleNotFoundError as error:
+        raise ConnectorConfigError(
+            "checksums of files, SQLite and others are computed by duckdb: pip install 'syncblocks[duckdb]'"
+        ) from error
+    folder = tempfile.mkdtemp(prefix="syncblocks-verify-")
+    connection = duckdb.connect(
+        config={
+            "memory_limit": _MEMORY_LIMIT,
+            "temp_directory": folder,
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+        }
+    )
+    try:
+        connection.execute("set global TimeZone = 'UTC'")
+        connection.execute("set global python_enable_replacements = false")
+        yield RecordChecksums(connection, source, side)
+    finally:
+        connection.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class RecordChecksums:
+    """Reads the records once for all digests: a key and a hash of each are kept. Rows are read again."""
+
+    def __init__(self, connection: Any, source: Source, side: Side) -> None:
+        from ..duckdb.canonical import DuckDBCanonical
+
+        self._connection = connection
+        self._source = source
+        self._side = side
+        self._canonical = DuckDBCanonical()
+        self._key = _numbered(side.key, 0)
+        self._columns = _numbered(side.columns, len(side.key))
+        self._kept: SqlChecksums | None = None
+
+    def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
+        """Return one digest a range."""
+        return self._records().digests(ranges)
+
+    def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
+        """Return the keys at which each range falls into pieces."""
+        return self._records().boundaries(ranges)
+
+    def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
+        """Return the records of some ranges."""
+        with self._incoming():
+            return self._over("incoming as t").rows(ranges)
+
+    def _records(self) -> SqlChecksums:
+        if self._kept is None:
+            record = self._canonical.record([(f"t.{column.name}", column) for column in self._columns])
+            names = "".join(f"t.{column.name}, " for column in self._key)
+            with self._incoming():
+                self._run(
+                    f"create table records as select {names}t.{_PAST}, {self._canonical.hashed(record, own=False)} "
+                    f"as {_HASH} from incoming as t"
+                )
+            self._kept = self._over("records as t", record_hash=f"t.{_HASH}")
+        return self._kept
+
+    def _over(self, table: str, *, record_hash: str = "") -> SqlChecksums:
+        side = replace(self._side, key=self._key, columns=self._columns)
+        return SqlChecksums(
+            self._run, self._canonical, side, table=table, quote=str, past=f"t.{_PAST}", record_hash=record_hash
+        )
+
+    def _run(self, sql: str) -> list[tuple[Any, ...]]:
+        import duckdb
+
+        try:
+            return list(self._connection.execute(sql).fetchall())
+        except duckdb.Error as error:
+            raise FatalConnectorError(
+                f"checksums cannot be computed: {error}", stream=self._side.stream.name
+            ) from error
+
+    @contextmanager
+    def _incoming(self) -> Iterator[None]:
+        columns = [*self._key, *self._columns]
+        fields = [pa.field(column.name, _carried(column.field.type)) for column in columns]
+        schema = pa.schema([*fields, pa.field(_PAST, pa.bool_())])
+        batches = self._batches(schema)
+        self._connection.register("incoming", pa.RecordBatchReader.from_batches(schema, batches))
+        try:
+            yield
+        finally:
+            self._connection.unregister("incoming")
+            batches.close()
+
+    def _batches(self, schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
+        side = self._side
+        names = [column.name for column in (*side.key, *side.columns)]
+        for _, event in self._source.read([side.stream], {side.stream.name: None}):
+            if isinstance(event, Stream) or not isinstance(event, pa.RecordBatch):
+                continue
+            arrays = [
+                _carry(event.column(name), kind)
+                for name, kind in zip(names, (field.type for field in schema), strict=False)
+            ]
+            flags = past(event, side.stream, side.until)
+            yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
+
+
+def _numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
+    return tuple(replace(column, name=f"c{number}") for number, column in enumerate(columns, start=first))
+
+
+def _carried(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which DuckDB takes it."""
+    if pa.types.is_dictionary(kind):
+        return _carried(kind.value_type)
+    if kind == pa.json_() or pa.types.is_null(kind) or pa.types.is_decimal256(kind):
+        return pa.string()
+    return pa.float32() if pa.types.is_float16(kind) else kind
+
+
+def _carry(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if array.type == pa.json_():
+        array = array.storage
+    if array.type == kind:
+        return array
+    if pa.types.is_decimal256(array.type):
+        return pa.array([None if value is None else format(value, "f") for value in array.to_pylist()], kind)
+    return pc.cast(array, kind)
+
+
+__all__ = ["opened_checksums", "system_of"]

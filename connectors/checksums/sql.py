@@ -1,0 +1,229 @@
+"""Statements that compute checksums in a database; one `Canonical` a dialect writes the canonical texts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .values import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
+
+#: Arguments of one function call: PostgreSQL takes a hundred.
+_MAX_ARGUMENTS = 50
+
+#: Runs a query and returns all of its rows.
+Query = Callable[[str], Sequence[tuple[Any, ...]]]
+
+
+class Canonical(ABC):
+    """Canonical texts, their order and their hash, in one dialect's SQL. `column` is a quoted name (`t."id"`)."""
+
+    #: A character that stands between two values, and one that stands for NULL: control characters, so that a value
+    #: would have to hold them to be taken for two.
+    separator = "chr(31)"
+    null = "chr(1)"
+
+    @abstractmethod
+    def text(self, column: str, compared: Compared) -> str:
+        """Write a value's canonical text; NULL for NULL."""
+
+    @abstractmethod
+    def hashed(self, text: str, *, own: bool) -> str:
+        """Write the first 60 bits of a text's MD5 as an integer; `own`: any hash of the system's own."""
+
+    @abstractmethod
+    def comparable(self, column: str, compared: Compared) -> str:
+        """Write a key's column so that it compares as it does in every other system."""
+
+    @abstractmethod
+    def constant(self, text: str, compared: Compared) -> str:
+        """Write a canonical text as a constant to compare `comparable` with."""
+
+    def record(self, columns: Sequence[tuple[str, Compared]]) -> str:
+        """Write one text for all columns of a record."""
+        if not columns:
+            return "''"
+        parts = []
+        for column, compared in columns:
+            text = self.text(column, compared)
+            parts.append(f"coalesce({text}, {self.null})" if compared.field.nullable else text)
+        while len(parts) > 1:
+            groups = [parts[place : place + _MAX_ARGUMENTS] for place in range(0, len(parts), _MAX_ARGUMENTS)]
+            parts = [f"concat_ws({self.separator}, {', '.join(group)})" for group in groups]
+        return parts[0]
+
+
+class SqlChecksums:
+    """The checksums of one table, by queries."""
+
+    def __init__(
+        self,
+        query: Query,
+        canonical: Canonical,
+        side: Side,
+        *,
+        table: str,
+        quote: Callable[[str], str],
+        past: str = "",
+        record_hash: str = "",
+    ) -> None:
+        """Write statements for a table.
+
+        Args:
+            query: runs them, all in one snapshot.
+            canonical: the dialect's.
+            side: what counts.
+            table: what stands behind FROM; its alias must be `t`.
+            quote: quotes a name.
+            past: condition of records past the bookmark; empty: none is.
+            record_hash: a column that holds the hash already.
+        """
+        self._query = query
+        self._canonical = canonical
+        self._table = table
+        self._past = past
+        self._keys = [(f"t.{quote(column.name)}", column) for column in side.key]
+        self._columns = [(f"t.{quote(column.name)}", column) for column in side.columns]
+        self._hash = record_hash or canonical.hashed(canonical.record(self._columns), own=side.has_own_hash)
+
+    def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
+        """Return one digest a range, by one pass."""
+        found = self._query(
+            f"select b, count(*), sum(h) from (select {self._place(ranges)} as b, {self._hash} as h from {self._table}"
+            f"{self._where(ranges, is_bounded=True)}) as d group by b"
+        )
+        by_place = {int(place): Digest(int(records), int(total or 0)) for place, records, total in found}
+        return [by_place.get(place, Digest(0, 0)) for place in range(len(ranges))]
+
+    def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
+        """Return the keys at which each range falls into pieces, by one pass over the keys."""
+        wanted = [each for each, _ in ranges]
+        place, order = self._place(wanted), ", ".join(self._order())
+        partition = f"partition by {place} " if len(ranges) > 1 else ""
+        texts = [f"{self._canonical.text(*key)} as k{number}" for number, key in enumerate(self._keys)]
+        names = ", ".join(f"k{number}" for number in range(len(texts)))
+        sizes = "".join(f" when {number} then {size}" for number, (_, size) in enumerate(ranges))
+        found = self._query(
+            f"select b, {names} from (select {place} as b, {', '.join(texts)}, "
+            f"row_number() over ({partition}order by {order}) as n from {self._table}"
+            f"{self._where(wanted, is_bounded=True)}) as d where n > 1 and mod(n - 1, case b{sizes} end) = 0 "
+            "order by b, n"
+        )
+        result: list[list[Key]] = [[] for _ in ranges]
+        for number, *key in found:
+            keys = result[int(number)]
+            if None not in key and (not keys or keys[-1] != tuple(key)):
+                keys.append(tuple(key))
+        return result
+
+    def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
+        """Return the records of some ranges."""
+        texts = [self._canonical.text(*each) for each in (*self._keys, *self._columns)]
+        flag = f"case when {self._past} then 1 else 0 end" if self._past else "0"
+        place = self._place(ranges)
+        sql = f"select {place}, {flag}, {', '.join(texts)} from {self._table}{self._where(ranges, is_bounded=False)}"
+        end = 2 + len(self._keys)
+        return [Row(int(row[0]), tuple(row[2:end]), tuple(row[end:]), bool(row[1])) for row in self._query(sql)]
+
+    def within(self, ranges: Iterable[KeyRange]) -> str:
+        """Write the condition that a record's key is in one of the ranges; empty: every record's is."""
+        joined = _joined(ranges)
+        if EVERYTHING in joined:
+            return ""
+        parts = []
+        for each in joined:
+            bounds = [self._compare(">=", each.start)] if each.start else []
+            bounds += [self._compare("<", each.end)] if each.end else []
+            parts.append(f"({' and '.join(bounds)})")
+        return f"({' or '.join(parts)})"
+
+    def _where(self, ranges: Iterable[KeyRange], *, is_bounded: bool) -> str:
+        conditions = [f"({self._past}) is not true"] if is_bounded and self._past else []
+        within = self.within(ranges)
+        conditions += [within] if within else []
+        return f" where {' and '.join(conditions)}" if conditions else ""
+
+    def _order(self) -> list[str]:
+        return [self._canonical.comparable(*key) for key in self._keys]
+
+    def _compare(self, operator: str, key: Key) -> str:
+        values = [
+            self._canonical.constant(str(text), column) for text, (_, column) in zip(key, self._keys, strict=True)
+        ]
+        order = self._order()
+        if len(order) == 1:
+            return f"{order[0]} {operator} {values[0]}"
+        return f"({', '.join(order)}) {operator} ({', '.join(values)})"
+
+    def _place(self, ranges: Sequence[KeyRange]) -> str:
+        """Write the number of the range that a record is in: a binary search, so that many ranges cost little."""
+
+        def search(low: int, high: int) -> str:
+            if high - low == 1:
+                return str(low)
+            middle = (low + high) // 2
+            start = ranges[middle].start
+            assert start is not None  # only the first range of several is open at its start
+            return f"case when {self._compare('<', start)} then {search(low, middle)} else {search(middle, high)} end"
+
+        return search(0, len(ranges))
+
+
+def _joined(ranges: Iterable[KeyRange]) -> list[KeyRange]:
+    """Join ranges that follow on each other."""
+    result: list[KeyRange] = []
+    for each in ranges:
+        if result and result[-1].end is not None and result[-1].end == each.start:
+            result[-1] = KeyRange(result[-1].start, each.end)
+        else:
+            result.append(each)
+    return result
+
+
+def exponent_form(
+    text: str, is_negative: str, split: Callable[[str, int], str], *, trim: str, ltrim: str, as_text: str
+) -> str:
+    """Write a float's digits and exponent as `<sign><digits>e<exponent>`, a fraction below 1, from any way to write it.
+
+    Args:
+        text: the float's absolute value as text: `1.5e+20`, `0.00001`, `1000000000000000.0`.
+        is_negative: condition.
+        split: writes the part of a text before (1) or behind (2, empty if there is none) its `e`.
+        trim: format that removes zeros at both ends.
+        ltrim: format that removes zeros at the start.
+        as_text: type to cast to for a text.
+    """
+    mantissa, power = split(text, 1), split(text, 2)
+    digits = f"replace({mantissa}, '.', '')"
+    whole = f"length(case when {mantissa} like '%.%' then {_before_point(mantissa)} else {mantissa} end)"
+    zeros = f"(length({digits}) - length({ltrim.format(digits)}))"
+    exponent = f"(cast(coalesce(nullif({power}, ''), '0') as decimal(10,0)) + {whole} - {zeros})"
+    return (
+        f"concat(case when {is_negative} then '-' else '' end, {trim.format(digits)}, 'e', "
+        f"cast(cast({exponent} as decimal(10,0)) as {as_text}))"
+    )
+
+
+def _before_point(text: str) -> str:
+    return f"substring({text}, 1, position('.' in {text}) - 1)"
+
+
+def read_float(text: str) -> float:
+    """Read a canonical text of a float."""
+    digits, mark, exponent = text.partition("e")
+    if not mark or not exponent:
+        return float(text)
+    sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
+    return float(f"{sign}0.{digits}e{exponent}")
+
+
+def is_same(left: str | None, right: str | None, form: Form) -> bool:
+    """Tell whether two canonical texts are the same value: a float may be written in two ways that read the same."""
+    if left == right:
+        return True
+    if form is not Form.FLOAT or left is None or right is None:
+        return False
+    return read_float(left) == read_float(right)
+
+
+__all__ = ["Canonical", "Query", "SqlChecksums", "exponent_form", "is_same", "read_float"]

@@ -1,0 +1,82 @@
+"""Canonical texts in DuckDB's SQL, for checksums: of its own tables, and of records that come as Arrow batches."""
+
+from __future__ import annotations
+
+from ..checksums.sql import Canonical, exponent_form
+from ..checksums.values import Compared, Form
+from ..sql.identifiers import literal
+
+
+class DuckDBCanonical(Canonical):
+    """The connection is in UTC."""
+
+    def text(self, column: str, compared: Compared) -> str:
+        """Write a value's canonical text."""
+        form = compared.form
+        if form is Form.DECIMAL and compared.scale is None:
+            text = f"{column}::varchar"
+            return f"case when contains({text}, '.') then rtrim(rtrim({text}, '0'), '.') else {text} end"
+        if form is Form.FLOAT:
+            return _float(f"{column}::double")
+        return _FORMATS.get(form, "{}::varchar").format(column)
+
+    def hashed(self, text: str, *, own: bool) -> str:
+        """Write the first 60 bits of the MD5."""
+        return f"('0x' || left(md5({text}), 15))::bigint"
+
+    def comparable(self, column: str, compared: Compared) -> str:
+        """Compare as it is: texts are compared by their bytes."""
+        return (
+            f"({column}::int)" if compared.form is Form.BOOLEAN else _COMPARED.get(compared.form, "{}").format(column)
+        )
+
+    def constant(self, text: str, compared: Compared) -> str:
+        """Write a constant."""
+        form, shown = compared.form, literal(text)
+        if form in (Form.INTEGER, Form.BOOLEAN):
+            return str(int(text))
+        if form is Form.DECIMAL:
+            scale = len(text.partition(".")[2])
+            return f"cast({shown} as decimal(38,{scale}))"
+        if form is Form.BINARY:
+            return f"unhex({shown})"
+        return {Form.DATE: f"date {shown}", Form.TIMESTAMP: f"timestamp {shown}"}.get(form, shown)
+
+
+_FORMATS = {
+    Form.INTEGER: "{}::varchar",
+    Form.BOOLEAN: "{}::int::varchar",
+    Form.BINARY: "lower(hex({}))",
+    Form.UUID: "lower({}::varchar)",
+    Form.DATE: "replace({}::varchar, ' (BC)', ' BC')",
+    Form.TIMESTAMP: "replace({}::timestamp::varchar, ' (BC)', ' BC')",
+    Form.TIMESTAMP_NS: "{}::timestamp_ns::varchar",
+}
+
+_COMPARED = {
+    Form.BOOLEAN: "({}::int)",
+    Form.TEXT: "({}::varchar)",
+    Form.UUID: "lower({}::varchar)",
+    Form.TIMESTAMP: "({}::timestamp)",
+}
+
+
+def _float(value: str) -> str:
+    def split(text: str, part: int) -> str:
+        return f"split_part({text}, 'e', {part})"
+
+    other = exponent_form(
+        f"abs({value})::varchar", f"{value} < 0", split, trim="trim({}, '0')", ltrim="ltrim({}, '0')",
+        as_text="varchar",
+    )  # fmt: skip
+    plain = f"{value}::varchar"
+    return (
+        f"case when {value} is null then null when isnan({value}) then 'nan' "
+        f"when isinf({value}) then case when {value} > 0 then 'inf' else '-inf' end when {value} = 0 then '0' "
+        f"when abs({value}) >= 1e-4 and abs({value}) < 1e15 "
+        f"then case when suffix({plain}, '.0') then left({plain}, length({plain}) - 2) else {plain} end "
+        f"else {other} end"
+    )
+
+
+__all__ = ["DuckDBCanonical"]

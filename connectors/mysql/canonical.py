@@ -1,0 +1,104 @@
+"""Canonical texts in MySQL's and MariaDB's SQL, for checksums."""
+
+from __future__ import annotations
+
+from ..checksums.sql import Canonical, exponent_form
+from ..checksums.values import Compared, Form
+from ..sql.identifiers import literal
+from .types import Kind
+
+
+class MySQLCanonical(Canonical):
+    """The session is in UTC, and its texts are utf8mb4."""
+
+    separator = "char(31 using utf8mb4)"
+    null = "char(1 using utf8mb4)"
+
+    def text(self, column: str, compared: Compared) -> str:
+        """Write a value's canonical text."""
+        form, kind = compared.form, _kind(compared)
+        if form in (Form.BOOLEAN, Form.INTEGER):
+            return f"cast({column} + 0 as char)" if kind.name == "bit" else _number(column)
+        if form is Form.DECIMAL:
+            text = _number(column)
+            return text if compared.scale is not None or not _has_point(kind) else _without_zeros(text)
+        if form is Form.FLOAT:
+            return _float(f"({column} + 0e0)")
+        if form is Form.BINARY:
+            return f"lower(hex({column}))"
+        if form in (Form.TIMESTAMP, Form.TIMESTAMP_NS):
+            return _without_zeros(f"cast(cast({column} as datetime(6)) as char)")
+        if form is Form.TIME:
+            return _without_zeros(f"cast(cast({column} as time(6)) as char)")
+        if form is Form.DATE:
+            return f"cast({column} as char)"
+        text = _utf8(column, kind)
+        return f"lower({text})" if form is Form.UUID else text
+
+    def hashed(self, text: str, *, own: bool) -> str:
+        """Write the first 60 bits of the MD5."""
+        return f"cast(conv(left(md5({text}), 15), 16, 10) as unsigned)"
+
+    def comparable(self, column: str, compared: Compared) -> str:
+        """Compare texts by their bytes, everything else as it is, so that an index helps."""
+        if compared.form is Form.TEXT:
+            return f"cast({_utf8(column, _kind(compared))} as binary)"
+        if compared.form is Form.UUID:
+            return f"cast(lower({_utf8(column, _kind(compared))}) as binary)"
+        return f"({column} + 0)" if _kind(compared).name == "bit" else column
+
+    def constant(self, text: str, compared: Compared) -> str:
+        """Write a constant."""
+        form, shown = compared.form, literal(text)
+        if form in (Form.INTEGER, Form.BOOLEAN):
+            return str(int(text))
+        if form is Form.DECIMAL:
+            return f"cast({shown} as decimal(65,{len(text.partition('.')[2])}))"
+        if form is Form.BINARY:
+            return f"x{shown}"
+        if form is Form.TIMESTAMP:
+            return f"timestamp {shown}"
+        return f"date {shown}" if form is Form.DATE else f"cast({shown} as binary)"
+
+
+def _kind(compared: Compared) -> Kind:
+    return Kind.parse((compared.field.metadata or {}).get(b"native_type", b"").decode())
+
+
+def _has_point(kind: Kind) -> bool:
+    return kind.name == "decimal" and len(kind.numbers) > 1 and kind.numbers[1] > 0
+
+
+def _number(column: str) -> str:
+    # Plus nothing: a column with ZEROFILL would show its zeros.
+    return f"cast({column} + 0 as char)"
+
+
+def _utf8(column: str, kind: Kind) -> str:
+    if kind.name in ("uuid", "inet4", "inet6"):
+        return f"cast({column} as char)"
+    return f"convert({column} using utf8mb4)"
+
+
+def _without_zeros(text: str) -> str:
+    return f"trim(trailing '.' from trim(trailing '0' from {text}))"
+
+
+def _float(value: str) -> str:
+    text = f"cast(abs({value}) as char)"
+
+    def split(_: str, part: int) -> str:
+        if part == 1:
+            return f"substring_index({text}, 'e', 1)"
+        return f"case when {text} like '%e%' then substring_index({text}, 'e', -1) else '' end"
+
+    other = exponent_form(
+        text, f"{value} < 0", split, trim="trim(both '0' from {})", ltrim="trim(leading '0' from {})", as_text="char"
+    )
+    return (
+        f"case when {value} = 0 then '0' when abs({value}) >= 1e-4 and abs({value}) < 1e15 then cast({value} as char) "
+        f"when {value} is null then null else {other} end"
+    )
+
+
+__all__ = ["MySQLCanonical"]

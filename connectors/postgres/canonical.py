@@ -1,0 +1,84 @@
+"""Canonical texts in PostgreSQL's SQL, for checksums."""
+
+from __future__ import annotations
+
+from ..checksums.sql import Canonical, exponent_form
+from ..checksums.values import Compared, Form
+from ..sql.identifiers import literal
+from .types import Name
+
+
+class PostgresCanonical(Canonical):
+    """The session writes dates in ISO, in UTC, floats by their shortest digits, and bytes as hexadecimal digits."""
+
+    def text(self, column: str, compared: Compared) -> str:
+        """Write a value's canonical text."""
+        base = _base(compared)
+        form = compared.form
+        if base == "character" and form in (Form.NATIVE, Form.TEXT):
+            # A cast to text would drop the blanks at its end.
+            return f"case when {column} is not null then concat({column}) end"
+        if form is Form.DECIMAL:
+            number = f"{column}::numeric" if base in ("money", "text") else column
+            return f"{number}::text" if compared.scale is not None else f"trim_scale({number}::numeric)::text"
+        if form is Form.FLOAT:
+            return _float(f"{column}::float8")
+        if form is Form.BOOLEAN or (form is Form.INTEGER and base == "boolean"):
+            return f"{column}::int::text"
+        if form is Form.TIMESTAMP or form is Form.TIMESTAMP_NS:
+            return f"({column} at time zone 'UTC')::text" if compared.field.type.tz else f"{column}::text"
+        return _FORMATS.get(form, "{}::text").format(column)
+
+    def hashed(self, text: str, *, own: bool) -> str:
+        """Write the first 60 bits of the MD5."""
+        return f"hashtextextended({text}, 0)" if own else f"('x' || left(md5({text}), 15))::bit(60)::bigint"
+
+    def comparable(self, column: str, compared: Compared) -> str:
+        """Compare texts by their bytes, everything else as it is, so that an index helps."""
+        if compared.form is Form.TEXT:
+            return f'({column}::text) collate "C"'
+        if compared.form is Form.UUID and _base(compared) != "uuid":
+            return f'lower({column}::text) collate "C"'
+        return f"({column}::int)" if _base(compared) == "boolean" else column
+
+    def constant(self, text: str, compared: Compared) -> str:
+        """Write a constant."""
+        form, shown = compared.form, literal(text)
+        if form in (Form.INTEGER, Form.DECIMAL, Form.BOOLEAN):
+            return f"({shown})::numeric" if form is Form.DECIMAL else f"({int(text)})"
+        if form is Form.BINARY:
+            return f"decode({shown}, 'hex')"
+        if form is Form.UUID and _base(compared) == "uuid":
+            return f"{shown}::uuid"
+        if form is Form.TIMESTAMP:
+            return f"timestamptz {literal(text + '+00')}" if compared.field.type.tz else f"timestamp {shown}"
+        return f"date {shown}" if form is Form.DATE else f"{shown}::text"
+
+
+_FORMATS = {
+    Form.BINARY: "encode({}, 'hex')",
+    Form.UUID: "lower({}::text)",
+    Form.JSONB: "{}::jsonb::text",
+}
+
+
+def _base(compared: Compared) -> str:
+    return Name.parse((compared.field.metadata or {}).get(b"native_type", b"").decode()).base
+
+
+def _float(value: str) -> str:
+    def split(text: str, part: int) -> str:
+        return f"split_part({text}, 'e', {part})"
+
+    other = exponent_form(
+        f"abs({value})::text", f"{value} < 0", split, trim="trim(both '0' from {})", ltrim="ltrim({}, '0')",
+        as_text="text",
+    )  # fmt: skip
+    return (
+        f"case when {value} = 0 then '0' when abs({value}) >= 1e-4 and abs({value}) < 1e15 then {value}::text "
+        f"when {value} = 'NaN' then 'nan' when {value} = 'Infinity' then 'inf' when {value} = '-Infinity' then '-inf' "
+        f"when {value} is null then null else {other} end"
+    )
+
+
+__all__ = ["PostgresCanonical"]

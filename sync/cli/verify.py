@@ -1,0 +1,147 @@
+"""`syncblocks verify`: does the destination hold what the source holds?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import words
+from .console import Console
+from .options import common, file_argument, open_pipeline, stream_option, variable_option
+
+if TYPE_CHECKING:
+    from connectors.checksums import KeyRange
+
+    from ..verification import StreamVerification
+
+#: Lines of each kind that are shown for a stream; --json has all that were found.
+SHOWN = 10
+
+
+@click.command("verify")
+@common
+@variable_option
+@stream_option
+@file_argument
+def verify_command(
+    console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
+) -> int:
+    """Compare source and destination by checksums that the databases compute; name what differs.
+
+    Writes nothing. Exit code 1 if a stream differs, or could not be looked at.
+    """
+    from ..inspection import existing_store, opened
+    from ..session import make_plan
+    from ..verification import DIFFERS, FAILED, verify_streams
+
+    pipeline = open_pipeline(console, file, variables)
+    with opened(pipeline) as session, existing_store(pipeline) as store:
+        found = list(verify_streams(session, make_plan(session, store, streams=streams)))
+    if console.is_json:
+        console.emit(
+            {"type": "verification", "pipeline": pipeline.pipeline, "streams": [document(each) for each in found]}
+        )
+    else:
+        show(console, found)
+    return 1 if any(each.verdict in (DIFFERS, FAILED) for each in found) else 0
+
+
+def document(found: StreamVerification) -> dict[str, Any]:
+    """Return what was found as JSON."""
+    comparison = found.comparison
+    return {
+        "stream": found.stream,
+        "destination_table": found.destination_table,
+        "verdict": found.verdict,
+        "source_records": found.source_records,
+        "destination_records": found.destination_records,
+        "key": list(found.key),
+        "ranges": [
+            {
+                "from": _key(found, each.keys.start),
+                "to": _key(found, each.keys.end),
+                "source_records": each.source_records,
+                "destination_records": each.destination_records,
+            }
+            for each in (comparison.ranges if comparison else ())
+        ],
+        "records": [
+            {"key": _key(found, each.key), "kind": each.kind, "columns": list(each.columns)}
+            for each in (comparison.records if comparison else ())
+        ],
+        "are_all_records_named": comparison is None or comparison.is_complete,
+        "changed_since": comparison.changed_since if comparison else 0,
+        "notes": list(found.notes),
+    }
+
+
+def show(console: Console, found: Sequence[StreamVerification]) -> None:
+    """Print a table of all streams, and below it what differs."""
+    console.table(
+        ["stream", "verdict", "source", "destination", "destination table"],
+        [
+            [
+                each.stream,
+                each.verdict,
+                words.count(each.source_records) or "-",
+                words.count(each.destination_records) or "-",
+                each.destination_table,
+            ]
+            for each in found
+        ],
+        right=["source", "destination"],
+    )
+    for each in found:
+        for note in each.notes:
+            console.warn(f"{each.stream}: {note}")
+        if each.verdict == "differs" and each.comparison is not None:
+            _show_differences(console, each)
+
+
+def _show_differences(console: Console, found: StreamVerification) -> None:
+    comparison = found.comparison
+    assert comparison is not None
+    if not found.key:
+        return
+    console.echo()
+    console.echo(f"{found.stream}: {words.plural(len(comparison.ranges), 'range')} of keys differ", color="red")
+    for each in comparison.ranges[:SHOWN]:
+        counts = f"{words.count(each.source_records)} in the source, {words.count(each.destination_records)} there"
+        console.echo(f"  {range_words(found.key, each.keys)}: {counts}")
+    _show_rest(console, len(comparison.ranges))
+    if not comparison.records:
+        return
+    certain = "" if comparison.is_complete else "at least "
+    console.echo(f"  {certain}{words.plural(len(comparison.records), 'record')}:")
+    for record in comparison.records[:SHOWN]:
+        columns = f" in {', '.join(record.columns)}" if record.columns else ""
+        console.echo(f"    {key_words(found.key, record.key)}: {record.kind}{columns}")
+    _show_rest(console, len(comparison.records), "  ")
+
+
+def _show_rest(console: Console, number: int, indent: str = "") -> None:
+    if number > SHOWN:
+        console.echo(f"{indent}  ... and {number - SHOWN:,} more (--json shows them)")
+
+
+def range_words(names: Sequence[str], keys: KeyRange) -> str:
+    """Return `id from 1001 to before 2001`."""
+    if keys.start is None and keys.end is None:
+        return "all keys"
+    if keys.start is None:
+        return f"to before {key_words(names, keys.end)}"
+    if keys.end is None:
+        return f"from {key_words(names, keys.start)}"
+    return f"from {key_words(names, keys.start)} to before {key_words(names, keys.end)}"
+
+
+def key_words(names: Sequence[str], key: Sequence[str | None] | None) -> str:
+    """Return `id=1001`."""
+    return ", ".join(f"{name}={words.cut(text, 40)}" for name, text in zip(names, key or (), strict=False))
+
+
+def _key(found: StreamVerification, key: Sequence[str | None] | None) -> dict[str, str | None] | None:
+    return None if key is None else dict(zip(found.key, key, strict=True))

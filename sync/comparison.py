@@ -1,0 +1,265 @@
+"""Two copies of a table, compared by checksums: where they differ, ever smaller ranges of keys, then single records.
+
+Pure but for what the two sides answer. Checksums only say where to look: whether two records differ is decided by
+their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TypeVar
+
+from connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
+from connectors.checksums.sql import is_same
+from connectors.checksums.values import Key
+
+#: Ranges with at most so many records are not split any more: their records are looked at.
+LEAF_RECORDS = 1000
+
+#: Pieces that a range is split into at most; two levels reach a thousand records in four millions.
+PIECES = 64
+
+#: Records that are named one by one; where more differ, the rest is named as ranges that were not looked into.
+MAX_RECORDS = 1000
+
+#: Pieces whose records are asked for at once, and that are split at once.
+PIECES_AT_ONCE = 64
+SPLIT_AT_ONCE = 32
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDifference:
+    """One record that is not the same on both sides."""
+
+    key: Key
+    #: `missing` in the destination, `extra` there, or `different`.
+    kind: str
+    #: Columns that differ, as the source calls them.
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RangeDifference:
+    """Neighbouring keys whose records are not the same on both sides."""
+
+    keys: KeyRange
+    source_records: int
+    destination_records: int
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What came out."""
+
+    source: Digest
+    destination: Digest
+    #: In ascending order of keys; one range of everything where records cannot be told apart.
+    ranges: list[RangeDifference] = field(default_factory=list)
+    #: The first of them, each with its kind.
+    records: list[RecordDifference] = field(default_factory=list)
+    #: False: `records` is not all that differs.
+    is_complete: bool = True
+    #: Records that were not compared, since they have changed in the source since the last run.
+    changed_since: int = 0
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no difference was found."""
+        return not self.ranges
+
+
+def compare(
+    source: Checksums, destination: Checksums, key: Sequence[Compared], columns: Sequence[Compared], *, is_bounded: bool
+) -> Comparison:
+    """Compare two sides.
+
+    Args:
+        source: one side, opened.
+        destination: the other.
+        key: the key's columns, as the source calls them; empty: there is none, and nothing can be narrowed down.
+        columns: the compared columns, as the source calls them.
+        is_bounded: records past a bookmark are left out, and may be there in an older version on the other side.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        return _Comparer(pool, source, destination, key, columns, is_bounded=is_bounded).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    keys: KeyRange
+    source: Digest
+    destination: Digest
+    #: All of its records have one key.
+    is_whole: bool = False
+
+    @property
+    def has_more_in_source(self) -> bool:
+        return self.source.records >= self.destination.records
+
+    @property
+    def differs(self) -> bool:
+        return self.source != self.destination
+
+    @property
+    def size(self) -> int:
+        return max(self.source.records, self.destination.records)
+
+
+class _Comparer:
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        source: Checksums,
+        destination: Checksums,
+        key: Sequence[Compared],
+        columns: Sequence[Compared],
+        *,
+        is_bounded: bool,
+    ) -> None:
+        self._pool = pool
+        self._sides = (source, destination)
+        self._key = key
+        self._columns = columns
+        self._is_bounded = is_bounded
+
+    def run(self) -> Comparison:
+        whole = self._pieces([EVERYTHING])[0]
+        result = Comparison(whole.source, whole.destination)
+        if not whole.differs:
+            return result
+        if not self._key:
+            result.ranges.append(RangeDifference(EVERYTHING, whole.source.records, whole.destination.records))
+            result.is_complete = False
+            return result
+        self._look_into(whole, result)
+        return result
+
+    def _both(self, ask: Callable[[Checksums], T]) -> tuple[T, T]:
+        other = self._pool.submit(ask, self._sides[1])
+        return ask(self._sides[0]), other.result()
+
+    def _pieces(self, ranges: Sequence[KeyRange]) -> list[_Piece]:
+        left, right = self._both(lambda side: side.digests(ranges))
+        return [_Piece(*parts) for parts in zip(ranges, left, right, strict=True)]
+
+    def _look_into(self, whole: _Piece, result: Comparison) -> None:
+        """Split what differs, the lowest keys first, until the pieces are small enough to look at their records."""
+        pending = [whole]
+        while pending and len(result.records) < MAX_RECORDS:
+            kind = self._next(pending[0])
+            limit = PIECES_AT_ONCE if kind == "rows" else SPLIT_AT_ONCE
+            batch = []
+            for piece in pending[:limit]:
+                if self._next(piece) != kind:
+                    break
+                batch.append(piece)
+            pending = pending[len(batch) :]
+            if kind == "rows":
+                for piece, records in zip(batch, self._records(batch, result), strict=True):
+                    if records:
+                        result.records += records
+                        _note(piece, result)
+            elif kind == "split":
+                pending = self._split(batch) + pending
+            else:
+                result.is_complete = False
+                for piece in batch:
+                    _note(piece, result)
+        if pending:
+            result.is_complete = False
+        for piece in pending:
+            _note(piece, result)
+
+    def _next(self, piece: _Piece) -> str:
+        """Say what is done with a piece: its records are compared, it is split, or one side has none of it at all."""
+        if piece.is_whole or piece.size <= LEAF_RECORDS:
+            return "rows"
+        is_one_sided = not piece.source.records or not piece.destination.records
+        return "name" if is_one_sided and not self._is_bounded else "split"
+
+    def _split(self, pieces: Sequence[_Piece]) -> list[_Piece]:
+        """Split pieces at keys of the side that has more records there; return the parts that differ."""
+        boundaries: dict[int, list[Key]] = {}
+        for side in (0, 1):
+            wanted = [n for n, piece in enumerate(pieces) if piece.has_more_in_source == (side == 0)]
+            if wanted:
+                asked = [(pieces[n].keys, _step(pieces[n].size)) for n in wanted]
+                boundaries |= dict(zip(wanted, self._sides[side].boundaries(asked), strict=True))
+        ranges = [keys for n, piece in enumerate(pieces) for keys in _cut(piece.keys, boundaries[n])]
+        wholes = {piece.keys for piece in pieces}
+        return [replace(part, is_whole=part.keys in wholes) for part in self._pieces(ranges) if part.differs]
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    def _records(self, pieces: Sequence[_Piece], result: Comparison) -> list[list[RecordDifference]]:
+        """Return what differs in each of some small pieces."""
+        ranges = [piece.keys for piece in pieces]
+        left, right = self._both(lambda side: _by_key(side.rows(ranges)))
+        differences: list[list[RecordDifference]] = [[] for _ in pieces]
+        for key in sorted(left.keys() | right.keys(), key=_readable):
+            found, there = left.get(key, []), right.get(key, [])
+            if any(row.is_past for row in found):
+                result.changed_since += 1
+                continue
+            difference = self._difference(key, found, there)
+            if difference is not None:
+                differences[(found or there)[0].place].append(difference)
+        return differences
+
+    def _difference(self, key: Key, left: list[Row], right: list[Row]) -> RecordDifference | None:
+        if len(left) > len(right):
+            return RecordDifference(key, "missing")
+        if len(right) > len(left):
+            return RecordDifference(key, "extra")
+        names: set[str] = set()
+        for mine, other in zip(sorted(left, key=_sortable), sorted(right, key=_sortable), strict=True):
+            for column, value, there in zip(self._columns, mine.values, other.values, strict=True):
+                if not is_same(value, there, column.form):
+                    names.add(column.name)
+        if not names:
+            return None
+        return RecordDifference(key, "different", tuple(c.name for c in self._columns if c.name in names))
+
+
+def _note(piece: _Piece, result: Comparison) -> None:
+    found = RangeDifference(piece.keys, piece.source.records, piece.destination.records)
+    last = result.ranges[-1] if result.ranges else None
+    if last is not None and last.keys.end is not None and last.keys.end == piece.keys.start:
+        result.ranges[-1] = RangeDifference(
+            KeyRange(last.keys.start, piece.keys.end),
+            last.source_records + found.source_records,
+            last.destination_records + found.destination_records,
+        )
+    else:
+        result.ranges.append(found)
+
+
+def _step(size: int) -> int:
+    pieces = min(PIECES, -(-size // LEAF_RECORDS))
+    return -(-size // pieces)
+
+
+def _cut(keys: KeyRange, boundaries: Sequence[Key]) -> list[KeyRange]:
+    inner = [key for key in boundaries if key != keys.start]
+    return [KeyRange(start, end) for start, end in pairwise([keys.start, *inner, keys.end])]
+
+
+def _by_key(rows: Sequence[Row]) -> dict[Key, list[Row]]:
+    result: dict[Key, list[Row]] = {}
+    for row in rows:
+        result.setdefault(row.key, []).append(row)
+    return result
+
+
+def _readable(key: Key) -> list[tuple[int, str]]:
+    """Numbers in their order, as far as they are not negative; texts at least in some order."""
+    return [(len(text or ""), text or "") for text in key]
+
+
+def _sortable(row: Row) -> list[tuple[bool, str]]:
+    return [(value is None, value or "") for value in row.values]
