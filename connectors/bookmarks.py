@@ -186,9 +186,9 @@ def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[p
 
 
 def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
-    """Tell of each record whether no run up to the bookmark has read it: it stands past, or has none and is left out."""
+    """Tell of each record whether no run up to the bookmark has read it: past it, or without one and left out."""
     names, values = stream.bookmark_properties, bookmark_values(stream, bookmark)
-    mask = pa.array([False] * len(records))
+    mask = pa.array([False] * len(records), pa.bool_())
     if values is not None:
         mask = pc.and_not(at_or_past(records, names, values), equal_to(records, names, values))
     if names and stream.null_bookmarks is NullBookmarks.NEVER:
@@ -315,8 +315,8 @@ __all__ = [
     "has_bookmark",
     "is_above",
     "lower_bound",
-    "past",
     "missing_error",
+    "past",
     "record_hashes",
     "same",
     "to_json",

@@ -149,10 +149,12 @@ class _Comparer:
 
     def _look_into(self, whole: _Piece, result: Comparison) -> None:
         """Split what differs, the lowest keys first, until the pieces are small enough to look at their records."""
-        pending = [whole]
+        pending, at_once = [whole], 1
         while pending and len(result.records) < MAX_RECORDS:
             kind = self._next(pending[0])
-            limit = PIECES_AT_ONCE if kind == "rows" else SPLIT_AT_ONCE
+            if kind == "rows":  # few at first: where everything differs, these are enough
+                at_once = min(2 * at_once, PIECES_AT_ONCE)
+            limit = at_once if kind == "rows" else SPLIT_AT_ONCE
             batch = []
             for piece in pending[:limit]:
                 if self._next(piece) != kind:
@@ -227,16 +229,7 @@ class _Comparer:
 
 
 def _note(piece: _Piece, result: Comparison) -> None:
-    found = RangeDifference(piece.keys, piece.source.records, piece.destination.records)
-    last = result.ranges[-1] if result.ranges else None
-    if last is not None and last.keys.end is not None and last.keys.end == piece.keys.start:
-        result.ranges[-1] = RangeDifference(
-            KeyRange(last.keys.start, piece.keys.end),
-            last.source_records + found.source_records,
-            last.destination_records + found.destination_records,
-        )
-    else:
-        result.ranges.append(found)
+    result.ranges.append(RangeDifference(piece.keys, piece.source.records, piece.destination.records))
 
 
 def _step(size: int) -> int:

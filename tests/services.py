@@ -91,13 +91,7 @@ def fresh_mariadb_database() -> Iterator[str]:
     parts = urlsplit(server)
     name = f"syncblocks_{uuid.uuid4().hex[:16]}"
     try:
-        admin = pymysql.connect(
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or 3306,
-            user=unquote(parts.username or "root"),
-            password=unquote(parts.password or ""),
-            autocommit=True,
-        )
+        admin = connect_mariadb(server)
     except pymysql.OperationalError as error:
         missing(f"MariaDB cannot be reached: {error}; set {MARIADB}, or start one on localhost:3306")
     with admin, admin.cursor() as cursor:
@@ -111,6 +105,22 @@ def fresh_mariadb_database() -> Iterator[str]:
                 with suppress(pymysql.MySQLError):
                     cursor.execute(f"KILL {int(number)}")
             cursor.execute(f"DROP DATABASE `{name}`")
+
+
+def connect_mariadb(url: str) -> Any:
+    """Connect to a server, or to one of its databases, beside our own code."""
+    import pymysql
+
+    parts = urlsplit(url)
+    return pymysql.connect(
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or 3306,
+        user=unquote(parts.username or "root"),
+        password=unquote(parts.password or ""),
+        database=parts.path.removeprefix("/") or None,
+        charset="utf8mb4",
+        autocommit=True,
+    )
 
 
 def _answers(port: int) -> bool:

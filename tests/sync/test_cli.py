@@ -31,7 +31,19 @@ def modules_after(folder: Path, *args: str) -> set[str]:
 def test_help_names_every_command(run_cli: RunCLI, tmp_path: Path) -> None:
     done = run_cli(["--help"], tmp_path)
     assert done.returncode == 0
-    for command in ("init", "run", "plan", "check", "discover", "preview", "count", "runs", "state", "callbacks"):
+    for command in (
+        "init",
+        "run",
+        "plan",
+        "check",
+        "discover",
+        "preview",
+        "count",
+        "verify",
+        "runs",
+        "state",
+        "callbacks",
+    ):
         assert f"\n  {command} " in done.stdout
     assert "Exit codes" in done.stdout
 
