@@ -57,7 +57,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     if not ready:
         return errors
     context = ready[0].context
-    wire = ready[0].planned.wire if len(ready) == 1 else "arrow"
+    wire = ready[0].planned.wire  # the same for all streams of a group
     # Where fewer loads than the group's streams can run at once, the others wait on disk: one read feeds them all.
     limit = context.destination.max_loads or len(ready)
     waiting = {run.name for run in ready[limit:]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from connectors.bookmarks import values
@@ -23,6 +23,9 @@ from .columns import Fit, Rules, fit
 from .config import Pipeline
 from .errors import ConfigError
 from .subscriptions import UserCode, applies, data_blocks
+
+#: Wires whose blocks hold the columns' names, so that these cannot be changed on the way.
+_NAMING = {"singer"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,7 @@ def plan_streams(
     warnings = list(code.warnings)
     if not destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
-    return Plan(streams=tuple(streams), groups=groups, warnings=tuple(warnings))
+    return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
 
 def starting_point(
@@ -243,8 +246,21 @@ def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[St
 def _wire(
     source: Source, destination: Destination, stream: Stream, arriving: Stream, disposition: WriteDisposition
 ) -> str:
-    accepted = destination.accepts(arriving, disposition)
+    accepted = set(destination.accepts(arriving, disposition))
+    if arriving.schema.names != stream.schema.names:
+        accepted -= _NAMING
     return next((wire for wire in source.offers(stream) if wire in accepted), "arrow")
+
+
+def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequence[str]]) -> list[PlannedStream]:
+    """One read yields one wire for all its streams."""
+    wires = {planned.name: planned.wire for planned in streams}
+    common = {
+        name: wires[name] if len({wires[each] for each in group}) == 1 else "arrow"
+        for group in groups
+        for name in group
+    }
+    return [replace(planned, wire=common[planned.name]) for planned in streams]
 
 
 def _changes(

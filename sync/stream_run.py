@@ -183,8 +183,10 @@ class StreamRun:
         finally:
             feed.close()
 
-    def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block, Stream]:
+    def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
         """Pull the first event: by it a transformer decides which columns arrive."""
+        if self.planned.wire != "arrow":  # nothing can change them, and both ends may begin at once
+            return None, self.planned.arriving
         first = next(events)
         if isinstance(first, Stream):
             return next(events), first
@@ -226,6 +228,7 @@ class StreamRun:
                     yield fitted.arriving
                 continue
             if not isinstance(item.event, pa.RecordBatch):
+                self._stages[0].has_handed_over |= item.is_last
                 yield item.event
                 continue
             batch = self._transform(item)
@@ -449,8 +452,9 @@ class StreamRun:
                 stage.spool.close(schema if stage is self._stages[0] or current is None else current)
 
 
-def _chain(first: Event | Block, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
-    yield first
+def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
+    if first is not None:
+        yield first
     yield from rest
 
 

@@ -50,26 +50,32 @@ class Boundary:
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch without records committed before, and keep what may stand at the next bookmark."""
+        mask = self.mark(batch)
+        return batch if mask is None else batch.filter(mask)
+
+    def mark(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
+        """Do as `take`, and return which records it leaves; None: all."""
         if self.column is None or not batch.num_rows or not _is_ordered(batch, self.column):
-            return batch
-        if self._committed.total():
-            batch = self._drop_committed(batch)
+            return None
+        mask = self._not_committed(batch) if self._committed.total() else None
+        if mask is not None:
+            batch = batch.filter(mask)
         if batch.num_rows:
             self._recent.append(batch)
             self._recent_records += batch.num_rows
             if self._recent_records > RECENT_RECORDS:
                 self._keep_highest()
-        return batch
+        return mask
 
-    def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _not_committed(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
         if not set(self._columns) <= set(batch.schema.names):
-            return batch
+            return None
         high = self._scalar(self._high, batch)
         if high is None:
-            return batch
+            return None
         may_be = pc.fill_null(pc.less_equal(batch.column(self.column), high), False)
         if not pc.any(may_be).as_py():
-            return batch
+            return None
         keep = pc.invert(may_be).to_pylist()
         hashes = iter(_hashes(batch.filter(may_be), self._columns))
         for place, is_new in enumerate(keep):
@@ -80,7 +86,7 @@ class Boundary:
                 self._committed[digest] -= 1
             else:
                 keep[place] = True
-        return batch.filter(pa.array(keep, pa.bool_()))
+        return pa.array(keep, pa.bool_())
 
     def _keep_highest(self) -> None:
         kept = [part for part in self._at_or_past(self._highest()) if part.num_rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from decimal import Context, Decimal
 from math import isfinite
 from typing import Any
@@ -34,13 +35,35 @@ class Wider(Exception):
         self.kind = kind
 
 
-def has_long_numbers(block: bytes) -> bool:
-    """Tell whether there may be a number with more digits than every double holds: 16 or more in a row.
+def may_have_long_numbers(block: bytes) -> bool:
+    """Tell whether a number may have more digits than every double holds: `LONG_RUN` or more in a row.
 
     Every such run covers two places in a row of those that are a stride apart, so most blocks need a look at a part of
     their bytes only.
     """
-    return b"00" in block[::_STRIDE].translate(NUMERALS) and b"0" * LONG_RUN in block.translate(NUMERALS)
+    return b"00" in block[::_STRIDE].translate(NUMERALS)
+
+
+#: A number with an exponent, also where decimals come as texts. A text that holds the like does no harm.
+_EXPONENT = r"[:,\[]\s*-?[0-9][0-9.]*[eE]"
+_EXPONENT_IN_TEXT = r"[:,\[]\s*\"?\s*[-+]?[0-9.]+[eE]"
+_NEGATIVE_ZERO = r"[:,\[]\s*-[0.]+[^0-9.]"
+
+
+def has_exponents(block: bytes, *, in_texts: bool) -> bool:
+    """Tell whether there may be a number with an exponent: hexadecimal digits in a text are none."""
+    return _matches(block, _EXPONENT_IN_TEXT if in_texts else _EXPONENT)
+
+
+def has_negative_zero(block: bytes) -> bool:
+    """Tell whether there may be a number -0, which as a decimal has no sign."""
+    return _matches(block, _NEGATIVE_ZERO)
+
+
+def _matches(block: bytes, pattern: str) -> bool:
+    offsets = struct.pack("=qq", 0, len(block))
+    whole = pa.Array.from_buffers(pa.large_binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(block)])
+    return pc.match_substring_regex(whole, pattern)[0].as_py() is True
 
 
 def room(kind: pa.DataType) -> int:

@@ -27,8 +27,8 @@ BATCH_RECORDS = 65_536
 
 #: Beginnings of lines that were looked at: a tap that writes the time before the record has one a line.
 _MAX_HEADS = 4096
-_RECORD = b'"record"'
-_HEAD_BYTES = 512
+RECORD = b'"record"'
+HEAD_BYTES = 512
 
 _NOT_KNOWN = object()
 _NO_HEAD = object()
@@ -45,6 +45,7 @@ class Message(msgspec.Struct):
     bookmark_properties: Any = None
     encoding: Any = None
     manifest: Any = None
+    version: Any = None
 
 
 _messages = msgspec.json.Decoder(Message)
@@ -81,6 +82,8 @@ class Reader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tap = tap
+        #: As the pipeline asks for them.
+        self.streams = tuple(streams)
         self._incoming = {
             stream.name: Incoming(
                 stream,
@@ -137,13 +140,13 @@ class Reader:
         self.line += count
         head = self._last_head
         if head and block.startswith(head) and block.count(b"\n" + head) == count - 1:
-            incoming = self._heads[head[: -len(_RECORD)]]
+            incoming = self._heads[head[: -len(RECORD)]]
             if incoming is not None:
                 yield from self._records(incoming, block, range(first, first + count))
             return
         heads, last = self._heads, b""
         for number, line in enumerate(block.split(b"\n"), first):
-            place = line.find(_RECORD, 0, _HEAD_BYTES)
+            place = line.find(RECORD, 0, HEAD_BYTES)
             if place > 0:
                 start = line[:place]
                 incoming = heads.get(start, _NOT_KNOWN)
@@ -158,7 +161,7 @@ class Reader:
             if line and not line.isspace():
                 yield from self._message(number, line)
         if last:
-            self._last_head = last + _RECORD
+            self._last_head = last + RECORD
         for incoming in self._incoming.values():
             yield from self._flush(incoming)
 
@@ -166,7 +169,7 @@ class Reader:
         """Return the stream of all lines that start so; `_NO_HEAD` where the start does not tell."""
         found: Any = _NO_HEAD
         try:
-            pairs = json.loads(start + _RECORD + b":0}", object_pairs_hook=list)
+            pairs = json.loads(start + RECORD + b":0}", object_pairs_hook=list)
         except (ValueError, RecursionError):
             pairs = []
         if isinstance(pairs, list) and all(isinstance(pair, tuple) for pair in pairs):
@@ -198,7 +201,7 @@ class Reader:
         elif kind == "BATCH":
             yield from self._batch(message, number)
         elif kind == "ACTIVATE_VERSION":
-            self._stream_of(message, number)
+            yield from self._activate(message, number)
         else:
             raise self._error(number, f"is no Singer message: {shown(line)}; its type is {kind!r}")
 
@@ -259,6 +262,11 @@ class Reader:
         if changed is not None:
             yield changed.name, changed
 
+    def _activate(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
+        """A version is the business of taps and targets: here a table is replaced as a whole, or not."""
+        self._stream_of(message, number)
+        yield from ()
+
     def _flush(self, incoming: Incoming) -> Iterator[tuple[str, Event]]:
         if not incoming.lines:
             return
@@ -269,20 +277,28 @@ class Reader:
     def _records(
         self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[tuple[str, Event]]:
-        """Parse lines of one stream, with wider columns where a value needs them."""
+        for event in self._parsed(incoming, block, numbers, is_wrapped=is_wrapped, file=file):
+            if isinstance(event, Stream):
+                yield event.name, event
+            else:
+                yield from self.batches(incoming, event)
+
+    def _parsed(
+        self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
+    ) -> Iterator[Stream | pa.RecordBatch]:
+        """Parse lines of one stream; before them comes the stream, if a value needs a wider column."""
         while True:
             try:
-                batch = incoming.parser(is_wrapped=is_wrapped).parse(block, numbers)
-                break
+                yield incoming.parser(is_wrapped=is_wrapped).parse(block, numbers)
+                return
             except Wider as wider:
                 changed = incoming.widen(wider.column, wider.kind)
                 self._on_wider(incoming.stream.name, incoming.wider())
                 if changed is not None:
-                    yield changed.name, changed
+                    yield changed
             except BadRecord as bad:
                 place = f"of file {file} " if file else ""
                 raise self._error(bad.line, f"{place}{bad}", incoming.stream.name) from bad
-        yield from self.batches(incoming, batch)
 
     def batches(self, incoming: Incoming, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
         """Yield what of a batch was not committed before, in pieces."""

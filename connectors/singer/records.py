@@ -15,12 +15,15 @@ import pyarrow.json
 from ..files.text import is_json, misfit
 from .moments import from_texts
 from .numbers import (
+    LONG_RUN,
     NUMERALS,
     Wider,
-    has_long_numbers,
+    has_exponents,
+    has_negative_zero,
     has_zero,
     holds,
     is_near,
+    may_have_long_numbers,
     plain_digits,
     room,
 )
@@ -147,17 +150,19 @@ class Parser:
         """
         if not self._numbers and not self._decimals:
             return self._parsed(block, self._reader_schema, count)
-        is_long = has_long_numbers(block)
-        numerals = block.translate(NUMERALS) if is_long or self._decimals else b""
+        has_powers = has_exponents(block, in_texts=any(column.is_text for column in self._decimals))
+        numerals = block.translate(NUMERALS) if has_powers or may_have_long_numbers(block) else b""
+        is_long = b"0" * LONG_RUN in numerals
         if is_long and self._decimals and b"0" * self._room in numerals:
             return None
-        has_large = b"0e0" in numerals or b"0e+" in numerals
+        has_large = has_powers and (b"0e0" in numerals or b"0e+" in numerals)
         numbers = self._numbers if is_long else []
         if numbers and not has_large:
             found = self._parsed(block, self._long_schema, count)
             if found is None:
                 return None
-            if not any(has_zero(found[column.name]) for column in numbers):  # it may be a negative one, or 1e-120
+            is_doubtful = any(has_zero(found[column.name]) for column in numbers)
+            if not (is_doubtful and (has_powers or has_negative_zero(block))):  # 1e-120 and -0 as decimals are 0
                 for column in numbers:
                     decimals = found[column.name]
                     found[column.name] = decimals.cast(pa.string()).cast(pa.float64())
@@ -170,7 +175,7 @@ class Parser:
             found = self._parsed(block, self._reader_schema, count)
         if found is None:
             return None
-        has_small = b"0e-" in numerals
+        has_small = has_powers and b"0e-" in numerals
         doubted = [each for each in self._decimals if has_large or (has_small and has_zero(found[each.name]))]
         if (numbers or doubted) and not self._is_exact(found, block, count, numbers, doubted):
             return None

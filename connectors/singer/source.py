@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from ..errors import ConnectorConfigError
+from ..protocols import Block
 from ..settings import parse_settings
-from ..stream import Bookmark, Event, Stream
+from ..stream import Event
 from .catalog import parse_catalog, selected_catalog
 from .reader import Reader
 from .settings import SingerSourceSettings
@@ -71,29 +72,14 @@ class TapSource(SingerSource):
         super()._forget_catalog()
 
     def _run(
-        self,
-        streams: Sequence[Stream],
-        state: Any,
-        bookmarks: Mapping[str, Bookmark | None],
-        entries: Sequence[Mapping[str, Any]],
-        names: Mapping[str, Collection[str]],
-        under_way: Any,
-    ) -> Iterator[tuple[str, Event]]:
+        self, reader: Reader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: Any
+    ) -> Iterator[tuple[str, Event | Block]]:
         if not self._class:
-            yield from super()._run(streams, state, bookmarks, entries, names, under_way)
+            yield from super()._run(reader, state, entries, under_way)
             return
         from .in_process import TapThread
 
-        reader = Reader(
-            self.name,
-            streams,
-            names,
-            bookmarks,
-            adds_columns=self._whole(streams),
-            checkpoint_records=self._settings.checkpoint_records,
-            checkpoint_s=self._settings.checkpoint_s,
-        )
-        catalog = selected_catalog(entries, streams)
+        catalog = selected_catalog(entries, reader.streams)
         thread = TapThread(self._class, self._settings.config, catalog, state, label=self._label)
         with under_way.running(thread):
             yield from reader.read(thread.blocks())

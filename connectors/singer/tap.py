@@ -24,6 +24,7 @@ from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
 from .process import Plugin, PrivateFiles, environment, run, secrets_in
+from .raw import WIRE, RawReader
 from .reader import Reader
 from .settings import SingerSourceSettings
 from .state import of_bookmark, starts
@@ -68,7 +69,9 @@ class SingerSource:
         return [list(streams)] if streams else []
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        return ("arrow",)
+        """Lines as they are, for a stream that nothing is left out of or declared anew."""
+        is_as_it_is = not self._settings.schema_ and stream.name in self._whole([stream])
+        return (WIRE, "arrow") if is_as_it_is else ("arrow",)
 
     def count(self, stream: Stream) -> int:
         """Count by reading: a tap cannot be asked."""
@@ -95,7 +98,8 @@ class SingerSource:
             self._reads.append(under_way)
         try:
             for chosen, state in starts(parts, names):
-                yield from self._run([by_name[name] for name in chosen], state, kept, entries, names, under_way)
+                reader = self._reader([by_name[name] for name in chosen], names, kept, wire)
+                yield from self._run(reader, state, entries, under_way)
         except ConnectorError as error:
             if not isinstance(error, Interrupted):
                 self._forget_catalog()  # it may be what no longer fits
@@ -117,36 +121,39 @@ class SingerSource:
 
     # -- one run of the tap --------------------------------------------------------------------------------------
 
-    def _run(
+    def _reader(
         self,
         streams: Sequence[Stream],
-        state: Any,
-        bookmarks: Mapping[str, Bookmark | None],
-        entries: Sequence[Mapping[str, Any]],
         names: Mapping[str, Collection[str]],
-        under_way: _Read,
-    ) -> Iterator[tuple[str, Event]]:
+        bookmarks: Mapping[str, Bookmark | None],
+        wire: str,
+    ) -> Reader:
+        kind = RawReader if wire == WIRE else Reader
+        return kind(
+            self.name,
+            streams,
+            names,
+            bookmarks,
+            adds_columns=self._whole(streams),
+            wider=self._wider(),
+            on_wider=self._keep_wider,
+            checkpoint_records=self._settings.checkpoint_records,
+            checkpoint_s=self._settings.checkpoint_s,
+        )
+
+    def _run(
+        self, reader: Reader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: _Read
+    ) -> Iterator[tuple[str, Event | Block]]:
         program = self._program()
         flags = self._flags(program)
         with PrivateFiles() as files:
             command = [str(program), "--config", str(files.write("config.json", self._settings.config))]
-            catalog = files.write("catalog.json", selected_catalog(entries, streams))
+            catalog = files.write("catalog.json", selected_catalog(entries, reader.streams))
             command += [
                 part for flag in ("catalog", "properties") if flag in flags for part in (f"--{flag}", str(catalog))
             ]
             if state is not None and "state" in flags:
                 command += ["--state", str(files.write("state.json", state))]
-            reader = Reader(
-                self.name,
-                streams,
-                names,
-                bookmarks,
-                adds_columns=self._whole(streams),
-                wider=self._wider(),
-                on_wider=self._keep_wider,
-                checkpoint_records=self._settings.checkpoint_records,
-                checkpoint_s=self._settings.checkpoint_s,
-            )
             with self._plugin(command) as plugin, under_way.running(plugin):
                 yield from reader.read(plugin.blocks())
 

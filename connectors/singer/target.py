@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -34,8 +35,9 @@ from ..stream import (
     WriteDisposition,
 )
 from .environments import installed, program_name
-from .lines import RecordLines, schema_line, state_line, version_line
+from .lines import RecordLines, schema_line, state_line, to_line, version_line
 from .process import Plugin, environment, run, secrets_in
+from .raw import WIRE, Lines, addressed, first_version
 from .settings import PluginSettings
 from .target_process import Target, TargetProcess
 
@@ -126,8 +128,8 @@ class SingerDestination:
         return {table: TableState(is_described=False) for table in tables}
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Wire formats it takes."""
-        return ("arrow",)
+        """Lines of a tap as they are, or records."""
+        return (WIRE, "arrow")
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
         """There is no ledger: the engine keeps the row."""
@@ -139,7 +141,7 @@ class SingerDestination:
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         """Write the events, yielding what the target echoes; at its end it must have ended well."""
         with self._running(load.key.stream) as target:
-            work = _Load(load, target, self._settings)
+            work = _Load(load, target, self._settings, wire)
             for event in events:
                 work.write(event)
                 yield from work.confirmed(target.states())
@@ -223,7 +225,7 @@ class _Sent:
 class _Load:
     """One stream's lines to a target, and which of its checkpoints have come back."""
 
-    def __init__(self, load: Load, target: Target, settings: SingerTargetSettings) -> None:
+    def __init__(self, load: Load, target: Target, settings: SingerTargetSettings, wire: str) -> None:
         self._load, self._target = load, target
         # Targets read `schema-table`, as SQL taps write it.
         self._name = load.key.destination_table.replace(".", "-")
@@ -234,13 +236,18 @@ class _Load:
         self._kept_records = self._kept_bytes = 0
         self._numbers = 0
         self._sent: deque[_Sent] = deque()
-        self._bookmark: Bookmark | None = None
-        self._write(schema_line(load.stream, self._name))
+        self._has_schema = False
+        #: Whether the tap numbers versions itself; None: no record came yet.
+        self._has_own_version: bool | None = None
+        if wire == "arrow":
+            self._declare(load.stream)
 
     def write(self, event: Event | Block) -> None:
         """Write one event."""
         if isinstance(event, Stream):
-            self._write(schema_line(event, self._name))
+            self._declare(event)
+        elif isinstance(event, Lines):
+            self._pass_on(event)
         elif isinstance(event, Checkpoint):
             self._checkpoint(event)
         elif isinstance(event, pa.RecordBatch):
@@ -249,7 +256,31 @@ class _Load:
                 self._write(piece)
             self._records += event.num_rows
         else:
-            raise FatalConnectorError("a target takes the wire `arrow` only", stream=self._load.key.stream)
+            raise FatalConnectorError("a target takes records or lines only", stream=self._load.key.stream)
+
+    def _declare(self, stream: Stream) -> None:
+        self._write(schema_line(stream, self._name))
+        self._has_schema = True
+
+    def _pass_on(self, lines: Lines) -> None:
+        """Write a tap's own lines, under the name of the table."""
+        if lines.kind == "RECORD":
+            if self._version is not None and self._has_own_version is None:
+                own = first_version(lines)
+                self._has_own_version = isinstance(own, int)
+                self._version = own if self._has_own_version else self._version
+            self._write(addressed(lines, self._name, None if self._has_own_version else self._version))
+            self._records += lines.records
+            return
+        message = msgspec.json.decode(lines)
+        if lines.kind == "SCHEMA":
+            keys = list(self._load.stream.key_properties) or message.get("key_properties") or []
+            self._write(to_line({**message, "stream": self._name, "key_properties": keys}))
+            self._has_schema = True
+        elif self._version is not None and self._has_own_version is not False:
+            # Records of former runs go only where the pipeline says `replace`.
+            self._has_own_version, self._version = True, message["version"]
+            self._write(to_line({**message, "stream": self._name}))
 
     def confirmed(self, states: Sequence[Any]) -> Iterator[Commit]:
         """Yield a commit for the latest checkpoint among the states that the target has echoed."""
@@ -282,6 +313,8 @@ class _Load:
         return commit
 
     def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        if not self._has_schema:
+            self._declare(self._load.stream)
         if checkpoint.is_final and self._version is not None:
             self._write(version_line(self._name, self._version))
         self._numbers += 1

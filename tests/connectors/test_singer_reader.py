@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from connectors.errors import FatalConnectorError
-from connectors.singer.numbers import has_long_numbers
+from connectors.singer.numbers import has_exponents, has_negative_zero, may_have_long_numbers
 from connectors.singer.records import Parser
 from connectors.singer.types import columns_of
 from connectors.stream import Checkpoint, Stream
@@ -286,8 +286,26 @@ def test_a_decimal_is_exact_or_refused(kind: tuple[int, int], text: str) -> None
 
 def test_long_digits_are_seen_wherever_they_stand() -> None:
     for place in range(20):
-        assert has_long_numbers(b" " * place + b"1234567890.123456" + b" " * 5)
-        assert not has_long_numbers(b" " * place + b"123456789.12345" + b" " * 5)
+        assert may_have_long_numbers(b" " * place + b"1234567890.123456" + b" " * 5)
+        assert not may_have_long_numbers(b" " * place + b"1234567" + b" " * 5)
+
+
+@pytest.mark.parametrize("number", [b"1e5", b"-1E+5", b"0.5e-7", b"12.25E0"])
+@pytest.mark.parametrize("before", [b'{"a":', b'{"a" : ', b'{"a":[1,', b'{"a":[1,\t', b'{"a":['])
+def test_numbers_with_an_exponent_are_seen(number: bytes, before: bytes) -> None:
+    assert has_exponents(before + number + b"}", in_texts=False)
+
+
+def test_hexadecimal_digits_of_a_text_are_no_exponents() -> None:
+    assert not has_exponents(b'{"a":"0e5c1e99","b":12,"c":1.5,"d":[1,2], "e": true}', in_texts=False)
+    assert has_exponents(b'{"a":"1e5"}', in_texts=True)
+
+
+@pytest.mark.parametrize("zero", [b"-0", b"-0.0", b"-0.000"])
+def test_a_negative_zero_is_seen(zero: bytes) -> None:
+    assert has_negative_zero(b'{"a": ' + zero + b"}")
+    assert has_negative_zero(b'{"a":[1,' + zero + b',"b"]')
+    assert not has_negative_zero(b'{"a":"2024-01-05","b":-0.5,"c":0.0}')
 
 
 def test_a_new_schema_mid_stream_is_told_before_its_records() -> None:
