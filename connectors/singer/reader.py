@@ -107,6 +107,7 @@ class Reader:
         self._checkpoint_s = checkpoint_s
         self._clock = clock
         self._state: bytes | None = None
+        self._state_line = 0
         self._looked_at = clock()
         #: Number of the last line read.
         self.line = 0
@@ -195,6 +196,7 @@ class Reader:
                 incoming.numbers.append(number)
         elif kind == "STATE":
             self._state = bytes(message.value)
+            self._state_line = number
             yield from self._checkpoints()
         elif kind == "SCHEMA":
             yield from self._schema(message, number)
@@ -356,7 +358,10 @@ class Reader:
         return part_of(value, incoming.names, others)
 
     def _value(self, state: bytes) -> Any:
-        return json.loads(state)
+        try:
+            return json.loads(state)
+        except (ValueError, RecursionError) as error:
+            raise self._error(self._state_line, f"is a STATE that is no JSON: {shown(state)} ({error})") from error
 
     def _error(self, line: int, reason: str, stream: str = "") -> FatalConnectorError:
         where = f"tap {self._tap}, stream {stream!r}" if stream else f"tap {self._tap}"

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.errors import FatalConnectorError
+from connectors.singer.raw import Lines, RawReader, addressed
 from connectors.singer.reader import Reader
 from connectors.stream import Checkpoint, Stream
 
@@ -159,3 +160,36 @@ def before(text: bytes, checkpoint: Checkpoint, name: str) -> int:
             if isinstance(bookmarks, dict) and isinstance(mine, dict) and bookmarks.get(name) == mine.get(name):
                 return count
     return 0
+
+
+@settings(max_examples=max(EXAMPLES // 3, 20), deadline=5000, suppress_health_check=list(HealthCheck))
+@given(blocks_of(), st.booleans())
+def test_the_wire_of_lines_carries_the_records_and_checkpoints_of_the_other(
+    blocks: list[bytes], is_incremental: bool
+) -> None:
+    chosen = [stream_of(name, TYPED, *(["stamp"] if is_incremental else [])) for name in ("orders", "users")]
+    known = {name: (name,) for name in ("orders", "users", "other")}
+
+    def heard(kind: type[Reader]) -> tuple[dict[str, list[Any]], bool]:
+        """Return per stream the keys of its records, and its checkpoints where they came."""
+        found: dict[str, list[Any]] = {"orders": [], "users": []}
+        reader = kind("tap-x", chosen, known, {}, checkpoint_records=1, adds_columns=("orders", "users"))
+        try:
+            for name, event in reader.read(blocks):
+                if isinstance(event, Checkpoint):
+                    found[name].append(json.dumps(event.bookmark, sort_keys=True))
+                elif isinstance(event, pa.RecordBatch):
+                    found[name] += map(str, event.column("id").to_pylist())
+                elif isinstance(event, Lines) and event.kind == "RECORD":
+                    ids = [json.loads(line)["record"]["id"] for line in event.split(b"\n") if line.strip()]
+                    assert len(ids) == event.records
+                    found[name] += map(str, ids)
+                    renamed = addressed(event, "new", 5).splitlines()
+                    assert {json.loads(line)["stream"] for line in renamed} == {"new"}
+        except FatalConnectorError:
+            return found, False
+        return found, True
+
+    by_records, is_good = heard(Reader)
+    if is_good:
+        assert heard(RawReader) == (by_records, True)

@@ -284,6 +284,12 @@ def test_a_decimal_is_exact_or_refused(kind: tuple[int, int], text: str) -> None
             read(lines(schema("n", spec), line), streams=[of])
 
 
+def test_a_state_that_is_no_text_is_named_with_its_line() -> None:
+    stream = stream_of("n", SCHEMA, "stamp")
+    with pytest.raises(FatalConnectorError, match=r"tap tap-x: line 2 is a STATE that is no JSON"):
+        read(lines(schema("n"), b'{"type":"STATE","value":{"bookmarks":{"n":{"st\x80mp":"1"}}}}'), streams=[stream])
+
+
 def test_long_digits_are_seen_wherever_they_stand() -> None:
     for place in range(20):
         assert may_have_long_numbers(b" " * place + b"1234567890.123456" + b" " * 5)
