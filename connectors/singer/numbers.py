@@ -72,7 +72,9 @@ def room(kind: pa.DataType) -> int:
 
 
 def has_zero(decimals: pa.Array) -> bool:
-    return pc.any(pc.equal(decimals, pa.scalar(0, decimals.type))).as_py() is True
+    # pa.scalar would import pandas, which takes longer than a small sync.
+    zero = pa.Array.from_buffers(decimals.type, 1, [None, pa.py_buffer(bytes(decimals.type.byte_width))])[0]
+    return pc.any(pc.equal(decimals, zero)).as_py() is True
 
 
 def is_near(decimals: pa.Array, doubles: pa.Array) -> bool:

@@ -30,6 +30,9 @@ log = logging.getLogger("syncblocks")
 #: A block is handed on when it is this long, or so many seconds old.
 BLOCK_BYTES = 4 << 20
 BLOCK_S = 0.5
+#: The same where nothing is parsed: small, so that a target is at work while its tap is.
+PASSED_BYTES = 256 << 10
+PASSED_S = 0.02
 #: The longest line that is taken.
 MAX_LINE_BYTES = 1 << 30
 
@@ -179,7 +182,7 @@ class Plugin:
 
     def __enter__(self) -> Plugin:
         read, write = os.pipe()
-        _enlarge(write)
+        enlarge(write)
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(os.getpid())]
         try:
             self._process = subprocess.Popen(
@@ -226,8 +229,8 @@ class Plugin:
         self._listener.join(timeout=1)
         return "\n".join(self._tail)
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield whole lines in blocks, to the end of its output and of the process.
+    def blocks(self, size_bytes: int = BLOCK_BYTES, age_s: float = BLOCK_S) -> Iterator[bytes]:
+        """Yield whole lines in blocks of about that size or age, to the end of its output and of the process.
 
         Raises:
             RetriableError: it was killed, or ended with another status than 0.
@@ -239,7 +242,7 @@ class Plugin:
         with selectors.DefaultSelector() as selector:
             selector.register(self._output, selectors.EVENT_READ)
             while is_open:
-                chunks, is_open = self._gather(selector, len(rest))
+                chunks, is_open = self._gather(selector, len(rest), size_bytes, age_s)
                 data = b"".join((rest, *chunks))
                 cut = data.rfind(b"\n") + 1
                 block, rest = data[:cut], data[cut:]
@@ -253,15 +256,17 @@ class Plugin:
         if rest.strip():
             yield rest  # the last line, without its line feed
 
-    def _gather(self, selector: selectors.BaseSelector, held: int) -> tuple[list[bytes], bool]:
+    def _gather(
+        self, selector: selectors.BaseSelector, held: int, size_bytes: int, age_s: float
+    ) -> tuple[list[bytes], bool]:
         """Read until there is a block, or it is old enough; say whether there may be more."""
         chunks: list[bytes] = []
         size, started = held, 0.0
         while True:
             now = time.monotonic()
-            if chunks and (size >= BLOCK_BYTES or now - started >= BLOCK_S):
+            if chunks and (size >= size_bytes or now - started >= age_s):
                 return chunks, True
-            wait_s = BLOCK_S - (now - started) if chunks else BLOCK_S
+            wait_s = age_s - (now - started) if chunks else BLOCK_S
             if not selector.select(max(0.0, wait_s)):
                 if not self._may_still_write():
                     return chunks, False
@@ -361,7 +366,7 @@ def run(plugin: Plugin, limit_bytes: int = 512 << 20) -> bytes:
     return b"".join(chunks)
 
 
-def _enlarge(pipe: int) -> None:
+def enlarge(pipe: int) -> None:
     """Make room for 1 MB, as far as the system lets us."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)

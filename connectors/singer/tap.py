@@ -23,7 +23,7 @@ from ..settings import parse_settings, resolve_path
 from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
-from .process import Plugin, PrivateFiles, environment, run, secrets_in
+from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_in
 from .raw import WIRE, RawReader
 from .reader import Reader
 from .settings import SingerSourceSettings
@@ -155,7 +155,8 @@ class SingerSource:
             if state is not None and "state" in flags:
                 command += ["--state", str(files.write("state.json", state))]
             with self._plugin(command) as plugin, under_way.running(plugin):
-                yield from reader.read(plugin.blocks())
+                limits = (PASSED_BYTES, PASSED_S) if isinstance(reader, RawReader) else (BLOCK_BYTES, BLOCK_S)
+                yield from reader.read(plugin.blocks(*limits))
 
     def _whole(self, streams: Sequence[Stream]) -> set[str]:
         """Names of streams none of whose columns is left out: columns that turn up later come along."""

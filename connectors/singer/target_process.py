@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError
-from .process import Plugin, PrivateFiles
+from .process import Plugin, PrivateFiles, enlarge
 
 log = logging.getLogger("syncblocks")
 
@@ -78,6 +78,7 @@ class TargetProcess:
             )
             self._stack = stack.pop_all()
         self._input = self._plugin.input.fileno()
+        enlarge(self._input)
         os.set_blocking(self._input, False)
         self._reader = threading.Thread(target=self._read, name=label, daemon=True)
         self._reader.start()

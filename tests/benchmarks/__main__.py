@@ -18,8 +18,10 @@ import pytest
 from tests import services
 
 from .bench import Figure, workshop
-from .scenarios import SCENARIOS
+from .scenarios import SCENARIOS as DATABASES
+from .singer import SCENARIOS as SINGER
 
+SCENARIOS = DATABASES | SINGER
 RESULTS = Path(__file__).with_name("results")
 
 _HEADINGS = ("scenario", "case", "records", "seconds", "records/s", "CPU s", "peak MB", "ratio", "target")
