@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from .bench import Bench, Figure, figures
 from .measure import Usage, alternate
-from .programs import ORDERS
+from .singer_lines import ORDERS
 
 #: The table that `write_lines` fills, as a user would make it.
 _TABLE = """id bigint primary key, customer_id bigint, status text, email text, note text, amount numeric(38,2),
@@ -28,7 +28,7 @@ def lines(bench: Bench) -> list[Figure]:
     """A file of RECORD lines through `cat` into Postgres; the limit is psql's COPY of the same records as text."""
     destination = bench.database()
     file, text = bench.folder / "orders.singer", bench.folder / "orders.tsv"
-    bench.run(bench.program("write_lines", file, bench.rows))
+    bench.run([sys.executable, Path(__file__).with_name("singer_lines.py"), file, str(bench.rows)])
     tap = _script(bench, "tap-cat", f"exec cat '{file}'")
     catalog = _catalog(bench)
     source = {"connector": "singer", "config": {"executable": str(tap), "catalog": str(catalog), "flags": []}}
