@@ -88,10 +88,22 @@ class PrivateFiles:
 
     def __enter__(self) -> PrivateFiles:
         self._sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=self._PREFIX))
-        self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        while not self._make():
+            pass
         return self
+
+    def _make(self) -> bool:
+        """Make the folder and lock it; False: another one swept it in between."""
+        self.folder = Path(tempfile.mkdtemp(prefix=self._PREFIX))
+        try:
+            self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if (self.folder / ".lock").exists():
+            return True
+        os.close(self._lock)
+        return False
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

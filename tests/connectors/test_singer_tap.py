@@ -429,3 +429,28 @@ def test_streams_of_one_slow_tap_per_stream_run_at_once(tmp_path: Path) -> None:
         if "--catalog" in seen["files"]
     ]
     assert sorted(chosen) == [["orders"], ["users"]]
+
+
+def test_private_files_of_several_at_once_stay_until_each_is_done() -> None:
+    """Whoever comes clears up after the dead, and must leave alone what others are only just making."""
+    problems: list[str] = []
+
+    def work() -> None:
+        for number in range(40):
+            with PrivateFiles() as files:
+                path = files.write("config.json", {"n": number})
+                if json.loads(path.read_text()) != {"n": number}:
+                    problems.append(str(path))
+
+    def noted() -> None:
+        try:
+            work()
+        except OSError as error:
+            problems.append(str(error))
+
+    threads = [threading.Thread(target=noted) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
