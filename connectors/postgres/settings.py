@@ -37,6 +37,13 @@ class PostgresSettings(Settings):
     batch_size_bytes: PositiveInt = Field(2 << 20, description="Rough size of a batch that is read")
     checkpoint_records: PositiveInt = Field(CHECKPOINT_RECORDS, description="Records between two checkpoints")
     checkpoint_s: float = Field(CHECKPOINT_S, gt=0, description="Seconds after which a checkpoint comes earlier")
+    settle_s: float = Field(
+        0.25,
+        ge=0,
+        le=3600,
+        description="Source: how long an INCREMENTAL read waits for transactions that may still write below its newest "
+        "record; while one runs on, the bookmark stays below what it may write",
+    )
     text_columns: tuple[str, ...] = Field(
         (),
         description="Source: columns read as text (`schema.table.column`), for values that no other system "

@@ -12,21 +12,20 @@ import pyarrow as pa
 from .. import compute as pc
 from ..checksums.values import Checksums, Side
 from ..errors import FatalConnectorError
+from ..incremental import Horizon
 from ..protocols import Block
 from ..settings import parse_settings
 from ..sql.casts import cast_batch
 from ..sql.session import Lease, Session, Sessions
 from ..sql.source import SqlSource
-from ..stream import ReplicationMethod, Stream
+from ..stream import Bookmark, ReplicationMethod, Stream
 from . import catalog
 from .dialect import PostgresDialect
+from .horizon import BEGIN, settle
 from .raw import RawSession
 from .session import AdbcSession, Database
 from .settings import PostgresSettings
 from .types import Name, arrow_of
-
-#: Nothing is changed, and each statement sees the same moment.
-_BEGIN = "begin transaction isolation level repeatable read read only"
 
 #: Below these lie only the driver's wrapped-around infinities and years past 294,000.
 _FIRST_MICROSECOND = -210866803200000000
@@ -56,11 +55,11 @@ class PostgresSource(SqlSource):
             checkpoint_s=self._settings.checkpoint_s,
         )
         self._database = Database(self._settings.address)
-        self._raw = Sessions(lambda: RawSession(self._settings.address, _BEGIN))
+        self._raw = Sessions(lambda: RawSession(self._settings.address, BEGIN))
 
     def connect(self) -> AdbcSession:
         """Open a connection."""
-        return self._database.connect(_BEGIN, self._settings.batch_size_bytes)
+        return self._database.connect(BEGIN, self._settings.batch_size_bytes)
 
     def identity(self) -> str:
         """Return host, port and database."""
@@ -122,6 +121,13 @@ class PostgresSource(SqlSource):
         except FatalConnectorError:
             _refuse_nan(batch, stream)
             raise
+
+    def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
+        """Find out what running transactions may still commit, and take the snapshot after that."""
+        found = settle(self, lease, stream, bookmark, self._settings.settle_s)
+        lease.session.rollback()
+        lease.begin()
+        return found
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield COPY's binary format."""

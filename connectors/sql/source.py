@@ -13,7 +13,7 @@ from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower
 from ..checksums.sql import Canonical, SqlChecksums
 from ..checksums.values import Checksums, Side
 from ..errors import ConnectorError
-from ..incremental import incremental
+from ..incremental import Horizon, incremental
 from ..protocols import Block
 from ..stream import Bookmark, Event, NullBookmarks, ReplicationMethod, Stream
 from .casts import cast_batch
@@ -233,23 +233,32 @@ class SqlSource(ABC):
             if wire != "arrow":
                 yield from self.blocks(lease, stream, wire)
                 return
-            batches = self._batches(lease, stream, bookmark)
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-                yield from batches
+                yield from self._batches(lease, stream, bookmark)
                 return
+            horizon = self.horizon(lease, stream, bookmark)
             self.refuse_missing(lease, stream)
             yield from incremental(
                 stream,
-                batches,
+                self._batches(lease, stream, bookmark),
                 bookmark,
                 is_ordered=True,
+                horizon=horizon,
                 checkpoint_records=self._checkpoint_records,
                 checkpoint_s=self._checkpoint_s,
             )
 
-    def _batches(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Iterator[pa.RecordBatch]:
+    def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
+        """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
+        return None
+
+    def rows(self, lease: Lease, sql: str) -> Iterator[pa.RecordBatch]:
+        """Stream a result."""
         session: ReadSession = lease.session  # type: ignore[assignment]  # `connect` makes no others
-        for batch in session.fetch(self.select(stream, bookmark)):
+        yield from session.fetch(sql)
+
+    def _batches(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Iterator[pa.RecordBatch]:
+        for batch in self.rows(lease, self.select(stream, bookmark)):
             lease.check()
             yield self.to_schema(batch, stream)
 

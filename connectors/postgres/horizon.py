@@ -1,0 +1,237 @@
+"""Up to where an INCREMENTAL read is settled: no transaction that still runs holds a value at or below it.
+
+A bookmark's value is taken while its transaction runs (`now()` at its begin, `nextval` in it), and becomes visible when
+it commits. So, in this order: look up the newest value; note which transactions run; wait a little for them to end;
+only then take the snapshot that is read. Whoever took a value at or below the newest one was running when that one was
+looked up: once all of these have ended, nothing below it can appear any more. Whoever still runs keeps the bookmark
+back. What stands past it is read nevertheless; the next run meets it again, and knows it by its hash or merges it.
+
+Transactions are told apart by the lock that each holds on its own virtual id, which every role may see. For numbers
+only those count that have written to the table, or taken a number from any sequence; for times all do, as `now()` is
+older than the first write. Of times, none keeps back a value below its own begin; only pg_read_all_stats sees that.
+
+Not covered, and what `lookback` is for: values that were taken before their transaction (by the client's clock, by
+another transaction's `nextval`, by a sequence with CACHE), and reads from a standby, which does not know the
+transactions of its primary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from .. import compute as pc
+from ..bookmarks import BOUNDARY, bookmark_values, from_json, is_above, to_json
+from ..incremental import PENDING, Horizon
+from ..sql.identifiers import literal
+from ..sql.session import Lease
+from ..stream import Bookmark, Stream
+
+if TYPE_CHECKING:
+    from .source import PostgresSource
+
+#: Shared advisory lock that every transaction of a source holds, on any machine: it only reads.
+_READER = (1937337955, 1886545261)
+
+#: Begins a transaction that changes nothing, and in which each statement sees the same moment.
+BEGIN = (
+    "begin transaction isolation level repeatable read read only; "
+    f"select pg_catalog.pg_advisory_xact_lock_shared({_READER[0]}, {_READER[1]})"
+)
+
+#: A server stamps a statement just before it shows that a transaction has begun.
+_STAMP_S = 0.02
+
+#: Between two looks at what still runs.
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.05
+
+#: More than these are not remembered for the next run.
+_MANY_RUNNING = 1000
+
+_RUNNING = f"""select l.virtualtransaction::text from pg_catalog.pg_locks l
+join pg_catalog.pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'virtualxid' and l.mode = 'ExclusiveLock' and a.datname = current_database()
+  and a.usesysid is not null and l.pid <> pg_catalog.pg_backend_pid()
+  and not exists (select 1 from pg_catalog.pg_locks r where r.locktype = 'advisory'
+    and r.virtualtransaction = l.virtualtransaction
+    and r.classid::bigint = {_READER[0]} and r.objid::bigint = {_READER[1]})"""
+
+_WRITING = """with recursive family(oid) as (
+  select {table} union select h.inhrelid from pg_catalog.pg_inherits h join family f on f.oid = h.inhparent)
+select distinct l.virtualtransaction::text from pg_catalog.pg_locks l
+where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.pid is not null
+  and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+  and (l.relation in (select oid from family)
+    or l.relation in (select c.oid from pg_catalog.pg_class c where c.relkind = 'S'))"""
+
+_IS_PREPARED = "prepared/"
+_PREPARED = f"""select '{_IS_PREPARED}' || p.transaction::text from pg_catalog.pg_prepared_xacts p
+where p.database = pg_catalog.current_database()"""
+
+#: Begin of the oldest of some transactions in UTC and in the database's own zone; NULL: not for this role to see.
+_OLDEST = """select s.t at time zone 'UTC', s.t at time zone (
+  select reset_val from pg_catalog.pg_settings where name = 'TimeZone')
+from (select case when pg_catalog.bool_and(a.xact_start is not null) then pg_catalog.min(a.xact_start) end as t
+  from pg_catalog.pg_stat_activity a join pg_catalog.pg_locks l on l.pid = a.pid
+  where l.locktype = 'virtualxid' and l.virtualtransaction in ({running})) as s"""
+
+
+def settle(
+    source: PostgresSource,
+    lease: Lease,
+    stream: Stream,
+    bookmark: Bookmark | None,
+    wait_s: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Horizon | None:
+    """Return up to where the snapshot that the caller takes next is settled; None: nothing can be told.
+
+    Args:
+        source: writes the SQL.
+        lease: in a transaction, which the caller ends before it reads.
+        stream: INCREMENTAL.
+        bookmark: where the read starts.
+        wait_s: how long running transactions are waited for.
+        sleep: seconds.
+    """
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    is_time = _is_time(fields[0].type)
+    if not all(_is_time(field.type) or _is_number(field.type) for field in fields):
+        return None
+    newest = _newest(source, lease, stream)
+    if newest is None:
+        return Horizon(settled=None)
+    start, held = bookmark_values(stream, bookmark), _pending(stream, bookmark)
+    if start is not None and held is None and not is_above(newest, start):
+        return Horizon(settled=None)
+    ((is_standby, kind, xmax),) = lease.session.query(
+        "select pg_catalog.pg_is_in_recovery(), (select c.relkind::text from pg_catalog.pg_class c where c.oid = "
+        f"{_oid(source, stream)}), pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"
+    )
+    if is_standby:
+        return None
+    if is_time:
+        sleep(_STAMP_S)
+    look = _RUNNING if is_time or kind not in ("r", "p") else _WRITING.format(table=_oid(source, stream))
+    before = _running(lease, look, xmax)
+    left = _wait(lease, look, xmax, before, wait_s, sleep)
+    if not left:
+        return Horizon(settled=newest)
+    pending = {"high": [to_json(value) for value in newest], "running": sorted(left), "xmax": xmax}
+    settled = _known_from_before(held, before)
+    if is_time:
+        settled = _later(settled, _before_oldest(lease, left, fields[0].type, newest))
+    return Horizon(settled=settled, pending=pending if len(left) <= _MANY_RUNNING else None)
+
+
+def _newest(source: PostgresSource, lease: Lease, stream: Stream) -> tuple[pa.Scalar, ...] | None:
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    marks = [source.comparable(field) for field in fields]
+    only = replace(stream, schema=pa.schema(fields))
+    missing = " or ".join(filter(None, map(source.incomplete, fields)))
+    sql = (
+        f"select {source.projection(only)} from {source.dialect.table(source.table(stream))} as t "
+        f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} limit 1"
+    )
+    for batch in source.rows(lease, sql):
+        if batch.num_rows:
+            found = source.to_schema(batch, only)
+            return tuple(found.column(place)[0] for place in range(len(fields)))
+    return None
+
+
+def _wait(
+    lease: Lease, look: str, xmax: int, before: set[str], wait_s: float, sleep: Callable[[float], None]
+) -> set[str]:
+    """Wait until those that ran before have ended; return those that have not."""
+    left, waited, look_s = before, 0.0, _FIRST_LOOK_S
+    while left:
+        lease.check()
+        now = _running(lease, look, xmax)
+        # One of those before may have been prepared meanwhile, under another name.
+        left = (left & now) | {name for name in now if name.startswith(_IS_PREPARED)}
+        if not left or waited >= wait_s:
+            break
+        sleep(look_s)
+        waited, look_s = waited + look_s, min(look_s * 2, _LAST_LOOK_S)
+    return left
+
+
+def _running(lease: Lease, look: str, xmax: int) -> set[str]:
+    """Return who runs now; of prepared transactions, those that had begun to write when `xmax` was the next id."""
+    found = {str(name) for (name,) in lease.session.query(f"{look} union all {_PREPARED}")}
+    return {name for name in found if not name.startswith(_IS_PREPARED) or _is_before(name, xmax)}
+
+
+def _is_before(name: str, xmax: int) -> bool:
+    age: int = (xmax - int(name.removeprefix(_IS_PREPARED))) % 2**32
+    return 0 < age < 2**31
+
+
+def _pending(stream: Stream, bookmark: Bookmark | None) -> dict[str, Any] | None:
+    """Return what the last run left open, its values in their types."""
+    kept = ((bookmark or {}).get(BOUNDARY) or {}).get(PENDING)
+    if not kept or len(kept["high"]) != len(stream.bookmark_properties):
+        return None
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    high = tuple(from_json(value, field.type) for value, field in zip(kept["high"], fields, strict=True))
+    return {**kept, "high": high}
+
+
+def _known_from_before(held: dict[str, Any] | None, running: set[str]) -> tuple[pa.Scalar, ...] | None:
+    """Return the last run's newest values if all that ran then have ended."""
+    if held is None or set(held["running"]) & running:
+        return None
+    if any(name.startswith(_IS_PREPARED) and _is_before(name, held["xmax"]) for name in running):
+        return None
+    high: tuple[pa.Scalar, ...] = held["high"]
+    return high
+
+
+def _before_oldest(
+    lease: Lease, left: set[str], kind: pa.DataType, newest: tuple[pa.Scalar, ...]
+) -> tuple[pa.Scalar, ...] | None:
+    """Return the begin of the oldest transaction in the column's type, or the newest values if they are older."""
+    if any(name.startswith(_IS_PREPARED) for name in left):
+        return None
+    ((in_utc, in_zone),) = lease.session.query(_OLDEST.format(running=", ".join(map(literal, sorted(left)))))
+    if in_utc is None:
+        return None
+    moment = in_utc
+    if not (pa.types.is_timestamp(kind) and kind.tz is not None):
+        moment = min(in_utc, in_zone)  # whichever of the two its writers go by
+    oldest = _moment(moment, kind)
+    return newest if is_above((oldest,), newest[:1]) else (oldest,)
+
+
+def _moment(moment: Any, kind: pa.DataType) -> pa.Scalar:
+    if pa.types.is_date(kind):
+        return pa.scalar(moment.date(), kind)
+    return pc.cast(pa.scalar(moment, pa.timestamp("us", kind.tz)), kind)
+
+
+def _later(left: Sequence[pa.Scalar] | None, right: Sequence[pa.Scalar] | None) -> tuple[pa.Scalar, ...] | None:
+    if left is None or right is None:
+        chosen = left if right is None else right
+        return None if chosen is None else tuple(chosen)
+    return tuple(right if is_above(right[:1], left[:1]) else left)
+
+
+def _oid(source: PostgresSource, stream: Stream) -> str:
+    return f"pg_catalog.to_regclass({literal(source.dialect.table(source.table(stream)))})::oid"
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_decimal(kind) or types.is_floating(kind))
+
+
+__all__ = ["BEGIN", "settle"]
