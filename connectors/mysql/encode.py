@@ -44,7 +44,8 @@ def text_of(array: pa.Array, column: str) -> Text:
         return Text(pc.cast(pc.cast(array, pa.string()), pa.large_string()), is_number=True)
     if types.is_floating(kind):
         _refuse_special(array, column)
-        return Text(pc.cast(array, pa.large_string()), is_number=True)
+        # The digits that tell a float from its neighbours round the largest ones up, past what the server takes.
+        return Text(pc.cast(pc.cast(array, pa.float64()), pa.large_string()), is_number=True)
     if types.is_timestamp(kind):
         plain = pc.cast(pc.cast(array, pa.timestamp("us", kind.tz)), pa.timestamp("us"))
         return Text(_in_years(pc.cast(plain, pa.large_string()), 26, column))

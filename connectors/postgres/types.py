@@ -150,6 +150,8 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
         return _FIXED[name.base], "{}"
     if name.base == "name":
         return pa.string(), "{}"
+    if name.base in ("json", "jsonb"):
+        return pa.json_(), "{}::text"
     if name.base == "numeric" and name.first is not None and name.first <= 38 and 0 <= name.scale <= name.first:
         # As text and cast by Arrow: half the time of the driver's own decoding of binary numerics.
         return pa.decimal128(name.first, name.scale), "{}::text"
@@ -168,8 +170,6 @@ def kept_as(column_type: str, arriving: Any) -> pa.DataType:
             pa.types.is_list(arriving) or pa.types.is_large_list(arriving) or pa.types.is_fixed_size_list(arriving)
         )
         return pa.list_(kept_as(column_type[:-2], arriving.value_type)) if is_list else pa.string()
-    if name.base in ("json", "jsonb"):
-        return pa.json_()
     if name.base == "uuid":
         return pa.uuid()
     if name.base == "interval" and pa.types.is_duration(arriving):
