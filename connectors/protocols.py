@@ -112,6 +112,7 @@ class Destination(Protocol):
     has_ledger: bool
     #: How many loads may run at once; None: as many as the engine likes.
     max_loads: int | None
+    # One that heeds `Load.removed` says so by an attribute `can_remove = True`.
 
     def identity(self) -> str:
         """Connector and place without credentials."""

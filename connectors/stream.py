@@ -156,6 +156,9 @@ class Load:
     token: str
     #: `<run key>:<attempt>`; written as `completed_by` by the final commit.
     run: str
+    #: MERGE into a destination that `can_remove`: keys (the key's columns of `stream`, as the destination reads them
+    #: back) whose records are removed unless they arrive, in the final commit's transaction; None: nothing is.
+    removed: pa.Table | None = field(default=None, compare=False, repr=False)
     #: Called before a commit that adds or changes columns, so that they are not forgotten should the process die in it:
     #: with the commit's checkpoint, or None where they change before it and without it, and what `Commit` will say.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(

@@ -10,11 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from connectors.protocols import Source
 from connectors.stream import Bookmark, Stream
 
 #: Batches between the reading and the loading thread: memory is bounded by it.
@@ -85,8 +84,18 @@ class Feed:
             yield item
 
 
+class Readable(Protocol):
+    """The one method of a source that is needed here."""
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow", /
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield `(stream name, event)`."""
+        ...
+
+
 def start_reading(
-    source: Source,
+    source: Readable,
     group: Sequence[Stream],
     bookmarks: Mapping[str, Bookmark | None],
     wire: str,
@@ -100,7 +109,7 @@ def start_reading(
 
 
 def _read(
-    source: Source,
+    source: Readable,
     group: Sequence[Stream],
     bookmarks: Mapping[str, Bookmark | None],
     wire: str,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from connectors.stream import Bookmark
 
 from .feed import Feed, start_reading
+from .repair import NarrowedSource
 from .settlement import LedgerUnreadable
 from .spooled_feed import SpooledFeed
 from .stream_run import StreamRun, message_of
@@ -66,7 +67,9 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     def make_feed(name: str) -> Feed:
         return SpooledFeed(name, context.spool_folder) if name in waiting else Feed(name)
 
-    feeds = start_reading(context.source, [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed)
+    repair = ready[0].planned.repair
+    source = context.source if repair is None else NarrowedSource(context.source, repair)
+    feeds = start_reading(source, [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed)
 
     def load(run: StreamRun) -> None:
         if run.name in waiting:

@@ -25,6 +25,7 @@ from .lease import Lease
 from .plan import Plan
 from .progress import Progress
 from .recovery import recover
+from .repair import Repair, repairing
 from .results import RunResult, StreamResult, stream_result
 from .session import make_plan, open_session
 from .settlement import ASK_AGAIN_S
@@ -51,6 +52,7 @@ def run_pipeline(
     inline_callbacks: bool = False,
     wait_for_other: bool = False,
     retry: bool = False,
+    repairs: Mapping[str, Repair] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks; return how it ended.
@@ -66,6 +68,7 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for a run of the same pipeline under way instead of refusing.
         retry: a new attempt of the latest run, over the streams that did not succeed or never started.
+        repairs: do nothing but these, by stream (`verify --repair`).
         progress: told what happens, as it happens.
 
     Raises:
@@ -83,6 +86,7 @@ def run_pipeline(
         concurrency=concurrency,
         wait_for_other=wait_for_other,
         retry=retry,
+        repairs=repairs,
     )
     with _Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -98,6 +102,7 @@ class _Order:
     concurrency: int | None
     wait_for_other: bool
     retry: bool
+    repairs: Mapping[str, Repair] | None
 
 
 class _Runner:
@@ -138,8 +143,7 @@ class _Runner:
                 if self.signals:
                     return self._result(None, CANCELLED, ())
                 latest = self._latest()
-                only = self._unfinished() if self.order.retry else None
-                plan = self._plan(only)
+                plan = self._plan(self._chosen())
                 self._open_store()  # only now: a mistake in the file creates nothing
                 if isinstance(plan, ErrorInfo) and self._latest() != latest:
                     continue  # another run, which held what could not be reached, has ended meanwhile
@@ -242,7 +246,8 @@ class _Runner:
     def _plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
         """Return the plan, or why the run fails before its first stream."""
         try:
-            return self._make_plan(only)
+            plan = self._make_plan(only)
+            return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
@@ -280,6 +285,12 @@ class _Runner:
             )
         self._run_ids.append(run.id)
         return run
+
+    def _chosen(self) -> list[str] | None:
+        """Return the names of the only streams that this run is about; None: all that the file selects."""
+        if self.order.retry:
+            return self._unfinished()
+        return None if self.order.repairs is None else list(self.order.repairs)
 
     def _unfinished(self) -> list[str]:
         latest = self.store.latest_run(self.pipeline.pipeline)

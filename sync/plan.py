@@ -22,6 +22,7 @@ from .catalog import SelectedStream
 from .columns import Fit, Rules, fit
 from .config import Pipeline
 from .errors import ConfigError
+from .repair import Repair
 from .subscriptions import UserCode, applies, data_blocks
 
 #: Wires whose blocks hold the columns' names, so that these cannot be changed on the way.
@@ -59,6 +60,8 @@ class PlannedStream:
     changes: tuple[str, ...]
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
+    #: Only these records are read, and merged; None: what the stream says.
+    repair: Repair | None = None
 
     @property
     def name(self) -> str:

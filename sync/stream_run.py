@@ -177,6 +177,7 @@ class StreamRun:
                 token=self._token,
                 run=self.context.run_reference,
                 announce=self._news.announce,
+                removed=None if self.planned.repair is None else self.planned.repair.removed,
             )
             for commit in self.context.destination.load(load, _chain(first, events), self.planned.wire):
                 self._note_commit(commit)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from connectors.bookmarks import bookmark_values
-from connectors.checksums import Compared, Form, Side, compared_columns, opened_checksums, system_of
+from connectors.checksums import Compared, Form, Side, compared_columns, opened_checksums, read_within, system_of
 from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.protocols import Source
 from connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
@@ -18,6 +18,7 @@ from connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Strea
 from .comparison import Comparison, compare
 from .plan import Plan, PlannedStream
 from .reader import destination_reader
+from .repair import Repair
 from .session import Session
 
 #: Verdicts. `counted`: only the numbers of records can be compared, or not even those.
@@ -39,10 +40,18 @@ class StreamVerification:
     comparison: Comparison | None = None
     #: What could not be compared, and why.
     notes: tuple[str, ...] = ()
+    #: How it is mended; None: nothing to do, or not asked for, or it cannot be.
+    repair: Repair | None = None
 
 
-def verify_streams(session: Session, plan: Plan) -> Iterator[StreamVerification]:
-    """Compare the source and the destination of each planned stream, one after the other; write nothing."""
+def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
+    """Compare the source and the destination of each planned stream, one after the other; write nothing.
+
+    Args:
+        session: the opened pipeline.
+        plan: what a run would do.
+        with_repairs: also find out how to mend what differs.
+    """
     tables = [planned.key.destination_table for planned in plan.streams]
     with ExitStack() as stack:
         try:
@@ -55,7 +64,7 @@ def verify_streams(session: Session, plan: Plan) -> Iterator[StreamVerification]
         for planned in plan.streams:
             is_shared = tables.count(planned.key.destination_table) > 1
             try:
-                yield _verify(session, planned, reader, offered, is_shared=is_shared)
+                yield _verify(session, planned, reader, offered, is_shared=is_shared, with_repair=with_repairs)
             except ConnectorError as error:
                 yield replace(_uncompared(planned, str(error)), verdict=FAILED)
 
@@ -65,7 +74,13 @@ def _has_tables(plan: Plan) -> bool:
 
 
 def _verify(
-    session: Session, planned: PlannedStream, reader: Source, offered: Mapping[str, Stream], *, is_shared: bool
+    session: Session,
+    planned: PlannedStream,
+    reader: Source,
+    offered: Mapping[str, Stream],
+    *,
+    is_shared: bool,
+    with_repair: bool,
 ) -> StreamVerification:
     source, stream, table = session.source, planned.selected.stream, planned.table
     if not table.is_described:
@@ -82,7 +97,42 @@ def _verify(
     left, right = columns.sides(planned.start.bookmark)
     with opened_checksums(source, left) as mine, opened_checksums(reader, right) as other:
         comparison = compare(mine, other, left.key, left.columns, is_bounded=left.until is not None)
-    return _judged(planned, left, comparison, columns.notes)
+    found = _judged(planned, left, comparison, columns.notes)
+    return _mendable(session, planned, found, reader, left, right) if with_repair else found
+
+
+def _mendable(
+    session: Session, planned: PlannedStream, found: StreamVerification, reader: Source, left: Side, right: Side
+) -> StreamVerification:
+    """Add the repair of what differs, or a note why there is none."""
+    if found.verdict != DIFFERS or found.comparison is None:
+        return found
+    reason = ""
+    if not left.key:
+        reason = "records cannot be told apart"
+    elif planned.selected.conflict_method is ConflictMethod.IGNORE:
+        reason = "unique_conflict_method IGNORE changes no record"
+    elif not getattr(session.destination, "can_remove", False):
+        reason = "the destination cannot remove records"
+    if reason:
+        return replace(found, notes=(*found.notes, f"not repaired: {reason}; `run --full-refresh` starts over"))
+    ranges = tuple(each.keys for each in found.comparison.ranges)
+    there = [each.keys for each in found.comparison.ranges if each.destination_records]
+    names = {column.name: name for column, name in zip(right.key, _arriving_names(planned, left), strict=True)}
+    keys = replace(right.stream, schema=pa.schema([right.stream.schema.field(name) for name in names]))
+    batches = [
+        event.rename_columns([names[name] for name in event.schema.names])
+        for event in (read_within(reader, keys, right, there) if there else ())
+        if isinstance(event, pa.RecordBatch) and event.num_rows
+    ]
+    schema = pa.schema([field.with_name(names[field.name]) for field in keys.schema])
+    removed = pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
+    return replace(found, repair=Repair(side=left, ranges=ranges, removed=removed))
+
+
+def _arriving_names(planned: PlannedStream, side: Side) -> list[str]:
+    names = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=True))
+    return [names[column.name] for column in side.key]
 
 
 def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
@@ -180,16 +230,20 @@ class _Columns:
         chosen = getattr(session.destination, "column_names", lambda names: {name: name for name in names})(arriving)
         held = set(self._copy.schema.names)
         folded = {name.casefold(): name for name in held}
-        names, missing = {}, []
+        names, missing, skipped = {}, [], set[str]()
+        remedies = {column.name: column.remedy for column in self._planned.fit.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
             found = next((each for each in (name, chosen[name]) if each in held), folded.get(name.casefold()))
-            if found is None:
+            if remedies.get(name):
+                self.notes.append(f"column {own!r} is not compared: on_lossy ({remedies[name]}) changes its values")
+                skipped.add(found or "")
+            elif found is None:
                 missing.append(own)
             else:
                 names[own] = found
         if missing:
             self.notes.append(f"not in the destination: {', '.join(missing)}")
-        extra = [name for name in self._copy.schema.names if name not in names.values()]
+        extra = [name for name in self._copy.schema.names if name not in names.values() and name not in skipped]
         if extra:
             self.notes.append(f"only in the destination: {', '.join(extra)}")
         return names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .forms import compared_columns
-from .records import opened_checksums, system_of
+from .records import opened_checksums, read_within, system_of
 from .values import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Side",
     "compared_columns",
     "opened_checksums",
+    "read_within",
     "system_of",
 ]

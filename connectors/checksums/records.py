@@ -15,7 +15,7 @@ from .. import compute as pc
 from ..bookmarks import past
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..protocols import Source
-from ..stream import Stream
+from ..stream import Checkpoint, Event, Stream
 from .sql import SqlChecksums
 from .values import Checksums, Compared, Digest, Key, KeyRange, Row, Side
 
@@ -38,7 +38,7 @@ def opened_checksums(source: Source, side: Side) -> AbstractContextManager[Check
 
 
 @contextmanager
-def _through_duckdb(source: Source, side: Side) -> Iterator[Checksums]:
+def _through_duckdb(source: Source, side: Side) -> Iterator[RecordChecksums]:
     try:
         import duckdb
     except ModuleNotFoundError as error:
@@ -89,6 +89,25 @@ class RecordChecksums:
         """Return the records of some ranges."""
         with self._incoming():
             return self._over("incoming as t").rows(ranges)
+
+    def mask(self, batch: pa.RecordBatch, ranges: Sequence[KeyRange]) -> pa.Array:
+        """Tell of each record whether its key is in one of the ranges."""
+        condition = self._over("incoming as t").within(ranges)
+        if not condition or not batch.num_rows:
+            return pa.array([True] * batch.num_rows, pa.bool_())
+        kinds = [_carried(column.field.type) for column in self._key]
+        keys = [_carry(batch.column(column.name), kind) for column, kind in zip(self._side.key, kinds, strict=True)]
+        place = pa.array(range(batch.num_rows), pa.int64())
+        table = pa.table([*keys, place], names=[*(column.name for column in self._key), "place"])
+        self._connection.register("incoming", table)
+        try:
+            found = self._run(f"select place from incoming as t where {condition}")
+        finally:
+            self._connection.unregister("incoming")
+        flags = bytearray(batch.num_rows)
+        for (number,) in found:
+            flags[number] = 1
+        return pc.equal(pa.Array.from_buffers(pa.uint8(), batch.num_rows, [None, pa.py_buffer(flags)]), 1)
 
     def _records(self) -> SqlChecksums:
         if self._kept is None:
@@ -145,6 +164,32 @@ class RecordChecksums:
             yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
 
 
+def read_within(source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Iterator[Event]:
+    """Read a whole table's stream, but only the records of some ranges of keys.
+
+    Args:
+        source: the side's.
+        stream: with the columns to read, the key's among them.
+        side: has the key.
+        ranges: ascending and disjoint.
+    """
+    narrowed: Callable[[Stream, Side, Sequence[KeyRange]], Stream] | None = getattr(source, "narrowed", None)
+    if narrowed is not None:
+        yield from _events(source, narrowed(stream, side, ranges))
+        return
+    with _through_duckdb(source, side) as checksums:
+        for event in _events(source, stream):
+            if isinstance(event, pa.RecordBatch):
+                event = event.filter(checksums.mask(event, ranges))
+            yield event
+
+
+def _events(source: Source, stream: Stream) -> Iterator[Event]:
+    for _, event in source.read([stream], {stream.name: None}):
+        assert isinstance(event, pa.RecordBatch | Checkpoint | Stream)  # the wire is "arrow"
+        yield event
+
+
 def _numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
     return tuple(replace(column, name=f"c{number}") for number, column in enumerate(columns, start=first))
 
@@ -170,4 +215,4 @@ def _carry(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pc.cast(array, kind)
 
 
-__all__ = ["opened_checksums", "system_of"]
+__all__ = ["opened_checksums", "read_within", "system_of"]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..checksums.values import Checksums, Side
+from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import ConnectorConfigError
 from ..sql.dialect import Table
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
@@ -93,6 +93,12 @@ class DuckDBSource(SqlSource):
         from .canonical import DuckDBCanonical
 
         return self.opened_checksums(side, DuckDBCanonical())
+
+    def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
+        """Return a stream of the records of some ranges of keys."""
+        from .canonical import DuckDBCanonical
+
+        return self.within(stream, side, DuckDBCanonical(), ranges)
 
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""

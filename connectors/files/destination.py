@@ -38,6 +38,7 @@ class FileDestination:
     connector: ClassVar[str]
     settings: ClassVar[type[FileDestinationSettings]]
     has_ledger = True
+    can_remove = True
     max_loads: int | None = None
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:

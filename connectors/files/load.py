@@ -176,10 +176,11 @@ class TableLoad:
         else:
             self._refuse_strangers(manifest)
             is_new = manifest.schema is None
-            if not self._staged and not (is_new and checkpoint.is_final):
+            is_removing = self._load.removed is not None and checkpoint.is_final
+            if not self._staged and not is_removing and not (is_new and checkpoint.is_final):
                 plan = _Plan(manifest.files, manifest.files, manifest.schema)
             elif self._load.write_disposition is WriteDisposition.MERGE:
-                plan = self._merged(manifest)
+                plan = self._merged(manifest, self._load.removed if is_removing else None)
             else:
                 plan = self._appended(manifest)
         return replace(plan, based_on=based_on)
@@ -213,13 +214,15 @@ class TableLoad:
         part = self._table.placed(staged[0], self._table.part_name(len(files)))
         return _Plan(manifest.files, (*files, part), schema)
 
-    def _merged(self, manifest: Manifest) -> _Plan:
-        schema = self._unified(manifest)
+    def _merged(self, manifest: Manifest, removed: pa.Table | None) -> _Plan:
+        schema, keys = self._unified(manifest), self._load.stream.key_properties
+        key_schema = pa.schema([schema.field(name) for name in keys])
         batches = merged(
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
-            self._load.stream.key_properties,
+            keys,
             self._load.conflict_method,
+            [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
         )
         whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
         dead = tuple(file.name for file in manifest.files if file.name != whole.name)

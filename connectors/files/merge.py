@@ -25,6 +25,7 @@ def merged(
     arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]],
     key_properties: Sequence[str],
     conflict_method: ConflictMethod,
+    removed: Iterable[pa.RecordBatch] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Yield the table's batches after the merge; of records of one key the last one that arrived counts.
 
@@ -33,12 +34,14 @@ def merged(
         arrived: the batches that came since the last commit, in the table's schema: some of its columns, or all.
         key_properties: columns that identify a record.
         conflict_method: UPDATE replaces old records, IGNORE keeps them.
+        removed: keys whose old records go, in the types of the table.
     """
-    parts = [_keys(batch, key_properties) for batch in arrived(key_properties)]
-    keys = pa.chunked_array(parts, parts[0].type if parts else pa.binary()).combine_chunks()
+    keys = _all_keys(arrived(key_properties), key_properties)
     is_wanted, lookup = _is_last(keys), _Lookup(keys)
+    gone = _Lookup(_all_keys(removed, key_properties))
     kept = []
     for batch in old():
+        batch = batch.filter(pc.invert(gone.contains(_keys(batch, key_properties))))
         own = _keys(batch, key_properties)
         is_known = lookup.contains(own)
         if conflict_method is ConflictMethod.UPDATE:
@@ -53,6 +56,11 @@ def merged(
     for batch in arrived(None):
         yield batch.filter(is_wanted.slice(done, batch.num_rows))
         done += batch.num_rows
+
+
+def _all_keys(batches: Iterable[pa.RecordBatch], key_properties: Sequence[str]) -> pa.Array:
+    parts = [_keys(batch, key_properties) for batch in batches]
+    return pa.chunked_array(parts, parts[0].type if parts else pa.binary()).combine_chunks()
 
 
 class _Lookup:

@@ -40,6 +40,7 @@ class MemoryDestination:
 
     settings = MemoryDestinationSettings
     has_ledger = True
+    can_remove = True
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(MemoryDestinationSettings, config, "memory")
@@ -148,7 +149,7 @@ class MemoryDestination:
                 by = f"by {row.owner}" if row else "and forgotten"
                 raise TakenOver(f"stream {load.key.stream!r} was taken over {by}", stream=load.key.stream)
             old = self._database.tables.get(name)
-            table = written_table(load, schema, staged, old)
+            table = written_table(load, schema, staged, old, is_final=checkpoint.is_final)
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
             if checkpoint.is_final:
                 row = replace(row, completed_by=load.run, rows=written + records)

@@ -15,7 +15,9 @@ from ..stream import (
 )
 
 
-def written_table(load: Load, schema: pa.Schema, staged: Sequence[pa.RecordBatch], old: pa.Table | None) -> pa.Table:
+def written_table(
+    load: Load, schema: pa.Schema, staged: Sequence[pa.RecordBatch], old: pa.Table | None, *, is_final: bool
+) -> pa.Table:
     """Return the table as it is after these batches."""
     if old is None or load.write_disposition is WriteDisposition.REPLACE:
         old = schema.empty_table()
@@ -32,7 +34,15 @@ def written_table(load: Load, schema: pa.Schema, staged: Sequence[pa.RecordBatch
         ) from error
     if load.write_disposition is not WriteDisposition.MERGE:
         return pa.concat_tables([old, new])
-    return _merged(load, old, new)
+    return _merged(load, _without(old, load) if is_final and load.removed is not None else old, new)
+
+
+def _without(table: pa.Table, load: Load) -> pa.Table:
+    assert load.removed is not None
+    names = load.stream.key_properties
+    gone = set(zip(*(load.removed.column(name).to_pylist() for name in names), strict=True))
+    keys = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+    return table.filter(pa.array([key not in gone for key in keys], pa.bool_()))
 
 
 def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:

@@ -234,6 +234,19 @@ class MySQLDialect(Dialect):
         first, *rest = super().replace_in_place(target, staging, columns, staged, key)
         return [first.replace("delete from ", "delete t from ", 1), *rest]
 
+    def delete_keys(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        removed: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        *,
+        kept: tuple[TableName, Mapping[str, str]] | None,
+    ) -> str:
+        """Write the base's statement as MySQL's DELETE."""
+        sql = super().delete_keys(target, columns, removed, key, kept=kept)
+        return sql.replace("delete from ", "delete t from ", 1)
+
     def _update(
         self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
     ) -> str:

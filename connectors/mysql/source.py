@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..checksums.values import Checksums, Side
+from ..checksums.values import Checksums, KeyRange, Side
 from ..settings import parse_settings
 from ..sql.identifiers import literal
 from ..sql.session import Session
@@ -89,6 +89,12 @@ class MySQLSource(SqlSource):
         from .canonical import MySQLCanonical
 
         return self.opened_checksums(side, MySQLCanonical())
+
+    def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
+        """Return a stream of the records of some ranges of keys."""
+        from .canonical import MySQLCanonical
+
+        return self.within(stream, side, MySQLCanonical(), ranges)
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Read a block of lines."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 import pyarrow as pa
 
 from .. import compute as pc
-from ..checksums.values import Checksums, Side
+from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import FatalConnectorError
 from ..incremental import Horizon
 from ..protocols import Block
@@ -104,6 +104,12 @@ class PostgresSource(SqlSource):
         from .canonical import PostgresCanonical
 
         return self.opened_checksums(side, PostgresCanonical())
+
+    def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
+        """Return a stream of the records of some ranges of keys."""
+        from .canonical import PostgresCanonical
+
+        return self.within(stream, side, PostgresCanonical(), ranges)
 
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""

@@ -24,7 +24,7 @@ from ..stream import (
     WriteDisposition,
 )
 from .dialect import Dialect, Table
-from .identifiers import TableName, staging_name
+from .identifiers import REMOVED, TableName, staging_name
 from .ledger import Ledger, commit
 from .segments import Segments
 from .session import Lease, Session, Sessions
@@ -35,6 +35,7 @@ class SqlDestination(ABC):
     """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
 
     has_ledger = True
+    can_remove = True
     max_loads: int | None = None
     #: Name of the connector, for errors.
     connector: ClassVar[str]
@@ -150,7 +151,7 @@ class SqlDestination(ABC):
         with self._sessions.lease() as lease:
             lease.begin()
             for name in self.dialect.list_staging(lease.session):
-                if name.name.removesuffix("_c") in stems:
+                if name.name.removesuffix("_c").removesuffix(REMOVED) in stems:
                     lease.session.execute(self.dialect.drop_table(name))
             commit(lease.session, self.dialect)
 

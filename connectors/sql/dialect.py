@@ -282,6 +282,31 @@ class Dialect(ABC):
             statements.insert(0, self._update(target, source, columns, staged, key))
         return [sql for sql in statements if sql]
 
+    def delete_keys(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        removed: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        *,
+        kept: tuple[TableName, Mapping[str, str]] | None,
+    ) -> str:
+        """Write DELETE of the records whose keys are in one staging table, but not in another.
+
+        Args:
+            target: as it stands now.
+            columns: the key's, with the target's types.
+            removed: staging table of keys, and the types of its columns.
+            key: their names.
+            kept: the same for the records that arrive; None: none do.
+        """
+        conditions = [(removed, "exists"), *([(kept, "not exists")] if kept else [])]
+        parts = [
+            f"{word} (select 1 from {self.table(table)} as s where {self._same_key(columns, types, key)})"
+            for (table, types), word in conditions
+        ]
+        return f"delete from {self.table(target.name)} as t where {' and '.join(parts)}"
+
     def replace_in_place(
         self,
         target: Table,

@@ -16,6 +16,9 @@ LEDGER_TABLE = "_syncblocks_ledger"
 #: Beginning of every staging table's name; the token (or its hash) follows.
 STAGING_PREFIX = "_syncblocks_stg_"
 
+#: End of the name of a staging table that holds keys to remove.
+REMOVED = "_d"
+
 #: Quote character of each dialect that does not use the standard's double quote.
 _QUOTES = {"mysql": "`", "mariadb": "`"}
 

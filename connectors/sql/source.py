@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
 from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower_bound, missing_error
 from ..checksums.sql import Canonical, SqlChecksums
-from ..checksums.values import Checksums, Side
+from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import ConnectorError
 from ..incremental import Horizon, incremental
 from ..protocols import Block
@@ -20,6 +21,9 @@ from .casts import cast_batch
 from .dialect import Dialect
 from .identifiers import TableName, literal
 from .session import Lease, Session, Sessions
+
+#: Key of a stream's locator: condition of the records that are read, of a whole table's.
+WITHIN = "within"
 
 
 class ReadSession(Session, Protocol):
@@ -154,7 +158,7 @@ class SqlSource(ABC):
         """Write the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL."""
         sql = f"select {self.projection(stream)} from {self.dialect.table(self.table(stream))} as t"
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-            return sql
+            return f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
         marks, start = [self.comparable(field) for field in fields], bookmark_values(stream, bookmark)
         lower = lower_bound(stream, start)
@@ -201,6 +205,12 @@ class SqlSource(ABC):
                 quote=self.dialect.quote,
                 past=self.past(stream, side.until),
             )
+
+    def within(self, stream: Stream, side: Side, canonical: Canonical, ranges: Sequence[KeyRange]) -> Stream:
+        """Return a whole table's stream, narrowed down to the records of some ranges of keys."""
+        checksums = SqlChecksums(lambda _: (), canonical, side, table="", quote=self.dialect.quote)
+        condition = checksums.within(ranges)
+        return replace(stream, locator={**stream.locator, WITHIN: condition}) if condition else stream
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield a stream in another wire format than "arrow", if the source offers one."""

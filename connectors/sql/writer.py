@@ -14,7 +14,7 @@ from ..protocols import Block
 from ..stream import Checkpoint, Commit, Load, Stream, WriteDisposition
 from .casts import cast_batch
 from .dialect import Column, Dialect, Table, Wire
-from .identifiers import TableName, staging_name
+from .identifiers import REMOVED, TableName, staging_name
 from .ledger import Ledger, commit
 from .segments import Segments
 from .session import Lease, Session
@@ -235,7 +235,7 @@ class Writer:
         if self._is_replace:
             self._replace()
         elif self._staged is not None or checkpoint.is_final:
-            self._apply()
+            self._apply(is_final=checkpoint.is_final)
         self._written += self._records
         try:
             self._ledger.record(
@@ -277,14 +277,15 @@ class Writer:
             return self._required(list(self._staged.columns.values()))
         return self._required([column for column, _ in self._planned().values()])
 
-    def _apply(self) -> None:
+    def _apply(self, *, is_final: bool) -> None:
         """APPEND and MERGE: bring the target in shape, then the staged records into it."""
         staged = self._staged
         if staged is not None and self._is_merge:
             self._refuse_null_keys(staged)
         columns = self._target_columns()
         table = self._table
-        needs_lock = staged is not None or table is None or self._target.lacks(table, columns)
+        removed = self._load.removed if is_final and self._is_merge else None
+        needs_lock = staged is not None or table is None or removed is not None or self._target.lacks(table, columns)
         if needs_lock:
             table = self._target.lock(table)
             if table is None and staged is not None and self._may_become_target(staged, columns):
@@ -295,6 +296,8 @@ class Writer:
                 table = self._target.reflect()
             else:
                 table = self._target.evolve(table, columns)
+        if removed is not None and table is not None:
+            self._remove(removed, table, staged)
         if staged is None or table is None:
             return
         into = [column for column in table.columns if column.name in staged.types and not column.is_generated]
@@ -305,6 +308,26 @@ class Writer:
         else:
             statements = [self._dialect.insert_from(self._target.name, staged.name, into, staged.types)]
         self._target.run([*statements, self._dialect.drop_table(staged.name)])
+
+    def _remove(self, removed: pa.Table, table: Table, staged: Staged | None) -> None:
+        """Delete the records of some keys, but for those that arrive: these are updated."""
+        dialect, keys = self._dialect, self._key()
+        columns = [column for column in table.columns if column.name in keys]
+        fields = {self._names[field.name]: field for field in removed.schema}
+        wires = [dialect.wire(column.type, fields[column.name].type) for column in columns]
+        types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
+        name = TableName(self._target.name.schema, staging_name(self._load.token) + REMOVED)
+        name = dialect.staging(self._target.name, name.name)
+        as_staged = [replace(column, type=types[column.name], is_nullable=True) for column in columns]
+        self._session.execute(dialect.create_staging(name, as_staged, numbered=False))
+        schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
+        ordered = removed.select([fields[column.name].name for column in columns])
+        batches = (cast_batch(batch, schema, self._stream.name) for batch in ordered.to_batches())
+        self._session.ingest(name, schema, batches, "arrow")
+        kept = None if staged is None else (staged.name, staged.types)
+        self._target.run(
+            [dialect.delete_keys(table, columns, (name, types), keys, kept=kept), dialect.drop_table(name)]
+        )
 
     def _may_become_target(self, staged: Staged, columns: Sequence[Column]) -> bool:
         """Tell whether an append's staging table has all that a new target needs."""

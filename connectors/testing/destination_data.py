@@ -158,6 +158,18 @@ class DataPromises(DestinationPromises):
         records = self.read_back(place, "people", schema) or []
         assert sorted((r["a"], r["b"], r["v"]) for r in records) == [(1, "x", 1), (1, "y", 3), (2, "x", 4)]
 
+    def test_keys_to_remove_go_unless_they_arrive(self, place: Any, destination: Destination) -> None:
+        if self.lacks(Feature.MERGE) or not getattr(destination, "can_remove", False):
+            return
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c"), (4, "d")), FINAL)
+        removed = pa.table({"id": pa.array([1, 2, 9], pa.int64())})
+        load = replace(self.load_of(PEOPLE, MERGE), removed=removed)
+        self.run(destination, load, people((2, "B"), (5, "e")), FINAL)
+        assert self.people(place) == [(2, "B"), (3, "c"), (4, "d"), (5, "e")]
+        load = replace(self.load_of(PEOPLE, MERGE), removed=removed.slice(1))
+        self.run(destination, load, FINAL)
+        assert self.people(place) == [(3, "c"), (4, "d"), (5, "e")]
+
     # Batches and columns
 
     @pytest.mark.parametrize("sizes", [(0,), (1,), (1000,), (0, 1, 0, 1000, 0)], ids=str)

@@ -11,6 +11,7 @@ import click
 from . import words
 from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
+from .run import result_document, show_result
 
 if TYPE_CHECKING:
     from connectors.checksums import KeyRange
@@ -25,28 +26,52 @@ SHOWN = 10
 @common
 @variable_option
 @stream_option
+@click.option("--repair", is_flag=True, help="Sync the ranges that differ, and compare again.")
 @file_argument
 def verify_command(
-    console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
+    console: Console,
+    file: Path | None,
+    streams: tuple[str, ...],
+    variables: tuple[tuple[str, Any], ...],
+    repair: bool,
 ) -> int:
     """Compare source and destination by checksums that the databases compute; name what differs.
 
-    Writes nothing. Exit code 1 if a stream differs, or could not be looked at.
+    Writes nothing without --repair. Exit code 1 if a stream differs (still), or could not be looked at.
     """
-    from ..inspection import existing_store, opened
+    from ..inspection import existing_store, opened, refuse_while_running
+    from ..pipeline_run import run_pipeline
     from ..session import make_plan
     from ..verification import DIFFERS, FAILED, verify_streams
 
     pipeline = open_pipeline(console, file, variables)
-    with opened(pipeline) as session, existing_store(pipeline) as store:
-        found = list(verify_streams(session, make_plan(session, store, streams=streams)))
+
+    def look() -> list[StreamVerification]:
+        with opened(pipeline) as session, existing_store(pipeline) as store:
+            if repair:
+                refuse_while_running(session, store)
+            found = list(verify_streams(session, make_plan(session, store, streams=streams), with_repairs=repair))
+        if not console.is_json:
+            show(console, found)
+        return found
+
+    found = before = look()
+    repairs = {each.stream: each.repair for each in found if each.repair is not None}
+    result = None
+    if repairs:
+        result = run_pipeline(pipeline, repairs=repairs)
+        if not console.is_json:
+            console.echo()
+            show_result(console, result)
+            console.echo()
+        found = look()
     if console.is_json:
+        more = {} if result is None else {"repair": result_document(result), "before": [document(e) for e in before]}
         console.emit(
-            {"type": "verification", "pipeline": pipeline.pipeline, "streams": [document(each) for each in found]}
+            {"type": "verification", "pipeline": pipeline.pipeline, "streams": [document(e) for e in found], **more}
         )
-    else:
-        show(console, found)
-    return 1 if any(each.verdict in (DIFFERS, FAILED) for each in found) else 0
+    is_wrong = any(each.verdict in (DIFFERS, FAILED) for each in found)
+    return 1 if is_wrong else 0 if result is None else result.exit_code
 
 
 def document(found: StreamVerification) -> dict[str, Any]:

@@ -31,6 +31,15 @@ Events = Iterator[tuple[str, Any]]
 Bookmarks = Mapping[str, Bookmark | None]
 
 
+class ForgetsToRemove(MemoryDestination):
+    """Extra records stay after a repair."""
+
+    caught_by = {"test_keys_to_remove_go_unless_they_arrive"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        return super().load(replace(load, removed=None), events, wire)
+
+
 class ReadsPastTheBookmark(MemorySource):
     """`>` instead of `>=`: a record that ties with the bookmark is lost."""
 
@@ -413,6 +422,7 @@ SOURCES = (
     TellsItsPassword,
 )
 DESTINATIONS = (
+    ForgetsToRemove,
     CommitsDataBeforeTheLedger,
     IgnoresTheToken,
     MergesWithoutDeduplication,

@@ -29,8 +29,11 @@ from connectors.testing import VALUES, Feature
 from sync import load_pipeline, run_pipeline
 from sync.inspection import existing_store, opened
 from sync.session import make_plan
+from sync.store import Store
+from sync.store.model import AttemptPlan
 from sync.verification import StreamVerification, verify_streams
 from tests import services
+from tests.conftest import RunCLI
 
 SYSTEMS = ["postgres", "mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"]
 
@@ -89,11 +92,19 @@ class Pair:
         result = run_pipeline(self.folder / "p.yaml", **options)
         assert result.status == "success", result
 
-    def verify(self) -> StreamVerification:
+    def verify(self, **options: Any) -> StreamVerification:
         pipeline = load_pipeline(self.folder / "p.yaml")
         with opened(pipeline) as session, existing_store(pipeline) as store:
-            (found,) = verify_streams(session, make_plan(session, store))
+            (found,) = verify_streams(session, make_plan(session, store), **options)
         return found
+
+    def repair(self) -> int:
+        """Mend what differs; return how many records were synced."""
+        found = self.verify(with_repairs=True)
+        assert found.repair is not None, found.notes
+        result = run_pipeline(self.folder / "p.yaml", repairs={found.stream: found.repair})
+        assert result.status == "success", result
+        return result.streams[0].records or 0
 
     def write(self, **changes: Any) -> None:
         path = self.folder / "p.yaml"
@@ -267,6 +278,12 @@ def test_each_kind_of_damage_is_found_and_named(tmp_path: Path, places: Places, 
     # Narrowed down to less than what there is: pieces of at most a thousand records.
     assert all(each.source_records <= 1000 for each in found.comparison.ranges)
     assert len(found.comparison.ranges) == 4
+    # A repair syncs those ranges, and nothing else.
+    assert pair.repair() == sum(each.source_records for each in found.comparison.ranges)
+    mended = pair.verify()
+    assert (mended.verdict, mended.destination_records) == ("equal", RECORDS)
+    pair.run()
+    assert pair.verify().verdict == "equal"
 
 
 KEYS = {
@@ -308,6 +325,9 @@ def test_keys_of_every_kind_are_split_at_the_same_places_in_every_system(
     assert kinds == [("different", ("v",))] * 3 + [("missing", ())], found.notes
     assert found.comparison.is_complete
     assert all(each.source_records <= 1000 for each in found.comparison.ranges)
+    damage(pair, ["insert into {0} (part, k, v) select 7, k, v from (select * from {0} where v = 100) x"], list)
+    assert 0 < pair.repair() <= number
+    assert pair.verify().verdict == "equal"
 
 
 # -- what counts -----------------------------------------------------------------------------------------------------
@@ -418,3 +438,69 @@ def test_an_empty_copy_is_one_range(pair: Pair) -> None:
     assert found.comparison is not None
     (gone,) = found.comparison.ranges
     assert (gone.source_records, gone.destination_records) == (RECORDS, 0)
+
+
+# -- repair ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_repair_leaves_the_bookmark_where_it_is(pair: Pair, places: Places) -> None:
+    in_source(places, f"alter table {pair.table} add column at integer", f"update {pair.table} set at = id")
+    pair.write(replication_method="INCREMENTAL", bookmark_properties=["at"])
+    pair.run()
+    in_source(
+        places,
+        f"insert into {pair.table} (id, name, at) values (30000, 'late', 17), (40000, 'next', 9999)",
+    )
+    damage(pair, ["delete from {} where id = 5", "insert into {} (id, name, \"at\") values (6000, 'stray', 4)"], list)
+    assert 0 < pair.repair() < RECORDS
+    found = pair.verify()
+    assert (found.verdict, found.source_records) == ("equal", RECORDS + 1)
+    pair.run()
+    with duckdb.connect(pair.config["path"]) as connection:
+        assert connection.execute(f'select count(*), max("at") from {pair.table}').fetchall() == [(RECORDS + 2, 9999)]
+
+
+def test_a_repair_of_an_emptied_copy_fills_it_again(pair: Pair) -> None:
+    pair.run()
+    damage(pair, ["delete from {}"], list)
+    assert pair.repair() == RECORDS
+    assert pair.verify().verdict == "equal"
+
+
+def test_what_cannot_be_repaired_says_why(pair: Pair) -> None:
+    pair.write(key_properties=[])
+    pair.run()
+    damage(pair, ["delete from {} where id = 5"], list)
+    found = pair.verify(with_repairs=True)
+    assert found.repair is None
+    assert any("--full-refresh" in note for note in found.notes)
+
+
+def test_the_command_says_what_differs_mends_it_and_is_in_the_history(pair: Pair, run_cli: RunCLI) -> None:
+    pair.run()
+    assert run_cli(["verify", "p.yaml"], pair.folder).returncode == 0
+    damage(pair, ["delete from {} where id = 5", "update {} set name = 'x' where id = 6"], list)
+    done = run_cli(["verify", "p.yaml"], pair.folder)
+    assert done.returncode == 1
+    assert "id=5: missing" in done.stdout
+    assert "id=6: different in name" in done.stdout
+    done = run_cli(["verify", "p.yaml", "--repair", "--json"], pair.folder)
+    assert done.returncode == 0, done.stdout
+    document = json.loads(done.stdout)
+    assert [each["verdict"] for each in document["before"]] == ["differs"]
+    assert [each["verdict"] for each in document["streams"]] == ["equal"]
+    (named,) = (each["records"] for each in document["before"])
+    assert {"key": {"id": "5"}, "kind": "missing", "columns": []} in named
+    runs = json.loads(run_cli(["runs", "list", "p.yaml", "--json"], pair.folder).stdout)["runs"]
+    assert len(runs) == 2
+
+
+def test_a_repair_is_refused_while_the_pipeline_runs(pair: Pair, run_cli: RunCLI) -> None:
+    pair.run()
+    damage(pair, ["delete from {} where id = 5"], list)
+    pipeline = load_pipeline(pair.folder / "p.yaml")
+    with Store.open(pipeline.store_url) as store:
+        store.begin_run(pipeline.pipeline, execution_date=pipeline.execution_date, plan=AttemptPlan(streams=()))
+        done = run_cli(["verify", "p.yaml", "--repair"], pair.folder)
+    assert done.returncode == 2
+    assert "already running" in done.stderr
