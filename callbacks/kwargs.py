@@ -55,6 +55,8 @@ class BlockRun:
     status: str
     #: None where a recovery cannot know it.
     rows: int | None = None
+    #: Records that were set aside, because they did not fit (`on_bad_record: quarantine`).
+    rows_rejected: int | None = None
     bytes: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -20,6 +20,8 @@ class StreamResult:
     #: success, failure, cancelled; None: never started, or still open because the ledger could not be read.
     status: str | None
     records: int | None = None
+    #: Records that were set aside, because they did not fit.
+    records_rejected: int | None = None
     size_bytes: int | None = None
     duration_s: float | None = None
     bookmark: Mapping[str, Any] | None = None
@@ -59,6 +61,7 @@ def stream_result(member: StreamRun) -> StreamResult:
         destination_table=member.planned.key.destination_table,
         status=member.status if member.outcome is not None else None,
         records=last.rows if last else None,
+        records_rejected=last.rows_rejected if last else None,
         size_bytes=blocks[0].size_bytes if blocks else None,
         duration_s=time.monotonic() - member.started,
         bookmark=last.bookmark_after if last else None,

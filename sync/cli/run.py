@@ -107,6 +107,7 @@ def result_document(result: RunResult) -> dict[str, Any]:
                 "destination_table": stream.destination_table,
                 "status": stream.status,
                 "records": stream.records,
+                "records_rejected": stream.records_rejected,
                 "size_bytes": stream.size_bytes,
                 "duration_s": stream.duration_s,
                 "bookmark": words_of(stream.bookmark),
@@ -127,13 +128,14 @@ def show_result(console: Console, result: RunResult) -> None:
     """Print the summary table and what is left to do."""
     if result.streams:
         console.table(
-            ["stream", "destination table", "status", "records", "size", "time", "bookmark", "error"],
+            ["stream", "destination table", "status", "records", "rejected", "size", "time", "bookmark", "error"],
             [
                 [
                     stream.stream,
                     stream.destination_table,
                     stream.status or "not ended",
                     words.count(stream.records),
+                    stream.records_rejected or "",
                     words.size(stream.size_bytes) if stream.size_bytes else "",
                     words.duration(stream.duration_s),
                     words.cut(words.bookmark(stream.bookmark), 40),
@@ -141,11 +143,14 @@ def show_result(console: Console, result: RunResult) -> None:
                 ]
                 for stream in result.streams
             ],
-            right=["records", "size", "time"],
+            right=["records", "rejected", "size", "time"],
         )
         console.echo()
     records = sum(stream.records or 0 for stream in result.streams)
+    rejected = sum(stream.records_rejected or 0 for stream in result.streams)
     what = f"{words.plural(len(result.streams), 'stream')}, {words.plural(records, 'record')}"
+    if rejected:
+        what += f", {rejected} rejected"
     run = "no run" if result.run_id is None else f"run {result.run_id}"
     console.echo(f"{result.pipeline}: {run}: {result.status}, {what}", color=_color(result.status))
     if result.error:

@@ -240,7 +240,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
     is_retried = any(block_run.attempt > 1 for block_run in block_runs)
     console.echo()
     console.table(
-        ["attempt", "block run", "status", "index", "last", "records", "size", "time", "bookmark", "error"],
+        ["attempt", "block run", "status", "index", "last", "records", "rejected", "size", "time", "bookmark", "error"],
         [
             [
                 block_run.attempt if is_retried else "",
@@ -249,6 +249,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
                 block_run.index,
                 "yes" if block_run.is_last_block_run else "",
                 words.count(block_run.rows),
+                block_run.rows_rejected or "",
                 words.size(block_run.size_bytes) if block_run.size_bytes else "",
                 words.duration(
                     (block_run.ended_at - block_run.started_at).total_seconds() if block_run.ended_at else None
@@ -258,7 +259,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
             ]
             for block_run in block_runs
         ],
-        right=["attempt", "index", "records", "size", "time"],
+        right=["attempt", "index", "records", "rejected", "size", "time"],
     )
 
 

@@ -162,6 +162,7 @@ def _figures(run: HeldRun, stream: str, block: BlockOutcome) -> dict[str, Any]:
         "bookmark_after": block.bookmark_after,
         "schema_changes": [dict(change) for change in block.schema_changes],
         "error": encode_error(block.error),
+        "rows_rejected": block.rows_rejected,
     }
 
 

@@ -112,6 +112,8 @@ class BlockOutcome:
     block: str
     status: str
     rows: int | None = None
+    #: Records that were set aside, because they did not fit.
+    rows_rejected: int | None = None
     size_bytes: int | None = None
     bookmark_before: Any = None
     bookmark_after: Any = None
@@ -240,6 +242,8 @@ class BlockRun:
     bookmark_after: Any
     schema_changes: tuple[Mapping[str, Any], ...]
     error: ErrorInfo | None
+    #: Records that were set aside; None: nobody has counted.
+    rows_rejected: int | None = None
 
     @property
     def uuid(self) -> str:

@@ -65,7 +65,9 @@ _STREAM_STATUSES = sa.select(stream_runs.c.status).where(
 )
 
 #: Of a block run that goes on.
-_GOES_ON: dict[str, Any] = dict.fromkeys(("rows", "bytes", "ended_at", "bookmark_before", "bookmark_after"))
+_GOES_ON: dict[str, Any] = dict.fromkeys(
+    ("rows", "rows_rejected", "bytes", "ended_at", "bookmark_before", "bookmark_after")
+)
 _GOES_ON["status"] = RUNNING
 
 
@@ -182,6 +184,7 @@ def _block_run(row: Row[Any]) -> dict[str, Any]:
         "stream": row.stream,
         "status": row.status,
         "rows": row.row_count,
+        "rows_rejected": row.rows_rejected,
         "bytes": row.size_bytes,
         "started_at": row.started_at,
         "ended_at": row.ended_at,

@@ -339,4 +339,5 @@ def decode_block_run(row: sa.Row[Any]) -> BlockRun:
         bookmark_after=row.bookmark_after,
         schema_changes=tuple(row.schema_changes or ()),
         error=decode_error(row.error),
+        rows_rejected=row.rows_rejected,
     )

@@ -143,6 +143,7 @@ block_run = sa.Table(
     sa.Column("bookmark_after", Json),
     sa.Column("schema_changes", Json),
     sa.Column("error", Json),
+    sa.Column("rows_rejected", sa.BigInteger),
 )
 
 #: Something that callbacks are told: the end of a block run, a stream or an attempt. seq counts within a run.
