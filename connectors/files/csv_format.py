@@ -67,6 +67,9 @@ class CSVFormat:
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 
+    def has_type(self, kind: pa.DataType) -> bool:
+        return True
+
     def keeps_as_text(self, kind: pa.DataType) -> bool:
         return not is_text(kind)
 

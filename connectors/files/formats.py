@@ -65,6 +65,10 @@ class Format(Protocol):
         """Return the schema as this format keeps it (indexes of dictionaries, views and the like undone)."""
         ...
 
+    def has_type(self, kind: pa.DataType) -> bool:
+        """Tell whether values of the type can be written at all."""
+        ...
+
     def keeps_as_text(self, kind: pa.DataType) -> bool:
         """Tell whether the format has no such type, so that values are written as `text.to_text` does."""
         ...

@@ -85,6 +85,9 @@ class JSONLFormat:
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 
+    def has_type(self, kind: pa.DataType) -> bool:
+        return True
+
     def keeps_as_text(self, kind: pa.DataType) -> bool:
         types = pa.types
         if is_nested(kind):

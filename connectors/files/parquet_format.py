@@ -73,6 +73,9 @@ class ParquetFormat:
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 
+    def has_type(self, kind: pa.DataType) -> bool:
+        return not (pa.types.is_decimal(kind) and kind.scale < 0)
+
     def keeps_as_text(self, kind: pa.DataType) -> bool:
         return bool(pa.types.is_interval(kind))
 

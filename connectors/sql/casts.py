@@ -3,13 +3,9 @@ bits in a bigint column without a word, so nothing is handed to one that was not
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pyarrow as pa
 
 from .. import compute as pc
-from ..bookmarks import to_json
 from ..decimals import from_texts
 from ..errors import FatalConnectorError
 
@@ -60,7 +56,7 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if array.type == kind:
         return array
     if pa.types.is_nested(array.type) and pa.types.is_string(kind):
-        return _json_text(array)
+        return json_text(array)
     if pa.types.is_decimal(kind) and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
         return from_texts(array, kind)
     if pa.types.is_null(array.type):
@@ -68,17 +64,32 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pc.cast(array, kind, safe=True)
 
 
-def _json_text(array: pa.Array) -> pa.Array:
+def json_text(array: pa.Array) -> pa.Array:
     """Write lists and structs as JSON; the one place that makes Python objects, since Arrow has no kernel for it."""
-    texts = [None if value is None else json.dumps(value, default=_json_value) for value in array.to_pylist()]
-    return pa.array(texts, pa.string())
+    from ..files.text import to_json  # with kernels that most loads do without
+
+    kind = array.type
+    return pa.array([None if value is None else to_json(value, kind) for value in array.to_pylist()], pa.string())
 
 
-def _json_value(value: Any) -> Any:
-    shown = to_json(value)
-    if shown is value:
-        raise ValueError(f"{type(value).__name__} has no form in JSON")
-    return shown
+def refuse_nanoseconds(batch: pa.RecordBatch, stream: str) -> None:
+    """Raise for an interval that is finer than a microsecond: drivers cut it off without a word.
+
+    Raises:
+        FatalConnectorError: with the column.
+    """
+    for field, array in zip(batch.schema, batch.columns, strict=True):
+        if field.type == pa.month_day_nano_interval() and len(array):
+            # 16 bytes a value: months and days, then the nanoseconds.
+            halves = pa.Array.from_buffers(pa.int64(), 2 * len(array), [None, array.buffers()[1]], 0, 2 * array.offset)
+            nanos = halves.take(pa.array(range(1, 2 * len(array), 2)))
+            rest = pc.subtract(nanos, pc.multiply(pc.divide(nanos, 1000), 1000))
+            if pc.any(pc.and_(array.is_valid(), pc.not_equal(rest, 0))).as_py():
+                raise FatalConnectorError(
+                    f"column {field.name!r}: an interval is finer than the microseconds of its column; cut it off in a "
+                    "transformer, or exclude the column with `columns`",
+                    stream=stream,
+                )
 
 
 def uuid_text(storage: pa.Array) -> pa.Array:
@@ -94,4 +105,4 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-__all__ = ["cast_array", "cast_batch"]
+__all__ = ["cast_array", "cast_batch", "json_text", "refuse_nanoseconds"]

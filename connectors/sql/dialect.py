@@ -92,6 +92,8 @@ class Dialect(ABC):
     joins_statements: bool = False
     #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.
     alters_at_once: bool = False
+    #: Intervals hold nanoseconds; False: microseconds.
+    keeps_nanoseconds: bool = False
     #: Names that no column may have, folded.
     reserved_columns: frozenset[str] = frozenset()
 

@@ -12,7 +12,7 @@ from ..errors import ConnectorError, FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..protocols import Block
 from ..stream import Checkpoint, Commit, Load, Stream, WriteDisposition
-from .casts import cast_batch
+from .casts import cast_batch, refuse_nanoseconds
 from .dialect import Column, Dialect, Table, Wire
 from .identifiers import REMOVED, TableName, staging_name
 from .ledger import Ledger, commit
@@ -150,7 +150,13 @@ class Writer:
         try:
             for item in segments.data():
                 self._lease.check()
-                yield cast_batch(item, schema, self._stream.name) if self._wire == "arrow" else item
+                if self._wire != "arrow":
+                    yield item
+                    continue
+                batch = cast_batch(item, schema, self._stream.name)
+                if not self._dialect.keeps_nanoseconds:
+                    refuse_nanoseconds(batch, self._stream.name)
+                yield batch
         except BaseException as error:
             segments.error = error
             raise

@@ -25,6 +25,7 @@ class SQLiteDialect(Dialect):
     now = "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')"
     text_type = "TEXT"
     bigint_type = "INTEGER"
+    keeps_nanoseconds = True
 
     # ------------------------------------------------------------------ names
     def table_name(self, destination_table: str, default_schema: str) -> TableName:

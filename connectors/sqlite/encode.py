@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
+from ..sql.casts import json_text
 
 _NANOS = 1_000_000_000
 
@@ -42,23 +41,10 @@ def stored(array: pa.Array, column: str) -> pa.Array:
     if types.is_duration(kind) or types.is_interval(kind):
         return _interval_text(array)
     if types.is_nested(kind):
-        return pa.array([None if v is None else json_text(v) for v in array.to_pylist()], pa.string())
+        return json_text(array)
     if types.is_null(kind):
         return pc.cast(array, pa.string())
     return array
-
-
-def json_text(value: Any) -> str:
-    """Write a nested value as JSON; what JSON has no type for becomes text."""
-    return json.dumps(value, ensure_ascii=False, default=_json_value)
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    return str(value)
 
 
 def _decimal_text(array: pa.Array) -> pa.Array:

@@ -1,0 +1,88 @@
+"""Values inside of others, and types that hardly anybody has: kept in full, or refused with the column's name."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import sqlite3
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import pytest
+
+from connectors.errors import FatalConnectorError
+from connectors.fidelity import Fidelity, fidelity
+from connectors.registry import make_destination
+from connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
+
+from .systems import mysql_connection
+
+STRUCT = pa.struct([("n", pa.decimal128(38, 10)), ("f", pa.float64()), ("b", pa.binary()), ("t", pa.timestamp("ns"))])
+
+
+def load(system: str, config: Mapping[str, Any], array: pa.Array) -> None:
+    destination = make_destination(system, config, Path("/nowhere"))
+    key, token = LedgerKey(pipeline="odd", stream="s", destination_table="odd"), secrets.token_hex(8)
+    schema = pa.schema([("v", array.type)])
+    destination.take_over(key, token=token, owner="odd", source="odd://")
+    stream = Stream(name="s", schema=schema)
+    order = Load(key=key, stream=stream, write_disposition=WriteDisposition.REPLACE, token=token, run="1:1")
+    try:
+        list(destination.load(order, iter([pa.record_batch([array], schema=schema), Checkpoint(is_final=True)])))
+    finally:
+        destination.close()
+
+
+@pytest.fixture
+def places(tmp_path: Path, postgres_url: str, mariadb_url: str) -> dict[str, dict[str, Any]]:
+    return {
+        "postgres": {"url": postgres_url},
+        "mysql": {"url": mariadb_url},
+        "sqlite": {"path": str(tmp_path / "odd.db")},
+        "duckdb": {"path": str(tmp_path / "odd.duckdb")},
+    }
+
+
+def test_what_becomes_json_keeps_every_digit(places: dict[str, dict[str, Any]]) -> None:
+    number = Decimal("1234567890123456789012345678.0000000001")
+    value = {"n": number, "f": math.nan, "b": b"\xff", "t": 1}
+    for system in ("postgres", "mysql", "sqlite"):
+        load(system, places[system], pa.array([value, None], STRUCT))
+    with psycopg.connect(places["postgres"]["url"]) as connection:
+        texts = [row[0] for row in connection.execute("select v::text from odd where v is not null")]
+    with mysql_connection(places["mysql"]["url"]) as mysql, mysql.cursor() as cursor:
+        cursor.execute("select v from odd where v is not null")
+        texts += [row[0] for row in cursor.fetchall()]
+    sqlite = sqlite3.connect(places["sqlite"]["path"])
+    texts += [row[0] for row in sqlite.execute("select v from odd where v is not null")]
+    sqlite.close()
+    found = [json.loads(text, parse_float=Decimal) for text in texts]
+    assert found == [{"n": number, "f": "NaN", "b": "/w==", "t": "1970-01-01T00:00:00.000000001"}] * 3
+
+
+def test_a_nanosecond_of_an_interval_is_refused_where_it_would_be_cut_off(places: dict[str, dict[str, Any]]) -> None:
+    whole = pa.MonthDayNano([1, -2, -3000])
+    fine = pa.array([None, whole, pa.MonthDayNano([1, -2, 1])], pa.month_day_nano_interval())
+    for system in ("postgres", "duckdb"):
+        with pytest.raises(FatalConnectorError, match="'v': an interval is finer"):
+            load(system, places[system], fine)
+        load(system, places[system], fine.slice(0, 2))
+        load(system, places[system], fine.slice(1, 1))
+    with duckdb.connect(places["duckdb"]["path"], read_only=True) as connection:
+        assert connection.execute("select v::varchar from odd").fetchall() == [("1 month -2 days -00:00:00.000003",)]
+
+
+@pytest.mark.parametrize("system", ["parquet", "sqlite", "mysql"])
+def test_a_decimal_with_a_negative_scale_has_no_type(system: str) -> None:
+    config = {"url": "mysql://nobody@127.0.0.1/x"} if system == "mysql" else {"path": "nowhere"}
+    destination: Any = make_destination(system, config, Path("/nowhere"))
+    field = pa.field("v", pa.decimal128(5, -2))
+    (kept,) = destination.keeps(Stream(name="s", schema=pa.schema([field])), TableState(), WriteDisposition.REPLACE)
+    assert fidelity(field, kept) is Fidelity.LOSSY
+    assert "no type" in kept.note
