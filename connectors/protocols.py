@@ -91,6 +91,21 @@ class RunsStatements(Protocol):
         ...
 
 
+class Prepares(Protocol):
+    """What a source or destination may offer: to connect in the background, while the run is being planned."""
+
+    #: The wire format that two ends of this kind prefer.
+    shortcut: str
+
+    def prepare(self, wire: str) -> None:
+        """Begin to open the connection that the first call will want; its error is that call's.
+
+        Args:
+            wire: format that most streams will probably travel in; a wrong guess costs time, nothing else.
+        """
+        ...
+
+
 class StatesTypes(Protocol):
     """What a destination may offer beside `Destination`: how exactly it keeps columns. Without: nobody knows."""
 

@@ -113,6 +113,7 @@ class _Runner:
         self.progress = progress
         self.order = order
         self.session = open_session(pipeline)
+        self.session.prepare()
         self.signals: list[int] = []
         self._is_inline = inline_callbacks
         self._store: Store | None = None

@@ -35,6 +35,16 @@ class Session:
         if isinstance(self.destination, StoreLedger):
             self.destination.use(store, run_id)
 
+    def prepare(self) -> None:
+        """Begin to connect, in the background; what fails is said by the first call that needs the connection."""
+        pipeline, ends = self.pipeline, (self.source, self.destination)
+        is_whole = any(entry.replication_method in (None, "FULL_TABLE") for entry in pipeline.streams)
+        shortcuts = {getattr(connector, "shortcut", None) for connector in ends}
+        shortcut = shortcuts.pop() if len(shortcuts) == 1 and is_whole and not pipeline.transformers else None
+        for connector in ends:
+            if prepare := getattr(connector, "prepare", None):
+                prepare(shortcut or "arrow")
+
     def close(self) -> None:
         """Close every connection to source and destination."""
         for connector in (self.source, self.destination):

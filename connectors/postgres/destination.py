@@ -22,11 +22,14 @@ class PostgresDestination(SqlDestination):
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
     connector = "postgres"
+    #: See `Prepares`.
+    shortcut: ClassVar[str] = "pgcopy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
         super().__init__(PostgresDialect(), schema=self._settings.schema_ or "")
         self._database = Database(self._settings.address)
+        self._arrow = self._sessions
         self._raw = Sessions(lambda: RawSession(self._settings.address, "begin"))
 
     def connect(self) -> AdbcSession:
@@ -43,11 +46,17 @@ class PostgresDestination(SqlDestination):
 
     def sessions(self, wire: str) -> Sessions:
         """Raw blocks go over their own connections."""
-        return self._raw if wire == "pgcopy" else self._sessions
+        return self._raw if wire == "pgcopy" else self._arrow
+
+    def prepare(self, wire: str) -> None:
+        """Connect in the background, and ask the catalog over the very connection that will carry the records."""
+        if wire == "pgcopy" and self._settings.address.is_plain:
+            self._sessions = self._raw
+        self._sessions.prepare()
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return both kinds."""
-        return (self._sessions, self._raw)
+        return (self._arrow, self._raw)
 
     def close(self) -> None:
         """Close every connection."""

@@ -33,6 +33,8 @@ class Database:
         self.address = address
         self._lock = threading.Lock()
         self._database: Any = None
+        #: Threads that are connecting: the driver crashes if its database is closed under them.
+        self._connecting = 0
 
     def connect(self, begin: str, batch_size_bytes: int) -> AdbcSession:
         """Open a connection.
@@ -51,7 +53,13 @@ class Database:
                     self._database = adbc_driver_manager.AdbcDatabase(
                         driver=adbc_driver_postgresql._driver_path(), uri=self.address.uri()
                     )
-            connection = adbc_driver_manager.AdbcConnection(self._database)
+                database = self._database
+                self._connecting += 1
+            try:
+                connection = adbc_driver_manager.AdbcConnection(database)
+            finally:
+                with self._lock:
+                    self._connecting -= 1
         except adbc_driver_manager.Error as error:
             raise connect_failure(error, self.address) from None
         session = AdbcSession(connection, self.address, begin, batch_size_bytes)
@@ -66,7 +74,8 @@ class Database:
         """Forget the database; the next connection makes it anew."""
         with self._lock:
             database, self._database = self._database, None
-        if database is not None:
+            is_in_use = self._connecting > 0
+        if database is not None and not is_in_use:
             with suppress(Exception):  # connections in use keep it open until they are closed
                 database.close()
 

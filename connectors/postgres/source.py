@@ -45,6 +45,8 @@ class PostgresSource(SqlSource):
     connector = "postgres"
     #: Where `checksums` are computed.
     checksum_system = "postgres"
+    #: See `Prepares`.
+    shortcut: ClassVar[str] = "pgcopy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
@@ -55,6 +57,7 @@ class PostgresSource(SqlSource):
             checkpoint_s=self._settings.checkpoint_s,
         )
         self._database = Database(self._settings.address)
+        self._arrow = self._sessions
         self._raw = Sessions(lambda: RawSession(self._settings.address, BEGIN))
 
     def connect(self) -> AdbcSession:
@@ -78,11 +81,17 @@ class PostgresSource(SqlSource):
 
     def sessions(self, wire: str) -> Sessions:
         """Raw blocks come over their own connections."""
-        return self._raw if wire == "pgcopy" else self._sessions
+        return self._raw if wire == "pgcopy" else self._arrow
+
+    def prepare(self, wire: str) -> None:
+        """Connect in the background, and ask the catalog over the very connection that will carry the records."""
+        if wire == "pgcopy" and self._settings.address.is_plain:
+            self._sessions = self._raw
+        self._sessions.prepare()
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return both kinds."""
-        return (self._sessions, self._raw)
+        return (self._arrow, self._raw)
 
     def close(self) -> None:
         """Close every connection."""

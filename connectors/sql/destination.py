@@ -160,7 +160,7 @@ class SqlDestination(ABC):
         if not self.is_there():
             raise FatalConnectorError(f"{self.identity()} does not exist yet", connector=self.connector)
         sql, values = numbered(statement, parameters)
-        with self._sessions.lease(name) as lease:
+        with self.sessions("arrow").lease(name) as lease:
             # Finds out whether the connection still lives; the statement itself is its own transaction.
             lease.begin()
             lease.session.rollback()

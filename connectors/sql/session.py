@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -109,6 +110,23 @@ class Sessions:
         self._idle: list[Session] = []
         self._leases: set[Lease] = set()
         self._generation = 0
+        self._coming: Future[Session] | None = None
+
+    def prepare(self) -> None:
+        """Open a connection in the background, for the first call that wants one; it fails if this does."""
+        future: Future[Session] = Future()
+
+        def connect() -> None:
+            try:
+                future.set_result(self._connect())
+            except BaseException as error:  # the call that wants it raises it
+                future.set_exception(error)
+
+        with self._lock:
+            if self._coming is not None or self._idle:
+                return
+            self._coming = future
+        threading.Thread(target=connect, name="connect", daemon=True).start()
 
     @contextmanager
     def lease(self, stream: str = "") -> Iterator[Lease]:
@@ -116,6 +134,10 @@ class Sessions:
         with self._lock:
             reused = self._idle.pop() if self._idle else None
             generation = self._generation
+            if reused is None:
+                coming, self._coming = self._coming, None
+        if reused is None and coming is not None:
+            reused = coming.result()
         lease = Lease(stream, reused or self._connect(), reused is not None, self._connect)
         with self._lock:
             self._leases.add(lease)
@@ -141,7 +163,10 @@ class Sessions:
         """Close the idle connections now, those in use when their call ends."""
         with self._lock:
             idle, self._idle = self._idle, []
+            coming, self._coming = self._coming, None
             self._generation += 1
+        if coming is not None:
+            coming.add_done_callback(_close_coming)
         for session in idle:
             with suppress(ConnectorError):
                 session.close()
@@ -161,6 +186,13 @@ class Sessions:
                 return
         with suppress(ConnectorError):
             session.close()
+
+
+def _close_coming(coming: Future[Session]) -> None:
+    """Close a connection that nobody came for."""
+    if coming.exception() is None:
+        with suppress(ConnectorError):
+            coming.result().close()
 
 
 __all__ = ["Lease", "Session", "Sessions"]

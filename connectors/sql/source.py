@@ -194,7 +194,7 @@ class SqlSource(ABC):
     def opened_checksums(self, side: Side, canonical: Canonical) -> Iterator[Checksums]:
         """Compute checksums in the database, all in one snapshot."""
         stream = side.stream
-        with self._sessions.lease(stream.name) as lease:
+        with self.sessions("arrow").lease(stream.name) as lease:
             lease.begin()
             session = lease.session
             yield SqlChecksums(
