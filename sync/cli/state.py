@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,10 +12,13 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, split_file
 from .run import words_of
 
+if TYPE_CHECKING:
+    from ..session import Session
+
 
 @click.group("state", cls=Group)
 def state_command() -> None:
-    """Show, set and reset the bookmarks of streams."""
+    """Show, set, reset and rewind the bookmarks of streams."""
 
 
 @state_command.command("show")
@@ -26,7 +29,8 @@ def show_command(console: Console, file: Path | None) -> int:
 
     Where the destination cannot be reached the run store's copy is shown, and that it is a copy.
     """
-    from ..inspection import existing_store, opened, read_state
+    from ..inspection import existing_store, opened
+    from ..states import read_state
 
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
@@ -84,7 +88,8 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
 
     Every one of its bookmark_properties needs a value, in the form in which `state show` shows it.
     """
-    from ..inspection import existing_store, opened, set_state
+    from ..inspection import existing_store, opened
+    from ..states import set_state
 
     file, rest = split_file(arguments)
     if len(rest) < 2:
@@ -97,13 +102,62 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
     return 0
 
 
+@state_command.command("rewind")
+@common
+@click.option(
+    "--to",
+    "values",
+    multiple=True,
+    metavar="[COLUMN=]VALUE",
+    help="The new bookmark; repeatable, one for each of the bookmark_properties.",
+)
+@click.option("--by", metavar="AMOUNT", help="What to take off the bookmark: a number, or a time like 1d12h, 30m.")
+@click.option("--run", "run_id", type=int, metavar="N", help="To where run N has left it.")
+@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
+def rewind_command(
+    console: Console, arguments: tuple[str, ...], values: tuple[str, ...], by: str | None, run_id: int | None
+) -> int:
+    """Move a stream's bookmark back: the next run reads again what is at or past it.
+
+    Refuses what lies ahead of the present bookmark. Records that are read again are merged by their keys; an append
+    writes them once more.
+    """
+    from ..inspection import existing_store, opened
+    from ..states import rewind_state
+
+    file, rest = split_file(arguments)
+    if len(rest) != 1:
+        raise click.UsageError("needs one STREAM")
+    if sum((bool(values), by is not None, run_id is not None)) != 1:
+        raise click.UsageError("needs one of --to, --by and --run")
+    pipeline = open_pipeline(console, file)
+    with existing_store(pipeline) as store, opened(pipeline) as session:
+        bookmark = _values(session, rest[0], values) if values else None
+        state, before = rewind_state(session, store, rest[0], to=bookmark, by=by, run_id=run_id)
+    words_before, tables = words_of(before), [state.destination_table]
+    now = words_of(state.bookmark)
+    _done(console, "rewound", pipeline.pipeline, rest[0], tables, bookmark=now, before=words_before)
+    return 0
+
+
+def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """Read COLUMN=VALUE, and a single VALUE as that of the only bookmark property."""
+    from ..inspection import one_stream, selected_streams
+
+    names = one_stream(selected_streams(session), stream).stream.bookmark_properties
+    if len(texts) == len(names) == 1 and not texts[0].startswith(f"{names[0]}="):
+        return {names[0]: texts[0]}
+    return _texts(texts)
+
+
 @state_command.command("reset")
 @common
 @click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is a stranger's from then on.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
 def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) -> int:
     """Take a stream's bookmark away: the next run reads it from scratch. Its table stays as it is."""
-    from ..inspection import existing_store, opened, reset_state
+    from ..inspection import existing_store, opened
+    from ..states import reset_state
 
     file, rest = split_file(arguments)
     if len(rest) != 1:
@@ -135,6 +189,7 @@ def _done(
     stream: str,
     tables: list[str],
     bookmark: dict[str, Any] | None = None,
+    **more: Any,
 ) -> None:
     if console.is_json:
         console.emit(
@@ -145,6 +200,7 @@ def _done(
                 "stream": stream,
                 "destination_tables": tables,
                 "bookmark": bookmark,
+                **more,
             }
         )
         return

@@ -39,9 +39,10 @@ def verify_command(
 
     Writes nothing without --repair. Exit code 1 if a stream differs (still), or could not be looked at.
     """
-    from ..inspection import existing_store, opened, refuse_while_running
+    from ..inspection import existing_store, opened
     from ..pipeline_run import run_pipeline
     from ..session import make_plan
+    from ..states import refuse_while_running
     from ..verification import DIFFERS, FAILED, verify_streams
 
     pipeline = open_pipeline(console, file, variables)
