@@ -12,9 +12,12 @@ from ..sql.session import Session
 from ..stream import ConflictMethod
 from . import catalog, types
 
-#: Merges join and group whole staging tables; the default of 4 MB would spill to disk. Until the commit only.
-_WORK_MEMORY = (
-    "select set_config('work_mem', '64MB', true) where pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024"
+#: Merges join and group whole staging tables; the default of 4 MB would spill to disk. And a few staged records find
+#: theirs by the key, instead of by reading the whole table as the default costs of a disk with a head have it. Until
+#: the commit only.
+_FOR_MERGES = (
+    "select set_config('work_mem', '64MB', true) where pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024; "
+    "select set_config('random_page_cost', '1.1', true) where current_setting('random_page_cost')::float8 > 1.1"
 )
 
 
@@ -129,7 +132,7 @@ class PostgresDialect(Dialect):
         values = ", ".join(f"{self._value(column, staged)} as {self.quote(column.name)}" for column in columns)
         source = f"(select {values} from {self.table(staging)} s)"
         insert = f"{self._into(target.name, columns)} select {self.names(_names(columns), 's.')} from {source} as s"
-        first = [_WORK_MEMORY, self._drop_repeated(staging, columns, staged, key)]
+        first = [_FOR_MERGES, self._drop_repeated(staging, columns, staged, key)]
         if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
             same = self._same_key(columns, staged, key)
             delete = f"delete from {self.table(target.name)} as t using {self.table(staging)} as s where {same}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import ClassVar, Protocol
 
@@ -167,7 +167,10 @@ class SqlSource(ABC):
         if lower is not None:
             values = [self.constant(value, field) for value, field in zip(lower, fields, strict=False)]
             where = f"({order}) >= ({', '.join(values)})" if len(lower) > 1 else f"{marks[0]} >= {values[0]}"
-        if missing and (policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)):
+        is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
+        # Where none may be missing, and few records are read, the one scan brings up those that are: `incremental`
+        # refuses them.
+        if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
             # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
             where = f"({where}) or {missing}" if where else ""
             order = f"case when {missing} then 0 else 1 end, {order}"
@@ -217,7 +220,7 @@ class SqlSource(ABC):
         raise NotImplementedError(wire)
 
     def refuse_missing(self, lease: Lease, stream: Stream) -> None:
-        """Raise if records lack a bookmark where the stream says that none may; within the snapshot that is read."""
+        """Raise if records lack a bookmark where none may; within the snapshot that is then read from scratch."""
         conditions = [self.incomplete(stream.schema.field(name)) for name in stream.bookmark_properties]
         if stream.null_bookmarks is not NullBookmarks.FAIL or not any(conditions):
             return
@@ -247,16 +250,19 @@ class SqlSource(ABC):
                 yield from self._batches(lease, stream, bookmark)
                 return
             horizon = self.horizon(lease, stream, bookmark)
-            self.refuse_missing(lease, stream)
-            yield from incremental(
-                stream,
-                self._batches(lease, stream, bookmark),
-                bookmark,
-                is_ordered=True,
-                horizon=horizon,
-                checkpoint_records=self._checkpoint_records,
-                checkpoint_s=self._checkpoint_s,
-            )
+            if bookmark_values(stream, bookmark) is None:
+                self.refuse_missing(lease, stream)
+            # Closed at once, also under an error: one that is kept would keep the statement open.
+            with closing(self._batches(lease, stream, bookmark)) as batches:
+                yield from incremental(
+                    stream,
+                    batches,
+                    bookmark,
+                    is_ordered=True,
+                    horizon=horizon,
+                    checkpoint_records=self._checkpoint_records,
+                    checkpoint_s=self._checkpoint_s,
+                )
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
@@ -267,7 +273,7 @@ class SqlSource(ABC):
         session: ReadSession = lease.session  # type: ignore[assignment]  # `connect` makes no others
         yield from session.fetch(sql)
 
-    def _batches(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Iterator[pa.RecordBatch]:
+    def _batches(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Generator[pa.RecordBatch]:
         for batch in self.rows(lease, self.select(stream, bookmark)):
             lease.check()
             yield self.to_schema(batch, stream)
