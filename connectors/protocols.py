@@ -125,6 +125,7 @@ class Destination(Protocol):
 
     #: False where no ledger can be kept (then: at least once, and the engine keeps the bookmark).
     has_ledger: bool
+    #: `quarantines: bool`, optional: True where it takes `Rejected` events, see `connectors.quarantine`.
     #: How many loads may run at once; None: as many as the engine likes.
     max_loads: int | None
     # One that heeds `Load.removed` says so by an attribute `can_remove = True`.

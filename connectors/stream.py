@@ -73,6 +73,8 @@ class Stream:
     lookback: float | None = None
     #: Records may come again, because they are merged by their keys.
     may_repeat: bool = False
+    #: Bad records are set aside, up to so many, and not raised (see `connectors.quarantine`); None: they are raised.
+    max_rejected: int | None = None
     #: The source finds its own place again (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
     #: Views are selected by exact name only, never by a glob.
@@ -93,8 +95,26 @@ class Checkpoint:
     is_final: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedRecord:
+    """A record that does not fit, as it is kept beside the others."""
+
+    #: JSON: an object of its values, or the text of what is no record; ASCII.
+    record: str
+    reason: str
+    #: Where it was found (`people.csv:12`); empty: nowhere to point at.
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Records that were set aside; only of a stream with `max_rejected`."""
+
+    records: tuple[RejectedRecord, ...]
+
+
 #: What a source yields and a destination takes, in memory: batches of about 4 MB or 64k records.
-Event = pa.RecordBatch | Checkpoint | Stream
+Event = pa.RecordBatch | Checkpoint | Stream | Rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,3 +199,5 @@ class Commit:
     is_confirmed: bool = True
     #: Columns added or changed by this commit: one dict each, `{"column", "change", "before", "after"}`.
     schema_changes: tuple[Mapping[str, Any], ...] = ()
+    #: Records that were set aside, since the previous commit.
+    rejected: int = 0

@@ -18,6 +18,7 @@ class Stage:
         self.block = block
         self.spool = spool
         self.rows = 0
+        self.rejected = 0
         self.size_bytes = 0
         self.has_handed_over = False
 

@@ -19,6 +19,10 @@ from .errors import ConfigError, nearest_match
 RESERVED_PREFIX = "_syncblocks"
 
 
+#: Bad records that a stream may have which quarantines them.
+MAX_BAD_RECORDS = 1000
+
+
 class NoStream(ConfigError):
     """A pattern matches nothing: a mistake in a new file; in one that has run before, the source has changed."""
 
@@ -167,6 +171,7 @@ def _configure(
         null_bookmarks=policy,
         lookback=lookback,
         may_repeat=disposition == "merge",
+        max_rejected=_max_rejected(settings),
     )
     return SelectedStream(
         stream=read,
@@ -235,6 +240,12 @@ def _null_bookmarks(
             "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
         )
     return NullBookmarks(configured)
+
+
+def _max_rejected(settings: Mapping[str, Any]) -> int | None:
+    if settings.get("on_bad_record") != "quarantine":
+        return None
+    return int(_first(settings.get("max_bad_records"), MAX_BAD_RECORDS))
 
 
 def _lookback(

@@ -218,7 +218,9 @@ def _plan_stream(
         raise _error(pipeline, stream, "; ".join(fitted.refusals))
     arriving = fitted.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
-    is_plain = is_decided and not kept
+    _check_quarantine(pipeline, stream, destination)
+    # Who sets records aside must see them one by one.
+    is_plain = is_decided and not kept and stream.stream.max_rejected is None
     return PlannedStream(
         selected=stream,
         key=key,
@@ -244,6 +246,16 @@ def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[St
         stream = Transformer(block.block, (), block.rename or {}).stream(stream)
         is_decided = is_decided and not code.transformers[block.block]
     return stream, is_decided
+
+
+def _check_quarantine(pipeline: Pipeline, stream: SelectedStream, destination: Destination) -> None:
+    if stream.stream.max_rejected is not None and not getattr(destination, "quarantines", False):
+        raise _error(
+            pipeline,
+            stream,
+            f"`on_bad_record: quarantine` needs a destination that keeps bad records in a table of its own; "
+            f"{pipeline.destination.connector} does not",
+        )
 
 
 def _wire(

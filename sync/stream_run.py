@@ -16,7 +16,8 @@ import pyarrow as pa
 from connectors.bookmarks import values
 from connectors.errors import ConnectorError, RetriableError
 from connectors.protocols import Block
-from connectors.stream import Bookmark, Checkpoint, Event, LedgerRow, Load, Stream
+from connectors.quarantine import REJECTED_TABLE, sifted
+from connectors.stream import Bookmark, Checkpoint, Event, LedgerRow, Load, Rejected, RejectedRecord, Stream
 
 from .block_runs import CANCELLED, FAILURE, SUCCESS, Stage, statuses
 from .columns import Fit, fit
@@ -71,6 +72,7 @@ class StreamRun:
         self._commits = 0
         self._rows_written = 0
         self._bytes_written = 0
+        self._rows_rejected = 0
         self._news = SchemaNews(context, planned.name)
         self._failed_block: str | None = None
         self._token = ""
@@ -214,12 +216,16 @@ class StreamRun:
         """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
         fitted: Fit | None = self.planned.fit if self.planned.is_schema_decided else None
         bookmark, held = self._start, None
+        rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
             if isinstance(item.event, Checkpoint):
+                if rejected and fitted is not None:
+                    yield Rejected(records=tuple(rejected))
+                    rejected.clear()
                 bookmark, held = item.event.bookmark, item.event
                 continue
-            if held is not None and not self.planned.commits_once:
+            if held is not None and not rejected and not self.planned.commits_once:
                 yield held
             held = None
             if isinstance(item.event, Stream):
@@ -227,6 +233,10 @@ class StreamRun:
                 if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
                     fitted = self._fitted(changed)
                     yield fitted.arriving
+                continue
+            if isinstance(item.event, Rejected):
+                self._stages[0].rejected += len(item.event.records)
+                rejected += item.event.records
                 continue
             if not isinstance(item.event, pa.RecordBatch):
                 self._stages[0].has_handed_over |= item.is_last
@@ -240,10 +250,18 @@ class StreamRun:
                 fitted = self._fitted(replace(self.planned.arriving, schema=schema))
                 if not is_first:
                     yield fitted.arriving
-            yield self._handed_over(fitted.convert(batch))
+            good, bad = sifted(batch, fitted.convert, self.planned.selected.stream)
+            rejected += bad
+            for part in good:
+                yield self._handed_over(part)
+            if rejected:
+                yield Rejected(records=tuple(rejected))
+                rejected.clear()
         for stage in self._stages[:-1]:
             stage.has_handed_over = True
         self._close_spools(None if fitted is None else fitted.arriving.schema)
+        if rejected:
+            yield Rejected(records=tuple(rejected))
         self._send_final()
         yield Checkpoint(bookmark=bookmark, is_final=True)
 
@@ -309,6 +327,7 @@ class StreamRun:
             self._committed = commit.checkpoint.bookmark
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
+        self._rows_rejected += commit.rejected
         self._news.committed(commit.checkpoint, commit.schema_changes)
         if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
             self._stages[0].rows += commit.records
@@ -364,6 +383,12 @@ class StreamRun:
         self.context.close(self.outcome)
         self.has_ended = True
         shown = None if error is None else self.context.redactor.redact(message_of(error))
+        if self._rows_rejected:
+            self.context.progress.message(
+                f"{self.name}: {self._rows_rejected} bad records were set aside: see {REJECTED_TABLE} beside "
+                f"{self.planned.key.destination_table}",
+                level="warning",
+            )
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
@@ -380,6 +405,7 @@ class StreamRun:
                 block=stage.block,
                 status=status,
                 rows=stage.rows,
+                rows_rejected=stage.rejected,
                 size_bytes=stage.size_bytes,
                 bookmark_before=values(self._start),
                 bookmark_after=values(self._committed if self._commits else self._start),
@@ -409,6 +435,7 @@ class StreamRun:
             self._stages = self._new_stages()
         last = self._stages[-1]
         last.rows, last.size_bytes = self._rows_written, self._bytes_written
+        last.rejected = self._rows_rejected
         return self._stages
 
     def _data(self, stage: Stage) -> str | None:

@@ -16,6 +16,7 @@ from ..protocols import Block
 from ..stream import (
     LedgerKey,
     LedgerRow,
+    RejectedRecord,
 )
 
 
@@ -27,6 +28,8 @@ class MemoryDatabase:
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     views: set[str] = field(default_factory=set)
     ledger: dict[LedgerKey, LedgerRow] = field(default_factory=dict)
+    #: (stream, run, record) of what was set aside.
+    rejected: list[tuple[str, str, RejectedRecord]] = field(default_factory=list)
     #: (table, token) -> batches that no commit has made visible yet.
     staging: dict[tuple[str, str], list[pa.RecordBatch]] = field(default_factory=dict)
     #: How often each knob has failed, over all connectors of this database: `fail_times` counts down from it.

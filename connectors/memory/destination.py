@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
 from ..fidelity import Kept
 from ..protocols import Block
+from ..quarantine import Quarantine, rejections
 from ..settings import parse_settings
 from ..stream import (
     Bookmark,
@@ -26,6 +28,8 @@ from ..stream import (
     LedgerKey,
     LedgerRow,
     Load,
+    Rejected,
+    RejectedRecord,
     Stream,
     TableState,
     WriteDisposition,
@@ -40,6 +44,7 @@ class MemoryDestination:
 
     settings = MemoryDestinationSettings
     has_ledger = True
+    quarantines = True
     can_remove = True
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
@@ -114,16 +119,21 @@ class MemoryDestination:
         self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]
     ) -> Iterator[Commit]:
         schema, batches, written = load.stream.schema, 0, 0
+        quarantine = Quarantine(load.stream.max_rejected or 0)
         for event in events:
             if interrupted.is_set():
                 raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
             if isinstance(event, Stream):
                 schema = event.schema
             elif isinstance(event, Checkpoint):
-                commit = self._commit(load, schema, staged, event, interrupted, written)
+                self._reject_null_keys(load, staged, quarantine)
+                commit = self._commit(load, schema, staged, event, interrupted, written, quarantine.records)
                 staged.clear()
+                quarantine.written()
                 written += commit.records
                 yield commit
+            elif isinstance(event, Rejected):
+                quarantine.add(event.records)
             else:
                 batches += 1
                 knob = Knob("destination", self._settings.fail_kind, self._settings.fail_times)
@@ -138,6 +148,7 @@ class MemoryDestination:
         checkpoint: Checkpoint,
         interrupted: threading.Event,
         written: int,
+        rejected: Sequence[RejectedRecord],
     ) -> Commit:
         name, records = load.key.destination_table, sum(batch.num_rows for batch in staged)
         failpoint("memory.commit.before")
@@ -158,6 +169,7 @@ class MemoryDestination:
                 load.announce(checkpoint, changed)
             failpoint("memory.commit.inside")
             self._database.tables[name], self._database.ledger[load.key] = table, row
+            self._database.rejected += [(load.key.stream, load.run, each) for each in rejected]
             if load.write_disposition is WriteDisposition.MERGE:
                 self._database.keys[name] = load.stream.key_properties
         failpoint("memory.commit.after")
@@ -166,7 +178,18 @@ class MemoryDestination:
             records=records,
             size_bytes=sum(batch.nbytes for batch in staged),
             schema_changes=changed,
+            rejected=len(rejected),
         )
+
+    def _reject_null_keys(self, load: Load, staged: list[pa.RecordBatch], quarantine: Quarantine) -> None:
+        if load.stream.max_rejected is None or load.write_disposition is WriteDisposition.APPEND:
+            return
+        for place, batch in enumerate(staged):
+            for name in load.stream.key_properties:
+                is_null = batch.column(name).is_null()
+                quarantine.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
+                batch = batch.filter(pc.invert(is_null))
+            staged[place] = batch
 
 
 def _as_json(bookmark: Bookmark | None) -> Bookmark | None:

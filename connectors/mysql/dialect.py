@@ -23,6 +23,7 @@ class MySQLDialect(Dialect):
     """DDL commits implicitly: staging is temporary, or renamed after the commit that says so (`swaps`)."""
 
     name = "mysql"
+    has_savepoints = True
     timestamp_type = "datetime(6)"
     now = "utc_timestamp(6)"
     text_type = "longtext"

@@ -25,6 +25,7 @@ class PostgresDialect(Dialect):
     """Identifiers of 63 bytes (longer column names are cut off silently), transactional DDL, temporary staging."""
 
     name = "postgres"
+    has_savepoints = True
     default_schema = "public"
     max_identifier_bytes = 63
     keeps_spelling = False

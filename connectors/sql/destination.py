@@ -35,6 +35,7 @@ class SqlDestination(ABC):
     """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
 
     has_ledger = True
+    quarantines = True
     can_remove = True
     max_loads: int | None = None
     #: Name of the connector, for errors.

@@ -88,6 +88,8 @@ class Dialect(ABC):
     adopts_staging: bool = True
     #: A table that is replaced keeps its spelling of names, so it is looked at before its replacement is made.
     keeps_spelling: bool = True
+    #: What a statement did can be undone within the transaction.
+    has_savepoints: bool = False
     #: One round trip may carry several statements.
     joins_statements: bool = False
     #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.

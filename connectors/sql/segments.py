@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from ..protocols import Block
-from ..stream import Checkpoint, Event, Stream
+from ..stream import Checkpoint, Event, Rejected, Stream
+
+#: What is no data.
+_MARKERS = (Checkpoint, Stream, Rejected)
 
 
 class Segments:
@@ -39,12 +42,12 @@ class Segments:
             self._is_over = self._next is None
         return self._next
 
-    def marker(self) -> Checkpoint | Stream | None:
+    def marker(self) -> Checkpoint | Stream | Rejected | None:
         """Take the next event, which is not data; None at the end."""
         event = self.peek()
         if event is None:
             return None
-        assert isinstance(event, Checkpoint | Stream)
+        assert isinstance(event, _MARKERS)
         self._next = None
         return event
 
@@ -55,7 +58,7 @@ class Segments:
             if isinstance(event, pa.RecordBatch) and not event.num_rows:
                 self._next = None
                 continue
-            return not (event is None or isinstance(event, Checkpoint | Stream))
+            return not (event is None or isinstance(event, _MARKERS))
 
     def data(self) -> Iterator[pa.RecordBatch | Block]:
         """Yield data up to the next marker, or the end."""
@@ -66,7 +69,7 @@ class Segments:
                 self.records += event.num_rows
                 self.size_bytes += event.nbytes
             else:
-                assert not isinstance(event, Checkpoint | Stream)
+                assert not isinstance(event, _MARKERS)
                 self.size_bytes += len(event)
             yield event
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 from ..errors import ConnectorError, FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..protocols import Block
-from ..stream import Checkpoint, Commit, Load, Stream, WriteDisposition
+from ..stream import Checkpoint, Commit, Load, Rejected, Stream, WriteDisposition
 from .casts import cast_batch, refuse_nanoseconds
 from .dialect import Column, Dialect, Table, Wire
 from .identifiers import REMOVED, TableName, staging_name
 from .ledger import Ledger, commit
+from .rejected import Sieve
 from .segments import Segments
 from .session import Lease, Session
 from .target import Target
@@ -50,6 +51,8 @@ class Writer:
         self._table: Table | None = None
         self._written = 0
         self._records = 0
+        limit = load.stream.max_rejected
+        self._sieve = None if limit is None else Sieve(dialect, load, target, lease, limit)
         self._set_stream(load.stream)
 
     @property
@@ -58,6 +61,8 @@ class Writer:
 
     def run(self, segments: Segments) -> Iterator[Commit]:
         """Write every segment that ends in a checkpoint; the last one may lack it and is then dropped."""
+        if self._sieve is not None:
+            self._sieve.create_table()
         while segments.peek() is not None:
             done = self._segment(segments)
             if done is None:
@@ -71,6 +76,8 @@ class Writer:
         self._lease.begin()
         self._staged, self._records = None, 0
         self._target.forget_changes()
+        if self._sieve is not None:
+            self._sieve.begin()
         self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
         self._set_stream(self._stream)
         segments.reset()
@@ -82,7 +89,10 @@ class Writer:
             if marker is None:
                 self._session.rollback()
                 return None
-            if isinstance(marker, Stream):
+            if isinstance(marker, Rejected):
+                assert self._sieve is not None, "only a stream with `max_rejected` sends them"
+                self._sieve.add(marker.records)
+            elif isinstance(marker, Stream):
                 self._set_stream(marker)
             elif marker.is_final or not self._is_replace:
                 return self._finish(marker, segments)
@@ -131,8 +141,12 @@ class Writer:
         schema = pa.schema([pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)])
         self._lease.check()
         before = segments.records
+        data = self._data(segments, schema)
         try:
-            count = self._session.ingest(table, schema, self._data(segments, schema), self._wire)
+            if self._sieve is not None:
+                self._records += self._sieve.put(table, schema, data)
+                return
+            count = self._session.ingest(table, schema, data, self._wire)
         except ConnectorError:
             if segments.error is not None:
                 raise segments.error from None
@@ -152,14 +166,20 @@ class Writer:
                 self._lease.check()
                 if self._wire != "arrow":
                     yield item
-                    continue
-                batch = cast_batch(item, schema, self._stream.name)
-                if not self._dialect.keeps_nanoseconds:
-                    refuse_nanoseconds(batch, self._stream.name)
-                yield batch
+                elif self._sieve is None:
+                    yield self._fitted(item, schema)
+                else:
+                    keys = self._load.stream.key_properties if self._is_merge or self._is_replace else ()
+                    yield from self._sieve.fitting(item, lambda part: self._fitted(part, schema), keys)
         except BaseException as error:
             segments.error = error
             raise
+
+    def _fitted(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        batch = cast_batch(batch, schema, self._stream.name)
+        if not self._dialect.keeps_nanoseconds:
+            refuse_nanoseconds(batch, self._stream.name)
+        return batch
 
     def _set_stream(self, stream: Stream) -> None:
         self._stream = stream
@@ -255,6 +275,7 @@ class Writer:
             )
         except TakenOver as error:
             raise self._taken_over(error) from None
+        rejected = 0 if self._sieve is None else self._sieve.write()
         self._lease.check()
         if self._target.changes and not self._target.is_announced:
             self._load.announce(checkpoint, tuple(self._target.changes))
@@ -264,6 +285,7 @@ class Writer:
             records=self._records,
             size_bytes=segments.size_bytes,
             schema_changes=tuple(self._target.changes),
+            rejected=rejected,
         )
 
     def _taken_over(self, error: TakenOver) -> TakenOver:

@@ -21,6 +21,7 @@ class SQLiteDialect(Dialect):
     """SQLite 3.35 and later; there are no schemas: a dot belongs to the table's name."""
 
     name = "sqlite"
+    has_savepoints = True
     timestamp_type = "TEXT"
     now = "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')"
     text_type = "TEXT"

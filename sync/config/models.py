@@ -15,6 +15,7 @@ from .base import Defaulting, Model, wrong
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Command, Sql, Text, Urls, WebhookSettings
 from .values import (
     Attempts,
+    Bad,
     Boolean,
     Concurrency,
     Count,
@@ -142,6 +143,14 @@ class StreamEntry(Model):
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
     on_lossy: Literal["fail", "cast", "text"] | None = Field(
         default=None, description="As the pipeline's, for these streams."
+    )
+    on_bad_record: Literal["fail", "quarantine"] | None = Field(
+        default=None,
+        description="Records that do not fit: fail (default), or quarantine them in _syncblocks_rejected, "
+        "in the destination table's schema.",
+    )
+    max_bad_records: Bad | None = Field(
+        default=None, description="More bad records than this (default 1000) fail a stream that quarantines them."
     )
     retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")

@@ -99,6 +99,7 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
 Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
 Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
+Bad = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
 Lookback = Annotated[int | float, BeforeValidator(_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
 Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
 Concurrency = Annotated[

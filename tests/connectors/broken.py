@@ -23,6 +23,7 @@ from connectors.stream import (
     LedgerKey,
     LedgerRow,
     Load,
+    RejectedRecord,
     Stream,
     WriteDisposition,
 )
@@ -190,12 +191,13 @@ class CommitsDataBeforeTheLedger(MemoryDestination):
         checkpoint: Checkpoint,
         interrupted: threading.Event,
         written: int,
+        rejected: Sequence[RejectedRecord],
     ) -> Commit:
         row = self._database.ledger.get(load.key)
         if row is not None and row.token == load.token:
-            return super()._commit(load, schema, staged, checkpoint, interrupted, written)
+            return super()._commit(load, schema, staged, checkpoint, interrupted, written, rejected)
         self._database.ledger[load.key] = LedgerRow(key=load.key, source="", token=load.token)
-        super()._commit(load, schema, staged, checkpoint, interrupted, written)  # the data
+        super()._commit(load, schema, staged, checkpoint, interrupted, written, rejected)  # the data
         self._database.ledger.pop(load.key)
         if row is not None:
             self._database.ledger[load.key] = row
@@ -239,6 +241,7 @@ class MergesWithoutDeduplication(MemoryDestination):
         checkpoint: Checkpoint,
         interrupted: threading.Event,
         written: int,
+        rejected: Sequence[RejectedRecord],
     ) -> Commit:
         seen: set[int] = set()
         doubled = []
@@ -246,7 +249,7 @@ class MergesWithoutDeduplication(MemoryDestination):
             for place, key in enumerate(batch.column(0).to_pylist()):
                 doubled += [batch.slice(place, 1)] if key in seen else []
                 seen.add(key)
-        commit = super()._commit(load, schema, staged, checkpoint, interrupted, written)
+        commit = super()._commit(load, schema, staged, checkpoint, interrupted, written, rejected)
         table = self._database.tables[load.key.destination_table]
         for extra in doubled if len(load.stream.key_properties) == 1 else ():
             table = pa.concat_tables([table, pa.Table.from_batches([extra]).cast(table.schema)])

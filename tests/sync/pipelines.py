@@ -32,6 +32,7 @@ def _write(kwargs, status):
     run = kwargs.get("block_run")
     line["block_status"] = None if run is None else run.status
     line["rows"] = None if run is None else run.rows
+    line["rows_rejected"] = None if run is None else run.rows_rejected
     with open(Path(__file__).with_suffix(".log"), "ab", buffering=0) as log:
         log.write(json.dumps(line).encode() + b"\\n")
         os.fsync(log.fileno())
