@@ -15,9 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Connectors that no fixture seeds a server for here yet: the suites have not run over them.
-NOT_SEEDED = frozenset({"mysql", "mariadb"})
-
 TAP = """
 import json, os
 from singer_sdk.testing import SuiteConfig, get_tap_test_class

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from connectors.singer.plugin_config import plugins
-from tests.connectors.singer_sdk_suite import NOT_SEEDED, TAP, run_suite
+from tests.connectors import mysql_databases
+from tests.connectors.singer_sdk_suite import TAP, run_suite
 
 PEOPLE = "id INTEGER PRIMARY KEY, name TEXT NOT NULL, height DOUBLE PRECISION NOT NULL, seen TIMESTAMP NOT NULL"
 ROWS = "(1, 'Ada', 1.7, '2024-01-01 10:00:00'), (2, 'Grace \"x\"', 1.6, '2024-01-02 10:00:00')"
@@ -30,6 +31,11 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
         with psycopg.connect(url) as connection:
             connection.execute(f"CREATE TABLE people ({PEOPLE})")
             connection.execute(f"INSERT INTO people VALUES {ROWS}")
+        return {"url": url}
+    if connector in ("mysql", "mariadb"):
+        url = request.getfixturevalue("mariadb_url")
+        columns = "id bigint primary key, name text not null, height double not null, seen datetime(6) not null"
+        mysql_databases.run(url, f"create table people ({columns})", f"insert into people values {ROWS}")
         return {"url": url}
     if connector == "sqlite":
         with sqlite3.connect(folder / "people.db") as database:
@@ -63,7 +69,7 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
     return {"path": str(data)}
 
 
-@pytest.mark.parametrize("connector", sorted({*plugins("source")} - NOT_SEEDED))
+@pytest.mark.parametrize("connector", sorted(plugins("source")))
 def test_the_sdks_own_suite_passes_over_every_source(
     connector: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
