@@ -5,7 +5,8 @@ Config:
     lines: path of a file whose bytes it writes.
     then: "end" (status 0), "fail" (status 3 and a message), "die" (SIGKILL), "hang", "linger" (output closed, goes on).
     source: path of a SQLite file instead of `lines`: its tables `orders` and `users` are read by `stamp`, in order and
-        from the STATE on, which it writes every `every` records; `die_at`: a SIGKILL in the middle of that record.
+        from the STATE on, which it writes every `every` records, and then waits for `pace_s`; `die_at`: a SIGKILL in
+        the middle of that record.
     note: path of a file that gets a JSON line with its arguments, environment and files, as it saw them.
 """
 
@@ -118,6 +119,8 @@ def sync(config: dict[str, Any], arguments: dict[str, str], out: Any) -> None:
                 bookmarks[entry["stream"]] = {"stamp": row[1]}
                 if written % config["every"] == 0:
                     say(out, {"type": "STATE", "value": state})
+                    out.flush()
+                    time.sleep(config.get("pace_s", 0))
     say(out, {"type": "STATE", "value": state})
 
 

@@ -36,6 +36,9 @@ MODULES = (
     "connectors.postgres.source",
     "connectors.postgres.destination",
     "connectors.postgres.session",
+    "connectors.singer.source",
+    "connectors.singer.target",
+    "pyarrow.json",
     "adbc_driver_postgresql.dbapi",
     "adbc_driver_sqlite.dbapi",
     "asyncpg",
@@ -124,6 +127,7 @@ class Zygote:
         trace: Path | None = None,
         broken: str | None = None,
         environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, float] | None = None,
     ) -> Process:
         """Start `syncblocks ARGUMENTS` in a folder.
 
@@ -134,6 +138,7 @@ class Zygote:
             trace: File to which every failpoint reached is appended.
             broken: Name of a deliberately broken engine (`tests.faults.broken`).
             environment: Variables to add.
+            constants: `module.NAME` -> another value for this process, where the usual one would take too long.
         """
         self._count += 1
         request = {
@@ -144,6 +149,7 @@ class Zygote:
             "trace": "" if trace is None else str(trace),
             "broken": broken,
             "environment": dict(environment or {}),
+            "constants": dict(constants or {}),
         }
         assert self._server.stdin is not None
         self._started = None
@@ -269,6 +275,9 @@ def _become(request: dict[str, Any]) -> NoReturn:
         from tests.faults import broken
 
         broken.ENGINES[request["broken"]]()
+    for place, value in request["constants"].items():
+        module, _, name = place.rpartition(".")
+        setattr(importlib.import_module(module), name, value)
     sys.argv = ["syncblocks", *request["arguments"]]
     sys.exit(main())
 
