@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import random
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -387,23 +386,6 @@ def test_kills_of_the_tap_at_random_records_lose_and_double_nothing(
         if died == "failure" and dice.random() < 0.5:
             place.grow(dice.randint(1, 20))
         assert place.sync(run=dice.randint(1, 40)) == "success"
-        assert place.is_equal()
-
-
-def test_kills_of_ours_lose_and_double_nothing(tmp_path: Path) -> None:
-    place = Place(tmp_path, "append")
-    place.grow(400)
-    dice = random.Random(5)
-    place.sync()
-    for _ in range(int(os.environ.get("SYNCBLOCKS_SINGER_KILLS", "2"))):
-        place.grow(200)
-        command = Path(sys.executable).with_name("syncblocks")
-        with subprocess.Popen([command, "run", "small.yaml"], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-            try:
-                process.wait(timeout=dice.uniform(0.5, 3))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-        assert place.sync() == "success"
         assert place.is_equal()
 
 
