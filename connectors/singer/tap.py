@@ -248,6 +248,10 @@ class SingerSource:
             config = files.write("config.json", self._settings.config)
             text = run(self._plugin([str(program), "--config", str(config), "--discover"]))
         entries = parse_catalog(text, self._label)
+        if not entries:
+            log.warning(
+                "%s discovers no streams; one that cannot discover needs its catalog as a file: `catalog`", self._label
+            )
         if self._settings.discovery_cache_s:
             _keep(kept, {"streams": entries})
         return entries

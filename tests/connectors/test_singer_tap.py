@@ -251,6 +251,14 @@ def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Pat
         assert "tell-nobody" not in kept.read_text()
 
 
+def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = {"catalog": {"streams": []}, "lines": "nowhere"}
+    assert make_source("singer", {"executable": str(tap_program(tmp_path)), "config": own}, tmp_path).discover() == []
+    assert "needs its catalog as a file: `catalog`" in caplog.text
+
+
 def test_what_the_catalog_says_of_replication_is_the_default(tmp_path: Path) -> None:
     logged = entry("log", replication_method="LOG_BASED", replication_key=None)
     source = source_of(tmp_path, streams=[entry("orders"), full_table("users"), logged])
