@@ -20,6 +20,7 @@ from .console import Console
 COMMANDS = {
     "init": "init",
     "run": "run",
+    "sync": "sync",
     "plan": "plan",
     "check": "check",
     "discover": "discover",

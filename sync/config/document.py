@@ -88,14 +88,14 @@ class Document:
         )
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, text: str | None = None) -> Document:
     """Read a YAML file whose top is a mapping.
 
     Raises:
         ConfigError: it cannot be read, is not valid YAML, is ambiguous, or too large, deep or entangled.
     """
     shown = str(path)
-    text = _read_text(path, shown)
+    text = _read_text(path, shown) if text is None else text
     composer = _Composer(text, shown)
     try:
         top = composer.document()

@@ -44,6 +44,7 @@ def load_pipeline(
     trigger: str | None = None,
     environ: Mapping[str, str] | None = None,
     recorded: Mapping[str, Any] | None = None,
+    text: str | None = None,
 ) -> Pipeline:
     """Load and check a pipeline file; connects to nothing and writes nothing.
 
@@ -55,11 +56,12 @@ def load_pipeline(
         environ: Environment for `env_var` and `secret`; default: the process's.
         recorded: `variable_references` of an earlier run that is tried again; they win over the file's, and what
             came from env_var or secret is looked up anew. Give that run's `execution_date` and `trigger` too.
+        text: What the file will hold, where it is not written yet.
 
     Raises:
         ConfigError: the first mistake, with file, line, key, what is allowed and the nearest match.
     """
-    document = read_document(Path(path))
+    document = read_document(Path(path), text)
     moment = _execution_date(execution_date)
     trigger_id = "0" if trigger is None else str(trigger)
     environment = os.environ if environ is None else environ

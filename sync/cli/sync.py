@@ -1,0 +1,109 @@
+"""`syncblocks sync SRC DST`: no file needed; it writes one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import Console
+from .options import common
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..quick import Quick
+
+
+@click.command("sync")
+@common
+@click.option("--stream", "streams", multiple=True, metavar="GLOB", help="Streams of the source; default: all.")
+@click.option(
+    "--mode",
+    "--write-disposition",
+    "write_disposition",
+    type=click.Choice(["append", "replace", "merge"]),
+    help="How tables are written; default: replace, with --incremental merge by keys, else append.",
+)
+@click.option(
+    "--incremental", multiple=True, metavar="COLUMN", help="Read only what is new, by a column that only grows."
+)
+@click.option("--key", "keys", multiple=True, metavar="COLUMN", help="Column that identifies a record; repeatable.")
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The file to write.")
+@click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+@click.argument("places", nargs=-1, metavar="SRC DST")
+def sync_command(
+    console: Console,
+    places: tuple[str, ...],
+    streams: tuple[str, ...],
+    write_disposition: str | None,
+    incremental: tuple[str, ...],
+    keys: tuple[str, ...],
+    save: Path | None,
+    yes: bool,
+) -> int:
+    """Sync SRC into DST without a pipeline file: show the plan, write it down as a file, run it.
+
+    A place is a URL (postgresql://, mysql://, mariadb://), a file, a folder or a quoted glob of files (CSV, JSON lines,
+    Parquet), a database file (DuckDB, SQLite), env:NAME for a URL in an environment variable, or connector:path.
+    A password that was typed becomes a reference to an environment variable in the file.
+    """
+    from ..endpoints import joined
+    from ..quick import quick_pipeline
+    from .run import execute
+
+    if len(places) < 2:
+        raise click.UsageError("needs a SRC and a DST")
+    folder = Path.cwd()
+    quick = quick_pipeline(
+        joined(places[:-1], folder),
+        places[-1],
+        folder=folder,
+        save=save,
+        streams=streams,
+        write_disposition=write_disposition,
+        incremental=incremental,
+        keys=keys,
+    )
+    console.hide(quick.pipeline.secret_values)
+    _show_plan(console, quick)
+    is_asked = not yes and not console.is_json and sys.stdin.isatty() and sys.stdout.isatty()
+    if is_asked and not click.confirm("Run it?", default=True):
+        console.echo("nothing was run or written")
+        return 0
+    _save(console, quick)
+    # Whoever reads the file later finds the passwords there: callbacks, and this run's own children.
+    os.environ.update(quick.environment)
+    return execute(console, quick.pipeline, inline_callbacks=False)
+
+
+def _show_plan(console: Console, quick: Quick) -> None:
+    from ..inspection import existing_store, opened
+    from ..session import make_plan
+    from .plan import document, show
+
+    with opened(quick.pipeline) as session, existing_store(quick.pipeline) as store:
+        plan: Plan = make_plan(session, store)
+    if console.is_json:
+        console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})
+    else:
+        show(console, plan)
+        console.echo()
+
+
+def _save(console: Console, quick: Quick) -> None:
+    is_new = quick.save()
+    if console.is_json:
+        variables = sorted(quick.environment)
+        console.emit({"type": "saved", "file": str(quick.path), "is_new": is_new, "needs_variables": variables})
+        return
+    if is_new:
+        console.echo(f"wrote {_shown(quick.path)}")
+    for name in sorted(quick.environment):
+        console.warn(f"the file reads the password from ${name}: set it before `syncblocks run {_shown(quick.path)}`")
+
+
+def _shown(path: Path) -> str:
+    return path.name if path.parent == Path.cwd() else str(path)
