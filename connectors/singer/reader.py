@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..errors import FatalConnectorError
-from ..stream import Bookmark, Checkpoint, Event, Stream
+from ..stream import Bookmark, Checkpoint, Event, Rejected, Stream
 from .incoming import Incoming
 from .numbers import Wider
 from .records import MALFORMED, BadRecord
+from .sifting import sifted_lines
 from .state import entry_of, part_of, resumable
 from .values import shown
 
@@ -280,27 +281,39 @@ class Reader:
         self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[tuple[str, Event]]:
         for event in self._parsed(incoming, block, numbers, is_wrapped=is_wrapped, file=file):
-            if isinstance(event, Stream):
-                yield event.name, event
-            else:
+            if isinstance(event, pa.RecordBatch):
                 yield from self.batches(incoming, event)
+            else:
+                yield incoming.stream.name, event
 
     def _parsed(
         self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
-    ) -> Iterator[Stream | pa.RecordBatch]:
+    ) -> Iterator[Stream | pa.RecordBatch | Rejected]:
         """Parse lines of one stream; before them comes the stream, if a value needs a wider column."""
+        limit = incoming.stream.max_rejected
         while True:
+            parser = incoming.parser(is_wrapped=is_wrapped)
             try:
-                yield incoming.parser(is_wrapped=is_wrapped).parse(block, numbers)
+                yield parser.parse(block, numbers)
                 return
             except Wider as wider:
-                changed = incoming.widen(wider.column, wider.kind)
-                self._on_wider(incoming.stream.name, incoming.wider())
-                if changed is not None:
-                    yield changed
+                changed = self._widen(incoming, wider)
             except BadRecord as bad:
-                place = f"of file {file} " if file else ""
-                raise self._error(bad.line, f"{place}{bad}", incoming.stream.name) from bad
+                if limit is None:
+                    place = f"of file {file} " if file else ""
+                    raise self._error(bad.line, f"{place}{bad}", incoming.stream.name) from bad
+                try:
+                    yield from sifted_lines(parser, block, numbers, limit, file or f"tap {self._tap}")
+                    return
+                except Wider as wider:
+                    changed = self._widen(incoming, wider)
+            if changed is not None:
+                yield changed
+
+    def _widen(self, incoming: Incoming, wider: Wider) -> Stream | None:
+        changed = incoming.widen(wider.column, wider.kind)
+        self._on_wider(incoming.stream.name, incoming.wider())
+        return changed
 
     def batches(self, incoming: Incoming, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
         """Yield what of a batch was not committed before, in pieces."""

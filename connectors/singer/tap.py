@@ -69,8 +69,10 @@ class SingerSource:
         return [list(streams)] if streams else []
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Lines as they are, for a stream that nothing is left out of or declared anew."""
-        is_as_it_is = not self._settings.schema_ and stream.name in self._whole([stream])
+        """Lines as they are, for a stream of which nothing is left out, set aside or declared anew."""
+        is_as_it_is = (
+            not self._settings.schema_ and stream.max_rejected is None and stream.name in self._whole([stream])
+        )
         return (WIRE, "arrow") if is_as_it_is else ("arrow",)
 
     def count(self, stream: Stream) -> int:
