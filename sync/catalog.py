@@ -45,6 +45,10 @@ class SelectedStream:
     timeout_s: float | None
     #: What happens to columns that the destination cannot keep exactly: fail, cast or text.
     on_lossy: str
+    #: Readers that one read of it may have; 1: it is read as a whole.
+    parallel_reads: int
+    #: Its key is the one that the source itself keeps unique.
+    has_own_key: bool
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -183,6 +187,8 @@ def _configure(
         retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
         timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
+        parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
+        has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         location=location,
     )
 

@@ -121,7 +121,7 @@ def _read(
         events = source.read(group, bookmarks, wire)
         try:
             for name, event in events:
-                if _is_batch(event):
+                if is_batch(event):
                     _flush(feeds[name], held[name], is_last=False)
                 held[name].append(event)
                 if all(feed.is_closed for feed in feeds.values()):
@@ -141,11 +141,12 @@ def _read(
             feed.end(error)
 
 
-def _is_batch(event: Any) -> bool:
+def is_batch(event: Any) -> bool:
+    """Tell whether an event is data: a batch, or a block of a wire format."""
     return isinstance(event, pa.RecordBatch | bytes | bytearray | memoryview)
 
 
 def _flush(feed: Feed, held: list[Any], *, is_last: bool) -> None:
     for event in held:
-        feed.put(Item(event, is_last=is_last and _is_batch(event)))
+        feed.put(Item(event, is_last=is_last and is_batch(event)))
     held.clear()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import cast
 
+from connectors.ranges import ReadsRanges
 from connectors.stream import Bookmark
 
 from .feed import Feed, start_reading
+from .ranges import start_reading_ranges
 from .repair import NarrowedSource
 from .settlement import LedgerUnreadable
 from .spooled_feed import SpooledFeed
@@ -30,6 +34,9 @@ def run_group(runs: Sequence[StreamRun]) -> None:
             for run in pending:
                 error = errors[run.name]
                 assert error is not None  # no other stream is pending
+                if run.is_whole_again(error):
+                    delay_s = 0.0
+                    continue
                 run.tell_retry(error)
                 shown = run.context.redactor.redact(message_of(error))
                 run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=shown)
@@ -58,6 +65,8 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     if not ready:
         return errors
     context = ready[0].context
+    if len(ready) == 1 and ready[0].reads_ranges and _try_ranges(ready[0], errors):
+        return errors
     wire = ready[0].planned.wire  # the same for all streams of a group
     # Where fewer loads than the group's streams can run at once, the others wait on disk: one read feeds them all.
     limit = context.destination.max_loads or len(ready)
@@ -86,6 +95,32 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     for thread in threads:
         thread.join()
     return errors
+
+
+def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool:
+    """Load a stream by ranges; False: it turned out to be too small for that, and nothing was done."""
+    planned, source = run.planned, cast("ReadsRanges", run.context.source)
+    stream, reading = planned.selected.stream, planned.reading
+    try:
+        with ExitStack() as stack:
+            try:
+                opened = stack.enter_context(source.open_ranges(stream, reading.readers, planned.wire))
+            except Exception:
+                run.fail_in_source()
+                raise
+            if len(opened.ranges) < 2:
+                return False
+            if reading.loaders > 1:
+                run.load_ranges(opened)
+            else:
+                feed = Feed(stream.name)
+                start_reading_ranges(opened, reading.readers, feed)
+                run.load(feed)
+    except Exception as error:  # decided in StreamRun.end
+        errors[run.name] = error
+    else:
+        errors[run.name] = None
+    return True
 
 
 def _try_load(run: StreamRun, feed: Feed, errors: dict[str, BaseException | None]) -> None:

@@ -365,7 +365,7 @@ class _Runner:
                         *(BlockPlan(block, "transformer") for block in planned.transformers),
                         BlockPlan(pipeline.destination.block, "data_exporter"),
                     ),
-                    config={"wire": planned.wire, "tries": planned.selected.retries + 1},
+                    config={"wire": planned.wire, "tries": planned.tries},
                 )
                 for planned in plan.streams
             ),

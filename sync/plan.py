@@ -22,6 +22,7 @@ from .catalog import SelectedStream
 from .columns import Fit, Rules, fit
 from .config import Pipeline
 from .errors import ConfigError
+from .reading import Reading, plan_reading
 from .repair import Repair
 from .subscriptions import UserCode, applies, data_blocks
 
@@ -53,6 +54,7 @@ class PlannedStream:
     #: The stream as it arrives, as far as it is declared; a transformer's function may still change its columns.
     arriving: Stream
     is_schema_decided: bool
+    reading: Reading
     #: Its columns as the destination keeps them; of the declared ones, if a transformer may still change them.
     fit: Fit
     rules: Rules
@@ -67,6 +69,11 @@ class PlannedStream:
     def name(self) -> str:
         """The stream's name."""
         return self.selected.name
+
+    @property
+    def tries(self) -> int:
+        """Most tries that it can take, one for the case that it cannot be read by ranges included."""
+        return self.selected.retries + (2 if self.reading.readers > 1 else 1)
 
     @property
     def commits_once(self) -> bool:
@@ -220,7 +227,12 @@ def _plan_stream(
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     _check_quarantine(pipeline, stream, destination)
     # Who sets records aside must see them one by one.
-    is_plain = is_decided and not kept and stream.stream.max_rejected is None
+    reading = plan_reading(
+        stream, disposition, source, destination, source_name=pipeline.source.connector, is_plain=not (blocks or kept)
+    )
+    is_plain = (
+        is_decided and not kept and stream.stream.max_rejected is None and (reading.readers == 1 or reading.loaders > 1)
+    )
     return PlannedStream(
         selected=stream,
         key=key,
@@ -235,6 +247,7 @@ def _plan_stream(
         rules=rules,
         changes=_changes(arriving, table, disposition, is_decided=is_decided),
         data_blocks=kept,
+        reading=reading,
     )
 
 

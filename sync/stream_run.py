@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from connectors.bookmarks import values
 from connectors.errors import ConnectorError, RetriableError
 from connectors.protocols import Block
 from connectors.quarantine import REJECTED_TABLE, sifted
+from connectors.ranges import LoadsRanges, OpenRanges, RangesRefused
 from connectors.stream import Bookmark, Checkpoint, Event, LedgerRow, Load, Rejected, RejectedRecord, Stream
 
 from .block_runs import CANCELLED, FAILURE, SUCCESS, Stage, statuses
@@ -25,6 +26,7 @@ from .errors import SyncError
 from .failpoints import failpoint
 from .feed import Feed, Item
 from .plan import PlannedStream, starting_point
+from .ranges import RangeReads
 from .settlement import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
 from .spool import Spool
 from .store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
@@ -78,6 +80,10 @@ class StreamRun:
         self._token = ""
         self._stages: list[Stage] = []
         self._transformers: list[Transformer] = []
+        #: Whether the next try reads by ranges.
+        self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
+        self._attempt = 1
+        self._range_retries = 0
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
@@ -109,7 +115,8 @@ class StreamRun:
         """Sleep, unless cancelled meanwhile."""
         self._stopped.wait(delay_s)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise `Stopped` if it was cancelled."""
         if self._stop_reason is not None:
             raise Stopped(self._stop_reason)
 
@@ -117,10 +124,11 @@ class StreamRun:
 
     def begin(self, attempt: int) -> Bookmark | None:
         """Write the token into the ledger row and return the bookmark to read from."""
-        self._check()
+        self.check()
         context, planned = self.context, self.planned
         self._stages, self._transformers = self._new_stages(), context.transformers(planned)
         self._failed_block = None
+        self._attempt = attempt
         self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
         try:
@@ -168,23 +176,49 @@ class StreamRun:
         """Carry everything from the feed into the destination; raises whatever stopped it."""
         self._feed = feed
         try:
-            self._check()
+            self.check()
             events = self._events(feed)
             first, stream = self._first(events)
-            load = Load(
-                key=self.planned.key,
-                stream=stream,
-                write_disposition=self.planned.write_disposition,
-                conflict_method=self.planned.selected.conflict_method,
-                token=self._token,
-                run=self.context.run_reference,
-                announce=self._news.announce,
-                removed=None if self.planned.repair is None else self.planned.repair.removed,
-            )
+            load = self._order(stream)
             for commit in self.context.destination.load(load, _chain(first, events), self.planned.wire):
                 self._note_commit(commit)
         finally:
             feed.close()
+
+    def load_ranges(self, opened: OpenRanges) -> None:
+        """Carry every range into the destination, several at once; raises whatever stopped it."""
+        self.check()
+        reads = RangeReads(self, opened)
+        planned, destination = self.planned, cast("LoadsRanges", self.context.destination)
+        load = self._order(planned.arriving)
+        try:
+            for commit in destination.load_ranges(load, reads, planned.reading.loaders, planned.wire):
+                self._note_commit(commit)
+        except BaseException as error:
+            if reads.is_from_source(error):
+                self.fail_in_source()
+            raise
+
+    def fail_in_source(self) -> None:
+        """Note that what is raised next comes from the source."""
+        self._failed_block = self.context.pipeline.source.block
+
+    def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
+        """Take down how much of a stream's ranges was handed over, and whether that was all."""
+        stage = self._stages[0]
+        stage.rows, stage.size_bytes, stage.has_handed_over = rows, size_bytes, is_whole
+
+    def _order(self, stream: Stream) -> Load:
+        return Load(
+            key=self.planned.key,
+            stream=stream,
+            write_disposition=self.planned.write_disposition,
+            conflict_method=self.planned.selected.conflict_method,
+            token=self._token,
+            run=self.context.run_reference,
+            announce=self._news.announce,
+            removed=None if self.planned.repair is None else self.planned.repair.removed,
+        )
 
     def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
         """Pull the first event: by it a transformer decides which columns arrive."""
@@ -218,7 +252,7 @@ class StreamRun:
         bookmark, held = self._start, None
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
-            self._check()
+            self.check()
             if isinstance(item.event, Checkpoint):
                 if rejected and fitted is not None:
                     yield Rejected(records=tuple(rejected))
@@ -257,13 +291,10 @@ class StreamRun:
             if rejected:
                 yield Rejected(records=tuple(rejected))
                 rejected.clear()
-        for stage in self._stages[:-1]:
-            stage.has_handed_over = True
         self._close_spools(None if fitted is None else fitted.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
-        self._send_final()
-        yield Checkpoint(bookmark=bookmark, is_final=True)
+        yield self.send_final(bookmark)
 
     def _items(self, feed: Feed) -> Iterator[Item]:
         items = iter(feed)
@@ -316,10 +347,14 @@ class StreamRun:
             stream = transformer.stream(stream)
         return stream
 
-    def _send_final(self) -> None:
+    def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
+        """Return the last event of a stream whose every record was handed over; from now on it may be complete."""
+        for stage in self._stages[:-1]:
+            stage.has_handed_over = True
         with self._lock:
-            self._check()
+            self.check()
             self._is_final_sent = True
+        return Checkpoint(bookmark=bookmark, is_final=True)
 
     def _note_commit(self, commit: Any) -> None:
         if commit.is_confirmed:
@@ -344,13 +379,34 @@ class StreamRun:
 
     def wants_retry(self, error: BaseException, attempt: int) -> bool:
         """Whether a repetition may help and is still allowed."""
-        if not isinstance(error, RetriableError) or self._stop_reason or attempt > self.planned.selected.retries:
+        if self.is_whole_again(error):
+            return True
+        if not isinstance(error, RetriableError) or self._stop_reason or not self._has_retry(attempt):
             return False
         if self._is_final_sent and is_completed(self._ledger_row(), self.context.run):
             return False
         with self._lock:
             self._is_final_sent = False
         return True
+
+    def is_whole_again(self, error: BaseException) -> bool:
+        """Whether a stream that cannot be read by ranges after all is now read as a whole: no retry of the user's."""
+        if isinstance(error, RangesRefused) and self.reads_ranges and self._stop_reason is None:
+            log.warning("%s: read as a whole, not by ranges: %s", self.name, error)
+            self.reads_ranges = False
+        return isinstance(error, RangesRefused) and not self.reads_ranges and self._stop_reason is None
+
+    def take_retry(self) -> bool:
+        """Use up one of the stream's retries for a range of it; False: there is none left."""
+        with self._lock:
+            if self._stop_reason is not None or not self._has_retry(self._attempt):
+                return False
+            self._range_retries += 1
+            return True
+
+    def _has_retry(self, attempt: int) -> bool:
+        was_refused = self.planned.reading.readers > 1 and not self.reads_ranges
+        return attempt + self._range_retries <= self.planned.selected.retries + was_refused
 
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this try failed and will be repeated."""

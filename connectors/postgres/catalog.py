@@ -76,7 +76,7 @@ _STAGING = f"""select n.nspname::text, c.relname::text from pg_catalog.pg_class 
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence <> 't' and starts_with(c.relname::text, '{STAGING_PREFIX}')"""
 
-_STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint,
+_STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages,
   json_build_object('columns', {_COLUMNS}, 'key', {_KEY})::text
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
@@ -92,7 +92,7 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
     """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours."""
     found = []
     wanted = set(text_columns)
-    for namespace, table, kind, estimate, details in session.query(_STREAMS, (schema,)):
+    for namespace, table, kind, estimate, pages, details in session.query(_STREAMS, (schema,)):
         name = TableName(namespace, table)
         described = json.loads(details)
         key = tuple(described["key"] or ())
@@ -113,7 +113,7 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
                 key_properties=key,
                 is_view=kind not in _TABLE_KINDS and kind != "f",
                 estimated_records=estimate if estimate > 0 or (estimate == 0 and kind == "r") else None,
-                locator={"schema": namespace, "table": table},
+                locator={"schema": namespace, "table": table, "kind": kind, "pages": pages},
             )
         )
     if wanted:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
-from ..stream import Stream, WriteDisposition
+from ..stream import Commit, Load, Stream, WriteDisposition
 from .dialect import PostgresDialect
 from .raw import RawSession
 from .session import AdbcSession, Database
@@ -57,6 +58,10 @@ class PostgresDestination(SqlDestination):
     def all_sessions(self) -> Sequence[Sessions]:
         """Return both kinds."""
         return (self._arrow, self._raw)
+
+    def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
+        """Load by ranges; see `ranges.LoadsRanges`."""
+        return self._load_ranges(load, reads, loaders, wire)
 
     def close(self) -> None:
         """Close every connection."""

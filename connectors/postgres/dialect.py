@@ -70,6 +70,15 @@ class PostgresDialect(Dialect):
         """Return leftovers of every schema."""
         return catalog.list_staging(session)
 
+    def free(self, session: Session, name: TableName) -> None:
+        """End the sessions of a frozen process that would keep its staging table from being dropped."""
+        session.query(
+            "select pg_terminate_backend(l.pid) from pg_catalog.pg_locks l "
+            "join pg_catalog.pg_stat_activity a on a.pid = l.pid "
+            f"where l.locktype = 'relation' and l.relation = to_regclass({literal(self.table(name))}) "
+            "and a.datname = current_database() and a.usename = current_user and l.pid <> pg_backend_pid()"
+        )
+
     # -------------------------------------------------------------------- DDL
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Take an advisory lock: CREATE TABLE IF NOT EXISTS alone fails when two do it at once."""

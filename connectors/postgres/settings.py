@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..ranges import RANGE_BYTES
 from ..settings import Settings
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
@@ -43,6 +44,9 @@ class PostgresSettings(Settings):
         le=3600,
         description="Source: how long an INCREMENTAL read waits for transactions that may still write below its newest "
         "record; while one runs on, the bookmark stays below what it may write",
+    )
+    range_bytes: PositiveInt = Field(
+        RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
     )
     text_columns: tuple[str, ...] = Field(
         (),

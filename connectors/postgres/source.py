@@ -17,9 +17,9 @@ from ..protocols import Block
 from ..settings import parse_settings
 from ..sql.casts import cast_batch
 from ..sql.session import Lease, Session, Sessions
-from ..sql.source import SqlSource
+from ..sql.source import WITHIN, SqlSource
 from ..stream import Bookmark, ReplicationMethod, Stream
-from . import catalog
+from . import catalog, ranges
 from .dialect import PostgresDialect
 from .horizon import BEGIN, settle
 from .raw import RawSession
@@ -148,9 +148,18 @@ class PostgresSource(SqlSource):
         """Yield COPY's binary format."""
         session: RawSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
         columns = self.dialect.names(stream.schema.names)
-        for block in session.copy_out(f"select {columns} from {self.dialect.table(self.table(stream))}"):
+        where = f" where {stream.locator[WITHIN]}" if WITHIN in stream.locator else ""
+        for block in session.copy_out(f"select {columns} from {self.dialect.table(self.table(stream))} as t{where}"):
             lease.check()
             yield block
+
+    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
+        """Split by the pages of the table, as the last ANALYZE counted them."""
+        return ranges.plan(stream, readers, self._settings.range_bytes)
+
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.PageRanges]:
+        """Export a snapshot, and split the table by its pages."""
+        return ranges.opened(self, stream, readers, wire, self._settings.range_bytes)
 
 
 def is_raw(stream: Stream) -> bool:

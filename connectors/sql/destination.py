@@ -12,6 +12,7 @@ from ..errors import ConnectorError, FatalConnectorError
 from ..fidelity import Kept
 from ..named import numbered
 from ..protocols import Block
+from ..ranges import RangeReads
 from ..stream import (
     Bookmark,
     Commit,
@@ -26,6 +27,7 @@ from ..stream import (
 from .dialect import Dialect, Table
 from .identifiers import REMOVED, TableName, staging_name
 from .ledger import Ledger, commit
+from .ranges import CONVERTED_SUFFIX, LEDGER_SUFFIX, RangeLoad
 from .segments import Segments
 from .session import Lease, Session, Sessions
 from .writer import Writer
@@ -144,6 +146,16 @@ class SqlDestination(ABC):
                 error.stream = error.stream or load.key.stream
                 raise
 
+    def _load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
+        """Load by ranges, where several sessions can write at once (`ranges.LoadsRanges`)."""
+        target = self.target(load.key.destination_table)
+        try:
+            yield from RangeLoad(self.dialect, load, target, self.sessions(wire), reads, wire).run(loaders)
+        except ConnectorError as error:
+            error.connector = error.connector or self.connector
+            error.stream = error.stream or load.key.stream
+            raise
+
     def drop_staging(self, tokens: Sequence[str]) -> None:
         """Drop staging tables whose names carry one of the tokens."""
         if not tokens or not self.is_there():
@@ -152,7 +164,8 @@ class SqlDestination(ABC):
         with self._sessions.lease() as lease:
             lease.begin()
             for name in self.dialect.list_staging(lease.session):
-                if name.name.removesuffix("_c").removesuffix(REMOVED) in stems:
+                if _without_suffix(name.name) in stems:
+                    self.dialect.free(lease.session, name)
                     lease.session.execute(self.dialect.drop_table(name))
             commit(lease.session, self.dialect)
 
@@ -243,6 +256,10 @@ class SqlDestination(ABC):
             is_table=table.is_table,
             stream_name=str(name) if self.dialect.default_schema else name.name,
         )
+
+
+def _without_suffix(name: str) -> str:
+    return name.removesuffix(CONVERTED_SUFFIX).removesuffix(LEDGER_SUFFIX).removesuffix(REMOVED)
 
 
 __all__ = ["SqlDestination"]

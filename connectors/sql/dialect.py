@@ -188,6 +188,9 @@ class Dialect(ABC):
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return every table whose name begins with `STAGING_PREFIX`."""
 
+    def free(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
+        """End the connections of ours that hold a dead run's staging table; default: nothing to do."""
+
     # -------------------------------------------------------------------- DDL
     def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
         """Make others that want to create the same table wait for this transaction; default: nothing to do."""

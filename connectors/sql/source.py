@@ -215,6 +215,19 @@ class SqlSource(ABC):
         condition = checksums.within(ranges)
         return replace(stream, locator={**stream.locator, WITHIN: condition}) if condition else stream
 
+    def ranged(self, stream: Stream, condition: str) -> Stream:
+        """Return a stream that is read as a whole, narrowed down to a range (`t` is its table)."""
+        before = stream.locator.get(WITHIN)
+        within = f"({before}) and ({condition})" if before else condition
+        return replace(stream, locator={**stream.locator, WITHIN: within})
+
+    def read_leased(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Event | Block]:
+        """Yield the records of a stream that is read as a whole, in the lease's transaction."""
+        if wire != "arrow":
+            yield from self.blocks(lease, stream, wire)
+        else:
+            yield from self._batches(lease, stream, None)
+
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield a stream in another wire format than "arrow", if the source offers one."""
         raise NotImplementedError(wire)

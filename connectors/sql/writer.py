@@ -71,6 +71,25 @@ class Writer:
             if done.checkpoint.is_final:
                 return
 
+    # ----------------------------------------------------------------- ranges
+    def stage(self) -> Staged:
+        """Begin a transaction and make the staging table of a replacement in it."""
+        self._lease.begin()
+        self._stage()
+        assert self._staged is not None
+        return self._staged
+
+    def fill(self, staged: Staged, segments: Segments) -> int:
+        """Put data into staging within the lease's transaction; return the records."""
+        self._records = 0
+        self._ingest(segments, staged.name, staged.types)
+        return self._records
+
+    def finish(self, staged: Staged, checkpoint: Checkpoint, *, records: int, size_bytes: int) -> Commit:
+        """Replace the target by what others have staged, within the lease's transaction, and commit."""
+        self._staged, self._records = staged, records
+        return self._finish(checkpoint, size_bytes)
+
     # --------------------------------------------------------------- segments
     def _segment(self, segments: Segments) -> Commit | None:
         self._lease.begin()
@@ -95,7 +114,7 @@ class Writer:
             elif isinstance(marker, Stream):
                 self._set_stream(marker)
             elif marker.is_final or not self._is_replace:
-                return self._finish(marker, segments)
+                return self._finish(marker, segments.size_bytes)
 
     def _take(self, segments: Segments) -> None:
         """Put the data up to the next marker into the target itself, or into staging."""
@@ -254,7 +273,7 @@ class Writer:
         return [self._names[name] for name in self._load.stream.key_properties]
 
     # ----------------------------------------------------------------- finish
-    def _finish(self, checkpoint: Checkpoint, segments: Segments) -> Commit:
+    def _finish(self, checkpoint: Checkpoint, size_bytes: int) -> Commit:
         self._lease.check()
         self._dialect.settle(self._session, self._staged.name if self._staged is not None else None)
         failpoint(f"{self._dialect.name}.commit.before")
@@ -273,8 +292,8 @@ class Writer:
                 completed_by=self._load.run if checkpoint.is_final else None,
                 rows=self._written,
             )
-        except TakenOver as error:
-            raise self._taken_over(error) from None
+        except TakenOver:
+            raise self.taken_over() from None
         rejected = 0 if self._sieve is None else self._sieve.write()
         self._lease.check()
         if self._target.changes and not self._target.is_announced:
@@ -283,12 +302,12 @@ class Writer:
         return Commit(
             checkpoint=checkpoint,
             records=self._records,
-            size_bytes=segments.size_bytes,
+            size_bytes=size_bytes,
             schema_changes=tuple(self._target.changes),
             rejected=rejected,
         )
 
-    def _taken_over(self, error: TakenOver) -> TakenOver:
+    def taken_over(self) -> TakenOver:
         """Roll back and say by whom, if the ledger can still be read."""
         self._session.rollback()
         owner = ""

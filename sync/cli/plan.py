@@ -66,6 +66,13 @@ def document(plan: Plan) -> dict[str, Any]:
                 "transformers": list(planned.transformers),
                 "changes": list(planned.changes),
                 "wire": planned.wire,
+                "parallel_reads": {
+                    "asked": planned.selected.parallel_reads,
+                    "readers": planned.reading.readers,
+                    "loaders": planned.reading.loaders,
+                    "ranges": planned.reading.ranges,
+                    "why": planned.reading.why,
+                },
                 "kept_for_callbacks": sorted(planned.data_blocks),
                 "columns": {field.name: str(field.type) for field in planned.arriving.schema},
                 "fidelity": [_column(column) for column in planned.fit.columns],
@@ -124,6 +131,9 @@ def show(console: Console, plan: Plan, *, types: bool = False) -> None:
     else:
         for line in _type_lines(plan):
             console.echo(line)
+    for planned in plan.streams:
+        if planned.selected.parallel_reads > 1:
+            console.echo(f"{planned.name}: {planned.reading}")
     console.echo()
     console.echo(
         f"{words.plural(len(plan.streams), 'stream')}; nothing was written. `syncblocks run` carries this out."

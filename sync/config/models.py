@@ -28,6 +28,7 @@ from .values import (
     Size,
     SomeNames,
     Timeout,
+    Ways,
     as_list,
 )
 
@@ -155,6 +156,7 @@ class StreamEntry(Model):
     retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")
     timeout_s: Timeout | None = Field(default=None, description="As the pipeline's, for these streams.")
+    parallel_reads: Ways | None = Field(default=None, description="As the pipeline's, for these streams.")
 
 
 class CallbackBlock(Defaulting):
@@ -254,6 +256,10 @@ class Pipeline(Defaulting):
         default="fail",
         description="For columns that the destination cannot keep exactly: fail (default) refuses them before anything "
         "runs, cast cuts off what does not fit, text keeps every value in full as text.",
+    )
+    parallel_reads: Ways = Field(
+        default=1,
+        description="Readers of one large FULL_TABLE stream at once, each of a range; 1: it is read as a whole.",
     )
     drain_s: Delay = Field(
         default=120, description="Seconds that a finished run still waits for callbacks to be delivered."

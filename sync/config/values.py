@@ -98,6 +98,7 @@ Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(as_list), AfterValidat
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
 Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
+Ways = Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)]
 Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
 Bad = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
 Lookback = Annotated[int | float, BeforeValidator(_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
