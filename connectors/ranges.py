@@ -7,7 +7,7 @@ may lack it: then ranges go through one queue into one loader, or the stream is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -51,7 +51,7 @@ class OpenRanges(Protocol):
         """All of them; one or none means that splitting is not worth it: then nothing was opened."""
         ...
 
-    def read(self, part: Range) -> Iterator[Event | Block]:
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range as `Source.read` yields a stream; from any thread, several ranges at once.
 
         May be called again for a range that failed: it yields the same records, or raises.
@@ -82,8 +82,8 @@ class RangeReads(Protocol):
         """All ranges of the stream."""
         ...
 
-    def read(self, part: Range) -> Iterator[Event | Block]:
-        """Yield one range's data, no checkpoints; an exception passes through unchanged."""
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
+        """Yield one range's data, no checkpoints; an exception passes through unchanged. Whoever calls it closes it."""
         ...
 
     def may_repeat(self, part: Range, error: ConnectorError) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -106,12 +106,12 @@ class RangeReads:
         """All of them."""
         return self._opened.ranges
 
-    def read(self, part: Range) -> Iterator[Event | Block]:
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield a range's data as the destination takes it."""
         convert = self._run.planned.fit.convert
         self._note(part, (0, 0), is_whole=False)
         records = size_bytes = 0
-        for event, is_last in self._ahead(part):
+        for event, is_last in self._ahead(part):  # closed with this generator
             self._run.check()
             if isinstance(event, Checkpoint | Stream):
                 raise RangesRefused("the stream's columns changed on the way", stream=self._run.name)

@@ -7,7 +7,7 @@ would jump about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ class PageRanges:
     ranges: Sequence[Range]
     snapshot: str = ""
 
-    def read(self, part: Range) -> Iterator[Event | Block]:
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range, over a connection of its own that sees the snapshot."""
         try:
             with self.source.sessions(self.wire).lease(self.stream.name) as lease:

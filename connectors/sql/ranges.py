@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError, TakenOver
 from ..failpoints import failpoint
@@ -207,10 +207,12 @@ class RangeLoad:
             raise writer.taken_over()
         if not self._ranges.lock(session, part):
             return  # an earlier try's commit was kept; only its answer was lost
-        segments = Segments(self._reads.read(part))
-        written = writer.fill(staged, segments) if segments.has_data() else 0
-        if segments.marker() is not None:
-            raise RangesRefused("the stream's columns changed on the way", stream=self._load.key.stream)
+        # Closed here and not some day by the collector: it holds a connection of the source.
+        with closing(self._reads.read(part)) as events:
+            segments = Segments(events)
+            written = writer.fill(staged, segments) if segments.has_data() else 0
+            if segments.marker() is not None:
+                raise RangesRefused("the stream's columns changed on the way", stream=self._load.key.stream)
         failpoint(f"{self._dialect.name}.range.before")
         self._ranges.record(session, part, rows=written, size_bytes=segments.size_bytes)
         lease.check()

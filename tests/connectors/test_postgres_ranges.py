@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ class Reads:
     def ranges(self) -> Sequence[Range]:
         return self.opened.ranges
 
-    def read(self, part: Range) -> Iterator[Any]:
+    def read(self, part: Range) -> Generator[Any, None, None]:
         self.before(part)
         return self.opened.read(part)
 
@@ -206,9 +206,9 @@ def test_a_range_whose_connection_is_cut_is_repeated_alone(
     with source.open_ranges(stream, 2, wire) as opened:
         real = opened.read
 
-        def read(part: Range) -> Iterator[Any]:
+        def read(part: Range) -> Generator[Any, None, None]:
             begun.append(part.place)
-            events = iter(real(part))
+            events = real(part)
             yield next(events)
             if begun.count(1) == 1 and part.place == 1:
                 with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -216,6 +216,7 @@ def test_a_range_whose_connection_is_cut_is_repeated_alone(
                     while connection.execute(f"select 1 from ({cut.replace('%%', '%')}) x").fetchall():  # type: ignore[arg-type]
                         pass
                 if side == "reader":
+                    events.close()
                     raise RetriableError("the connection is gone")
             yield from events
 
