@@ -18,6 +18,10 @@ from ..ranges import Range, SnapshotLost, how_many
 from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Event, Stream
+from .horizon import BEGIN
+
+#: What begins a transaction that reads, and what then marks it as ours.
+_BEGIN, _, _MARK = BEGIN.partition("; ")
 
 if TYPE_CHECKING:
     from .source import PostgresSource
@@ -63,7 +67,8 @@ class PageRanges:
 
     def _adopt(self, lease: Lease) -> None:
         try:
-            lease.session.execute(f"set transaction snapshot {literal(self.snapshot)}")
+            # Anew: a snapshot can be set only before the transaction has taken one of its own.
+            lease.session.execute(f"rollback; {_BEGIN}; set transaction snapshot {literal(self.snapshot)}; {_MARK}")
         except FatalConnectorError as error:
             raise SnapshotLost(f"the snapshot of stream {self.stream.name!r} is gone: {error}") from error
 
