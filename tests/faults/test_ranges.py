@@ -1,0 +1,106 @@
+"""A table that is loaded by ranges, with faults between and inside of them: all of it or nothing, of one moment."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import Count
+from .oracle import untrue, violations
+from .test_zombie import revive
+from .workshop import LOADER, Workshop, postgres
+from .zygote import Zygote
+
+#: Strikes of each commit; the full set strikes everywhere.
+CASES = 7
+
+
+class Ranged(Workshop):
+    """One stream, out of a table of the same PostgreSQL database, in about ten ranges."""
+
+    def __init__(self, zygote: Zygote, folder: Path, url: str) -> None:
+        super().__init__(zygote, folder, destination="postgres", url=url)
+        with postgres(url) as connection:
+            connection.execute("create schema src; create table src.a (id bigint primary key, t bigint, v text)")
+        config = {"url": url, "schema": "src", "range_bytes": 8192}
+        self.document["source"] = {"block": LOADER, "connector": "postgres", "config": config}
+        self.document["parallel_reads"] = 3
+        # One table name for both sides, so that the oracle finds it: `src.a`, in the schema public.
+        self.stream("src.a", 200, destination_table='"src.a"')
+
+    def grow(self, name: str, records: int) -> None:
+        held = self.tables[name]["records"]
+        made = [{"id": n, "t": n // 2, "v": f"{n}-" + "x" * 400} for n in range(len(held), len(held) + (records or 5))]
+        held += made
+        with postgres(self.url) as connection, connection.cursor() as cursor:
+            cursor.executemany("insert into src.a values (%(id)s, %(t)s, %(v)s)", made)
+            # What is read moves about in the table, and into other ranges.
+            for record in held[:: random.Random(len(held)).randrange(5, 15)]:
+                record["t"] += 1
+                cursor.execute("update src.a set t = %(t)s where id = %(id)s", record)
+
+
+@pytest.fixture
+def ranged(zygote: Zygote, folder: Path, postgres_url: str) -> Ranged:
+    made = Ranged(zygote, folder, postgres_url)
+    made.write()
+    return made
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("shard", range(2))
+def test_a_fault_at_any_point_of_a_load_by_ranges_loses_and_doubles_nothing(
+    ranged: Ranged, shard: int, injected: Count, is_full: bool
+) -> None:
+    traced = ranged.folder / "points"
+    assert ranged.run(trace=traced).code == 0
+    points = [point for point in traced.read_text().splitlines() if point.startswith(("postgres.", "stream."))]
+    assert sum(point.startswith("postgres.range.before:") for point in points) > 5
+    cases = points if is_full else [points[number * len(points) // (2 * CASES)] for number in range(2 * CASES)]
+    found, kills = [], 0
+    for number, point in enumerate(cases[shard::2]):
+        ranged.grow("src.a", 20)
+        action = ("kill", "kill", "raise", "kill", "sigint")[number % 5]
+        process = ranged.run(failpoint=f"{point}:{action}")
+        kills += process.code == -9
+        last = ranged.run()
+        wrong = untrue(ranged, process) + untrue(ranged, last) + violations(ranged, kills=kills)
+        wrong += [] if last.code == 0 else [f"the restart ended with {last.code}: {last.log()[-3000:]}"]
+        found += [f"{point} {action} ({process.code}): {violation}" for violation in wrong]
+        injected()
+        if found:
+            break
+    assert found == []
+    assert kills >= 4
+
+
+@pytest.mark.timeout(0)
+def test_a_kill_at_a_random_moment_loses_and_doubles_nothing(ranged: Ranged, injected: Count, is_full: bool) -> None:
+    chance = random.Random("ranges")
+    began = time.monotonic()
+    assert ranged.run().code == 0
+    usual_s = time.monotonic() - began
+    hit, found = 0, []
+    while hit < (100 if is_full else 6) and not found:
+        ranged.grow("src.a", chance.randrange(1, 30))
+        process = ranged.start()
+        process.zygote.read_until(lambda ended=process: ended.code is not None, chance.uniform(0.0, usual_s))
+        process.kill()
+        hit += process.code == -9
+        last = ranged.run()
+        found += [] if last.code == 0 else [f"the restart ended with {last.code}: {last.log()[-3000:]}"]
+        found += untrue(ranged, process) + untrue(ranged, last) + violations(ranged, kills=hit)
+    injected(hit)
+    assert found == []
+
+
+@pytest.mark.parametrize("point", ["postgres.range.before:3", "postgres.commit.after:4"])
+def test_a_process_that_was_frozen_in_a_range_writes_nothing_when_it_wakes_up(
+    ranged: Ranged, point: str, injected: Count
+) -> None:
+    found = revive(ranged, point)
+    injected()
+    assert found == []
