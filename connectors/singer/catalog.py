@@ -158,7 +158,8 @@ def _replication(entry: Entry, root: Mapping[str, Any]) -> tuple[ReplicationMeth
 
 
 def _locator(entry: Entry, root: Mapping[str, Any]) -> dict[str, Any]:
-    schema, table = root.get("schema-name"), entry.get("table_name") or root.get("table-name")
+    schema = root.get("schema-name") or root.get("database-name")
+    table = entry.get("table_name") or root.get("table-name")
     return {"table": table} if schema and isinstance(table, str) and table else {}
 
 

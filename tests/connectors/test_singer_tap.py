@@ -21,6 +21,7 @@ import pytest
 
 from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from connectors.registry import make_source
+from connectors.singer.catalog import streams_of
 from connectors.singer.environments import program_name
 from connectors.singer.process import PrivateFiles
 from connectors.stream import ReplicationMethod, Stream
@@ -249,6 +250,14 @@ def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Pat
     for kept in (tmp_path / ".syncblocks/plugins/kept").iterdir():
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         assert "tell-nobody" not in kept.read_text()
+
+
+@pytest.mark.parametrize("place", ["schema-name", "database-name"])
+def test_a_table_keeps_its_own_name_where_the_catalog_says_it(place: str) -> None:
+    """As taps of SQL databases have it, both kinds of `pipelinewise`: the stream is `shop-orders`, the table `orders`."""
+    metadata = [{"breadcrumb": [], "metadata": {place: "shop"}}]
+    (stream,) = streams_of([entry("shop-orders", table_name="orders", metadata=metadata)], ())
+    assert (stream.name, stream.locator) == ("shop-orders", {"table": "orders"})
 
 
 def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(

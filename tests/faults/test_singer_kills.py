@@ -151,7 +151,7 @@ def killed(process: Process, whom: str) -> bool:
             victim.kill()
     except psutil.NoSuchProcess:
         victims = []
-    process.wait()
+    process.wait(120)
     return bool(victims) and process.code != 0
 
 
@@ -175,7 +175,7 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(
     shop.grow(30)
     began = time.monotonic()
     first = shop.start()
-    assert first.wait() == 0, first.log()
+    assert first.wait(120) == 0, first.log()
     usual_s = time.monotonic() - began
     kills, hit, found = 100 if is_full else 10, 0, shop.wrong()
     while hit < kills and not found:
@@ -186,7 +186,7 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(
             hit += killed(process, whom)
             found += shop.ahead() if destination == "singer" else []
         last = shop.start()
-        if last.wait() != 0:
+        if last.wait(120) != 0:
             found.append(f"the next run ended with {last.code}: {last.result()} {last.log()[-3000:]}")
         found += shop.wrong()
     injected(hit)
