@@ -254,7 +254,7 @@ def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Pat
 
 @pytest.mark.parametrize("place", ["schema-name", "database-name"])
 def test_a_table_keeps_its_own_name_where_the_catalog_says_it(place: str) -> None:
-    """As taps of SQL databases have it, both kinds of `pipelinewise`: the stream is `shop-orders`, the table `orders`."""
+    """As the taps of PostgreSQL and of MySQL have it: the stream is `shop-orders`, the table `orders`."""
     metadata = [{"breadcrumb": [], "metadata": {place: "shop"}}]
     (stream,) = streams_of([entry("shop-orders", table_name="orders", metadata=metadata)], ())
     assert (stream.name, stream.locator) == ("shop-orders", {"table": "orders"})

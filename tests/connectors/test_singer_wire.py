@@ -251,6 +251,18 @@ def test_a_version_is_looked_for_beside_the_record_only() -> None:
     assert first_version(Lines.of(inside[:-1] + b',"version":4}\n' + inside, "RECORD")) == 4
 
 
+@pytest.mark.parametrize("method", ["FULL_TABLE", "INCREMENTAL"])
+def test_classes_in_this_process_are_a_pipe_as_well(tmp_path: Path, method: str) -> None:
+    source = {"class": "tests.connectors.sdk_plugins:TapShop", "config": {"rows": 50}}
+    config = {"class": "tests.connectors.sdk_plugins:TargetLines", "config": {"path": str(tmp_path / "out.jsonl")}}
+    streams = [{"stream": "orders", "destination_table": "shop.sales", "replication_method": method}]
+    path = pipeline(tmp_path, source, {"connector": "singer", "config": config}, streams=streams)
+    assert run(path).status == "success"
+    assert [(each["stream"], each["id"]) for each in written(tmp_path)] == [("shop-sales", n) for n in range(1, 51)]
+    assert run(path).status == "success"
+    assert len(written(tmp_path)) == (100 if method == "FULL_TABLE" else 50)
+
+
 def test_a_line_that_is_no_message_is_named(tmp_path: Path) -> None:
     result = run(pipeline(tmp_path, tap(tmp_path, schema("orders"), *ORDERS, b"Traceback:"), target(tmp_path)))
     assert result.status == "failure"
