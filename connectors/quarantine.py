@@ -19,7 +19,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -70,9 +70,15 @@ def rejections(batch: pa.RecordBatch, reason: str | Callable[[int], str]) -> lis
     ]
 
 
-def sift(
-    batch: pa.RecordBatch, converts: Callable[[pa.RecordBatch], T], limit: int
-) -> tuple[list[T], list[tuple[int, str]]]:
+class Sliceable(Protocol):
+    """What `sift` halves: a RecordBatch, or anything else of so many records."""
+
+    @property
+    def num_rows(self) -> int: ...
+    def slice(self, offset: int, length: int, /) -> Any: ...
+
+
+def sift(batch: Sliceable, converts: Callable[[Any], T], limit: int) -> tuple[list[T], list[tuple[int, str]]]:
     """Convert a batch, by halves where it fails, down to the records that are at fault.
 
     Args:
@@ -197,4 +203,5 @@ __all__ = [
     "rejections",
     "sift",
     "sifted",
+    "too_many",
 ]

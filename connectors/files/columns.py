@@ -10,7 +10,8 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..fidelity import Fidelity, Kept, compare
 from ..stream import TableState
-from .formats import Format, plain_type, shown
+from .bad import shown
+from .formats import Format, plain_type
 from .text import from_text, is_text, misfit, to_text
 
 

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ..errors import FatalConnectorError
-from .formats import Writer, plain, shown, sliced, unfit
+from ..quarantine import sift
+from .bad import Bad, Misfit, Skipped, shown
+from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile, compression
 from .settings import BLOCK_BYTES, CSVSourceSettings
@@ -43,22 +45,73 @@ class CSVFormat:
             names = self.names(file)
             for name in names:
                 guesses.setdefault(name, Guess())
-            for batch in self._texts(file, names, names):
+            skipped, seen = Skipped(), 0
+            for batch in self._texts(file, names, names, skipped):
                 for name in names:
                     guesses[name].add(batch.column(name))
+                seen += batch.num_rows
                 left -= batch.nbytes
                 if left <= 0:
                     break
+            if len(skipped.rows) > seen:
+                # A few may be set aside when the file is read; so many mean that it is not read as it was written.
+                raise self._explained(file, names, None)
         return pa.schema([pa.field(name, guess.type()) for name, guess in guesses.items()])
 
-    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+    ) -> Iterator[pa.RecordBatch]:
         names = self.names(file)
         present = [name for name in wanted.names if name in names]
+        skipped = None if bad is None else Skipped()
+        misfits: list[tuple[int, dict[str, Any], str]] = []
         done = 0
-        for texts in self._texts(file, names, present or names[:1]):
+        for texts in self._texts(file, names, present or names[:1], skipped):
             for part in sliced(texts, self._settings.batch_size):
-                yield self._typed(file, names, part, wanted, done)
+                if bad is None or skipped is None:
+                    yield self._typed(file, names, part, wanted, done)
+                else:
+                    yield from self._sifted(file, part, wanted, done, bad, misfits)
+                    bad.demand_room(len(misfits) + len(skipped.rows), "of another number of fields, or type")
                 done += part.num_rows
+        if bad is not None and skipped is not None:
+            self._set_aside(file, names, skipped, misfits, bad)
+
+    def _sifted(
+        self,
+        file: DataFile,
+        texts: pa.RecordBatch,
+        wanted: pa.Schema,
+        done: int,
+        bad: Bad,
+        misfits: list[tuple[int, dict[str, Any], str]],
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield what fits, and note the rest: number among the whole records, values, reason."""
+        good, found = sift(texts, lambda part: self._converted(file, part, wanted), bad.limit)
+        yield from (part for part in good if part.num_rows)
+        misfits += [(done + place, texts.slice(place, 1).to_pylist()[0], reason) for place, reason in found]
+
+    def _set_aside(
+        self,
+        file: DataFile,
+        names: list[str],
+        skipped: Skipped,
+        misfits: list[tuple[int, dict[str, Any], str]],
+        bad: Bad,
+    ) -> None:
+        """Name the lines of bad records, in one more look at the file."""
+        found: list[tuple[int, Any, str]] = [
+            (number - 1, text, f"{fields} fields, but there are {len(names)} columns")
+            for number, (text, fields) in skipped.rows.items()
+        ]
+        found += [(skipped.place(place), values, reason) for place, values, reason in misfits]
+        wanted = {place for place, _, _ in found}
+        lines: dict[int, int] = {}
+        if wanted:
+            records = itertools.islice(enumerate(self._records(file, names)), max(wanted) + 1)
+            lines = {place: line for place, (line, _) in records if place in wanted}
+        for place, record, reason in sorted(found, key=lambda each: each[0]):
+            bad.add(record, reason, f"{file.label}:{lines[place]}" if place in lines else file.label)
 
     def count(self, file: DataFile) -> int:
         names = self.names(file)
@@ -79,6 +132,13 @@ class CSVFormat:
     def _typed(
         self, file: DataFile, names: list[str], texts: pa.RecordBatch, wanted: pa.Schema, done: int
     ) -> pa.RecordBatch:
+        try:
+            return self._converted(file, texts, wanted)
+        except Misfit as error:
+            line = self._line_of(file, names, done + error.place)
+            raise unfit(file, line, error.field.name, error.value, error.field.type) from error
+
+    def _converted(self, file: DataFile, texts: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []
         for field in wanted:
             if field.name not in texts.schema.names:
@@ -96,18 +156,22 @@ class CSVFormat:
                 columns.append(converts(column))
             except (ValueError, pa.ArrowException) as error:
                 place = misfit(column, converts)
-                line = self._line_of(file, names, done + place)
-                raise unfit(file, line, field.name, column[place].as_py(), field.type) from error
+                raise Misfit(field, place, column[place].as_py()) from error
         return pa.record_batch(columns, schema=wanted)
 
     # Parsing
 
-    def _texts(self, file: DataFile, names: list[str], wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield batches of strings; blocks grow where a record does not fit into one."""
+    def _texts(
+        self, file: DataFile, names: list[str], wanted: Sequence[str], skipped: Skipped | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield batches of strings; blocks grow where a record does not fit into one.
+
+        Records with another number of fields go into `skipped`; None: they are raised.
+        """
         done, block = 0, BLOCK_BYTES
         while names:
             try:
-                for batch in self._blocks(file, names, wanted, block, done):
+                for batch in self._blocks(file, names, wanted, block, done, skipped):
                     done += batch.num_rows
                     yield batch
                 return
@@ -117,7 +181,7 @@ class CSVFormat:
                 block = min(block * 16, MAX_BLOCK_BYTES)
 
     def _blocks(
-        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skip: int
+        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skip: int, skipped: Skipped | None
     ) -> Iterator[pa.RecordBatch]:
         with _Input(file, self._settings.encoding) as source:
             self._read_header(source)
@@ -135,6 +199,7 @@ class CSVFormat:
                         newlines_in_values=bool(self._settings.quote),
                         # With a single column an empty line is a record: NULL.
                         ignore_empty_lines=len(names) > 1,
+                        invalid_row_handler=None if skipped is None else skipped.note,
                     ),
                     convert_options=pyarrow.csv.ConvertOptions(
                         column_types={name: pa.string() for name in names},
@@ -229,7 +294,7 @@ class CSVFormat:
     def _first_line(self, file: DataFile, names: list[str], is_wrong: Callable[[list[str]], bool]) -> int | None:
         return next((line for line, record in self._records(file, names) if is_wrong(record)), None)
 
-    def _explained(self, file: DataFile, names: list[str], error: pa.ArrowInvalid) -> FatalConnectorError:
+    def _explained(self, file: DataFile, names: list[str], error: pa.ArrowInvalid | None) -> FatalConnectorError:
         if "invalid UTF8" in str(error):
             line = self._first_line(file, names, lambda record: any(map(_has_surrogate, record)))
             return self._not_encoded(file, line)

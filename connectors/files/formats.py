@@ -8,13 +8,11 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from .bad import Bad, no_such
 from .paths import DataFile
 
 #: Bytes of a stream's files that its types are inferred from; files of up to this size are seen whole.
 INFER_BYTES = 64 << 20
-
-#: Longest part of a value that a message shows.
-_SHOWN = 40
 
 
 class Writer(Protocol):
@@ -49,10 +47,14 @@ class Format(Protocol):
         """
         ...
 
-    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Yield batches with the wanted columns; those that the file does not have are NULL.
 
-        A format without a header yields a wider batch where a column turns up that is neither wanted nor known.
+        Records that are none, or do not fit, go into `bad`, at the latest when the last batch has been yielded; None:
+        they are raised. A format without a header yields a wider batch where a column turns up that is neither wanted
+        nor known.
 
         Raises:
             FatalConnectorError: with file, line and column, where a value does not fit.
@@ -81,17 +83,11 @@ class Format(Protocol):
         ...
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it: shortened."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
-
-
 def unfit(file: DataFile, line: int | None, column: str, value: object, kind: pa.DataType) -> FatalConnectorError:
     """Return the error for a value that is none of its column's type."""
     where = f"{file.label}:{line}" if line else file.label
     mend = f"`config.types: {{{column}: string}}` takes it as text"
-    return FatalConnectorError(f"{where}: column {column!r}: {shown(value)} is no {kind}; {mend}", key="types")
+    return FatalConnectorError(f"{where}: {no_such(column, value, kind)}; {mend}", key="types")
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

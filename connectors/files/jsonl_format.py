@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from ..errors import FatalConnectorError
-from .formats import Writer, plain, shown, sliced, unfit
+from ..quarantine import sift
+from .bad import Bad, shown
+from .formats import Writer, plain, sliced, unfit
 from .infer import Guess
 from .paths import DataFile
 from .settings import BLOCK_BYTES, JSONLSourceSettings
@@ -62,22 +64,26 @@ class JSONLFormat:
         left = min(budget_bytes, INFER_JSON_BYTES)
         for file in files:
             for start, block in _blocks(file):
-                _look(columns, self._parsed(file, start, block))
+                _look(columns, self._parsed(file, start, block, is_lenient=True))
                 left -= len(block)
                 if left <= 0:
                     break
         return pa.schema([column.field(name) for name, column in columns.items()])
 
-    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+    ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         doubtful = _doubtful(wanted)
         for start, block in _blocks(file):
             is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
             batch = self._quick(block, wanted, known) if is_quick and is_sure else None
+            batches = [batch] if batch is not None else []
             if batch is None:
-                batch, wanted = self._slow(file, start, block, wanted, known)
+                batches, wanted = self._slow(file, start, block, wanted, known, bad)
                 known |= set(wanted.names)
-            yield from sliced(batch, self._settings.batch_size)
+            for each in batches:
+                yield from sliced(each, self._settings.batch_size)
 
     def count(self, file: DataFile) -> int:
         return sum(sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file))
@@ -118,25 +124,49 @@ class JSONLFormat:
         return pa.record_batch(columns, schema=wanted)
 
     def _slow(
-        self, file: DataFile, start: int, block: bytes, wanted: pa.Schema, known: frozenset[str]
-    ) -> tuple[pa.RecordBatch, pa.Schema]:
-        lines, records = [], []
+        self, file: DataFile, start: int, block: bytes, wanted: pa.Schema, known: frozenset[str], bad: Bad | None
+    ) -> tuple[list[pa.RecordBatch], pa.Schema]:
+        found = _Found()
         for line, text in _lines(start, block):
             try:
-                records.append(_raw_records.decode(text))
+                record = _raw_records.decode(text)
             except _MALFORMED as error:
-                raise _malformed(file, line, text, error) from error
-            lines.append(line)
-        if any(not known.issuperset(record) for record in records):
-            wanted = self._widened(file, start, block, wanted, known)
+                if bad is None:
+                    raise _malformed(file, line, text, error) from error
+                bad.add(text, f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
+                continue
+            found.append((line, record))
+        if any(not known.issuperset(record) for _, record in found):
+            wanted = self._widened(file, start, block, wanted, known, is_lenient=bad is not None)
+        if bad is None:
+            return [self._whole(file, found, wanted)], wanted
+        good, misfits = sift(found, lambda part: self._whole(file, part, wanted), bad.limit)
+        for place, reason in misfits:
+            line, record = found[place]
+            # Without the place that its message begins with, which stands beside it.
+            reason = reason.removeprefix(f"{file.label}:{line}: ")
+            bad.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
+        return [part for part in good if part.num_rows], wanted
+
+    def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
+        lines, records = [line for line, _ in found], [record for _, record in found]
         columns = [self._column(file, field, lines, records) for field in wanted]
         if not columns:
-            return pa.RecordBatch.from_struct_array(pa.array([{}] * len(records), pa.struct([]))), wanted
-        return pa.record_batch(columns, schema=wanted), wanted
+            return pa.RecordBatch.from_struct_array(pa.array([{}] * len(records), pa.struct([])))
+        return pa.record_batch(columns, schema=wanted)
 
-    def _widened(self, file: DataFile, start: int, block: bytes, wanted: pa.Schema, known: frozenset[str]) -> pa.Schema:
+    def _widened(
+        self,
+        file: DataFile,
+        start: int,
+        block: bytes,
+        wanted: pa.Schema,
+        known: frozenset[str],
+        *,
+        is_lenient: bool,
+    ) -> pa.Schema:
         columns: dict[str, _Column] = {}
-        _look(columns, self._parsed(file, start, block))
+        _look(columns, self._parsed(file, start, block, is_lenient=is_lenient))
         new = [column.field(name) for name, column in columns.items() if name not in known]
         return pa.schema([*wanted, *new])
 
@@ -163,12 +193,19 @@ class JSONLFormat:
             place = misfit(_Values(values) if column is None else column, converts)
             raise unfit(file, lines[place], field.name, _text_of(raws[place]), field.type) from error
 
-    def _parsed(self, file: DataFile, start: int, block: bytes) -> Iterator[dict[str, Any]]:
+    def _parsed(self, file: DataFile, start: int, block: bytes, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
+        """Yield a block's records; leniently, more than half of its lines may not be malformed."""
+        good, malformed = 0, []
         for line, text in _lines(start, block):
             try:
                 yield _records.decode(text)
+                good += 1
             except _MALFORMED as error:
-                raise _malformed(file, line, text, error) from error
+                malformed.append(_malformed(file, line, text, error))
+                if not is_lenient:
+                    raise malformed[0] from error
+        if len(malformed) > good:
+            raise malformed[0]
 
 
 class _Column:
@@ -211,6 +248,17 @@ class _Values(list[Any]):
 
     def slice(self, start: int, size: int) -> _Values:
         return _Values(self[start : start + size])
+
+
+class _Found(list[tuple[int, dict[str, msgspec.Raw]]]):
+    """Lines and their records, with what `sift` asks of a batch."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self)
+
+    def slice(self, start: int, size: int) -> _Found:
+        return _Found(self[start : start + size])
 
 
 class JSONLWriter:

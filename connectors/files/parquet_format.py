@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..errors import FatalConnectorError
-from .formats import Writer, plain, shown, unfit
+from .bad import Bad, shown
+from .formats import Writer, plain, unfit
 from .paths import DataFile
 from .settings import BLOCK_BYTES, ParquetSourceSettings
 from .text import from_text, is_text, misfit, to_text
@@ -53,7 +54,9 @@ class ParquetFormat:
             raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
         return schema
 
-    def read(self, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+    ) -> Iterator[pa.RecordBatch]:
         with _Opened(file) as opened:
             metadata = opened.metadata
             width = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))

@@ -15,6 +15,7 @@ from ..incremental import incremental
 from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from .bad import Bad
 from .calls import Call, Calls
 from .csv_format import CSVFormat
 from .formats import INFER_BYTES, Format
@@ -119,7 +120,8 @@ class FileSource:
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
-        batches = self._batches(stream, changes, call)
+        bad = None if stream.max_rejected is None else Bad(stream.max_rejected)
+        batches = self._batches(stream, changes, call, bad)
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             checkpoint_records = self._settings.checkpoint_records
             events = incremental(stream, batches, bookmark, is_ordered=False, checkpoint_records=checkpoint_records)
@@ -127,13 +129,19 @@ class FileSource:
             events = batches
         try:
             for event in events:
+                if bad is not None:
+                    yield from bad.take()
                 yield from changes
                 changes.clear()
                 yield event
+            if bad is not None:
+                yield from bad.take()
         finally:
             batches.close()
 
-    def _batches(self, stream: Stream, changes: list[Stream], call: Call) -> Generator[pa.RecordBatch, None, None]:
+    def _batches(
+        self, stream: Stream, changes: list[Stream], call: Call, bad: Bad | None
+    ) -> Generator[pa.RecordBatch, None, None]:
         """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`."""
         schema = stream.schema
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
@@ -148,7 +156,7 @@ class FileSource:
                     schema = pa.schema([*schema, *(own.field(name) for name in new)])
                     known |= frozenset(new)
                     changes.append(replace(stream, schema=schema))
-            for batch in self._format.read(file, schema, known):
+            for batch in self._format.read(file, schema, known, bad):
                 if not batch.schema.equals(schema):
                     schema = batch.schema
                     known |= frozenset(schema.names)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sync import RunResult
 from sync.errors import ConfigError
 from tests import services
 
@@ -146,3 +147,93 @@ def test_a_destination_without_a_place_for_them_is_refused(bench: Bench, tmp_pat
     bench.seed("a", 1)
     with pytest.raises(ConfigError, match="`on_bad_record: quarantine` needs a destination"):
         bench.run()
+
+
+# Out of files
+
+
+CSV = """id,n,name
+1,10,a
+2,ten,"b
+c"
+3,30
+4,40,d,e
+
+5,50,f
+6,6.5,g
+"""
+
+
+def from_files(bench: Bench, connector: str, text: str, **config: Any) -> RunResult:
+    (bench.folder / f"a.{connector}").write_text(text, encoding="utf-8")
+    bench.document["source"] = {
+        "block": "load",
+        "connector": connector,
+        "config": {"path": f"a.{connector}", **config},
+    }
+    return bench.run()
+
+
+@pytest.mark.parametrize("batch_size", [1, 1000])
+def test_lines_of_a_csv_file_that_are_no_records(bench: Bench, batch_size: int) -> None:
+    result = from_files(bench, "csv", CSV, types={"n": "int64"}, batch_size=batch_size)
+    assert statuses(result) == {"a": "success"}
+    assert [(row["id"], row["n"]) for row in bench.rows("a")] == [(1, 10), (5, 50)]
+    assert [
+        (json.loads(each.record), each.reason, Path(each.place).name) for _, _, each in bench.destination.rejected
+    ] == [
+        ({"id": "2", "n": "ten", "name": "b\nc"}, "column 'n': 'ten' is no int64", "a.csv:3"),
+        ("3,30", "2 fields, but there are 3 columns", "a.csv:5"),
+        ("4,40,d,e", "4 fields, but there are 3 columns", "a.csv:6"),
+        ({"id": "6", "n": "6.5", "name": "g"}, "column 'n': '6.5' is no int64", "a.csv:9"),
+    ]
+    assert [(call["parent_block_uuid"], call["rows"], call["rows_rejected"]) for call in bench.calls()] == [
+        ("load", 2, 4),
+        ("export", 2, 4),
+    ]
+
+
+def test_lines_that_are_no_json_objects(bench: Bench) -> None:
+    lines = [
+        '{"id": 1, "n": 10}',
+        '{"id": 2, "n": "ten"}',
+        "{oops",
+        "[1]",
+        '{"id": 5, "n": 50, "new": [1]}',
+        '{"id": 6}',
+    ]
+    result = from_files(bench, "jsonl", "\n".join(lines), types={"n": "int64"})
+    assert statuses(result) == {"a": "success"}
+    assert [(row["id"], row["n"]) for row in bench.rows("a")] == [(1, 10), (5, 50), (6, None)]
+    found = [(json.loads(each.record), Path(each.place).name) for _, _, each in bench.destination.rejected]
+    assert sorted(found, key=lambda each: each[1]) == [
+        ({"id": 2, "n": "ten"}, "a.jsonl:2"),
+        ("{oops", "a.jsonl:3"),
+        ("[1]", "a.jsonl:4"),
+    ]
+    reasons = {Path(each.place).name: each.reason for _, _, each in bench.destination.rejected}
+    assert reasons["a.jsonl:2"].startswith("column 'n': '\"ten\"' is no int64")
+
+
+@pytest.mark.parametrize(("connector", "text"), [("csv", CSV), ("jsonl", '{"n": 1}\n{\n{"n": 2}\n')])
+def test_too_many_bad_lines_fail_the_stream(bench: Bench, connector: str, text: str) -> None:
+    bench.document["streams"] = [{**QUARANTINE, "max_bad_records": 0}]
+    result = from_files(bench, connector, text, types={"n": "int64"})
+    assert statuses(result) == {"a": "failure"}
+    assert "more than 0 bad records" in (result.streams[0].error or "")
+    assert "a" not in bench.destination.tables
+    bench.document["streams"] = [{"stream": "a"}]
+    result = from_files(bench, connector, text, types={"n": "int64"})
+    assert statuses(result) == {"a": "failure"}
+    assert f"a.{connector}:" in (result.streams[0].error or "")
+
+
+def test_bad_lines_of_an_incremental_read_come_before_its_checkpoint(bench: Bench) -> None:
+    bench.document["streams"] = [
+        {**QUARANTINE, "replication_method": "INCREMENTAL", "bookmark_properties": ["id"], "key_properties": ["id"]}
+    ]
+    from_files(bench, "csv", CSV, types={"n": "int64"})
+    assert len(bench.destination.rejected) == 4
+    result = from_files(bench, "csv", CSV + "7,70,h\n", types={"n": "int64"})
+    assert [row["id"] for row in bench.rows("a")] == [1, 5, 7]
+    assert result.streams[0].records == 1
