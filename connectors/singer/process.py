@@ -76,6 +76,8 @@ _SECRET_KEY = re.compile(r"pass|secret|token|key|credential|auth|private|dsn|url
 _METRIC = re.compile(r"\bMETRIC: (\{.*\})")
 _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _TAIL_LINES = 20
+#: How Python names what a program died of.
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
 class PrivateFiles:
@@ -328,8 +330,12 @@ class Plugin:
         return RetriableError(f"{self.label} {how}{self._last_words()}", connector="singer")
 
     def _last_words(self) -> str:
-        tail = self.tail().strip()
-        return f"; it said:\n{tail}" if tail else "; it said nothing"
+        """Return the end of its log, with what it died of in front: a table shows the beginning only."""
+        lines = self.tail().strip().splitlines()
+        if not lines:
+            return "; it said nothing"
+        telling = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1]).strip()
+        return f": {telling}" + ("; it said:\n" + "\n".join(lines) if len(lines) > 1 else "")
 
     def _listen(self, stream: IO[bytes] | None) -> None:
         assert stream is not None

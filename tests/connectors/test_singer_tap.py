@@ -167,6 +167,19 @@ def source_of(folder: Path, *messages: Any, **config: Any) -> Any:
     return make_source("singer", small(folder, *messages, **config), folder)
 
 
+def test_what_a_tap_died_of_stands_first(tmp_path: Path) -> None:
+    program = tmp_path / "tap-broken"
+    program.write_text(
+        "#!/bin/sh\necho 'Traceback:' >&2; echo 'shop.ShopError: closed' >&2; echo '  since 9' >&2; exit 4\n"
+    )
+    program.chmod(0o755)
+    with pytest.raises(RetriableError) as caught:
+        make_source("singer", {"executable": str(program)}, tmp_path).check()
+    first, *rest = str(caught.value).splitlines()
+    assert first == "tap tap-broken ended with status 4: shop.ShopError: closed; it said:"
+    assert rest == ["Traceback:", "shop.ShopError: closed", "  since 9"]
+
+
 def test_a_tap_that_dies_can_be_mended_by_a_repetition(tmp_path: Path) -> None:
     source = source_of(tmp_path, *BOTH, own={"then": "die"})
     with pytest.raises(RetriableError, match="SIGKILL"):
