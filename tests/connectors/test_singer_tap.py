@@ -408,7 +408,7 @@ def test_kills_of_the_tap_at_random_records_lose_and_double_nothing(
 ) -> None:
     dice = random.Random(f"{disposition} {per_stream}")
     place = Place(tmp_path, disposition, per_stream=per_stream)
-    rounds = int(os.environ.get("SYNCBLOCKS_SINGER_KILLS", "3"))
+    rounds = int(os.environ.get("SYNCBLOCKS_SINGER_KILLS", "2"))
     for _ in range(rounds):
         place.grow(dice.randint(1, 150))
         died = place.sync(die_at=dice.randint(1, 200), run=dice.randint(1, 40), pause_s=dice.choice([0, 0.05]))
