@@ -100,6 +100,17 @@ class DuckDBSource(SqlSource):
 
         return self.within(stream, side, DuckDBCanonical(), ranges)
 
+    def tie_breaker(self, field: pa.Field) -> str | None:
+        """Tell texts apart by their bytes, whatever a collation says."""
+        if not pa.types.is_string(field.type):
+            return None
+        return f"encode(t.{self.dialect.quote(field.name)}::varchar)"
+
+    def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the marks are compared with: a text's bytes as bytes."""
+        first, *rest = super().bounds(value, field)
+        return [first, *(f"encode({each})" for each in rest)]
+
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""
         missing = super().incomplete(field)

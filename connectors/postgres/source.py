@@ -120,6 +120,12 @@ class PostgresSource(SqlSource):
 
         return self.within(stream, side, PostgresCanonical(), ranges)
 
+    def tie_breaker(self, field: pa.Field) -> str | None:
+        """Tell texts apart by their bytes, and numbers by their digits, whatever a collation or `numeric` says."""
+        if not pa.types.is_string(field.type):
+            return None
+        return f't.{self.dialect.quote(field.name)}::text collate "C"'
+
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""
         missing = super().incomplete(field)

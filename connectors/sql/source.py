@@ -80,6 +80,23 @@ class SqlSource(ABC):
         # With `t.` before it: an output column of the same name (a cast) must not be what is compared.
         return f"t.{self.dialect.quote(field.name)}"
 
+    def tie_breaker(self, field: pa.Field) -> str | None:
+        """Return what tells values apart that compare as equal, but are not (by case, by trailing zeros); as text.
+
+        Without it a record that ties with the bookmark would not be known again by its hash.
+        """
+        return None
+
+    def marks(self, field: pa.Field) -> list[str]:
+        """Return what a bookmark property is compared and ordered by."""
+        second = self.tie_breaker(field)
+        return [self.comparable(field)] if second is None else [self.comparable(field), second]
+
+    def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the `marks` are compared with."""
+        first = self.constant(value, field)
+        return [first] if self.tie_breaker(field) is None else [first, literal(str(value.as_py()))]
+
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Return a bookmark's value as an SQL constant of the column's type."""
         native = (field.metadata or {}).get(b"native_type", b"").decode()
@@ -160,13 +177,14 @@ class SqlSource(ABC):
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
             return f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-        marks, start = [self.comparable(field) for field in fields], bookmark_values(stream, bookmark)
+        marks = [mark for field in fields for mark in self.marks(field)]
+        start = bookmark_values(stream, bookmark)
         lower = lower_bound(stream, start)
         missing, policy = " or ".join(filter(None, map(self.incomplete, fields))), stream.null_bookmarks
         where, order = "", ", ".join(marks)
         if lower is not None:
-            values = [self.constant(value, field) for value, field in zip(lower, fields, strict=False)]
-            where = f"({order}) >= ({', '.join(values)})" if len(lower) > 1 else f"{marks[0]} >= {values[0]}"
+            values = [each for value, field in zip(lower, fields, strict=False) for each in self.bounds(value, field)]
+            where = f"({order}) >= ({', '.join(values)})" if len(values) > 1 else f"{marks[0]} >= {values[0]}"
         is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
         # Where none may be missing, and few records are read, the one scan brings up those that are: `incremental`
         # refuses them.

@@ -21,6 +21,7 @@ import pytest
 from connectors.duckdb import DuckDBDestination, DuckDBSource
 from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from connectors.stream import (
+    Bookmark,
     Checkpoint,
     Event,
     LedgerKey,
@@ -442,3 +443,26 @@ def test_streams_and_destination_tables_go_by_one_name(path: Path, destination: 
     assert offered == {"people", '"a.b"', "s.people", '"s.t"."a.b"'}
     assert {destination.describe([name])[name].stream_name for name in offered} == offered
     assert source.identity() == destination.identity()
+
+
+def test_values_that_compare_as_equal_tie_by_their_bytes(path: Path) -> None:
+    def read(bookmark: Bookmark | None) -> tuple[list[int], Bookmark | None]:
+        source = DuckDBSource({"path": str(path)}, path.parent)
+        stream = replace(
+            source.discover()[0], replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("v",)
+        )
+        with closing(source):
+            events = [event for _, event in source.read([stream], {"t": bookmark})]
+        ids = [i for event in events if isinstance(event, pa.RecordBatch) for i in event["id"].to_pylist()]
+        last = events[-1]
+        assert isinstance(last, Checkpoint)
+        return ids, last.bookmark
+
+    with closing(connect(path)) as connection:
+        connection.execute("create table t (id integer, v varchar collate nocase not null)")
+        connection.execute("insert into t values (1, 'a'), (2, 'B'), (3, 'b'), (4, 'B')")
+    ids, bookmark = read(None)
+    assert sorted(ids) == [1, 2, 3, 4]
+    with closing(connect(path)) as connection:
+        connection.execute("insert into t values (5, 'b'), (6, 'c')")
+    assert read(bookmark)[0] == [5, 6]
