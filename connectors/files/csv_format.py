@@ -15,10 +15,12 @@ import pyarrow.csv
 
 from ..errors import FatalConnectorError
 from ..quarantine import sift
+from ..ranges import RangesRefused
 from .bad import Bad, Misfit, Skipped, shown
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile, compression
+from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .settings import BLOCK_BYTES, CSVSourceSettings
 from .text import from_text, is_text, misfit, to_text
 
@@ -61,6 +63,9 @@ class CSVFormat:
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
     ) -> Iterator[pa.RecordBatch]:
+        if isinstance(file, FilePart):
+            yield from self._read_part(file, wanted)
+            return
         names = self.names(file)
         present = [name for name in wanted.names if name in names]
         skipped = None if bad is None else Skipped()
@@ -112,6 +117,36 @@ class CSVFormat:
             lines = {place: line for place, (line, _) in records if place in wanted}
         for place, record, reason in sorted(found, key=lambda each: each[0]):
             bad.add(record, reason, f"{file.label}:{lines[place]}" if place in lines else file.label)
+
+    def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
+        """Split by bytes, where a file is plain enough."""
+        settings = self._settings
+        count = min(count, file.size_bytes() // range_bytes) if file.is_local else 1
+        if count < 2 or not is_cuttable(file, settings.encoding, settings.escape):
+            return [(file, file.label)]
+        starts = cut(file, count, settings.quote)
+        marked, delimiter = len(self.names(file)), self._delimiter(file)
+        parts: list[tuple[DataFile, str]] = []
+        for start, end in zip(starts, [*starts[1:], None], strict=True):
+            label = f"{file.label} from byte {start:,}" + ("" if end is None else f" to {end - 1:,}")
+            marks = 0 if end is None else marked
+            parts.append((part_of(file, start=start, end=end, marked=marks, delimiter=delimiter), label))
+        return parts
+
+    def _read_part(self, part: FilePart, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Read some bytes of a file; whatever is wrong with them is found out by reading it as a whole."""
+        names = self.names(part_of(part))
+        present = [name for name in wanted.names if name in names] or names[:1]
+        # Only the first part begins with the header.
+        changes = {} if part.start == 0 else {"header": names}
+        format_ = CSVFormat(self._settings.model_copy(update=changes))
+        try:
+            texts = format_._texts(part, names, present)
+            for batch in without_mark(part, texts) if part.marked else texts:
+                for piece in sliced(batch, self._settings.batch_size):
+                    yield format_._typed(part, names, piece, wanted, 0)
+        except FatalConnectorError as error:
+            raise RangesRefused(f"{part.label}: {error}") from error
 
     def count(self, file: DataFile) -> int:
         names = self.names(file)

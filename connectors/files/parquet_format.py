@@ -14,6 +14,7 @@ from ..errors import FatalConnectorError
 from .bad import Bad, shown
 from .formats import Writer, plain, unfit
 from .paths import DataFile
+from .ranges import FilePart, part_of
 from .settings import BLOCK_BYTES, ParquetSourceSettings
 from .text import from_text, is_text, misfit, to_text
 
@@ -64,10 +65,27 @@ class ParquetFormat:
             size = max(1, min(self._settings.batch_size, fitting))
             present = [name for name in wanted.names if name in opened.schema_arrow.names]
             try:
-                for batch in opened.iter_batches(batch_size=size, columns=present):
+                groups = file.groups if isinstance(file, FilePart) else None
+                for batch in opened.iter_batches(batch_size=size, columns=present, row_groups=groups):
                     yield _fitted(file, batch, wanted)
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+
+    def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
+        """Split by row groups."""
+        with _Opened(file) as opened:
+            sizes = [
+                opened.metadata.row_group(place).total_byte_size for place in range(opened.metadata.num_row_groups)
+            ]
+        parts: list[tuple[DataFile, str]] = []
+        wanted, first, gathered = max(range_bytes, sum(sizes) // max(count, 1)), 0, 0
+        for place, size in enumerate(sizes):
+            gathered += size
+            if gathered >= wanted or place == len(sizes) - 1:
+                label = f"{file.label}, row groups {first} to {place}"
+                parts.append((part_of(file, groups=tuple(range(first, place + 1))), label))
+                first, gathered = place + 1, 0
+        return parts or [(file, file.label)]
 
     def count(self, file: DataFile) -> int:
         with _Opened(file) as opened:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from ..errors import ConnectorConfigError
+from ..ranges import RANGE_BYTES
 from ..settings import Settings
 from .text import parse_type
 
@@ -24,6 +25,9 @@ class FileSourceSettings(Settings):
         default=100_000,
         ge=1,
         description="accepted as elsewhere; files have no order, so INCREMENTAL commits once, at its end",
+    )
+    range_bytes: int = Field(
+        default=RANGE_BYTES, ge=1, description="least size of a range, where `parallel_reads` splits the files"
     )
     types: dict[str, str] = Field(
         default_factory=dict, description="type of a column in every stream that has it, such as {zip: string}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental import incremental
 from ..protocols import Block
+from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
 from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .bad import Bad
@@ -23,6 +24,7 @@ from .infer import Guess
 from .jsonl_format import JSONLFormat
 from .parquet_format import ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
+from .ranges import FilePart, listed, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
 from .text import parse_type
@@ -78,6 +80,58 @@ class FileSource:
                 for event in self._events(stream, bookmarks.get(stream.name), call):
                     yield stream.name, event
 
+    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
+        """Split by files, and large ones by bytes or row groups."""
+        by = self._split_by
+        size_bytes, files = stream.locator.get("bytes"), int(stream.locator.get("files", 1))
+        if size_bytes is None:
+            return (None, f"by {by}, counted when they are read") if files > 1 else (1, "one file that is not local")
+        if by == "files" and files < 2:
+            return 1, f"one {self.connector} file is read as a whole"
+        if how_many(int(size_bytes), readers, self._settings.range_bytes) == 1:
+            return 1, f"{int(size_bytes):,} bytes are too few to split"
+        return None, f"by {by}, {int(size_bytes):,} bytes in {files} file{'s' if files > 1 else ''}"
+
+    @contextmanager
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[FileRanges]:
+        """Split the files; local ones must stay as they are until all is read."""
+        with _located(stream.name, self.connector):
+            files = self._files(stream.name)
+            known = frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
+            self._refuse_new_columns(files, known)
+            total = sum(file.size_bytes() for file in files)
+            count = how_many(total, readers, self._settings.range_bytes)
+            split = getattr(self._format, "split", None)
+            parts: list[tuple[DataFile, str]] = []
+            for file in files if count > 1 else ():
+                share = max(1, round(count * file.size_bytes() / max(total, 1)))
+                parts += split(file, share, self._settings.range_bytes) if split else [(file, file.label)]
+            ranges = listed(parts)
+        yield FileRanges(self, stream, ranges, known)
+
+    def read_part(self, stream: Stream, part: Range, known: frozenset[str]) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the records of a part, of columns that are known."""
+        file, seen = part.locator["file"], part.locator["seen"]
+        with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
+            seen.check()
+            names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
+            for batch in self._format.read(file, stream.schema, known):
+                if not batch.schema.equals(stream.schema):
+                    raise RangesRefused(f"{part.label} has columns that are new")
+                yield _with_partitions(file, batch, names)
+                call.check()
+            seen.check()
+
+    @property
+    def _split_by(self) -> str:
+        return {"csv": "files and bytes", "parquet": "files and row groups"}.get(self.connector, "files")
+
+    def _refuse_new_columns(self, files: Sequence[DataFile], known: frozenset[str]) -> None:
+        for file in files:
+            new = [name for name in self._format.names(file) or () if name not in known]
+            if new:
+                raise RangesRefused(f"{file.label} has a column {new[0]!r} that is new")
+
     def interrupt(self, stream: str) -> None:
         self._calls.interrupt(stream)
 
@@ -102,7 +156,9 @@ class FileSource:
             schema = pa.schema([field.with_type(types.get(field.name, field.type)) for field in schema])
             is_cheap = isinstance(self._format, ParquetFormat)
             estimated = sum(map(self._format.count, found.files)) if is_cheap else None
-        locator = {"columns": schema.names}
+        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files)}
+        if all(file.is_local for file in found.files):
+            locator["bytes"] = sum(file.size_bytes() for file in found.files)
         return Stream(name=found.name, schema=schema, estimated_records=estimated, locator=locator)
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
@@ -198,6 +254,20 @@ class ParquetSource(FileSource):
     connector = "parquet"
     settings = ParquetSourceSettings
     formats = ParquetFormat
+
+
+@dataclass(frozen=True, slots=True)
+class FileRanges:
+    """The open ranges of one stream."""
+
+    source: FileSource
+    stream: Stream
+    ranges: Sequence[Range]
+    known: frozenset[str]
+
+    def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
+        """Yield one range."""
+        return self.source.read_part(self.stream, part, self.known)
 
 
 @contextmanager

@@ -167,6 +167,28 @@ def test_a_signal_stops_every_reader_and_loader(pair: Pair) -> None:
     assert (pair.leftovers(), pair.backends()) == ([], 0)
 
 
+@pytest.mark.parametrize("connector", ["postgres", "duckdb"])
+def test_a_csv_file_that_can_be_cut_and_one_that_cannot_both_arrive(pair: Pair, connector: str) -> None:
+    inside = '"' + "1,2\n" * 30 + '"'
+    (pair.folder / "plain.csv").write_text("id,v\n" + "".join(f'{n},"a\n{n}"\n' for n in range(1, 1001)))
+    (pair.folder / "stray.csv").write_text("id,v\n" + "".join(f'{n},5" pipe\n{n},{inside}\n' for n in range(1, 20)))
+    pair.document["source"] = {"connector": "csv", "config": {"path": "*.csv", "range_bytes": 500}}
+    if connector == "duckdb":
+        pair.document["destination"] = {"connector": "duckdb", "config": {"path": "w.duckdb"}}
+    pair.document["streams"] = [{"stream": "plain", "key_properties": ["id"], "destination_table": "t"}]
+    pair.document["streams"] += [{"stream": "stray"}]
+    told = Once()
+    result = pair.run(told)
+    assert (statuses(result), told.retries) == ({"plain": "success", "stray": "success"}, 0)
+    assert [stream.records for stream in result.streams] == [1000, 38]
+    assert pair.leftovers() == []
+    if connector == "postgres":
+        assert pair.execute("select count(*), sum(id), min(v) from public.t") == [(1000, 500500, "a\n1")]
+        assert pair.execute("select count(*), sum(length(v)) from public.stray") == [(38, 19 * (7 + 120))]
+    else:
+        assert read_back(pair.folder / "w.duckdb", "duckdb") == [(1000, 1000, 500500)]
+
+
 class Once(Progress):
     """Does something as soon as records come, once."""
 

@@ -1,0 +1,176 @@
+"""Files, split: by files, a large CSV file by bytes, a Parquet file by its row groups.
+
+A CSV file is cut behind line ends outside of quotes, which are told by counting quotes. That is a guess: a stray quote
+(`5" pipe`) leads it astray. So each part but the last is given one record more, a mark. Only where the parser was
+between two records when the part ended does it read that mark as a record: then the next part began where a record
+begins. What does not come out so is read as a whole, and whoever is right or wrong about the file is found out there.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from ..ranges import Range, RangesRefused, SnapshotLost
+from .paths import DataFile, compression
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart(DataFile):
+    """A part of a file: some bytes of it, or some of its row groups."""
+
+    start: int = 0
+    end: int | None = None
+    #: Columns of the mark that ends the part; 0: it has none.
+    marked: int = 0
+    delimiter: str = ","
+    mark: str = field(default_factory=lambda: secrets.token_hex(16))
+    groups: tuple[int, ...] | None = None
+
+    def open(self) -> BinaryIO:
+        """Open its bytes, and the mark behind them."""
+        raw = DataFile.open(self)
+        if self.end is None and not self.start:
+            return raw
+        tail = (self.delimiter.join([self.mark] * self.marked) + "\n").encode() if self.marked else b""
+        return cast("BinaryIO", io.BufferedReader(_Window(raw, self.start, self.end, tail), _CHUNK_BYTES))
+
+
+class _Window(io.RawIOBase):
+    """Some bytes of a file, and a few more."""
+
+    def __init__(self, raw: BinaryIO, start: int, end: int | None, tail: bytes) -> None:
+        super().__init__()
+        self._raw = raw
+        self._left = None if end is None else end - start
+        self._tail = tail
+        raw.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        size = len(target) if self._left is None else min(len(target), self._left)
+        data = self._raw.read(size) if size else b""
+        if self._left is not None:
+            self._left -= len(data)
+        if not data:
+            data, self._tail = self._tail[: len(target)], self._tail[len(target) :]
+        target[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+def part_of(file: DataFile, **changes: Any) -> FilePart:
+    """Return a part of a file."""
+    return FilePart(
+        storage=file.storage,
+        name=file.name,
+        moved_from=file.moved_from,
+        partitions=file.partitions,
+        schema=file.schema,
+        **changes,
+    )
+
+
+def cut(file: DataFile, count: int, quote: str) -> list[int]:
+    """Return where the parts of a text file begin: the first at 0, the others behind a line end outside of quotes."""
+    size, mark = file.size_bytes(), quote.encode()
+    targets = [size * place // count for place in range(1, count)]
+    found, offset, is_quoted = [0], 0, False
+    with file.open_raw() as opened:
+        while targets and (chunk := opened.read(_CHUNK_BYTES)):
+            place = 0
+            while targets and targets[0] < offset + len(chunk):
+                begin = max(targets[0] - offset, place)
+                is_quoted ^= _is_odd(chunk, mark, place, begin)
+                end = chunk.find(b"\n", begin)
+                if end < 0:
+                    place = begin
+                    break
+                is_quoted ^= _is_odd(chunk, mark, begin, end)
+                place = end + 1
+                # A byte order mark would be taken for the file's own; too near the end of the chunk to see is as bad.
+                if is_quoted or chunk[place : place + 3] == codecs.BOM_UTF8 or place + 3 > len(chunk):
+                    targets[0] = offset + place
+                    continue
+                found.append(offset + place)
+                targets = [target for target in targets if target >= offset + place]
+            is_quoted ^= _is_odd(chunk, mark, place, len(chunk))
+            offset += len(chunk)
+    return [place for place in found if place < size]
+
+
+def _is_odd(chunk: bytes, mark: bytes, start: int, end: int) -> bool:
+    return bool(mark) and chunk.count(mark, start, end) % 2 == 1
+
+
+def without_mark(part: FilePart, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the records of a part without its mark.
+
+    Raises:
+        RangesRefused: the mark did not come out as a record.
+    """
+    held: pa.RecordBatch | None = None
+    for batch in batches:
+        if held is not None:
+            yield held
+        held = batch
+    last = held.num_rows - 1 if held is not None else -1
+    if held is None or any(column[last].as_py() != part.mark for column in held.columns):
+        raise RangesRefused(f"{part.label} cannot be cut by bytes: a quote in it is no sign of a quoted field")
+    yield held.slice(0, last)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A local file as it was when it was split; another one makes the ranges those of two moments."""
+
+    file: DataFile
+    stamp: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, file: DataFile) -> Seen:
+        """Look at a file."""
+        return cls(file, _stamp(file))
+
+    def check(self) -> None:
+        """Raise if it has changed since."""
+        if self.stamp != _stamp(self.file):
+            raise SnapshotLost(f"{self.file.label} changed while it was read by ranges")
+
+
+def _stamp(file: DataFile) -> tuple[int, ...] | None:
+    if not file.is_local:
+        return None
+    found = os.stat(file.storage.label(file.place))  # noqa: PTH116 (a name in a storage)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def is_cuttable(file: DataFile, encoding: str, escape: str | None) -> bool:
+    """Tell whether a CSV file can be cut by bytes."""
+    return file.is_local and compression(file.name) is None and encoding == "utf-8" and not escape
+
+
+def listed(parts: Sequence[tuple[DataFile, str]]) -> list[Range]:
+    """Return the ranges of some parts with their labels."""
+    return [
+        Range(place=place, label=label, locator={"file": file, "seen": Seen.of(file)})
+        for place, (file, label) in enumerate(parts)
+    ]
+
+
+__all__ = ["FilePart", "cut", "is_cuttable", "listed", "part_of", "without_mark"]
