@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .destination_data import DataPromises
 from .destination_ledger import LedgerPromises
+from .destination_rejected import RejectedPromises
 
 
-class DestinationContract(DataPromises, LedgerPromises):
+class DestinationContract(DataPromises, LedgerPromises, RejectedPromises):
     """Subclass it as `TestMyDestination`; see `connectors.testing`."""

@@ -178,6 +178,7 @@ class CommitsDataBeforeTheLedger(MemoryDestination):
     """Writes the ledger row in a transaction of its own: a run that was taken over still leaves its data."""
 
     caught_by = {
+        "test_what_is_not_committed_is_not_set_aside_either",
         "test_a_stale_token_commits_nothing",
         "test_a_takeover_between_two_commits_keeps_the_first_only",
         "test_without_a_ledger_row_nothing_is_committed",
@@ -208,6 +209,7 @@ class IgnoresTheToken(MemoryDestination):
     """Commits whoever holds the ledger row."""
 
     caught_by = {
+        "test_what_is_not_committed_is_not_set_aside_either",
         "test_a_stale_token_commits_nothing",
         "test_a_takeover_between_two_commits_keeps_the_first_only",
         "test_without_a_ledger_row_nothing_is_committed",
@@ -302,7 +304,11 @@ class EmptiesBeforeItsCommit(MemoryDestination):
 class SwallowsTheException(MemoryDestination):
     """Takes a failing source for one that has ended."""
 
-    caught_by = {"test_a_failing_source_leaves_the_former_state", "test_what_was_committed_before_a_failure_stays"}
+    caught_by = {
+        "test_what_is_not_committed_is_not_set_aside_either",
+        "test_a_failing_source_leaves_the_former_state",
+        "test_what_was_committed_before_a_failure_stays",
+    }
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         def each() -> Iterator[Event]:
@@ -317,7 +323,11 @@ class SwallowsTheException(MemoryDestination):
 class WrapsTheException(MemoryDestination):
     """Hides the source's exception behind its own, so that the wrong block is blamed."""
 
-    caught_by = {"test_a_failing_source_leaves_the_former_state", "test_what_was_committed_before_a_failure_stays"}
+    caught_by = {
+        "test_what_is_not_committed_is_not_set_aside_either",
+        "test_a_failing_source_leaves_the_former_state",
+        "test_what_was_committed_before_a_failure_stays",
+    }
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         try:
@@ -347,6 +357,7 @@ class CommitsOnceOnly(MemoryDestination):
     """Saves up all checkpoints for the last one: an interrupted load starts over."""
 
     caught_by = {
+        "test_the_limit_holds_over_all_commits_of_a_load",
         "test_the_ledger_row_tells_of_the_load",
         "test_a_takeover_between_two_commits_keeps_the_first_only",
         "test_a_bookmark_set_by_hand_ends_the_run_under_way",

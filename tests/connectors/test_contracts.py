@@ -54,6 +54,9 @@ class TestMemoryDestination(InMemory, DestinationContract):
         found = database(place).tables.get(table)
         return None if found is None else found.to_pylist()
 
+    def read_rejected(self, place: str) -> list[tuple[str, str, str]]:
+        return [(run, each.record, each.reason) for _, run, each in database(place).rejected]
+
     def tables(self, place: str) -> set[str]:
         return {*database(place).tables, *(f"{table} (staging)" for table, _ in database(place).staging)}
 

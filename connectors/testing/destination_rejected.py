@@ -1,0 +1,104 @@
+"""What becomes of bad records, of destinations that say `quarantines`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from connectors.errors import TakenOver
+from connectors.protocols import Destination
+from connectors.quarantine import REJECTED_TABLE, TooManyRejected, rejection
+from connectors.stream import Checkpoint, Event, Load, Rejected, WriteDisposition
+
+from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
+
+_COLUMNS = ("pipeline", "stream", "destination_table", "run", "record", "reason", "place", "rejected_at")
+_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in _COLUMNS])
+
+#: Records that a table of texts must give back unchanged.
+HOSTILE = ("\0", "\ud800", "\U0001f600 'quoted' \"twice\" \\ %s $1 ;--", "x" * 100_000, "line\r\nbreak")
+
+
+class RejectedPromises(DestinationPromises):
+    """Tests of the quarantine; a destination without one is told no stream with `max_rejected`."""
+
+    def read_rejected(self, place: Any) -> list[tuple[str, str, str]]:
+        """Return run, record and reason of all that was set aside, read without the connector under test."""
+        found = self.read_back(place, REJECTED_TABLE, _SCHEMA) or []
+        return [(each["run"], each["record"], each["reason"]) for each in found]
+
+    def _load(self, destination: Destination, disposition: WriteDisposition, limit: int) -> Load:
+        if not getattr(destination, "quarantines", False):
+            pytest.skip("keeps no bad records")
+        load = self.load_of(PEOPLE.set(0, pa.field("id", pa.int64())), disposition)
+        return replace(load, stream=replace(load.stream, max_rejected=limit))
+
+    def _nulls(self, *ids: int | None) -> pa.RecordBatch:
+        return pa.RecordBatch.from_pylist(
+            [{"id": number, "name": f"n{number}"} for number in ids],
+            schema=pa.schema([("id", pa.int64()), ("name", pa.string())]),
+        )
+
+    def _rejected(self, *texts: str) -> Rejected:
+        return Rejected(records=tuple(rejection({"text": text}, f"bad {text[:9]!r}", "f.csv:1") for text in texts))
+
+    @pytest.mark.parametrize("disposition", [MERGE, REPLACE, APPEND], ids=str)
+    def test_rejected_records_are_kept_beside_the_others(
+        self, place: Any, destination: Destination, disposition: WriteDisposition
+    ) -> None:
+        load = self._load(destination, disposition, len(HOSTILE) + 1)
+        events: list[Event] = [people((1, "n1")), self._rejected(*HOSTILE), people((2, "n2")), FINAL]
+        (commit,) = self.run(destination, load, *events)
+        assert (commit.records, commit.rejected) == (2, len(HOSTILE))
+        assert self.people(place) == [(1, "n1"), (2, "n2")]
+        found = self.read_rejected(place)
+        assert sorted(json.loads(record)["text"] for _, record, _ in found) == sorted(HOSTILE)
+        assert {run for run, _, _ in found} == {load.run}
+
+    @pytest.mark.parametrize("disposition", [MERGE, REPLACE], ids=str)
+    def test_a_null_in_the_key_is_set_aside(
+        self, place: Any, destination: Destination, disposition: WriteDisposition
+    ) -> None:
+        load = self._load(destination, disposition, 2)
+        commits = self.run(destination, load, self._nulls(1, None, 3), self._nulls(None), self._nulls(4), FINAL)
+        assert [(commit.records, commit.rejected) for commit in commits] == [(3, 2)]
+        assert self.people(place) == [(1, "n1"), (3, "n3"), (4, "n4")]
+        assert [json.loads(record) for _, record, _ in self.read_rejected(place)] == [{"id": None, "name": "nNone"}] * 2
+
+    def test_the_limit_holds_over_all_commits_of_a_load(self, place: Any, destination: Destination) -> None:
+        load = self._load(destination, MERGE, 2)
+        commits = self.start(
+            destination,
+            load,
+            [self._nulls(1, None), Checkpoint(bookmark={"n": 1}), self._nulls(None, 2), self._rejected("x"), FINAL],
+        )
+        assert next(commits).rejected == 1
+        with pytest.raises(TooManyRejected, match="more than 2 bad records"):
+            next(commits)
+        assert self.people(place) == [(1, "n1")]
+        assert len(self.read_rejected(place)) == 1
+
+    def test_what_is_not_committed_is_not_set_aside_either(self, place: Any, destination: Destination) -> None:
+        load = self._load(destination, APPEND, 5)
+
+        def failing() -> Iterator[Event]:
+            yield people((1, "a"))
+            yield self._rejected("x")
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            list(self.start(destination, load, failing()))
+        stale = self.start(destination, load, [people((1, "a")), self._rejected("x"), FINAL])
+        destination.take_over(load.key, token="0" * 32, owner="another")
+        with pytest.raises(TakenOver):
+            list(stale)
+        assert self.read_rejected(place) == []
+        assert not self.people(place)
+
+
+__all__ = ["RejectedPromises"]
