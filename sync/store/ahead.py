@@ -25,7 +25,7 @@ class Hand:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        #: Whether its last look found nothing due, so that somebody will look again.
+        #: Whether its thread is looking, or will look again: what is leased ahead is asked for.
         self.is_waiting = False
         #: Leased ahead, and not yet asked for.
         self.ahead: Delivery | None = None
@@ -33,8 +33,9 @@ class Hand:
         self.called: str | None = None
 
     def take(self) -> Delivery | None:
-        """Return what was leased ahead, which thereby counts as called."""
+        """Return what was leased ahead, which thereby counts as called; None: it may be, from now on."""
         taken, self.ahead = self.ahead, None
+        self.is_waiting = taken is None
         if taken is not None:
             self.called = taken.key
         return taken
@@ -63,7 +64,7 @@ class Ahead:
 
         def lease(connection: Connection) -> None:
             for block, hand in self.hands():
-                # A queue that is looking just now leases for itself: waiting for it here could be for ever.
+                # A queue that leases for itself just now waits for this very transaction, perhaps.
                 if not hand.is_waiting or not hand.lock.acquire(blocking=False):
                     continue
                 held.append(hand)

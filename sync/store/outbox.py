@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,12 +12,10 @@ from sqlalchemy.engine import Connection, Row
 
 from callbacks.dispatcher import Delivery, Outcome
 
-from ..errors import StateError
 from ..failpoints import failpoint
 from .ahead import Ahead, Hand
-from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord, HistoryEntry
-from .queue import DUE, IN_QUEUE, WAITING, history, records
-from .recorded import delivery_kwargs, event_status
+from .deliveries import Deliveries, as_delivery, as_try
+from .queue import DUE, IN_QUEUE, WAITING
 from .room import Room
 from .tables import attempt as attempts
 from .tables import delivery as deliveries
@@ -38,7 +35,7 @@ LEASED_LOCKED = IN_QUEUE.with_for_update()
 _SET = deliveries.update().where(deliveries.c.idempotency_key == sa.bindparam("at_key"))
 
 
-class Outbox:
+class Outbox(Deliveries):
     """Deliveries of one pipeline, over all of its runs. Thread-safe; one queue a callback block."""
 
     def __init__(self, rooms: Room, pipeline: str, *, is_served: bool = False) -> None:
@@ -49,10 +46,7 @@ class Outbox:
             pipeline: Whose deliveries.
             is_served: Its queues are served until `close`: what the store makes due meanwhile is leased to them ahead.
         """
-        self._rooms = rooms
-        self._database = rooms._database
-        self._pipeline = pipeline
-        self._me = rooms._me.encode()
+        super().__init__(rooms, pipeline)
         # Tells this outbox's leases from those of another one in the same process.
         self._token = secrets.token_hex(8)
         self._ahead = Ahead(self._lease_ahead)
@@ -82,17 +76,29 @@ class Outbox:
         """
         hand = self._ahead.hand(callback_block)
         with hand.lock:
-            found = hand.take() or self._lease(callback_block, hand)
+            if (ahead := hand.take()) is not None:
+                return ahead
+        # Without the lock: what is made due meanwhile may be leased ahead still.
+        found: Delivery | float | None = self._look(callback_block)
+        with hand.lock:
+            if (ahead := hand.take()) is not None:
+                return ahead
+            if found == 0.0:
+                found = self._lease(callback_block, hand)
             hand.is_waiting = not isinstance(found, Delivery)
             return found
 
-    def _lease(self, callback_block: str, hand: Hand) -> Delivery | float | None:
+    def _look(self, callback_block: str) -> float | None:
+        """Return 0 if something may be due, else what `lease` returns."""
         queue = self._queue(callback_block)
         with self._database.read() as connection:
             now = self._database.now(connection)
-            is_leased = self._leased(connection, queue) != []
-            if not is_leased and connection.execute(DUE, {**queue, "now": now}).first() is None:
-                return self._wait_s(connection, queue, now)
+            if self._leased(connection, queue) or connection.execute(DUE, {**queue, "now": now}).first() is not None:
+                return 0.0
+            return self._wait_s(connection, queue, now)
+
+    def _lease(self, callback_block: str, hand: Hand) -> Delivery | float | None:
+        queue = self._queue(callback_block)
         with self._database.write("lease") as connection:
             self._database.lock_name(connection, self._queue_name(callback_block))
             now = self._database.now(connection)
@@ -130,7 +136,7 @@ class Outbox:
                 "lease_until": now + timedelta(seconds=spec.timeout_s + LEASE_GRACE_S),
             },
         )
-        return _delivery(connection, row, spec, attempt=row.attempts + 1)
+        return as_delivery(connection, row, spec, attempt=row.attempts + 1)
 
     def _lease_ahead(self, connection: Connection, callback_block: str) -> Delivery | None:
         """See `Ahead`: in the transaction that made it due."""
@@ -184,147 +190,6 @@ class Outbox:
                 {"is_gate_released": True},
             )
 
-    def open_blocks(self) -> tuple[str, ...]:
-        """Return the callback blocks that have something to deliver, of whatever run."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(deliveries.c.callback_block)
-                .where(deliveries.c.pipeline == self._pipeline, deliveries.c.is_open)
-                .distinct()
-                .order_by(deliveries.c.callback_block)
-            )
-            return tuple(rows.scalars())
-
-    def counts(self, run_ids: Iterable[int] | None = None) -> dict[str, int]:
-        """Return how many deliveries are "due" (or will be), "done" and "dead"; of given runs, or of all."""
-        where = [deliveries.c.pipeline == self._pipeline]
-        if run_ids is not None:
-            where.append(deliveries.c.run_id.in_(list(run_ids)))
-        with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(deliveries.c.state, sa.func.count().label("number"))
-                .where(*where)
-                .group_by(deliveries.c.state)
-            ).all()
-        by_state = {row.state: row.number for row in rows}
-        return {
-            "due": by_state.get("ready", 0) + by_state.get("leased", 0),
-            "done": by_state.get("done", 0),
-            "dead": by_state.get("dead", 0),
-        }
-
-    def open_data(self) -> frozenset[str]:
-        """Return the paths of spooled data that some delivery may still need."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(deliveries.c.data)
-                .where(deliveries.c.pipeline == self._pipeline, deliveries.c.is_open, deliveries.c.data.is_not(None))
-                .distinct()
-            )
-            return frozenset(rows.scalars())
-
-    # -- the command line's side ---------------------------------------------------------------------------------
-
-    def deliveries(
-        self, *, run_id: int | None = None, states: Iterable[str] | None = None, limit: int = 100
-    ) -> list[DeliveryRecord]:
-        """Return deliveries with their tries, the latest run first, in queue order within it."""
-        where = [deliveries.c.pipeline == self._pipeline]
-        if run_id is not None:
-            where.append(deliveries.c.run_id == run_id)
-        if states is not None:
-            where.append(deliveries.c.state.in_(list(states)))
-        with self._database.read() as connection:
-            return records(connection, where, limit)
-
-    def dead(self, run_id: int | None = None) -> list[DeliveryRecord]:
-        """Return the deliveries that were given up."""
-        return self.deliveries(run_id=run_id, states=["dead"], limit=10_000)
-
-    def retry(self, *, key: str | None = None, run_id: int | None = None) -> int:
-        """Make dead deliveries due again, with all of their attempts; return how many.
-
-        Args:
-            key: Idempotency key of one.
-            run_id: All dead ones of a run. Neither: all of the pipeline.
-        """
-        where = [deliveries.c.pipeline == self._pipeline, deliveries.c.state == "dead"]
-        if key is not None:
-            where.append(deliveries.c.idempotency_key == key)
-        if run_id is not None:
-            where.append(deliveries.c.run_id == run_id)
-        with self._database.write("retry_deliveries") as connection:
-            return connection.execute(
-                deliveries.update().where(*where),
-                {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None},
-            ).rowcount
-
-    def find(self, start: str) -> DeliveryRecord:
-        """Return the delivery whose idempotency key begins so.
-
-        Raises:
-            StateError: none does, or several do.
-        """
-        with self._database.read() as connection:
-            key = deliveries.c.idempotency_key
-            where = [deliveries.c.pipeline == self._pipeline, key.startswith(start, autoescape=True)]
-            found = records(connection, where, 2)
-        if len(found) != 1:
-            what = "no delivery has" if not found else "several deliveries have"
-            raise StateError(f"{what} a key that begins with {start!r}; `syncblocks callbacks history` shows the keys")
-        return found[0]
-
-    def states(self, keys: Sequence[str]) -> list[str]:
-        """Return the states of deliveries: ready, leased, done or dead."""
-        found: list[str] = []
-        with self._database.read() as connection:
-            for start in range(0, len(keys), 500):
-                of_keys = deliveries.c.idempotency_key.in_(keys[start : start + 500])
-                found += connection.execute(sa.select(deliveries.c.state).where(of_keys)).scalars()
-        return found
-
-    def history(self, *, run_id: int | None = None, key: str | None = None, limit: int = 100) -> list[HistoryEntry]:
-        """Return what became of each call, the latest first."""
-        where = [deliveries.c.pipeline == self._pipeline]
-        if run_id is not None:
-            where.append(deliveries.c.run_id == run_id)
-        if key is not None:
-            where.append(deliveries.c.idempotency_key == key)
-        with self._database.read() as connection:
-            return history(connection, where, limit)
-
-    def recorded(self, key: str) -> Delivery:
-        """Return a delivery as it would be made now, of whatever state; leases nothing."""
-        with self._database.read() as connection:
-            row = connection.execute(sa.select(deliveries).where(deliveries.c.idempotency_key == key)).one()
-            return _delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
-
-    def begin_replay(self, key: str) -> tuple[Delivery, int]:
-        """Count a call beside the queue of a delivery that is done or dead; return it, and the call's number.
-
-        Raises:
-            StateError: it is due, or being delivered: a replay could then overtake it.
-        """
-        with self._database.write("begin_replay") as connection:
-            of_key = deliveries.c.idempotency_key == key
-            row = connection.execute(sa.select(deliveries).where(of_key).with_for_update()).one()
-            if row.is_open:
-                raise StateError(
-                    f"delivery {key[:12]} is still due: `syncblocks run` or `syncblocks callbacks retry` delivers it"
-                )
-            connection.execute(deliveries.update().where(of_key), {"tries": row.tries + 1})
-            delivery = _delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
-            return delivery, row.tries + 1
-
-    def end_replay(self, key: str, number: int, outcome: Outcome) -> None:
-        """Record how a replay went; the delivery stays what it is."""
-        with self._database.write("end_replay") as connection:
-            now = self._database.now(connection)
-            connection.execute(
-                tries.insert(),
-                _try(key, number, "replayed", outcome, self._me, now - timedelta(seconds=outcome.duration_s), now),
-            )
-
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _queue(self, callback_block: str) -> dict[str, str]:
@@ -349,13 +214,6 @@ class Outbox:
         if row.earliest is None or row.number > row.backing_off:
             return LOOK_AGAIN_S
         return max(0.0, float((row.earliest - now).total_seconds()))
-
-    def _spec(self, connection: Connection, row: Row[Any]) -> CallbackSpec:
-        plan: AttemptPlan = self._rooms._plan(connection, row.run_id, row.attempt)
-        found = next((spec for spec in plan.callbacks if spec.block == row.callback_block), None)
-        if found is None:
-            raise StateError(f"run {row.run_id} has no callback block {row.callback_block!r} in its plan")
-        return found
 
 
 def backoff_s(attempt: int) -> float:
@@ -437,46 +295,7 @@ def _release(
     )
 
 
-def _delivery(connection: Connection, row: Row[Any], spec: CallbackSpec, *, attempt: int) -> Delivery:
-    return Delivery(
-        key=row.idempotency_key,
-        callback_block=row.callback_block,
-        function=row.function,
-        file=spec.file,
-        attempt=attempt,
-        attempts=spec.attempts,
-        timeout_s=spec.timeout_s,
-        kwargs=delivery_kwargs(connection, row, attempts=attempt),
-        status=event_status(connection, row),
-        when=spec.when,
-        hook=spec.hook,
-        data=row.data,
-        label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
-    )
-
-
 def _record_try(connection: Connection, row: Row[Any], now: datetime, kind: str, outcome: Outcome | None) -> None:
     connection.execute(
-        tries.insert(), _try(row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)
+        tries.insert(), as_try(row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)
     )
-
-
-def _try(
-    key: str, number: int, kind: str, outcome: Outcome | None, owner: str, started_at: datetime, ended_at: datetime
-) -> dict[str, Any]:
-    return {
-        "idempotency_key": key,
-        "number": number,
-        "outcome": kind,
-        "error": None if outcome is None or outcome.error is None else _plain(outcome.error),
-        "output": "" if outcome is None else _plain(outcome.output),
-        "owner": owner,
-        "started_at": started_at,
-        "ended_at": ended_at,
-        "duration_s": None if outcome is None else outcome.duration_s,
-    }
-
-
-def _plain(text: str) -> str:
-    """Escape what no database takes as text."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")

@@ -8,6 +8,7 @@ from .bench import Bench, Figure
 from .callbacks import callbacks
 from .full_refresh import csv_to_postgres, postgres_to_duckdb, postgres_to_postgres
 from .incremental import changed, nothing_new
+from .latency import latency
 from .memory import memory
 from .small import many_tables, start
 
@@ -21,5 +22,6 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "nothing": nothing_new,
     "changed": changed,
     "callbacks": callbacks,
+    "latency": latency,
     "memory": memory,
 }
