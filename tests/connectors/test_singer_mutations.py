@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,9 @@ from connectors.stream import Checkpoint, Stream
 from .singer_helpers import SCHEMA, lines, record, schema, state, stream_of
 
 EXAMPLES = int(os.environ.get("SYNCBLOCKS_SINGER_MUTATIONS", "500"))
+
+#: An example that hangs is seen by its own deadline.
+pytestmark = pytest.mark.timeout(120 + EXAMPLES // 10)
 
 TYPED: dict[str, Any] = {
     "properties": {
