@@ -39,11 +39,19 @@ def schema_line(stream: Stream, name: str | None = None) -> bytes:
         {
             "type": "SCHEMA",
             "stream": name or stream.name,
-            "schema": json_schema(stream),
+            "schema": _without_steps(json_schema(stream)),
             "key_properties": list(stream.key_properties),
             "bookmark_properties": list(stream.bookmark_properties),
         }
     )
+
+
+def _without_steps(schema: Any) -> Any:
+    """Leave out `multipleOf`: targets that check with floats find that 0.07 is no multiple of 0.01."""
+    if isinstance(schema, Mapping):
+        is_type = not isinstance(schema.get("multipleOf"), Mapping)  # else it is a column of that name
+        return {name: _without_steps(part) for name, part in schema.items() if name != "multipleOf" or not is_type}
+    return schema
 
 
 def state_line(value: Any) -> bytes:

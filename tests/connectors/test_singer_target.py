@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,23 @@ def test_a_schema_that_changes_is_declared_before_its_records(tmp_path: Path) ->
 def test_a_schema_in_the_tables_name_reaches_the_target_as_singer_writes_it(tmp_path: Path) -> None:
     run(destination(tmp_path), load=load_of(table="crm.people"))
     assert {message["stream"] for message in written(tmp_path) if "stream" in message} == {"crm-people"}
+
+
+def test_a_target_that_checks_with_floats_takes_decimals(tmp_path: Path) -> None:
+    """As old targets do: to them 0.07 is no multiple of 0.01."""
+    import jsonschema
+
+    kinds = {"money": pa.decimal128(12, 2), "multipleOf": pa.decimal128(12, 2), "many": pa.list_(pa.decimal128(12, 2))}
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), *kinds.items()])
+    value = Decimal("0.07")
+    batch = pa.RecordBatch.from_pylist([{"id": 1, "money": value, "multipleOf": value, "many": [value]}], schema=schema)
+    stream = Stream(name="people", schema=schema, key_properties=("id",))
+    load = Load(key=KEY, stream=stream, write_disposition=WriteDisposition.APPEND, token="t", run="r:1")
+    run(destination(tmp_path), [batch, Checkpoint(is_final=True)], load)
+    declared, record, _ = written(tmp_path)
+    assert set(declared["schema"]["properties"]) == {"id", *kinds}
+    jsonschema.Draft4Validator(declared["schema"]).validate(record["record"])
+    assert record["record"]["money"] == 0.07
 
 
 def test_settings_must_name_one_target(tmp_path: Path) -> None:
