@@ -49,6 +49,10 @@ class SelectedStream:
     parallel_reads: int
     #: Its key is the one that the source itself keeps unique.
     has_own_key: bool
+    #: What happens when the source's columns change: evolve, freeze or ignore.
+    on_schema_change: str
+    #: Columns that the source offers and the pipeline leaves out.
+    left_out: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -189,6 +193,8 @@ def _configure(
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
         parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
+        on_schema_change=settings.get("on_schema_change") or "evolve",
+        left_out=tuple(name for name in stream.schema.names if name not in kept),
         location=location,
     )
 

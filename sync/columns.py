@@ -28,6 +28,8 @@ class ColumnPlan:
     fidelity: Fidelity | None
     #: What `on_lossy` does with it: "cast", "text" or nothing.
     remedy: str = ""
+    #: New, and `on_schema_change: ignore` leaves it out.
+    is_left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,10 @@ class Rules:
     disposition: WriteDisposition
     #: fail, cast or text.
     on_lossy: str = "fail"
+    #: Columns that the table does not have are left out.
+    leaves_out_new: bool = False
+    #: A source that changes while it is read fails the stream.
+    is_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,10 @@ def fit(stream: Stream, rules: Rules) -> Fit:
     fields, columns, refusals = [], [], []
     for field, one in zip(stream.schema, kept, strict=True):
         column = ColumnPlan(name=field.name, type=_type_of(field), kept=one, fidelity=fidelity(field, one))
+        needed = (*stream.key_properties, *stream.bookmark_properties)
+        if rules.leaves_out_new and one.held is None and field.name not in needed:
+            columns.append(replace(column, is_left_out=True))
+            continue
         if column.fidelity is Fidelity.LOSSY:
             field, column, refusal = _mended(stream, field, column, rules)
             refusals += [refusal] if refusal else []
@@ -134,11 +144,28 @@ def _type_of(field: pa.Field) -> str:
     return native or str(field.type)
 
 
+def table_changes(fitted: Fit, table: TableState) -> list[str]:
+    """Say which columns of a table that is there will be added or get another type."""
+    if table.schema is None:
+        return []
+    found = []
+    for column in fitted.columns:
+        if column.is_left_out:
+            continue
+        if column.kept is None:  # only names are known
+            found += [f"add column {column.name}"] if column.name not in table.schema.names else []
+        elif column.kept.held is None:
+            found.append(f"add column {column.kept.column}")
+        elif column.kept.held != column.kept.type:
+            found.append(f"{column.kept.column}: {column.kept.held} becomes {column.kept.type}")
+    return found
+
+
 def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
     """Count the columns of each fidelity, the least exact first; "unknown" where the destination does not say."""
-    found = [str(column.fidelity or "unknown") for column in columns]
+    found = [str(column.fidelity or "unknown") for column in columns if not column.is_left_out]
     order = [*(str(each) for each in reversed(Fidelity)), "unknown"]
     return {each: found.count(each) for each in order if each in found}
 
 
-__all__ = ["ColumnPlan", "Fit", "Rules", "fit", "summary"]
+__all__ = ["ColumnPlan", "Fit", "Rules", "fit", "summary", "table_changes"]

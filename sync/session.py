@@ -152,4 +152,4 @@ def _narrow(
 def _known_states(store: Store | None, pipeline: str) -> dict[tuple[str, str], Any]:
     if store is None:
         return {}
-    return {(state.stream, state.destination_table): state.bookmark for state in store.states(pipeline)}
+    return {(state.stream, state.destination_table): state.shape for state in store.states(pipeline)}

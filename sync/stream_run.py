@@ -28,6 +28,7 @@ from .feed import Feed, Item
 from .plan import PlannedStream, starting_point
 from .ranges import RangeReads
 from .settlement import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
+from .shapes import differences, in_words, shape_of
 from .spool import Spool
 from .store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .stream_context import SchemaNews, StreamContext
@@ -72,6 +73,7 @@ class StreamRun:
         self._start: Bookmark | None = None
         self._committed: Bookmark | None = None
         self._commits = 0
+        self._has_told_source = False
         self._rows_written = 0
         self._bytes_written = 0
         self._rows_rejected = 0
@@ -129,6 +131,9 @@ class StreamRun:
         self._stages, self._transformers = self._new_stages(), context.transformers(planned)
         self._failed_block = None
         self._attempt = attempt
+        if planned.refusal:
+            self._failed_block = context.pipeline.source.block
+            raise ColumnsRefused(planned.refusal)
         self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
         try:
@@ -329,10 +334,14 @@ class StreamRun:
     def _fitted(self, stream: Stream) -> Fit:
         """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
         fitted = fit(stream, self.planned.rules)
-        if fitted.refusals:
+        refusals = list(fitted.refusals)
+        if self.planned.rules.is_frozen and self.planned.is_schema_decided:
+            changes = differences(shape_of(self.planned.fit.declared), shape_of(stream))
+            refusals += [f"frozen, but the source changed on the way: {in_words(change)}" for change in changes]
+        if refusals:
             blocks = [self.context.pipeline.source.block, *self.planned.transformers]
             self._failed_block = blocks[-1]
-            raise ColumnsRefused("; ".join(fitted.refusals))
+            raise ColumnsRefused("; ".join(refusals))
         return fitted
 
     def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
@@ -364,6 +373,11 @@ class StreamRun:
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected
         self._news.committed(commit.checkpoint, commit.schema_changes)
+        if not self._has_told_source:
+            # What the destination has no part in: a column that no longer comes, other keys.
+            self._has_told_source, told = True, {change["column"] for change in commit.schema_changes}
+            unseen = [change for change in self.planned.source_changes if change["column"] not in told]
+            self._news.committed(commit.checkpoint, unseen)
         if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
             self._stages[0].rows += commit.records
             self._stages[0].size_bytes += commit.size_bytes
@@ -483,6 +497,7 @@ class StreamRun:
                 # Where there is no ledger the store's bookmark is the state, the hashes at its boundary included.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,
+                shape=self.planned.shape,
             )
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
 

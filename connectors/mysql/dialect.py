@@ -267,9 +267,11 @@ class MySQLDialect(Dialect):
 def _fit(name: str) -> str:
     """Return the name, or for one that is no identifier here one told apart by a hash.
 
-    Identifiers have at most 64 characters, none past U+FFFF, and no space at their end.
+    Identifiers have at most 64 characters, none past U+FFFF, and no white space at their end.
     """
-    is_fine = len(name) <= MAX_CHARACTERS and name == name.rstrip(" ") and all(ord(char) <= 0xFFFF for char in name)
+    is_fine = (
+        len(name) <= MAX_CHARACTERS and name == name.rstrip(" \t\n\v\f\r") and all(ord(char) <= 0xFFFF for char in name)
+    )
     return name if is_fine else _marked(name)
 
 

@@ -44,9 +44,9 @@ def plan_command(
         plan = make_plan(session, store, streams=streams, full_refresh=full_refresh)
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
-        return 0
-    show(console, plan, types=types)
-    return 0
+    else:
+        show(console, plan, types=types)
+    return 2 if any(planned.refusal for planned in plan.streams) else 0
 
 
 def document(plan: Plan) -> dict[str, Any]:
@@ -76,6 +76,8 @@ def document(plan: Plan) -> dict[str, Any]:
                 "kept_for_callbacks": sorted(planned.data_blocks),
                 "columns": {field.name: str(field.type) for field in planned.arriving.schema},
                 "fidelity": [_column(column) for column in planned.fit.columns],
+                "source_changes": [dict(change) for change in planned.source_changes],
+                "refusal": planned.refusal or None,
                 "estimated_records": planned.selected.stream.estimated_records,
             }
             for planned in plan.streams
@@ -95,6 +97,7 @@ def _column(column: ColumnPlan) -> dict[str, Any]:
         "destination_type": None if kept is None else kept.type,
         "table_type": None if kept is None else kept.held,
         "on_lossy": column.remedy or None,
+        "is_left_out": column.is_left_out,
         "note": "" if kept is None else kept.note,
     }
 
@@ -140,6 +143,9 @@ def show(console: Console, plan: Plan, *, types: bool = False) -> None:
     )
     for warning in plan.warnings:
         console.warn(warning)
+    for planned in plan.streams:
+        if planned.refusal:
+            console.warn(f"stream {planned.name!r} will fail: {planned.refusal}")
 
 
 def _show_types(console: Console, plan: Plan) -> None:
@@ -176,7 +182,7 @@ def _type_lines(plan: Plan) -> list[str]:
             continue
         parts = [f"{number} {each}" for each, number in counts.items() if each in ("exact", "unknown")]
         for each in ("lossy", "text", "widened"):
-            found = [column for column in planned.fit.columns if column.fidelity == each]
+            found = [column for column in planned.fit.columns if column.fidelity == each and not column.is_left_out]
             if found:
                 named = [f"{column.name} ({column.type} -> {_kept_type(column)})" for column in found[:NAMED_COLUMNS]]
                 rest = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
@@ -197,6 +203,8 @@ def _kept_type(column: ColumnPlan) -> str:
 
 def _fidelity(column: ColumnPlan) -> str:
     shown = "unknown" if column.fidelity is None else str(column.fidelity)
+    if column.is_left_out:
+        return "left out (on_schema_change: ignore)"
     return f"{shown} (on_lossy: {column.remedy})" if column.remedy else shown
 
 

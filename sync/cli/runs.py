@@ -261,6 +261,11 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
         ],
         right=["attempt", "index", "records", "rejected", "size", "time"],
     )
+    from ..shapes import in_words
+
+    changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
+    for (_, stream), changes in changed.items():
+        console.echo(f"schema of {stream}: {'; '.join(map(in_words, changes))}")
 
 
 def _status(run: PipelineRun, owner_state: str | None) -> str:

@@ -142,6 +142,11 @@ class StreamEntry(Model):
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
+        default=None,
+        description="When the source's columns change: evolve (default) changes the destination's table too, freeze "
+        "fails the stream before anything is written, ignore leaves out new columns.",
+    )
     on_lossy: Literal["fail", "cast", "text"] | None = Field(
         default=None, description="As the pipeline's, for these streams."
     )

@@ -132,6 +132,8 @@ class StateCopy:
     source: str
     bookmark: Any = None
     rows: int | None = None
+    #: What the stream looked like at its source; None: as it was known before.
+    shape: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,8 @@ class StateVersion:
     saved_at: datetime
     #: The state was reset: a version without a bookmark that says so.
     is_deleted: bool
+    #: Of the current version only.
+    shape: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,14 +68,14 @@ class States(Room):
                 .where(state.c.pipeline == pipeline, state.c.is_deleted.is_(False))
                 .order_by(state.c.stream, state.c.destination_table)
             )
-            return [_decode(row) for row in rows]
+            return [_decode(row, row.shape) for row in rows]
 
     def state(self, pipeline: str, stream: str, destination_table: str) -> StateVersion | None:
         """Return the state of one stream."""
         with self._database.read() as connection:
             where = _key(pipeline, stream, destination_table)
             row = connection.execute(sa.select(state).where(where, state.c.is_deleted.is_(False))).one_or_none()
-            return None if row is None else _decode(row)
+            return None if row is None else _decode(row, row.shape)
 
     def state_versions(self, pipeline: str, stream: str, destination_table: str) -> list[StateVersion]:
         """Return every version kept of a stream's state, the latest first; the first one is the current state."""
@@ -118,10 +118,12 @@ def write_state(
         "saved_at": now,
         "is_deleted": is_deleted,
     }
+    # Whoever changes a bookmark by hand says nothing of the stream's shape.
+    shape = {} if copy.shape is None and not is_deleted else {"shape": copy.shape}
     if found is None:
-        connection.execute(state.insert(), row)
+        connection.execute(state.insert(), row | shape)
     else:
-        connection.execute(_UPDATE, row | key)
+        connection.execute(_UPDATE, row | shape | key)
     connection.execute(state_version.insert(), row)
     if version > VERSIONS_KEPT:
         connection.execute(_DELETE_OLD, {**key, "last": version - VERSIONS_KEPT})
@@ -133,7 +135,7 @@ def _key(pipeline: str, stream: str, destination_table: str) -> sa.ColumnElement
     )
 
 
-def _decode(row: Row[Any]) -> StateVersion:
+def _decode(row: Row[Any], shape: Any = None) -> StateVersion:
     return StateVersion(
         pipeline=row.pipeline,
         stream=row.stream,
@@ -145,4 +147,5 @@ def _decode(row: Row[Any]) -> StateVersion:
         run_id=row.run_id,
         saved_at=row.saved_at,
         is_deleted=row.is_deleted,
+        shape=shape,
     )

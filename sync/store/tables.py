@@ -231,6 +231,8 @@ state = sa.Table(
     sa.Column("run_id", sa.Integer),
     sa.Column("saved_at", UtcTime, nullable=False),
     sa.Column("is_deleted", sa.Boolean, nullable=False),
+    #: What the stream looked like at its source when it was last written; the current version's only.
+    sa.Column("shape", Json),
 )
 state_version = sa.Table(
     f"{PREFIX}state_version",

@@ -45,7 +45,27 @@ HOSTILE_NAMES: dict[str, str] = {
     "a star": "*",
     "parentheses": "count(*)",
     "at": "@a #b",
+    "one letter": "x",
+    "own system column": "ctid",
+    "a template": "{{ stream }}",
+    "a path up": "../../etc/passwd",
+    "a hidden file": ".hidden",
+    "a file's suffix": "a.csv",
+    "Windows device": "CON",
+    "a tilde": "~root",
+    "a wildcard": "a?[b-c]*",
+    "right-to-left letters": "שלום",
+    "a combining sign alone": "\u0301",
+    "a byte order mark": "\ufeffa",
+    "escape sequence": "a\x1b[31mb",
+    "past U+FFFF only": "\U0001d11e",
+    "JSON": '{"a": [1]}',
+    "a prefix": "account",
+    "what it is a prefix of": "accounts",
 }
+
+#: Names that begin alike for as long as some system takes: none may be cut into the other.
+TWINS = ("t" * 69 + "1", "t" * 69 + "2", "é" * 40 + "1", "é" * 40 + "2")
 
 #: No database can hold these.
 IMPOSSIBLE_NAMES: dict[str, str] = {"empty": "", "NUL": "a\0b", "lone surrogate": "a\ud800b"}

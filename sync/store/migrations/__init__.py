@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from ...errors import StateError
 
 #: Every version there has been, oldest first; the last one is what this program reads and writes.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 VERSION_TABLE = "_syncblocks_version"
 
 # Alembic hands its context to the scripts through module globals.
