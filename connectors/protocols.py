@@ -106,6 +106,19 @@ class Prepares(Protocol):
         ...
 
 
+class HoldsMemory(Protocol):
+    """What a source or destination may offer that holds more than the batch it works on."""
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """Bound the connector's own buffers, before it opens anything.
+
+        Args:
+            size_bytes: of all of them together; what its config says of the same goes before.
+            is_strict: somebody asked for it; False: a default, which an operation that needs more may pass.
+        """
+        ...
+
+
 class StatesTypes(Protocol):
     """What a destination may offer beside `Destination`: how exactly it keeps columns. Without: nobody knows."""
 

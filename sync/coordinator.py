@@ -13,8 +13,10 @@ from connectors.bookmarks import values
 
 from .block_runs import CANCELLED, FAILURE
 from .config import resolve_references
+from .feed import Budget
 from .group_run import run_group
 from .lease import Lease
+from .memory import budget_bytes, in_flight_bytes, streams_at_once
 from .plan import Plan, PlannedStream
 from .progress import Progress
 from .session import Session
@@ -54,6 +56,8 @@ class Coordinator:
         self._is_stopping = is_stopping
         self._lease = lease
         session.use_store(store, run.id)
+        self._memory = budget_bytes(self._pipeline.memory)
+        self._budget = Budget(in_flight_bytes(self._memory))
         self._is_refused = False
         self._active: dict[Future[None], list[StreamRun]] = {}
         self.runs: list[StreamRun] = []
@@ -141,8 +145,13 @@ class Coordinator:
     def _slots(self, concurrency: int | None) -> int:
         wanted = concurrency or self._pipeline.concurrency
         slots = min(8, 2 * (os.cpu_count() or 1)) if wanted == "auto" else int(wanted)
-        limit = self._session.destination.max_loads
-        return max(1, slots if limit is None else min(slots, limit))
+        limits = (
+            self._session.destination.max_loads,
+            self._pipeline.source.concurrency,
+            self._pipeline.destination.concurrency,
+            streams_at_once(self._memory),
+        )
+        return max(1, min(slots, *(limit for limit in limits if limit is not None)))
 
     def _context(self) -> StreamContext:
         return StreamContext(
@@ -153,6 +162,7 @@ class Coordinator:
             progress=self._progress,
             redactor=self._session.redactor,
             spool_folder=spool_folder(self._pipeline),
+            budget=self._budget,
             transformers=self._transformers,
             close=self._close,
             tell_retry=self._tell_retry,

@@ -6,6 +6,7 @@ the clock, the status of a block is decided when a later block fails.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +17,26 @@ import pyarrow as pa
 
 from connectors.stream import Bookmark, Stream
 
-#: Batches between the reading and the loading thread: memory is bounded by it.
+#: Batches between the reading and the loading thread, if the budget has room for them.
 QUEUE_BATCHES = 2
+
+
+class Budget:
+    """What all streams of a run may hold in flight together, in bytes.
+
+    A stream that has nothing in flight may always put one batch there, however large: otherwise two streams could wait
+    for each other, and a record larger than the budget would never pass.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        #: Guards the budget and the queues of all feeds that share it.
+        self.changed = threading.Condition()
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether so much more may be in flight; with `changed` held."""
+        return self.used_bytes + size_bytes <= self.limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +51,26 @@ class Item:
 class Feed:
     """Bounded queue of one stream, between the group's reader and the stream's load."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, budget: Budget | None = None) -> None:
         self.stream = stream
         self._items: deque[Item] = deque()
         self._error: BaseException | None = None
         self._is_ended = False
         self._is_closed = False
-        self._changed = threading.Condition()
+        self._budget = budget or Budget(sys.maxsize)
+        self._changed = self._budget.changed
+        #: Of the batch that the load works on.
+        self._taken_bytes = 0
 
     def put(self, item: Item) -> bool:
         """Hand over one event, waiting for room; False: nobody wants it any more."""
+        size_bytes = _size(item.event)
         with self._changed:
-            while len(self._items) >= QUEUE_BATCHES and not self._is_closed:
+            while not (self._is_closed or self._has_room(size_bytes)):
                 self._changed.wait()
             if not self._is_closed:
                 self._items.append(item)
+                self._budget.used_bytes += size_bytes
                 self._changed.notify_all()
             return not self._is_closed
 
@@ -61,6 +85,8 @@ class Feed:
         """Stop taking events: the load is over."""
         with self._changed:
             self._is_closed = True
+            self._give_back()
+            self._budget.used_bytes -= sum(_size(item.event) for item in self._items)
             self._items.clear()
             self._changed.notify_all()
 
@@ -72,16 +98,37 @@ class Feed:
     def __iter__(self) -> Iterator[Item]:
         while True:
             with self._changed:
+                self._give_back()
                 while not self._items and not self._is_ended and not self._is_closed:
                     self._changed.wait()
                 if self._items:
                     item = self._items.popleft()
+                    self._taken_bytes = _size(item.event)
                     self._changed.notify_all()
                 elif self._error is not None:
                     raise self._error
                 else:
                     return
             yield item
+
+    def _has_room(self, size_bytes: int) -> bool:
+        if not self._items and not self._taken_bytes:
+            return True
+        return len(self._items) < QUEUE_BATCHES and self._budget.has_room(size_bytes)
+
+    def _give_back(self) -> None:
+        """The load has asked for the next batch, or ended: it is done with the one before."""
+        if self._taken_bytes:
+            self._budget.used_bytes -= self._taken_bytes
+            self._taken_bytes = 0
+            self._changed.notify_all()
+
+
+def _size(event: Any) -> int:
+    """Return the bytes that an event holds; one that lies on disk holds none."""
+    if isinstance(event, pa.RecordBatch):
+        return int(event.nbytes)
+    return len(event) if isinstance(event, bytes | bytearray | memoryview) else 0
 
 
 class Readable(Protocol):

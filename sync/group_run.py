@@ -74,7 +74,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     gate = threading.Semaphore(0)
 
     def make_feed(name: str) -> Feed:
-        return SpooledFeed(name, context.spool_folder) if name in waiting else Feed(name)
+        return SpooledFeed(name, context.spool_folder) if name in waiting else Feed(name, context.budget)
 
     repair = ready[0].planned.repair
     source = context.source if repair is None else NarrowedSource(context.source, repair)

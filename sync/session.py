@@ -13,6 +13,7 @@ from connectors.registry import make_destination, make_source
 from .catalog import SelectedStream, select_streams
 from .config import Pipeline, config_error_from_connector, glob_matches
 from .errors import ConfigError
+from .memory import budget_bytes, connector_bytes
 from .plan import Plan, plan_streams
 from .secrets import Redactor
 from .store import Store
@@ -59,6 +60,9 @@ def open_session(pipeline: Pipeline) -> Session:
     """
     code = load_user_code(pipeline)
     source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
+    for connector in (source, destination):
+        if limit := getattr(connector, "limit_memory", None):
+            limit(connector_bytes(budget_bytes(pipeline.memory)), is_strict=pipeline.memory is not None)
     _check_statements(pipeline, destination)
     return Session(
         pipeline=pipeline,

@@ -11,6 +11,7 @@ from connectors.protocols import Destination, Source
 from connectors.stream import Checkpoint, LedgerRow
 
 from .config import Pipeline
+from .feed import Budget
 from .plan import PlannedStream
 from .progress import Progress
 from .secrets import Redactor
@@ -30,6 +31,8 @@ class StreamContext:
     progress: Progress
     redactor: Redactor
     spool_folder: Path
+    #: What the batches in flight of all streams may hold together.
+    budget: Budget
     #: Makes the transformers that apply to a stream, fresh for each try.
     transformers: Callable[[PlannedStream], list[Transformer]]
     #: Ends a stream in the run store; called once a stream.

@@ -6,6 +6,7 @@ closes ends the instance, and with it the lock: only then can another process (a
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import duckdb
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from .settings import MEMORY_LIMIT, DuckDBSettings
+from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
 
 _registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
@@ -45,6 +46,35 @@ class Database:
         self._holders: weakref.WeakSet[object] = weakref.WeakSet()
         self._writers: weakref.WeakSet[object] = weakref.WeakSet()
         self._cursors = 0
+        #: DuckDB's `memory_limit` while records are read and staged, and for merges (empty: DuckDB's own default).
+        self.memory_limit = MEMORY_LIMIT
+        self.merge_memory_limit = ""
+        self.budget_bytes = 0
+        self._room_bytes = MEMORY_LIMIT_BYTES
+        self._is_limited = False
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """Give the instance at most so much; if it is strict, merges no more than that."""
+        self._room_bytes = min(size_bytes, MEMORY_LIMIT_BYTES)
+        self.memory_limit = f"{self._room_bytes}B"
+        self.merge_memory_limit = f"{size_bytes}B" if is_strict else ""
+        self.budget_bytes = size_bytes
+
+    def make_room(self, size_bytes: int) -> None:
+        """Raise the limit: DuckDB holds all wide records of a row group at once when it commits them.
+
+        Args:
+            size_bytes: a budget that is strict is raised to no more than that; else DuckDB's own default holds.
+        """
+        with self._lock:
+            if self._root is None or self._is_limited or size_bytes <= self._room_bytes:
+                return
+            self._room_bytes = size_bytes if self.merge_memory_limit else sys.maxsize
+            if self.merge_memory_limit:
+                self.memory_limit = f"{size_bytes}B"
+                self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
+            else:
+                self._root.execute("reset global memory_limit")
 
     def add_writer(self, writer: object) -> None:
         """Note that a destination on this file lives: then sources open it for writing too."""
@@ -57,8 +87,9 @@ class Database:
             if self._root is not None and self._is_read_only and needs_writing and not self._cursors:
                 self._end()
             if self._root is None:
-                self._root = _connect(self.path, settings, read_only=not needs_writing)
+                self._root = _connect(self.path, settings, self.memory_limit, read_only=not needs_writing)
                 self._is_read_only = not needs_writing
+                self._is_limited = settings.memory_limit is not None
             elif self._is_read_only and is_writer:
                 raise RetriableError(f"{self.path} is being read in this process, and opened for reading only")
             self._holders.add(holder)
@@ -88,10 +119,10 @@ class Database:
             root.close()
 
 
-def configuration(settings: DuckDBSettings) -> dict[str, Any]:
+def configuration(settings: DuckDBSettings, memory_limit: str = MEMORY_LIMIT) -> dict[str, Any]:
     """Return what the instance is opened with: whoever opens the same file in this process must say the same."""
     config: dict[str, Any] = {
-        "memory_limit": settings.memory_limit or MEMORY_LIMIT,
+        "memory_limit": settings.memory_limit or memory_limit,
         "preserve_insertion_order": False,
         # A stranger's view must not fetch extensions over the network.
         "autoinstall_known_extensions": False,
@@ -99,11 +130,11 @@ def configuration(settings: DuckDBSettings) -> dict[str, Any]:
     return config if settings.threads is None else {**config, "threads": settings.threads}
 
 
-def _connect(path: Path, settings: DuckDBSettings, *, read_only: bool) -> Any:
+def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_only: bool) -> Any:
     try:
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
-        root = duckdb.connect(str(path), read_only=read_only, config=configuration(settings))
+        root = duckdb.connect(str(path), read_only=read_only, config=configuration(settings, memory_limit))
         root.execute("set global TimeZone = 'UTC'")
         # Off, or a table that is missing would be looked for among our Python variables.
         root.execute("set global python_enable_replacements = false")
@@ -131,6 +162,9 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         return RetriableError(f"{path}: {first}", connector="duckdb")
     if "not a valid DuckDB database file" in text or "Cannot open file" in text or "Cannot open database" in text:
         return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="duckdb", key="path")
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return FatalConnectorError(f"{first}; raise memory_limit in the connector's config", connector="duckdb")
+    if isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in text:
+        return FatalConnectorError(
+            f"{first}; raise `memory` in the pipeline file, or memory_limit in the connector's config",
+            connector="duckdb",
+        )
     return FatalConnectorError(text, connector="duckdb")

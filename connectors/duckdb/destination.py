@@ -33,6 +33,10 @@ class DuckDBDestination(SqlDestination):
             DuckDBDialect(is_limited=self._config.memory_limit is not None), schema=self._config.schema_ or ""
         )
 
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """Give DuckDB at most so much; if it is strict, merges no more than that."""
+        self._database.limit_memory(size_bytes, is_strict=is_strict)
+
     def connect(self) -> DuckDBSession:
         """Open the file, or share it, for writing."""
         cursor = self._database.cursor(self, self._config, is_writer=True)

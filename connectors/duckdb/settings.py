@@ -14,7 +14,8 @@ from ..sql.files import database_path
 
 #: What DuckDB may hold while records are read and staged: enough to write at full speed, little enough that memory does
 #: not grow with the table (1M and 4M records differ by less than a fifth). Merges get more, see `DuckDBDialect.merge`.
-MEMORY_LIMIT = "192MB"
+MEMORY_LIMIT_BYTES = 192_000_000
+MEMORY_LIMIT = f"{MEMORY_LIMIT_BYTES}B"
 
 
 class DuckDBSettings(Settings):
@@ -28,7 +29,8 @@ class DuckDBSettings(Settings):
     memory_limit: str | None = Field(
         default=None,
         pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
-        description="DuckDB's memory_limit; default: 192MB, and DuckDB's own default for merges.",
+        description="DuckDB's memory_limit; default: 192MB, and for merges DuckDB's own default, or half of "
+        "`memory` where the pipeline file has it.",
     )
     checkpoint_records: int = Field(
         default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."

@@ -40,6 +40,10 @@ class DuckDBSource(SqlSource):
             checkpoint_records=self._config.checkpoint_records,
         )
 
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """Give DuckDB at most so much; if it is strict, merges no more than that."""
+        self._database.limit_memory(size_bytes, is_strict=is_strict)
+
     def connect(self) -> DuckDBSession:
         """Open the file, or share it.
 

@@ -25,7 +25,7 @@ from .formats import Format
 from .jsonl_format import JSONLFormat
 from .load import TableLoad
 from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
-from .parquet_format import ParquetFormat
+from .parquet_format import GROUP_BYTES, ParquetFormat
 from .paths import identity
 from .settings import FileDestinationSettings, ParquetDestinationSettings, TextDestinationSettings
 from .storage import LocalStorage, Storage, open_storage, translated
@@ -164,6 +164,11 @@ class ParquetDestination(FileDestination):
 
     connector = "parquet"
     settings = ParquetDestinationSettings
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """Let each of up to eight streams hold its part in row groups."""
+        assert isinstance(self._format, ParquetFormat)
+        self._format.group_bytes = min(GROUP_BYTES, size_bytes // 8)
 
     def _formats(self) -> tuple[Format, str, str | None]:
         assert isinstance(self._settings, ParquetDestinationSettings)

@@ -18,7 +18,7 @@ from .ranges import FilePart, part_of
 from .settings import BLOCK_BYTES, ParquetSourceSettings
 from .text import from_text, is_text, misfit, to_text
 
-#: A row group is written once it holds so many bytes or records.
+#: A row group is written once it holds so many bytes (fewer where memory is short) or records.
 GROUP_BYTES = 64 << 20
 GROUP_RECORDS = 1 << 20
 
@@ -33,6 +33,8 @@ class ParquetFormat:
     def __init__(self, settings: ParquetSourceSettings | None = None, compression: str = "zstd") -> None:
         self._settings = settings or ParquetSourceSettings(path=".")
         self._compression = compression
+        #: A row group is written once it holds so many bytes.
+        self.group_bytes = GROUP_BYTES
 
     def names(self, file: DataFile) -> list[str]:
         return list(self._schema(file).names)
@@ -101,15 +103,16 @@ class ParquetFormat:
         return bool(pa.types.is_interval(kind))
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
-        return ParquetWriter(sink, schema, self._compression)
+        return ParquetWriter(sink, schema, self._compression, self.group_bytes)
 
 
 class ParquetWriter:
     """Gathers batches into row groups; intervals, which Parquet lacks, are kept as text."""
 
-    def __init__(self, sink: BinaryIO, schema: pa.Schema, compression: str) -> None:
+    def __init__(self, sink: BinaryIO, schema: pa.Schema, compression: str, group_bytes: int = GROUP_BYTES) -> None:
         self._schema = pa.schema([_kept(field) for field in schema])
         self._writer = pyarrow.parquet.ParquetWriter(sink, self._schema, compression=compression)
+        self._group_bytes = group_bytes
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
         self._held_records = 0
@@ -122,7 +125,7 @@ class ParquetWriter:
         self._held.append(pa.record_batch(columns, schema=self._schema) if columns else batch)
         self._held_bytes += batch.nbytes
         self._held_records += batch.num_rows
-        if self._held_bytes >= GROUP_BYTES or self._held_records >= GROUP_RECORDS:
+        if self._held_bytes >= self._group_bytes or self._held_records >= GROUP_RECORDS:
             self._flush()
 
     def close(self) -> None:

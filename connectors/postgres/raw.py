@@ -116,11 +116,14 @@ class RawSession:
 
     def copy_out(self, sql: str) -> Iterator[Block]:
         """Yield the result in COPY's binary format, in blocks of about a megabyte."""
-        queue: asyncio.Queue[bytearray | None] = asyncio.Queue(2)
+        queue: asyncio.Queue[bytes | bytearray | None] = asyncio.Queue(1)
         held = bytearray()
 
         async def sink(data: bytes) -> None:
             nonlocal held
+            if len(data) >= BLOCK_BYTES and not held:
+                await queue.put(data)  # a wide record is a block by itself: it is not copied
+                return
             held += data
             if len(held) >= BLOCK_BYTES:
                 block, held = held, bytearray()

@@ -14,6 +14,7 @@ from connectors.settings import resolve_path
 from .base import Defaulting, Model, wrong
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Command, Sql, Text, Urls, WebhookSettings
 from .values import (
+    AtOnce,
     Attempts,
     Bad,
     Boolean,
@@ -21,6 +22,7 @@ from .values import (
     Count,
     Delay,
     Lookback,
+    Memory,
     Name,
     Names,
     Pattern,
@@ -52,6 +54,10 @@ class _Connection(Defaulting):
         repr=False,
         description="The connector's own settings, see docs/connectors.md. "
         "Secrets as {{ env_var('X') }} or {{ secret('x') }}.",
+    )
+
+    concurrency: AtOnce | None = Field(
+        default=None, description="Most streams at once that use it, whatever the pipeline's own concurrency says."
     )
 
     def _with_default_block(self, prefix: str) -> None:
@@ -277,6 +283,10 @@ class Pipeline(Defaulting):
     spool_limit: Size = Field(
         default=DEFAULT_SPOOL_LIMIT,
         description="Most data of one stream that is kept for callbacks, e.g. 2GB (default); beyond it they get None.",
+    )
+    memory: Memory | None = Field(
+        default=None,
+        description="What the buffers of a run may hold together, e.g. 512MB; default: a quarter of the machine's.",
     )
     source: SourceBlock = Field(description="Where records come from.")
     transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(as_list)] = Field(

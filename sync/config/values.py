@@ -12,6 +12,8 @@ from .globs import glob_error
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
 _DAY_S = 86_400
+#: Least `memory`, in bytes.
+MIN_MEMORY = 64_000_000
 
 
 class Rendered(str):
@@ -90,6 +92,13 @@ def _size(value: Any) -> Any:
     return size_bytes
 
 
+def _memory(value: Any) -> Any:
+    size_bytes = _size(value)
+    if size_bytes < MIN_MEMORY:
+        raise wrong("must be at least 64MB: below that not even one stream's batches fit")
+    return size_bytes
+
+
 Name = Annotated[str, AfterValidator(_filled)]
 Pattern = Annotated[Name, AfterValidator(_pattern)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(as_list), AfterValidator(_unique)]
@@ -99,6 +108,7 @@ Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
 Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
 Ways = Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)]
+AtOnce = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
 Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
 Bad = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
 Lookback = Annotated[int | float, BeforeValidator(_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
@@ -113,5 +123,17 @@ Size = Annotated[
     PlainValidator(_size),
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": rf"^\s*{_SIZE.pattern}\s*$"}]}
+    ),
+]
+Memory = Annotated[
+    int,
+    PlainValidator(_memory),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": MIN_MEMORY},
+                {"type": "string", "pattern": rf"^\s*{_SIZE.pattern}\s*$"},
+            ]
+        }
     ),
 ]

@@ -55,7 +55,8 @@ anything = st.recursive(
 
 KEYS = [
     "pipeline", "variables", "concurrency", "allow_blocks_to_fail", "retries", "retry_delay_s", "timeout_s",
-    "drain_s", "store", "spool_limit", "source", "transformers", "destination", "streams", "callbacks", "block",
+    "drain_s", "store", "spool_limit", "memory", "source", "transformers", "destination", "streams", "callbacks",
+    "block",
     "connector", "config", "file", "rename",
     "notify", "webhook", "shell", "sql", "title", "message", "status", "when", "url", "secret", "headers", "statement",
     "parameters", "stream", "selected", "destination_table", "replication_method",

@@ -110,6 +110,10 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ("[id]", "[id]\n    retries: 1001", 14, "streams[1].retries", "at most 1000", None),
     ("pipeline: crm", "spool_limit: 2 gigs", 1, "spool_limit", "2GB", None),
     ("pipeline: crm", "spool_limit: -1", 1, "spool_limit", "2GB", None),
+    ("pipeline: crm", "memory: lots", 1, "memory", "must be a size such as 2GB", None),
+    ("pipeline: crm", "memory: 63MB", 1, "memory", "at least 64MB", None),
+    ("pipeline: crm", "memry: 512MB", 1, "memry", "unknown key", "memory"),
+    ("{path: a.db}", "{path: a.db}\n  concurrency: 0", 6, "source.concurrency", "at least 1", None),
     # words
     (
         "[id]",

@@ -1,0 +1,217 @@
+"""The memory budget: what is in flight is counted, wide records pass, and a run's peak does not depend on its rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from sync import Progress
+from sync.feed import Budget, Feed, Item
+from sync.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
+
+from .pipelines import Bench
+
+MEGABYTE = 1_000_000
+
+
+class Watched(Budget):
+    """Notes the most that was ever in flight."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._used = self.peak = 0
+        super().__init__(limit_bytes)
+
+    @property  # type: ignore[override]
+    def used_bytes(self) -> int:
+        return self._used
+
+    @used_bytes.setter
+    def used_bytes(self, value: int) -> None:
+        self._used = value
+        self.peak = max(self.peak, value)
+
+
+def carry(feed: Feed, sizes: list[int], taken: list[int]) -> list[threading.Thread]:
+    def put() -> None:
+        for size in sizes:
+            feed.put(Item(bytes(size)))
+        feed.end()
+
+    def take() -> None:
+        taken.extend(len(item.event) for item in feed)
+        feed.close()
+
+    threads = [threading.Thread(target=put), threading.Thread(target=take)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1000, 10_000])
+def test_batches_in_flight_keep_to_the_budget_that_streams_share(limit: int) -> None:
+    budget = Watched(limit)
+    sizes = [size for size in (90, 1, 40, 100, 0, 7) for _ in range(60)]
+    results: list[list[int]] = [[] for _ in range(5)]
+    threads = [
+        thread for number, taken in enumerate(results) for thread in carry(Feed(f"s{number}", budget), sizes, taken)
+    ]
+    for thread in threads:
+        thread.join(60)
+    assert results == [sizes] * 5
+    assert budget.used_bytes == 0
+    # A stream that has nothing in flight may always go on: one batch each, however small the budget.
+    assert budget.peak <= max(limit, 0) + 5 * max(sizes)
+    if limit == 1:
+        assert budget.peak <= 5 * max(sizes)
+
+
+def test_a_stream_that_is_given_up_gives_its_part_back() -> None:
+    budget = Budget(100)
+    feed = Feed("s", budget)
+    feed.put(Item(bytes(60)))
+    feed.put(Item(bytes(30)))
+    next(iter(feed))
+    assert budget.used_bytes == 90
+    feed.close()
+    feed.close()
+    assert budget.used_bytes == 0
+    assert not feed.put(Item(bytes(10)))
+    assert budget.used_bytes == 0
+
+
+def test_the_budget_is_a_quarter_of_the_machine_unless_the_file_says_otherwise() -> None:
+    assert budget_bytes(None) == max(STREAM_BYTES, machine_bytes() // 4)
+    assert budget_bytes(512 * MEGABYTE) == 512 * MEGABYTE
+    assert [streams_at_once(size * MEGABYTE) for size in (64, 127, 512)] == [1, 1, 8]
+
+
+class Overlap(Progress):
+    """Notes how many streams were ever open at once."""
+
+    def __init__(self) -> None:
+        self.open = self.most = 0
+
+    def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
+        self.open += 1
+        self.most = max(self.most, self.open)
+
+    def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+        self.open -= 1
+
+
+@pytest.mark.parametrize("cap", [{}, {"memory": "64MB"}, {"source": 1}, {"destination": 1}])
+def test_memory_and_either_end_cap_the_streams_at_once(cap: dict[str, Any], tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for number in range(6):
+        bench.seed(f"t{number}", 3)
+    bench.document["concurrency"] = 3
+    for name, value in cap.items():
+        if name == "memory":
+            bench.document[name] = value
+        else:
+            bench.document[name]["concurrency"] = value
+    overlap = Overlap()
+    assert bench.run(progress=overlap).exit_code == 0
+    if cap:
+        assert overlap.most == 1
+    else:
+        assert overlap.most > 1
+
+
+# ---------------------------------------------------------------- whole processes
+#: A process's peak begins with the memory of the one that forked it: a small one must.
+SMALL_PARENT = """import os, sys
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+print(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+sys.exit(os.waitstatus_to_exitcode(status))"""
+
+
+def sync(folder: Path, url: str, table: str, destination: dict[str, Any], memory: str) -> int:
+    """Run it in a process of its own and return that one's peak, in bytes."""
+    document = {
+        "pipeline": "wide",
+        "memory": memory,
+        "source": {"connector": "postgres", "config": {"url": url}},
+        "destination": destination,
+        "streams": [{"stream": f"public.{table}", "destination_table": "copied"}],
+    }
+    path = folder / "pipeline.yaml"
+    path.write_text(json.dumps(document))
+    command = [sys.executable, "-c", SMALL_PARENT, str(Path(sys.executable).with_name("syncblocks")), "run", str(path)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
+
+
+def seed(url: str, table: str, records: int, size_bytes: int) -> None:
+    with psycopg.connect(url) as connection:
+        connection.execute(f"create table {table} (id bigint primary key, doc text)")
+        connection.execute(
+            f"insert into {table} select g, repeat(md5(g::text), %s) from generate_series(1, %s) g",
+            (size_bytes // 32, records),
+        )
+
+
+def sums(url: str, sql: str) -> list[Any]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(sql.encode()).fetchall()
+
+
+DIGEST = "select id, length(doc), md5(doc) from {} order by id"
+DUCKDB = {"connector": "duckdb", "config": {"path": "w.duckdb"}}
+PARQUET = {"connector": "parquet", "config": {"path": "out"}}
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_values_of_64_mb_reach_every_kind_of_destination(postgres_url: str, tmp_path: Path) -> None:
+    import duckdb
+
+    seed(postgres_url, "docs", 3, 64 * MEGABYTE)
+    written = sums(postgres_url, DIGEST.format("docs"))
+    assert [length for _, length, _ in written] == [64 * MEGABYTE] * 3
+    to = {"connector": "postgres", "config": {"url": postgres_url}}
+    # Beside the process's own 100 MB, each of drivers, format and database makes its copy of the record at work.
+    assert sync(tmp_path, postgres_url, "docs", to, "256MB") < 900 * MEGABYTE
+    assert sums(postgres_url, DIGEST.format("copied")) == written
+    assert sync(tmp_path, postgres_url, "docs", PARQUET, "256MB") < 1400 * MEGABYTE
+    with duckdb.connect() as reading:
+        file = tmp_path / "out" / "copied.parquet"
+        assert reading.execute(DIGEST.format(f"'{file}'")).fetchall() == written
+    # DuckDB holds the wide records of a row group at once when it commits.
+    assert sync(tmp_path, postgres_url, "docs", DUCKDB, "1GB") < 1600 * MEGABYTE
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as reading:
+        assert reading.execute(DIGEST.format("copied")).fetchall() == written
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_many_wide_records_take_no_more_than_a_few(postgres_url: str, tmp_path: Path) -> None:
+    seed(postgres_url, "wide", 300, MEGABYTE)
+    peak = sync(tmp_path, postgres_url, "wide", PARQUET, "64MB")
+    assert peak < 250 * MEGABYTE  # of 300 MB of records, and 100 MB of process
+    assert pyarrow.parquet.read_metadata(tmp_path / "out" / "copied.parquet").num_rows == 300
+
+
+def test_duckdb_says_what_to_raise_where_the_budget_is_not_enough(tmp_path: Path) -> None:
+    from connectors.duckdb import DuckDBDestination
+    from connectors.errors import FatalConnectorError
+    from connectors.stream import Checkpoint, WriteDisposition
+    from tests.connectors.duckdb_files import load
+
+    destination = DuckDBDestination({"path": "x.duckdb", "memory_limit": "20MB"}, tmp_path)
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])
+    wide = pa.RecordBatch.from_arrays([pa.array([1]), pa.array(["x" * 30 * MEGABYTE])], schema=schema)
+    with pytest.raises(FatalConnectorError, match=r"raise `memory` .* or memory_limit"):
+        load(destination, "t", WriteDisposition.REPLACE, iter([wide, Checkpoint(is_final=True)]), schema, ["id"])
+    destination.close()
