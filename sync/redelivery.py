@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,40 @@ def replay(
     )
     outbox.end_replay(record.key, number, outcome)
     return record, outcome
+
+
+def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, Any]) -> Outcome:
+    """Call a hook of the pipeline file with an event in recorded form, once, as a run does.
+
+    Args:
+        pipeline: The pipeline file.
+        number: Place of the callback block among `callbacks`.
+        status: Of the event.
+        event: See `callbacks.events.make_event`; variables as they are recorded.
+    """
+    block, redactor = pipeline.callbacks[number], Redactor(pipeline.secret_values)
+    delivery = Delivery(
+        key=str(event["idempotency_key"]),
+        callback_block=block.block,
+        function=block.kind,
+        file="",
+        attempt=1,
+        attempts=1,
+        timeout_s=float(block.timeout_s),
+        kwargs=event,
+        data=None,
+        label=block.block,
+        status=status,
+        when=block.when,
+        hook=recorded_hook(pipeline, number),
+    )
+    return deliver_once(
+        delivery,
+        inline=False,
+        resolve=_resolver(pipeline),
+        prepare=Hooks(pipeline, redactor).prepare,
+        redact=redactor.redact,
+    )
 
 
 def _as_of_today(pipeline: Pipeline, delivery: Delivery) -> Delivery:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -10,6 +13,8 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+
+from tests.callbacks.listener import http_listener
 
 SAMPLES = Path(__file__).parent.parent / "sample_configs"
 RunCli = Callable[..., "CompletedProcess[str]"]
@@ -65,6 +70,40 @@ def test_callbacks_tour(samples: Path, run_cli: RunCli) -> None:
     assert "ValueError in check" in output
     assert "load_shop handed on 200 records of customers" in output
     assert "ended as failure" in output
+
+
+def test_hooks(samples: Path, run_cli: RunCli) -> None:
+    pytest.importorskip("apprise")
+    with http_listener() as messages, http_listener() as catalog:
+        env = {
+            "NOTIFY_URL": f"json://127.0.0.1:{messages.port}/tell",
+            "HOOK_URL": catalog.url(),
+            "HOOK_SECRET": "signed-with-this",
+        }
+        done = run_cli(["run", "hooks.yaml"], cwd=samples, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        tried = run_cli(
+            ["callbacks", "test", "hooks.yaml", "--block", "tell", "--status", "success", "--stream", "orders"],
+            samples,
+            env,
+        )
+        assert tried.returncode == 0, tried.stdout + tried.stderr
+    told = [request.event["message"] for request in messages.requests]
+    assert sorted(told[:3]) == [
+        "customers: success, 200 rows",
+        "orders: success, 1,000 rows",
+        "payments: success, 809 rows",
+    ]
+    assert told[3:] == ["orders: success, 3 rows"]
+    (request,) = catalog.requests
+    assert (request.event["stream"], request.event["status"]) == ("orders", "success")
+    signed = request.headers["X-Syncblocks-Timestamp"].encode() + b"." + request.body
+    expected = hmac.new(b"signed-with-this", signed, hashlib.sha256).hexdigest()
+    assert request.headers["X-Syncblocks-Signature"] == f"sha256={expected}"
+    lines = (samples / "out" / "events.jsonl").read_text().splitlines()
+    assert {json.loads(line)["stream"] for line in lines} == {"customers", "orders", "payments"}
+    assert (samples / "out" / "finished.txt").read_text() == "hooks success\n"
+    assert duckdb_rows(samples / "out" / "hooks.duckdb", "select count(*) > 0 from revenue") == [(True,)]
 
 
 def test_sqlite_to_parquet(samples: Path, run_cli: RunCli) -> None:

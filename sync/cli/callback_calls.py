@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from . import words
 from .console import Console
+from .hook_trial import test_hook
 from .options import SUFFIXES, common, find_file, open_pipeline, split_file, variable_option
 
 if TYPE_CHECKING:
@@ -44,10 +46,12 @@ inline_option = click.option("--inline", is_flag=True, help="Call in this proces
 @click.option("--stream", metavar="NAME", help="Stream of the event.")
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Default: all it serves.")
 @click.option("--function", metavar="NAME", help="Only this function.")
-@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.py")
+@click.option("--block", metavar="NAME", help="The hook to call, of a pipeline file.")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE.py|FILE.yaml")
 def test_command(
     console: Console,
     file: Path,
+    block: str | None,
     function: str | None,
     statuses: tuple[str, ...],
     stream: str | None,
@@ -58,18 +62,23 @@ def test_command(
     key: str | None,
     inline: bool,
 ) -> int:
-    """Call the functions of a callback file with a made-up event, or a recorded one.
+    """Call the functions of a callback file, or a hook of a pipeline file, with a made-up event or a recorded one.
 
-    Needs no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shown is what
-    it received, printed, returned or raised, and which keyword arguments it names that do not exist. Exit code 1 if a
-    function did not return.
+    Functions need no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shown
+    is what it received, printed, returned or raised, and which keyword arguments it names that do not exist. A hook
+    really sends, runs or writes. Exit code 1 if a function did not return, or a hook failed.
     """
     from callbacks.trial import try_file
 
     from ..errors import StateError
 
     if file.suffix.lower() in SUFFIXES:
-        raise click.UsageError(f"{file} is no callback file: name the .py file, and the pipeline by --pipeline")
+        if key or function or data or inline or pipeline_file:
+            raise click.UsageError("a hook takes --block, --status, --stream, --parent and --variable, nothing else")
+        hooks = open_pipeline(console, file, variables)
+        return test_hook(console, hooks, block, statuses, parent, partial(_made_up_for_hook, hooks, stream))
+    if block is not None:
+        raise click.UsageError("--block names a hook of a pipeline file; of a callback file, name the --function")
     if key is not None and (statuses or stream or parent):
         raise click.UsageError("--key takes the event as it was recorded: no --status, --stream or --parent")
     pipeline = None
@@ -159,6 +168,16 @@ def _made_up(
         **{key: value for key, value in pipeline.variables.items() if key != "status"},
     )
     event["pipeline_run"] |= {"pipeline_uuid": pipeline.pipeline, "execution_date": date}
+    return event
+
+
+def _made_up_for_hook(
+    pipeline: Pipeline, stream: str | None, block: CallbackBlock, status: str, parent: str
+) -> dict[str, Any]:
+    """Make an event up as it is recorded: variables that are secret are references."""
+    references = dict(pipeline.variable_references)
+    event = _made_up(pipeline, block, status, stream, _parent(pipeline, parent)[0]) | references
+    event["pipeline_run"] |= {"variables": references}
     return event
 
 

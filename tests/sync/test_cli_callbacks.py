@@ -11,7 +11,7 @@ import pytest
 from callbacks.kwargs import STATUSES
 from sync.cli import callback_calls
 from tests.conftest import RunCLI
-from tests.sync.cli_pipelines import start, wait_until_hanging, write_callback, write_hanging
+from tests.sync.cli_pipelines import start, wait_until_hanging, write_callback, write_hanging, write_shop
 
 FLAKY = """\
 import pathlib
@@ -188,3 +188,58 @@ def test_retry_leaves_a_run_under_way_to_its_process(run_cli: RunCLI, tmp_path: 
         process.communicate(timeout=60)
     assert process.returncode == 3
     assert document(run_cli, tmp_path, "callbacks", "retry", code=3)["counts"]["dead"] == 1
+
+
+HOOKS = """callbacks:
+  - {block: here, shell: "cat > event.json", on: [destination]}
+  - {block: fails, shell: "echo $TOKEN; exit 3", when: "stream == 'orders'"}
+  - {block: file, file: tell.py}
+variables: {token: "{{ env_var('TOKEN') }}"}
+"""
+TOKEN = "canary-4f1c9a77"
+
+
+def hooks(folder: Path) -> None:
+    write_shop(folder, extra=HOOKS, files={"tell.py": FLAKY})
+
+
+def test_a_hook_is_called_with_a_made_up_event(run_cli: RunCLI, tmp_path: Path) -> None:
+    hooks(tmp_path)
+    env = {"TOKEN": TOKEN}
+    done = run_cli(["callbacks", "test", "shop.yaml", "--block", "here", "--stream", "orders"], tmp_path, env)
+    assert done.returncode == 0, done.stderr
+    assert "here.shell (success): done after" in done.stdout
+    event = json.loads((tmp_path / "event.json").read_text())
+    assert (event["stream"], event["destination_table"], event["status"]) == ("orders", "fact_orders", "success")
+    assert (event["parent_block_uuid"], event["token"]) == ("export", "***")
+    assert not (tmp_path / ".syncblocks").exists()
+
+
+def test_a_hook_that_fails_is_shown_without_secrets_and_ends_with_1(run_cli: RunCLI, tmp_path: Path) -> None:
+    hooks(tmp_path)
+    command = ["callbacks", "test", "shop.yaml", "--block", "fails", "--status", "failure", "--stream"]
+    done = run_cli([*command, "orders"], tmp_path, {"TOKEN": TOKEN})
+    assert done.returncode == 1
+    assert "fails.shell (failure): raised" in done.stdout
+    assert "output: ***" in done.stdout
+    assert TOKEN not in done.stdout + done.stderr
+    done = run_cli([*command, "customers"], tmp_path, {"TOKEN": TOKEN})
+    assert (done.returncode, "condition is false" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name the hook to call"),
+        (["--block", "her"], "did you mean 'here'"),
+        (["--block", "file"], "callbacks test tell.py"),
+        (["--block", "here", "--key", "3f"], "a hook takes --block"),
+        (["--block", "here", "--parent", "sorce"], "did you mean 'source'"),
+    ],
+)
+def test_what_is_no_hook_is_refused(run_cli: RunCLI, tmp_path: Path, arguments: list[str], said: str) -> None:
+    hooks(tmp_path)
+    done = run_cli(["callbacks", "test", "shop.yaml", *arguments], tmp_path, {"TOKEN": TOKEN})
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "event.json").exists()
