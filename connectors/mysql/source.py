@@ -33,6 +33,7 @@ class MySQLSource(SqlSource):
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
     connector = "mysql"
+    sifts = False  # a batch is a block of lines
     #: Where `checksums` are computed.
     checksum_system = "mysql"
 

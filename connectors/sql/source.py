@@ -16,7 +16,8 @@ from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import ConnectorError
 from ..incremental import Horizon, incremental
 from ..protocols import Block
-from ..stream import Bookmark, Event, NullBookmarks, ReplicationMethod, Stream
+from ..quarantine import sifted
+from ..stream import Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
 from .casts import cast_batch
 from .dialect import Dialect
 from .identifiers import TableName, literal
@@ -39,6 +40,8 @@ class SqlSource(ABC):
 
     #: Name of the connector, for errors.
     connector: ClassVar[str]
+    #: A batch of `rows` has a row a record, so that those which do not fit can be set aside.
+    sifts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -244,7 +247,8 @@ class SqlSource(ABC):
         if wire != "arrow":
             yield from self.blocks(lease, stream, wire)
         else:
-            yield from self._batches(lease, stream, None)
+            bad: list[RejectedRecord] = []
+            yield from _with_rejected(self._batches(lease, stream, None, bad), bad)
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield a stream in another wire format than "arrow", if the source offers one."""
@@ -277,15 +281,16 @@ class SqlSource(ABC):
             if wire != "arrow":
                 yield from self.blocks(lease, stream, wire)
                 return
+            bad: list[RejectedRecord] = []
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-                yield from self._batches(lease, stream, bookmark)
+                yield from _with_rejected(self._batches(lease, stream, bookmark, bad), bad)
                 return
             horizon = self.horizon(lease, stream, bookmark)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)
             # Closed at once, also under an error: one that is kept would keep the statement open.
-            with closing(self._batches(lease, stream, bookmark)) as batches:
-                yield from incremental(
+            with closing(self._batches(lease, stream, bookmark, bad)) as batches:
+                events = incremental(
                     stream,
                     batches,
                     bookmark,
@@ -294,6 +299,7 @@ class SqlSource(ABC):
                     checkpoint_records=self._checkpoint_records,
                     checkpoint_s=self._checkpoint_s,
                 )
+                yield from _with_rejected(events, bad)
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
@@ -304,10 +310,29 @@ class SqlSource(ABC):
         session: ReadSession = lease.session  # type: ignore[assignment]  # `connect` makes no others
         yield from session.fetch(sql)
 
-    def _batches(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Generator[pa.RecordBatch]:
+    def _batches(
+        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+    ) -> Generator[pa.RecordBatch]:
+        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
         for batch in self.rows(lease, self.select(stream, bookmark)):
             lease.check()
-            yield self.to_schema(batch, stream)
+            if not self.sifts:
+                yield self.to_schema(batch, stream)
+                continue
+            good, found = sifted(batch, lambda part: self.to_schema(part, stream), stream)
+            bad += found
+            yield from good
+
+
+def _with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterator[Event]:
+    """Put what was set aside between the events, before the checkpoint that covers it."""
+    for event in events:
+        if bad:
+            yield Rejected(records=tuple(bad))
+            bad.clear()
+        yield event
+    if bad:
+        yield Rejected(records=tuple(bad))
 
 
 __all__ = ["ReadSession", "SqlSource"]

@@ -237,3 +237,24 @@ def test_bad_lines_of_an_incremental_read_come_before_its_checkpoint(bench: Benc
     result = from_files(bench, "csv", CSV + "7,70,h\n", types={"n": "int64"})
     assert [row["id"] for row in bench.rows("a")] == [1, 5, 7]
     assert result.streams[0].records == 1
+
+
+def test_values_that_only_their_own_system_has(bench: Bench, postgres_url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create table a (id int primary key, at timestamptz, n numeric(5, 1))")
+        connection.execute(
+            "insert into a select g, case g when 7 then 'infinity' else now() end, "
+            "case g when 70 then 'NaN'::numeric else 1 end from generate_series(1, 100) g"
+        )
+    bench.document["source"] = {"block": "load", "connector": "postgres", "config": {"url": postgres_url}}
+    for settings in ({}, {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}):
+        bench.document["streams"] = [{**QUARANTINE, "stream": "public.a", **settings}]
+        bench.destination.rejected.clear()
+        result = bench.run(full_refresh=True)
+        assert statuses(result) == {"public.a": "success"}
+        assert [row["id"] for row in bench.rows("a")] == [g for g in range(1, 101) if g not in (7, 70)]
+        found = [each for _, _, each in bench.destination.rejected]
+        assert [json.loads(each.record)["id"] for each in found] == [7, 70]
+        assert ["'at' holds" in found[0].reason, "'n' holds NaN" in found[1].reason] == [True, True]
