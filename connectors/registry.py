@@ -29,6 +29,10 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
         "connectors.postgres.destination:PostgresDestination",
     ),
     "singer": ("connectors.singer.source:TapSource", "connectors.singer.target:SingerDestination"),
+    "sqlalchemy": (
+        "connectors.sqlalchemy.source:SQLAlchemySource",
+        "connectors.sqlalchemy.destination:SQLAlchemyDestination",
+    ),
     "sqlite": ("connectors.sqlite:SQLiteSource", "connectors.sqlite:SQLiteDestination"),
 }
 

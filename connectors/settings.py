@@ -31,8 +31,7 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
+        message = f"config of connector {connector!r}: {key}: {first['msg']}"
         if first["type"] == "extra_forbidden":
             known = sorted(field.alias or name for name, field in model.model_fields.items())
             near = difflib.get_close_matches(key, known, n=1)

@@ -108,11 +108,6 @@ class SqlDestination(ABC):
         found = ((field, names[field.name]) for field in stream.schema)
         return [self._kept(field, name, held.get(self.dialect.fold(name)), is_new=is_new) for field, name in found]
 
-    def one_name(self, destination_table: str) -> str:
-        """Return what all names of the same table have in common."""
-        name = self.target(destination_table)
-        return str(TableName(*map(self.dialect.fold_table, (name.schema, name.name))))
-
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Wire formats it takes."""
         return ("arrow",)
@@ -145,7 +140,7 @@ class SqlDestination(ABC):
         segments.peek()
         with self.sessions(wire).lease(load.key.stream) as lease:
             try:
-                yield from Writer(self.dialect, load, target, lease, wire).run(segments)
+                yield from Writer(self.dialect, load, target, lease, wire, self._ledger).run(segments)
             except ConnectorError as error:
                 error.connector = error.connector or self.connector
                 error.stream = error.stream or load.key.stream

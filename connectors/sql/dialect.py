@@ -90,6 +90,8 @@ class Dialect(ABC):
     keeps_spelling: bool = True
     #: What a statement did can be undone within the transaction.
     has_savepoints: bool = False
+    #: A table takes another one's name; without, replace empties and refills the target.
+    renames: bool = True
     #: One round trip may carry several statements.
     joins_statements: bool = False
     #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.
@@ -111,10 +113,6 @@ class Dialect(ABC):
     def fold(self, name: str) -> str:
         """Return what two names of one system have in common if they are the same name to it."""
         return name
-
-    def fold_table(self, name: str) -> str:
-        """Return what two names of one table (or schema) have in common; default: as names of columns."""
-        return self.fold(name)
 
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
         """Read a `destination_table`; parts that are too long are shortened."""
@@ -152,6 +150,10 @@ class Dialect(ABC):
     @abstractmethod
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Say how values of an Arrow type travel into a column of a type (of `column_type`, or out of the catalog)."""
+
+    def key_type(self, column_type: str, texts: int) -> str:
+        """Return the type of a key's column, of several if `texts` says so; default: no index asks for another one."""
+        return column_type
 
     @abstractmethod
     def arrow_type(self, column: Column) -> pa.DataType:
@@ -252,6 +254,11 @@ class Dialect(ABC):
         return self.create_table(name, columns)
 
     # ------------------------------------------------------------------- data
+    def null_key(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of one staged record with NULL in its key."""
+        condition = " or ".join(f"{self.quote(name)} is null" for name in key)
+        return f"select 1 from {self.table(staging)} where {condition} limit 1"
+
     def insert_from(
         self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]
     ) -> str:

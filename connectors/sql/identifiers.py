@@ -29,6 +29,16 @@ def quote(name: str, dialect: str = "") -> str:
     Raises:
         FatalConnectorError: no database can hold that name (empty, NUL, a lone surrogate).
     """
+    mark = _QUOTES.get(dialect, '"')
+    return f"{mark}{checked(name).replace(mark, mark * 2)}{mark}"
+
+
+def checked(name: str) -> str:
+    """Return a name that some database can hold.
+
+    Raises:
+        FatalConnectorError: none can (empty, NUL, a lone surrogate).
+    """
     if not name:
         raise FatalConnectorError("a name of a table or column is empty; rename it")
     if "\0" in name:
@@ -37,8 +47,7 @@ def quote(name: str, dialect: str = "") -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise FatalConnectorError(f"the name {name!r} is not valid Unicode (a lone surrogate); rename it") from error
-    mark = _QUOTES.get(dialect, '"')
-    return f"{mark}{name.replace(mark, mark * 2)}{mark}"
+    return name
 
 
 def literal(text: str) -> str:

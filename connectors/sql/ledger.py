@@ -57,7 +57,7 @@ class Ledger:
             f"source = {keeps}, token = excluded.token, owner = excluded.owner returning {self._selected}",
             (key.pipeline, key.stream, key.destination_table, source or "", token, owner),
         )
-        return _row(rows[0])
+        return row_of(rows[0])
 
     def record(
         self,
@@ -114,7 +114,7 @@ class Ledger:
         where = f" where {self._where()}" if key else ""
         order = f" order by {self._dialect.names(_KEY)}"
         sql = f"select {self._selected} from {self._dialect.table(ledger)}{where}{order}"
-        return [_row(row) for row in session.query(sql, _key(key) if key else ())]
+        return [row_of(row) for row in session.query(sql, _key(key) if key else ())]
 
     def _where(self) -> str:
         return " and ".join(f"{self._dialect.quote(name)} = ${place}" for place, name in enumerate(_KEY, start=1))
@@ -138,7 +138,8 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
 
-def _row(row: Sequence[Any]) -> LedgerRow:
+def row_of(row: Sequence[Any]) -> LedgerRow:
+    """Make a ledger row of its columns, in order."""
     values = dict(zip(_COLUMNS, row, strict=True))
     bookmark = values["bookmark"]
     try:
@@ -170,4 +171,4 @@ def _moment(value: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-__all__ = ["Ledger", "commit"]
+__all__ = ["Ledger", "commit", "row_of"]

@@ -120,7 +120,7 @@ class RangeLoad:
 
     # ------------------------------------------------------------ before, after
     def _writer(self, lease: Lease) -> Writer:
-        return Writer(self._dialect, self._load, self._target, lease, self._wire)
+        return Writer(self._dialect, self._load, self._target, lease, self._wire, Ledger(self._dialect))
 
     def _prepare(self) -> Staged:
         with suppress(ConnectorError), self._sessions.lease(self._load.key.stream) as lease:

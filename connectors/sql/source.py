@@ -215,14 +215,12 @@ class SqlSource(ABC):
         return f"{condition} and not ({missing})" if missing else condition
 
     @contextmanager
-    def opened_checksums(self, side: Side, canonical: Canonical, first: str = "") -> Iterator[Checksums]:
-        """Compute checksums in the database, all in one snapshot; `first`: settings of the transaction."""
+    def opened_checksums(self, side: Side, canonical: Canonical) -> Iterator[Checksums]:
+        """Compute checksums in the database, all in one snapshot."""
         stream = side.stream
         with self.sessions("arrow").lease(stream.name) as lease:
             lease.begin()
             session = lease.session
-            if first:
-                session.execute(first)
             yield SqlChecksums(
                 session.query,
                 canonical,
@@ -251,6 +249,10 @@ class SqlSource(ABC):
         else:
             bad: list[RejectedRecord] = []
             yield from _with_rejected(self._batches(lease, stream, None, bad), bad)
+
+    def is_ordered(self, stream: Stream) -> bool:
+        """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
+        return True
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield a stream in another wire format than "arrow", if the source offers one."""
@@ -296,7 +298,7 @@ class SqlSource(ABC):
                     stream,
                     batches,
                     bookmark,
-                    is_ordered=True,
+                    is_ordered=self.is_ordered(stream),
                     horizon=horizon,
                     checkpoint_records=self._checkpoint_records,
                     checkpoint_s=self._checkpoint_s,

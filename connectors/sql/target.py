@@ -76,6 +76,11 @@ class Target:
                 return True
         return False
 
+    def conflicts(self, table: Table, columns: Sequence[Column]) -> bool:
+        """Tell whether a column has a type that `evolve` could not widen to what comes."""
+        held = ((table.column(column.name), column) for column in columns)
+        return any(found and self._dialect.widen(found.type, column.type) is None for found, column in held)
+
     def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
         """Add columns that are missing, widen those that are too narrow."""
         statements = []

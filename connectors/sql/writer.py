@@ -36,13 +36,15 @@ class Staged:
 class Writer:
     """Writes one load over one leased connection."""
 
-    def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str) -> None:
+    def __init__(
+        self, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str, ledger: Ledger
+    ) -> None:
         self._dialect = dialect
         self._load = load
         self._target = Target(dialect, target, lease, load)
         self._lease = lease
         self._wire = wire
-        self._ledger = Ledger(dialect)
+        self._ledger = ledger
         self._stream = load.stream
         self._is_replace = load.write_disposition is WriteDisposition.REPLACE
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
@@ -214,6 +216,8 @@ class Writer:
         planned = {}
         for field in self._stream.schema:
             kind = self._dialect.column_type(field)
+            if field.name in keys and (self._is_merge or self._is_replace):
+                kind = self._dialect.key_type(kind, len(keys))
             wire = Wire(type=kind, arrow=field.type) if self._wire != "arrow" else self._dialect.wire(kind, field.type)
             column = Column(name=self._names[field.name], type=kind, is_nullable=field.name not in keys)
             planned[column.name] = (column, wire)
@@ -383,9 +387,7 @@ class Writer:
 
     def _refuse_null_keys(self, staged: Staged) -> None:
         key = self._key()
-        condition = " or ".join(f"{self._dialect.quote(name)} is null" for name in key)
-        found = self._session.query(f"select 1 from {self._dialect.table(staged.name)} where {condition} limit 1")
-        if found:
+        if self._session.query(self._dialect.null_key(staged.name, key)):
             raise FatalConnectorError(
                 f"a record has NULL in its key ({', '.join(key)}): NULL equals nothing, so a merge would double it; "
                 "choose other key_properties, or write_disposition append",
@@ -402,7 +404,15 @@ class Writer:
         staged = self._converted(self._staged, columns)
         self._dialect.lock_creation(self._session, self._target.name)
         table = self._target.reflect()
-        if table is not None and table.has_dependents:
+        if table is not None and not dialect.renames and self._target.conflicts(table, columns):
+            # It cannot be brought into shape, and nothing can take its place.
+            self._target.note_replaced(table, columns)
+            self._session.execute(dialect.drop_table(table.name))
+            table = None
+        if table is None and not dialect.renames:
+            self._session.execute(dialect.create_table(self._target.name, columns, self._key()))
+            table = self._target.reflect()
+        if table is not None and (table.has_dependents or not dialect.renames):
             self._refill(table, staged, columns)
             return
         if table is not None:

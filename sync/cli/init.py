@@ -84,7 +84,7 @@ IGNORE = """\
 """
 
 
-@click.command("init", short_help="Write a small pipeline that runs at once.")
+@click.command("init")
 @common
 @click.option(
     "--from-meltano",

@@ -19,8 +19,8 @@ from connectors.testing import VALUES, Feature
 from connectors.testing.values import in_order
 
 #: A Singer plugin keeps what it likes where it likes: those are held to what they promise in test_singer_*.py.
-#: `mariadb` is another name of `mysql`.
-OTHERS = ("singer", "mariadb")
+#: `mariadb` is another name of `mysql`; `sqlalchemy` is as many systems as there are dialects, with its own contracts.
+OTHERS = ("singer", "mariadb", "sqlalchemy")
 PAIRS = [name for name, (source, destination) in CONNECTORS.items() if source and destination and name not in OTHERS]
 
 #: One column a kind of values, as long as the longest of them.

@@ -1,0 +1,130 @@
+"""What SQLAlchemy's inspector says about tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Inspector
+from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError
+
+from ..sql.dialect import Column, Table
+from ..sql.identifiers import OWN_PREFIX, TableName
+from ..stream import Stream
+from .names import Names
+from .types import kind_of
+
+#: Marks a field whose name is lower case in a system that folds names to upper case: it must be quoted.
+QUOTED = b"is_quoted"
+
+
+def reflect(connection: Connection, spelling: Names, names: Sequence[TableName]) -> Mapping[TableName, Table]:
+    """Read the catalog for some tables and views; those that are not there are left out."""
+    inspector = sa.inspect(connection)
+    found = {}
+    referenced: dict[str, set[str]] = {}
+    views: dict[str, set[str]] = {}
+    for name in names:
+        table, schema = spelling.spell(name.name), _schema(spelling, name.schema)
+        columns = _columns(inspector, table, schema)
+        if not columns:
+            continue
+        if name.schema not in referenced:
+            referenced[name.schema] = {spelling.shown(each) for each in _referenced(inspector, schema)}
+            views[name.schema] = {spelling.shown(each) for each in _views(inspector, schema)}
+        found[name] = Table(
+            name=name,
+            columns=tuple(_column(each, connection, spelling) for each in columns),
+            key=tuple(map(spelling.shown, _key(inspector, table, schema))),
+            is_table=name.name not in views[name.schema],
+            is_referenced=name.name in referenced[name.schema],
+        )
+    return found
+
+
+def streams(connection: Connection, spelling: Names, schema: str) -> list[Stream]:
+    """Return what a source offers: tables, and views, marked; nothing of ours."""
+    inspector, own_schema = sa.inspect(connection), _schema(spelling, schema)
+    views = _views(inspector, own_schema)
+    tables = [(name, False) for name in inspector.get_table_names(schema=own_schema) if name not in views]
+    found = []
+    for name, is_view in [*tables, *((name, True) for name in views)]:
+        is_exact, shown = spelling.is_exact(name), spelling.shown(name)
+        table = spelling.spell(shown, is_exact=is_exact)
+        columns = _columns(inspector, table, own_schema)
+        if shown.lower().startswith(OWN_PREFIX) or not columns:
+            continue
+        key = () if is_view else tuple(map(spelling.shown, _key(inspector, table, own_schema)))
+        found.append(
+            Stream(
+                name=str(TableName(schema, shown)),
+                schema=pa.schema([_field(column, key, connection, spelling) for column in columns]),
+                key_properties=key,
+                is_view=is_view,
+                locator={"schema": schema, "table": shown, "is_quoted": is_exact},
+            )
+        )
+    return found
+
+
+def _schema(spelling: Names, schema: str) -> str | None:
+    return spelling.spell(schema) if schema else None
+
+
+def _field(column: Mapping[str, Any], key: Sequence[str], connection: Connection, spelling: Names) -> pa.Field:
+    name = spelling.shown(column["name"])
+    kind = kind_of(column["type"], connection.dialect)
+    metadata = {b"native_type": str(kind).encode(), b"native_system": b"sqlalchemy"}
+    if spelling.is_exact(column["name"]):
+        metadata[QUOTED] = b"1"
+    return pa.field(name, kind.arrow, bool(column.get("nullable", True)) and name not in key, metadata)
+
+
+def _column(column: Mapping[str, Any], connection: Connection, spelling: Names) -> Column:
+    is_numbered = bool(column.get("identity")) or column.get("autoincrement") is True
+    return Column(
+        name=spelling.shown(column["name"]),
+        type=str(kind_of(column["type"], connection.dialect)),
+        is_nullable=bool(column.get("nullable", True)),
+        is_generated=bool(column.get("computed")) or bool((column.get("identity") or {}).get("always")),
+        has_default=column.get("default") is not None or is_numbered,
+    )
+
+
+def _columns(inspector: Inspector, name: str, schema: str | None) -> Sequence[Mapping[str, Any]]:
+    try:
+        return inspector.get_columns(name, schema=schema)
+    except NoSuchTableError:
+        return ()
+
+
+def _key(inspector: Inspector, name: str, schema: str | None) -> tuple[str, ...]:
+    found = inspector.get_pk_constraint(name, schema=schema)
+    return tuple(str(column) for column in found.get("constrained_columns", ()))
+
+
+def _views(inspector: Inspector, schema: str | None) -> list[str]:
+    try:
+        return list(inspector.get_view_names(schema=schema))
+    except (NotImplementedError, SQLAlchemyError):
+        return []
+
+
+def _referenced(inspector: Inspector, schema: str | None) -> set[str]:
+    """Return the tables that foreign keys of the same schema point at."""
+    try:
+        found = inspector.get_multi_foreign_keys(schema=schema)
+    except (NotImplementedError, SQLAlchemyError):
+        return set()
+    return {str(key["referred_table"]) for keys in found.values() for key in keys}
+
+
+def list_tables(connection: Connection, spelling: Names, schema: str) -> list[TableName]:
+    """Return the names of all tables of a schema."""
+    found = sa.inspect(connection).get_table_names(schema=_schema(spelling, schema))
+    return [TableName(schema, spelling.shown(name)) for name in found]
+
+
+__all__ = ["QUOTED", "list_tables", "reflect", "streams"]

@@ -1,0 +1,102 @@
+"""Records into any database, by its SQLAlchemy dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from ..settings import parse_settings
+from ..sql.destination import SqlDestination
+from ..sql.dialect import Table
+from ..sql.identifiers import TableName
+from ..sql.ledger import Ledger
+from ..sql.session import Lease, Session
+from ..stream import LedgerRow, TableState
+from .dialect import SQLAlchemyDialect
+from .ledger import SQLAlchemyLedger
+from .session import AlchemySession
+from .settings import SQLAlchemySettings
+from .traits import Traits, find_out
+
+
+class SQLAlchemyDestination(SqlDestination):
+    """Tables of one database; data and ledger row in one transaction, or none at all: a system without is refused."""
+
+    settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
+    connector = "sqlalchemy"
+
+    def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
+        dialect = SQLAlchemyDialect(self._settings.engine())
+        dialect.default_schema = self._settings.schema_ or ""
+        super().__init__(dialect, schema=dialect.default_schema)
+        self._ledger: Ledger = SQLAlchemyLedger(dialect)
+        self._has_rollback = False
+        self._traits: Traits | None = None
+
+    def connect(self) -> AlchemySession:
+        """Open a connection; the first one finds out what the system keeps of values."""
+        dialect = self._own
+        session = AlchemySession(dialect.engine, self.identity(), is_writer=True, names=dialect.names_)
+        try:
+            if self._traits is None:
+                self._traits = dialect.traits = find_out(session.connection)
+        except BaseException:
+            session.close()
+            raise
+        session.adapt(dialect.traits, self._lock)
+        return session
+
+    def _lock(self, session: AlchemySession, table: str) -> None:
+        assert isinstance(self._ledger, SQLAlchemyLedger)
+        self._ledger.lock(session, self._ledger.table(TableName(self._schema, "")), table)
+
+    @property
+    def _own(self) -> SQLAlchemyDialect:
+        assert isinstance(self.dialect, SQLAlchemyDialect)
+        return self.dialect
+
+    @cached_property
+    def _identity(self) -> str:
+        return self._settings.identity()
+
+    def identity(self) -> str:
+        """Return dialect, host and database."""
+        return self._identity
+
+    def check(self) -> None:
+        """Prove that it can be reached."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            assert isinstance(lease.session, AlchemySession)
+            lease.session.rows(sa.select(sa.literal_column("1")))
+
+    def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement and commit it."""
+        assert isinstance(session, AlchemySession)
+        return session.execute_alone(sql, values)
+
+    def close(self) -> None:
+        """Close every connection."""
+        super().close()
+        self._own.engine.dispose()
+
+    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+        """Begin a transaction in which the ledger exists; the first one proves that the system has transactions."""
+        super()._ensure_ledger(lease, ledger)
+        if not self._has_rollback:
+            assert isinstance(self._ledger, SQLAlchemyLedger)
+            self._ledger.refuse_without_rollback(lease.session, ledger)
+            self._has_rollback = True
+
+    def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
+        state = super()._state(table, ledger)
+        return state if table is None else replace(state, stream_name=str(table.name))
+
+
+__all__ = ["SQLAlchemyDestination"]

@@ -1,0 +1,64 @@
+"""What dialects and drivers raise, sorted by what the caller does about it; messages carry no credentials, no SQL.
+
+Drivers agree on few classes of errors: where these say nothing, the words do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from .settings import scrub
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+_CONFLICT = re.compile(
+    r"\b(dead)?lock(s|ed|ing)?\b|conflict|serializ|concurrent|could not obtain|resource busy|timed? ?out", re.I
+)
+_LOST = re.compile(r"connection|network|socket|broken pipe|server closed|gone away|shutdown|communication", re.I)
+_CONFIG = re.compile(
+    r"password|passwd|log ?[io]n|authenti|credential|denied|not found|no such|does not exist|unknown (host|database)"
+    r"|cannot open|can't open|unable to open|not a valid|not a database|unavailable database|name or service",
+    re.I,
+)
+_CANCELLED = re.compile(r"interrupt|cancell?ed|cancell?ation", re.I)
+
+
+def words(error: BaseException, url: URL) -> str:
+    """Return the driver's own words in one line, without credentials."""
+    original = getattr(error, "orig", None) or error
+    text = " ".join(str(original).split()) or type(original).__name__
+    return scrub(text, url)[:1000]
+
+
+def connect_failure(error: BaseException, url: URL, place: str) -> ConnectorError:
+    """Sort an error of connecting."""
+    text = words(error, url)
+    message = f"cannot connect to {place}: {text}"
+    if _CONFIG.search(text):
+        return ConnectorConfigError(message, connector="sqlalchemy", key="url")
+    return RetriableError(message, connector="sqlalchemy")
+
+
+def failure(error: BaseException, url: URL, place: str) -> ConnectorError:
+    """Sort an error of a statement."""
+    import sqlalchemy.exc as exc
+
+    if isinstance(error, ConnectorError):
+        return error
+    text = words(error, url)
+    message = f"{place}: {text}"
+    if _CANCELLED.search(text):
+        return Interrupted("the statement was interrupted", connector="sqlalchemy")
+    if isinstance(error, exc.DBAPIError):
+        is_refusal = isinstance(error, (exc.IntegrityError, exc.DataError, exc.ProgrammingError))
+        if error.connection_invalidated or (not is_refusal and (_CONFLICT.search(text) or _LOST.search(text))):
+            return RetriableError(message, connector="sqlalchemy")
+    if isinstance(error, OSError):
+        return RetriableError(message, connector="sqlalchemy")
+    return FatalConnectorError(message, connector="sqlalchemy")
+
+
+__all__ = ["connect_failure", "failure", "words"]

@@ -1,0 +1,209 @@
+"""The ledger where nothing but standard SQL is certain: a hash for a key, update or insert, texts for times."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..sql.dialect import Column
+from ..sql.identifiers import TableName
+from ..sql.ledger import Ledger, row_of
+from ..sql.session import Session
+from ..stream import Bookmark, LedgerKey, LedgerRow
+from .dialect import SQLAlchemyDialect
+from .session import AlchemySession
+
+_ATTEMPTS = 5
+
+_TEXTS = ("pipeline", "stream", "destination_table", "source", "owner", "bookmark")
+_SHORT = {"id": 64, "token": 255, "completed_by": 255, "committed_at": 40}
+#: In the order in which a row is read.
+_COLUMNS = (
+    "pipeline", "stream", "destination_table", "source", "token", "owner", "bookmark", "completed_by", "rows",
+    "committed_at",
+)  # fmt: skip
+
+
+class SQLAlchemyLedger(Ledger):
+    """Statements on the ledger; each runs in the session's transaction, which the caller ends."""
+
+    def create(self, session: Session, ledger: TableName) -> None:
+        """Create the table; the schema is there, or the first table in it would not be either."""
+        types = dict.fromkeys(_TEXTS, "text") | {name: f"varchar({size})" for name, size in _SHORT.items()}
+        types["rows"] = "bigint"
+        columns = [Column(name=name, type=types[name], is_nullable=name != "id") for name in ("id", *_COLUMNS)]
+        try:
+            session.execute(self._dialect.create_table(ledger, columns, ["id"]))
+        except (FatalConnectorError, RetriableError):
+            # Somebody else may have been faster.
+            session.rollback()
+            session.begin()
+            if not self._dialect.exists(session, ledger):
+                raise
+
+    def refuse_without_rollback(self, session: Session, ledger: TableName) -> None:
+        """Raise if what is rolled back stays all the same: then data and ledger could not be kept together.
+
+        Raises:
+            FatalConnectorError: the system, or its driver, has no transactions.
+        """
+        own, row = _own(session), self._row(ledger)
+        probe = "probe " + secrets.token_hex(8)
+        own.change(sa.insert(row["id"].table).values({row["id"]: probe}))
+        session.rollback()
+        session.begin()
+        left = own.rows(sa.select(row["id"]).where(row["id"] == probe))
+        if left:
+            own.change(sa.delete(row["id"].table).where(row["id"] == probe))
+            session.commit()
+            raise FatalConnectorError(
+                f"{self._dialect_name} takes nothing back (no transactions): it can be a source, not a destination",
+                connector="sqlalchemy",
+            )
+
+    @property
+    def _dialect_name(self) -> str:
+        return cast("SQLAlchemyDialect", self._dialect).engine.dialect.name
+
+    def lock(self, session: AlchemySession, ledger: TableName, table: str) -> None:
+        """Shut out our other loads that write a table, until the commit: each writes the row of its name."""
+        row = self._row(ledger)
+        name = f"lock {hashlib.sha256(table.encode()).hexdigest()[:40]}"
+        update = sa.update(row["id"].table).where(row["id"] == name).values({row["token"]: "lock"})
+        there = sa.select(row["id"]).where(row["id"] == name)
+
+        if session.is_dirty:
+            # Records were removed before: whoever gets in the way now makes this load begin anew.
+            session.change(update)
+            return
+
+        def take() -> None:
+            if not session.rows(there):
+                with suppress(FatalConnectorError, RetriableError):  # another one made it
+                    session.change(sa.insert(row["id"].table).values({row["id"]: name}))
+                    session.commit_alone()
+                session.restart()
+            session.change(update)
+
+        session.wait(take)
+
+    def take_over(
+        self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
+    ) -> LedgerRow:
+        """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+        own, row = _own(session), self._row(ledger)
+        values: dict[str, Any] = {"token": token, "owner": owner}
+        if source is not None:
+            values["source"] = source
+        update = (
+            sa.update(row["id"].table)
+            .where(row["id"] == _id(key))
+            .values({row[name]: value for name, value in values.items()})
+        )
+        names = {"pipeline": key.pipeline, "stream": key.stream, "destination_table": key.destination_table}
+        made = {"id": _id(key), **names, "source": "", **values}
+        insert = sa.insert(row["id"].table).values({row[name]: value for name, value in made.items()})
+        for attempt in range(_ATTEMPTS):
+            try:
+                own.change(update)
+                if not self.read(session, ledger, key):
+                    own.change(insert)
+                return self.read(session, ledger, key)[0]
+            except (FatalConnectorError, RetriableError):
+                # Another one inserted it meanwhile, or wrote it after this transaction's snapshot was taken.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                session.rollback()
+                session.begin()
+        raise AssertionError("the last attempt returns or raises")
+
+    def record(
+        self,
+        session: Session,
+        ledger: TableName,
+        key: LedgerKey,
+        token: str,
+        *,
+        bookmark: Bookmark | None,
+        completed_by: str | None,
+        rows: int,
+    ) -> None:
+        """Write what a commit makes true."""
+        own, row = _own(session), self._row(ledger)
+        # The token too: some systems see a conflict only where two write the same columns.
+        values: dict[str, Any] = {
+            "token": token,
+            "committed_at": datetime.now(UTC).isoformat(),
+            "bookmark": None if bookmark is None else json.dumps(bookmark, ensure_ascii=False),
+        }
+        if completed_by is not None:
+            values |= {"completed_by": completed_by, "rows": rows}
+        mine = sa.and_(row["id"] == _id(key), row["token"] == token)
+        try:
+            changed = own.change(
+                sa.update(row["id"].table).where(mine).values({row[name]: value for name, value in values.items()})
+            )
+            if changed < 0:
+                changed = len(own.rows(sa.select(row["id"]).where(mine)))
+        except ConnectorError:
+            session.rollback()
+            session.begin()
+            if not self._dialect.exists(session, ledger):
+                raise TakenOver("the ledger is gone", stream=key.stream) from None
+            raise
+        if changed != 1:
+            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+
+    def set_bookmark(
+        self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
+    ) -> None:
+        """Change the bookmark under a new token, or delete the row."""
+        own, row = _own(session), self._row(ledger)
+        if forget:
+            own.change(sa.delete(row["id"].table).where(row["id"] == _id(key)))
+            return
+        self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
+        text = None if bookmark is None else json.dumps(bookmark, ensure_ascii=False)
+        own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values({row["bookmark"]: text}))
+
+    def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
+        """Return one row, or all rows, of a ledger that exists."""
+        row = self._row(ledger)
+        query = sa.select(*(row[name] for name in _COLUMNS))
+        # Without a key all but the rows of locks.
+        query = query.where(row["pipeline"].is_not(None) if key is None else row["id"] == _id(key))
+        found = [row_of([_read(value) for value in row]) for row in _own(session).rows(query)]
+        return sorted(found, key=lambda row: (row.key.pipeline, row.key.stream, row.key.destination_table))
+
+    def _row(self, ledger: TableName) -> dict[str, Any]:
+        kinds: Mapping[str, Any] = {name: sa.Text() for name in _TEXTS} | {"rows": sa.BigInteger()}
+        names = cast("SQLAlchemyDialect", self._dialect).names_
+        columns: list[Any] = [
+            sa.column(names.spell(name), kinds.get(name, sa.String(_SHORT.get(name)))) for name in ("id", *_COLUMNS)
+        ]
+        names.table(ledger, columns)
+        return dict(zip(("id", *_COLUMNS), columns, strict=True))
+
+
+def _id(key: LedgerKey) -> str:
+    parts = json.dumps([key.pipeline, key.stream, key.destination_table])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _read(value: Any) -> Any:
+    return value.read() if hasattr(value, "read") else value
+
+
+def _own(session: Session) -> AlchemySession:
+    return cast("AlchemySession", session)
+
+
+__all__ = ["SQLAlchemyLedger"]

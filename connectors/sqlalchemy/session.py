@@ -1,0 +1,348 @@
+"""One connection of an engine: statements, rows by executemany, results that are streamed.
+
+What systems do with DDL in a transaction has no rule: some roll it back, some commit what was before it, one shows
+a new table only after a commit. So no DDL runs in a transaction that holds data: each such statement has its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Engine
+
+from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..protocols import Block
+from ..sql.batches import FETCH_RECORDS
+from ..sql.dialect import SEQUENCE
+from ..sql.identifiers import STAGING_PREFIX, TableName
+from .failures import connect_failure, failure
+from .names import Names
+from .traits import Traits
+from .types import Kind, kind_for, sqlalchemy_type
+from .values import array_of, values_of
+
+#: Before the text of a table's name: the statement that shuts out our other writers of it until the commit.
+LOCK = "/* lock */ "
+
+#: How long to wait for them, and for changes of the catalog that get in each other's way.
+LOCK_TIMEOUT_S = 60.0
+
+#: How long to try to drop what is not needed any more.
+DROP_TIMEOUT_S = 5.0
+
+_DDL = re.compile(r"\s*(create|alter|drop)\b", re.IGNORECASE)
+_DROP = re.compile(rf"drop table .*{STAGING_PREFIX}", re.IGNORECASE)
+_CREATE = re.compile(rf"create table ([^(]*{STAGING_PREFIX}[^ (]*) \(", re.IGNORECASE)
+_PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
+
+#: How a driver's connection is told from another thread to give up: the first of these that it has.
+_CANCELS = ("cancel", "interrupt", "cancel_operation")
+
+
+class AlchemySession:
+    """A connection with one transaction at a time; implements `ReadSession`, for clauses as well as for text.
+
+    Staging tables that it made are dropped at the end of the transaction, whichever end that is.
+    """
+
+    def __init__(self, engine: Engine, place: str, *, is_writer: bool, names: Names | None = None) -> None:
+        self._engine = engine
+        self._place = place
+        self._names = names or Names(engine.dialect)
+        self._traits = Traits()
+        self._lock: Callable[[AlchemySession, str], None] = lambda session, table: None
+        #: Staging tables made in this transaction, as their DDL spells them.
+        self._staging: dict[str, bool] = {}
+        self._sequence = 0
+        #: Something is written that the ledger does not know yet.
+        self._is_dirty = False
+        self._is_cancelled = False
+        try:
+            self._connection = engine.connect()
+            if is_writer and "READ COMMITTED" in _levels(self._connection):
+                # Each statement sees what others have committed. Some dialects say they can, and cannot.
+                with suppress(AttributeError, NotImplementedError):
+                    self._connection = self._connection.execution_options(isolation_level="READ COMMITTED")
+            # Ends what the dialect asked the server at its first connection.
+            self._connection.rollback()
+        except Exception as error:
+            raise connect_failure(error, self._url, place) from None
+
+    @property
+    def _url(self) -> URL:
+        return self._engine.url
+
+    @property
+    def connection(self) -> sa.Connection:
+        """Return SQLAlchemy's own."""
+        return self._connection
+
+    @property
+    def is_dirty(self) -> bool:
+        """Tell whether something is written that the ledger does not know yet."""
+        return self._is_dirty
+
+    def adapt(self, traits: Traits, lock: Callable[[AlchemySession, str], None]) -> None:
+        """Say what is to be refused on the way in, and how a table is locked."""
+        self._traits = traits
+        self._lock = lock
+
+    def wait(self, call: Callable[[], None], timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        """Begin the transaction with something that others may stand in the way of, until they do not.
+
+        Some systems wait by themselves, others refuse at once, or as soon as the wait is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        for attempt in itertools.count():
+            try:
+                call()
+                break
+            except RetriableError:
+                if time.monotonic() > deadline:
+                    raise
+                self._back()
+                time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))  # until the other one's commit
+                self._run(self._connection.begin)
+        self._is_dirty = False
+
+    # ------------------------------------------------------------ transactions
+    def begin(self) -> None:
+        """Start a transaction; finds out whether the connection still lives."""
+        self._is_cancelled = self._is_dirty = False
+        try:
+            self._back()
+            driver: Any = self._connection.connection.dbapi_connection
+            is_alive = self._engine.dialect.do_ping(driver)
+            if not self._connection.in_transaction():
+                self._connection.begin()
+        except Exception as error:
+            found = self._failure(error)
+            raise found if isinstance(found, RetriableError) else RetriableError(str(found)) from error
+        if not is_alive:
+            raise RetriableError(f"{self._place}: the connection is closed", connector="sqlalchemy")
+
+    def commit(self) -> None:
+        """Commit, then drop staging."""
+        self._end()
+        self._drop_staging()
+
+    def settle(self) -> None:
+        """Commit what is staged, and go on in a transaction that sees what others have committed."""
+        if self._is_dirty:
+            raise FatalConnectorError("half of a load would be committed", connector="sqlalchemy")
+        self._end()
+        self._run(self._connection.begin)
+
+    def _end(self) -> None:
+        self._run(self._connection.commit)
+        self._is_dirty = False
+
+    def rollback(self) -> None:
+        """End the transaction, if there is one; nothing of it is kept."""
+        self._is_dirty = False
+        self._back()
+        self._drop_staging()
+
+    def commit_alone(self) -> None:
+        """Commit what is no part of a load."""
+        self._end()
+
+    def restart(self) -> None:
+        """Begin anew, with what others have committed in sight."""
+        self._back()
+        self._run(self._connection.begin)
+
+    def _back(self) -> None:
+        """Roll back, also where SQLAlchemy takes the transaction for ended since its commit failed."""
+        self._run(self._connection.rollback)
+        driver: Any = self._connection.connection
+        self._run(lambda: self._engine.dialect.do_rollback(driver))
+
+    def _drop_staging(self) -> None:
+        staging, self._staging = self._staging, {}
+        for name in staging:
+            with suppress(ConnectorError):  # then recovery, or the next start, drops it
+                self._alone(f"drop table {name}", timeout_s=DROP_TIMEOUT_S)
+
+    # -------------------------------------------------------------- statements
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; return the records it changed."""
+        if sql.startswith(LOCK):
+            self._lock(self, sql.removeprefix(LOCK))
+            return 0
+        if _DROP.match(sql) and any(name in sql for name in self._staging):
+            return 0  # after the commit
+        if _DDL.match(sql):
+            if self._is_dirty:
+                raise FatalConnectorError("a change of a table would commit half of a load", connector="sqlalchemy")
+            self._end()
+            match = _CREATE.match(sql)
+            try:
+                self._alone(sql)
+            except FatalConnectorError:
+                if match is None:
+                    raise
+                # Left by a load of the same token whose connection broke.
+                self._back()
+                self._alone(f"drop table {match[1]}")
+                self._alone(sql)
+            self._run(self._connection.begin)
+            if match is not None:
+                self._staging[match[1]] = SEQUENCE in sql
+                self._sequence = 0
+            return 0
+        self._is_dirty = True
+        return max(int(self._text(sql, parameters).rowcount), 0)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a small result."""
+        return [tuple(row) for row in self._run(lambda: self._text(sql, parameters).fetchall())]
+
+    def change(self, clause: Any, values: Mapping[str, Any] | None = None) -> int:
+        """Run an INSERT, UPDATE or DELETE of SQLAlchemy's; return the records it changed, -1 if nobody knows."""
+        self._is_dirty = True
+        return int(self._run(lambda: self._connection.execute(clause, values)).rowcount)
+
+    def rows(self, clause: Any, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Return all rows of a small SELECT of SQLAlchemy's."""
+        return [tuple(row) for row in self._run(lambda: self._connection.execute(clause, values).fetchall())]
+
+    def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run one statement of the user's and commit it."""
+        self._back()
+        result = self._text(sql, parameters)
+        changed = 0 if result.returns_rows else max(result.rowcount, 0)
+        self._end()
+        return changed
+
+    def _alone(self, sql: str, timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        def run() -> None:
+            self._text(sql)
+            self._run(self._connection.commit)
+
+        self.wait(run, timeout_s)
+
+    def _text(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        if not parameters:
+            # As it is: a driver that fills in parameters must not look for them in names.
+            options = {"no_parameters": True}
+            return self._run(lambda: self._connection.exec_driver_sql(sql, execution_options=options))
+
+        def mark(match: re.Match[str]) -> str:
+            return match[1].replace(":", r"\:") if match[1] else f":p{match[2]}"
+
+        values = {f"p{place}": value for place, value in enumerate(parameters, start=1)}
+        return self._run(lambda: self._connection.execute(sa.text(_PARAMETER.sub(mark, sql)), values))
+
+    def _run(self, call: Any) -> Any:
+        if self._is_cancelled:
+            raise Interrupted("the call was interrupted", connector="sqlalchemy")
+        try:
+            return call()
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: BaseException) -> ConnectorError:
+        if self._is_cancelled:
+            return Interrupted("the statement was interrupted", connector="sqlalchemy")
+        return failure(error, self._url, self._place)
+
+    # -------------------------------------------------------------------- data
+    def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Not used: the source streams clauses, whose columns have types."""
+        raise NotImplementedError
+
+    def stream(self, clause: Any, schema: pa.Schema, stream: str) -> Iterator[pa.RecordBatch]:
+        """Yield a SELECT's result in batches of the schema; closing the iterator ends it."""
+        options = {"stream_results": True, "max_row_buffer": FETCH_RECORDS}
+        result = self._run(lambda: self._connection.execute(clause, execution_options=options))
+        try:
+            while rows := self._run(lambda: result.fetchmany(FETCH_RECORDS)):
+                columns = zip(*rows, strict=True)
+                arrays = [array_of(values, field, stream) for values, field in zip(columns, schema, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        finally:
+            with suppress(Exception):
+                result.close()
+
+    def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
+        """Append the batches to the named columns of a table by INSERT, many records at a time."""
+        kinds = [kind_for(field.type, field.name) for field in schema]
+        is_numbered = self._staging.get(self._spelled(table), False)
+        clause, marks = self._insert(table, schema.names, kinds, is_numbered)
+        records = 0
+        for batch in data:
+            if not isinstance(batch, pa.RecordBatch):
+                raise FatalConnectorError("this connector takes Arrow batches only", connector="sqlalchemy")
+            columns = [self._values(batch.column(place), field.name) for place, field in enumerate(schema)]
+            if is_numbered:
+                columns.append(list(range(self._sequence, self._sequence + batch.num_rows)))
+                self._sequence += batch.num_rows
+            for start in range(0, batch.num_rows, FETCH_RECORDS):
+                rows = zip(*(values[start : start + FETCH_RECORDS] for values in columns), strict=True)
+                self._many(clause, [dict(zip(marks, row, strict=True)) for row in rows])
+            records += batch.num_rows
+        return records
+
+    def _insert(
+        self, table: TableName, names: Sequence[str], kinds: Sequence[Kind], is_numbered: bool
+    ) -> tuple[Any, list[str]]:
+        """Return INSERT and the names of its parameters: our own, since those of columns may hold anything."""
+        dialect = self._engine.dialect
+        every, types = list(names), [sqlalchemy_type(kind, dialect) for kind in kinds]
+        if is_numbered:
+            every, types = [*every, SEQUENCE], [*types, sa.BigInteger()]
+        columns: list[Any] = [sa.column(self._names.spell(name), kind) for name, kind in zip(every, types, strict=True)]
+        marks = [f"c{place}" for place in range(len(columns))]
+        values = {column: sa.bindparam(mark, type_=column.type) for mark, column in zip(marks, columns, strict=True)}
+        target = self._names.table(table, columns)
+        return sa.insert(target).values(values), marks
+
+    def _spelled(self, table: TableName) -> str:
+        return ".".join(self._names.quote(part) for part in (table.schema, table.name) if part)
+
+    def _many(self, clause: Any, parameters: list[dict[str, Any]]) -> None:
+        self._run(lambda: self._connection.execute(clause, parameters))
+
+    def _values(self, array: pa.Array, column: str) -> list[Any]:
+        self._traits.refuse(array, column)
+        values = values_of(array)
+        # Firebird's driver wants zones of its own; its dialect sees to that for single records only.
+        adapt: Any = getattr(self._engine.dialect, "adapt_timezone", None)
+        is_zoned = pa.types.is_timestamp(array.type) and array.type.tz is not None
+        return [adapt(value) for value in values] if adapt is not None and is_zoned else values
+
+    # ------------------------------------------------------------------ the end
+    def cancel(self) -> None:
+        """Make the statement under way fail soon, where the driver can; else the next one."""
+        self._is_cancelled = True
+        with suppress(Exception):
+            driver: Any = self._connection.connection.driver_connection
+            for name in _CANCELS:
+                if callable(cancel := getattr(driver, name, None)):
+                    cancel()
+                    return
+
+    def close(self) -> None:
+        """Close the connection; what was not committed is lost."""
+        with suppress(Exception):
+            self._connection.close()
+
+
+def _levels(connection: sa.Connection) -> Sequence[str]:
+    try:
+        driver: Any = connection.connection.dbapi_connection
+        return list(connection.dialect.get_isolation_level_values(driver))
+    except NotImplementedError:
+        return ()
+
+
+__all__ = ["LOCK", "AlchemySession"]

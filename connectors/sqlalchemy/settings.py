@@ -1,0 +1,141 @@
+"""Settings of the sqlalchemy connector, and the engine made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, PositiveInt, SecretStr
+
+from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..errors import ConnectorConfigError
+from ..settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+
+#: Package that a dialect comes with: what to install where it is missing. Dialects without a line here are told by
+#: their name.
+PACKAGES = {
+    "access": "sqlalchemy-access",
+    "bigquery": "sqlalchemy-bigquery",
+    "clickhouse": "clickhouse-sqlalchemy",
+    "clickhousedb": "clickhouse-connect",
+    "cockroachdb": "sqlalchemy-cockroachdb",
+    "crate": "sqlalchemy-cratedb",
+    "databricks": "databricks-sqlalchemy",
+    "db2": "ibm-db-sa",
+    "denodo": "denodo-sqlalchemy",
+    "druid": "pydruid",
+    "duckdb": "duckdb-sqlalchemy",
+    "exa": "sqlalchemy-exasol",
+    "firebird": "sqlalchemy-firebird",
+    "hana": "sqlalchemy-hana",
+    "ibm_db_sa": "ibm-db-sa",
+    "iris": "sqlalchemy-iris",
+    "monetdb": "sqlalchemy-monetdb",
+    "mssql": "pyodbc",
+    "oracle": "oracledb",
+    "redshift": "sqlalchemy-redshift",
+    "snowflake": "snowflake-sqlalchemy",
+    "teradatasql": "teradatasqlalchemy",
+    "trino": "trino[sqlalchemy]",
+    "vertica": "vertica-sqlalchemy-dialect",
+    "ydb": "ydb-sqlalchemy",
+}
+
+#: Import name of a driver -> package, where they differ.
+_DRIVERS = {
+    "MySQLdb": "mysqlclient",
+    "cx_Oracle": "cx-Oracle",
+    "firebird": "firebird-driver",
+    "ibm_db": "ibm-db",
+    "psycopg2": "psycopg2-binary",
+    "hdbcli": "hdbcli",
+}
+
+
+class SQLAlchemySettings(Settings):
+    """Config of a source or destination by its SQLAlchemy dialect."""
+
+    url: SecretStr = Field(description="SQLAlchemy URL: oracle+oracledb://user:password@host:1521/?service_name=x")
+    schema_: str | None = Field(
+        None, alias="schema", description="Source: the schema offered. Destination: that of tables named without one"
+    )
+    connect_args: Mapping[str, Any] = Field(default_factory=dict, description="What the driver's connect takes beside")
+    checkpoint_records: PositiveInt = Field(
+        CHECKPOINT_RECORDS, description="Source: records between two checkpoints of INCREMENTAL"
+    )
+    checkpoint_s: float = Field(
+        CHECKPOINT_S, gt=0, description="Source: seconds after which a checkpoint comes earlier"
+    )
+
+    def engine(self) -> Engine:
+        """Return an engine; imports the dialect and its driver, connects to nothing.
+
+        Raises:
+            ConnectorConfigError: the URL is none, or a package is missing (the message names it).
+        """
+        import sqlalchemy as sa
+        from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+        url = _parse(self.url.get_secret_value())
+        name = url.drivername.partition("+")[0]
+        try:
+            # Every session holds its own connection as long as it lives; `Sessions` is the pool.
+            return sa.create_engine(url, poolclass=sa.NullPool, connect_args=dict(self.connect_args))
+        except NoSuchModuleError as error:
+            package = PACKAGES.get(name)
+            hint = f"pip install {package}" if package else "install the package that brings it"
+            raise _wrong(f"no dialect {url.drivername!r} is installed: {hint}") from error
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            raise _wrong(f"{url.drivername} needs {module}: pip install {_DRIVERS.get(module, module)}") from error
+        except (ArgumentError, TypeError, ValueError, ImportError) as error:
+            raise _wrong(scrub(f"{type(error).__name__}: {error}".partition("\n")[0], url)) from None
+
+    def identity(self) -> str:
+        """Return the place without credentials; as the own connector of a system spells it, where there is one."""
+        url = _parse(self.url.get_secret_value())
+        name = url.drivername.partition("+")[0]
+        name = {"postgresql": "postgres", "mariadb": "mysql"}.get(name, name)
+        host = (url.host or "").lower()
+        host = "localhost" if host in ("127.0.0.1", "::1") else host
+        port = f":{url.port}" if url.port and url.port != {"postgres": 5432, "mysql": 3306}.get(name) else ""
+        # Some keep the name of the database among the parameters; those that say how to log in do not belong here.
+        place = [f"{key}={url.query[key]}" for key in sorted(url.query) if key in _PLACES]
+        return f"{name}://{host}{port}/{url.database or ''}{'?' + '&'.join(place) if place else ''}"
+
+
+#: Parameters of a URL that say where, for some dialects.
+_PLACES = {"database", "dsn", "odbc_connect_database", "service_name", "sid", "warehouse"}
+
+
+def _parse(url: str) -> URL:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise _wrong("url is no SQLAlchemy URL: dialect+driver://user:password@host:port/database") from None
+
+
+def scrub(text: str, url: URL) -> str:
+    """Take the password, and whatever else of the URL's parameters may be one, out of a text."""
+    secrets = [
+        url.password,
+        *(str(value) for key, value in url.query.items() if re.search("pass|pwd|token|key|secret", key, re.I)),
+    ]
+    for secret in secrets:
+        if secret:
+            text = text.replace(str(secret), "***")
+    return text
+
+
+def _wrong(message: str) -> ConnectorConfigError:
+    return ConnectorConfigError(f"config of connector 'sqlalchemy': {message}", connector="sqlalchemy", key="url")
+
+
+__all__ = ["PACKAGES", "SQLAlchemySettings", "scrub"]

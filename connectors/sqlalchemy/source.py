@@ -1,0 +1,170 @@
+"""Records out of any database, by its SQLAlchemy dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from ..bookmarks import bookmark_values, lower_bound, missing_error
+from ..settings import parse_settings
+from ..sql.batches import even_batches
+from ..sql.session import Lease, Session
+from ..sql.source import SqlSource
+from ..stream import Bookmark, NullBookmarks, RejectedRecord, ReplicationMethod, Stream
+from . import catalog
+from .dialect import SQLAlchemyDialect
+from .session import AlchemySession
+from .settings import SQLAlchemySettings
+from .types import Kind, kind_for, sqlalchemy_type
+
+
+class SQLAlchemySource(SqlSource):
+    """Tables and views of one schema, each read by one SELECT."""
+
+    settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
+    connector = "sqlalchemy"
+    #: A value that is none of its column's ends the stream: the driver's error names no record.
+    sifts = False
+
+    def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
+        dialect = SQLAlchemyDialect(self._settings.engine())
+        super().__init__(
+            dialect,
+            schema=self._settings.schema_ or "",
+            checkpoint_records=self._settings.checkpoint_records,
+            checkpoint_s=self._settings.checkpoint_s,
+        )
+
+    def connect(self) -> AlchemySession:
+        """Open a connection."""
+        return AlchemySession(self._own.engine, self.identity(), is_writer=False)
+
+    @property
+    def _own(self) -> SQLAlchemyDialect:
+        assert isinstance(self.dialect, SQLAlchemyDialect)
+        return self.dialect
+
+    @cached_property
+    def _identity(self) -> str:
+        return self._settings.identity()
+
+    def identity(self) -> str:
+        """Return dialect, host and database."""
+        return self._identity
+
+    def check(self) -> None:
+        """Prove that it can be reached."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            _session(lease.session).rows(sa.select(sa.literal_column("1")))
+
+    def streams(self, session: Session) -> Sequence[Stream]:
+        """Read the catalog."""
+        return catalog.streams(_session(session).connection, self._own.names_, self._schema)
+
+    def close(self) -> None:
+        """Close every connection."""
+        super().close()
+        self._own.engine.dispose()
+
+    def count(self, stream: Stream) -> int:
+        """Count the records."""
+        with self._sessions.lease(stream.name) as lease:
+            lease.begin()
+            query = sa.select(sa.func.count()).select_from(self._table(stream))
+            return int(_session(lease.session).rows(query)[0][0])
+
+    # ------------------------------------------------------------------ reading
+    def clause(self, stream: Stream, bookmark: Bookmark | None = None) -> Any:
+        """Return the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL.
+
+        Texts are neither compared nor ordered by the database, whose collation has its own mind: they are here.
+        """
+        table = self._table(stream)
+        columns = table.columns.values()
+        query = sa.select(*columns)
+        if stream.replication_method is not ReplicationMethod.INCREMENTAL or not self.is_ordered(stream):
+            return query
+        marks = [columns[stream.schema.get_field_index(name)] for name in stream.bookmark_properties]
+        start = bookmark_values(stream, bookmark)
+        lower = lower_bound(stream, start)
+        policy = stream.null_bookmarks
+        missing = [mark.is_(None) for mark, field in zip(marks, self._marked(stream), strict=True) if field.nullable]
+        where: Any = None if lower is None else _at_or_past(marks, [value.as_py() for value in lower])
+        order = list(marks)
+        is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
+        # Where none may be missing, the one scan brings up those that are: `incremental` refuses them.
+        if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
+            # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
+            where = None if where is None else sa.or_(where, *missing)
+            order = [sa.case((sa.or_(*missing), sa.literal_column("0")), else_=sa.literal_column("1")), *order]
+        elif missing and policy is NullBookmarks.NEVER and where is None:
+            where = sa.not_(sa.or_(*missing))
+        query = query if where is None else query.where(where)
+        return query.order_by(*order)
+
+    def refuse_missing(self, lease: Lease, stream: Stream) -> None:
+        """Raise if records lack a bookmark where the stream says that none may."""
+        fields = [field for field in self._marked(stream) if field.nullable]
+        if stream.null_bookmarks is not NullBookmarks.FAIL or not fields:
+            return
+        columns = self._table(stream).columns.values()
+        marks = [columns[stream.schema.get_field_index(field.name)] for field in self._marked(stream)]
+        one: Any = sa.literal_column("1")
+        counts = [sa.func.count(sa.case((mark.is_(None), one))) for mark in marks]
+        query = sa.select(*counts).where(sa.or_(*(mark.is_(None) for mark in marks)))
+        (found,) = _session(lease.session).rows(query)
+        if any(map(int, found)):
+            raise missing_error(stream, [int(count) for count in found], is_all=True)
+
+    def is_ordered(self, stream: Stream) -> bool:
+        """Tell whether the database compares the bookmarks as Arrow does: not texts, whose collation is its own."""
+        return not any(
+            pa.types.is_string(field.type) or pa.types.is_binary(field.type) for field in self._marked(stream)
+        )
+
+    def _marked(self, stream: Stream) -> list[pa.Field]:
+        return [stream.schema.field(name) for name in stream.bookmark_properties]
+
+    def _table(self, stream: Stream) -> Any:
+        name = self.table(stream)
+        columns = [self._column(field) for field in stream.schema]
+        return self._own.names_.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
+
+    def _column(self, field: pa.Field) -> Any:
+        metadata = field.metadata or {}
+        native = metadata.get(b"native_type", b"").decode()
+        is_own = metadata.get(b"native_system") == b"sqlalchemy"
+        kind = Kind.parse(native) if is_own else kind_for(field.type, field.name)
+        name = self._own.names_.spell(field.name, is_exact=catalog.QUOTED in metadata)
+        return sa.column(name, sqlalchemy_type(kind, self._own.engine.dialect))
+
+    def _batches(
+        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+    ) -> Generator[pa.RecordBatch, None, None]:
+        found = _session(lease.session).stream(self.clause(stream, bookmark), stream.schema, stream.name)
+        for batch in even_batches(found):
+            lease.check()
+            yield batch
+
+
+def _at_or_past(marks: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Compare several columns one after the other: not every system compares them together."""
+    first, value = marks[0], values[0]
+    if len(values) == 1:
+        return first >= value
+    return sa.or_(first > value, sa.and_(first == value, _at_or_past(marks[1:], values[1:])))
+
+
+def _session(session: Session) -> AlchemySession:
+    assert isinstance(session, AlchemySession)
+    return session
+
+
+__all__ = ["SQLAlchemySource"]

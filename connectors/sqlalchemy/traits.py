@@ -1,0 +1,109 @@
+"""What a system does to values that SQL says nothing about, found out by sending some through it.
+
+Nobody knows all dialects: a timestamp of microseconds comes back from one system in tenths of milliseconds, an empty
+text as NULL from another. One SELECT of casts tells; it creates nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, time
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .. import compute as pc
+from ..errors import FatalConnectorError
+from .types import Kind, sqlalchemy_type
+
+_MICROSECONDS = 123_457
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a system keeps of values; the defaults are what a source needs to know: nothing."""
+
+    #: Fractions of seconds are kept in steps of so many microseconds.
+    timestamp_step_us: int = 1
+    time_step_us: int = 1
+    #: Tells the empty text from NULL.
+    keeps_empty_text: bool = True
+    #: Keeps NaN and infinities in floats.
+    keeps_special_floats: bool = True
+
+    def refuse(self, array: pa.Array, column: str) -> None:
+        """Raise if the system would change one of the values.
+
+        Raises:
+            FatalConnectorError: naming the column, what would be lost and what can be done.
+        """
+        kind, types = array.type, pa.types
+        if types.is_timestamp(kind) and self.timestamp_step_us > 1:
+            _refuse_fractions(array, self.timestamp_step_us, column)
+        elif types.is_time(kind) and self.time_step_us > 1:
+            _refuse_fractions(array, self.time_step_us, column)
+        elif types.is_floating(kind) and not self.keeps_special_floats:
+            _refuse(array, pc.invert(pc.is_finite(array)), column, "NaN and infinities are not kept here")
+        elif types.is_string(kind) and not self.keeps_empty_text:
+            _refuse(array, pc.equal(array, ""), column, "an empty text is the same as NULL here")
+
+
+def find_out(connection: Connection) -> Traits:
+    """Send some values through a system; leaves no transaction open."""
+    moment = datetime(2024, 2, 29, 23, 59, 59, _MICROSECONDS)  # noqa: DTZ001 -- naive, as the column is
+    return Traits(
+        timestamp_step_us=_step(_sent(connection, "timestamp", moment)),
+        time_step_us=_step(_sent(connection, "time", time(23, 59, 59, _MICROSECONDS))),
+        keeps_empty_text=_sent(connection, "varchar(10)", "") == "",
+        keeps_special_floats=all(_is_kept(_sent(connection, "double", each), each) for each in (math.nan, math.inf)),
+    )
+
+
+def _sent(connection: Connection, kind: str, value: Any) -> Any:
+    """Return what becomes of a value; None if it is refused."""
+    chosen = sqlalchemy_type(Kind.parse(kind), connection.dialect)
+    try:
+        return connection.execute(sa.select(sa.cast(sa.bindparam("v", value, chosen), chosen))).scalar()
+    except Exception:  # whatever a driver raises: then a load finds out
+        return None
+    finally:
+        connection.rollback()
+
+
+def _step(found: Any) -> int:
+    if not isinstance(found, datetime | time):
+        return 1  # what is refused is not changed silently
+    for step in (1, 10, 100, 1000, 10_000, 100_000):
+        low = _MICROSECONDS // step * step
+        if found.microsecond in (low, low + step):
+            return step
+    return 1_000_000
+
+
+def _is_kept(found: Any, sent: float) -> bool:
+    # Refused with an error by the system itself: nothing is changed silently either.
+    return found is None or found == sent or (isinstance(found, float) and math.isnan(found) and math.isnan(sent))
+
+
+def _refuse_fractions(array: pa.Array, step: int, column: str) -> None:
+    plain = pc.cast(array, pa.time64("us") if pa.types.is_time(array.type) else pa.timestamp("us", array.type.tz))
+    numbers = pc.cast(plain, pa.int64())
+    rest = pc.subtract(numbers, pc.multiply(pc.divide(numbers, step), step))
+    digits = 6 - int(math.log10(step))
+    _refuse(array, pc.not_equal(rest, 0), column, f"seconds have {digits} digits behind the point here")
+
+
+def _refuse(array: pa.Array, is_lost: Any, column: str, reason: str) -> None:
+    if pc.any(is_lost).as_py():
+        shown = array[pc.index(is_lost, True).as_py()]
+        raise FatalConnectorError(
+            f"column {column!r} holds {str(shown)!r}, which would be changed: {reason}; say `on_lossy: cast` or `text` "
+            "in the stream, mend it in a transformer, or exclude the column with `columns`",
+            connector="sqlalchemy",
+        )
+
+
+__all__ = ["Traits", "find_out"]

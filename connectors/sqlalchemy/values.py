@@ -1,0 +1,93 @@
+"""Columns of Python values <-> Arrow arrays, as drivers give and take them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from ..bookmarks import to_json
+from ..errors import FatalConnectorError
+
+
+def array_of(values: Sequence[Any], field: pa.Field, stream: str) -> pa.Array:
+    """Build a column of a stream out of what a driver gave.
+
+    Raises:
+        FatalConnectorError: a value that the column's type does not hold.
+    """
+    kind = field.type
+    try:
+        if isinstance(kind, pa.BaseExtensionType) or pa.types.is_string(kind) or pa.types.is_timestamp(kind):
+            raise TypeError  # these take more than one form
+        return pa.array(values, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    plain = [None if value is None else _plain(value, kind, native, field.name, stream) for value in values]
+    try:
+        if isinstance(kind, pa.BaseExtensionType):
+            return kind.wrap_array(pa.array(plain, kind.storage_type))
+        return pa.array(plain, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise FatalConnectorError(
+            f"column {field.name!r}: a value does not fit {native or kind}: {str(error).partition(chr(10))[0]}; "
+            "correct it, read it through a view with a CAST, or exclude the column with `columns`",
+            connector="sqlalchemy",
+            stream=stream,
+        ) from error
+
+
+def _plain(value: Any, kind: pa.DataType, native: str, column: str, stream: str) -> Any:
+    if hasattr(value, "read"):  # a large object that is not fetched yet
+        value = value.read()
+    types = pa.types
+    if kind == pa.uuid():
+        return (value if isinstance(value, uuid.UUID) else uuid.UUID(str(value))).bytes
+    if types.is_timestamp(kind) and isinstance(value, datetime):
+        is_zoned = kind.tz is not None
+        if is_zoned:
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+    if types.is_binary(kind) and isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if kind == pa.json_() or types.is_string(kind):
+        return _text(value, native, column, stream)
+    if types.is_boolean(kind) and value in (0, 1):
+        return bool(value)
+    return value
+
+
+def _text(value: Any, native: str, column: str, stream: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, int | uuid.UUID):
+        return str(value)
+    if isinstance(value, dict | list | tuple) or (native == "json" and isinstance(value, float)):
+        return json.dumps(value, ensure_ascii=False, default=to_json)
+    raise FatalConnectorError(
+        f"column {column!r} is {native or 'of an unknown type'}, whose values ({type(value).__name__}) have no text: "
+        "read it through a view with a CAST, or exclude it with `columns`",
+        connector="sqlalchemy",
+        stream=stream,
+    )
+
+
+def values_of(array: pa.Array) -> list[Any]:
+    """Return a column's values as drivers take them."""
+    if array.type == pa.uuid():
+        return [None if value is None else uuid.UUID(bytes=value) for value in array.storage.to_pylist()]
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    values: list[Any] = array.to_pylist()
+    return values
+
+
+__all__ = ["array_of", "values_of"]
