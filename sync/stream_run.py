@@ -455,7 +455,7 @@ class StreamRun:
         shown = None if error is None else self.context.redactor.redact(message_of(error))
         if self._rows_rejected:
             self.context.progress.message(
-                f"{self.name}: {self._rows_rejected} bad records were set aside: see {REJECTED_TABLE} beside "
+                f"{self.name}: bad records set aside: {self._rows_rejected}, in {REJECTED_TABLE} beside "
                 f"{self.planned.key.destination_table}",
                 level="warning",
             )

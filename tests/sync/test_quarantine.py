@@ -8,12 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from sync import RunResult
 from sync.errors import ConfigError
 from tests import services
+from tests.conftest import RunCLI
 
+from .cli_pipelines import write_shop
 from .pipelines import Bench, statuses
 
 DESTINATIONS = ("sqlite", "duckdb", "postgres", "mysql")
@@ -54,8 +57,6 @@ class Target:
 
             return sqlite3.connect(path)
         if self.kind == "duckdb":
-            import duckdb
-
             return duckdb.connect(path)
         if self.kind == "postgres":
             import psycopg
@@ -258,3 +259,25 @@ def test_values_that_only_their_own_system_has(bench: Bench, postgres_url: str) 
         found = [each for _, _, each in bench.destination.rejected]
         assert [json.loads(each.record)["id"] for each in found] == [7, 70]
         assert ["'at' holds" in found[0].reason, "'n' holds NaN" in found[1].reason] == [True, True]
+
+
+def test_the_command_line_shows_how_many(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = "on_bad_record: quarantine, "
+    file = write_shop(tmp_path, files={"data/customers.csv": "id,name\n1,Ada\n2\n3,Grace\n"})
+    file.write_text(file.read_text().replace("{stream: customers, ", "{stream: customers, " + text))
+    done = run_cli(["run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 records" not in done.stdout
+    assert "5 records, 1 rejected" in done.stdout
+    assert "customers: bad records set aside: 1, in _syncblocks_rejected beside customers" in done.stderr
+    assert "rejected" in run_cli(["runs", "show"], tmp_path).stdout
+    shown = json.loads(run_cli(["runs", "show", "--json"], tmp_path).stdout)
+    assert {run["uuid"]: run["rows_rejected"] for run in shown["block_runs"]} == {
+        "load:customers": 1,
+        "export:customers": 1,
+        "load:orders": 0,
+        "export:orders": 0,
+    }
+    with closing(duckdb.connect(str(tmp_path / "warehouse.duckdb"))) as connection:
+        ((record, place),) = connection.execute("select record, place from _syncblocks_rejected").fetchall()
+    assert (json.loads(record), Path(place).name) == ("2", "customers.csv:3")
