@@ -170,11 +170,16 @@ class Quarantine:
 def _values(column: pa.Array) -> list[Any]:
     try:
         return list(column.to_pylist())
-    except (ValueError, OverflowError, ArithmeticError):  # times past Python's
+    except (ValueError, OverflowError, ArithmeticError):  # times past Python's, or a text that is none
+        kind = pa.binary() if pa.types.is_string(column.type) else pa.string()
         try:
-            return list(column.cast(pa.string()).to_pylist())
+            return [_text(value) for value in column.cast(kind).to_pylist()]
         except pa.ArrowException:
             return [None] * len(column)
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _plain(value: Any) -> Any:

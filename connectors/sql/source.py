@@ -248,7 +248,7 @@ class SqlSource(ABC):
             yield from self.blocks(lease, stream, wire)
         else:
             bad: list[RejectedRecord] = []
-            yield from _with_rejected(self._batches(lease, stream, None, bad), bad)
+            yield from with_rejected(self._batches(lease, stream, None, bad), bad)
 
     def is_ordered(self, stream: Stream) -> bool:
         """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
@@ -287,7 +287,7 @@ class SqlSource(ABC):
                 return
             bad: list[RejectedRecord] = []
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-                yield from _with_rejected(self._batches(lease, stream, bookmark, bad), bad)
+                yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
                 return
             horizon = self.horizon(lease, stream, bookmark)
             if bookmark_values(stream, bookmark) is None:
@@ -303,7 +303,7 @@ class SqlSource(ABC):
                     checkpoint_records=self._checkpoint_records,
                     checkpoint_s=self._checkpoint_s,
                 )
-                yield from _with_rejected(events, bad)
+                yield from with_rejected(events, bad)
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
@@ -328,7 +328,7 @@ class SqlSource(ABC):
             yield from good
 
 
-def _with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterator[Event]:
+def with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterator[Event]:
     """Put what was set aside between the events, before the checkpoint that covers it."""
     for event in events:
         if bad:
@@ -339,4 +339,4 @@ def _with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterat
         yield Rejected(records=tuple(bad))
 
 
-__all__ = ["ReadSession", "SqlSource"]
+__all__ = ["ReadSession", "SqlSource", "with_rejected"]

@@ -140,6 +140,19 @@ class Plan:
         """Plan for a stream's columns."""
         return cls(schema, tuple(column(field, has_affinity=has_affinity) for field in schema))
 
+    def misfit(self) -> str:
+        """Write the condition that a record of `t` holds a value of another kind than its column's; may be NULL."""
+        return " or ".join(f"({each.misfit})" for each in self.columns)
+
+    def select_misfits(self, table: str, where: str, limit: int) -> str:
+        """Write the SELECT of records that do not fit: each value as SQL writes it, then for each whether it fits."""
+        values = [f"cast(substr(quote({_own(each)}), 1, 10000) as blob)" for each in self.columns]
+        flags = [f"({each.misfit}) is true" for each in self.columns]
+        inner = f"select * from {table} as t {where}"
+        return (
+            f"select {', '.join([*values, *flags])} from ({inner}) as t where ({self.misfit()}) is true limit {limit}"
+        )
+
     def select(self, table: str, rest: str) -> str:
         """Write the SELECT.
 

@@ -13,12 +13,13 @@ from ..bookmarks import bookmark_values, lower_bound
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental import incremental
 from ..protocols import Block
+from ..quarantine import rejection, rejections, sift
 from ..sql.batches import even_batches
 from ..sql.dialect import Column, Table
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource
-from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from ..sql.source import SqlSource, with_rejected
+from ..stream import Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
 from .decode import Misfit, Plan
 from .dialect import SQLiteDialect, read_catalog
 from .order import Order, incomplete, order_by
@@ -39,6 +40,8 @@ class Query:
     sql: str
     parameters: tuple[Any, ...]
     is_ordered: bool
+    #: SELECT of the records that it leaves out, because a value is not of its column's kind; empty: it leaves out none.
+    misfits: str = ""
 
 
 class SQLiteSource(SqlSource):
@@ -116,12 +119,13 @@ class SQLiteSource(SqlSource):
         with self.sessions(wire).lease(stream.name) as lease:
             lease.begin()
             query = self._query(lease, stream, bookmark)
-            batches = even_batches(self._decoded(lease, stream, query))
+            bad: list[RejectedRecord] = []
+            batches = even_batches(self._decoded(lease, stream, query, bad))
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-                yield from batches
+                yield from with_rejected(batches, bad)
                 return
             self.refuse_missing(lease, stream)
-            yield from incremental(
+            events = incremental(
                 stream,
                 batches,
                 bookmark,
@@ -129,6 +133,7 @@ class SQLiteSource(SqlSource):
                 checkpoint_records=self._checkpoint_records,
                 checkpoint_s=self._checkpoint_s,
             )
+            yield from with_rejected(events, bad)
 
     def _query(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Query:
         plan = Plan.of(stream.schema, has_affinity=not stream.is_view)
@@ -143,20 +148,37 @@ class SQLiteSource(SqlSource):
                 lambda condition: self._has(lease.session, table, condition),
                 stream.null_bookmarks,
             )
-        return Query(plan, plan.select(table, order.sql), order.parameters, order.is_ordered)
+        sql = plan.select(table, order.sql)
+        if stream.max_rejected is None:
+            return Query(plan, sql, order.parameters, order.is_ordered)
+        sql = plan.select(f"(select * from {table} as t where ({plan.misfit()}) is not true)", order.sql)
+        where = order.sql.partition("order by")[0]
+        misfits = plan.select_misfits(table, where, stream.max_rejected + 1)
+        return Query(plan, sql, order.parameters, order.is_ordered, misfits)
 
     def _has(self, session: Session, table: str, condition: str) -> bool:
         return bool(session.query(f"select 1 from {table} as t where {condition} limit 1"))
 
-    def _decoded(self, lease: Lease, stream: Stream, query: Query) -> Iterator[pa.RecordBatch]:
+    def _decoded(
+        self, lease: Lease, stream: Stream, query: Query, bad: list[RejectedRecord]
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
+        if query.misfits:
+            for row in lease.session.query(query.misfits, query.parameters):
+                bad.append(_misfit_record(stream, row))
         session = cast("SQLiteReader | SQLiteSession", lease.session)
         has_literals = True
         try:
             for batch in session.fetch(query.sql, query.parameters):
                 lease.check()
                 query.plan.check(batch)
-                yield query.plan.decode(batch.slice(1) if has_literals else batch)
-                has_literals = False
+                batch, has_literals = batch.slice(1) if has_literals else batch, False
+                if stream.max_rejected is None:
+                    yield query.plan.decode(batch)
+                    continue
+                good, found = sift(batch, lambda part: _decode(query.plan, part), stream.max_rejected)
+                bad += _rejections(batch, stream, found)
+                yield from good
         except Misfit as misfit:
             raise self._explained(session, stream, query.plan, misfit) from misfit
         except FatalConnectorError as error:
@@ -190,6 +212,33 @@ class SQLiteSource(SqlSource):
             f"table {stream.name!r}, column {name!r}: a value does not fit its declared type: {misfit.reason}",
             stream=stream.name,
         )
+
+
+def _decode(plan: Plan, batch: pa.RecordBatch) -> pa.RecordBatch:
+    try:
+        return plan.decode(batch)
+    except Misfit as misfit:
+        raise ValueError(f"column {misfit.column!r}: {misfit.reason}") from misfit
+
+
+def _rejections(batch: pa.RecordBatch, stream: Stream, found: Sequence[tuple[int, str]]) -> list[RejectedRecord]:
+    """Make what is kept of records that could not be decoded: what was read, without what only the plan looks at."""
+    if not found:
+        return []
+    names = stream.schema.names
+    raw = pa.RecordBatch.from_arrays(batch.columns[: len(names)], names=names)
+    return rejections(raw.take(pa.array([place for place, _ in found])), lambda place: found[place][1])
+
+
+def _misfit_record(stream: Stream, row: Sequence[Any]) -> RejectedRecord:
+    """Make what is kept of a record of `Plan.select_misfits`."""
+    names = stream.schema.names
+    values = {name: value.decode(errors="backslashreplace") for name, value in zip(names, row, strict=False)}
+    wrong = [name for name, is_wrong in zip(names, row[len(names) :], strict=True) if is_wrong]
+    shown = ", ".join(
+        f"column {name!r}: {values[name][:60]} does not fit {stream.schema.field(name).type}" for name in wrong
+    )
+    return rejection(values, shown)
 
 
 def _misfit_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason: str) -> ConnectorError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -53,8 +54,6 @@ class Target:
     def _connect(self) -> Any:
         path = str(self.folder / f"target.{self.kind}")
         if self.kind == "sqlite":
-            import sqlite3
-
             return sqlite3.connect(path)
         if self.kind == "duckdb":
             return duckdb.connect(path)
@@ -281,3 +280,35 @@ def test_the_command_line_shows_how_many(run_cli: RunCLI, tmp_path: Path) -> Non
     with closing(duckdb.connect(str(tmp_path / "warehouse.duckdb"))) as connection:
         ((record, place),) = connection.execute("select record, place from _syncblocks_rejected").fetchall()
     assert (json.loads(record), Path(place).name) == ("2", "customers.csv:3")
+
+
+def test_values_of_sqlite_that_are_not_of_their_column(bench: Bench) -> None:
+    with closing(sqlite3.connect(bench.folder / "source.db")) as connection:
+        connection.execute("create table a (id integer primary key, n integer, at timestamp, s text, d date not null)")
+        connection.executemany(
+            "insert into a values (?, ?, ?, ?, ?)",
+            [
+                (1, 1, "2024-01-01 00:00:00", "x", "2024-01-01"),
+                (2, "ten", "2024-01-01 00:00:00", b"\xff", "2024-01-01"),
+                (3, 3, "yesterday", "x", "2024-01-01"),
+                (4, None, None, None, "2024-01-01"),
+                (5, 5, "2024-01-01 00:00:00", "x", "2024-13-01"),
+                (6, 6, "2024-01-01 00:00:00", "y", "2024-01-02"),
+            ],
+        )
+        connection.commit()
+    bench.document["source"] = {"block": "load", "connector": "sqlite", "config": {"path": "source.db"}}
+    incremental = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    for settings in ({}, incremental):
+        bench.document["streams"] = [{**QUARANTINE, **settings}]
+        bench.destination.rejected.clear()
+        assert statuses(bench.run(full_refresh=True)) == {"a": "success"}
+        assert [row["id"] for row in bench.rows("a")] == [1, 4, 6]
+        found = sorted(((json.loads(e.record), e.reason) for _, _, e in bench.destination.rejected), key=str)
+        records = sorted(int(record["id"]) for record, _ in found)
+        assert records == [2, 3, 5]
+        reasons = " ".join(reason for _, reason in found)
+        for part in ("'n': 'ten' does not fit int64", "'s': X'FF' does not fit string", "'at'", "'d'"):
+            assert part in reasons
+    bench.document["streams"] = [{"stream": "a", **incremental}]
+    assert statuses(bench.run(full_refresh=True)) == {"a": "failure"}
