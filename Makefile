@@ -24,8 +24,11 @@ check: lint test  ## what CI runs
 faults: $(READY)  ## the full set of injected faults, minutes to hours
 	SYNCBLOCKS_FAULTS=full $(BIN)/pytest -n auto tests/faults
 
-bench: $(READY)  ## ratios against the limits measured in the same run
-	$(BIN)/python -m tests.benchmarks
+bench: $(READY)  ## ratios against the limits measured in the same run; then the figures and the plot in docs/
+	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group bench; \
+	else $(BIN)/python -m pip install --quiet --group bench; fi
+	@$(BIN)/python -m compileall -q sync connectors callbacks
+	$(BIN)/python -m tests.benchmarks --publish
 
 $(READY): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \

@@ -128,8 +128,8 @@ class Dispatcher:
             prepare: Asked before each call, with the resolved kwargs: decides about `when`, resolves a hook.
             redact: Masks secrets in what functions raise and print.
             on_outcome: Told of each delivery after it was marked: the outcome, and what `mark` returned.
-            inline: Call the functions in this process, on one thread for all blocks, without deadline or isolation, so
-                that `breakpoint()` has the terminal.
+            inline: Call functions (not hooks) in this process, on one thread for all blocks, without deadline or
+                isolation, so that `breakpoint()` has the terminal.
             log: For what is nobody's outcome.
             kill_grace_s: Seconds between SIGTERM and SIGKILL at the deadline.
             recycle_after: Calls that one child serves.
@@ -142,6 +142,7 @@ class Dispatcher:
         self.on_outcome = on_outcome
         self.log = log or logging.getLogger("syncblocks.callbacks")
         self.kill_grace_s = kill_grace_s
+        self._recycle_after = recycle_after
         self.poll_s = poll_s
         self.closing = threading.Event()
         #: Guards `_drains` and the queues' states; notified at each change.
@@ -150,12 +151,13 @@ class Dispatcher:
         self._is_started = False
         blocks = list(dict.fromkeys(callback_blocks))
         if inline:
-            functions = Functions()
-            self._queues = [_Queue(self, blocks, InlineRunner(functions))] if blocks else []
+            runner = InlineRunner(Functions(), self.redact, self._child_runner("hooks"))
+            self._queues = [_Queue(self, blocks, runner)] if blocks else []
         else:
-            self._queues = [
-                _Queue(self, [block], ChildRunner(block, kill_grace_s, recycle_after, self.log)) for block in blocks
-            ]
+            self._queues = [_Queue(self, [block], self._child_runner(block)) for block in blocks]
+
+    def _child_runner(self, block: str) -> ChildRunner:
+        return ChildRunner(block, self.kill_grace_s, self._recycle_after, self.log)
 
     @property
     def drains(self) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TextIO
 
 from .child import CallEnd, Child
 from .invoke import Functions, perform
@@ -84,22 +85,75 @@ class ChildRunner:
         self._retiring.append((child, thread))
 
 
-class InlineRunner:
-    """Calls in this process: no deadline, no isolation, output goes to the terminal."""
+class MaskedOutput:
+    """A stream in the place of stdout: what is written is masked line by line, or up to where it is flushed."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
+        self._stream = stream
+        self._redact = redact
+        self._held = ""
+        # Other threads of this process print as well.
+        self._lock = threading.RLock()
+
+    def write(self, text: str) -> int:
+        """Pass on whole lines; a secret may come in several pieces."""
+        with self._lock:
+            lines, newline, self._held = (self._held + text).rpartition("\n")
+            if newline:
+                self._stream.write(self._redact(lines + newline))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several pieces."""
+        for text in lines:
+            self.write(text)
+
+    def flush(self) -> None:
+        """Pass on what is held, such as a debugger's prompt."""
+        with self._lock:
+            held, self._held = self._held, ""
+            if held:
+                self._stream.write(self._redact(held))
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        # The terminal is the same one: its descriptor, encoding, and whether it is one.
+        return getattr(self._stream, name)
+
+
+class InlineRunner:
+    """Calls functions in this process: no deadline, no isolation, output goes to the terminal, without secrets.
+
+    Hooks, in which there is nothing to debug, are called by `hooks`: what a command prints would not be masked here.
+    """
+
+    def __init__(self, functions: Functions, redact: Callable[[str], str], hooks: Runner) -> None:
         self._functions = functions
+        self._redact = redact
+        self._hooks = hooks
 
     def run(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
-        """Make one call, however long it takes."""
-        answer = perform(self._functions, request)
+        """Make one call; of a function, however long it takes."""
+        if "hook" in request:
+            return self._hooks.run(request, timeout_s=timeout_s)
+        outside = sys.stdout, sys.stderr
+        masked = tuple(MaskedOutput(stream, self._redact) for stream in outside)
+        sys.stdout, sys.stderr = masked
+        try:
+            answer = perform(self._functions, request)
+        finally:
+            sys.stdout, sys.stderr = outside
+            for stream in masked:
+                stream.flush()
         return CallEnd(kind=answer.kind, error=answer.error, output=b"", notes=answer.notes, value=answer.value)
 
     def interrupt(self) -> None:
-        """A call in this process cannot be ended."""
+        """End a hook; a call in this process cannot be ended."""
+        self._hooks.interrupt()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """End the hooks' child."""
+        self._hooks.close()
 
 
 __all__ = ["ChildRunner", "InlineRunner", "Runner"]

@@ -133,6 +133,14 @@ class StatesTypes(Protocol):
         ...
 
 
+class NamesTables(Protocol):
+    """What a destination may offer beside `Destination`: which names mean one table. Without: only equal ones do."""
+
+    def one_name(self, destination_table: str) -> str:
+        """Return what all names of the same table have in common (`users` and `public.users`, `Id` and `ID`)."""
+        ...
+
+
 class Destination(Protocol):
     """Where records go. The ledger row is updated in the same transaction as the data, `where token = mine`."""
 

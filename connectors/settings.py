@@ -31,7 +31,8 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        message = f"config of connector {connector!r}: {key}: {first['msg']}"
+        reason = first["msg"].removeprefix("Value error, ")
+        message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
         if first["type"] == "extra_forbidden":
             known = sorted(field.alias or name for name, field in model.model_fields.items())
             near = difflib.get_close_matches(key, known, n=1)

@@ -100,7 +100,7 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
     if hits:
         message = f"{pattern!r} matches views only ({', '.join(hits[:5])}); a view is synced by its exact name"
     elif not by_name:
-        message = f"{pattern!r} matches no stream: the source has none"
+        message = f"{pattern!r} matches no stream: the source has none (none that it lets this user read)"
     else:
         shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
         message = f"{pattern!r} matches no stream; the source has {shown}"
@@ -147,6 +147,8 @@ def _configure(
     fail = _failer(pipeline, location, stream.name)
     kept = _kept_columns(stream, settings)
     if not kept:
+        if not stream.schema.names:
+            raise fail("stream", "the source has no columns for it: is it empty?")
         raise fail("columns", "no column is left", stream.schema.names)
     # What a source says of its own streams (a Singer tap's catalog) is the default.
     disposition = settings.get("write_disposition")

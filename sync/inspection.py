@@ -12,7 +12,7 @@ from .catalog import SelectedStream, select_streams
 from .config import Pipeline, config_error_from_connector, glob_matches
 from .errors import ConfigError, nearest_match
 from .reader import destination_reader
-from .session import Session, open_session
+from .session import Session, open_session, role_of
 from .store import Store
 
 
@@ -27,7 +27,7 @@ def opened(pipeline: Pipeline) -> Iterator[Session]:
     try:
         yield session
     except ConnectorConfigError as error:
-        raise config_error_from_connector(pipeline, _role(pipeline, error), error) from error
+        raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
     finally:
         session.close()
 
@@ -52,7 +52,7 @@ def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[Selec
         ConfigError: the `streams` entries do not fit the catalog, or a glob matches none of them.
         ConnectorError: the source cannot be reached.
     """
-    selected = select_streams(session.pipeline, session.source.discover())
+    selected = select_streams(session.pipeline, session.discover())
     if not globs:
         return selected
     names = [stream.name for stream in selected]
@@ -147,8 +147,3 @@ def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
     with destination_reader(session) as reader:
         offered = {stream.name: stream for stream in reader.discover()}
         return {table: reader.count(offered[name]) for table, name in names.items() if name in offered}
-
-
-def _role(pipeline: Pipeline, error: ConnectorConfigError) -> str:
-    is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
-    return "source" if is_source else "destination"

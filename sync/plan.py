@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,7 +131,7 @@ def plan_streams(
         ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
             written; a table is its own source.
     """
-    _check_shared_tables(pipeline, selected, tables)
+    _check_shared_tables(pipeline, selected, tables, destination)
     streams = []
     for stream in selected:
         table = tables[stream.destination_table]
@@ -382,17 +382,28 @@ def _of_source(changes: Sequence[Change]) -> list[str]:
 
 
 def _check_shared_tables(
-    pipeline: Pipeline, selected: Sequence[SelectedStream], tables: Mapping[str, TableState]
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    destination: Destination,
 ) -> None:
     """Streams share a table with append or merge only; nobody replaces a table that another writes."""
-    for number, stream in enumerate(selected):
-        others = [other for other in selected if other.destination_table == stream.destination_table]
+    one_name: Callable[[str], str] = getattr(destination, "one_name", str)
+    by_table: dict[str, list[SelectedStream]] = {}
+    for stream in selected:
+        by_table.setdefault(one_name(stream.destination_table), []).append(stream)
+    for stream in selected:
+        others = by_table[one_name(stream.destination_table)]
         if len(others) > 1 and any(other.write_disposition is WriteDisposition.REPLACE for other in others):
             names = ", ".join(repr(other.name) for other in others)
+            tables_named = " and ".join(dict.fromkeys(repr(other.destination_table) for other in others))
+            is_one = (
+                "" if len({other.destination_table for other in others}) == 1 else ", one table to this destination,"
+            )
             raise _error(
                 pipeline,
-                selected[number],
-                f"table {stream.destination_table!r} is written by {names}: give each its own `destination_table`, "
+                stream,
+                f"table {tables_named}{is_one} is written by {names}: give each its own `destination_table`, "
                 "or write all of them with append or merge",
             )
         if stream.write_disposition is not WriteDisposition.REPLACE:

@@ -9,6 +9,7 @@ from typing import Any
 from connectors.errors import ConnectorConfigError
 from connectors.protocols import Destination, Source
 from connectors.registry import make_destination, make_source
+from connectors.stream import Stream
 
 from .catalog import SelectedStream, select_streams
 from .config import Pipeline, config_error_from_connector, glob_matches
@@ -45,6 +46,17 @@ class Session:
         for connector in ends:
             if prepare := getattr(connector, "prepare", None):
                 prepare(shortcut or "arrow")
+
+    def discover(self) -> Sequence[Stream]:
+        """Ask the source for its catalog.
+
+        Raises:
+            ConfigError: its settings are wrong.
+        """
+        try:
+            return self.source.discover()
+        except ConnectorConfigError as error:  # whose it is only this place knows for certain
+            raise config_error_from_connector(self.pipeline, "source", error) from error
 
     def close(self) -> None:
         """Close every connection to source and destination."""
@@ -97,12 +109,12 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        selected = select_streams(pipeline, session.source.discover())
+        selected = select_streams(pipeline, session.discover())
         check_stream_filters(pipeline, [stream.name for stream in selected])
         selected = _narrow(selected, streams, only)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
-        raise config_error_from_connector(pipeline, _role(error, pipeline), error) from error
+        raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
     return plan_streams(
         pipeline,
         selected,
@@ -135,7 +147,8 @@ def _check_statements(pipeline: Pipeline, destination: Destination) -> None:
             )
 
 
-def _role(error: ConnectorConfigError, pipeline: Pipeline) -> str:
+def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
+    """Say which block a connector's complaint is about."""
     is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
     return "source" if is_source else "destination"
 

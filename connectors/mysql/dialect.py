@@ -52,6 +52,10 @@ class MySQLDialect(Dialect):
         """Column names are the same without regard to case."""
         return name.lower()
 
+    def fold_table(self, name: str) -> str:
+        """Names of tables are files on most servers, which tell case apart."""
+        return name
+
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
         """Read a `destination_table`; parts that no identifier can be are changed, told apart by a hash."""
         name = TableName.parse(destination_table, default_schema or self.default_schema)

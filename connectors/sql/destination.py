@@ -108,6 +108,11 @@ class SqlDestination(ABC):
         found = ((field, names[field.name]) for field in stream.schema)
         return [self._kept(field, name, held.get(self.dialect.fold(name)), is_new=is_new) for field, name in found]
 
+    def one_name(self, destination_table: str) -> str:
+        """Return what all names of the same table have in common."""
+        name = self.target(destination_table)
+        return str(TableName(*map(self.dialect.fold_table, (name.schema, name.name))))
+
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Wire formats it takes."""
         return ("arrow",)

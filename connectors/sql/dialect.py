@@ -114,6 +114,10 @@ class Dialect(ABC):
         """Return what two names of one system have in common if they are the same name to it."""
         return name
 
+    def fold_table(self, name: str) -> str:
+        """Return what two names of one table (or schema) have in common; default: as names of columns."""
+        return self.fold(name)
+
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
         """Read a `destination_table`; parts that are too long are shortened."""
         name = TableName.parse(destination_table, default_schema or self.default_schema)

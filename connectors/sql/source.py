@@ -215,12 +215,14 @@ class SqlSource(ABC):
         return f"{condition} and not ({missing})" if missing else condition
 
     @contextmanager
-    def opened_checksums(self, side: Side, canonical: Canonical) -> Iterator[Checksums]:
-        """Compute checksums in the database, all in one snapshot."""
+    def opened_checksums(self, side: Side, canonical: Canonical, first: str = "") -> Iterator[Checksums]:
+        """Compute checksums in the database, all in one snapshot; `first`: settings of the transaction."""
         stream = side.stream
         with self.sessions("arrow").lease(stream.name) as lease:
             lease.begin()
             session = lease.session
+            if first:
+                session.execute(first)
             yield SqlChecksums(
                 session.query,
                 canonical,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..config import Pipeline
 
 
-@click.group("callbacks", cls=Group)
+@click.group("callbacks", short_help="List, test, retry and replay callbacks.", cls=Group)
 def callbacks_command() -> None:
     """List callback blocks and their calls; try functions; deliver dead events again."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..session import Session
 
 
-@click.command("check")
+@click.command("check", short_help="Check the file, and that all can be reached.")
 @common
 @variable_option
 @file_argument

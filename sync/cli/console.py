@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 if TYPE_CHECKING:
     from ..secrets import Redactor
@@ -133,6 +134,9 @@ class Console:
         if self.is_json:
             found = {"code": problem.code, "message": problem.message, **problem.details}
             self.emit({"type": "error", "error": found, "exit_code": code})
+            return code
+        if isinstance(error, NoArgsIsHelpError):  # whoever says nothing asks what there is
+            self._write(problem.text, err=True)
             return code
         label = self.styled(f"error[{problem.code}]:", "red", err=True)
         self._write(f"{label} {clean(self.redactor.redact(problem.text), keep=chr(10))}", err=True)

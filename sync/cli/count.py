@@ -13,7 +13,7 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 
 
-@click.command("count")
+@click.command("count", short_help="Count the records on both sides.")
 @common
 @variable_option
 @stream_option

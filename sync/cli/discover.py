@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from connectors.stream import Stream
 
 
-@click.command("discover")
+@click.command("discover", short_help="Show the source's streams, columns and keys.")
 @common
 @variable_option
 @click.option("--stream", "streams", multiple=True, metavar="GLOB", help="Only these streams; repeatable.")
@@ -31,7 +31,7 @@ def discover_command(
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
-        offered = {stream.name: stream for stream in session.source.discover()}
+        offered = {stream.name: stream for stream in session.discover()}
     found = [offered[name] for name in matching(list(offered), streams)]
     if console.is_json:
         documents = [document(stream) for stream in found]

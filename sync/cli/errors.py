@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 UNREACHABLE = 1
 NOTHING_RAN = 2
@@ -53,6 +54,8 @@ def _problem(code: str, message: str, exit_code: int, *, hint: str = "", **detai
 
 def _usage(error: click.ClickException) -> Problem:
     context = getattr(error, "ctx", None)
+    if isinstance(error, NoArgsIsHelpError):
+        return Problem(code="usage", message="a command is missing", exit_code=NOTHING_RAN, text=error.format_message())
     hint = "" if context is None else f"Try '{context.command_path} --help'."
     return _problem("usage", error.format_message(), NOTHING_RAN, hint=hint)
 

@@ -84,7 +84,7 @@ IGNORE = """\
 """
 
 
-@click.command("init")
+@click.command("init", short_help="Write a small pipeline that runs at once.")
 @common
 @click.option(
     "--from-meltano",

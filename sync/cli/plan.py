@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAMED_COLUMNS = 5
 
 
-@click.command("plan")
+@click.command("plan", short_help="Show what a run would do; write nothing.")
 @common
 @variable_option
 @click.option("--full-refresh", is_flag=True, help="As `run --full-refresh` would do.")

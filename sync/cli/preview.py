@@ -13,7 +13,7 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
 
-@click.command("preview")
+@click.command("preview", short_help="Show the first records of a stream.")
 @common
 @variable_option
 @click.option("--limit", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Records.")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..results import RunResult
 
 
+#: Characters of an error that are shown below the table.
+MAX_ERROR = 2000
+
+
 def running_options(function: Any) -> Any:
     """Add what every command that runs streams takes."""
     for option in (
@@ -27,7 +31,7 @@ def running_options(function: Any) -> Any:
     return function
 
 
-@click.command("run")
+@click.command("run", short_help="Sync the streams, then deliver the callbacks.")
 @common
 @running_options
 @click.option("--wait", is_flag=True, help="Wait for a run of this pipeline that is under way.")
@@ -145,6 +149,9 @@ def show_result(console: Console, result: RunResult) -> None:
             ],
             right=["records", "rejected", "size", "time"],
         )
+        for stream in result.streams:
+            if words.cut(stream.error, 80) != words.cut(stream.error, MAX_ERROR):
+                console.echo(f"{stream.stream}: {words.cut(stream.error, MAX_ERROR)}", color="red")
         console.echo()
     records = sum(stream.records or 0 for stream in result.streams)
     rejected = sum(stream.records_rejected or 0 for stream in result.streams)

@@ -9,7 +9,9 @@ from .console import Console
 _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
-@click.command("tap", context_settings=_PASSED_ON, add_help_option=False)
+@click.command(
+    "tap", short_help="Be a Singer tap with one of our sources.", context_settings=_PASSED_ON, add_help_option=False
+)
 @click.argument("name", metavar="NAME")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="--config FILE [--discover|--state|--catalog]")
 @click.pass_obj
@@ -21,7 +23,9 @@ def tap_command(console: Console, name: str, arguments: tuple[str, ...]) -> int:
     return _run("tap", name, arguments)
 
 
-@click.command("target", context_settings=_PASSED_ON, add_help_option=False)
+@click.command(
+    "target", short_help="Be a Singer target with one of ours.", context_settings=_PASSED_ON, add_help_option=False
+)
 @click.argument("name", metavar="NAME")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="--config FILE [--input FILE]")
 @click.pass_obj

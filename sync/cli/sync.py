@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..quick import Quick
 
 
-@click.command("sync")
+@click.command("sync", short_help="Sync SRC into DST; no pipeline file needed.")
 @common
 @click.option("--stream", "streams", multiple=True, metavar="GLOB", help="Streams of the source; default: all.")
 @click.option(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-@click.command("verify")
+@click.command("verify", short_help="Compare both sides; name what differs.")
 @common
 @variable_option
 @stream_option

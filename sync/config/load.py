@@ -340,4 +340,4 @@ def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorC
         error: What the connector raised; `error.key` is the key of `config` at fault, dotted where it is nested.
     """
     loc: Loc = (role, "config", *(int(part) if part.isdigit() else part for part in error.key.split(".")))
-    return pipeline.error(loc if error.key else (role, "connector"), str(error))
+    return pipeline.error(loc if error.key else (role, "connector"), str(error).removeprefix(f"{error.key}: "))

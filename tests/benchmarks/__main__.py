@@ -17,6 +17,7 @@ import pytest
 
 from tests import services
 
+from . import report
 from .bench import Figure, workshop
 from .scenarios import SCENARIOS as DATABASES
 from .singer import SCENARIOS as SINGER
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         services.end_session()
         kept = _keep(figures, options)
     _show(f"\n{_table(figures)}\n\n{kept}")
+    if options.publish:
+        report.main([str(kept)])
     return 1 if any(figure.is_met is False for figure in figures) else 0
 
 
@@ -64,6 +67,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--large-rows", type=int, help="records of the larger table of `memory`; default: 4 * --rows")
     parser.add_argument("--tables", type=int, default=200, help="how many small tables")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; each measures every case once")
+    parser.add_argument("--publish", action="store_true", help="write the figures and the plot in docs/")
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), help="some scenarios")
     return parser.parse_args(arguments)
 

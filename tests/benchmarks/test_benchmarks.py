@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests import services
 
+from . import report
 from .bench import workshop
 from .scenarios import SCENARIOS
 
@@ -22,3 +24,51 @@ def test_a_benchmark_writes_what_it_read(name: str, tmp_path: Path) -> None:
         figures = SCENARIOS[name](bench)  # checks its own records
     assert figures
     assert all(figure.usage.wall_s > 0 for figure in figures)
+
+
+def test_the_page_of_figures_is_written_anew_and_the_rest_of_it_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{report._BEGIN}\nold\n{report._END}\nafter\n")
+    usage = {"wall_s": 2.0, "cpu_s": 1.0, "peak_rss_bytes": 3_000_000}
+    figure = {"scenario": "a", "case": "b | c", "records": 10, "ratio": 0.9, "usage": usage, "extra_s": None}
+    document = {
+        "measured_at": "2026-11-24T20:00:00+00:00",
+        "machine": "m",
+        "processors": 2,
+        "python": "3",
+        "rows": 10,
+        "repeat": 3,
+        "load": [1, 1, 1],
+        "versions": {"x": "1"},
+        "figures": [figure | {"target": ">= 0.8", "is_met": True}],
+    }
+    later = document | {"figures": [figure | {"target": ">= 0.8", "is_met": False, "ratio": 0.5}]}
+    for number, content in enumerate((document, later)):
+        (tmp_path / f"{number}.json").write_text(json.dumps(content))
+    drawn: list[object] = []
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    monkeypatch.setattr(report, "_draw", drawn.append)
+    report.main([str(tmp_path / "0.json"), str(tmp_path / "1.json")])
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "| a | b \\| c | 2.00 | 5 | 1.00 | 3 | 0.50 | >= 0.8, **missed** |" in text
+    assert "old" not in text
+    assert "0.90" not in text
+    assert len(drawn) == 1
+
+
+def test_the_plot_is_drawn_as_png_and_svg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="only `make bench` installs it")
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    common = {"case": "syncblocks", "is_met": True}
+    report._draw(
+        [
+            common | {"scenario": "postgres to postgres", "ratio": 0.8, "extra_s": None, "target": ">= 0.85"},
+            common | {"scenario": "200 small tables", "ratio": 0.4, "extra_s": 0.9, "target": "<= 1 s more: 0.90 s"},
+        ]
+    )
+    assert (tmp_path / "benchmarks.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "benchmarks.svg").read_text()

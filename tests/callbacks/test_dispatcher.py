@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -317,3 +318,25 @@ class TestInline:
         assert sorted(box.kinds) == [("exits", "raised"), ("tell", "returned"), ("tell", "returned")]
         (line,) = set(seen.read_text().splitlines())
         assert int(line.split()[0]) == __import__("os").getpid()
+
+
+def test_what_functions_print_inline_is_masked_too(
+    box: MemoryOutbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "loud.py"
+    file.write_text(
+        "import sys\n\n@callback\ndef loud(**kwargs):\n"
+        "    print('all: hunter2')\n    sys.stdout.write('halves: hun')\n    sys.stdout.write('ter2\\n')\n"
+        "    sys.stderr.writelines(['error: ', 'hunter2'])\n    print('(Pdb) ', end='', flush=True)\n"
+    )
+    box.add(delivery(file, "loud", block=file.stem))
+    out, err = sys.stdout, sys.stderr
+    dispatcher = Dispatcher(box, [file.stem], inline=True, redact=lambda text: text.replace("hunter2", "***"))
+    try:
+        assert dispatcher.drain(30)
+    finally:
+        dispatcher.close()
+    shown = capsys.readouterr()
+    assert shown.out == "all: ***\nhalves: ***\n(Pdb) "
+    assert shown.err == "error: ***"
+    assert (sys.stdout, sys.stderr) == (out, err)

@@ -406,3 +406,25 @@ def test_output_that_nobody_reads_does_not_stop_a_run(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.wait(60) == 0
     assert rows(tmp_path, "select count(*) from customers") == [(CUSTOMERS.count("\n") - 1,)]
+
+
+def test_a_missing_folder_is_the_mistake_of_the_block_that_names_it(run_cli: RunCLI, tmp_path: Path) -> None:
+    path = write_shop(tmp_path)
+    path.write_text(path.read_text().replace("path: data", "path: dta"))
+    done = run_cli(["plan"], tmp_path)
+    assert done.returncode == 2
+    assert "source.config.path" in done.stderr
+
+
+def test_an_empty_file_is_said_to_be_empty(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path, files={"data/customers.csv": ""})
+    done = run_cli(["plan"], tmp_path)
+    assert done.returncode == 2
+    assert "is it empty?" in done.stderr
+
+
+def test_without_a_command_the_help_is_shown_and_nothing_else(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli([], tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: syncblocks")
+    assert "..." not in done.stderr.partition("Commands:")[2]  # no sentence is cut off

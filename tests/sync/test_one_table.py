@@ -1,0 +1,79 @@
+"""Two names of one table: streams must not replace each other's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from sync import run_pipeline
+from sync.errors import ConfigError
+
+
+def file(folder: Path, url: str, destination: dict[str, Any], *streams: dict[str, Any]) -> Path:
+    document = {
+        "pipeline": "twice",
+        "source": {"connector": "postgres", "config": {"url": url}},
+        "destination": destination,
+        "streams": list(streams),
+    }
+    path = folder / "twice.yaml"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def source_url(postgres_url: str) -> str:
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute('create table "Id" (a int); create table "ID" (a int); insert into "Id" values (1)')
+        connection.execute("create schema out; create table other (a int)")
+    return postgres_url
+
+
+@pytest.mark.parametrize("connector", ["sqlite", "duckdb"])
+def test_names_that_differ_in_case_are_one_table_where_case_counts_nothing(
+    tmp_path: Path, source_url: str, connector: str
+) -> None:
+    destination = {"connector": connector, "config": {"path": "out.db"}}
+    with pytest.raises(ConfigError, match="one table to this destination") as caught:
+        run_pipeline(file(tmp_path, source_url, destination, {"stream": "public.I*"}))
+    for part in ("'Id'", "'ID'", "'public.Id'", "'public.ID'", "destination_table"):
+        assert part in str(caught.value)
+    assert not (tmp_path / "out.db").exists()
+    told_apart = [{"stream": "public.Id"}, {"stream": "public.ID", "destination_table": "ID2"}]
+    assert run_pipeline(file(tmp_path, source_url, destination, *told_apart)).status == "success"
+
+
+def test_a_table_with_and_without_its_schema_is_one(tmp_path: Path, source_url: str) -> None:
+    destination = {"connector": "postgres", "config": {"url": source_url, "schema": "out"}}
+    streams = [
+        {"stream": "public.Id", "destination_table": "t"},
+        {"stream": "public.other", "destination_table": "out.t"},
+    ]
+    with pytest.raises(ConfigError, match="one table to this destination"):
+        run_pipeline(file(tmp_path, source_url, destination, *streams))
+    apart = [{"stream": "public.Id"}, {"stream": "public.ID"}]
+    assert run_pipeline(file(tmp_path, source_url, destination, *apart)).status == "success"
+    with psycopg.connect(source_url) as connection:
+        assert connection.execute(
+            'select (select count(*) from out."Id"), (select count(*) from out."ID")'
+        ).fetchall() == [(1, 0)]
+
+
+def test_shortened_names_stay_apart_and_are_one_with_themselves(tmp_path: Path, source_url: str) -> None:
+    destination = {"connector": "postgres", "config": {"url": source_url, "schema": "out"}}
+    first, second = "t" * 69 + "1", "t" * 69 + "2"
+    streams = [
+        {"stream": "public.Id", "destination_table": first},
+        {"stream": "public.ID", "destination_table": second},
+    ]
+    assert run_pipeline(file(tmp_path, source_url, destination, *streams)).status == "success"
+    with psycopg.connect(source_url) as connection:
+        names = connection.execute("select tablename from pg_tables where schemaname = 'out' and tablename like 'tt%'")
+        assert len({name[:46] for (name,) in names.fetchall()}) == 1, "both begin as they were named, and end in a hash"
+    streams[1]["destination_table"] = first
+    with pytest.raises(ConfigError, match="is written by"):
+        run_pipeline(file(tmp_path, source_url, destination, *streams))
