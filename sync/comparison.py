@@ -64,7 +64,8 @@ class Comparison:
     records: list[RecordDifference] = field(default_factory=list)
     #: False: `records` is not all that differs.
     is_complete: bool = True
-    #: Records that were not compared, since they have changed in the source since the last run.
+    #: Records that were looked at and not compared, since they have changed in the source since the last run; where
+    #: checksums leave them out, nobody looks.
     changed_since: int = 0
 
     @property
@@ -74,7 +75,13 @@ class Comparison:
 
 
 def compare(
-    source: Checksums, destination: Checksums, key: Sequence[Compared], columns: Sequence[Compared], *, is_bounded: bool
+    source: Checksums,
+    destination: Checksums,
+    key: Sequence[Compared],
+    columns: Sequence[Compared],
+    *,
+    is_bounded: bool,
+    interrupt: Callable[[], None],
 ) -> Comparison:
     """Compare two sides.
 
@@ -84,9 +91,14 @@ def compare(
         key: the key's columns, as the source calls them; empty: there is none, and nothing can be narrowed down.
         columns: the compared columns, as the source calls them.
         is_bounded: records past a bookmark are left out, and may be there in an older version on the other side.
+        interrupt: ends what is under way on both sides soon, when this thread is told to stop or one side fails.
     """
     with ThreadPoolExecutor(2) as pool:
-        return _Comparer(pool, source, destination, key, columns, is_bounded=is_bounded).run()
+        try:
+            return _Comparer(pool, source, destination, key, columns, is_bounded=is_bounded).run()
+        except BaseException:
+            interrupt()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +152,8 @@ class _Comparer:
         return result
 
     def _both(self, ask: Callable[[Checksums], T]) -> tuple[T, T]:
-        other = self._pool.submit(ask, self._sides[1])
-        return ask(self._sides[0]), other.result()
+        left, right = (self._pool.submit(ask, side) for side in self._sides)
+        return left.result(), right.result()
 
     def _pieces(self, ranges: Sequence[KeyRange]) -> list[_Piece]:
         left, right = self._both(lambda side: side.digests(ranges))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from callbacks.dispatcher import Delivery, Dispatcher, Outcome
 from connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
+from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
 from .catalog import NoStream
-from .config import Pipeline, glob_matches, load_pipeline, resolve_references
+from .config import Pipeline, load_pipeline, resolve_references
 from .coordinator import Coordinator
 from .errors import AlreadyRunning, ConfigError, SyncError
 from .hooks import Hooks
@@ -29,12 +27,12 @@ from .repair import Repair, repairing
 from .results import RunResult, StreamResult, stream_result
 from .session import make_plan, open_session
 from .settlement import ASK_AGAIN_S
+from .signals import caught_signals
 from .spool import discard_spools
 from .store import Store
-from .store.model import AttemptPlan, BlockPlan, ErrorInfo, PipelineRun, StreamPlan
+from .store.model import ErrorInfo, PipelineRun
 from .store.outbox import Outbox
 from .stream_run import StreamRun
-from .subscriptions import UserCode
 
 #: After a signal, due events get one try each within this time.
 SIGNAL_DRAIN_S = 20.0
@@ -136,7 +134,7 @@ class _Runner:
     # -- the run, from left to right -----------------------------------------------------------------------------
 
     def run(self) -> RunResult:
-        with _signals(self.signals.append):
+        with caught_signals(self.signals.append):
             while True:
                 if Store.exists(self.pipeline.store_url):
                     self._open_store()
@@ -271,7 +269,7 @@ class _Runner:
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run with its plan at once: should this process die now, recovery knows whom to tell."""
         pipeline = self.pipeline
-        plan = self._attempt_plan(planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
+        plan = attempt_plan(self.session, planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
         latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
         if latest is not None:
             run = self.store.begin_retry(latest.id, plan=plan)
@@ -353,32 +351,6 @@ class _Runner:
             signal=self.signals[0] if self.signals else None,
         )
 
-    def _attempt_plan(self, plan: Plan) -> AttemptPlan:
-        pipeline = self.pipeline
-        return AttemptPlan(
-            streams=tuple(
-                StreamPlan(
-                    stream=planned.name,
-                    destination_table=planned.key.destination_table,
-                    blocks=(
-                        BlockPlan(pipeline.source.block, "data_loader"),
-                        *(BlockPlan(block, "transformer") for block in planned.transformers),
-                        BlockPlan(pipeline.destination.block, "data_exporter"),
-                    ),
-                    config={"wire": planned.wire, "tries": planned.tries},
-                )
-                for planned in plan.streams
-            ),
-            subscriptions=_resolve_filters(self.session.code, [planned.name for planned in plan.streams]),
-            callbacks=self.session.code.callbacks,
-            allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
-            # A path may hold a secret.
-            extra={
-                "source": self.session.redactor.redact(self.session.source.identity()),
-                "destination": self.session.redactor.redact(self.session.destination.identity()),
-            },
-        )
-
     def _error_info(self, error: Exception) -> ErrorInfo:
         return ErrorInfo(
             type=type(error).__name__,
@@ -400,32 +372,3 @@ def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
     return load_pipeline(
         pipeline.path, execution_date=latest.execution_date, trigger=latest.trigger, recorded=latest.variables
     )
-
-
-def _resolve_filters(code: UserCode, names: Sequence[str]) -> tuple[Any, ...]:
-    """The store knows names, not globs."""
-    return tuple(
-        replace(
-            subscription,
-            streams=tuple(name for name in names if any(glob_matches(glob, name) for glob in subscription.streams)),
-        )
-        if subscription.streams is not None
-        else subscription
-        for subscription in code.subscriptions
-    )
-
-
-@contextmanager
-def _signals(handler: Callable[[int], None]) -> Iterator[None]:
-    """Take SIGINT and SIGTERM while a run is under way (only the main thread can); restore what was there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in former:
-        signal.signal(number, lambda got, _frame: handler(got))
-    try:
-        yield
-    finally:
-        for number, before in former.items():
-            signal.signal(number, before)

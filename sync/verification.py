@@ -96,7 +96,14 @@ def _verify(
     columns = _Columns(session, planned, copy, (system_of(source), system_of(reader)))
     left, right = columns.sides(planned.start.bookmark)
     with opened_checksums(source, left) as mine, opened_checksums(reader, right) as other:
-        comparison = compare(mine, other, left.key, left.columns, is_bounded=left.until is not None)
+
+        def interrupt() -> None:
+            for side, reader_of in ((left, source), (right, reader)):
+                reader_of.interrupt(side.stream.name)
+
+        comparison = compare(
+            mine, other, left.key, left.columns, is_bounded=left.until is not None, interrupt=interrupt
+        )
     found = _judged(planned, left, comparison, columns.notes)
     return _mendable(session, planned, found, reader, left, right) if with_repair else found
 
@@ -159,7 +166,7 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
     elif verdict == DIFFERS and not side.key:
         found.append("there is no key that both sides order alike: only all records together were compared")
     if comparison.changed_since:
-        found.append(f"{comparison.changed_since} records have changed in the source since the last run: not compared")
+        found.append(f"at least {comparison.changed_since} records have changed in the source since: not compared")
     return StreamVerification(
         stream=planned.name,
         destination_table=planned.key.destination_table,
