@@ -324,6 +324,8 @@ class _Runner:
         self.outbox.release_gate(run.id)
         self.dispatcher.notify()
         self._drain(self.pipeline.drain_s)
+        # Before it is counted what is due: a call under way may still end.
+        self.dispatcher.close(grace_s=1.0)
         self.store.finish_run(run.id)
         return self._result(run, run.status, results, error)
 

@@ -169,7 +169,9 @@ class Outbox(Deliveries):
             if not outcome.ok and outcome.kind == "interrupted":
                 return void(connection, row, now, is_lost=True, attempts=delivery.attempts, outcome=outcome)
             _record_try(connection, row, now, outcome.kind, outcome)
-            failed = "dead" if row.attempts >= delivery.attempts else "retry"
+            # A function that is gone does not come back by waiting.
+            is_given_up = row.attempts >= delivery.attempts or outcome.kind == "missing"
+            failed = "dead" if is_given_up else "retry"
             verdict = "done" if outcome.ok else failed
             delay = timedelta(seconds=backoff_s(row.attempts)) if verdict == "retry" else None
             _release(connection, row, verdict, attempts=row.attempts, not_before=None if delay is None else now + delay)
