@@ -23,6 +23,8 @@ NEVER = {
     "sqlalchemy.dialects.postgresql": "the run store is SQLite",
 }
 
+RUN = "import sys; from sync.cli import invoke; code = invoke(['run', 'pipeline.yaml'])"
+
 
 def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]) -> set[str]:
     with psycopg.connect(url) as connection:
@@ -35,10 +37,7 @@ def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]
         "streams": [{"stream": "public.source", "destination_table": "copied"}],
     }
     (folder / "pipeline.yaml").write_text(json.dumps(document))
-    code = (
-        "import sys; from sync import run_pipeline; code = run_pipeline('pipeline.yaml').exit_code; "
-        "print(*sys.modules); sys.exit(code)"
-    )
+    code = f"{RUN}; print(*sys.modules); sys.exit(code)"
     for _ in range(2):  # the first one makes the run store
         done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
@@ -47,7 +46,7 @@ def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]
 def test_records_that_go_by_as_bytes_need_none_of_arrows_functions(postgres_url: str, tmp_path: Path) -> None:
     to = {"connector": "postgres", "config": {"url": postgres_url}}
     found = imported_by_a_second_run(tmp_path, postgres_url, to)
-    assert not found & ({*NEVER, "pyarrow.compute", "duckdb", "adbc_driver_manager"})
+    assert not found & ({*NEVER, "pyarrow.compute", "duckdb", "adbc_driver_manager", "numpy"})
     assert {"pyarrow", "asyncpg"} <= found  # the probe sees what there is
 
 
@@ -56,3 +55,24 @@ def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres
     found = imported_by_a_second_run(tmp_path, postgres_url, to)
     assert not found & ({*NEVER, "asyncpg", "psycopg"})
     assert {"pyarrow", "duckdb"} <= found
+
+
+def test_arrow_has_numpy_where_a_function_may_want_it(postgres_url: str, tmp_path: Path) -> None:
+    (tmp_path / "double.py").write_text(
+        "@transformer\ndef double(df):\n    return df.assign(twice=2 * df['id'].to_numpy())\n"
+    )
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("create table source (id bigint primary key)")
+        connection.execute("insert into source values (21)")
+    place = {"connector": "postgres", "config": {"url": postgres_url}}
+    document = {
+        "source": place,
+        "destination": place,
+        "transformers": [{"file": "double.py"}],
+        "streams": [{"stream": "public.source", "destination_table": "copied"}],
+    }
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+    command = [sys.executable, "-c", f"{RUN}; sys.exit(code)"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("select * from copied").fetchall() == [(21, 42)]
