@@ -10,6 +10,7 @@ from .full_refresh import csv_to_postgres, postgres_to_duckdb, postgres_to_postg
 from .incremental import changed, nothing_new
 from .latency import latency
 from .memory import memory
+from .parallel import csv_by_ranges, postgres_by_ranges
 from .small import many_tables, start
 
 #: Name on the command line -> scenario; in this order.
@@ -21,6 +22,8 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "many": many_tables,
     "nothing": nothing_new,
     "changed": changed,
+    "parallel": postgres_by_ranges,
+    "parallel-csv": csv_by_ranges,
     "callbacks": callbacks,
     "latency": latency,
     "memory": memory,
