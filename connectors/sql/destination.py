@@ -197,8 +197,14 @@ class SqlDestination(ABC):
 
     # ----------------------------------------------------------------- helpers
     def target(self, destination_table: str) -> TableName:
-        """Return the table that a `destination_table` means."""
-        return self.dialect.table_name(destination_table, self._schema)
+        """Return the table that a `destination_table` means.
+
+        Raises:
+            FatalConnectorError: no database can hold such a name.
+        """
+        name = self.dialect.table_name(destination_table, self._schema)
+        self.dialect.table(name)  # before a driver stumbles over it as a text
+        return name
 
     def column_names(self, names: Sequence[str]) -> Mapping[str, str]:
         """Return what a stream's columns are called in a table."""

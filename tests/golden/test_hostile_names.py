@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import re
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import Any
 
 import duckdb
 import psycopg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
+from connectors.errors import ConnectorError
+from connectors.registry import make_destination
+from connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
 from sync import run_pipeline
 from tests import services
-from tests.connectors.hostile import HOSTILE_NAMES, TWINS
+from tests.connectors.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
 
 from .systems import FILES, mysql_connection
 
@@ -170,3 +175,52 @@ def test_hostile_tables_and_columns_of_mysql(tmp_path: Path, system: str, mariad
     source = {"connector": "mysql", "config": {"url": mariadb_url}}
     with contextlib.ExitStack() as stack:
         check(tmp_path, source, "*.?*", system, _place(system, tmp_path, stack), names)
+
+
+@pytest.mark.parametrize("system", DESTINATIONS)
+def test_names_that_nothing_can_hold_are_refused_by_name(tmp_path: Path, system: str) -> None:
+    """An empty one, a NUL, half a surrogate; a file may have some of them, and then gives them back."""
+    with contextlib.ExitStack() as stack:
+        place = _place(system, tmp_path, stack)
+        config = {"url": place} if system in ("postgres", "mysql") else {"path": place}
+        tables = [(name, "v") for name in IMPOSSIBLE_NAMES.values()]
+        columns = [("things", name) for name in IMPOSSIBLE_NAMES.values() if "\ud800" not in name]  # no schema has it
+        for table, column in [*tables, *columns]:
+            refusal = ""
+            try:
+                load(system, config, table, pa.record_batch([pa.array(["x"])], names=[column]))
+            except ConnectorError as error:
+                refusal = str(error)
+            assert refusal or system in FILES, (table, column)
+            assert not refusal or "name" in refusal, refusal
+
+
+def load(system: str, config: dict[str, Any], table: str, batch: pa.RecordBatch) -> None:
+    destination = make_destination(system, config, Path("/nowhere"))
+    key, token = LedgerKey(pipeline="p", stream="s", destination_table=table), secrets.token_hex(8)
+    try:
+        destination.take_over(key, token=token, owner="o", source="s")
+        stream = Stream(name="s", schema=batch.schema)
+        order = Load(key=key, stream=stream, write_disposition=WriteDisposition.REPLACE, token=token, run="1:1")
+        list(destination.load(order, iter([batch, Checkpoint(is_final=True)])))
+    finally:
+        destination.close()
+
+
+@pytest.mark.parametrize("system", DESTINATIONS)
+def test_columns_that_are_one_name_to_some_system_are_told_apart(tmp_path: Path, system: str) -> None:
+    names = ["Id", "ID", "id", "é", "e\u0301", *TWINS, *(f"{twin}x" for twin in TWINS)]
+    values = [f"value of {name}" for name in names]
+    with contextlib.ExitStack() as stack:
+        place = _place(system, tmp_path, stack)
+        config = {"url": place} if system in ("postgres", "mysql") else {"path": place}
+        batch = pa.record_batch([pa.array([1]), *(pa.array([value]) for value in values)], names=["n", *names])
+        for _ in range(2):
+            load(system, config, "things", batch)
+        destination: Any = make_destination(system, config, Path("/nowhere"))
+        schema = destination.describe(["things"])["things"].schema
+        kept = destination.keeps(Stream(name="s", schema=batch.schema), TableState(), WriteDisposition.REPLACE)
+        destination.close()
+        assert [each.column for each in kept] == schema.names, "the plan names them as they are"
+        assert len({name.casefold() for name in schema.names}) == len(names) + 1 or system in ("postgres", *FILES)
+        assert len(set(schema.names)) == len(names) + 1

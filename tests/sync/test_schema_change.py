@@ -251,3 +251,35 @@ def test_a_transformer_sees_new_columns_and_ignore_leaves_out_what_it_adds(bench
     bench.stream["on_schema_change"] = "evolve"
     assert bench.run().status == "success"
     assert bench.sql("select distinct new from d.people order by 1") == [(20,), (None,)]
+
+
+@pytest.mark.parametrize("connector", ["mysql", "sqlite", "duckdb", "csv", "jsonl", "parquet"])
+def test_every_destination_takes_changes_over(bench: Bench, request: pytest.FixtureRequest, connector: str) -> None:
+    if connector == "mysql":
+        config = {"url": request.getfixturevalue("mariadb_url")}
+    else:
+        config = {"path": str(bench.folder / f"out.{connector}")}
+    bench.stream = {"stream": "s.people", "destination_table": "people", **APPEND}
+    bench.extra = {"destination": {"connector": connector, "block": "export", "config": config}}
+    assert bench.run().status == "success"
+    bench.sql(
+        "alter table s.people drop name, add city text, alter age type bigint;"
+        "insert into s.people values (2, 5000000000, 'Ulm')"
+    )
+    assert bench.run().status == "success"
+    changes = {change[0]: change[1] for change in bench.changes()}
+    assert changes.keys() == {"name", "city", "age"}
+    assert (changes["name"], changes["city"]) == ("dropped", "added")
+    with Store.open(f"sqlite:///{bench.folder}/.syncblocks/store.db") as store:
+        assert [run.rows for run in store.block_runs(2)] == [2, 2]
+    source = {"source": {**bench.extra["destination"], "block": "load"}, "pipeline": "back"}
+    back = {"stream": "*", "destination_table": "d.back"}
+    if connector == "mysql":
+        back["stream"] = "*.people"
+    bench.stream, bench.extra = back, source
+    assert bench.run().status == "success"
+    assert bench.sql("select id, name, age, city from d.back order by id, city nulls first, name nulls last") == [
+        (1, "a", 10, None),
+        (1, None, 10, None),
+        (2, None, 5_000_000_000, "Ulm"),
+    ]
