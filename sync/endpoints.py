@@ -99,6 +99,8 @@ def infer(text: str, role: str, folder: Path, environ: Mapping[str, str]) -> End
     scheme = match[1].lower()
     if scheme in SCHEMES:
         return _database(SCHEMES[scheme], text, role, key, environ)
+    if _has_dialect(scheme):
+        return _database("sqlalchemy", text, role, key, environ)
     return _remote_file(text, scheme, role, key)
 
 
@@ -127,6 +129,8 @@ def _from_variable(name: str, role: str, key: str, environ: Mapping[str, str]) -
         raise ConfigError(f"environment variable {name!r} is not set", key=key, nearest=near)
     match = _SCHEME.match(value)
     connector = SCHEMES.get(match[1].lower()) if match else None
+    if connector is None and match is not None and _has_dialect(match[1].lower()):
+        connector = "sqlalchemy"
     if connector is None:
         known = ", ".join(sorted({f"{scheme}://" for scheme in SCHEMES if "+" not in scheme}))
         raise ConfigError(f"environment variable {name!r} holds no URL of a database ({known})", key=key)
@@ -277,6 +281,18 @@ def _name_of(url: str, role: str) -> str:
 def _shown(text: str) -> str:
     """Return a place for a message: what may be a password in a misspelt URL is hidden."""
     return re.sub(r":[^:@]*@", ":***@", text)
+
+
+def _has_dialect(scheme: str) -> bool:
+    """Tell whether SQLAlchemy has a dialect of that name, of its own or of an installed package."""
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.exc import NoSuchModuleError
+
+    try:
+        registry.load(scheme.replace("+", "."))
+    except (NoSuchModuleError, ImportError):
+        return False
+    return True
 
 
 def _stem(name: str) -> str:

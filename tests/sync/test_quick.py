@@ -48,6 +48,7 @@ def inferred(text: str, folder: Path, role: str = "source") -> Endpoint:
         ),
         ("mysql://root@127.0.0.1/shop", "mysql", {"url": "mysql://root@127.0.0.1/shop"}),
         ("mariadb://root@127.0.0.1/shop", "mariadb", {"url": "mariadb://root@127.0.0.1/shop"}),
+        ("mssql+pyodbc://db/crm?driver=x", "sqlalchemy", {"url": "mssql+pyodbc://db/crm?driver=x"}),
         ("duckdb:///x.duckdb", "duckdb", {"path": "x.duckdb"}),
         ("sqlite:////abs/x.db", "sqlite", {"path": "/abs/x.db"}),
         ("shop", "csv", {"path": "shop"}),
