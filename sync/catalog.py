@@ -47,6 +47,8 @@ class SelectedStream:
     on_lossy: str
     #: Readers that one read of it may have; 1: it is read as a whole.
     parallel_reads: int
+    #: After each run source and destination are compared.
+    verify: bool
     #: Its key is the one that the source itself keeps unique.
     has_own_key: bool
     #: What happens when the source's columns change: evolve, freeze or ignore.
@@ -194,6 +196,7 @@ def _configure(
         timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
         parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
+        verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         left_out=tuple(name for name in stream.schema.names if name not in kept),

@@ -12,6 +12,7 @@ from typing import Any
 from callbacks.dispatcher import Delivery, Dispatcher, Outcome
 from connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
+from .after_run import verified
 from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
 from .catalog import NoStream
@@ -316,6 +317,8 @@ class _Runner:
             return self._result(run, FAILURE, results, "another process took this run over")
         ended = self.store.end_attempt(run.id)
         self.progress.run_ended(ended)
+        if self.order.repairs is None and not self.signals:  # a repair is compared by whoever ordered it
+            results = verified(results, runs, self.session, self.store, self.progress)
         return self._deliver(ended, results, None)
 
     def _deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:

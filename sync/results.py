@@ -26,6 +26,8 @@ class StreamResult:
     duration_s: float | None = None
     bookmark: Mapping[str, Any] | None = None
     error: str | None = None
+    #: With `verify: true`: what the comparison after the run came to, see `verification`; None: not compared.
+    verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +46,10 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 done; 1 a stream failed or was cancelled, or nothing was reached; 3 a callback is dead or due; 130/143."""
+        """0 done; 1 a stream failed, was cancelled or differs, or nothing was reached; 3 a callback is due; 130/143."""
         if self.signal is not None:
             return 128 + self.signal
-        if self.status != "success":
+        if self.status != "success" or any(stream.verdict in ("differs", "failed") for stream in self.streams):
             return 1
         return 3 if self.callbacks.get("dead") or self.callbacks.get("due") else 0
 

@@ -119,6 +119,7 @@ def result_document(result: RunResult) -> dict[str, Any]:
                 "duration_s": stream.duration_s,
                 "bookmark": words_of(stream.bookmark),
                 "error": stream.error,
+                "verdict": stream.verdict,
             }
             for stream in result.streams
         ],

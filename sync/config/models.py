@@ -168,6 +168,7 @@ class StreamEntry(Model):
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")
     timeout_s: Timeout | None = Field(default=None, description="As the pipeline's, for these streams.")
     parallel_reads: Ways | None = Field(default=None, description="As the pipeline's, for these streams.")
+    verify: Boolean | None = Field(default=None, description="As the pipeline's, for these streams.")
 
 
 class CallbackBlock(Defaulting):
@@ -263,6 +264,9 @@ class Pipeline(Defaulting):
     retries: Count = Field(default=0, description="Per stream, for errors that a repetition can mend.")
     retry_delay_s: Delay = Field(default=10, description="Seconds between two tries of a stream.")
     timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    verify: Boolean = Field(
+        default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
+    )
     on_lossy: Literal["fail", "cast", "text"] = Field(
         default="fail",
         description="For columns that the destination cannot keep exactly: fail (default) refuses them before anything "

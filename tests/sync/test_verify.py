@@ -440,6 +440,18 @@ def test_an_empty_copy_is_one_range(pair: Pair) -> None:
     assert (gone.source_records, gone.destination_records) == (RECORDS, 0)
 
 
+def test_a_run_that_is_told_to_verifies_what_it_has_synced(pair: Pair) -> None:
+    pair.write(verify=True)
+    result = run_pipeline(pair.folder / "p.yaml")
+    assert (result.streams[0].verdict, result.exit_code) == ("equal", 0)
+    pair.write(write_disposition="merge")
+    damage(pair, ["insert into {} (id, name) values (-5, 'stray')"], list)
+    result = run_pipeline(pair.folder / "p.yaml")  # a merge leaves it where it is
+    assert (result.status, result.streams[0].verdict, result.exit_code) == ("success", "differs", 1)
+    pair.write(verify=False)
+    assert run_pipeline(pair.folder / "p.yaml").streams[0].verdict is None
+
+
 # -- repair ----------------------------------------------------------------------------------------------------------
 
 
