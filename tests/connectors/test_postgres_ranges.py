@@ -200,7 +200,10 @@ def test_a_range_whose_connection_is_cut_is_repeated_alone(
     script(postgres_url, TABLES["composite"])
     begun: list[int] = []
     what = "'copy%%(select%%'" if side == "reader" else "'copy%%from stdin%%'"
-    cut = f"select pg_terminate_backend(pid) from pg_stat_activity where query ilike {what} and pid <> pg_backend_pid()"
+    cut = (
+        f"select pg_terminate_backend(pid) from pg_stat_activity where query ilike {what} and pid <> pg_backend_pid() "
+        "and datname = current_database()"  # tests run side by side
+    )
 
     stream = find(source, "public.t")
     with source.open_ranges(stream, 2, wire) as opened:
@@ -257,8 +260,11 @@ def test_a_lost_snapshot_says_so(postgres_url: str, source: PostgresSource, dest
 
     def kill_holder(part: Range) -> None:
         sql = "select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_export_snapshot%'"
-        rows(postgres_url, f"{sql} and state = 'idle in transaction'")
-        while rows(postgres_url, "select 1 from pg_stat_activity where query like 'select pg_export_snapshot%'"):
+        here = "and datname = current_database()"
+        rows(postgres_url, f"{sql} and state = 'idle in transaction' {here}")
+        while rows(
+            postgres_url, f"select 1 from pg_stat_activity where query like 'select pg_export_snapshot%' {here}"
+        ):
             pass
 
     with source.open_ranges(stream, 2, "pgcopy") as opened:
