@@ -6,12 +6,14 @@ import json
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from connectors.singer.plugin_config import plugins
 from tests.conftest import RunCLI
 
 PEOPLE = [(1, "Ada", 10, 1.5), (2, 'Grace "x"', 20, None), (3, None, 20, 2.5)]
@@ -166,6 +168,10 @@ def test_no_state_is_echoed_for_what_was_not_committed(tmp_path: Path, run_cli: 
 
 
 def test_every_connector_has_its_scripts(tmp_path: Path) -> None:
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    kinds = {"tap": plugins("source"), "target": plugins("destination")}
+    expected = {f"{kind}-syncblocks-{name}" for kind, names in kinds.items() for name in names if name != "memory"}
+    assert {*declared} - {"syncblocks"} == expected
     for name, setting in (("tap-syncblocks-postgres", "url"), ("target-syncblocks-postgres", "schema")):
         script = Path(sys.executable).with_name(name)
         done = subprocess.run([str(script), "--about", "--format=json"], capture_output=True, text=True, check=True)

@@ -37,11 +37,12 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
         columns = "id bigint primary key, name text not null, height double not null, seen datetime(6) not null"
         mysql_databases.run(url, f"create table people ({columns})", f"insert into people values {ROWS}")
         return {"url": url}
-    if connector == "sqlite":
+    if connector in ("sqlite", "sqlalchemy"):
         with sqlite3.connect(folder / "people.db") as database:
             database.execute(f"CREATE TABLE people ({PEOPLE})")
             database.execute(f"INSERT INTO people VALUES {ROWS}")
-        return {"path": str(folder / "people.db")}
+        path = str(folder / "people.db")
+        return {"path": path} if connector == "sqlite" else {"url": f"sqlite:///{path}"}
     if connector == "duckdb":
         import duckdb
 

@@ -20,9 +20,11 @@ SUITE = 16
 
 def config_of(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return the config of a target that writes to a fresh place."""
-    if connector == "postgres":
+    if connector in ("postgres", "sqlalchemy"):
+        url = request.getfixturevalue("postgres_url")
+        url = url if connector == "postgres" else url.replace("postgresql://", "postgresql+psycopg://")
         # One of the SDK's files holds a NUL, which PostgreSQL has not: as other targets, ours leaves it out if asked.
-        return {"url": request.getfixturevalue("postgres_url"), "sanitize_null_text_characters": True}
+        return {"url": url, "sanitize_null_text_characters": True}
     if connector in ("mysql", "mariadb"):
         return {"url": request.getfixturevalue("mariadb_url")}
     if connector == "memory":
