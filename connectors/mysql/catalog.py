@@ -34,10 +34,11 @@ def reflect(session: Session, tables: Sequence[TableName], is_mariadb: bool) -> 
 
 def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: bool) -> list[Stream]:
     """Return what a source offers: tables, and views, marked; nothing of ours."""
-    estimates = {
-        str(name): rows
-        for name, rows in session.query(
-            f"select table_name, table_rows from {_SCHEMA}.tables where table_schema = {literal(schema)}"
+    known = {
+        str(name): (rows, str(engine), int(size_bytes or 0))
+        for name, rows, engine, size_bytes in session.query(
+            "select table_name, table_rows, engine, data_length "
+            f"from {_SCHEMA}.tables where table_schema = {literal(schema)}"
         )
     }
     found = []
@@ -53,14 +54,24 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
             )
             for column in table.columns
         ]
+        rows, engine, size_bytes = known.get(name, (None, "", 0))
+        is_counted = (
+            table.key and engine == "InnoDB" and pa.types.is_integer(pa.schema(fields).field(table.key[0]).type)
+        )
         found.append(
             Stream(
                 name=str(table.name),
                 schema=pa.schema(fields),
                 key_properties=table.key,
                 is_view=not table.is_table,
-                estimated_records=estimates.get(name) if table.is_table else None,
-                locator={"schema": schema, "table": name},
+                estimated_records=rows if table.is_table else None,
+                locator={
+                    "schema": schema,
+                    "table": name,
+                    "bytes": size_bytes,
+                    # What ranges of it are split by: the first column of an integer primary key.
+                    "split": table.key[0] if is_counted else "",
+                },
             )
         )
     return found

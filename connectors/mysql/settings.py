@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..ranges import RANGE_BYTES
 from ..settings import Settings
 
 _SCHEMES = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
@@ -38,6 +39,9 @@ class MySQLSettings(Settings):
     )
     checkpoint_records: PositiveInt = Field(CHECKPOINT_RECORDS, description="Records between two checkpoints")
     checkpoint_s: float = Field(CHECKPOINT_S, gt=0, description="Seconds after which a checkpoint comes earlier")
+    range_bytes: PositiveInt = Field(
+        RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
+    )
     lock_timeout_s: PositiveInt = Field(300, description="How long to wait for another transaction's locks")
 
     @model_validator(mode="after")

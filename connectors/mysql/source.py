@@ -17,7 +17,7 @@ from ..sql.identifiers import literal
 from ..sql.session import Session
 from ..sql.source import SqlSource
 from ..stream import Stream
-from . import catalog
+from . import catalog, ranges
 from .decode import decode, line
 from .dialect import MySQLDialect
 from .session import MySQLSession
@@ -66,6 +66,14 @@ class MySQLSource(SqlSource):
     def projection(self, stream: Stream) -> str:
         """Select a line a record."""
         return line(stream, self.dialect.quote)
+
+    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
+        """Split by an integer primary key."""
+        return ranges.plan(stream, readers, self._settings.range_bytes)
+
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.KeyRanges]:
+        """Begin a snapshot a reader while the table is locked against writers."""
+        return ranges.opened(self, stream, readers, self._settings.range_bytes)
 
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Return a bookmark's value as a constant."""

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from sync import Progress, RunResult, run_pipeline
+from tests.connectors import mysql_databases
 
 from .pipelines import RECORDER, statuses
 
@@ -185,6 +186,26 @@ def test_a_csv_file_that_can_be_cut_and_one_that_cannot_both_arrive(pair: Pair, 
     if connector == "postgres":
         assert pair.execute("select count(*), sum(id), min(v) from public.t") == [(1000, 500500, "a\n1")]
         assert pair.execute("select count(*), sum(length(v)) from public.stray") == [(38, 19 * (7 + 120))]
+    else:
+        assert read_back(pair.folder / "w.duckdb", "duckdb") == [(1000, 1000, 500500)]
+
+
+@pytest.mark.parametrize("connector", ["postgres", "duckdb"])
+def test_a_mariadb_table_is_read_by_its_key(pair: Pair, mariadb_url: str, connector: str) -> None:
+    name = mysql_databases.database(mariadb_url)
+    mysql_databases.run(
+        mariadb_url,
+        "create table t (id int primary key, v text)",
+        "insert into t select seq, repeat('x', 200) from seq_1_to_1000",
+        "analyze table t",
+    )
+    pair.document["source"] = {"connector": "mysql", "config": {"url": mariadb_url, "range_bytes": 8192}}
+    if connector == "duckdb":
+        pair.document["destination"] = {"connector": "duckdb", "config": {"path": "w.duckdb"}}
+    pair.document["streams"] = [{"stream": f"{name}.t"}]
+    assert statuses(pair.run()) == {f"{name}.t": "success"}
+    if connector == "postgres":
+        assert pair.execute("select count(*), count(distinct id), sum(id) from public.t") == [(1000, 1000, 500500)]
     else:
         assert read_back(pair.folder / "w.duckdb", "duckdb") == [(1000, 1000, 500500)]
 

@@ -1,0 +1,128 @@
+"""A table, split by its integer primary key: readers that begin their snapshots while nobody can write the table.
+
+MySQL cannot hand a snapshot on. So the table is locked against writers for the moment in which every reader begins its
+own: no transaction that has written to it is open then, and all see the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from ..errors import ConnectorError
+from ..protocols import Block
+from ..ranges import Range, RangesRefused, SnapshotLost, how_many
+from ..sql.session import Lease
+from ..stream import Event, Stream
+
+if TYPE_CHECKING:
+    from .source import MySQLSource
+
+#: Seconds to wait for transactions that have written the table; new ones wait behind us meanwhile.
+_LOCK_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRanges:
+    """The open ranges of one table, and the connections that see it as it was."""
+
+    source: MySQLSource
+    stream: Stream
+    ranges: Sequence[Range]
+    idle: SimpleQueue[Lease]
+
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
+        """Yield one range over a connection that has the snapshot; one that fails is not used again."""
+        try:
+            lease = self.idle.get_nowait()
+        except Empty:
+            raise SnapshotLost(
+                f"no connection that has the snapshot of stream {self.stream.name!r} is left",
+                connector=self.source.connector,
+                stream=self.stream.name,
+            ) from None
+        stream = self.source.ranged(self.stream, str(part.locator["where"]))
+        try:
+            yield from self.source.read_leased(lease, stream, "arrow")
+        except ConnectorError as error:
+            error.connector = error.connector or self.source.connector
+            error.stream = error.stream or self.stream.name
+            raise
+        self.idle.put(lease)
+
+
+def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, str]:
+    """Say into how many ranges a table would be split, by what the catalog knows of it."""
+    key, size_bytes = stream.locator.get("split"), int(stream.locator.get("bytes", 0))
+    if not key:
+        return 1, "no integer primary key to split it by, or not InnoDB"
+    count = how_many(size_bytes, readers, range_bytes)
+    if count == 1:
+        return 1, f"{size_bytes:,} bytes are too few to split"
+    return count, f"by the key {key}, about {size_bytes:,} bytes in all"
+
+
+@contextmanager
+def opened(source: MySQLSource, stream: Stream, readers: int, range_bytes: int) -> Iterator[KeyRanges]:
+    """Begin a snapshot a reader, all of one moment, and keep them until the block is left."""
+    failed: BaseException | None = None
+    idle: SimpleQueue[Lease] = SimpleQueue()
+    count = how_many(int(stream.locator.get("bytes", 0)), readers, range_bytes)
+    with ExitStack() as stack:
+        ranges: list[Range] = []
+        if stream.locator.get("split") and count > 1:
+            leases = [stack.enter_context(source.sessions("arrow").lease(stream.name)) for _ in range(readers)]
+            _begin_together(source, stream, leases)
+            ranges = _split(source, stream, leases[0], count)
+            for lease in leases:
+                idle.put(lease)
+        try:
+            yield KeyRanges(source, stream, ranges, idle)
+        except BaseException as error:
+            # Not through the leases: they are interrupted with the readers, and would say that instead.
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def _begin_together(source: MySQLSource, stream: Stream, leases: Sequence[Lease]) -> None:
+    table = source.dialect.table(source.table(stream))
+    with source.sessions("arrow").lease(stream.name) as holder:
+        holder.begin()
+        session = holder.session
+        ((before,),) = session.query("select @@lock_wait_timeout")
+        try:
+            session.execute(f"set session lock_wait_timeout = {_LOCK_S}")
+            session.execute(f"lock tables {table} read")
+        except ConnectorError as error:
+            raise RangesRefused(f"{table} cannot be locked while its readers begin: {error}") from error
+        try:
+            for lease in leases:
+                lease.begin()
+        finally:
+            session.execute("unlock tables")
+            session.execute(f"set session lock_wait_timeout = {int(before)}")
+
+
+def _split(source: MySQLSource, stream: Stream, lease: Lease, count: int) -> list[Range]:
+    name = str(stream.locator["split"])
+    key, table = f"t.{source.dialect.quote(name)}", source.dialect.table(source.table(stream))
+    ((low, high),) = lease.session.query(f"select min({key}), max({key}) from {table} as t")
+    if low is None:
+        return []
+    first, last = int(low), int(high)
+    bounds = sorted({first + (last - first + 1) * place // count for place in range(1, count)} - {first})
+    ranges = []
+    # Without ends on either side: whatever the keys are, each is in one range.
+    for place, (start, end) in enumerate(zip([None, *bounds], [*bounds, None], strict=True)):
+        sides = [f"{key} >= {start}"] if start is not None else []
+        sides += [f"{key} < {end}"] if end is not None else []
+        label = f"{name} from {first if start is None else start} to {last if end is None else end - 1}"
+        ranges.append(Range(place=place, label=label, locator={"where": " and ".join(sides)}))
+    return ranges if bounds else []
+
+
+__all__ = ["KeyRanges", "opened", "plan"]
