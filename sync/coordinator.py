@@ -158,6 +158,7 @@ class Coordinator:
             pipeline=self._pipeline,
             run=self._run,
             source=self._session.source,
+            source_name=self._session.source_name,
             destination=self._session.destination,
             progress=self._progress,
             redactor=self._session.redactor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,7 @@ def plan_streams(
     code: UserCode,
     *,
     source: Source,
+    source_name: str,
     destination: Destination,
     full_refresh: bool = False,
 ) -> Plan:
@@ -124,6 +125,7 @@ def plan_streams(
         known: streams whose state the run store has, by (stream, destination table), and their shape.
         code: the user's functions.
         source: asked for groups and wires only.
+        source_name: as ledgers name it, see `Session`.
         destination: asked for wires only.
         full_refresh: replace every table and forget every bookmark.
 
@@ -138,7 +140,9 @@ def plan_streams(
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
         _check_own_source(pipeline, stream, table, source, destination)
         streams.append(
-            _plan_stream(pipeline, stream, key, table, known, code, source, destination, full_refresh=full_refresh)
+            _plan_stream(
+                pipeline, stream, key, table, known, code, source, source_name, destination, full_refresh=full_refresh
+            )
         )
     groups = tuple(
         tuple(stream.name for stream in group) for group in source.groups([stream.stream for stream in selected])
@@ -155,10 +159,19 @@ def starting_point(
     row: LedgerRow | None,
     *,
     is_known: bool,
-    source: str,
+    sources: Collection[str],
     full_refresh: bool,
 ) -> Start | str:
-    """Decide where a stream starts; a string is the reason why it may not. The table of 1-product.md 1.4."""
+    """Decide where a stream starts; a string is the reason why it may not. The table of 1-product.md 1.4.
+
+    Args:
+        stream: as it is selected.
+        table: its destination table.
+        row: its row of the ledger.
+        is_known: whether the run store knows a bookmark.
+        sources: the source as ledgers name it: without secrets, and as it was written before that.
+        full_refresh: start from scratch.
+    """
     # A bookmark that `state set` put into a row counts as much as one that a commit did.
     is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
     committed = row if is_known_row else None
@@ -175,10 +188,10 @@ def starting_point(
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
     if committed is not None:
-        if committed.source != source:
+        if committed.source not in sources:
             return (
                 f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
-                f"{source}); give one of the two pipelines its own name, or start over with --full-refresh"
+                f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with --full-refresh"
             )
         if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
             return Start(bookmark=None, reason="FULL_TABLE")
@@ -203,6 +216,7 @@ def _plan_stream(
     known: Mapping[tuple[str, str], Shape | None],
     code: UserCode,
     source: Source,
+    source_name: str,
     destination: Destination,
     *,
     full_refresh: bool,
@@ -213,7 +227,7 @@ def _plan_stream(
         table,
         row,
         is_known=(stream.name, stream.destination_table) in known,
-        source=source.identity(),
+        sources=(source_name, source.identity()),
         full_refresh=full_refresh,
     )
     if isinstance(start, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from connectors.errors import ConnectorConfigError
@@ -29,6 +30,8 @@ class Session:
     pipeline: Pipeline
     code: UserCode
     source: Source
+    #: Connector and place, as ledger and store keep it: without the secrets that a place may hold.
+    source_name: str
     destination: Destination
     redactor: Redactor
 
@@ -80,6 +83,7 @@ def open_session(pipeline: Pipeline) -> Session:
         pipeline=pipeline,
         code=code,
         source=source,
+        source_name=_without_secrets(source.identity(), Redactor(pipeline.secret_values)),
         destination=destination if destination.has_ledger else StoreLedger(destination, pipeline.pipeline),
         redactor=Redactor(pipeline.secret_values),
     )
@@ -122,6 +126,7 @@ def make_plan(
         _known_states(store, pipeline.pipeline),
         session.code,
         source=session.source,
+        source_name=session.source_name,
         destination=session.destination,
         full_refresh=full_refresh,
     )
@@ -134,6 +139,14 @@ def _make(pipeline: Pipeline, role: str) -> Any:
         return make(block.connector, block.config, pipeline.folder)
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role, error) from error
+
+
+def _without_secrets(identity: str, redactor: Redactor) -> str:
+    """Mask a place that holds secrets; one where they are others has another name still."""
+    masked = redactor.redact(identity)
+    if masked == identity:
+        return identity
+    return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
 
 
 def _check_statements(pipeline: Pipeline, destination: Destination) -> None:

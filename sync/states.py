@@ -239,14 +239,14 @@ def _write(session: Session, store: Store | None, selected: SelectedStream, book
     row = next((row for row in table.ledger if row.key == key), None)
     if row is None:
         # A row that nobody's commit has made: it must say which source the bookmark belongs to.
-        source = session.source.identity()
+        source = session.source_name
         session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
     session.destination.set_bookmark(key, bookmark)
     state = StreamState(
         stream=name,
         destination_table=key.destination_table,
         bookmark=bookmark,
-        source=session.source.identity() if row is None else row.source,
+        source=session.source_name if row is None else row.source,
         rows=None if row is None else row.rows,
         at=None if row is None else row.committed_at,
     )

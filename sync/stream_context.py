@@ -27,6 +27,8 @@ class StreamContext:
     pipeline: Pipeline
     run: PipelineRun
     source: Source
+    #: See `Session`.
+    source_name: str
     destination: Destination
     progress: Progress
     redactor: Redactor

@@ -138,7 +138,7 @@ class StreamRun:
         failpoint("stream.before_take_over")
         try:
             row = context.destination.take_over(
-                planned.key, token=self._token, owner=owner_text(context.run), source=context.source.identity()
+                planned.key, token=self._token, owner=owner_text(context.run), source=context.source_name
             )
         except ConnectorError:
             self._failed_block = context.pipeline.destination.block
@@ -170,7 +170,7 @@ class StreamRun:
             table,
             row,
             is_known=True,
-            source=self.context.source.identity(),
+            sources=(self.context.source_name, self.context.source.identity()),
             full_refresh=planned.commits_once,
         )
         if isinstance(start, str):
@@ -488,12 +488,10 @@ class StreamRun:
         state = None
         if self._commits:
             key, destination = self.planned.key, self.context.destination
-            source = self.context.source.identity()
             state = StateCopy(
                 stream=key.stream,
                 destination_table=key.destination_table,
-                # A copy to show; its path may hold a secret.
-                source=self.context.redactor.redact(source) if destination.has_ledger else source,
+                source=self.context.source_name,
                 # Where there is no ledger the store's bookmark is the state, the hashes at its boundary included.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,

@@ -12,6 +12,7 @@ import pytest
 
 from sync import load_pipeline, run_pipeline
 from sync.cli import invoke
+from sync.errors import ConfigError
 from sync.store import Store
 from tests.sync.cli_pipelines import rows, write_shop
 
@@ -117,3 +118,24 @@ def test_the_ledger_counts_and_not_the_copy(run_cli: RunHere, shop: Path) -> Non
     done = run_cli(["state", "rewind", "orders", "--to", "2024-01-02T11:00:00"], shop)
     assert done.returncode == 2  # earlier than the copy says, later than the ledger
     assert run_cli(["state", "rewind", "orders", "--to", "2024-01-01T11:00:00"], shop).returncode == 0
+
+
+def test_a_ledger_that_names_a_place_with_its_secret_is_known_and_names_it_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDER", "hunter2-data")
+    file = write_shop(tmp_path)
+    (tmp_path / "data").rename(tmp_path / "hunter2-data")
+    file.write_text(file.read_text().replace("path: data", "path: \"{{ env_var('FOLDER') }}\""))
+    assert run_pipeline(file).status == "success"
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        (masked,) = connection.execute("select distinct source from _syncblocks_ledger").fetchall()
+        assert "***" in masked[0]
+        before = masked[0].partition(" #")[0].replace("***", "hunter2-data")
+        connection.execute("update _syncblocks_ledger set source = ?", [before])
+    assert run_pipeline(file).status == "success"
+    assert rows(tmp_path, "select distinct source from _syncblocks_ledger") == [masked]
+    (tmp_path / "hunter2-data").rename(tmp_path / "other-place")
+    monkeypatch.setenv("FOLDER", "other-place")
+    with pytest.raises(ConfigError, match="was last written from another source"):
+        run_pipeline(file)
