@@ -21,13 +21,16 @@ from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile, compression
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
-from .settings import BLOCK_BYTES, CSVSourceSettings
+from .settings import CSVSourceSettings
 from .text import from_text, is_text, misfit, to_text
 
 #: A record may be as long as this; blocks grow up to it only where one is.
 MAX_BLOCK_BYTES = 1 << 30
 
 _CHUNK_BYTES = 1 << 16
+
+#: Arrow's reader runs up to 32 blocks ahead, whoever waits for them.
+BLOCK_BYTES = 1 << 19
 
 
 class CSVFormat:
