@@ -21,7 +21,7 @@ from connectors.ranges import RangesRefused, SnapshotLost
 
 #: Texts of a CSV file that make it hard: quotes, line ends, delimiters, long ones, four bytes, byte order marks.
 TEXTS = st.text(st.sampled_from('a"\n\r,;\U0001f4e6\ufeff \\'), max_size=12)
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def whole(source: FileSource) -> list[Mapping[str, Any]]:
