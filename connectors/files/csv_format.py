@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import itertools
@@ -17,6 +16,7 @@ from ..errors import FatalConnectorError
 from ..quarantine import sift
 from ..ranges import RangesRefused
 from .bad import Bad, Misfit, Skipped, shown
+from .csv_input import Input
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile, compression
@@ -27,7 +27,6 @@ from .text import from_text, is_text, misfit, to_text
 #: A record may be as long as this; blocks grow up to it only where one is.
 MAX_BLOCK_BYTES = 1 << 30
 
-_CHUNK_BYTES = 1 << 16
 
 #: Arrow's reader runs up to 32 blocks ahead, whoever waits for them.
 BLOCK_BYTES = 1 << 19
@@ -221,7 +220,7 @@ class CSVFormat:
     def _blocks(
         self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skip: int, skipped: Skipped | None
     ) -> Iterator[pa.RecordBatch]:
-        with _Input(file, self._settings.encoding) as source:
+        with Input(file, self._settings.encoding) as source:
             self._read_header(source)
             if source.is_at_end():
                 return
@@ -259,7 +258,7 @@ class CSVFormat:
                         yield left
 
     def names(self, file: DataFile) -> list[str]:
-        with _Input(file, self._settings.encoding) as source:
+        with Input(file, self._settings.encoding) as source:
             header = self._settings.header
             if isinstance(header, list):
                 names = list(header)
@@ -278,10 +277,10 @@ class CSVFormat:
             )
         return names
 
-    def _read_header(self, source: _Input) -> list[str] | None:
+    def _read_header(self, source: Input) -> list[str] | None:
         return self._first_record(source) if self._settings.header is True else None
 
-    def _first_record(self, source: _Input) -> list[str] | None:
+    def _first_record(self, source: Input) -> list[str] | None:
         _allow_long_fields()
         reader = csv.reader(source.lines(), **self._dialect(source.file))
         try:
@@ -314,7 +313,7 @@ class CSVFormat:
     def _records(self, file: DataFile, names: list[str]) -> Iterator[tuple[int, list[str]]]:
         """Yield every record after the header with the line it begins at."""
         _allow_long_fields()
-        with _Input(file, self._settings.encoding) as source:
+        with Input(file, self._settings.encoding) as source:
             reader = csv.reader(source.lines(), **self._dialect(file))
             is_header = self._settings.header is True
             begins = 1
@@ -349,81 +348,6 @@ class CSVFormat:
         return FatalConnectorError(
             f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one", key="encoding"
         )
-
-
-class _Input(io.RawIOBase):
-    """The file's bytes as UTF-8 without a byte order mark; lines can be taken from its front."""
-
-    def __init__(self, file: DataFile, encoding: str) -> None:
-        super().__init__()
-        self.file = file
-        self._raw = file.open()
-        self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
-        self._buffer = b""
-        self._is_over = False
-        self._fill()
-        if self._buffer.startswith(codecs.BOM_UTF8):
-            self._buffer = self._buffer[len(codecs.BOM_UTF8) :]
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        if not self._buffer:
-            self._fill(max(len(target), _CHUNK_BYTES))
-        size = min(len(target), len(self._buffer))
-        target[:size] = self._buffer[:size]
-        self._buffer = self._buffer[size:]
-        return size
-
-    def lines(self) -> Iterator[str]:
-        """Yield lines with their ends, taking no byte more than that; what is no UTF-8 comes as lone surrogates."""
-        while line := self._line():
-            yield line.decode("utf-8", "surrogateescape")
-
-    def is_at_end(self) -> bool:
-        while not self._buffer and not self._is_over:
-            self._fill()
-        return not self._buffer
-
-    def close(self) -> None:
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-    def _line(self) -> bytes:
-        searched = 0
-        while True:
-            ends = [place for end in (b"\n", b"\r") if (place := self._buffer.find(end, searched)) >= 0]
-            place = min(ends, default=-1)
-            if place >= 0 and (
-                place + 1 < len(self._buffer) or self._is_over or self._buffer[place : place + 1] == b"\n"
-            ):
-                is_pair = self._buffer[place : place + 2] == b"\r\n"
-                size = place + (2 if is_pair else 1)
-            elif self._is_over:
-                size = len(self._buffer)
-            else:
-                searched = place if place >= 0 else len(self._buffer)
-                self._fill()
-                continue
-            line, self._buffer = self._buffer[:size], self._buffer[size:]
-            return line
-
-    def _fill(self, size: int = _CHUNK_BYTES) -> None:
-        try:
-            chunk = self._raw.read(size)
-            if self._decoder is not None:
-                chunk = self._decoder.decode(chunk, final=not chunk).removeprefix("\ufeff").encode()
-                self._is_over = self._is_over or not chunk
-            self._is_over = not chunk
-            self._buffer += chunk
-        except UnicodeError as error:
-            raise FatalConnectorError(
-                f"{self.file.label}: not encoded as `config.encoding` says: {error}", key="encoding"
-            ) from error
-        except (OSError, pa.ArrowInvalid) as error:
-            raise FatalConnectorError(f"{self.file.label}: cannot be read: {shown(str(error))}") from error
 
 
 class CSVWriter:
