@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
 from connectors.bookmarks import values
 from connectors.protocols import Destination, Source
 from connectors.stream import (
@@ -21,12 +19,13 @@ from connectors.stream import (
 )
 
 from .catalog import SelectedStream
-from .columns import Fit, Rules, fit, table_changes
+from .columns import Fit, Rules, fit
 from .config import Pipeline
 from .errors import ConfigError
+from .evolution import frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
 from .reading import Reading, plan_reading
 from .repair import Repair
-from .shapes import Change, Shape, differences, in_words, shape_of
+from .shapes import Change, Shape, differences, shape_of
 from .subscriptions import UserCode, applies, data_blocks
 
 #: Wires whose blocks hold the columns' names, so that these cannot be changed on the way.
@@ -235,28 +234,18 @@ def _plan_stream(
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
-    # A full refresh takes the source as it is now.
-    is_held = table.schema is not None and not full_refresh
-    rules = Rules(
-        destination=destination,
-        connector=pipeline.destination.connector,
-        table=table,
-        disposition=disposition,
-        on_lossy=stream.on_lossy,
-        leaves_out_new=is_held and stream.on_schema_change == "ignore",
-        is_frozen=is_held and stream.on_schema_change == "freeze",
-    )
+    rules = _rules(pipeline, stream, destination, table, disposition, full_refresh=full_refresh)
     fitted = fit(declared, rules)
     shape = shape_of(stream.stream, stream.left_out)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
-    changes = tuple(_unless_left_out(change, fitted) for change in differences(before, shape))
-    if is_decided and fitted.refusals and not changes:
-        raise _error(pipeline, stream, "; ".join(fitted.refusals))
-    refusals = [refusal for refusal in [_frozen(changes, fitted, rules), _rekeyed(changes, stream, rules)] if refusal]
-    refusals += fitted.refusals if is_decided else ()
+    changes = tuple(unless_left_out(change, fitted) for change in differences(before, shape))
+    lossy = fitted.refusals if is_decided else ()
+    if lossy and not changes:
+        raise _error(pipeline, stream, "; ".join(lossy))
+    refusals = [frozen(changes, fitted, rules), rekeyed(changes, stream, rules), *lossy]
     arriving = fitted.arriving if is_decided else declared
     if is_decided:
-        stream = _without_left_out(stream, fitted)
+        stream = without_left_out(stream, fitted)
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     _check_quarantine(pipeline, stream, destination)
     is_mended = any(column.remedy for column in fitted.columns)
@@ -288,54 +277,35 @@ def _plan_stream(
         is_schema_decided=is_decided,
         fit=fitted,
         rules=rules,
-        changes=(*_changes(fitted, table, disposition, is_decided=is_decided), *_of_source(changes)),
+        changes=(*planned_changes(fitted, table, disposition, is_decided=is_decided), *of_source(changes)),
         shape=shape,
         source_changes=changes,
-        refusal="; ".join(refusals),
+        refusal="; ".join(filter(None, refusals)),
         data_blocks=kept,
         reading=reading,
     )
 
 
-def _unless_left_out(change: Change, fitted: Fit) -> Change:
-    is_left_out = any(column.is_left_out and column.name == change["column"] for column in fitted.columns)
-    return {**change, "change": "left out"} if is_left_out else change
-
-
-def _frozen(changes: Sequence[Change], fitted: Fit, rules: Rules) -> str:
-    """Say why a frozen stream fails; empty: it does not."""
-    if not rules.is_frozen:
-        return ""
-    found = [in_words(change) for change in changes]
-    if not found and rules.disposition is not WriteDisposition.REPLACE:
-        # The store may not know what the stream looked like; the table does.
-        found = [f"the table would change: {each}" for each in table_changes(fitted, rules.table)]
-    if not found:
-        return ""
-    return (
-        f"the source has changed, and `on_schema_change: freeze` lets nothing pass: {'; '.join(found)}. Say `evolve` "
-        "to take it over, `ignore` to leave new columns out, or run once with --full-refresh"
+def _rules(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    destination: Destination,
+    table: TableState,
+    disposition: WriteDisposition,
+    *,
+    full_refresh: bool,
+) -> Rules:
+    # A full refresh takes the source as it is now.
+    is_held = table.schema is not None and not full_refresh
+    return Rules(
+        destination=destination,
+        connector=pipeline.destination.connector,
+        table=table,
+        disposition=disposition,
+        on_lossy=stream.on_lossy,
+        leaves_out_new=is_held and stream.on_schema_change == "ignore",
+        is_frozen=is_held and stream.on_schema_change == "freeze",
     )
-
-
-def _rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:
-    """Say why a merge cannot go on by other keys; empty: it can."""
-    keys = next((change for change in changes if change["change"] == "keys"), None)
-    if keys is None or rules.disposition is not WriteDisposition.MERGE:
-        return ""
-    return (
-        f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "
-        f"`key_properties: [{keys['before']}]`"
-    )
-
-
-def _without_left_out(stream: SelectedStream, fitted: Fit) -> SelectedStream:
-    """Do not even read columns that are left out."""
-    kept = [not column.is_left_out for column in fitted.columns]
-    if all(kept):
-        return stream
-    fields = [field for field, is_kept in zip(stream.stream.schema, kept, strict=True) if is_kept]
-    return replace(stream, stream=replace(stream.stream, schema=pa.schema(fields)))
 
 
 def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
@@ -376,23 +346,6 @@ def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequen
         for name in group
     }
     return [replace(planned, wire=common[planned.name]) for planned in streams]
-
-
-def _changes(fitted: Fit, table: TableState, disposition: WriteDisposition, *, is_decided: bool) -> tuple[str, ...]:
-    if not is_decided:
-        return ("columns are decided by the transformer",)
-    if not table.is_described:
-        return ("decided by the target",)
-    if table.schema is None:
-        return ("create table",)
-    left_out = tuple(f"leave out new column {column.name}" for column in fitted.columns if column.is_left_out)
-    is_replace = disposition is WriteDisposition.REPLACE
-    return (*(("replace table",) if is_replace else ()), *table_changes(fitted, table), *left_out)
-
-
-def _of_source(changes: Sequence[Change]) -> list[str]:
-    """Say what has changed at the source and changes no column of the table."""
-    return [f"source: {in_words(change)}" for change in changes if change["change"] in ("dropped", "keys")]
 
 
 def _check_shared_tables(
