@@ -10,7 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 from connectors.bookmarks import bookmark_values
-from connectors.checksums import Compared, Form, Side, compared_columns, opened_checksums, read_within, system_of
+from connectors.checksums import (
+    Compared,
+    Form,
+    Side,
+    compared_columns,
+    keeps_json,
+    opened_checksums,
+    read_within,
+    system_of,
+)
 from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.protocols import Source
 from connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
@@ -93,7 +102,7 @@ def _verify(
     if reason:
         found = _uncompared(planned, reason)
         return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
-    columns = _Columns(session, planned, copy, (system_of(source), system_of(reader)))
+    columns = _Columns(session, planned, copy, (system_of(source), system_of(reader)), keeps_json=keeps_json(reader))
     left, right = columns.sides(planned.start.bookmark)
     with opened_checksums(source, left) as mine, opened_checksums(reader, right) as other:
 
@@ -188,10 +197,13 @@ def _uncompared(planned: PlannedStream, note: str) -> StreamVerification:
 class _Columns:
     """Which columns of a stream and of its copy belong together, and how each is compared."""
 
-    def __init__(self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str]) -> None:
+    def __init__(
+        self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], *, keeps_json: bool
+    ) -> None:
         self.notes: list[str] = []
         self._planned = planned
         self._systems = systems
+        self._keeps_json = keeps_json
         self._stream = planned.selected.stream
         # Files know their columns' types from what was written, better than from a look at the text.
         assert planned.table.schema is not None
@@ -280,7 +292,7 @@ class _Columns:
 
     def _pair(self, own: str, name: str, *, is_key: bool) -> tuple[Compared, Compared] | str:
         fields = self._stream.schema.field(own), self._copy.schema.field(name)
-        return compared_columns(*fields, systems=self._systems, is_key=is_key)
+        return compared_columns(*fields, systems=self._systems, is_key=is_key, keeps_json=self._keeps_json)
 
     def _streams(self, lefts: Sequence[Compared], rights: Sequence[Compared]) -> tuple[Stream, Stream]:
         """Return both streams with the columns that are needed, to be read as whole tables."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -29,7 +29,7 @@ class _Kind:
 
 
 def compared_columns(
-    source: pa.Field, destination: pa.Field, *, systems: tuple[str, str], is_key: bool = False
+    source: pa.Field, destination: pa.Field, *, systems: tuple[str, str], is_key: bool = False, keeps_json: bool = False
 ) -> tuple[Compared, Compared] | str:
     """Return how a column is compared, for each side; a string is the reason why it cannot be.
 
@@ -38,8 +38,9 @@ def compared_columns(
         destination: as the destination's table is read back.
         systems: where each side's checksums are computed: `postgres`, `mysql` or `duckdb` (files and others as well).
         is_key: it must also be in a form that has an order.
+        keeps_json: the destination's `json` keeps the text as it is written (MariaDB).
     """
-    form = _form(source, destination, systems, is_key=is_key)
+    form = _form(source, destination, systems, is_key=is_key, keeps_json=keeps_json)
     if not isinstance(form, tuple):
         return form
     chosen, scale = form
@@ -50,23 +51,29 @@ def compared_columns(
 
 
 def _form(
-    source: pa.Field, destination: pa.Field, systems: tuple[str, str], *, is_key: bool
+    source: pa.Field, destination: pa.Field, systems: tuple[str, str], *, is_key: bool, keeps_json: bool
 ) -> tuple[Form, int | None] | str:
-    left, right = _kind(source), _kind(destination)
+    natives = _native(source, systems[0]), _native(destination, systems[1])
+    is_same = systems[0] == systems[1] and bool(natives[0]) and natives[0] == natives[1]
+    left, right = _kind(source, natives[0], systems[0]), _kind(destination, natives[1], systems[1])
+    if keeps_json and right.family == "json":
+        right = replace(right, is_own=False)
     if not is_key:
-        if _is_same_native(source, destination) and systems == ("postgres", "postgres"):
+        if is_same and systems == ("postgres", "postgres"):
             return Form.NATIVE, None
         if source.type == destination.type and systems == ("duckdb", "duckdb") and left.family == "other":
             return Form.NATIVE, None
-    form = _shared(left, right, source, destination)
+    form = _shared(left, right, source, destination, systems, is_same=is_same)
     if form is None:
-        return f"{_shown(source)} and {_shown(destination)} have no form in common"
+        return f"{natives[0] or source.type} and {natives[1] or destination.type} have no form in common"
     if is_key and form[0] not in KEY_FORMS:
         return f"a key of type {source.type} has no order that all systems share"
     return form
 
 
-def _shared(left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field) -> tuple[Form, int | None] | None:
+def _shared(
+    left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field, systems: tuple[str, str], *, is_same: bool
+) -> tuple[Form, int | None] | None:
     families = {left.family, right.family}
     if families <= {"integer", "boolean"}:
         return (Form.BOOLEAN if families == {"boolean"} else Form.INTEGER), None
@@ -76,9 +83,11 @@ def _shared(left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field) 
     if families <= {"integer", "float"}:
         return Form.FLOAT, None
     if "json" in families:
-        return _json(left, right, source, destination)
+        return _json(left, right, systems, is_same=is_same)
+    if left.family == "decimal" and right.family == "text" and pa.types.is_string(source.type) and not right.is_own:
+        return Form.TEXT, None  # too many digits for any decimal: it went over as the text that it was read as
     if families <= {"text", "uuid"}:
-        if right.is_own and not _is_same_native(source, destination):
+        if right.is_own and not is_same:
             return None
         return (Form.UUID if "uuid" in families else Form.TEXT), None
     if families == {"timestamp"}:
@@ -92,17 +101,16 @@ def _shared(left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field) 
     return None
 
 
-def _json(left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field) -> tuple[Form, int | None] | None:
+def _json(left: _Kind, right: _Kind, systems: tuple[str, str], *, is_same: bool) -> tuple[Form, int | None] | None:
     if not {left.family, right.family} <= {"json", "text"}:
         return None
-    if not right.is_own or _is_same_native(source, destination):
+    if not right.is_own or is_same:
         return Form.JSON, None
-    systems = {(field.metadata or {}).get(b"native_system") for field in (source, destination)}
-    return (Form.JSONB, None) if systems == {b"postgres"} and left.family == right.family else None
+    return (Form.JSONB, None) if systems == ("postgres", "postgres") and left.family == right.family else None
 
 
-def _kind(field: pa.Field) -> _Kind:
-    kind, native, system = field.type, *_native(field)
+def _kind(field: pa.Field, native: str, system: str) -> _Kind:
+    kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if kind == pa.json_():
@@ -147,18 +155,10 @@ def _text(field: pa.Field, native: str, system: str) -> _Kind:
     return _Kind("text", is_own=bool(native) and is_own)
 
 
-def _native(field: pa.Field) -> tuple[str, str]:
+def _native(field: pa.Field, system: str) -> str:
+    """Return the system's own name of the type; empty if it is another system's, which the records only came from."""
     metadata = field.metadata or {}
-    return metadata.get(b"native_type", b"").decode(), metadata.get(b"native_system", b"").decode()
-
-
-def _is_same_native(source: pa.Field, destination: pa.Field) -> bool:
-    native = _native(source)
-    return bool(native[0]) and native == _native(destination)
-
-
-def _shown(field: pa.Field) -> str:
-    return _native(field)[0] or str(field.type)
+    return metadata.get(b"native_type", b"").decode() if metadata.get(b"native_system") == system.encode() else ""
 
 
 __all__ = ["compared_columns"]

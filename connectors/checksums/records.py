@@ -31,6 +31,11 @@ def system_of(source: Source) -> str:
     return str(getattr(source, "checksum_system", "duckdb"))
 
 
+def keeps_json(source: Source) -> bool:
+    """Tell whether a source's `json` is the text as it was written; known once it has been connected to."""
+    return bool(getattr(getattr(source, "dialect", None), "is_mariadb", False))
+
+
 def opened_checksums(source: Source, side: Side) -> AbstractContextManager[Checksums]:
     """Open one side's checksums; they end with the context."""
     opened: Callable[[Side], AbstractContextManager[Checksums]] | None = getattr(source, "checksums", None)
@@ -215,4 +220,4 @@ def _carry(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pc.cast(array, kind)
 
 
-__all__ = ["opened_checksums", "read_within", "system_of"]
+__all__ = ["keeps_json", "opened_checksums", "read_within", "system_of"]

@@ -77,6 +77,8 @@ def _number(column: str) -> str:
 def _utf8(column: str, kind: Kind) -> str:
     if kind.name in ("uuid", "inet4", "inet6"):
         return f"cast({column} as char)"
+    if kind.is_geometry:
+        return f"convert(st_astext({column}) using utf8mb4)"
     return f"convert({column} using utf8mb4)"
 
 

@@ -101,6 +101,11 @@ class Kind:
         """Tell whether its values are bytes."""
         return self.name in _BLOBS or self.name in _BINARY_LIKE
 
+    @property
+    def is_geometry(self) -> bool:
+        """Tell whether its values are read as WKT."""
+        return self.name in _GEOMETRY
+
     def __str__(self) -> str:
         """Return the type as it is written in DDL, the same one on all servers (no display widths)."""
         arguments = self.arguments
