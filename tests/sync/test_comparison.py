@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.checksums import Compared, Digest, Form, KeyRange, Row
@@ -60,6 +60,7 @@ def compared(left: Listed, right: Listed, *, is_bounded: bool = False) -> Compar
     return compare(left, right, KEY, VALUE, is_bounded=is_bounded, interrupt=lambda: None)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.integers(0, 9000),
     st.sets(st.integers(0, 12_000), max_size=30),
