@@ -64,7 +64,7 @@ class Feed:
 
     def put(self, item: Item) -> bool:
         """Hand over one event, waiting for room; False: nobody wants it any more."""
-        size_bytes = _size(item.event)
+        size_bytes = size_of(item.event)
         with self._changed:
             while not (self._is_closed or self._has_room(size_bytes)):
                 self._changed.wait()
@@ -86,7 +86,7 @@ class Feed:
         with self._changed:
             self._is_closed = True
             self._give_back()
-            self._budget.used_bytes -= sum(_size(item.event) for item in self._items)
+            self._budget.used_bytes -= sum(size_of(item.event) for item in self._items)
             self._items.clear()
             self._changed.notify_all()
 
@@ -103,7 +103,7 @@ class Feed:
                     self._changed.wait()
                 if self._items:
                     item = self._items.popleft()
-                    self._taken_bytes = _size(item.event)
+                    self._taken_bytes = size_of(item.event)
                     self._changed.notify_all()
                 elif self._error is not None:
                     raise self._error
@@ -124,7 +124,7 @@ class Feed:
             self._changed.notify_all()
 
 
-def _size(event: Any) -> int:
+def size_of(event: Any) -> int:
     """Return the bytes that an event holds; one that lies on disk holds none."""
     if isinstance(event, pa.RecordBatch):
         return int(event.nbytes)

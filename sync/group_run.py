@@ -113,7 +113,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
             if reading.loaders > 1:
                 run.load_ranges(opened)
             else:
-                feed = Feed(stream.name)
+                feed = Feed(stream.name, run.context.budget)
                 start_reading_ranges(opened, reading.readers, feed)
                 run.load(feed)
     except Exception as error:  # decided in StreamRun.end

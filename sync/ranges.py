@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from connectors.protocols import Block
 from connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
 from connectors.stream import Checkpoint, Event, Stream
 
-from .feed import Feed, Item, is_batch
+from .feed import Feed, Item, is_batch, size_of
 
 if TYPE_CHECKING:
     from .stream_run import StreamRun
@@ -100,6 +101,8 @@ class RangeReads:
         self._read: dict[int, tuple[int, int]] = {}
         self._whole: set[int] = set()
         self._source_errors: list[BaseException] = []
+        #: Batches that loaders work on; guarded by the budget's lock.
+        self._in_flight = 0
 
     @property
     def ranges(self) -> Sequence[Range]:
@@ -121,7 +124,8 @@ class RangeReads:
                 self._run.context.progress.advanced(self._run.name, records=event.num_rows, size_bytes=event.nbytes)
                 event = convert(event)
             self._note(part, (records, size_bytes), is_whole=is_last)
-            yield event
+            with self._in_budget(size_of(event)):
+                yield event
         self._note(part, (records, size_bytes), is_whole=True)
 
     def may_repeat(self, part: Range, error: ConnectorError) -> bool:
@@ -148,6 +152,24 @@ class RangeReads:
     def is_from_source(self, error: BaseException) -> bool:
         """Tell whether the source raised it."""
         return any(error is known for known in self._source_errors)
+
+    @contextmanager
+    def _in_budget(self, size_bytes: int) -> Iterator[None]:
+        """Wait until a batch may be in flight, and count it until the loader asks for the next one."""
+        budget = self._run.context.budget
+        with budget.changed:
+            while self._in_flight and not budget.has_room(size_bytes):
+                budget.changed.wait(1.0)
+                self._run.check()
+            self._in_flight += 1
+            budget.used_bytes += size_bytes
+        try:
+            yield
+        finally:
+            with budget.changed:
+                self._in_flight -= 1
+                budget.used_bytes -= size_bytes
+                budget.changed.notify_all()
 
     def _note(self, part: Range, read: tuple[int, int], *, is_whole: bool) -> None:
         with self._lock:

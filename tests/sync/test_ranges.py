@@ -8,16 +8,23 @@ import re
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
 import yaml
 
+from connectors.ranges import OpenRanges, Range
 from sync import Progress, RunResult, run_pipeline
+from sync.feed import Budget
+from sync.ranges import RangeReads
 from tests.connectors import mysql_databases
 
 from .pipelines import RECORDER, statuses
+
+if TYPE_CHECKING:
+    from sync.stream_run import StreamRun
 
 SUM = "select count(*), sum(hashtextextended(x::text, 0)) from {} x"
 
@@ -208,6 +215,35 @@ def test_a_mariadb_table_is_read_by_its_key(pair: Pair, mariadb_url: str, connec
         assert pair.execute("select count(*), count(distinct id), sum(id) from public.t") == [(1000, 1000, 500500)]
     else:
         assert read_back(pair.folder / "w.duckdb", "duckdb") == [(1000, 1000, 500500)]
+
+
+def test_loaders_hold_together_what_the_budget_has_room_for_and_one_batch_whatever_its_size() -> None:
+    budget = Budget(10)
+    run = SimpleNamespace(context=SimpleNamespace(budget=budget), check=lambda: None, name="s")
+    batches = [[b"12345678"] * 5, [b"1234567890123456789012345"], [b"123"] * 20, []]
+    opened = SimpleNamespace(
+        ranges=[Range(place=place, label="") for place in range(4)],
+        read=lambda part: (block for block in batches[part.place]),
+    )
+    run.planned = SimpleNamespace(fit=SimpleNamespace(convert=None))
+    run.note_read = lambda *_, **__: None
+    reads = RangeReads(cast("StreamRun", run), cast("OpenRanges", opened))
+    peaks, taken = [], []
+
+    def load(part: Range) -> None:
+        for block in reads.read(part):
+            with budget.changed:
+                peaks.append(budget.used_bytes)
+            taken.append(block)
+
+    threads = [threading.Thread(target=load, args=(part,)) for part in opened.ranges]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(sum(batches, []))  # noqa: RUF017 (four short lists)
+    assert budget.used_bytes == 0
+    assert max(peak for peak in peaks if peak != 25) <= 10
 
 
 class Once(Progress):
