@@ -102,13 +102,14 @@ def _column(column: ColumnPlan) -> dict[str, Any]:
     }
 
 
-def show(console: Console, plan: Plan, *, types: bool = False) -> None:
+def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = True) -> None:
     """Print the plan.
 
     Args:
         console: where to.
         plan: what is shown.
         types: every column with its types; else a line a stream that names those which are not exact.
+        is_alone: say what to do next; False: it is done at once.
     """
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
@@ -134,13 +135,15 @@ def show(console: Console, plan: Plan, *, types: bool = False) -> None:
     else:
         for line in _type_lines(plan):
             console.echo(line)
+        if plan.streams and is_alone:
+            console.echo("`--types` shows every column.")
     for planned in plan.streams:
         if planned.selected.parallel_reads > 1:
             console.echo(f"{planned.name}: {planned.reading}")
-    console.echo()
-    console.echo(
-        f"{words.plural(len(plan.streams), 'stream')}; nothing was written. `syncblocks run` carries this out."
-    )
+    if is_alone:
+        number = words.plural(len(plan.streams), "stream")
+        console.echo()
+        console.echo(f"{number}; nothing was written. `syncblocks run` carries this out.")
     for warning in plan.warnings:
         console.warn(warning)
     for planned in plan.streams:
@@ -190,7 +193,7 @@ def _type_lines(plan: Plan) -> list[str]:
         lines.append(f"{planned.name}: {'; '.join(parts)}")
     if exact:
         lines.append(f"{words.plural(exact, 'stream')} with every column kept exactly")
-    return [*lines, "`--types` shows every column."] if plan.streams else lines
+    return lines
 
 
 def _remedied(each: str, columns: Sequence[ColumnPlan]) -> str:

@@ -89,7 +89,7 @@ def _show_plan(console: Console, quick: Quick) -> None:
     if console.is_json:
         console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})
     else:
-        show(console, plan)
+        show(console, plan, is_alone=False)
         console.echo()
 
 
