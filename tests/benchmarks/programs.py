@@ -33,6 +33,24 @@ def adbc_to_duckdb(url: str, table: str, path: str) -> None:
     database.close()
 
 
+def connectorx_to_adbc(source: str, table: str, destination: str, bare: str) -> None:
+    """Feed connectorx's Arrow stream straight into a new table, by ADBC."""
+    import adbc_driver_manager
+    import adbc_driver_postgresql
+    import connectorx
+
+    reader = connectorx.read_sql(source, f"select * from {table}", return_type="arrow_stream", batch_size=65_536)
+    database = adbc_driver_manager.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=destination)
+    connection = adbc_driver_manager.AdbcConnection(database)
+    statement = adbc_driver_manager.AdbcStatement(connection)
+    statement.set_options(**{"adbc.ingest.target_table": bare, "adbc.ingest.mode": "adbc.ingest.mode.create"})
+    statement.bind_stream(reader)
+    statement.execute_update()
+    statement.close()
+    connection.close()
+    database.close()
+
+
 def copy_csv(url: str, table: str, path: str, ways: str) -> None:
     """Give the file to the server as it is, by so many connections at once, each with its part of the records."""
     import os
@@ -142,7 +160,7 @@ def export_duckdb(path: str, table: str, file: str) -> None:
 
 PROGRAMS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (adbc_to_duckdb, ask_for_new, copy_csv, copy_tables, export_duckdb, merge_new)
+    for function in (adbc_to_duckdb, connectorx_to_adbc, ask_for_new, copy_csv, copy_tables, export_duckdb, merge_new)
 }
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from .callbacks import callbacks
 from .full_refresh import csv_to_postgres, postgres_to_duckdb, postgres_to_postgres
 from .incremental import changed, nothing_new
 from .latency import latency
+from .mariadb import mariadb_to_postgres
 from .memory import memory
 from .parallel import csv_by_ranges, postgres_by_ranges
 from .small import many_tables, start
@@ -19,6 +20,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "postgres": postgres_to_postgres,
     "duckdb": postgres_to_duckdb,
     "csv": csv_to_postgres,
+    "mariadb": mariadb_to_postgres,
     "many": many_tables,
     "nothing": nothing_new,
     "changed": changed,
