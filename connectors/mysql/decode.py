@@ -16,7 +16,7 @@ from .. import compute as pc
 from ..errors import FatalConnectorError
 from ..sql.casts import cast_array
 from ..stream import Stream
-from .types import selected
+from .types import HEX_MARK, selected
 
 #: What makes an empty line of a record impossible: a column of our own behind the only one.
 _LAST = "last"
@@ -66,6 +66,8 @@ def decode(block: pa.Buffer, stream: Stream) -> pa.RecordBatch:
         array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if pa.types.is_binary(field.type):
             array = _unhexed(array)
+        elif pa.types.is_string(array.type):
+            array = _unmarked(array)
         columns.append(cast_array(array, field.type, field.name, stream.name))
     return pa.RecordBatch.from_arrays(columns, schema=stream.schema)
 
@@ -96,6 +98,15 @@ def _unhexed(array: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(
         pa.binary(), len(array), [valid, halved.buffers()[1], pa.py_buffer(raw)], array.null_count
     )
+
+
+def _unmarked(array: pa.Array) -> pa.Array:
+    """Turn the few texts that came as hexadecimal digits back."""
+    is_marked = pc.fill_null(pc.starts_with(array, HEX_MARK), False)
+    if not pc.any(is_marked).as_py():
+        return array
+    texts = [bytes.fromhex(text[len(HEX_MARK) :]).decode() for text in array.filter(is_marked).to_pylist()]
+    return pc.replace_with_mask(array, is_marked, pa.array(texts, array.type))
 
 
 def _misfit(error: pa.ArrowInvalid, stream: Stream) -> FatalConnectorError:

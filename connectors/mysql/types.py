@@ -361,7 +361,7 @@ def selected(name: str, column_type: str, arrow: pa.DataType) -> str:
         return f"ifnull({name}, '')"
     if kind.name in ("uuid", "inet4", "inet6", ""):
         return _quoted(f"cast({name} as char)")
-    return _quoted(name)
+    return _bounded(name) if kind.name in _TEXTS or kind.name == "json" else _quoted(name)
 
 
 def _quoted(expression: str) -> str:
@@ -369,7 +369,25 @@ def _quoted(expression: str) -> str:
     return f"ifnull(concat('\"', {text}, '\"'), '')"
 
 
+#: Beginning of a text that stands there as hexadecimal digits of its UTF-8.
+HEX_MARK = "syncblocks/hex:"
+
+#: Texts with quotes of so many bytes: shorter ones take no time, and the digits of longer ones could be more than the
+#: server's max_allowed_packet.
+_HEX_BYTES = (4_096, 4_000_000)
+
+
+def _bounded(name: str) -> str:
+    """Select texts of any length: REPLACE takes time by the square of the number of quotes, HEX does not."""
+    low, high = _HEX_BYTES
+    is_long = f"octet_length({name}) between {low} and {high} and instr({name}, '\"')"
+    is_marked = f"left({name}, {len(HEX_MARK)}) = '{HEX_MARK}'"
+    digits = f"concat('\"{HEX_MARK}', hex(convert({name} using utf8mb4)), '\"')"
+    return f"if({is_long} or {is_marked}, {digits}, {_quoted(name)})"
+
+
 __all__ = [
+    "HEX_MARK",
     "Kind",
     "arrow_of",
     "column_type",

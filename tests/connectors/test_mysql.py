@@ -18,7 +18,7 @@ from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnect
 from connectors.registry import make_destination, make_source
 from connectors.stream import Checkpoint, ConflictMethod, Event, LedgerKey, Load, Stream, WriteDisposition
 
-from .mysql_databases import database, query, run, tables
+from .mysql_databases import connect, database, query, run, tables
 
 pytest.importorskip("pymysql")
 
@@ -193,6 +193,26 @@ def test_large_values_go_through(mariadb_url: str) -> None:
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("charset", ["utf8mb4", "latin1", "utf16"])
+def test_texts_full_of_quotes_come_whole(mariadb_url: str, charset: str) -> None:
+    """The server's REPLACE takes minutes for a million quotes: long texts come as digits, and so do look-alikes."""
+    mark = "syncblocks/hex:"
+    texts = [
+        *('"' * n for n in (1, 4_095, 4_096, 4_097, 1_000_000)),
+        mark + '"',
+        mark,
+        mark.upper(),
+        'é"' * 4_000,
+        None,
+    ]
+    values = ", ".join(f"({place}, %s)" for place in range(len(texts)))
+    run(mariadb_url, f"create table people (id bigint primary key, name longtext character set {charset})")
+    with connect(mariadb_url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"insert into people values {values}", texts)
+    _, records = read(mariadb_url, "people")
+    assert [record["name"] for record in sorted(records, key=lambda record: record["id"])] == texts
 
 
 def test_names_that_are_no_identifiers_here_are_told_apart_by_a_hash(mariadb_url: str) -> None:
