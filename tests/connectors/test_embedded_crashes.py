@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 DISPOSITIONS = ("append", "merge", "replace")
 
 
-def run(connector: str, path: Path, disposition: str, token: str, low: int, high: int, **environ: str) -> int:
+def run(connector: str, path: Path | str, disposition: str, token: str, low: int, high: int, **environ: str) -> int:
     arguments = [connector, str(path), disposition, token, str(low), str(high)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.connectors.embedded_worker", *arguments],
