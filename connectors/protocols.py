@@ -23,6 +23,8 @@ class Source(Protocol):
 
     Errors: `ConnectorConfigError` for wrong settings, `RetriableError` where a repetition may help,
     `FatalConnectorError` otherwise. The engine retries only `RetriableError`.
+
+    Optional: `as_known(stream, bookmark) -> Stream`, the stream with the types that earlier runs found in its data.
     """
 
     def identity(self) -> str:

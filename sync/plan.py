@@ -231,12 +231,15 @@ def _plan_stream(
     )
     if isinstance(start, str):
         raise _error(pipeline, stream, start)
+    shape = shape_of(stream.stream, stream.left_out)
+    as_known = getattr(source, "as_known", None)
+    if as_known is not None and not full_refresh:
+        stream = replace(stream, stream=as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, destination, table, disposition, full_refresh=full_refresh)
     fitted = fit(declared, rules)
-    shape = shape_of(stream.stream, stream.left_out)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     changes = tuple(unless_left_out(change, fitted) for change in differences(before, shape))
     lossy = fitted.refusals if is_decided else ()

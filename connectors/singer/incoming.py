@@ -13,7 +13,7 @@ from ..stream import Bookmark, ReplicationMethod, Stream
 from .boundary import Boundary
 from .records import Parser
 from .state import STATE, entry_of, of_bookmark, replication_value, resumable
-from .types import Column, Reading, columns_of
+from .types import Column, Reading, columns_of, widened_as
 
 #: Key of a bookmark under which the columns are kept that hold more digits than their schema says.
 WIDER = "wider"
@@ -79,8 +79,8 @@ class Incoming:
                 now = before or _unsent(self.stream.schema.field(name))
             elif before is not None and before.is_widened and before.declared == now.declared:
                 now = before
-            elif before is None and name in self._wider and now.reading in (Reading.NUMBER, Reading.PLAIN):
-                now = now.widened(_decimal(self._wider[name]))
+            elif before is None and name in self._wider:
+                now = widened_as(now, self._wider[name])
             columns[name] = now
         return self._set(columns)
 
@@ -143,13 +143,6 @@ def _first(names: Any) -> str | None:
 def _digits(kind: pa.DataType) -> list[int] | None:
     """Return precision and scale, as JSON keeps them; None for digits as text."""
     return [kind.precision, kind.scale] if pa.types.is_decimal(kind) else None
-
-
-def _decimal(digits: Any) -> pa.DataType | None:
-    if not isinstance(digits, list) or len(digits) != 2 or not all(type(each) is int for each in digits):
-        return None
-    precision, scale = digits
-    return pa.decimal128(precision, scale) if 0 <= scale <= precision <= 38 and precision else None
 
 
 def _unsent(field: pa.Field) -> Column:

@@ -23,11 +23,13 @@ from ..settings import parse_settings, resolve_path
 from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
+from .incoming import WIDER
 from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_in
 from .raw import WIRE, RawReader
 from .reader import Reader
 from .settings import SingerSourceSettings
 from .state import of_bookmark, starts
+from .types import columns_of, widened_as
 
 log = logging.getLogger("syncblocks")
 
@@ -67,6 +69,21 @@ class SingerSource:
         if self._settings.per_stream:
             return [[stream] for stream in streams]
         return [list(streams)] if streams else []
+
+    def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
+        """Return the stream with the columns that earlier runs found to hold more digits than the tap declares."""
+        wider = {**(self._wider().get(stream.name) or {}), **((bookmark or {}).get(WIDER) or {})}
+        entry = next((entry for entry in self._adjusted() if name_of(entry) == stream.name), None)
+        if not wider or entry is None:
+            return stream
+        found = {column.name: column for column in columns_of(entry["schema"]) if column.name in wider}
+        fields = [
+            widened_as(found[field.name], wider[field.name]).field(nullable=field.nullable)
+            if field.name in found
+            else field
+            for field in stream.schema
+        ]
+        return replace(stream, schema=pa.schema(fields))
 
     def offers(self, stream: Stream) -> Sequence[str]:
         """Lines as they are, for a stream of which nothing is left out, set aside or declared anew."""

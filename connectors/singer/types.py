@@ -60,6 +60,17 @@ class Column:
         return replace(self, type=kind, reading=Reading.PLAIN, is_widened=True)
 
 
+def widened_as(column: Column, digits: Any) -> Column:
+    """Return a column of numbers as an earlier run found it: [precision, scale], or None for digits as text."""
+    if column.reading not in (Reading.NUMBER, Reading.PLAIN):
+        return column
+    kind = None
+    if isinstance(digits, list) and len(digits) == 2 and all(type(each) is int for each in digits):
+        precision, scale = digits
+        kind = pa.decimal128(precision, scale) if 0 <= scale <= precision <= 38 and precision else None
+    return column.widened(kind)
+
+
 def columns_of(schema: Mapping[str, Any]) -> list[Column]:
     """Return the columns of a stream's JSON Schema, in the order of its properties."""
     properties = schema.get("properties")

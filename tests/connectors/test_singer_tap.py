@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +339,28 @@ def test_a_run_knows_which_numbers_were_too_long_for_the_last_one(tmp_path: Path
     assert isinstance(events[0], Stream)
     assert str(events[0].schema.field("n").type) == "decimal128(38, 18)"
     assert sum(isinstance(event, Stream) for event in events) == 1
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_table_with_longer_numbers_than_declared_goes_on(tmp_path: Path, is_forgotten: bool) -> None:
+    """Known beside the catalog, and on a machine that has nothing from the bookmark in the ledger."""
+    spec = {"properties": {"id": {"type": "integer"}, "stamp": {"type": "string"}, "n": {"type": ["number", "null"]}}}
+    first = b'{"type":"RECORD","stream":"t","record":{"id":1,"stamp":"1","n":1234567890123456789.5}}'
+    streams = [entry("t", spec)]
+    config = small(tmp_path, schema("t", spec), first, state(t={"stamp": "1"}), streams=streams)
+    path = pipeline(tmp_path, config, SQLITE)
+    assert run(path).status == "success"
+    if is_forgotten:
+        shutil.rmtree(tmp_path / ".syncblocks" / "plugins")
+    more = record("t", id=2, stamp="2", n=0.25)
+    small(tmp_path, schema("t", spec), first, more, state(t={"stamp": "2"}), streams=streams)
+    assert run(path).status == "success"
+    with sqlite3.connect(tmp_path / "out.db") as connection:
+        found = connection.execute("select id, n from t order by id").fetchall()
+    assert [(number, Decimal(str(value))) for number, value in found] == [
+        (1, Decimal("1234567890123456789.5")),
+        (2, Decimal("0.25")),
+    ]
 
 
 def test_count_reads_the_whole_stream(tmp_path: Path) -> None:
