@@ -286,7 +286,7 @@ class _Tracker:
     def _split(self, known: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         if self._horizon is None:
             return known, known.slice(0, 0)
-        is_settled = pa.repeat(pa.scalar(False), known.num_rows)
+        is_settled = pa.repeat(pa.scalar(False, pa.bool_()), known.num_rows)
         for limit in (self._start, self._horizon.settled):
             if limit is not None:
                 is_settled = pc.or_(is_settled, below_or_at(known, self._names, limit))

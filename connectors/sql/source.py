@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 import pyarrow as pa
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower_bound, missing_error
+from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower_bound, missing_error, python_value
 from ..checksums.sql import Canonical, SqlChecksums
 from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import ConnectorError
@@ -98,12 +98,12 @@ class SqlSource(ABC):
     def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
         """Return what the `marks` are compared with."""
         first = self.constant(value, field)
-        return [first] if self.tie_breaker(field) is None else [first, literal(str(value.as_py()))]
+        return [first] if self.tie_breaker(field) is None else [first, literal(str(python_value(value)))]
 
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Return a bookmark's value as an SQL constant of the column's type."""
         native = (field.metadata or {}).get(b"native_type", b"").decode()
-        plain = value.as_py()
+        plain = python_value(value)
         if isinstance(plain, bytes):
             plain = f"\\x{plain.hex()}"
         shown = literal(plain.isoformat() if hasattr(plain, "isoformat") else str(plain))

@@ -22,6 +22,7 @@ from connectors.bookmarks import (
     at_or_past,
     bookmark_values,
     from_json,
+    python_value,
     record_hashes,
     to_json,
     values,
@@ -388,3 +389,16 @@ def test_a_bookmark_past_pythons_times_is_an_error_with_its_name() -> None:
     endless = pa.RecordBatch.from_arrays([pa.array([2**63 - 1], pa.timestamp("us"))], schema=schema)
     with pytest.raises(FatalConnectorError, match="'a'"):
         list(incremental(stream(schema=schema), [endless], None, is_ordered=True))
+
+
+@pytest.mark.parametrize("tz", [None, "UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("unit", ["s", "us"])
+def test_a_time_reads_as_arrow_itself_reads_it(tz: str | None, unit: str) -> None:
+    for value in (-62135596800, -1, 0, 1, 951782400, 253402300799, None):
+        number = value if value is None or unit == "s" else value * 10**6 + (7 if value == 1 else 0)
+        if tz == "Europe/Berlin" and value in (-62135596800, 253402300799):
+            continue  # past what Python can hold there
+        scalar = pa.scalar(number, pa.timestamp(unit, tz))
+        assert python_value(scalar) == scalar.as_py()
+        assert str(python_value(scalar)) == str(scalar.as_py())
+    assert python_value(pa.scalar(7)) == 7

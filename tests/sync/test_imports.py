@@ -26,7 +26,7 @@ NEVER = {
 RUN = "import sys; from sync.cli import invoke; code = invoke(['run', 'pipeline.yaml'])"
 
 
-def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]) -> set[str]:
+def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any], **entry: Any) -> set[str]:
     with psycopg.connect(url) as connection:
         connection.execute("create table source (id bigint primary key, price numeric(12,2), at timestamptz)")
         connection.execute("insert into source values (1, 2.50, '2024-01-01 00:00+00')")
@@ -34,7 +34,7 @@ def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]
         "pipeline": "imports",
         "source": {"connector": "postgres", "config": {"url": url}},
         "destination": destination,
-        "streams": [{"stream": "public.source", "destination_table": "copied"}],
+        "streams": [{"stream": "public.source", "destination_table": "copied", **entry}],
     }
     (folder / "pipeline.yaml").write_text(json.dumps(document))
     code = f"{RUN}; print(*sys.modules); sys.exit(code)"
@@ -55,6 +55,14 @@ def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres
     found = imported_by_a_second_run(tmp_path, postgres_url, to)
     assert not found & ({*NEVER, "asyncpg", "psycopg"})
     assert {"pyarrow", "duckdb"} <= found
+
+
+def test_an_incremental_run_that_finds_nothing_needs_no_pandas(postgres_url: str, tmp_path: Path) -> None:
+    to = {"connector": "postgres", "config": {"url": postgres_url}}
+    marks = {"replication_method": "INCREMENTAL", "bookmark_properties": ["at"]}
+    found = imported_by_a_second_run(tmp_path, postgres_url, to, **marks)
+    assert not found & ({*NEVER, "asyncpg", "psycopg", "duckdb", "numpy"})
+    assert "pyarrow.compute" in found
 
 
 def test_arrow_has_numpy_where_a_function_may_want_it(postgres_url: str, tmp_path: Path) -> None:
