@@ -26,7 +26,7 @@ def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
                     *(BlockPlan(block, "transformer") for block in planned.transformers),
                     BlockPlan(pipeline.destination.block, "data_exporter"),
                 ),
-                config={"wire": planned.wire, "tries": planned.tries},
+                config={"wire": planned.wire, "tries": planned.tries, "shape": planned.shape},
             )
             for planned in plan.streams
         ),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from connectors.bookmarks import values
 from connectors.protocols import Destination
-from connectors.stream import LedgerKey
+from connectors.stream import LedgerKey, LedgerRow
 
 from .block_runs import FAILURE, SUCCESS
 from .errors import AlreadyRunning
 from .progress import Progress
 from .settlement import fenced_row, is_completed, stream_token, was_made
 from .store import Store
-from .store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StreamOutcome
+from .store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome
 
 
 def recover(store: Store, pipeline: str, destination: Destination, progress: Progress) -> PipelineRun | None:
@@ -82,5 +83,22 @@ def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, desti
         )
         for block in planned.blocks
     )
-    outcome = StreamOutcome(stream=stream, blocks=blocks, is_crash=not is_done, is_held_true=is_held_true)
+    state = None
+    if destination.has_ledger and (is_done or is_held_true or _has_moved(store, run, row)):
+        # It was written in the shape of that run: what had changed at its source is not to be told of again.
+        state = StateCopy(
+            stream=stream,
+            destination_table=planned.destination_table,
+            source=row.source,
+            bookmark=values(row.bookmark),
+            rows=row.rows,
+            shape=planned.config.get("shape"),
+        )
+    outcome = StreamOutcome(stream=stream, blocks=blocks, state=state, is_crash=not is_done, is_held_true=is_held_true)
     store.close_stream(run.id, outcome)
+
+
+def _has_moved(store: Store, run: PipelineRun, row: LedgerRow) -> bool:
+    """Whether the run has committed anything that could be read on from: every end of a stream copies its bookmark."""
+    copies = {(copy.stream, copy.destination_table): copy.bookmark for copy in store.states(run.pipeline)}
+    return values(row.bookmark) != copies.get((row.key.stream, row.key.destination_table))
