@@ -106,7 +106,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
             try:
                 opened = stack.enter_context(source.open_ranges(stream, reading.readers, planned.wire))
             except Exception:
-                run.fail_in_source()
+                run.blocks.fail_in_source()
                 raise
             if len(opened.ranges) < 2:
                 return False

@@ -6,33 +6,25 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, cast
-
-import pyarrow as pa
 
 from connectors.bookmarks import values
 from connectors.errors import ConnectorError, RetriableError
-from connectors.protocols import Block
-from connectors.quarantine import REJECTED_TABLE, sifted
+from connectors.quarantine import REJECTED_TABLE
 from connectors.ranges import LoadsRanges, OpenRanges, RangesRefused
-from connectors.stream import Bookmark, Checkpoint, Event, LedgerRow, Load, Rejected, RejectedRecord, Stream
+from connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
 
-from .block_runs import CANCELLED, FAILURE, SUCCESS, Stage, statuses
-from .columns import Fit, fit
+from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .errors import SyncError
 from .failpoints import failpoint
-from .feed import Feed, Item
+from .feed import Feed
 from .plan import PlannedStream, starting_point
 from .ranges import RangeReads
 from .settlement import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
-from .shapes import differences, in_words, shape_of
-from .spool import Spool
 from .store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .stream_context import SchemaNews, StreamContext
-from .transform import Transformer
+from .stream_events import ColumnsRefused, StreamEvents
 
 log = logging.getLogger("syncblocks")
 
@@ -44,12 +36,6 @@ class Stopped(SyncError):
     """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
 
     code = "stopped"
-
-
-class ColumnsRefused(SyncError):
-    """Columns that turned up on the way cannot be written as the pipeline wants them: which, why, and the way out."""
-
-    code = "columns"
 
 
 class StreamRun:
@@ -78,10 +64,8 @@ class StreamRun:
         self._bytes_written = 0
         self._rows_rejected = 0
         self._news = SchemaNews(context, planned.name)
-        self._failed_block: str | None = None
+        self.blocks = StreamBlocks(context, planned)
         self._token = ""
-        self._stages: list[Stage] = []
-        self._transformers: list[Transformer] = []
         #: Whether the next try reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         self._attempt = 1
@@ -128,21 +112,16 @@ class StreamRun:
         """Write the token into the ledger row and return the bookmark to read from."""
         self.check()
         context, planned = self.context, self.planned
-        self._stages, self._transformers = self._new_stages(), context.transformers(planned)
-        self._failed_block = None
+        self.blocks.renew(is_continued=self._commits > 0)
         self._attempt = attempt
         if planned.refusal:
-            self._failed_block = context.pipeline.source.block
+            self.blocks.fail_in_source()
             raise ColumnsRefused(planned.refusal)
         self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
-        try:
-            row = context.destination.take_over(
-                planned.key, token=self._token, owner=owner_text(context.run), source=context.source_name
-            )
-        except ConnectorError:
-            self._failed_block = context.pipeline.destination.block
-            raise
+        row = context.destination.take_over(
+            planned.key, token=self._token, owner=owner_text(context.run), source=context.source_name
+        )
         failpoint("stream.after_take_over")
         if not context.is_owner():
             # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
@@ -182,10 +161,11 @@ class StreamRun:
         self._feed = feed
         try:
             self.check()
-            events = self._events(feed)
-            first, stream = self._first(events)
-            load = self._order(stream)
-            for commit in self.context.destination.load(load, _chain(first, events), self.planned.wire):
+            way = StreamEvents(
+                self.blocks, self.context.progress, start=self._start, check=self.check, send_final=self.send_final
+            )
+            stream, events = way.read(feed)
+            for commit in self.context.destination.load(self._order(stream), events, self.planned.wire):
                 self._note_commit(commit)
         finally:
             feed.close()
@@ -201,16 +181,12 @@ class StreamRun:
                 self._note_commit(commit)
         except BaseException as error:
             if reads.is_from_source(error):
-                self.fail_in_source()
+                self.blocks.fail_in_source()
             raise
-
-    def fail_in_source(self) -> None:
-        """Note that what is raised next comes from the source."""
-        self._failed_block = self.context.pipeline.source.block
 
     def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
         """Take down how much of a stream's ranges was handed over, and whether that was all."""
-        stage = self._stages[0]
+        stage = self.blocks.stages[0]
         stage.rows, stage.size_bytes, stage.has_handed_over = rows, size_bytes, is_whole
 
     def _order(self, stream: Stream) -> Load:
@@ -225,140 +201,9 @@ class StreamRun:
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
-    def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
-        """Pull the first event: by it a transformer decides which columns arrive."""
-        if self.planned.wire != "arrow":  # nothing can change them, and both ends may begin at once
-            return None, self.planned.arriving
-        first = next(events)
-        if isinstance(first, Stream):
-            return next(events), first
-        stream = self._arriving()
-        return first, stream if self.planned.is_schema_decided else self._fitted(stream).arriving
-
-    def _arriving(self) -> Stream:
-        planned = self.planned
-        if planned.is_schema_decided:
-            return planned.arriving
-        schema = self._transformers[-1].schema
-        if schema is not None:
-            return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
-        if planned.table.schema is not None:  # no record came, and there is a table: it stays as it is
-            return replace(planned.arriving, schema=planned.table.schema)
-        batch, stream = planned.selected.stream.schema.empty_table().to_batches(), planned.selected.stream
-        empty = batch[0] if batch else _empty(planned.selected.stream.schema)
-        for transformer in self._transformers:
-            empty = self._apply(transformer, empty, stream)
-            stream = transformer.stream(stream)
-        return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
-
-    def _events(self, feed: Feed) -> Iterator[Event | Block]:
-        """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
-        fitted: Fit | None = self.planned.fit if self.planned.is_schema_decided else None
-        bookmark, held = self._start, None
-        rejected: list[RejectedRecord] = []
-        for item in self._items(feed):
-            self.check()
-            if isinstance(item.event, Checkpoint):
-                if rejected and fitted is not None:
-                    yield Rejected(records=tuple(rejected))
-                    rejected.clear()
-                bookmark, held = item.event.bookmark, item.event
-                continue
-            if held is not None and not rejected and not self.planned.commits_once:
-                yield held
-            held = None
-            if isinstance(item.event, Stream):
-                changed = self._declared(item.event)
-                if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
-                    fitted = self._fitted(changed)
-                    yield fitted.arriving
-                continue
-            if isinstance(item.event, Rejected):
-                self._stages[0].rejected += len(item.event.records)
-                rejected += item.event.records
-                continue
-            if not isinstance(item.event, pa.RecordBatch):
-                self._stages[0].has_handed_over |= item.is_last
-                yield item.event
-                continue
-            batch = self._transform(item)
-            if batch.num_rows == 0:
-                continue
-            if fitted is None or not _is_of(batch.schema, fitted):
-                is_first, schema = fitted is None, _keys_not_null(batch.schema, self.planned.arriving)
-                fitted = self._fitted(replace(self.planned.arriving, schema=schema))
-                if not is_first:
-                    yield fitted.arriving
-            good, bad = sifted(batch, fitted.convert, self.planned.selected.stream)
-            rejected += bad
-            for part in good:
-                yield self._handed_over(part)
-            if rejected:
-                yield Rejected(records=tuple(rejected))
-                rejected.clear()
-        self._close_spools(None if fitted is None else fitted.arriving.schema)
-        if rejected:
-            yield Rejected(records=tuple(rejected))
-        yield self.send_final(bookmark)
-
-    def _items(self, feed: Feed) -> Iterator[Item]:
-        items = iter(feed)
-        while True:
-            try:
-                item = next(items, None)
-            except Exception:
-                self._failed_block = self.context.pipeline.source.block
-                raise
-            if item is None:
-                return
-            yield item
-
-    def _transform(self, item: Item) -> pa.RecordBatch:
-        batch, stream = item.event, self.planned.selected.stream
-        assert isinstance(batch, pa.RecordBatch)
-        self._stages[0].note(batch, is_last=item.is_last)
-        self.context.progress.advanced(self.name, records=batch.num_rows, size_bytes=batch.nbytes)
-        for transformer, stage in zip(self._transformers, self._stages[1:-1], strict=True):
-            batch = self._apply(transformer, batch, stream)
-            stream = transformer.stream(stream)
-            stage.note(batch, is_last=item.is_last)
-        return batch
-
-    def _handed_over(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Keep what the destination gets, for callbacks that ask for its data."""
-        last = self._stages[-1]
-        if last.spool is not None:
-            last.spool.write(batch)
-        return batch
-
-    def _fitted(self, stream: Stream) -> Fit:
-        """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
-        fitted = fit(stream, self.planned.rules)
-        refusals = list(fitted.refusals)
-        if self.planned.rules.is_frozen and self.planned.is_schema_decided:
-            changes = differences(shape_of(self.planned.fit.declared), shape_of(stream))
-            refusals += [f"frozen, but the source changed on the way: {in_words(change)}" for change in changes]
-        if refusals:
-            blocks = [self.context.pipeline.source.block, *self.planned.transformers]
-            self._failed_block = blocks[-1]
-            raise ColumnsRefused("; ".join(refusals))
-        return fitted
-
-    def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
-        try:
-            return transformer.apply(batch, stream)
-        except Exception:
-            self._failed_block = transformer.block
-            raise
-
-    def _declared(self, stream: Stream) -> Stream:
-        for transformer in self._transformers:
-            stream = transformer.stream(stream)
-        return stream
-
     def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
         """Return the last event of a stream whose every record was handed over; from now on it may be complete."""
-        for stage in self._stages[:-1]:
+        for stage in self.blocks.stages[:-1]:
             stage.has_handed_over = True
         with self._lock:
             self.check()
@@ -379,8 +224,8 @@ class StreamRun:
             unseen = [change for change in self.planned.source_changes if change["column"] not in told]
             self._news.committed(commit.checkpoint, unseen)
         if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
-            self._stages[0].rows += commit.records
-            self._stages[0].size_bytes += commit.size_bytes
+            self.blocks.stages[0].rows += commit.records
+            self.blocks.stages[0].size_bytes += commit.size_bytes
             self.context.progress.advanced(self.name, records=commit.records, size_bytes=commit.size_bytes)
         self.context.progress.committed(self.name, records=commit.records, bookmark=values(self._committed))
         failpoint("stream.after_commit")
@@ -424,8 +269,7 @@ class StreamRun:
 
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this try failed and will be repeated."""
-        block = self._failed_block or self.context.pipeline.destination.block
-        self.context.tell_retry(self.name, block, self._error_info(error, block))
+        self.context.tell_retry(self.name, self.blocks.failed, self._error_info(error))
 
     def _ledger_row(self) -> LedgerRow:
         return fenced_row(self.context.destination, self.planned.key, owner_text(self.context.run))
@@ -462,14 +306,11 @@ class StreamRun:
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
-        info = None
-        failed = self._failed_block or self.context.pipeline.destination.block
-        if self.status == FAILURE and error is not None:
-            info = self._error_info(error, failed)
-        for stage in self._stages:
-            if stage.spool is not None and self.status != SUCCESS:
-                stage.spool.discard()
-        stages = self._written_stages()
+        info = self._error_info(error) if self.status == FAILURE and error is not None else None
+        if self.status != SUCCESS:
+            self.blocks.discard_spools()
+        self.blocks.note_written(rows=self._rows_written, size_bytes=self._bytes_written, rejected=self._rows_rejected)
+        stages, failed = self.blocks.stages, self.blocks.failed
         blocks = tuple(
             BlockOutcome(
                 block=stage.block,
@@ -481,7 +322,7 @@ class StreamRun:
                 bookmark_after=values(self._committed if self._commits else self._start),
                 schema_changes=tuple(self._news.made),
                 error=info if stage.block == failed else None,
-                data=self._data(stage),
+                data=stage.data if self.status == SUCCESS else None,
             )
             for stage, status in zip(stages, statuses(stages, self.status or CANCELLED, failed), strict=True)
         )
@@ -499,76 +340,15 @@ class StreamRun:
             )
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
 
-    def _written_stages(self) -> Sequence[Stage]:
-        if not self._stages:
-            self._stages = self._new_stages()
-        last = self._stages[-1]
-        last.rows, last.size_bytes = self._rows_written, self._bytes_written
-        last.rejected = self._rows_rejected
-        return self._stages
-
-    def _data(self, stage: Stage) -> str | None:
-        has_data = self.status == SUCCESS and stage.spool is not None and stage.spool.path.exists()
-        return str(stage.spool.path) if has_data and stage.spool is not None else None
-
-    def _error_info(self, error: BaseException, block: str) -> ErrorInfo:
+    def _error_info(self, error: BaseException) -> ErrorInfo:
         redact = self.context.redactor.redact
         return ErrorInfo(
             type=type(error).__name__,
             message=redact(message_of(error)),
             traceback=redact(_tail("".join(traceback.format_exception(error)), TRACEBACK_LIMIT)),
             stream=self.name,
-            block=block,
+            block=self.blocks.failed,
         )
-
-    def _new_stages(self) -> list[Stage]:
-        pipeline, planned = self.context.pipeline, self.planned
-        blocks = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
-        for stage in self._stages:
-            if stage.spool is not None:
-                stage.spool.discard()
-        stages = [Stage(block, self._spool(block)) for block in blocks]
-        if self._commits:  # an earlier try committed records that are read no more: never a partial frame
-            for stage in stages:
-                if stage.spool is not None:
-                    stage.spool.give_up("an earlier try of this run had committed a part")
-        return stages
-
-    def _spool(self, block: str) -> Spool | None:
-        if block not in self.planned.data_blocks:
-            return None
-        run = self.context.run
-        digest = blake2b(f"{block}\0{self.name}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-        path = self.context.spool_folder / f"{run.key}-{run.attempt}-{digest}.arrow"
-        return Spool(path, limit_bytes=self.context.pipeline.spool_limit, label=f"{block}:{self.name}")
-
-    def _close_spools(self, current: pa.Schema | None) -> None:
-        schema = self.planned.selected.stream.schema
-        for stage in self._stages:
-            if stage.spool is not None:
-                stage.spool.close(schema if stage is self._stages[0] or current is None else current)
-
-
-def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
-    if first is not None:
-        yield first
-    yield from rest
-
-
-def _is_of(schema: pa.Schema, fitted: Fit | None) -> bool:
-    """Tell whether a schema has the columns that were fitted."""
-    columns = [] if fitted is None else [(field.name, field.type) for field in fitted.declared.schema]
-    return columns == [(field.name, field.type) for field in schema]
-
-
-def _empty(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
-
-
-def _keys_not_null(schema: pa.Schema, stream: Stream) -> pa.Schema:
-    not_null = {field.name for field in stream.schema if not field.nullable}
-    keys = not_null & set(stream.key_properties)
-    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
 
 
 def _tail(text: str, limit: int) -> str:
