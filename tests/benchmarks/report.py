@@ -13,7 +13,7 @@ from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-#: Scenario -> who came nearest in an earlier measurement of the same work (issue 4), and how near.
+#: Scenario -> who came nearest in an earlier measurement of the same work, and how near.
 RIVAL_RATIOS = {
     "postgres to postgres": ("dlt, tuned", 0.34),
     "postgres to duckdb": ("dlt, tuned", 0.41),

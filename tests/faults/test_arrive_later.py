@@ -78,11 +78,10 @@ def test_a_function_that_is_gone_is_dead_at_once_and_shown_and_can_be_called_onc
     assert "marks no function 'success' any more" in process.log()
     assert [(call["run"], call["status"]) for call in workshop.calls()] == [(2, "success")]
     (dead,) = shown(workshop, "list", "pipeline.yaml", "--run", "1")["deliveries"]
-    assert (dead["function"], dead["state"], [one["outcome"] for one in dead["tries"]]) == (
-        "success",
-        "dead",
-        ["interrupted", "missing"],
-    )
+    outcomes = [one["outcome"] for one in dead["tries"]]
+    # The first run may have been done before it could call at all.
+    assert (dead["function"], dead["state"], outcomes[-1]) == ("success", "dead", "missing")
+    assert outcomes[:-1] in ([], ["interrupted"])
     file.write_text(text)
     assert shown(workshop, "retry", "pipeline.yaml", "1")["counts"] == {"due": 0, "done": 1, "dead": 0}
     assert [(call["run"], call["idempotency_key"]) for call in workshop.calls()][-1] == (1, dead["key"])
