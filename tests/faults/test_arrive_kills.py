@@ -71,7 +71,7 @@ def strike(
         doubled = "must" if place == "after" else "not"
     else:
         process = workshop.run(*arguments(mode), trace=traced, failpoint=f"{point}:kill")
-        doubled = expected_double(traced.read_text().splitlines(), mode)
+        doubled = expected_double(traced.read_text().splitlines(), mode, point)
     if not is_killed(process):
         doubled = "not"
     last = workshop.run(*arguments(mode))
