@@ -34,20 +34,24 @@ _UNIQUE = """(
 
 _IS_OWNER = "pg_catalog.pg_has_role(c.relowner, 'USAGE')"
 
-_IS_REFERENCED = "exists (select 1 from pg_catalog.pg_constraint k where k.confrelid = c.oid and k.contype = 'f')"
+# Looked up by what depends on the table: no index has `confrelid`.
+_IS_REFERENCED = """exists (select 1 from pg_catalog.pg_depend d, pg_catalog.pg_constraint k
+  where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
+    and d.classid = 'pg_catalog.pg_constraint'::regclass and k.oid = d.objid
+    and k.confrelid = c.oid and k.contype = 'f')"""
 
 _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.relispartition or not {_IS_OWNER}
   or exists (select 1 from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f'))"""
 
 #: Everything that hangs on this very table and that a new one of the same name would not have.
-_HAS_DEPENDENTS = f"""({_HAS_TRIGGERS} or {_IS_REFERENCED} or c.relpersistence <> 'p' or c.reltablespace <> 0
+_HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c.reltablespace <> 0
   or c.reloptions is not null or c.reloftype <> 0
   or exists (select 1 from pg_catalog.pg_inherits h where c.oid in (h.inhparent, h.inhrelid))
   or exists (select 1 from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_class'::regclass
     and d.refobjid = c.oid and d.deptype = 'n' and d.classid <> 'pg_catalog.pg_attrdef'::regclass)
   or exists (select 1 from pg_catalog.pg_depend d, pg_catalog.pg_type t
-    where d.refclassid = 'pg_catalog.pg_type'::regclass and t.typrelid = c.oid and d.deptype = 'n'
+    where d.refclassid = 'pg_catalog.pg_type'::regclass and t.oid = c.reltype and d.deptype = 'n'
     and d.refobjid in (t.oid, t.typarray))
   or exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indisprimary)
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n'))
@@ -63,13 +67,15 @@ _GRANTS = """(
     g.privilege_type, g.is_grantable))
   from pg_catalog.aclexplode(c.relacl) g)"""
 
+# `offset 0`: what hangs on a table is found out once, not wherever it is mentioned.
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE}, 'dependents', {_HAS_DEPENDENTS},
-    'referenced', {_IS_REFERENCED}, 'triggers', {_HAS_TRIGGERS}, 'grants', {_GRANTS},
+    'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
     'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
 from json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t
+cross join lateral (select {_HAS_TRIGGERS} as triggers, {_IS_REFERENCED} as referenced offset 0) as f
 where c.relkind in ('r', 'p', 'v', 'm', 'f')"""
 
 _STAGING = f"""select n.nspname::text, c.relname::text from pg_catalog.pg_class c
