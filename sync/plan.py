@@ -29,7 +29,7 @@ from .shapes import Change, Shape, differences, shape_of
 from .subscriptions import UserCode, applies, data_blocks
 
 #: Wires whose blocks hold the columns' names, so that these cannot be changed on the way.
-_NAMING = {"singer"}
+_NAMING = {"singer", "parquet"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,8 +143,11 @@ class StreamEvents:
     def _transform(self, item: Item) -> pa.RecordBatch:
         batch, stream = item.event, self.planned.selected.stream
         assert isinstance(batch, pa.RecordBatch)
-        self.blocks.stages[0].note(batch, is_last=item.is_last)
-        self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
+        if self.planned.wire == "arrow":
+            self.blocks.stages[0].note(batch, is_last=item.is_last)
+            self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
+        else:  # between blocks: counted with them, once they are committed
+            self.blocks.stages[0].has_handed_over |= item.is_last
         for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
 from ..protocols import Block
-from ..stream import Checkpoint, Commit, Event, Load, Stream, WriteDisposition
+from ..stream import Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .calls import Call
 from .columns import changes, conformed, unified
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
-from .table import Staged, Staging, Table
+from .table import CopyStaging, Staged, Staging, Table
 
 #: Times that a merge is worked out without the lock before it is done under it.
 FREE_TRIES = 3
@@ -68,6 +68,8 @@ class TableLoad:
                     self._arriving = self._stored(event)
                 elif isinstance(event, pa.RecordBatch):
                     self._write(event)
+                elif not isinstance(event, Rejected):
+                    self._copy(event)
         except ConnectorError as error:
             error.stream = error.stream or self._load.key.stream
             raise
@@ -80,12 +82,21 @@ class TableLoad:
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        if self._writing is None or not self._writing.schema.equals(self._arriving):
+        is_copy = isinstance(self._writing, CopyStaging)
+        if self._writing is None or is_copy or not self._writing.schema.equals(self._arriving):
             self._finish()
             self._writing = self._begin(self._arriving)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
             self._writing.write(conformed(batch.slice(start, _SLICE_RECORDS), self._arriving))
         self._records += batch.num_rows
+
+    def _copy(self, block: Block) -> None:
+        """Take a block of a file that goes over as it is."""
+        if not isinstance(self._writing, CopyStaging) or not self._writing.takes(block):
+            self._finish()
+            self._writing = self._table.stage_copy(self._load.token, self._arriving)
+            self._made.append(self._writing.name)
+        self._records += self._writing.write_block(block)
 
     def _begin(self, schema: pa.Schema) -> Staging:
         staging = self._table.stage(self._load.token, schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
@@ -21,6 +22,17 @@ from .text import from_text, is_text, misfit, to_text
 #: A row group is written once it holds so many bytes (fewer where memory is short) or records.
 GROUP_BYTES = 64 << 20
 GROUP_RECORDS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What a file says about itself."""
+
+    schema: pa.Schema
+    records: int
+    groups: int
+    #: Before compression.
+    size_bytes: int
 
 
 class ParquetFormat:
@@ -50,12 +62,18 @@ class ParquetFormat:
             ) from error
 
     def _schema(self, file: DataFile) -> pa.Schema:
+        return self.footer(file).schema
+
+    def footer(self, file: DataFile) -> Footer:
+        """Read a file's footer."""
         with _Opened(file) as opened:
-            schema = plain(opened.schema_arrow)
+            metadata, schema = opened.metadata, plain(opened.schema_arrow)
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if twice:
             raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
-        return schema
+        groups = metadata.num_row_groups
+        size_bytes = sum(metadata.row_group(place).total_byte_size for place in range(groups))
+        return Footer(schema, metadata.num_rows, groups, size_bytes)
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None

@@ -137,7 +137,7 @@ def without_mark(part: FilePart, batches: Iterable[pa.RecordBatch]) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A local file as it was when it was split; another one makes the ranges those of two moments."""
+    """A local file as it was when it was looked at; another one since then makes the records those of two moments."""
 
     file: DataFile
     stamp: tuple[int, ...] | None
@@ -150,7 +150,7 @@ class Seen:
     def check(self) -> None:
         """Raise if it has changed since."""
         if self.stamp != _stamp(self.file):
-            raise SnapshotLost(f"{self.file.label} changed while it was read by ranges")
+            raise SnapshotLost(f"{self.file.label} changed while it was read")
 
 
 def _stamp(file: DataFile) -> tuple[int, ...] | None:

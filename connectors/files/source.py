@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,8 @@ from .csv_format import CSVFormat
 from .formats import INFER_BYTES, Format
 from .infer import Guess
 from .jsonl_format import JSONLFormat
-from .parquet_format import ParquetFormat
+from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks
+from .parquet_format import Footer, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, listed, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
@@ -77,7 +78,7 @@ class FileSource:
     ) -> Iterator[tuple[str, Event | Block]]:
         for stream in group:
             with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-                for event in self._events(stream, bookmarks.get(stream.name), call):
+                for event in self._events(stream, bookmarks.get(stream.name), call, wire):
                     yield stream.name, event
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
@@ -150,15 +151,16 @@ class FileSource:
         raise FatalConnectorError(f"the files of stream {stream!r} are gone", stream=stream, key="path")
 
     def _stream(self, found: StreamFiles) -> Stream:
+        made = self._format
         with _located(found.name, self.connector):
             schema = found.schema or self._inferred(found.files)
             types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
             schema = pa.schema([field.with_type(types.get(field.name, field.type)) for field in schema])
-            is_cheap = isinstance(self._format, ParquetFormat)
-            estimated = sum(map(self._format.count, found.files)) if is_cheap else None
-        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files)}
+            footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
+        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "whole": _whole(footers)}
         if all(file.is_local for file in found.files):
             locator["bytes"] = sum(file.size_bytes() for file in found.files)
+        estimated = sum(footer.records for footer in footers) if footers else None
         return Stream(name=found.name, schema=schema, estimated_records=estimated, locator=locator)
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
@@ -174,13 +176,15 @@ class FileSource:
                 schema = schema.append(pa.field(name, guess.type()))
         return schema
 
-    def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
+    def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call, wire: str) -> Iterator[Event | Block]:
         changes: list[Stream] = []
         bad = None if stream.max_rejected is None else Bad(stream.max_rejected)
-        batches = self._batches(stream, changes, call, bad)
+        batches = self._batches(stream, changes, call, bad, wire)
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             checkpoint_records = self._settings.checkpoint_records
-            events = incremental(stream, batches, bookmark, is_ordered=False, checkpoint_records=checkpoint_records)
+            events: Iterable[Event | Block] = incremental(
+                stream, batches, bookmark, is_ordered=False, checkpoint_records=checkpoint_records
+            )
         else:
             events = batches
         try:
@@ -196,13 +200,21 @@ class FileSource:
             batches.close()
 
     def _batches(
-        self, stream: Stream, changes: list[Stream], call: Call, bad: Bad | None
-    ) -> Generator[pa.RecordBatch, None, None]:
-        """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`."""
+        self, stream: Stream, changes: list[Stream], call: Call, bad: Bad | None, wire: str
+    ) -> Generator[Any, None, None]:
+        """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`.
+
+        On another wire than "arrow": blocks of files, but for those whose columns are not the stream's (any more).
+        """
         schema = stream.schema
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
             call.check()
+            if wire != "arrow" and _columns(self._format.schema([file], INFER_BYTES)) == _columns(stream.schema):
+                for block in blocks(file):
+                    yield block
+                    call.check()
+                continue
             names = self._format.names(file)
             if names is not None:
                 self._demand_bookmark(stream, file, names)
@@ -255,6 +267,12 @@ class ParquetSource(FileSource):
     settings = ParquetSourceSettings
     formats = ParquetFormat
 
+    def offers(self, stream: Stream) -> Sequence[str]:
+        """Offer files as they are, where all of them are read, with all of their columns and no others."""
+        whole = stream.locator.get("whole")
+        is_read_whole = stream.replication_method is ReplicationMethod.FULL_TABLE and whole is not None
+        return (WIRE, "arrow") if is_read_whole and _columns(whole) == _columns(stream.schema) else ("arrow",)
+
 
 @dataclass(frozen=True, slots=True)
 class FileRanges:
@@ -268,6 +286,19 @@ class FileRanges:
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""
         return self.source.read_part(self.stream, part, self.known)
+
+
+def _whole(footers: Sequence[Footer]) -> pa.Schema | None:
+    """Return the columns of files that can become one as they are; None: they differ, or would leave it in shreds."""
+    if not footers or not len(footers[0].schema):
+        return None
+    first, groups = footers[0].schema, sum(footer.groups for footer in footers)
+    is_shredded = len(footers) > 1 and sum(footer.size_bytes for footer in footers) < LEAST_GROUP_BYTES * groups
+    return None if is_shredded or any(not footer.schema.equals(first) for footer in footers) else first
+
+
+def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    return [(field.name, field.type) for field in schema]
 
 
 @contextmanager
