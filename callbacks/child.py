@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ spec = spec_from_file_location("callbacks", sys.argv[1])
 sys.modules["callbacks"] = module = module_from_spec(spec)
 spec.loader.exec_module(module)
 from callbacks.worker import main
-main(*map(int, sys.argv[2:5]))
+main(*map(int, sys.argv[2:5]), imports=sys.argv[6:])
 """
 
 
@@ -63,7 +63,8 @@ class CallEnd:
 class Child:
     """One child process, used by one thread. After a call of kind timeout, exited or interrupted it is gone."""
 
-    def __init__(self, name: str, *, kill_grace_s: float = 5.0) -> None:
+    def __init__(self, name: str, *, kill_grace_s: float = 5.0, imports: Sequence[str] = ()) -> None:
+        """Start it; it is ready once it has imported what its calls will need."""
         self.name = name
         self.is_alive = True
         #: Calls made.
@@ -82,7 +83,7 @@ class Child:
         package = str(Path(__file__).with_name("__init__.py"))
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, package, *map(str, ends), name],
+                [sys.executable, "-P", "-c", _BOOT, package, *map(str, ends), name, *imports],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

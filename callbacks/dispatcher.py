@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -171,6 +171,12 @@ class Dispatcher:
             for queue in self._queues:
                 queue.thread.start()
 
+    def warm(self, callback_blocks: Collection[str]) -> None:
+        """Prepare blocks whose calls will want their parent's data, while that is still on its way."""
+        for queue in self._queues:
+            queue.is_to_be_warmed = queue.serves(callback_blocks)
+        self.notify()
+
     def notify(self) -> None:
         """Look into all queues now."""
         for queue in self._queues:
@@ -235,9 +241,14 @@ class _Queue:
         #: Block -> the drain that had begun when it was last looked into, and what was found.
         self._found: dict[str, tuple[int, Literal["work", "later", "nothing"]]] = dict.fromkeys(blocks, (-1, "work"))
         self._failures = 0
+        self.is_to_be_warmed = False
         #: Whether a delivery is in hand.
         self.is_busy = False
         self._local: LocalCall | None = None
+
+    def serves(self, callback_blocks: Collection[str]) -> bool:
+        """Tell whether one of the blocks is in this queue."""
+        return any(block in callback_blocks for block in self._found)
 
     def is_settled(self, drain: int, *, one_try: bool) -> bool:
         """Tell whether a look that began after this drain had begun found nothing (due)."""
@@ -254,6 +265,8 @@ class _Queue:
         try:
             while not self._dispatcher.closing.is_set():
                 self.wake.clear()
+                if self.is_to_be_warmed:
+                    self._warm()
                 pauses = [self._look(block) for block in self._found]
                 if self._dispatcher.closing.is_set():
                     break
@@ -261,6 +274,13 @@ class _Queue:
                     self.wake.wait(pause_s)
         finally:
             self.runner.close()
+
+    def _warm(self) -> None:
+        self.is_to_be_warmed = False
+        try:
+            self.runner.warm()
+        except Exception:  # the call tries again, and tells
+            self._dispatcher.log.warning("a process for callbacks could not be started ahead", exc_info=True)
 
     def _look(self, block: str) -> float:
         """Serve at most one delivery; return the seconds until the next look."""

@@ -14,6 +14,9 @@ from .errors import CallbackLoadError
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
 
+#: What `read_data` imports.
+DATA_MODULES = ("pyarrow", "pandas")
+
 #: How a call ended, as far as this process can tell.
 Kind = Literal["returned", "raised", "missing", "load"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TextIO
 
 from .child import CallEnd, Child
-from .invoke import Functions, perform
+from .invoke import DATA_MODULES, Functions, perform
 
 
 class Runner(Protocol):
@@ -17,6 +17,9 @@ class Runner(Protocol):
 
     def run(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
         """Make one call; the request is that of `invoke.perform`."""
+
+    def warm(self) -> None:
+        """Prepare for a call that will want its parent's data, ahead of it."""
 
     def interrupt(self) -> None:
         """End a call under way soon; from any thread."""
@@ -56,6 +59,11 @@ class ChildRunner:
             self._child = None
             self._retire(child, end.worn)
         return end
+
+    def warm(self) -> None:
+        """Start the child, which then imports what reads the data while the data is still on its way."""
+        if self._child is None:
+            self._child = Child(self._block, kill_grace_s=self._kill_grace_s, imports=DATA_MODULES)
 
     def interrupt(self) -> None:
         """End what runs."""
@@ -146,6 +154,9 @@ class InlineRunner:
             for stream in masked:
                 stream.flush()
         return CallEnd(kind=answer.kind, error=answer.error, output=b"", notes=answer.notes, value=answer.value)
+
+    def warm(self) -> None:
+        """Nothing: this process has other things to do meanwhile."""
 
     def interrupt(self) -> None:
         """End a hook; a call in this process cannot be ended."""

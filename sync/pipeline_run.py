@@ -34,6 +34,7 @@ from .store import Store
 from .store.model import ErrorInfo, PipelineRun
 from .store.outbox import Outbox
 from .stream_run import StreamRun
+from .subscriptions import warm_blocks
 
 #: After a signal, due events get one try each within this time.
 SIGNAL_DRAIN_S = 20.0
@@ -204,6 +205,8 @@ class _Runner:
             on_outcome=self._delivered,
             inline=self._is_inline,
         )
+        # While the plan waits for databases there is a processor to spare.
+        self._dispatcher.warm(warm_blocks(self.session.code.subscriptions))
         self._dispatcher.start()
 
     def _delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def discard_spools(pipeline: Pipeline, run_key: str, *, keep: Collection[str]) -
 
 
 class Spool:
-    """Tee of one block run's batches into one Arrow IPC file.
+    """Tee of one block run's batches into one Arrow IPC file, written on a thread of its own, one batch behind.
 
     It never stops a stream: over the limit or on a full disk it gives up, removes the file and says so; the callback
     then receives None.
@@ -40,6 +41,8 @@ class Spool:
         self.path = path
         self._limit_bytes = limit_bytes
         self._label = label
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._pending: Future[None] | None = None
         self._schema: pa.Schema | None = None
         self._writer: Any = None
         self._size_bytes = 0
@@ -47,23 +50,18 @@ class Spool:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append one batch; a schema other than before rewrites the file under the wider schema."""
+        self._wait()
         if self._is_given_up:
             return
         self._size_bytes += batch.nbytes
         if self._size_bytes > self._limit_bytes:
             self.give_up(f"over spool_limit ({self._limit_bytes} bytes)")
             return
-        try:
-            if self._writer is None:
-                self._open(batch.schema)
-            elif batch.schema != self._schema:
-                self._widen(batch.schema)
-            self._writer.write_batch(_conform(batch, self._schema))
-        except (OSError, pa.ArrowException) as error:
-            self.give_up(str(error))
+        self._pending = self._thread.submit(self._append, batch)
 
     def close(self, schema: pa.Schema) -> str | None:
         """Finish the file and return its path; None if it was given up. `schema` serves a stream without batches."""
+        self._wait()
         if self._is_given_up:
             return None
         try:
@@ -73,6 +71,7 @@ class Spool:
         except (OSError, pa.ArrowException) as error:
             self.give_up(str(error))
             return None
+        self._thread.shutdown()
         return str(self.path)
 
     def give_up(self, reason: str) -> None:
@@ -83,6 +82,7 @@ class Spool:
 
     def discard(self) -> None:
         """Remove whatever was written (a failed or repeated try)."""
+        self._thread.shutdown()
         if self._writer is not None:
             try:
                 self._writer.close()
@@ -91,6 +91,23 @@ class Spool:
             self._writer = None
         self._size_bytes = 0
         self.path.unlink(missing_ok=True)
+
+    def _wait(self) -> None:
+        """Wait for the batch before, and learn how it went."""
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+        except (OSError, pa.ArrowException) as error:
+            self.give_up(str(error))
+        self._pending = None
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._open(batch.schema)
+        elif batch.schema != self._schema:
+            self._widen(batch.schema)
+        self._writer.write_batch(_conform(batch, self._schema))
 
     def _open(self, schema: pa.Schema) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -156,6 +156,11 @@ def data_blocks(subscriptions: Iterable[Subscription], stream: str, destination_
     )
 
 
+def warm_blocks(subscriptions: Iterable[Subscription]) -> frozenset[str]:
+    """Return the callback blocks that will want data if all goes well."""
+    return frozenset(item.callback_block for item in subscriptions if item.needs_data and item.status == "success")
+
+
 def _parents(pipeline: Pipeline, block: CallbackBlock) -> list[str]:
     """Resolve `on`: source, transformers and destination stand for block_uuids. Each parent once, in given order."""
     meaning = {

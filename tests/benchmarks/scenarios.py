@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from .bench import Bench, Figure
 from .callbacks import callbacks
+from .child_end import child_end
 from .full_refresh import csv_to_postgres, postgres_to_duckdb, postgres_to_postgres
 from .incremental import changed, nothing_new
 from .latency import latency
@@ -28,5 +29,6 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "parallel-csv": csv_by_ranges,
     "callbacks": callbacks,
     "latency": latency,
+    "child-end": child_end,
     "memory": memory,
 }
