@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import itertools
@@ -16,7 +17,7 @@ from ..errors import FatalConnectorError
 from ..quarantine import sift
 from ..ranges import RangesRefused
 from .bad import Bad, Misfit, Skipped, shown
-from .csv_input import Input
+from .csv_input import Input, delimiter_of
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile, compression
@@ -27,6 +28,9 @@ from .text import from_text, is_text, misfit, to_text
 #: A record may be as long as this; blocks grow up to it only where one is.
 MAX_BLOCK_BYTES = 1 << 30
 
+
+#: A record that no file has.
+_END = "\x1a"
 
 #: Arrow's reader runs up to 32 blocks ahead, whoever waits for them.
 BLOCK_BYTES = 1 << 19
@@ -41,6 +45,8 @@ class CSVFormat:
 
     def __init__(self, settings: CSVSourceSettings | None = None) -> None:
         self._settings = settings or CSVSourceSettings(path=".")
+        #: By a file's label.
+        self._delimiters: dict[str, str] = {}
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         guesses: dict[str, Guess] = {}
@@ -220,7 +226,7 @@ class CSVFormat:
     def _blocks(
         self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skip: int, skipped: Skipped | None
     ) -> Iterator[pa.RecordBatch]:
-        with Input(file, self._settings.encoding) as source:
+        with Input(file, self._settings.encoding, self._settings.quote) as source:
             self._read_header(source)
             if source.is_at_end():
                 return
@@ -256,6 +262,8 @@ class CSVFormat:
                     skip -= batch.num_rows - left.num_rows
                     if left.num_rows:
                         yield left
+            if source.is_quote_open:
+                self._demand_end(file, names)
 
     def names(self, file: DataFile) -> list[str]:
         with Input(file, self._settings.encoding) as source:
@@ -294,9 +302,14 @@ class CSVFormat:
     def _delimiter(self, file: DataFile) -> str:
         if self._settings.delimiter:
             return self._settings.delimiter
-        name = file.name.lower()
-        codec = compression(name)
-        return "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
+        if file.label not in self._delimiters:
+            name = file.name.lower()
+            codec = compression(name)
+            default = "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
+            with Input(file, self._settings.encoding) as source:
+                line = next(source.lines(), "")
+            self._delimiters[file.label] = delimiter_of(line, default, self._settings.quote)
+        return self._delimiters[file.label]
 
     def _dialect(self, file: DataFile) -> dict[str, Any]:
         quote = self._settings.quote
@@ -310,11 +323,11 @@ class CSVFormat:
 
     # Errors: found by a second, slower look, because Arrow knows no lines
 
-    def _records(self, file: DataFile, names: list[str]) -> Iterator[tuple[int, list[str]]]:
-        """Yield every record after the header with the line it begins at."""
+    def _records(self, file: DataFile, names: list[str], end: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+        """Yield every record after the header with the line it begins at; `end`: lines behind those of the file."""
         _allow_long_fields()
         with Input(file, self._settings.encoding) as source:
-            reader = csv.reader(source.lines(), **self._dialect(file))
+            reader = csv.reader(itertools.chain(source.lines(), end), **self._dialect(file))
             is_header = self._settings.header is True
             begins = 1
             for record in reader:
@@ -342,6 +355,16 @@ class CSVFormat:
                     f"{shown(self._delimiter(file).join(record))}"
                 )
         return FatalConnectorError(f"{file.label}: {shown(str(error))}")
+
+    def _demand_end(self, file: DataFile, names: list[str]) -> None:
+        """Refuse a file that ends inside of quotes: it was cut off, or its last record has swallowed others."""
+        line, record = collections.deque(self._records(file, names, end=[_END]), maxlen=1).pop()
+        if record != [_END]:
+            raise FatalConnectorError(
+                f"{file.label}:{line}: a quoted field has no end: {shown(record[-1][:-1])}; close the quote, or say "
+                '`config.quote: ""` if quotes mean nothing in this file',
+                key="quote",
+            )
 
     def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
         where = f"{file.label}:{line}" if line else file.label

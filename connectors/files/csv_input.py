@@ -1,11 +1,12 @@
-"""The bytes of a CSV file, whatever its encoding and line ends."""
+"""The bytes of a CSV file, whatever its encoding, line ends and delimiter."""
 
 from __future__ import annotations
 
 import codecs
+import csv
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -14,21 +15,28 @@ from .bad import shown
 from .paths import DataFile
 
 _CHUNK_BYTES = 1 << 16
+_DELIMITERS = (",", ";", "\t", "|")
 
 
 class Input(io.RawIOBase):
     """The file's bytes as UTF-8 without a byte order mark; lines can be taken from its front."""
 
-    def __init__(self, file: DataFile, encoding: str) -> None:
+    def __init__(self, file: DataFile, encoding: str, quote: str = "") -> None:
         super().__init__()
         self.file = file
+        #: Whether an odd number of quotes was read, lines not counted.
+        self.is_quote_open = False
+        self._quote = quote.encode()
         self._raw = file.open()
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
         self._buffer = b""
         self._is_over = False
         self._fill()
-        if self._buffer.startswith(codecs.BOM_UTF8):
-            self._buffer = self._buffer[len(codecs.BOM_UTF8) :]
+        if self._decoder is None and self._buffer.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise FatalConnectorError(
+                f"{file.label}: begins as UTF-16 does; say `config.encoding: utf-16`", key="encoding"
+            )
+        self._buffer = self._buffer.removeprefix(codecs.BOM_UTF8)
 
     def readable(self) -> bool:
         return True
@@ -38,6 +46,8 @@ class Input(io.RawIOBase):
             self._fill(max(len(target), _CHUNK_BYTES))
         size = min(len(target), len(self._buffer))
         target[:size] = self._buffer[:size]
+        if self._quote:
+            self.is_quote_open ^= self._buffer.count(self._quote, 0, size) % 2 == 1
         self._buffer = self._buffer[size:]
         return size
 
@@ -91,4 +101,18 @@ class Input(io.RawIOBase):
             raise FatalConnectorError(f"{self.file.label}: cannot be read: {shown(str(error))}") from error
 
 
-__all__ = ["Input"]
+def delimiter_of(line: str, default: str, quote: str) -> str:
+    """Return what delimits a file's first line: the default, unless that finds one field and another one more."""
+
+    def count(delimiter: str) -> int:
+        row = next(csv.reader([line], delimiter=delimiter, quotechar=quote or None, quoting=_quoting(quote)), [])
+        return len(row)
+
+    return max((default, *_DELIMITERS), key=count) if count(default) == 1 else default
+
+
+def _quoting(quote: str) -> Literal[0, 3]:
+    return csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+
+
+__all__ = ["Input", "delimiter_of"]

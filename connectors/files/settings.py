@@ -48,7 +48,10 @@ class CSVSourceSettings(FileSourceSettings):
     """How the CSV files are written."""
 
     delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="default: comma, in .tsv files a tab"
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="default: comma, in .tsv files a tab; else semicolon, tab or bar if only that makes columns",
     )
     quote: str = Field(default='"', max_length=1, description="empty: nothing is quoted")
     escape: str | None = Field(
