@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
+from typing import Any
+
 from .bench import DUCKDB_FILE, Bench, Figure, duckdb, figures, postgres
 from .measure import Usage, alternate
 
@@ -59,4 +62,25 @@ def csv_to_postgres(bench: Bench) -> list[Figure]:
     return figures("csv to postgres", bench.rows, taken, limit="copy, two ways", least=0.7)
 
 
-__all__ = ["csv_to_postgres", "postgres_to_duckdb", "postgres_to_postgres"]
+def parquet_to_parquet(bench: Bench) -> list[Figure]:
+    """A file that nothing changes; the limit is pyarrow, reading and writing it batch by batch."""
+    source = bench.database()
+    bench.orders(source, "orders", bench.rows)
+    made = bench.pipeline("file", postgres(source), _parquet("made"), [{"stream": "public.orders"}])
+    bench.run(bench.syncblocks("run", made))
+    file = made.with_name("made") / "orders.parquet"
+    pipeline = bench.pipeline("parquet", _parquet(str(file)), _parquet("out"), [{"stream": "orders"}])
+
+    def written() -> Usage:
+        return bench.run(bench.program("stream_parquet", file, bench.folder / "bare.parquet"))
+
+    taken = alternate({"pyarrow, by batches": written, "syncblocks": bench.sync(pipeline)}, bench.repeat)
+    assert filecmp.cmp(file, pipeline.with_name("out") / "orders.parquet", shallow=False)
+    return figures("parquet to parquet", bench.rows, taken, limit="pyarrow, by batches", least=1.0)
+
+
+def _parquet(path: str) -> dict[str, Any]:
+    return {"connector": "parquet", "config": {"path": path}}
+
+
+__all__ = ["csv_to_postgres", "parquet_to_parquet", "postgres_to_duckdb", "postgres_to_postgres"]

@@ -158,9 +158,28 @@ def export_duckdb(path: str, table: str, file: str) -> None:
         )
 
 
+def stream_parquet(path: str, file: str) -> None:
+    """Read a Parquet file batch by batch, and write it again."""
+    import pyarrow.parquet
+
+    opened = pyarrow.parquet.ParquetFile(path)
+    with pyarrow.parquet.ParquetWriter(file, opened.schema_arrow, compression="zstd") as writer:
+        for batch in opened.iter_batches():
+            writer.write_batch(batch)
+
+
 PROGRAMS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (adbc_to_duckdb, connectorx_to_adbc, ask_for_new, copy_csv, copy_tables, export_duckdb, merge_new)
+    for function in (
+        adbc_to_duckdb,
+        connectorx_to_adbc,
+        ask_for_new,
+        copy_csv,
+        copy_tables,
+        export_duckdb,
+        merge_new,
+        stream_parquet,
+    )
 }
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .bench import Bench, Figure
 from .callbacks import callbacks
 from .child_end import child_end
-from .full_refresh import csv_to_postgres, postgres_to_duckdb, postgres_to_postgres
+from .full_refresh import csv_to_postgres, parquet_to_parquet, postgres_to_duckdb, postgres_to_postgres
 from .incremental import changed, nothing_new
 from .latency import latency
 from .mariadb import mariadb_to_postgres
@@ -21,6 +21,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "postgres": postgres_to_postgres,
     "duckdb": postgres_to_duckdb,
     "csv": csv_to_postgres,
+    "parquet": parquet_to_parquet,
     "mariadb": mariadb_to_postgres,
     "many": many_tables,
     "nothing": nothing_new,
