@@ -171,7 +171,7 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
     source, destination = comparison.source.records, comparison.destination.records
     if verdict == DIFFERS and planned.write_disposition is WriteDisposition.APPEND and destination >= source:
         verdict = COUNTED
-        found.append("append: the destination may hold a record several times, and in older versions")
+        found.append(_appended(comparison))
     elif verdict == DIFFERS and not side.key:
         found.append("there is no key that both sides order alike: only all records together were compared")
     if comparison.changed_since:
@@ -186,6 +186,14 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
         comparison=comparison,
         notes=tuple(found),
     )
+
+
+def _appended(comparison: Comparison) -> str:
+    """Say how a table that was appended to and its source go together: whole loads of the same records add up."""
+    times, rest = divmod(comparison.destination.records, comparison.source.records or 1)
+    if times > 1 and not rest and comparison.destination.checksum == times * comparison.source.checksum:
+        return f"append: the destination holds every record {times} times, and nothing else"
+    return "append: the destination may hold a record several times, and in older versions"
 
 
 def _uncompared(planned: PlannedStream, note: str) -> StreamVerification:

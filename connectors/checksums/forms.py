@@ -90,6 +90,8 @@ def _shared(
         if right.is_own and not is_same:
             return None
         return (Form.UUID if "uuid" in families else Form.TEXT), None
+    if left.family == "interval" and families <= {"interval", "text"}:
+        return Form.INTERVAL, None
     if families == {"timestamp"}:
         if (source.type.tz is None) != (destination.type.tz is None):
             return None
@@ -138,6 +140,7 @@ _FAMILIES = (
     (pa.types.is_binary, "binary"),
     (pa.types.is_large_binary, "binary"),
     (pa.types.is_fixed_size_binary, "binary"),
+    (pa.types.is_interval, "interval"),
     (pa.types.is_null, "text"),
 )
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from .. import compute as pc
 from ..bookmarks import past
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..fidelity import as_text
 from ..protocols import Source
 from ..stream import Checkpoint, Event, Stream
 from .sql import SqlChecksums
@@ -100,7 +101,7 @@ class RecordChecksums:
         condition = self._over("incoming as t").within(ranges)
         if not condition or not batch.num_rows:
             return pa.array([True] * batch.num_rows, pa.bool_())
-        kinds = [_carried(column.field.type) for column in self._key]
+        kinds = [column.field.type for column in self._key]
         keys = [_carry(batch.column(column.name), kind) for column, kind in zip(self._side.key, kinds, strict=True)]
         place = pa.array(range(batch.num_rows), pa.int64())
         table = pa.table([*keys, place], names=[*(column.name for column in self._key), "place"])
@@ -145,7 +146,7 @@ class RecordChecksums:
     @contextmanager
     def _incoming(self) -> Iterator[None]:
         columns = [*self._key, *self._columns]
-        fields = [pa.field(column.name, _carried(column.field.type)) for column in columns]
+        fields = [pa.field(column.name, column.field.type) for column in columns]
         schema = pa.schema([*fields, pa.field(_PAST, pa.bool_())])
         batches = self._batches(schema)
         self._connection.register("incoming", pa.RecordBatchReader.from_batches(schema, batches))
@@ -196,14 +197,17 @@ def _events(source: Source, stream: Stream) -> Iterator[Event]:
 
 
 def _numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
-    return tuple(replace(column, name=f"c{number}") for number, column in enumerate(columns, start=first))
+    return tuple(
+        replace(column, name=f"c{number}", field=column.field.with_type(_carried(column.field.type)))
+        for number, column in enumerate(columns, start=first)
+    )
 
 
 def _carried(kind: pa.DataType) -> pa.DataType:
     """Return the type in which DuckDB takes it."""
     if pa.types.is_dictionary(kind):
         return _carried(kind.value_type)
-    if kind == pa.json_() or pa.types.is_null(kind) or pa.types.is_decimal256(kind):
+    if kind == pa.json_() or pa.types.is_null(kind) or pa.types.is_decimal256(kind) or pa.types.is_interval(kind):
         return pa.string()
     return pa.float32() if pa.types.is_float16(kind) else kind
 
@@ -215,6 +219,8 @@ def _carry(array: pa.Array, kind: pa.DataType) -> pa.Array:
         array = array.storage
     if array.type == kind:
         return array
+    if pa.types.is_interval(array.type):  # DuckDB's own has no nanoseconds
+        return as_text(array, "")
     if pa.types.is_decimal256(array.type):
         return pa.array([None if value is None else format(value, "f") for value in array.to_pylist()], kind)
     return pc.cast(array, kind)

@@ -208,6 +208,16 @@ def _before_point(text: str) -> str:
     return f"substring({text}, 1, position('.' in {text}) - 1)"
 
 
+def interval_form(column: str, months: str, days: str, microseconds: str, *, as_text: str) -> str:
+    """Write an interval as `files.text` does, from its parts, which are integers."""
+    fraction = f"lpad(cast(abs({microseconds}) % 1000000 as {as_text}), 6, '0')"
+    return (
+        f"case when {column} is not null then concat('P', {months}, 'M', {days}, 'DT', "
+        f"case when {microseconds} < 0 then '-' else '' end, "
+        f"cast((abs({microseconds}) - abs({microseconds}) % 1000000) / 1000000 as bigint), '.', {fraction}, '000S') end"
+    )
+
+
 def read_float(text: str) -> float:
     """Read a canonical text of a float."""
     digits, mark, exponent = text.partition("e")
@@ -226,4 +236,4 @@ def is_same(left: str | None, right: str | None, form: Form) -> bool:
     return read_float(left) == read_float(right)
 
 
-__all__ = ["Canonical", "Query", "SqlChecksums", "exponent_form", "is_same", "read_float"]
+__all__ = ["Canonical", "Query", "SqlChecksums", "exponent_form", "interval_form", "is_same", "read_float"]

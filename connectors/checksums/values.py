@@ -35,6 +35,8 @@ class Form(StrEnum):
     TIME = "time"
     TIMESTAMP = "timestamp"
     TIMESTAMP_NS = "timestamp_ns"
+    #: `P<months>M<days>DT<seconds>S`, nine digits behind the point; as `files.text` writes it.
+    INTERVAL = "interval"
     UUID = "uuid"
     #: JSON as it is written, where both sides keep that.
     JSON = "json"

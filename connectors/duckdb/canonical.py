@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..checksums.sql import Canonical, exponent_form
+import pyarrow as pa
+
+from ..checksums.sql import Canonical, exponent_form, interval_form
 from ..checksums.values import Compared, Form
 from ..sql.identifiers import literal
 
@@ -18,6 +20,8 @@ class DuckDBCanonical(Canonical):
             return f"case when contains({text}, '.') then rtrim(rtrim({text}, '0'), '.') else {text} end"
         if form is Form.FLOAT:
             return _float(f"{column}::double")
+        if form is Form.INTERVAL and not pa.types.is_string(compared.field.type):
+            return _interval(column)
         return _FORMATS.get(form, "{}::varchar").format(column)
 
     def hashed(self, text: str, *, own: bool) -> str:
@@ -77,6 +81,14 @@ def _float(value: str) -> str:
         f"then case when suffix({plain}, '.0') then left({plain}, length({plain}) - 2) else {plain} end "
         f"else {other} end"
     )
+
+
+def _interval(value: str) -> str:
+    def part(name: str) -> str:
+        return f"datepart('{name}', {value})::hugeint"
+
+    time = f"({part('hour')} * 3600000000 + {part('minute')} * 60000000 + {part('microsecond')})"
+    return interval_form(value, f"({part('year')} * 12 + {part('month')})", part("day"), time, as_text="varchar")
 
 
 __all__ = ["DuckDBCanonical"]

@@ -22,6 +22,14 @@ from .dialect import DuckDBDialect, read_catalog
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
+#: Arrow counts an interval's nanoseconds, and DuckDB hands over a longer one as another without a word.
+_INTERVAL = (
+    "case when abs(datepart('hour', {0})::hugeint * 3600000000 + datepart('minute', {0}) * 60000000 "
+    "+ datepart('microsecond', {0})) > 9223372036854775 "
+    "then error('the interval ' || {0}::varchar || ' is longer than the 292 years that nanoseconds can count') "
+    "else {0} end"
+)
+
 
 class DuckDBSource(SqlSource):
     """Reads tables and views of one DuckDB file; for reading only, unless this process writes it as well."""
@@ -83,6 +91,8 @@ class DuckDBSource(SqlSource):
             return column
         if native == "UUID":
             return f"unhex(replace({column}::varchar, '-', ''))"
+        if native == "INTERVAL":
+            return _INTERVAL.format(column)
         known = types.reading(native)
         return column if known.sql == native else f"cast({column} as {known.sql})"
 

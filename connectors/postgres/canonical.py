@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..checksums.sql import Canonical, exponent_form
+from ..checksums.sql import Canonical, exponent_form, interval_form
 from ..checksums.values import Compared, Form
 from ..sql.identifiers import literal
 from .types import Name
@@ -27,6 +27,8 @@ class PostgresCanonical(Canonical):
             return f"{column}::int::text"
         if form is Form.TIMESTAMP or form is Form.TIMESTAMP_NS:
             return f"({column} at time zone 'UTC')::text" if compared.field.type.tz else f"{column}::text"
+        if form is Form.INTERVAL and base == "interval":
+            return _interval(column)
         return _FORMATS.get(form, "{}::text").format(column)
 
     def hashed(self, text: str, *, own: bool) -> str:
@@ -79,6 +81,16 @@ def _float(value: str) -> str:
         f"when {value} = 'NaN' then 'nan' when {value} = 'Infinity' then 'inf' when {value} = '-Infinity' then '-inf' "
         f"when {value} is null then null else {other} end"
     )
+
+
+def _interval(value: str) -> str:
+    def part(name: str) -> str:
+        return f"extract({name} from {value})::numeric"
+
+    time = f"({part('hour')} * 3600000000 + {part('minute')} * 60000000 + {part('microseconds')})"
+    months = f"({part('year')} * 12 + {part('month')})"
+    written = interval_form(value, months, part("day"), time, as_text="text")
+    return f"case when isfinite({value}) then {written} else {value}::text end"
 
 
 __all__ = ["PostgresCanonical"]

@@ -124,6 +124,23 @@ def test_a_hugeint_past_38_digits_is_an_error_and_not_another_number(path: Path)
     source.close()
 
 
+def test_an_interval_longer_than_nanoseconds_can_count_is_an_error_and_not_another_one(path: Path) -> None:
+    with connect(path) as connection:
+        connection.execute("create table t (v interval)")
+        connection.execute("insert into t values (interval '-2562047:47:16.854775'), (interval '900 years 900 days')")
+    with closing(DuckDBSource({"path": str(path)}, path.parent)) as source:
+        (stream,) = source.discover()
+        assert [tuple(value) for value in read(source, stream).column("v").to_pylist()] == [
+            (0, 0, -9223372036854775000),
+            (10800, 900, 0),
+        ]
+        source.close()
+        with connect(path) as connection:
+            connection.execute("insert into t values (interval '2562047:47:16.854776')")
+        with pytest.raises(FatalConnectorError, match=r"2562047:47:16\.854776 is longer"):
+            read(source, stream)
+
+
 def test_python_values_arrive_in_their_own_types(destination: DuckDBDestination, path: Path) -> None:
     columns = {
         "dec256": pa.array([Decimal("1.5")], pa.decimal256(50, 2)),

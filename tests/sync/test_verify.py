@@ -227,6 +227,47 @@ def test_types_that_only_one_system_has_are_equal_in_the_copy(
     assert len(found.notes) == ((source, destination) == ("mysql", "postgres"))
 
 
+#: Months, days and microseconds, each with a sign of its own; the first record is changed by one microsecond.
+INTERVALS = (
+    "1 year 2 mons", "-14 mons 3 days -04:05:06.000007", "-1 days 00:00:00.5", "1000000:00:00", "-00:00:00.000001",
+    "178000000 years", "0", "1 mon -1 days", "-2562047:47:16.854775",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        *(("postgres", name) for name in SYSTEMS if name != "mysql"),
+        *(("duckdb", name) for name in ("postgres", "sqlite", "duckdb")),
+    ],
+)
+def test_intervals_are_compared_by_months_days_and_microseconds(
+    tmp_path: Path, places: Places, source: str, destination: str
+) -> None:
+    table = f"t{secrets.token_hex(4)}"
+    values = ", ".join(f"({place}, interval '{text}')" for place, text in enumerate(INTERVALS))
+    config = places.source[source]
+    connected: Any = psycopg.connect(config["url"]) if source == "postgres" else duckdb.connect(config["path"])
+    with connected as connection:
+        connection.execute(f"create table {table} (id int primary key, v interval)")
+        connection.execute(f"insert into {table} values {values}, (100, null)")
+    stream = f"public.{table}" if source == "postgres" else table
+    document = {
+        "source": {"connector": source, "config": config},
+        "destination": {"connector": destination, "config": places.destination[destination]},
+        "streams": [{"stream": stream, "destination_table": table, "key_properties": ["id"]}],
+    }
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
+    pair = Pair(tmp_path, destination, places.destination[destination], table)
+    pair.run()
+    found = pair.verify()
+    assert (found.verdict, found.source_records, found.notes) == ("equal", len(INTERVALS) + 1, ())
+    connected = psycopg.connect(config["url"]) if source == "postgres" else duckdb.connect(config["path"])
+    with connected as connection:
+        connection.execute(f"update {table} set v = v + interval '1 microsecond' where id = 0")
+    assert found_damage(pair.verify()) == {("0", "different", ("v",))}
+
+
 # -- damage ----------------------------------------------------------------------------------------------------------
 
 Rewrite = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
@@ -446,6 +487,9 @@ def test_append_is_counted_unless_it_is_equal(pair: Pair) -> None:
     pair.run()
     found = pair.verify()
     assert (found.verdict, found.destination_records) == ("counted", 2 * RECORDS)
+    assert found.notes == ("append: the destination holds every record 2 times, and nothing else",)
+    damage(pair, ["update {} set name = 'older' where id = 7"], list)
+    assert pair.verify().notes == ("append: the destination may hold a record several times, and in older versions",)
     damage(pair, ["delete from {}"], list)
     assert pair.verify().verdict == "differs"
 
