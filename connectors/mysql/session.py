@@ -1,4 +1,4 @@
-"""One connection to MySQL or MariaDB: statements, LOAD DATA out of memory, and results as blocks of text."""
+"""One connection to MySQL or MariaDB: statements, LOAD DATA out of memory, and results in batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import pyarrow as pa
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..protocols import Block
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
-from . import swaps
+from . import results, swaps
 from .encode import LOAD_FORMAT, lines, values
 from .failures import NO_SUCH_TABLE, connect_failure, errno, failure, is_lost
-from .results import Blocks
 from .settings import Address
 
 #: What every connection sets: constants without escapes, errors instead of cut-off values, UTC, and no end of
@@ -215,11 +214,10 @@ class MySQLSession:
 
     # -------------------------------------------------------------------- data
     def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """Yield the first column's values, a line each, in blocks: one value a batch."""
+        """Yield the result in batches, their columns as the server sends them."""
         is_over = False
         try:
-            for block in Blocks(self._connection, sql):
-                yield pa.RecordBatch.from_arrays([pa.array([block], pa.large_binary())], ["lines"])
+            yield from results.select(self._connection, sql)
             is_over = True
         except GeneratorExit:
             raise
@@ -256,7 +254,7 @@ class MySQLSession:
         sql = f"load data local infile 'records' into table {name} {LOAD_FORMAT} ({', '.join(places)}){assigned}"
         content = lines(batch)
         try:
-            loaded, warnings = Blocks.send(self._connection, sql, content)
+            loaded, warnings = results.load(self._connection, sql, content)
         except Exception as error:
             raise self._failure(error) from error
         if warnings or loaded != batch.num_rows:

@@ -17,12 +17,11 @@ from ..sql.identifiers import literal
 from ..sql.session import Session
 from ..sql.source import SqlSource
 from ..stream import Stream
-from . import catalog, ranges
-from .decode import decode, line
+from . import catalog, decode, ranges
 from .dialect import MySQLDialect
 from .session import MySQLSession
 from .settings import MySQLSettings
-from .types import Kind
+from .types import Kind, selected
 
 #: One snapshot, and nothing is changed.
 _BEGIN = "start transaction with consistent snapshot, read only"
@@ -33,7 +32,6 @@ class MySQLSource(SqlSource):
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
     connector = "mysql"
-    sifts = False  # a batch is a block of lines
     #: Where `checksums` are computed.
     checksum_system = "mysql"
 
@@ -63,9 +61,9 @@ class MySQLSource(SqlSource):
         assert isinstance(session, MySQLSession)
         return catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
 
-    def projection(self, stream: Stream) -> str:
-        """Select a line a record."""
-        return line(stream, self.dialect.quote)
+    def expression(self, field: pa.Field) -> str:
+        """Return the column, or a cast."""
+        return selected(super().expression(field), decode.native(field))
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
         """Split by an integer primary key."""
@@ -106,8 +104,8 @@ class MySQLSource(SqlSource):
         return self.within(stream, side, MySQLCanonical(), ranges)
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
-        """Read a block of lines."""
-        return decode(batch.column(0)[0].as_buffer(), stream)
+        """Bring a batch to the stream's schema."""
+        return decode.to_schema(batch, stream)
 
     def comparable(self, field: pa.Field) -> str:
         """Return the column as Arrow compares it: texts by their bytes, whatever the collation says."""

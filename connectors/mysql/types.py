@@ -1,4 +1,4 @@
-"""Types of MySQL and MariaDB <-> Arrow, and how values are selected as text.
+"""Types of MySQL and MariaDB <-> Arrow, and how values are selected.
 
 | type | Arrow |
 |---|---|
@@ -338,56 +338,22 @@ def selectable(column_type: str) -> bool:
 
 
 # ------------------------------------------------------------------------ reading
-def selected(name: str, column_type: str, arrow: pa.DataType) -> str:
-    """Return the SQL for a column as a field of CSV: NULL is nothing, texts are in quotes.
+def selected(name: str, column_type: str) -> str:
+    """Return the SQL for a column, itself but for what would come as bytes of the server's own.
 
     Args:
         name: the column, quoted.
         column_type: of the catalog; empty: unknown.
-        arrow: type of the stream's column.
     """
     kind = Kind.parse(column_type) if column_type else Kind("")
-    if pa.types.is_binary(arrow) or pa.types.is_large_binary(arrow):
-        return f"ifnull(concat('\"', hex({name}), '\"'), '')"
     if kind.name in _GEOMETRY:
-        return _quoted(f"st_astext({name})")
+        return f"st_astext({name})"
     if kind.name == "bit":
-        return f"ifnull({name} + 0, '')"
-    if kind.name == "float":
-        # By itself it shows six digits.
-        return f"ifnull({name} + 0e0, '')"
-    is_plain = kind.name in (*_INTEGERS, "decimal", "double", "date", "datetime", "timestamp", "time", "year")
-    if is_plain and not (kind.name == "decimal" and pa.types.is_string(arrow)):
-        return f"ifnull({name}, '')"
-    if kind.name in ("uuid", "inet4", "inet6", ""):
-        return _quoted(f"cast({name} as char)")
-    return _bounded(name) if kind.name in _TEXTS or kind.name == "json" else _quoted(name)
-
-
-def _quoted(expression: str) -> str:
-    text = f"replace(convert({expression} using utf8mb4), '\"', '\"\"')"
-    return f"ifnull(concat('\"', {text}, '\"'), '')"
-
-
-#: Beginning of a text that stands there as hexadecimal digits of its UTF-8.
-HEX_MARK = "syncblocks/hex:"
-
-#: Texts with quotes of so many bytes: shorter ones take no time, and the digits of longer ones could be more than the
-#: server's max_allowed_packet.
-_HEX_BYTES = (4_096, 4_000_000)
-
-
-def _bounded(name: str) -> str:
-    """Select texts of any length: REPLACE takes time by the square of the number of quotes, HEX does not."""
-    low, high = _HEX_BYTES
-    is_long = f"octet_length({name}) between {low} and {high} and instr({name}, '\"')"
-    is_marked = f"left({name}, {len(HEX_MARK)}) = '{HEX_MARK}'"
-    digits = f"concat('\"{HEX_MARK}', hex(convert({name} using utf8mb4)), '\"')"
-    return f"if({is_long} or {is_marked}, {digits}, {_quoted(name)})"
+        return f"cast({name} as unsigned)"
+    return f"cast({name} as char)" if kind.name in ("uuid", "inet4", "inet6", "") else name
 
 
 __all__ = [
-    "HEX_MARK",
     "Kind",
     "arrow_of",
     "column_type",

@@ -1,0 +1,129 @@
+"""Packets of a result, read in large blocks: an object for each would take longer than the server needs for it.
+
+Source: MySQL, Client/Server Protocol, Packets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import FatalConnectorError
+
+_BLOCK_BYTES = 4 << 20
+_BLOCK_RECORDS = 65_536
+
+#: So many bytes may be read past the last packet, as a part of a value of fixed width.
+MARGIN = 16
+
+_HEADER = 4
+#: A packet of this length goes on in the next one.
+_FULL = 0xFFFFFF
+#: Arrow counts the bytes of a block in 32 bits.
+_LONGEST = 2**31 - 1 - MARGIN
+
+#: First byte of a record, and of what ends the result without an error.
+_RECORD, _END = 0x00, 0xFE
+
+Buffer = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
+
+_length_at = struct.Struct("<I").unpack_from
+
+
+class Packets:
+    """The records of a result in the binary protocol."""
+
+    def __init__(self, first: bytes, read_into: Callable[[memoryview], int]) -> None:
+        """Begin with some bytes; `read_into` waits for more, puts them into a buffer, and returns how many it did.
+
+        It returns 0 where the connection was closed.
+        """
+        self._read_into = read_into
+        self._buffer: Buffer = np.empty(_BLOCK_BYTES + MARGIN, np.uint8)
+        self._view = self._buffer.data
+        #: Where the first packet begins that was not handed out, and where what is read ends.
+        self._start, self._end = 0, len(first)
+        self._view[: len(first)] = first
+        #: The packet that stood in the place of a record, if that is an error.
+        self.error = b""
+
+    def __iter__(self) -> Iterator[tuple[Buffer, Places]]:
+        """Yield a buffer, which the next block overwrites, and where in it payloads begin, up to the result's end."""
+        while True:
+            starts = self._whole()
+            if not starts:
+                yield self._joined(), np.zeros(1, np.int64)
+                continue
+            is_over = self._is_over(starts)
+            if is_over:
+                last = bytes(self._view[starts.pop() + _HEADER : self._start])
+                self.error = last if last[0] != _END else b""
+            for first in range(0, len(starts), _BLOCK_RECORDS):
+                yield self._buffer, np.array(starts[first : first + _BLOCK_RECORDS], np.int64) + _HEADER
+            if is_over:
+                return
+
+    def _is_over(self, starts: list[int]) -> bool:
+        """Tell whether the last packet ends the result: nothing comes behind that one."""
+        return self._start == self._end and int(self._buffer[starts[-1] + _HEADER]) != _RECORD
+
+    def _whole(self) -> list[int]:
+        """Return where the packets of a block begin; none: the first one goes on in the next."""
+        self._have(_HEADER)
+        starts: list[int] = []
+        add = starts.append
+        start = 0
+        while True:
+            view, end, length = self._view, self._end, 0
+            while start + _HEADER <= end:
+                length = _length_at(view, start)[0] & _FULL
+                after = start + _HEADER + length
+                if after > end or length == _FULL:
+                    break
+                add(start)
+                start = after
+            self._start = start
+            if length == _FULL or (starts and (end >= _BLOCK_BYTES or self._is_over(starts))):
+                return starts
+            if starts:
+                self._read()
+            else:
+                self._have(_HEADER + length)
+
+    def _joined(self) -> Buffer:
+        """Return the payload of a record that is in several packets."""
+        parts, length, size = [], _FULL, 0
+        while length == _FULL:
+            self._have(_HEADER)
+            length = _length_at(self._view, self._start)[0] & _FULL
+            self._have(_HEADER + length)
+            start = self._start + _HEADER
+            parts.append(bytes(self._view[start : start + length]))
+            self._start, size = start + length, size + length
+            if size > _LONGEST:
+                raise FatalConnectorError("a record has more than 2 GiB", connector="mysql")
+        return np.frombuffer(b"".join([*parts, bytes(MARGIN)]), np.uint8)
+
+    def _have(self, count: int) -> None:
+        """Have so many bytes from the first packet on, which is brought to the buffer's beginning."""
+        rest = bytes(self._view[self._start : self._end])
+        if count + MARGIN > len(self._view):
+            self._buffer = np.empty(count + MARGIN, np.uint8)
+            self._view = self._buffer.data
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
+        while self._end < count:
+            self._read()
+
+    def _read(self) -> None:
+        count = self._read_into(self._view[self._end : len(self._view) - MARGIN])
+        if not count:
+            raise EOFError("the server closed the connection")
+        self._end += count
+
+
+__all__ = ["MARGIN", "Buffer", "Packets", "Places"]

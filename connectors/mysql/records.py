@@ -1,0 +1,206 @@
+"""Records of the binary protocol -> Arrow: column by column, over all records of a block at once.
+
+Source: MySQL, Client/Server Protocol, Binary Protocol Resultset Row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .packets import Buffer, Places
+
+Mask = npt.NDArray[np.bool_]
+
+#: Type of a column's definition -> what its values are if signed, and if not.
+_NUMBERS = {
+    1: ("i1", "u1"),  # tinyint
+    2: ("<i2", "<u2"),  # smallint
+    13: ("<i2", "<u2"),  # year
+    9: ("<i4", "<u4"),  # mediumint
+    3: ("<i4", "<u4"),  # int
+    8: ("<i8", "<u8"),  # bigint
+    4: ("<f4", "<f4"),  # float
+    5: ("<f8", "<f8"),  # double
+}
+_DATE, _TIME, _MOMENTS = 10, 11, (7, 12)
+#: Digits, though their characters are said to be bytes; and JSON.
+_TEXTS = (0, 246, 245)
+_BYTES = 63
+
+#: Lengths up to this are a byte; else that byte says how many bytes the length has.
+_SHORT = 0xFA
+_LENGTHS = ((0xFC, "<u2", 0xFFFF, 2), (0xFD, "<u4", 0xFFFFFF, 3), (0xFE, "<i8", -1, 8))
+
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a column's definition says of its values."""
+
+    code: int
+    is_unsigned: bool
+    is_text: bool
+
+    @classmethod
+    def of(cls, field: Any) -> Kind:
+        """Take it from a definition, as the driver parses it."""
+        code = int(field.type_code)
+        return cls(code, bool(field.flags & 32), code in _TEXTS or field.charsetnr != _BYTES)
+
+
+def decode(buffer: Buffer, at: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
+    """Return the columns of some records.
+
+    Args:
+        buffer: holds them, and some more bytes.
+        at: where each payload begins.
+        kinds: one a column.
+
+    Returns:
+        Numbers as they are; dates, moments (timestamp[us]) and times (time64[us]); bytes; everything else as strings
+        that nobody has checked to be UTF-8. A column with a date, moment or time that Arrow has no value for comes as
+        strings as well.
+    """
+    width = (len(kinds) + 9) // 8
+    bits = _taken(buffer, at + 1, width)
+    is_set = np.bitwise_or.reduce(bits, 0)
+    at = at + 1 + width
+    columns = []
+    for place, kind in enumerate(kinds, start=2):
+        byte, bit = divmod(place, 8)
+        nulls = (bits[:, byte] >> bit & 1).astype(bool) if is_set[byte] >> bit & 1 else None
+        column, sizes = _column(buffer, at, kind, nulls)
+        at = at + (sizes if nulls is None else np.where(nulls, 0, sizes))
+        columns.append(column)
+    return columns
+
+
+def _column(buffer: Buffer, at: Places, kind: Kind, nulls: Mask | None) -> tuple[pa.Array, Any]:
+    """Return a column, and how many bytes each value that is there takes."""
+    if kind.code in _NUMBERS:
+        dtype = np.dtype(_NUMBERS[kind.code][kind.is_unsigned])
+        return _array(pa.from_numpy_dtype(dtype), _gathered(buffer, at, dtype), nulls), dtype.itemsize
+    if kind.code == _TIME:
+        return _times(buffer, at, nulls)
+    if kind.code == _DATE or kind.code in _MOMENTS:
+        return _moments(buffer, at, nulls, has_time=kind.code != _DATE)
+    return _texts(buffer, at, nulls, is_text=kind.is_text)
+
+
+def _gathered(buffer: Buffer, at: Places, dtype: Any) -> npt.NDArray[Any]:
+    """Return a value from each place, whatever it is aligned to."""
+    size = np.dtype(dtype).itemsize
+    return np.ndarray((len(buffer) - size + 1,), dtype, buffer, 0, (1,))[at]
+
+
+def _taken(buffer: Buffer, at: Places, width: int) -> Buffer:
+    """Return so many bytes from each place, a row each."""
+    return _gathered(buffer, at, f"V{width}").view(np.uint8).reshape(len(at), width)
+
+
+def _part(rows: Buffer, start: int, dtype: str) -> npt.NDArray[np.int64]:
+    """Return a number out of each row."""
+    return np.ndarray((len(rows),), dtype, rows, start, (rows.shape[1],)).astype(np.int64)
+
+
+def _array(kind: pa.DataType, values: npt.NDArray[Any], nulls: Mask | None) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(values), [_bitmap(nulls), pa.py_buffer(values)])
+
+
+def _bitmap(nulls: Mask | None) -> pa.Buffer | None:
+    return None if nulls is None else pa.py_buffer(np.packbits(~nulls, bitorder="little"))
+
+
+# --------------------------------------------------------------------- texts and bytes
+def _texts(buffer: Buffer, at: Places, nulls: Mask | None, *, is_text: bool) -> tuple[pa.Array, Places]:
+    firsts = buffer[at] if nulls is None else np.where(nulls, 0, buffer[at])
+    lengths, heads = firsts.astype(np.int64), np.ones(len(at), np.int64)
+    if firsts.max() > _SHORT:
+        for first, dtype, mask, size in _LENGTHS:
+            where = np.flatnonzero(firsts == first)
+            if len(where):
+                lengths[where] = _gathered(buffer, at[where] + 1, dtype) & mask
+                heads[where] += size
+    # Each value and what lies between it and the next one are an element, so that Arrow picks every second of them.
+    offsets = np.empty(2 * len(at), np.int32)
+    offsets[0::2] = starts = at + heads
+    offsets[1::2] = starts + lengths
+    elements = pa.Array.from_buffers(
+        pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)], null_count=0
+    )
+    picked = elements.take(_array(pa.int32(), np.arange(0, len(offsets) - 1, 2).astype(np.int32), None))
+    _, ends, data = picked.buffers()
+    kind = pa.string() if is_text else pa.binary()
+    return pa.Array.from_buffers(kind, len(at), [_bitmap(nulls), ends, data]), heads + lengths
+
+
+# --------------------------------------------------------------------- dates and times
+def _moments(buffer: Buffer, at: Places, nulls: Mask | None, *, has_time: bool) -> tuple[pa.Array, Places]:
+    rows = _taken(buffer, at, 12)
+    sizes = _sizes(rows, nulls)
+    years, months, days = _part(rows, 1, "<u2"), _part(rows, 3, "u1"), _part(rows, 4, "u1")
+    is_zero = sizes == 0
+    if is_zero.any():
+        years[is_zero], months[is_zero], days[is_zero] = 0, 0, 0
+    since = (years - 1970) * 12 + months - 1
+    dates = since.view("M8[M]").astype("M8[D]").view(np.int64) + days - 1
+    is_odd = (months < 1) | (months > 12) | (days < 1)
+    if days.max() > 28:
+        next_month = (since + 1).view("M8[M]").astype("M8[D]").view(np.int64)
+        is_odd |= dates >= next_month
+    clock = _clock(rows, sizes, 5) if has_time else None
+    if nulls is not None:
+        is_odd &= ~nulls
+    if is_odd.any():
+        shown = [f"{year:04}-{month:02}-{day:02}" for year, month, day in zip(years, months, days, strict=True)]
+        if clock is not None:
+            shown = [f"{date} {_shown(us)}" for date, us in zip(shown, clock.tolist(), strict=True)]
+        return pa.array(shown, pa.string(), mask=nulls), sizes + 1
+    if clock is None:
+        return _array(pa.date32(), dates.astype(np.int32), nulls), sizes + 1
+    return _array(pa.timestamp("us"), dates * _DAY_US + clock, nulls), sizes + 1
+
+
+def _times(buffer: Buffer, at: Places, nulls: Mask | None) -> tuple[pa.Array, Places]:
+    rows = _taken(buffer, at, 13)
+    sizes = _sizes(rows, nulls)
+    is_zero = sizes == 0
+    signs = np.where(is_zero, 0, _part(rows, 1, "u1"))
+    us = np.where(is_zero, 0, _part(rows, 2, "<u4")) * _DAY_US + _clock(rows, sizes, 6)
+    if signs.any() or us.max() >= _DAY_US:
+        shown = [("-" if sign else "") + _shown(each) for sign, each in zip(signs.tolist(), us.tolist(), strict=True)]
+        return pa.array(shown, pa.string(), mask=nulls), sizes + 1
+    return _array(pa.time64("us"), us, nulls), sizes + 1
+
+
+def _sizes(rows: Buffer, nulls: Mask | None) -> Places:
+    """Return how many bytes of each row belong to the value: zeros at its end are left out."""
+    sizes = _part(rows, 0, "u1")
+    return sizes if nulls is None else np.where(nulls, 0, sizes)
+
+
+def _clock(rows: Buffer, sizes: Places, start: int) -> npt.NDArray[np.int64]:
+    """Return microseconds of hours, minutes and seconds that begin at `start`, with or without a fraction."""
+    seconds = (_part(rows, start, "u1") * 60 + _part(rows, start + 1, "u1")) * 60 + _part(rows, start + 2, "u1")
+    us = np.where(sizes > start, seconds, 0) * 1_000_000
+    has_fraction = sizes > start + 3
+    if has_fraction.any():
+        us += np.where(has_fraction, _part(rows, start + 3, "<u4"), 0)
+    return us
+
+
+def _shown(us: int) -> str:
+    """Write a time as the server does."""
+    minutes, us = divmod(us, 60_000_000)
+    seconds, fraction = divmod(us, 1_000_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}" + (f".{fraction:06}" if fraction else "")
+
+
+__all__ = ["Kind", "decode"]
