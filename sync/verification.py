@@ -261,8 +261,10 @@ class _Columns:
         remedies = {column.name: column.remedy for column in self._planned.fit.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
             found = next((each for each in (name, chosen[name]) if each in held), folded.get(name.casefold()))
-            if remedies.get(name):
-                self.notes.append(f"column {own!r} is not compared: on_lossy ({remedies[name]}) changes its values")
+            remedy = remedies.get(name)
+            is_kept = remedy == "text" and pa.types.is_interval(self._stream.schema.field(own).type)
+            if remedy and not is_kept:  # an interval's text is the one that it is compared by
+                self.notes.append(f"column {own!r} is not compared: on_lossy ({remedy}) changes its values")
                 skipped.add(found or "")
             elif found is None:
                 missing.append(own)
