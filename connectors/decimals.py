@@ -32,7 +32,7 @@ def from_texts(texts: pa.Array, kind: Any) -> pa.Array:
         ValueError: (`pa.ArrowInvalid` is one) a text is no number, or the type has no room for all of its digits.
     """
     whole, scale = kind.precision - kind.scale, kind.scale
-    is_plain = _longest(texts) <= whole and not _any(pc.match_substring_regex(texts, "[eE]"))
+    is_plain = _longest(texts) <= whole and not any(_any(pc.match_substring(texts, each)) for each in "eE")
     if scale >= 0 and not is_plain:
         fitting = pc.match_substring_regex(texts, rf"^[-+]?[0-9]{{0,{whole}}}(\.[0-9]{{0,{scale}}})?$")
         odd = pc.fill_null(pc.invert(fitting), False)

@@ -58,13 +58,16 @@ class Packets:
             if not starts:
                 yield self._joined(), np.zeros(1, np.int64)
                 continue
-            is_over = self._is_over(starts)
-            if is_over:
-                last = bytes(self._view[starts.pop() + _HEADER : self._start])
-                self.error = last if last[0] != _END else b""
-            for first in range(0, len(starts), _BLOCK_RECORDS):
-                yield self._buffer, np.array(starts[first : first + _BLOCK_RECORDS], np.int64) + _HEADER
-            if is_over:
+            places = np.array(starts, np.int64) + _HEADER
+            others = np.flatnonzero(self._buffer[places] != _RECORD)
+            if len(others):
+                last = int(places[others[0]])
+                ending = bytes(self._view[last : last + (_length_at(self._view, last - _HEADER)[0] & _FULL)])
+                self.error = ending if ending[0] != _END else b""
+                places = places[: others[0]]
+            for first in range(0, len(places), _BLOCK_RECORDS):
+                yield self._buffer, places[first : first + _BLOCK_RECORDS]
+            if len(others):
                 return
 
     def _is_over(self, starts: list[int]) -> bool:
@@ -75,19 +78,19 @@ class Packets:
         """Return where the packets of a block begin; none: the first one goes on in the next."""
         self._have(_HEADER)
         starts: list[int] = []
-        add = starts.append
+        add, length_at = starts.append, _length_at
         start = 0
         while True:
-            view, end, length = self._view, self._end, 0
-            while start + _HEADER <= end:
-                length = _length_at(view, start)[0] & _FULL
-                after = start + _HEADER + length
-                if after > end or length == _FULL:
-                    break
+            view, last = self._view, self._end - _HEADER
+            # Each of these steps is taken for each record.
+            while start <= last:
                 add(start)
-                start = after
+                start += (length_at(view, start)[0] & _FULL) + _HEADER
+            if start > self._end:
+                start = starts.pop()
             self._start = start
-            if length == _FULL or (starts and (end >= _BLOCK_BYTES or self._is_over(starts))):
+            length = length_at(view, start)[0] & _FULL if start <= last else 0
+            if length == _FULL or (starts and (last + _HEADER >= _BLOCK_BYTES or self._is_over(starts))):
                 return starts
             if starts:
                 self._read()
@@ -100,16 +103,22 @@ class Packets:
         while length == _FULL:
             self._have(_HEADER)
             length = _length_at(self._view, self._start)[0] & _FULL
-            self._have(_HEADER + length)
-            start = self._start + _HEADER
-            parts.append(bytes(self._view[start : start + length]))
-            self._start, size = start + length, size + length
+            self._start, size = self._start + _HEADER, size + length
             if size > _LONGEST:
                 raise FatalConnectorError("a record has more than 2 GiB", connector="mysql")
+            missing = length
+            while missing:
+                self._have(1)
+                parts.append(bytes(self._view[: min(missing, self._end)]))
+                self._start = len(parts[-1])
+                missing -= self._start
         return np.frombuffer(b"".join([*parts, bytes(MARGIN)]), np.uint8)
 
     def _have(self, count: int) -> None:
-        """Have so many bytes from the first packet on, which is brought to the buffer's beginning."""
+        """Have so many bytes from the first packet on, which is brought to the buffer's beginning.
+
+        They are never more than a packet that is not full takes: one that is is never whole in the buffer.
+        """
         rest = bytes(self._view[self._start : self._end])
         if count + MARGIN > len(self._view):
             self._buffer = np.empty(count + MARGIN, np.uint8)
