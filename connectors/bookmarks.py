@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import ROUND_FLOOR, Decimal
 from hashlib import blake2b
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from . import compute as pc
 from .errors import ConnectorConfigError, FatalConnectorError
 from .stream import Bookmark, NullBookmarks, Stream
+
+H = TypeVar("H", bound=Hashable)
 
 #: Key of a bookmark under which the hashes are kept; no column may be named like it.
 BOUNDARY = "_boundary"
@@ -159,6 +162,24 @@ def record_hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[bytes]:
     """Hash each record of a (small) batch over the named columns, to `HASH_BYTES` each."""
     rows = zip(*(_hashable(batch.column(name)) for name in columns), strict=True)
     return [blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest() for row in rows]
+
+
+def not_committed(hashes: Iterable[H], may_be: pa.Array, committed: Counter[H]) -> list[bool]:
+    """Tell of each record whether it is new: none that was committed before, as often as it was.
+
+    Args:
+        hashes: of the records that may have been, in order.
+        may_be: of each record, whether it may have been.
+        committed: how often each hash was; what is found again is taken out.
+    """
+    keep = pc.invert(may_be).to_pylist()
+    places = (place for place, is_new in enumerate(keep) if not is_new)
+    for place, digest in zip(places, hashes, strict=True):
+        if committed[digest] > 0:
+            committed[digest] -= 1
+        else:
+            keep[place] = True
+    return keep
 
 
 def _hashable(column: pa.Array) -> list[Any]:
@@ -330,6 +351,7 @@ __all__ = [
     "is_above",
     "lower_bound",
     "missing_error",
+    "not_committed",
     "past",
     "python_value",
     "record_hashes",

@@ -34,6 +34,7 @@ from .bookmarks import (
     is_above,
     lower_bound,
     missing_error,
+    not_committed,
     record_hashes,
     same,
     to_json,
@@ -233,16 +234,8 @@ class _Tracker:
         may_be = self._may_be_committed(batch)
         if not pc.any(may_be).as_py():
             return batch
-        keep = pc.invert(may_be).to_pylist()
-        hashes = iter(record_hashes(batch.filter(may_be), committed.columns))
-        for place, is_new in enumerate(keep):
-            if is_new:
-                continue
-            digest = next(hashes)
-            if committed.left[digest] > 0:
-                committed.left[digest] -= 1
-            else:
-                keep[place] = True
+        hashes = record_hashes(batch.filter(may_be), committed.columns)
+        keep = not_committed(hashes, may_be, committed.left)
         committed.left += Counter()  # forget those at zero
         return batch if all(keep) else batch.filter(pa.array(keep, pa.bool_()))
 

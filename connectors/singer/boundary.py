@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..bookmarks import BOUNDARY, from_json, record_hashes, to_json
+from ..bookmarks import BOUNDARY, from_json, not_committed, record_hashes, to_json
 from ..errors import ConnectorConfigError
 from ..stream import Bookmark
 from .numbers import EXACT
@@ -76,16 +76,7 @@ class Boundary:
         may_be = pc.fill_null(pc.less_equal(batch.column(self.column), high), False)
         if not pc.any(may_be).as_py():
             return None
-        keep = pc.invert(may_be).to_pylist()
-        hashes = iter(_hashes(batch.filter(may_be), self._columns))
-        for place, is_new in enumerate(keep):
-            if is_new:
-                continue
-            digest = next(hashes)
-            if self._committed[digest] > 0:
-                self._committed[digest] -= 1
-            else:
-                keep[place] = True
+        keep = not_committed(_hashes(batch.filter(may_be), self._columns), may_be, self._committed)
         return pa.array(keep, pa.bool_())
 
     def _keep_highest(self) -> None:
