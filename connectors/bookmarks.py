@@ -172,7 +172,7 @@ def not_committed(hashes: Iterable[H], may_be: pa.Array, committed: Counter[H]) 
         may_be: of each record, whether it may have been.
         committed: how often each hash was; what is found again is taken out.
     """
-    keep = pc.invert(may_be).to_pylist()
+    keep: list[bool] = pc.invert(may_be).to_pylist()
     places = (place for place, is_new in enumerate(keep) if not is_new)
     for place, digest in zip(places, hashes, strict=True):
         if committed[digest] > 0:

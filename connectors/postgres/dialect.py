@@ -143,11 +143,12 @@ class PostgresDialect(Dialect):
         source = f"(select {values} from {self.table(staging)} s)"
         insert = f"{self._into(target.name, columns)} select {self.names(_names(columns), 's.')} from {source} as s"
         first = [_FOR_MERGES, self._drop_repeated(staging, columns, staged, key)]
+        is_unique = frozenset(key) in target.unique_keys
         if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
             same = self._same_key(columns, staged, key)
             delete = f"delete from {self.table(target.name)} as t using {self.table(staging)} as s where {same}"
-            return [*first, delete, insert]
-        if frozenset(key) in target.unique_keys:
+            return [_unless_new(insert, [*first, delete, insert])] if is_unique else [*first, delete, insert]
+        if is_unique:
             changes = self._changes(target, columns, key) if method is ConflictMethod.UPDATE else ""
             action = f"update set {changes}" if changes else "nothing"
             return [*first, f"{insert} on conflict ({self.names(key)}) do {action}"]
@@ -195,6 +196,19 @@ class PostgresDialect(Dialect):
             f"{self.quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
         ]
         return ", ".join(changes)
+
+
+def _unless_new(insert: str, merge: Sequence[str]) -> str:
+    """Write one statement that inserts, and merges only if a record is there already, or comes twice.
+
+    The index finds that out by the way, and at the first such record. A first load has none: a join of each part of it
+    with the growing table would take time by the square of its records.
+    """
+    body = (
+        f"begin execute {literal(insert)}; exception when integrity_constraint_violation then "
+        f"{' '.join(f'execute {literal(sql)};' for sql in merge)} end"
+    )
+    return f"do {literal(body)}"
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from .settings import Address
 
@@ -36,8 +38,8 @@ _CONFIG_TEXTS = (
     "server does not support SSL",
 )
 
-#: Constraint violations: the hint is the same for all.
-_CONSTRAINT = "23"
+#: Where the server says in what statement of a DO block it happened.
+_SQL = re.compile(r'(CONTEXT:\s*)?SQL statement ".*', re.DOTALL)
 
 
 def connect_failure(error: Exception, address: Address) -> ConnectorError:
@@ -80,7 +82,7 @@ def _text(error: Exception, address: Address) -> str:
         more = getattr(error, name, None)
         if more and str(more) not in text:
             text += f" {name.upper()}: {more}"
-    text = text.partition("Query was:")[0]
+    text = _SQL.sub("", text.partition("Query was:")[0])
     start = text.find("ERROR:")
     if start < 0:
         start = text.find("FATAL:")

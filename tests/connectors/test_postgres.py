@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -459,6 +460,40 @@ def test_merge_picks_a_way_that_every_table_allows(
     if situation == "trigger":
         operations = {"UPDATE", "INSERT"} if method is ConflictMethod.UPDATE else {"INSERT"}
         assert {what for (what,) in rows(postgres_url, "select what from log")} - {"INSERT"} == operations - {"INSERT"}
+
+
+def test_a_merge_of_new_records_only_inserts_however_large_the_table(postgres_url: str) -> None:
+    role = f"inserter_{uuid.uuid4().hex[:8]}"
+    script(postgres_url, f"create role {role} login; create schema mine authorization {role}")
+    destination = PostgresDestination({"url": postgres_url, "user": role, "schema": "mine"}, Path())
+
+    def merge(ids: list[int], values: list[str]) -> None:
+        write(destination, [batch_of({"id": ids, "v": values})], "t", WriteDisposition.MERGE, key=["id"])
+
+    try:
+        merge([1, 2], ["a", "b"])
+        script(postgres_url, f"revoke delete on mine.t from {role}")
+        merge([3, 4], ["c", "d"])
+        with pytest.raises(FatalConnectorError, match="permission denied") as caught:
+            merge([5, 4], ["e", "f"])
+        assert "delete from" not in str(caught.value), "an error says no SQL"
+        script(postgres_url, f"grant delete on mine.t to {role}")
+        merge([5, 4], ["e", "f"])
+        held = rows(postgres_url, "select id, v from mine.t order by id")
+        assert held == [(1, "a"), (2, "b"), (3, "c"), (4, "f"), (5, "e")]
+    finally:
+        destination.close()
+        script(postgres_url, f"drop schema mine cascade; drop owned by {role}; drop role {role}")
+
+
+def test_a_merge_that_breaks_another_constraint_says_which(postgres_url: str, destination: PostgresDestination) -> None:
+    script(postgres_url, "create table t (id bigint primary key, v text constraint short check (length(v) < 3))")
+    write(destination, [batch_of({"id": [1], "v": ["a"]})], "t", WriteDisposition.MERGE, key=["id"])
+    for number in (1, 2):
+        with pytest.raises(FatalConnectorError, match='"short"') as caught:
+            write(destination, [batch_of({"id": [number], "v": ["long"]})], "t", WriteDisposition.MERGE, key=["id"])
+        assert "insert into" not in str(caught.value)
+    assert rows(postgres_url, "select id, v from t") == [(1, "a")]
 
 
 def test_a_null_in_a_merges_key_is_refused(postgres_url: str, destination: PostgresDestination) -> None:
