@@ -24,7 +24,9 @@ class Source(Protocol):
     Errors: `ConnectorConfigError` for wrong settings, `RetriableError` where a repetition may help,
     `FatalConnectorError` otherwise. The engine retries only `RetriableError`.
 
-    Optional: `as_known(stream, bookmark) -> Stream`, the stream with the types that earlier runs found in its data.
+    Optional: `as_known(stream, bookmark) -> Stream`, the stream with the types that earlier runs found in its data;
+    `skips_late(stream) -> str`, why an INCREMENTAL read may skip records of a transaction that commits late (empty:
+    it skips none).
     """
 
     def identity(self) -> str:

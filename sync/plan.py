@@ -23,7 +23,7 @@ from .columns import Fit, Rules, fit
 from .config import Pipeline
 from .errors import ConfigError
 from .evolution import frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
-from .reading import Reading, plan_reading
+from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
 from .repair import Repair
 from .shapes import Change, Shape, differences, shape_of
 from .subscriptions import UserCode, applies, data_blocks
@@ -57,6 +57,8 @@ class PlannedStream:
     arriving: Stream
     is_schema_decided: bool
     reading: Reading
+    #: None: not INCREMENTAL.
+    resumption: Resumption | None
     #: Its columns as the destination keeps them; of the declared ones, if a transformer may still change them.
     fit: Fit
     rules: Rules
@@ -149,6 +151,7 @@ def plan_streams(
     warnings = list(code.warnings)
     if not destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
 
@@ -286,6 +289,7 @@ def _plan_stream(
         refusal="; ".join(filter(None, refusals)),
         data_blocks=kept,
         reading=reading,
+        resumption=plan_resumption(stream.stream, source),
     )
 
 

@@ -1,11 +1,15 @@
-"""How many readers and loaders a stream gets: part of the plan. Pure."""
+"""How a stream is read: by how many readers and loaders, and from where if INCREMENTAL. Part of the plan. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from connectors.bookmarks import can_look_back
 from connectors.protocols import Destination, Source
-from connectors.stream import ReplicationMethod, WriteDisposition
+from connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .catalog import SelectedStream
 
@@ -29,6 +33,71 @@ class Reading:
         number = "ranges" if self.ranges is None else f"{self.ranges} ranges"
         loaders = "one loader" if self.loaders == 1 else f"{self.loaders} loaders"
         return f"{number} by {self.readers} readers into {loaders}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """What an INCREMENTAL read does about records that its bookmark does not tell of."""
+
+    bookmark_properties: tuple[str, ...]
+    #: None: every record has a bookmark.
+    null_bookmarks: NullBookmarks | None
+    lookback: float | None
+    #: What can be done about `skips_late`.
+    remedy: str
+    #: Why records of a transaction that commits late may be skipped; empty: they are not; None: nobody can tell.
+    skips_late: str | None
+
+    def __str__(self) -> str:
+        parts = [f"what is new by {', '.join(self.bookmark_properties)}"]
+        if self.null_bookmarks is not None:
+            parts.append(f"records without it {_WITHOUT[self.null_bookmarks]}")
+        if self.lookback is not None:
+            parts.append(f"read again from {self.lookback:g} below the bookmark")
+        elif self.skips_late is not None:
+            parts.append(
+                "records that commit late may be skipped" if self.skips_late else "none that commits late is skipped"
+            )
+        return "; ".join(parts)
+
+
+_WITHOUT = {
+    NullBookmarks.FAIL: "are an error",
+    NullBookmarks.ONCE: "are read once",
+    NullBookmarks.ALWAYS: "are read in every run",
+    NullBookmarks.NEVER: "are left out",
+}
+
+
+def plan_resumption(stream: Stream, source: Source) -> Resumption | None:
+    """Say what becomes of records without a bookmark, or that commit late; None: not INCREMENTAL by our bookmarks."""
+    if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
+        return None
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    may_lack = any(field.nullable or pa.types.is_floating(field.type) for field in fields)
+    skips_late = getattr(source, "skips_late", None)
+    return Resumption(
+        bookmark_properties=stream.bookmark_properties,
+        null_bookmarks=stream.null_bookmarks if may_lack else None,
+        lookback=stream.lookback,
+        remedy="say how far by `lookback`, and each run reads again from so much below its bookmark"
+        if can_look_back(fields[0].type)
+        else "choose a time or a number as bookmark",
+        skips_late=None if skips_late is None else skips_late(stream),
+    )
+
+
+def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
+    """Warn of streams that may skip records, those with the same reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, resumption in resumptions.items():
+        if resumption is not None and resumption.skips_late and resumption.lookback is None:
+            found.setdefault((resumption.skips_late, resumption.remedy), []).append(name)
+    return [
+        f"{', '.join(names)}: a record may be skipped whose transaction commits after records with a higher bookmark "
+        f"were read ({why}): {remedy}"
+        for (why, remedy), names in found.items()
+    ]
 
 
 def plan_reading(
@@ -78,4 +147,4 @@ def _why_one_loader(disposition: WriteDisposition, destination: Destination, *, 
     return ""
 
 
-__all__ = ["Reading", "plan_reading"]
+__all__ = ["Reading", "Resumption", "late_warnings", "plan_reading", "plan_resumption"]

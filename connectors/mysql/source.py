@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..checksums.values import Checksums, KeyRange, Side
 from ..settings import parse_settings
 from ..sql.identifiers import literal
-from ..sql.session import Session
+from ..sql.session import Lease, Session
 from ..sql.source import SqlSource
 from ..stream import Stream
 from . import catalog, decode, ranges
@@ -65,6 +65,10 @@ class MySQLSource(SqlSource):
         """Return the column, or a cast."""
         return selected(super().expression(field), decode.native(field))
 
+    def skips_late(self, stream: Stream) -> str:
+        """Say that the server is not asked which transactions run."""
+        return "MySQL and MariaDB are not asked which transactions still run"
+
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
         """Split by an integer primary key."""
         return ranges.plan(stream, readers, self._settings.range_bytes)
@@ -102,6 +106,15 @@ class MySQLSource(SqlSource):
         from .canonical import MySQLCanonical
 
         return self.within(stream, side, MySQLCanonical(), ranges)
+
+    def is_indexed(self, lease: Lease, stream: Stream) -> bool:
+        """Ask the catalog."""
+        name = self.table(stream)
+        sql = (
+            "select 1 from information_schema.statistics where table_schema = $1 and table_name = $2 "
+            "and column_name = $3 and seq_in_index = 1 and index_type = 'BTREE' and sub_part is null limit 1"
+        )
+        return bool(lease.session.query(sql, (name.schema, name.name, stream.bookmark_properties[0])))
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Bring a batch to the stream's schema."""

@@ -131,6 +131,18 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
     return found
 
 
+def is_indexed(session: Session, name: TableName, column: str) -> bool:
+    """Tell whether a whole table has an index that begins with a column, and knows its order."""
+    table = f"to_regclass({literal(f'{quote(name.schema)}.{quote(name.name)}')})"
+    sql = (
+        "select 1 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid "
+        "join pg_catalog.pg_am m on m.oid = c.relam join pg_catalog.pg_attribute a "
+        "on a.attrelid = i.indrelid and a.attnum = i.indkey[0] "
+        f"where i.indrelid = {table} and a.attname = $1 and i.indisvalid and i.indpred is null and m.amname = 'btree'"
+    )
+    return bool(session.query(f"{sql} limit 1", (column,)))
+
+
 def reflect(session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
     """Read the catalog for some tables in one query."""
     if not tables:
@@ -192,4 +204,4 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = ["list_staging", "reflect", "streams"]
+__all__ = ["is_indexed", "list_staging", "reflect", "streams"]

@@ -80,6 +80,12 @@ from (select case when pg_catalog.bool_and(a.xact_start is not null) then pg_cat
   where l.locktype = 'virtualxid' and l.virtualtransaction in ({running})) as s"""
 
 
+def can_settle(stream: Stream) -> bool:
+    """Tell whether anything can be said of values of these types."""
+    kinds = [stream.schema.field(name).type for name in stream.bookmark_properties]
+    return all(_is_time(kind) or _is_number(kind) for kind in kinds)
+
+
 def settle(
     source: PostgresSource,
     lease: Lease,
@@ -100,7 +106,7 @@ def settle(
     """
     fields = [stream.schema.field(name) for name in stream.bookmark_properties]
     is_time = _is_time(fields[0].type)
-    if not all(_is_time(field.type) or _is_number(field.type) for field in fields):
+    if not can_settle(stream):
         return None
     newest = _newest(source, lease, stream)
     if newest is None:
@@ -234,4 +240,4 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_decimal(kind) or types.is_floating(kind))
 
 
-__all__ = ["BEGIN", "settle"]
+__all__ = ["BEGIN", "can_settle", "settle"]

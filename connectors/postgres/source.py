@@ -21,7 +21,7 @@ from ..sql.source import WITHIN, SqlSource
 from ..stream import Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .dialect import PostgresDialect
-from .horizon import BEGIN, settle
+from .horizon import BEGIN, can_settle, settle
 from .raw import RawSession
 from .session import AdbcSession, Database
 from .settings import PostgresSettings
@@ -144,12 +144,22 @@ class PostgresSource(SqlSource):
             _refuse_nan(batch, stream)
             raise
 
+    def skips_late(self, stream: Stream) -> str:
+        """Say of which bookmarks nothing is known; a standby is found out when it is read."""
+        return (
+            "" if can_settle(stream) else "only of times and numbers a transaction's begin says what it may hold back"
+        )
+
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
         found = settle(self, lease, stream, bookmark, self._settings.settle_s)
         lease.session.rollback()
         lease.begin()
         return found
+
+    def is_indexed(self, lease: Lease, stream: Stream) -> bool:
+        """Ask the catalog."""
+        return catalog.is_indexed(lease.session, self.table(stream), stream.bookmark_properties[0])
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield COPY's binary format."""

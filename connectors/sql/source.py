@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import ClassVar, Protocol
@@ -174,30 +174,46 @@ class SqlSource(ABC):
             return TableName(str(stream.locator.get("schema", "")), str(stream.locator["table"]))
         return TableName.parse(stream.name, self._schema or self.dialect.default_schema)
 
-    def select(self, stream: Stream, bookmark: Bookmark | None = None) -> str:
-        """Write the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL."""
+    def selects(
+        self, stream: Stream, bookmark: Bookmark | None = None, *, is_indexed: Callable[[], bool] = lambda: False
+    ) -> Sequence[str]:
+        """Write what is run one after the other: SELECTs of a stream's columns, in the bookmark's order if INCREMENTAL.
+
+        Args:
+            stream: its columns are selected.
+            bookmark: records at or past it are, and those without one as the stream says: first, since no run that goes
+                on from a checkpoint would see them again.
+            is_indexed: asks whether an index begins with the first bookmark property.
+        """
         sql = f"select {self.projection(stream)} from {self.dialect.table(self.table(stream))} as t"
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-            return f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql
+            return [f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql]
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
         marks = [mark for field in fields for mark in self.marks(field)]
         start = bookmark_values(stream, bookmark)
         lower = lower_bound(stream, start)
-        missing, policy = " or ".join(filter(None, map(self.incomplete, fields))), stream.null_bookmarks
-        where, order = "", ", ".join(marks)
+        incomplete, policy = [self.incomplete(field) for field in fields], stream.null_bookmarks
+        missing, where, order = " or ".join(filter(None, incomplete)), "", ", ".join(marks)
         if lower is not None:
             values = [each for value, field in zip(lower, fields, strict=False) for each in self.bounds(value, field)]
             where = f"({order}) >= ({', '.join(values)})" if len(values) > 1 else f"{marks[0]} >= {values[0]}"
         is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
-        # Where none may be missing, and few records are read, the one scan brings up those that are: `incremental`
-        # refuses them.
+        # Where none may be missing, and few records are read, those that are come up with them: `incremental` refuses
+        # them.
         if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
-            # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
+            if missing == incomplete[0] and is_indexed():
+                known = where or f"not ({missing})"
+                return [f"{sql} where {missing}", f"{sql} where {known} order by {order}"]
+            # In one scan: without an index each reads the whole table.
             where = f"({where}) or {missing}" if where else ""
             order = f"case when {missing} then 0 else 1 end, {order}"
         elif missing and policy is NullBookmarks.NEVER and not where:
             where = f"not ({missing})"
-        return f"{sql}{f' where {where}' if where else ''} order by {order}"
+        return [f"{sql}{f' where {where}' if where else ''} order by {order}"]
+
+    def is_indexed(self, lease: Lease, stream: Stream) -> bool:
+        """Tell whether an index begins with the first bookmark property, in its order; default: nobody knows."""
+        return False
 
     def past(self, stream: Stream, bookmark: Bookmark | None) -> str:
         """Write the condition of records that no run up to the bookmark has read; empty: there are none."""
@@ -307,6 +323,10 @@ class SqlSource(ABC):
                 )
                 yield from with_rejected(events, bad)
 
+    def skips_late(self, stream: Stream) -> str:
+        """Say why records of a transaction that commits late may be skipped; default: there are no such ones."""
+        return ""
+
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
         return None
@@ -320,14 +340,15 @@ class SqlSource(ABC):
         self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
     ) -> Generator[pa.RecordBatch]:
         """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
-        for batch in self.rows(lease, self.select(stream, bookmark)):
-            lease.check()
-            if not self.sifts:
-                yield self.to_schema(batch, stream)
-                continue
-            good, found = sifted(batch, lambda part: self.to_schema(part, stream), stream)
-            bad += found
-            yield from good
+        for sql in self.selects(stream, bookmark, is_indexed=lambda: self.is_indexed(lease, stream)):
+            for batch in self.rows(lease, sql):
+                lease.check()
+                if not self.sifts:
+                    yield self.to_schema(batch, stream)
+                    continue
+                good, found = sifted(batch, lambda part: self.to_schema(part, stream), stream)
+                bad += found
+                yield from good
 
 
 def with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterator[Event]:

@@ -80,6 +80,10 @@ class SQLAlchemySource(SqlSource):
             query = sa.select(sa.func.count()).select_from(self._table(stream))
             return int(_session(lease.session).rows(query)[0][0])
 
+    def skips_late(self, stream: Stream) -> str:
+        """Say that no dialect tells which transactions run."""
+        return "SQLAlchemy has no way to ask which transactions still run"
+
     # ------------------------------------------------------------------ reading
     def clause(self, stream: Stream, bookmark: Bookmark | None = None) -> Any:
         """Return the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL.

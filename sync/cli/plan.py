@@ -15,6 +15,7 @@ from .options import common, file_argument, open_pipeline, stream_option, variab
 if TYPE_CHECKING:
     from ..columns import ColumnPlan
     from ..plan import Plan, PlannedStream
+    from ..reading import Resumption
 
 #: Columns that a stream's line names of each fidelity.
 NAMED_COLUMNS = 5
@@ -73,6 +74,7 @@ def document(plan: Plan) -> dict[str, Any]:
                     "ranges": planned.reading.ranges,
                     "why": planned.reading.why,
                 },
+                "incremental": _incremental(planned.resumption),
                 "kept_for_callbacks": sorted(planned.data_blocks),
                 "columns": {field.name: str(field.type) for field in planned.arriving.schema},
                 "fidelity": [_column(column) for column in planned.fit.columns],
@@ -84,6 +86,16 @@ def document(plan: Plan) -> dict[str, Any]:
         ],
         "groups": [list(group) for group in plan.groups],
         "warnings": list(plan.warnings),
+    }
+
+
+def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
+    if resumption is None:
+        return None
+    return {
+        "null_bookmarks": resumption.null_bookmarks and str(resumption.null_bookmarks),
+        "lookback": resumption.lookback,
+        "skips_late": resumption.skips_late,
     }
 
 
@@ -138,6 +150,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         if plan.streams and is_alone:
             console.echo("`--types` shows every column.")
     for planned in plan.streams:
+        if planned.resumption is not None:
+            console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:
             console.echo(f"{planned.name}: {planned.reading}")
     if is_alone:

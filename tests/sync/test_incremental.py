@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sync.errors import ConfigError
+from tests.conftest import RunCLI
 
 from .pipelines import Bench, statuses
 
@@ -80,3 +83,47 @@ def test_what_cannot_be_is_refused_with_its_place(bench: Bench, settings: dict[s
     with pytest.raises(ConfigError, match=rf"bench.yaml:\d+.*streams\[0\]\.{key}") as caught:
         bench.run()
     assert what in str(caught.value)
+
+
+def test_the_plan_says_which_records_the_bookmark_does_not_tell_of(
+    tmp_path: Path, mariadb_url: str, run_cli: RunCLI
+) -> None:
+    from tests.connectors.mysql_databases import database, run
+
+    run(mariadb_url, *(f"create table {name} (id bigint primary key, t datetime)" for name in "abc"))
+    entry = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
+    document = {
+        "source": {"connector": "mariadb", "config": {"url": mariadb_url}},
+        "destination": {"connector": "duckdb", "config": {"path": "d.duckdb"}},
+        "streams": [
+            {**entry, "stream": f"{database(mariadb_url)}.a", "null_bookmarks": "once"},
+            {**entry, "stream": f"{database(mariadb_url)}.b", "lookback": 60},
+            {**entry, "stream": f"{database(mariadb_url)}.c", "bookmark_properties": ["id"]},
+        ],
+    }
+    (tmp_path / "p.yaml").write_text(json.dumps(document))
+    shown = run_cli(["plan", "p.yaml"], tmp_path)
+    assert ".a: what is new by t; records without it are read once; records that commit late may be sk" in shown.stdout
+    assert ".b: what is new by t; records without it are an error; read again from 60 below the bookm" in shown.stdout
+    assert ".c: what is new by id; records that commit late may be skipped" in shown.stdout
+    (warning,) = [line for line in shown.stderr.splitlines() if "may be skipped" in line]
+    assert re.search(r"\.a, \S+\.c: .*`lookback`", warning)
+    (first, _, third) = json.loads(run_cli(["plan", "p.yaml", "--json"], tmp_path).stdout)["streams"]
+    assert first["incremental"]["null_bookmarks"] == "once"
+    assert third["incremental"]["null_bookmarks"] is None
+
+
+def test_the_plan_knows_what_postgres_waits_for(tmp_path: Path, postgres_url: str, run_cli: RunCLI) -> None:
+    from tests.connectors.postgres_pair import script
+
+    script(postgres_url, "create table a (id bigint primary key, t text not null)")
+    document: dict[str, Any] = {
+        "source": {"connector": "postgres", "config": {"url": postgres_url}},
+        "destination": {"connector": "duckdb", "config": {"path": "d.duckdb"}},
+    }
+    for column, is_safe in (("id", True), ("t", False)):
+        document["streams"] = [{**ENTRY, "stream": "public.a", "bookmark_properties": [column]}]
+        (tmp_path / "p.yaml").write_text(json.dumps(document))
+        shown = run_cli(["plan", "p.yaml"], tmp_path)
+        assert ("none that commits late is skipped" in shown.stdout) is is_safe
+        assert ("a time or a number" in shown.stderr) is not is_safe
