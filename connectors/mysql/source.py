@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, time
@@ -12,13 +13,16 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..checksums.values import Checksums, KeyRange, Side
+from ..incremental import Horizon
 from ..settings import parse_settings
+from ..sql.horizon import can_settle
 from ..sql.identifiers import literal
 from ..sql.session import Lease, Session
 from ..sql.source import SqlSource
-from ..stream import Stream
+from ..stream import Bookmark, Stream
 from . import catalog, decode, ranges
 from .dialect import MySQLDialect
+from .horizon import may_look, settle
 from .session import MySQLSession
 from .settings import MySQLSettings
 from .types import Kind, selected
@@ -44,6 +48,9 @@ class MySQLSource(SqlSource):
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
         )
+        self._looking = threading.Lock()
+        #: Whether this user sees the transactions of others; known from the catalog on.
+        self._may_look = True
 
     def connect(self) -> MySQLSession:
         """Open a connection."""
@@ -59,6 +66,7 @@ class MySQLSource(SqlSource):
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
         assert isinstance(session, MySQLSession)
+        self._may_look = may_look(session)
         return catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
 
     def expression(self, field: pa.Field) -> str:
@@ -66,8 +74,17 @@ class MySQLSource(SqlSource):
         return selected(super().expression(field), decode.native(field))
 
     def skips_late(self, stream: Stream) -> str:
-        """Say that the server is not asked which transactions run."""
-        return "MySQL and MariaDB are not asked which transactions still run"
+        """Say what is not known; a replica, or a cluster, is found out when it is read."""
+        if not can_settle(stream):
+            return "only times and numbers are known to be taken in the statement that writes them"
+        return "" if self._may_look else "without the privilege PROCESS nobody can tell which transactions still run"
+
+    def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
+        """Find out what running transactions may still commit, and take the snapshot after that."""
+        found = settle(self, lease, stream, bookmark, self._settings.settle_s, self._looking)
+        lease.session.rollback()
+        lease.begin()
+        return found
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
         """Split by an integer primary key."""

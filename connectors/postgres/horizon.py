@@ -18,15 +18,15 @@ transactions of its primary.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from .. import compute as pc
-from ..bookmarks import BOUNDARY, bookmark_values, from_json, is_above, to_json
-from ..incremental import PENDING, Horizon
+from ..bookmarks import is_above, to_json
+from ..incremental import Horizon
+from ..sql.horizon import MANY_RUNNING, Values, ask, can_settle, is_time, wait
 from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Bookmark, Stream
@@ -46,11 +46,8 @@ BEGIN = (
 #: A server stamps a statement just before it shows that a transaction has begun.
 _STAMP_S = 0.02
 
-#: Between two looks at what still runs.
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.05
-
-#: More than these are not remembered for the next run.
-_MANY_RUNNING = 1000
+#: Between two looks at what still runs, first and at last.
+_LOOKS_S = (0.001, 0.05)
 
 _RUNNING = f"""select l.virtualtransaction::text from pg_catalog.pg_locks l
 join pg_catalog.pg_stat_activity a on a.pid = l.pid
@@ -80,12 +77,6 @@ from (select case when pg_catalog.bool_and(a.xact_start is not null) then pg_cat
   where l.locktype = 'virtualxid' and l.virtualtransaction in ({running})) as s"""
 
 
-def can_settle(stream: Stream) -> bool:
-    """Tell whether anything can be said of values of these types."""
-    kinds = [stream.schema.field(name).type for name in stream.bookmark_properties]
-    return all(_is_time(kind) or _is_number(kind) for kind in kinds)
-
-
 def settle(
     source: PostgresSource,
     lease: Lease,
@@ -104,73 +95,45 @@ def settle(
         wait_s: how long running transactions are waited for.
         sleep: seconds.
     """
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-    is_time = _is_time(fields[0].type)
     if not can_settle(stream):
         return None
-    newest = _newest(source, lease, stream)
-    if newest is None:
+    question = ask(source, lease, stream, bookmark)
+    if question is None:
         return Horizon(settled=None)
-    start, held = bookmark_values(stream, bookmark), _pending(stream, bookmark)
-    if start is not None and held is None and not is_above(newest, start):
-        return Horizon(settled=None)
-    ((is_standby, kind, xmax),) = lease.session.query(
+    newest, held = question.newest, question.held
+    kind = stream.schema.field(stream.bookmark_properties[0]).type
+    ((is_standby, relkind, xmax),) = lease.session.query(
         "select pg_catalog.pg_is_in_recovery(), (select c.relkind::text from pg_catalog.pg_class c where c.oid = "
         f"{_oid(source, stream)}), pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"
     )
     if is_standby:
         return None
-    if is_time:
+    if is_time(kind):
         sleep(_STAMP_S)
-    look = _RUNNING if is_time or kind not in ("r", "p") else _WRITING.format(table=_oid(source, stream))
-    before = _running(lease, look, xmax)
-    left = _wait(lease, look, xmax, before, wait_s, sleep)
+    sql = _RUNNING if is_time(kind) or relkind not in ("r", "p") else _WRITING.format(table=_oid(source, stream))
+    before, left = wait(lease, lambda: _running(lease, sql, xmax), _still, wait_s, sleep, _LOOKS_S)
     if not left:
         return Horizon(settled=newest)
     pending = {"high": [to_json(value) for value in newest], "running": sorted(left), "xmax": xmax}
     settled = _known_from_before(held, before)
-    if is_time:
-        settled = _later(settled, _before_oldest(lease, left, fields[0].type, newest))
-    return Horizon(settled=settled, pending=pending if len(left) <= _MANY_RUNNING else None)
-
-
-def _newest(source: PostgresSource, lease: Lease, stream: Stream) -> tuple[pa.Scalar, ...] | None:
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-    marks = [source.comparable(field) for field in fields]
-    only = replace(stream, schema=pa.schema(fields))
-    missing = " or ".join(filter(None, map(source.incomplete, fields)))
-    sql = (
-        f"select {source.projection(only)} from {source.dialect.table(source.table(stream))} as t "
-        f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} limit 1"
-    )
-    for batch in source.rows(lease, sql):
-        if batch.num_rows:
-            found = source.to_schema(batch, only)
-            return tuple(found.column(place)[0] for place in range(len(fields)))
-    return None
-
-
-def _wait(
-    lease: Lease, look: str, xmax: int, before: set[str], wait_s: float, sleep: Callable[[float], None]
-) -> set[str]:
-    """Wait until those that ran before have ended; return those that have not."""
-    left, waited, look_s = before, 0.0, _FIRST_LOOK_S
-    while left:
-        lease.check()
-        now = _running(lease, look, xmax)
-        # One of those before may have been prepared meanwhile, under another name.
-        left = (left & now) | {name for name in now if name.startswith(_IS_PREPARED)}
-        if not left or waited >= wait_s:
-            break
-        sleep(look_s)
-        waited, look_s = waited + look_s, min(look_s * 2, _LAST_LOOK_S)
-    return left
+    if is_time(kind):
+        settled = _later(settled, _before_oldest(lease, left, kind, newest))
+    return Horizon(settled=settled, pending=pending if len(left) <= MANY_RUNNING else None)
 
 
 def _running(lease: Lease, look: str, xmax: int) -> set[str]:
     """Return who runs now; of prepared transactions, those that had begun to write when `xmax` was the next id."""
     found = {str(name) for (name,) in lease.session.query(f"{look} union all {_PREPARED}")}
-    return {name for name in found if not name.startswith(_IS_PREPARED) or _is_before(name, xmax)}
+    return {name for name in found if not _is_prepared(name) or _is_before(name, xmax)}
+
+
+def _still(left: set[str], now: set[str]) -> set[str]:
+    """Keep those that run; one of those before may have been prepared meanwhile, under another name."""
+    return (left & now) | set(filter(_is_prepared, now))
+
+
+def _is_prepared(name: str) -> bool:
+    return name.startswith(_IS_PREPARED)
 
 
 def _is_before(name: str, xmax: int) -> bool:
@@ -178,23 +141,13 @@ def _is_before(name: str, xmax: int) -> bool:
     return 0 < age < 2**31
 
 
-def _pending(stream: Stream, bookmark: Bookmark | None) -> dict[str, Any] | None:
-    """Return what the last run left open, its values in their types."""
-    kept = ((bookmark or {}).get(BOUNDARY) or {}).get(PENDING)
-    if not kept or len(kept["high"]) != len(stream.bookmark_properties):
-        return None
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-    high = tuple(from_json(value, field.type) for value, field in zip(kept["high"], fields, strict=True))
-    return {**kept, "high": high}
-
-
-def _known_from_before(held: dict[str, Any] | None, running: set[str]) -> tuple[pa.Scalar, ...] | None:
+def _known_from_before(held: Mapping[str, Any] | None, running: set[str]) -> Values | None:
     """Return the last run's newest values if all that ran then have ended."""
     if held is None or set(held["running"]) & running:
         return None
-    if any(name.startswith(_IS_PREPARED) and _is_before(name, held["xmax"]) for name in running):
+    if any(_is_prepared(name) and _is_before(name, held["xmax"]) for name in running):
         return None
-    high: tuple[pa.Scalar, ...] = held["high"]
+    high: Values = held["high"]
     return high
 
 
@@ -202,7 +155,7 @@ def _before_oldest(
     lease: Lease, left: set[str], kind: pa.DataType, newest: tuple[pa.Scalar, ...]
 ) -> tuple[pa.Scalar, ...] | None:
     """Return the begin of the oldest transaction in the column's type, or the newest values if they are older."""
-    if any(name.startswith(_IS_PREPARED) for name in left):
+    if any(map(_is_prepared, left)):
         return None
     ((in_utc, in_zone),) = lease.session.query(_OLDEST.format(running=", ".join(map(literal, sorted(left)))))
     if in_utc is None:
@@ -231,13 +184,4 @@ def _oid(source: PostgresSource, stream: Stream) -> str:
     return f"pg_catalog.to_regclass({literal(source.dialect.table(source.table(stream)))})::oid"
 
 
-def _is_time(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_integer(kind) or types.is_decimal(kind) or types.is_floating(kind))
-
-
-__all__ = ["BEGIN", "can_settle", "settle"]
+__all__ = ["BEGIN", "settle"]

@@ -16,12 +16,13 @@ from ..incremental import Horizon
 from ..protocols import Block
 from ..settings import parse_settings
 from ..sql.casts import cast_batch
+from ..sql.horizon import can_settle
 from ..sql.session import Lease, Session, Sessions
 from ..sql.source import WITHIN, SqlSource
 from ..stream import Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .dialect import PostgresDialect
-from .horizon import BEGIN, can_settle, settle
+from .horizon import BEGIN, settle
 from .raw import RawSession
 from .session import AdbcSession, Database
 from .settings import PostgresSettings

@@ -244,3 +244,28 @@ def test_writers_of_a_partition_are_seen(url: str) -> None:
         table.sync(0)
         assert table.appended == Counter({(1, 0): 1, (2, 0): 1})
         table.admin.execute("drop table t")
+
+
+@pytest.mark.parametrize("kind", ["now", "sequence"])
+def test_a_prepared_transaction_keeps_the_bookmark_back(kind: str) -> None:
+    from tests.services import fresh_postgres_database, preparing_postgres_server
+
+    with (
+        fresh_postgres_database(preparing_postgres_server()) as url,
+        closing(Table(url, kind, is_merge=False)) as table,
+    ):
+        table.insert(0)
+        table.insert(1)
+        table.commit(1)
+        table.sync(0)
+        table.writers[0].execute("prepare transaction 'late'")
+        table.writers[0].rollback()
+        table.insert(1)
+        table.commit(1)
+        table.sync(0)
+        assert table.bookmark is not None
+        assert any(name.startswith("prepared/") for name in table.bookmark[BOUNDARY][PENDING]["running"])
+        table.admin.execute("commit prepared 'late'")
+        table.sync(0)
+        assert table.appended == Counter({(1, 0): 1, (2, 0): 1, (3, 0): 1})
+        assert PENDING not in table.bookmark[BOUNDARY]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,12 @@ def test_the_plan_says_which_records_the_bookmark_does_not_tell_of(
 ) -> None:
     from tests.connectors.mysql_databases import database, run
 
+    user = f"u{uuid.uuid4().hex[:12]}"
     run(mariadb_url, *(f"create table {name} (id bigint primary key, t datetime)" for name in "abc"))
+    run(mariadb_url, f"create user {user} identified by 'pass'", f"grant select on {database(mariadb_url)}.* to {user}")
     entry = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
     document = {
-        "source": {"connector": "mariadb", "config": {"url": mariadb_url}},
+        "source": {"connector": "mariadb", "config": {"url": mariadb_url, "user": user, "password": "pass"}},
         "destination": {"connector": "duckdb", "config": {"path": "d.duckdb"}},
         "streams": [
             {**entry, "stream": f"{database(mariadb_url)}.a", "null_bookmarks": "once"},
@@ -102,15 +105,22 @@ def test_the_plan_says_which_records_the_bookmark_does_not_tell_of(
         ],
     }
     (tmp_path / "p.yaml").write_text(json.dumps(document))
-    shown = run_cli(["plan", "p.yaml"], tmp_path)
+    try:
+        shown = run_cli(["plan", "p.yaml"], tmp_path)
+        (first, _, third) = json.loads(run_cli(["plan", "p.yaml", "--json"], tmp_path).stdout)["streams"]
+        run(mariadb_url, f"grant process on *.* to {user}")
+        privileged = run_cli(["plan", "p.yaml"], tmp_path)
+    finally:
+        run(mariadb_url, f"drop user {user}")
     assert ".a: what is new by t; records without it are read once; records that commit late may be sk" in shown.stdout
     assert ".b: what is new by t; records without it are an error; read again from 60 below the bookm" in shown.stdout
     assert ".c: what is new by id; records that commit late may be skipped" in shown.stdout
     (warning,) = [line for line in shown.stderr.splitlines() if "may be skipped" in line]
-    assert re.search(r"\.a, \S+\.c: .*`lookback`", warning)
-    (first, _, third) = json.loads(run_cli(["plan", "p.yaml", "--json"], tmp_path).stdout)["streams"]
+    assert re.search(r"\.a, \S+\.c: .*PROCESS.*`lookback`", warning)
     assert first["incremental"]["null_bookmarks"] == "once"
     assert third["incremental"]["null_bookmarks"] is None
+    assert ".c: what is new by id; none that commits late is skipped" in privileged.stdout
+    assert "may be skipped" not in privileged.stdout + privileged.stderr
 
 
 def test_the_plan_knows_what_postgres_waits_for(tmp_path: Path, postgres_url: str, run_cli: RunCLI) -> None:

@@ -1,0 +1,177 @@
+"""Up to where an INCREMENTAL read of MySQL or MariaDB is settled: as in `postgres.horizon`, by asking who writes.
+
+`now()` is the time at which a statement began, and AUTO_INCREMENT numbers are taken in the statement that writes them.
+So a connection may hold a value back only while it runs a statement, or has a transaction open that has changed
+records. The first is told by the process list, the second by InnoDB's list of transactions; who runs a statement in a
+transaction that only reads is not counted. The process list is asked first: a statement that ends between the two
+questions has either ended its transaction, or left it in the second list.
+
+InnoDB answers out of a copy, which it makes anew only when nobody has asked for a tenth of a second. A mark in our
+question tells whether the copy is younger than the question: it then shows our own transaction with it.
+
+Neither list says which tables a transaction writes, so that those of all databases of the server count.
+
+Not covered, and what `lookback` is for: values that were taken before their statement (by the client's clock, SET
+TIMESTAMP, another statement's `nextval`), rounded up, or given by hand; naive times of several zones; and servers to
+which others write: replicas, and clusters with several writers. Without the privilege PROCESS nothing is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..bookmarks import to_json
+from ..errors import FatalConnectorError
+from ..incremental import Horizon
+from ..sql.horizon import MANY_RUNNING, ask, can_settle, is_time, wait
+from ..sql.session import Lease, Session
+from ..stream import Bookmark, Stream
+
+if TYPE_CHECKING:
+    from .source import MySQLSource
+
+log = logging.getLogger("syncblocks")
+
+#: Between two looks: InnoDB's copy is as old as that.
+_LOOK_S = 0.11
+
+#: So often is a copy that is too old asked for again; it stays too old only if others ask for it all the time.
+_TRIES = 10
+
+#: The clock's own pace: a statement's time may be that of its last tick.
+_STAMP_S = 0.02
+
+_MAY_SKIP = "a record may be skipped whose transaction commits after records with a higher bookmark were read"
+_TOO_OLD = "somebody reads information_schema.innodb_trx all the time, so that it is never brought up to date"
+
+_PREPARED = "xa/"
+
+_STATEMENTS = """select id, user, command from information_schema.processlist
+where id <> connection_id() and command not in ('Sleep', 'Binlog Dump', 'Binlog Dump GTID')"""
+
+_TRANSACTIONS = """select locate('{mark}', coalesce(trx_query, '')) > 0 and trx_mysql_thread_id = connection_id(),
+trx_mysql_thread_id, trx_id, trx_is_read_only, trx_rows_modified from information_schema.innodb_trx"""
+
+_CLUSTER = """show global variables where
+(variable_name = 'wsrep_provider' and value not in ('', 'none'))
+or (variable_name = 'group_replication_group_name' and value <> '')"""
+
+
+class _Unknown(Exception):
+    """Nobody can tell who writes."""
+
+
+class _Stale(Exception):
+    """InnoDB's list is too old each time."""
+
+
+def may_look(session: Session) -> bool:
+    """Tell whether this user may see the statements and transactions of others."""
+    grants = [str(grant) for (grant,) in session.query("show grants")]
+    return any("ON *.*" in grant and ("PROCESS" in grant or "ALL PRIVILEGES" in grant) for grant in grants)
+
+
+def settle(
+    source: MySQLSource,
+    lease: Lease,
+    stream: Stream,
+    bookmark: Bookmark | None,
+    wait_s: float,
+    looking: threading.Lock,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Horizon | None:
+    """Return up to where the snapshot that the caller takes next is settled; None: nothing can be told.
+
+    Args:
+        source: writes the SQL.
+        lease: in a transaction, which the caller ends before it reads.
+        stream: INCREMENTAL.
+        bookmark: where the read starts.
+        wait_s: how long those that write are waited for.
+        looking: held by whoever asks InnoDB, since each question keeps its copy as it is.
+        sleep: seconds.
+    """
+    if not can_settle(stream):
+        return None
+    question = ask(source, lease, stream, bookmark)
+    if question is None:
+        return Horizon(settled=None)
+    if is_time(stream.schema.field(stream.bookmark_properties[0]).type):
+        sleep(_STAMP_S)
+    try:
+        if not may_look(lease.session):
+            raise _Unknown("this user has not the privilege PROCESS")
+        if lease.session.query(_CLUSTER):
+            raise _Unknown("other servers of its cluster may write, too")
+        _, left = wait(lease, lambda: _writing(lease, looking, sleep), _still, wait_s, sleep, (_LOOK_S, _LOOK_S))
+    except _Unknown as why:
+        log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, _MAY_SKIP, why)
+        return None
+    except _Stale:
+        log.warning("%s: the bookmark stays where it is: %s", stream.name, _TOO_OLD)
+        return Horizon(settled=None)
+    if not left:
+        return Horizon(settled=question.newest)
+    held = question.held
+    settled = None if held is None or _still(set(held["running"]), left) else held["high"]
+    pending = {"high": [to_json(value) for value in question.newest], "running": sorted(left)}
+    return Horizon(settled=settled, pending=pending if len(left) <= MANY_RUNNING else None)
+
+
+def _writing(lease: Lease, looking: threading.Lock, sleep: Callable[[float], None]) -> set[str]:
+    """Return who may hold a value back: `<connection>:<transaction>`, the latter empty where it has none yet."""
+    for _ in range(_TRIES):
+        lease.check()
+        with looking:
+            found = _look(lease.session)
+            if found is not None:
+                return found
+            # Not in step with another process that asks as well.
+            sleep(_LOOK_S * (1 + random.random()))
+    raise _Stale
+
+
+def _look(session: Session) -> set[str] | None:
+    """Look once; None: InnoDB's answer is older than the question."""
+    try:
+        statements = session.query(_STATEMENTS)
+        transactions = session.query(_TRANSACTIONS.format(mark=secrets.token_hex(8)))
+    except FatalConnectorError as error:
+        raise _Unknown(str(error)) from error
+    ours = [thread for is_marked, thread, *_ in transactions if is_marked]
+    if not ours:
+        return None
+    is_system = {("system user", "Daemon"), ("event_scheduler", "Daemon")}
+    if any(user == "system user" and command != "Daemon" for _, user, command in statements):
+        raise _Unknown("it is a replica, and does not know the transactions of its primary")
+    reading = {thread for _, thread, _, is_read_only, _ in transactions if is_read_only}
+    writing = {
+        int(thread): str(number)
+        for _, thread, number, _, changed in transactions
+        if int(changed) and int(thread) and thread not in ours
+    }
+    running = {int(thread) for thread, *who in statements if tuple(who) not in is_system and thread not in reading}
+    prepared = {f"{_PREPARED}{number}" for _, thread, number, _, changed in transactions if int(changed) and not thread}
+    return {f"{thread}:{writing.get(thread, '')}" for thread in running | set(writing)} | prepared
+
+
+def _still(left: set[str], now: set[str]) -> set[str]:
+    """Return who of them may be among those now; one that has a transaction by now is known by it from here on."""
+    by_thread = {name.partition(":")[0]: name for name in now if not name.startswith(_PREPARED)}
+    result = {name for name in now if name.startswith(_PREPARED)}  # whoever prepared it has left its connection
+    for name in left:
+        thread, _, number = name.partition(":")
+        found = by_thread.get(thread)
+        # A statement without a transaction may be the COMMIT of the one before.
+        if found is not None and (not number or found in (name, f"{thread}:")):
+            result.add(name if number else found)
+    return result
+
+
+__all__ = ["may_look", "settle"]
