@@ -8,8 +8,9 @@ whatever nobody here knows.
 
 from __future__ import annotations
 
+import base64
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from ..protocols import Block
 from .paths import DataFile
 from .ranges import Seen
 from .settings import BLOCK_BYTES
-from .thrift import LIST, STRUCT, Struct, parse, written
+from .thrift import BINARY, LIST, STRUCT, Struct, parse, written
 
 #: The wire's name.
 WIRE = "parquet"
@@ -40,10 +41,17 @@ _GROUP_PLACES, _COLUMN_PLACES, _METADATA_PLACES = (5,), (2,), (9, 10, 11, 14)
 _COLUMNS, _METADATA, _ORDINAL = 1, 3, 7
 #: Of a column in a row group: where its page index is, which itself holds places and is left out where pages move.
 _INDEXES = (4, 5, 6, 7)
+#: The note in which Arrow keeps the types that Parquet lacks.
+_ARROW = b"ARROW:schema"
 _MOST_ORDINAL = 2**15 - 1
 
 
-def blocks(file: DataFile) -> Iterator[bytes]:
+def metadata_of(header: Block) -> pyarrow.parquet.FileMetaData:
+    """Return what the first block of a file says about it."""
+    return pyarrow.parquet.read_metadata(pa.BufferReader(_whole(bytes(header[_TAIL_BYTES:]))))
+
+
+def blocks(file: DataFile) -> Generator[bytes, None, None]:
     """Yield a file for the wire.
 
     Raises:
@@ -115,9 +123,8 @@ class Joiner:
             self._place += len(block)
             return None
         (self._left,) = struct.unpack_from("<q", block)
-        footer = bytes(block[_TAIL_BYTES:])
-        self._footers.append((footer, self._place - len(MAGIC)))
-        return pyarrow.parquet.read_metadata(pa.BufferReader(_whole(footer)))
+        self._footers.append((bytes(block[_TAIL_BYTES:]), self._place - len(MAGIC)))
+        return metadata_of(block)
 
     def close(self) -> None:
         """Write the footer: the file's own if there is only one."""
@@ -132,19 +139,35 @@ class Joiner:
 
 def joined(footers: list[tuple[bytes, int]]) -> bytes:
     """Return one footer for files whose bodies stand behind each other, each moved by so many bytes."""
-    whole: Struct = {}
+    files = [(parse(footer), moved) for footer, moved in footers]
+    whole: Struct = dict(files[0][0])
     groups: list[Struct] = []
     records = 0
-    for footer, moved in footers:
-        file = parse(footer)
-        whole = whole or file
+    for file, moved in files:
         records += file[_RECORDS][1]
         for group in file[_GROUPS][1][1]:
             _move(group, moved, len(groups))
             groups.append(group)
     whole[_RECORDS] = (whole[_RECORDS][0], records)
     whole[_GROUPS] = (LIST, (STRUCT, groups))
+    if _NOTES in whole:
+        whole[_NOTES] = (LIST, (STRUCT, _common([file for file, _ in files])))
     return written(whole)
+
+
+def _common(files: Sequence[Struct]) -> list[Struct]:
+    """Return what may be said of all files together: notes that each of them has, and the first one's Arrow types."""
+    first, *others = [file[_NOTES][1][1] if _NOTES in file else [] for file in files]
+    kept = [note for note in first if all(note in notes for notes in others) and note[1][1] != _ARROW]
+    types = [note for note in first if note[1][1] == _ARROW]
+    return kept + [{1: note[1], 2: (BINARY, _with_notes(note[2][1], kept))} for note in types]
+
+
+def _with_notes(encoded: bytes, kept: Sequence[Struct]) -> bytes:
+    """Return Arrow's types with those notes only, since they hold all of them once more."""
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
+    notes = {note[1][1]: note[2][1] for note in kept if 2 in note}
+    return base64.b64encode(schema.with_metadata(notes or None).serialize())
 
 
 def _kind(footer: Struct) -> Struct:
@@ -179,4 +202,4 @@ def _shift(fields: Struct, numbers: tuple[int, ...], moved: int) -> None:
             fields[number] = (kind, place + moved)
 
 
-__all__ = ["LEAST_GROUP_BYTES", "WIRE", "Joiner", "blocks"]
+__all__ = ["LEAST_GROUP_BYTES", "WIRE", "Joiner", "blocks", "metadata_of"]

@@ -19,10 +19,10 @@ from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .bad import Bad
 from .calls import Call, Calls
 from .csv_format import CSVFormat
-from .formats import INFER_BYTES, Format
+from .formats import INFER_BYTES, Format, plain
 from .infer import Guess
 from .jsonl_format import JSONLFormat
-from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks
+from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks, metadata_of
 from .parquet_format import Footer, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, listed, part_of
@@ -210,11 +210,16 @@ class FileSource:
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
             call.check()
-            if wire != "arrow" and _columns(self._format.schema([file], INFER_BYTES)) == _columns(stream.schema):
-                for block in blocks(file):
-                    yield block
-                    call.check()
-                continue
+            if wire != "arrow":
+                copied = blocks(file)
+                header = next(copied)
+                if _columns(plain(metadata_of(header).schema.to_arrow_schema())) == _columns(stream.schema):
+                    yield header
+                    for block in copied:
+                        call.check()
+                        yield block
+                    continue
+                copied.close()
             names = self._format.names(file)
             if names is not None:
                 self._demand_bookmark(stream, file, names)

@@ -161,4 +161,4 @@ def _write_integer(out: bytearray, number: int) -> None:
     _write_number(out, number << 1 if number >= 0 else (-number << 1) - 1)
 
 
-__all__ = ["LIST", "STRUCT", "Struct", "parse", "written"]
+__all__ = ["BINARY", "LIST", "STRUCT", "Struct", "parse", "written"]

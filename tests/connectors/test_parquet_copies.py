@@ -154,6 +154,20 @@ def test_many_files_become_one_whose_pages_are_theirs(copy: Copy, tables: list[p
     assert copy.verify() == "equal"
 
 
+def test_a_joined_file_says_only_what_is_true_of_all(copy: Copy, tables: list[pa.Table]) -> None:
+    """What pandas notes of its index, or others of the area that a file covers, would be wrong."""
+    for place, table in enumerate(tables):
+        notes = {"owner": "sales", "area": f"{place}"} | ({"first": "yes"} if place == 0 else {})
+        table = table.append_column("code", pa.array(["x", "y"] * (RECORDS // 2)).dictionary_encode())
+        copy.put(f"orders/{place}.parquet", table.replace_schema_metadata(notes))
+    assert copy.plan().wire == WIRE
+    copy.run()
+    (file,) = copy.files
+    assert pq.read_schema(file).metadata == {b"owner": b"sales"}
+    assert pq.read_schema(file).field("code").type == pa.dictionary(pa.int32(), pa.string())
+    assert set(pq.read_metadata(file).metadata) == {b"owner", b"ARROW:schema"}
+
+
 def test_bloom_filters_of_joined_files_are_found(copy: Copy) -> None:
     (copy.source / "orders").mkdir()
     with duckdb.connect() as connection:
@@ -335,7 +349,7 @@ def test_a_file_that_is_rewritten_while_it_is_read_is_no_copy(copy: Copy, tables
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(RetriableError, match=r"0\.parquet"):
         list(events)
-    with pytest.raises(FatalConnectorError, match="no Parquet file"):
+    with pytest.raises(RetriableError, match="no Parquet file any more"):
         list(source.read([stream], {}, WIRE))
 
 
