@@ -29,6 +29,10 @@ class FatalConnectorError(ConnectorError):
     """The stream cannot go on: a value that does not fit, a missing permission, a constraint that refuses."""
 
 
+class StatementRefused(FatalConnectorError):
+    """The database refuses the statement itself (a missing permission, a full disk): no record is at fault."""
+
+
 class TakenOver(ConnectorError):
     """Another run has written its token into the ledger row; nothing of this commit was kept."""
 

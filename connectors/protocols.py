@@ -153,6 +153,8 @@ class Destination(Protocol):
     #: `quarantines: bool`, optional: True where it takes `Rejected` events, see `connectors.quarantine`.
     #: How many loads may run at once; None: as many as the engine likes.
     max_loads: int | None
+    # `refusal(key: LedgerKey) -> str`, optional, asked when a run is planned: why the ledger can have no row for a key
+    # (a name that is too long); else empty.
     # One that heeds `Load.removed` says so by an attribute `can_remove = True`.
 
     def identity(self) -> str:

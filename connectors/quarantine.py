@@ -8,7 +8,7 @@ The interface for connectors, all of it:
   a record, or of raw text that is none. It need not count: whoever writes them does.
 - A destination with `quarantines = True` takes `Rejected` among its events, adds them and those that it finds itself to
   a `Quarantine` (which raises `TooManyRejected` past the limit), and writes them into the table `_syncblocks_rejected`
-  beside the data, in the same transaction. `Commit.rejected` says how many.
+  (files: a folder of that name) beside the data, in the same commit. `Commit.rejected` says how many.
 
 The good path costs nothing: no record is looked at alone before a batch has failed.
 """
@@ -16,18 +16,29 @@ The good path costs nothing: no record is looked at alone before a batch has fai
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from .errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
-from .stream import Rejected, RejectedRecord, Stream
+from .errors import FatalConnectorError, Interrupted, RetriableError, StatementRefused, TakenOver
+from .stream import Load, Rejected, RejectedRecord, ReplicationMethod, Stream, WriteDisposition
 
 #: Table beside the destination table that holds what was set aside.
 REJECTED_TABLE = "_syncblocks_rejected"
+
+#: Columns of that table.
+REJECTED_SCHEMA = pa.schema(
+    [
+        *(
+            pa.field(name, pa.string(), nullable=name == "place")
+            for name in ("pipeline", "stream", "destination_table", "run", "record", "reason", "place")
+        ),
+        pa.field("rejected_at", pa.timestamp("us", "UTC"), nullable=False),
+    ]
+)
 
 #: Longest record and reason that are kept, in characters.
 MAX_RECORD, MAX_REASON = 1_000_000, 2_000
@@ -35,7 +46,7 @@ MAX_RECORD, MAX_REASON = 1_000_000, 2_000
 T = TypeVar("T")
 
 #: Says whose fault it is not: these are never taken for a bad record.
-_NOT_THE_RECORD = (Interrupted, RetriableError, TakenOver)
+_NOT_THE_RECORD = (Interrupted, RetriableError, StatementRefused, TakenOver)
 
 
 class TooManyRejected(FatalConnectorError):
@@ -55,7 +66,7 @@ def rejection(record: Any, reason: str, place: str = "") -> RejectedRecord:
     text = json.dumps(_plain(record))
     if len(text) > MAX_RECORD:
         text = json.dumps({"cut": text[:MAX_RECORD]})
-    return RejectedRecord(record=text, reason=reason[:MAX_REASON], place=place)
+    return RejectedRecord(record=text, reason=_storable(reason[:MAX_REASON]), place=_storable(place))
 
 
 def rejections(batch: pa.RecordBatch, reason: str | Callable[[int], str]) -> list[RejectedRecord]:
@@ -136,6 +147,17 @@ def too_many(limit: int, reason: str) -> str:
     )
 
 
+def places_to_know(load: Load, records: Iterable[RejectedRecord]) -> set[str]:
+    """Return the places of which a destination must look whether it has the record already.
+
+    INCREMENTAL reads files as a whole, so it finds the same bad lines in each run; they are set aside once.
+    """
+    is_read_again = load.stream.replication_method is ReplicationMethod.INCREMENTAL
+    if not is_read_again or load.write_disposition is WriteDisposition.REPLACE:
+        return set()
+    return {record.place for record in records if record.place}
+
+
 class Quarantine:
     """What one load has to set aside, up to a limit over all its commits."""
 
@@ -154,6 +176,10 @@ class Quarantine:
         self.records += records
         if self._written + len(self.records) > self._limit:
             raise TooManyRejected(too_many(self._limit, self.records[-1].reason))
+
+    def leave_out(self, known: Collection[tuple[str, str]]) -> None:
+        """Drop what an earlier load has set aside: place and record of each."""
+        self.records = [each for each in self.records if (each.place, each.record) not in known]
 
     def forget(self) -> None:
         """A transaction begins; what the last one did not commit is nowhere."""
@@ -182,6 +208,11 @@ def _text(value: str | bytes | None) -> str | None:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
+def _storable(text: str) -> str:
+    """Return a text that every database takes: without NUL and lone surrogates."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
 def _plain(value: Any) -> Any:
     """Return a JSON value; what JSON lacks becomes text."""
     if value is None or isinstance(value, bool | int | str):
@@ -200,10 +231,12 @@ def _plain(value: Any) -> Any:
 
 
 __all__ = [
+    "REJECTED_SCHEMA",
     "REJECTED_TABLE",
     "Quarantine",
     "Rejected",
     "TooManyRejected",
+    "places_to_know",
     "rejection",
     "rejections",
     "sift",

@@ -76,18 +76,22 @@ def select_streams(pipeline: Pipeline, catalog: Sequence[Stream]) -> tuple[Selec
     for number, entry in enumerate(pipeline.streams):
         for name in _matches(pipeline, number, entry, by_name):
             entries.setdefault(name, []).append(number)
+    settings = {name: _merged([pipeline.streams[number] for number in numbers]) for name, numbers in entries.items()}
+    wanted = [name for name in entries if settings[name].get("selected", True) is not False]
+    for name in wanted:  # first: else each of its columns would be called a mistake of the file
+        if not by_name[name].schema.names:
+            fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
+            raise fail("stream", "the source has no columns for it: is it empty?")
     _check_columns(pipeline, entries, by_name)
-    chosen = []
-    for name, numbers in entries.items():
-        settings: dict[str, Any] = {}
-        for number in numbers:
-            entry = pipeline.streams[number]
-            settings |= {key: getattr(entry, key) for key in entry.model_fields_set}
-        if settings.get("selected", True) is not False:
-            chosen.append(_configure(pipeline, by_name[name], settings, ("streams", numbers[-1])))
+    chosen = [_configure(pipeline, by_name[name], settings[name], ("streams", entries[name][-1])) for name in wanted]
     if not chosen:
         raise _error(pipeline, ("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     return tuple(chosen)
+
+
+def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
+    """Return what the entries of one stream say together: later ones refine earlier ones."""
+    return {key: getattr(entry, key) for entry in entries for key in entry.model_fields_set}
 
 
 def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mapping[str, Stream]) -> list[str]:
@@ -149,8 +153,6 @@ def _configure(
     fail = _failer(pipeline, location, stream.name)
     kept = _kept_columns(stream, settings)
     if not kept:
-        if not stream.schema.names:
-            raise fail("stream", "the source has no columns for it: is it empty?")
         raise fail("columns", "no column is left", stream.schema.names)
     # What a source says of its own streams (a Singer tap's catalog) is the default.
     disposition = settings.get("write_disposition")
@@ -303,10 +305,12 @@ def _first(*candidates: Any) -> Any:
 _Failer = Callable[..., ConfigError]
 
 
-def _failer(pipeline: Pipeline, location: tuple[str | int, ...], stream: str) -> _Failer:
+def _failer(
+    pipeline: Pipeline, location: tuple[str | int, ...], stream: str, kind: type[ConfigError] = ConfigError
+) -> _Failer:
     def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
         path, line = pipeline.where((*location, key))
-        return ConfigError(
+        return kind(
             f"stream {stream!r}: {message}",
             path=path,
             line=line,

@@ -140,6 +140,8 @@ def plan_streams(
         table = tables[stream.destination_table]
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
         _check_own_source(pipeline, stream, table, source, destination)
+        if refusal := getattr(destination, "refusal", _no_refusal)(key):
+            raise _error(pipeline, stream, refusal)
         streams.append(
             _plan_stream(
                 pipeline, stream, key, table, known, code, source, source_name, destination, full_refresh=full_refresh
@@ -403,6 +405,10 @@ def _check_own_source(
             stream,
             f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
         )
+
+
+def _no_refusal(_: LedgerKey) -> str:
+    return ""
 
 
 def _error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:

@@ -12,6 +12,7 @@ from ..sql.identifiers import STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..stream import ConflictMethod
 from . import types
+from .misfits import Misfits
 from .session import MORE_MEMORY, DuckDBSession
 
 
@@ -30,6 +31,8 @@ class DuckDBDialect(Dialect):
     # A transaction that is as old as its first record cannot be fenced off: DuckDB lets it update a ledger row that
     # another one has replaced since (by INSERT ... ON CONFLICT), and sees no conflict between different columns.
     appends_directly = False
+    arrival = "rowid"
+    keys_replacements = False
     text_type = "VARCHAR"
     bigint_type = "BIGINT"
 
@@ -164,6 +167,30 @@ class DuckDBDialect(Dialect):
             f"delete from {into} as t using {source} as s where {same}",
             f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
         ]
+
+    def misfits(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        key: Sequence[str],
+        method: ConflictMethod,
+        *,
+        is_emptied: bool,
+    ) -> Sequence[tuple[str, str]]:
+        """Ask for each constraint of the table: none of them takes a record back that it has refused."""
+        constraints = _by_table(session, "duckdb_constraints()", "order by constraint_index")
+        found = Misfits(
+            dialect=self,
+            target=target,
+            staging=staging,
+            columns=columns,
+            key=key,
+            is_ignoring=bool(key) and method is ConflictMethod.IGNORE,
+            is_emptied=is_emptied,
+        )
+        return list(found.conditions(constraints.get((target.name.schema, target.name.name), [])))
 
     def latest(self, staging: TableName, key: Sequence[str]) -> str:
         """Write a derived table of the last record of each key; only numbers and keys are held in memory."""

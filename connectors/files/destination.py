@@ -39,6 +39,7 @@ class FileDestination:
     connector: ClassVar[str]
     settings: ClassVar[type[FileDestinationSettings]]
     has_ledger = True
+    quarantines = True
     can_remove = True
     max_loads: int | None = None
 

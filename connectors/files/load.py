@@ -18,6 +18,7 @@ from .columns import changes, conformed, unified
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
+from .rejected import FileSieve
 from .table import CopyStaging, Staged, Staging, Table
 
 #: Times that a merge is worked out without the lock before it is done under it.
@@ -50,6 +51,8 @@ class TableLoad:
         self._made: list[str] = []
         self._records = 0
         self._written = 0
+        limit = load.stream.max_rejected
+        self._sieve = None if limit is None else FileSieve(table, load, limit)
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -66,9 +69,12 @@ class TableLoad:
                     yield self._commit(event)
                 elif isinstance(event, Stream):
                     self._arriving = self._stored(event)
+                elif isinstance(event, Rejected):
+                    assert self._sieve is not None, "only a stream with `max_rejected` sends them"
+                    self._sieve.add(event.records)
                 elif isinstance(event, pa.RecordBatch):
                     self._write(event)
-                elif not isinstance(event, Rejected):
+                else:
                     self._copy(event)
         except ConnectorError as error:
             error.stream = error.stream or self._load.key.stream
@@ -87,8 +93,19 @@ class TableLoad:
             self._finish()
             self._writing = self._begin(self._arriving)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
-            self._writing.write(conformed(batch.slice(start, _SLICE_RECORDS), self._arriving))
-        self._records += batch.num_rows
+            for part in self._fitting(batch.slice(start, _SLICE_RECORDS)):
+                self._writing.write(part)
+                self._records += part.num_rows
+
+    def _fitting(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
+        is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
+        keys = [name for name in self._load.stream.key_properties if is_keyed and name in batch.schema.names]
+        if self._sieve is not None:
+            return self._sieve.fitting(batch, self._arriving, keys)
+        for name in keys:
+            if batch.column(name).null_count:
+                raise FatalConnectorError(f"key column {name!r} is NULL in a record: it cannot be found again")
+        return (conformed(batch, self._arriving),)
 
     def _copy(self, block: Block) -> None:
         """Take a block of a file that goes over as it is."""
@@ -115,7 +132,8 @@ class TableLoad:
         # Whatever cannot be deleted now, recovery finds by the token; an error here would hide the one that matters.
         with suppress(ConnectorError, OSError):
             if self._made:
-                self._delete_made(self._table.read().files)
+                manifest = self._table.read()
+                self._delete_made((*manifest.files, *manifest.rejected))
             self._table.storage.delete_folder(f"{STAGING}/{quote(self._load.token)}", only_empty=True)
 
     def _delete_made(self, live: Iterable[TableFile]) -> None:
@@ -130,6 +148,7 @@ class TableLoad:
 
     def _commit(self, checkpoint: Checkpoint) -> Commit:
         self._finish()
+        rejected = () if self._sieve is None else self._sieve.written(self._begin)
         tries = 0
         while True:
             tries += 1
@@ -149,17 +168,18 @@ class TableLoad:
                 changed = changes(manifest.schema, plan.schema) if plan.schema is not None else ()
                 if changed:
                     self._load.announce(checkpoint, changed)
-                self._table.commit(self._after(manifest, plan, checkpoint))
+                self._table.commit(replace(self._after(manifest, plan, checkpoint), rejected=rejected))
             break
         commit = Commit(
             checkpoint=checkpoint,
             records=self._records,
             size_bytes=sum(staged.size_bytes for staged in self._staged),
             schema_changes=changed,
+            rejected=0 if self._sieve is None else self._sieve.committed(),
         )
         self._written += self._records
         self._records, self._staged = 0, []
-        self._delete_made(plan.files)
+        self._delete_made((*plan.files, *rejected))
         return commit
 
     def _demand_token(self, manifest: Manifest) -> None:

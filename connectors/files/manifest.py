@@ -56,6 +56,8 @@ class Manifest:
     files: tuple[TableFile, ...] = ()
     #: Files that an earlier commit replaced and that may still be there.
     dead: tuple[str, ...] = ()
+    #: Bad records of the last commit, on their way to a place of their own: they are no part of the table.
+    rejected: tuple[TableFile, ...] = ()
     #: None: no data was ever committed.
     schema: pa.Schema | None = None
     rows: tuple[LedgerRow, ...] = ()
@@ -137,7 +139,7 @@ def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
         The manifest with nothing left to do; written only where a file came from outside of the staging folder, since
         a name in the table's own folder could be used again.
     """
-    pending = [file for file in manifest.files if file.moved_from]
+    pending = [file for file in (*manifest.files, *manifest.rejected) if file.moved_from]
     if not pending and not manifest.dead:
         return manifest
     for file in pending:
@@ -150,7 +152,8 @@ def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
             storage.delete(dead)
     for folder in {dead.rpartition("/")[0] for dead in manifest.dead} - {""}:
         storage.delete_folder(folder, only_empty=True)
-    done = replace(manifest, files=tuple(replace(file, moved_from=None) for file in manifest.files), dead=())
+    files = tuple(replace(file, moved_from=None) for file in manifest.files)
+    done = replace(manifest, files=files, rejected=(), dead=())
     if any(file.moved_from and not file.moved_from.startswith(f"{STAGING}/") for file in pending):
         write_manifest(storage, name, done)
     return done
@@ -170,18 +173,20 @@ def _document(manifest: Manifest) -> dict[str, Any]:
         "table": manifest.table,
         "columns": None if schema is None else {field.name: str(field.type) for field in schema},
         "schema": None if schema is None else base64.b64encode(schema.serialize()).decode("ascii"),
-        "files": [
-            {
-                "name": file.name,
-                "moved_from": file.moved_from,
-                "records": file.records,
-                "size_bytes": file.size_bytes,
-                "columns": list(file.columns),
-            }
-            for file in manifest.files
-        ],
+        "files": [_file_document(file) for file in manifest.files],
+        "rejected": [_file_document(file) for file in manifest.rejected],
         "dead": list(manifest.dead),
         "ledger": [_row_document(row) for row in manifest.rows],
+    }
+
+
+def _file_document(file: TableFile) -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "moved_from": file.moved_from,
+        "records": file.records,
+        "size_bytes": file.size_bytes,
+        "columns": list(file.columns),
     }
 
 
@@ -207,6 +212,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
     return Manifest(
         table=_text(document["table"]),
         files=tuple(_file(item) for item in document["files"]),
+        rejected=tuple(_file(item) for item in document.get("rejected", ())),
         dead=tuple(checked_name(_text(name)) for name in document["dead"]),
         schema=None if encoded is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))),
         rows=tuple(_row(item) for item in document["ledger"]),

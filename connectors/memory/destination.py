@@ -18,7 +18,7 @@ from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
 from ..fidelity import Kept
 from ..protocols import Block
-from ..quarantine import Quarantine, rejections
+from ..quarantine import Quarantine, places_to_know, rejections
 from ..settings import parse_settings
 from ..stream import (
     Bookmark,
@@ -36,7 +36,7 @@ from ..stream import (
 )
 from .database import Calls, Knob, database, from_block
 from .settings import MemoryDestinationSettings
-from .writing import changes, written_table
+from .writing import changes, keys_of, written_table
 
 
 class MemoryDestination:
@@ -126,7 +126,10 @@ class MemoryDestination:
             if isinstance(event, Stream):
                 schema = event.schema
             elif isinstance(event, Checkpoint):
-                self._reject_null_keys(load, staged, quarantine)
+                self._reject_by_key(load, staged, quarantine)
+                places = places_to_know(load, quarantine.records)
+                known = [each for stream, _, each in self._database.rejected if stream == load.key.stream]
+                quarantine.leave_out({(each.place, each.record) for each in known if each.place in places})
                 commit = self._commit(load, schema, staged, event, interrupted, written, quarantine.records)
                 staged.clear()
                 quarantine.written()
@@ -181,14 +184,24 @@ class MemoryDestination:
             rejected=len(rejected),
         )
 
-    def _reject_null_keys(self, load: Load, staged: list[pa.RecordBatch], quarantine: Quarantine) -> None:
+    def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], quarantine: Quarantine) -> None:
+        """Take out what has no key, and of a replacement what has the key of another record."""
         if load.stream.max_rejected is None or load.write_disposition is WriteDisposition.APPEND:
             return
+        known: set[tuple[Any, ...]] = set()
         for place, batch in enumerate(staged):
             for name in load.stream.key_properties:
                 is_null = batch.column(name).is_null()
                 quarantine.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
                 batch = batch.filter(pc.invert(is_null))
+            if load.write_disposition is WriteDisposition.REPLACE and load.stream.key_properties:
+                keys = keys_of(batch, load.stream.key_properties)
+                is_new = pa.array(
+                    [key not in known and keys.index(key) == at for at, key in enumerate(keys)], pa.bool_()
+                )
+                known.update(keys)
+                quarantine.add(rejections(batch.filter(pc.invert(is_new)), "another record has the same key"))
+                batch = batch.filter(is_new)
             staged[place] = batch
 
 

@@ -32,24 +32,34 @@ def written_table(
         raise FatalConnectorError(
             f"table {load.key.destination_table!r} does not take the stream's columns: {error}", stream=load.key.stream
         ) from error
+    if load.write_disposition is WriteDisposition.REPLACE and load.stream.key_properties:
+        keys = keys_of(new, load.stream.key_properties)
+        if len(set(keys)) < len(keys) or any(None in key for key in keys):
+            raise FatalConnectorError(
+                f"records of {load.key.stream!r} have the same key, or none", stream=load.key.stream
+            )
     if load.write_disposition is not WriteDisposition.MERGE:
         return pa.concat_tables([old, new])
     return _merged(load, _without(old, load) if is_final and load.removed is not None else old, new)
 
 
+def keys_of(records: pa.Table | pa.RecordBatch, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return each record's key."""
+    return list(zip(*(records.column(name).to_pylist() for name in names), strict=True))
+
+
 def _without(table: pa.Table, load: Load) -> pa.Table:
     assert load.removed is not None
     names = load.stream.key_properties
-    gone = set(zip(*(load.removed.column(name).to_pylist() for name in names), strict=True))
-    keys = zip(*(table.column(name).to_pylist() for name in names), strict=True)
-    return table.filter(pa.array([key not in gone for key in keys], pa.bool_()))
+    gone = set(keys_of(load.removed, names))
+    return table.filter(pa.array([key not in gone for key in keys_of(table, names)], pa.bool_()))
 
 
 def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
     keys = load.stream.key_properties
     if not keys or any(new.column(name).null_count for name in keys):
         raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
-    old_keys, new_keys = (list(zip(*(t.column(k).to_pylist() for k in keys), strict=True)) for t in (old, new))
+    old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)
     last = {key: position for position, key in enumerate(new_keys)}
     if load.conflict_method is ConflictMethod.IGNORE:
         for key in old_keys:

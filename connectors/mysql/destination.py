@@ -43,6 +43,10 @@ class MySQLDestination(SqlDestination):
         """Return host, port and database."""
         return self._settings.address.identity()
 
+    def refusal(self, key: LedgerKey) -> str:
+        """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""
+        return MySQLLedger.refusal(key)
+
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
         """Write the token, then carry out what commits before it have noted."""
         row = super().take_over(key, token=token, owner=owner, source=source)

@@ -205,7 +205,10 @@ class MySQLDialect(Dialect):
         key: Sequence[str],
         method: ConflictMethod,
     ) -> Sequence[str]:
-        """Insert in order of arrival: the last record of a key wins; not where another index may get in the way."""
+        """Insert in order of arrival, so that the last record of a key wins; not where another index may interfere.
+
+        Where what is there counts, the last one goes first.
+        """
         if set(target.unique_keys) != {frozenset(key)}:
             return super().merge(target, staging, columns, staged, key, method)
         arriving = {column.name for column in columns}
@@ -220,11 +223,12 @@ class MySQLDialect(Dialect):
         if method is ConflictMethod.IGNORE or not changes:
             same = f"{self.table(target.name)}.{self.quote(key[0])}"
             changes = [f"{self.quote(key[0])} = {same}"]
+        order = " desc" if method is ConflictMethod.IGNORE else ""
         names = self.names([column.name for column in columns])
         values = self.names([column.name for column in columns], "s.")
         return [
             f"insert into {self.table(target.name)} ({names}) select {values} from {self.table(staging)} as s "
-            f"order by s.{self.quote(SEQUENCE)} on duplicate key update {', '.join(changes)}"
+            f"order by s.{self.quote(SEQUENCE)}{order} on duplicate key update {', '.join(changes)}"
         ]
 
     def replace_in_place(

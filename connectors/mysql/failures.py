@@ -5,7 +5,14 @@ from __future__ import annotations
 import socket
 import struct
 
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    Interrupted,
+    RetriableError,
+    StatementRefused,
+)
 from .settings import Address
 
 #: Errors that go away by themselves.
@@ -46,6 +53,40 @@ RETRIABLE = {
 
 #: Wrong credentials, database or privileges to connect.
 _CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2005, 2026, 2054, 2059}
+
+#: What a record's values cause; of other errors no record is at fault.
+_OF_A_RECORD = {
+    1048,  # NULL in a column that takes none
+    1062,  # duplicate key
+    1216,  # foreign keys
+    1217,
+    1451,
+    1452,
+    1261,  # warnings of LOAD DATA
+    1262,
+    1263,
+    1264,  # out of range
+    1265,  # truncated
+    1292,
+    1300,  # invalid text
+    1364,  # no default
+    1365,  # division by zero
+    1366,  # incorrect value
+    1367,
+    1369,  # CHECK OPTION of a view
+    1406,  # too long
+    1411,
+    1416,  # no geometry
+    1526,  # no partition
+    1644,  # SIGNAL of a trigger
+    1690,  # out of range in an expression
+    1906,  # value of a generated column
+    3140,  # invalid JSON
+    3141,
+    3819,  # CHECK
+    4025,  # CHECK of MariaDB
+    4038,  # invalid JSON of MariaDB
+}
 
 _INTERRUPTED = {1317}
 NO_SUCH_TABLE = {1051, 1146}
@@ -94,7 +135,9 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
         return ConnectorConfigError(message, connector="mysql")
     if number in _TOO_LARGE:
         message += "; raise the server's max_allowed_packet"
-    return FatalConnectorError(message, connector="mysql")
+        return FatalConnectorError(message, connector="mysql")
+    is_of_record = not number or number in _OF_A_RECORD
+    return (FatalConnectorError if is_of_record else StatementRefused)(message, connector="mysql")
 
 
 def _text(error: BaseException, address: Address) -> str:

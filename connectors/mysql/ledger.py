@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from ..errors import FatalConnectorError
 from ..sql.identifiers import TableName
 from ..sql.ledger import Ledger
 from ..sql.session import Session
 from ..stream import LedgerKey, LedgerRow
 from . import swaps
 
+#: Longest pipeline, stream and destination table: what an index of three texts holds of each, see `types.key_type`.
+MAX_CHARACTERS = 255
+
 
 class MySQLLedger(Ledger):
     """Beside each ledger stands a table of swaps."""
+
+    @staticmethod
+    def refusal(key: LedgerKey) -> str:
+        """Say why there can be no row for a key; empty: there can."""
+        for what in ("pipeline", "stream", "destination_table"):
+            name: str = getattr(key, what)
+            if len(name) > MAX_CHARACTERS:
+                shown = f"{what} {name[:40]!r}... has {len(name):,} characters"
+                return f"{shown}, and the ledger of MySQL holds names of up to {MAX_CHARACTERS}"
+        return ""
 
     def create(self, session: Session, ledger: TableName) -> None:
         """Create both; the ledger last, since who finds it takes the other for granted."""
@@ -22,6 +36,8 @@ class MySQLLedger(Ledger):
         self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
     ) -> LedgerRow:
         """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+        if refusal := self.refusal(key):
+            raise FatalConnectorError(refusal, stream=key.stream)
         quote = self._dialect.quote
         names = self._dialect.names(("pipeline", "stream", "destination_table", "source", "token", "owner"))
         keeps = "$4" if source is not None else quote("source")

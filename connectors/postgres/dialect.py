@@ -26,6 +26,8 @@ class PostgresDialect(Dialect):
 
     name = "postgres"
     has_savepoints = True
+    check_now = "set constraints all immediate"
+    arrival = "ctid"
     default_schema = "public"
     max_identifier_bytes = 63
     keeps_spelling = False

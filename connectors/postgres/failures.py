@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    Interrupted,
+    RetriableError,
+    StatementRefused,
+)
 from .settings import Address
 
 #: SQLSTATEs, or classes of them, that go away by themselves.
@@ -38,6 +45,10 @@ _CONFIG_TEXTS = (
     "server does not support SSL",
 )
 
+#: Classes of what a record's values cause: data, constraints, CHECK OPTION of a view, RAISE of a trigger, and what is
+#: too large or unknown to a type.
+_OF_A_RECORD = ("22", "23", "44", "P0", "54", "0A")
+
 #: Where the server says in what statement of a DO block it happened.
 _SQL = re.compile(r'(CONTEXT:\s*)?SQL statement ".*', re.DOTALL)
 
@@ -65,7 +76,10 @@ def failure(error: Exception, address: Address, *, is_lost: bool = False) -> Con
         return RetriableError(f"{address.identity()}: {text}", connector="postgres")
     if sqlstate.startswith(_CONFIG):
         return ConnectorConfigError(f"{address.identity()}: {text}", connector="postgres")
-    return FatalConnectorError(f"{address.identity()}: {text}", connector="postgres")
+    is_of_record = not sqlstate or sqlstate.startswith(_OF_A_RECORD)
+    return (FatalConnectorError if is_of_record else StatementRefused)(
+        f"{address.identity()}: {text}", connector="postgres"
+    )
 
 
 def interrupted(error: Exception) -> Interrupted:

@@ -90,6 +90,12 @@ class Dialect(ABC):
     keeps_spelling: bool = True
     #: What a statement did can be undone within the transaction.
     has_savepoints: bool = False
+    #: Makes constraints that are checked at the commit be checked at once; empty: there are none.
+    check_now: str = ""
+    #: Column that every table has and that grows with its records, for those whose replacements may repeat a key.
+    arrival: str = ""
+    #: A replacement gets the key as its primary key before the commit.
+    keys_replacements: bool = True
     #: A table takes another one's name; without, replace empties and refills the target.
     renames: bool = True
     #: One round trip may carry several statements.
@@ -262,6 +268,51 @@ class Dialect(ABC):
         """Write the SELECT of one staged record with NULL in its key."""
         condition = " or ".join(f"{self.quote(name)} is null" for name in key)
         return f"select 1 from {self.table(staging)} where {condition} limit 1"
+
+    def repeated(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the condition of staged records `s` whose key an earlier one has."""
+        order = f"partition by {self.names(key)} order by {self.arrival}"
+        inner = f"select {self.arrival} as place, row_number() over ({order}) as number from {self.table(staging)}"
+        return f"s.{self.arrival} in (select r.place from ({inner}) as r where r.number > 1)"
+
+    def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of one key that several staged records have."""
+        names = self.names(key)
+        return f"select {names} from {self.table(staging)} group by {names} having count(*) > 1 limit 1"
+
+    def misfits(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        key: Sequence[str],
+        method: ConflictMethod,
+        *,
+        is_emptied: bool,
+    ) -> Sequence[tuple[str, str]]:
+        """Write what staged records `s` do not fit the target's constraints; of dialects without savepoints.
+
+        Args:
+            session: to read the constraints.
+            target: as it stands now.
+            staging: the records.
+            columns: those that are staged, with the target's types.
+            key: of a merge.
+            method: of a merge.
+            is_emptied: the target's records will go first.
+
+        Returns:
+            Conditions, to be asked one after the other, and what is wrong with records that meet them.
+        """
+        return ()
+
+    def take(self, part: TableName, staging: TableName, columns: Sequence[Column], first: int, last: int) -> str:
+        """Write INSERT of staged records, from a number to another, into an empty staging table of equal columns."""
+        number = Column(name=SEQUENCE, type=self.bigint_type)
+        types = {column.name: column.type for column in (*columns, number)}
+        everything = self.insert_from(part, staging, [*columns, number], types)
+        return f"{everything} where s.{self.quote(SEQUENCE)} between {first} and {last}"
 
     def insert_from(
         self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from .. import compute as pc
 from ..errors import FatalConnectorError
 from ..protocols import Block
-from ..quarantine import REJECTED_TABLE, Quarantine, rejections, sift, sifted
+from ..quarantine import (
+    REJECTED_SCHEMA,
+    REJECTED_TABLE,
+    Quarantine,
+    TooManyRejected,
+    places_to_know,
+    rejection,
+    rejections,
+    sift,
+    sifted,
+    too_many,
+)
 from ..stream import Load, RejectedRecord
 from .dialect import Column, Dialect
 from .identifiers import TableName
 from .ledger import commit
+from .refused import Entrance, Statements, attempt
 from .session import Lease, Session
 
-_COLUMNS = ("pipeline", "stream", "destination_table", "run", "record", "reason", "place", "rejected_at")
-_NOT_NULL = frozenset(_COLUMNS) - {"place"}
+_COLUMNS = tuple(REJECTED_SCHEMA.names)
+
+#: Places that one query asks for.
+_PLACES = 50
 
 
 class Sieve:
@@ -44,8 +58,8 @@ class Sieve:
             long = dialect.column_type(pa.field("record", pa.string()))
             types = {"record": long, "reason": long, "place": long, "rejected_at": dialect.timestamp_type}
             columns = [
-                Column(name=name, type=types.get(name, dialect.text_type), is_nullable=name not in _NOT_NULL)
-                for name in _COLUMNS
+                Column(name=field.name, type=types.get(field.name, dialect.text_type), is_nullable=field.nullable)
+                for field in REJECTED_SCHEMA
             ]
             self._session.execute(dialect.create_table(self._table, columns, if_not_exists=True))
         commit(self._session, dialect)
@@ -60,6 +74,7 @@ class Sieve:
 
     def write(self) -> int:
         """Write the records of this transaction; return how many."""
+        self._quarantine.leave_out(self._known())
         key, quote = self._load.key, self._dialect.quote
         marks = ", ".join(f"${place}" for place in range(1, len(_COLUMNS)))
         sql = (
@@ -70,6 +85,27 @@ class Sieve:
         for each in self._quarantine.records:
             self._session.execute(sql, (*of_load, each.record, each.reason, each.place))
         return self._quarantine.written()
+
+    def _known(self) -> set[tuple[str, str]]:
+        """Return place and record of what is there already, as far as it may come again."""
+        places = sorted(places_to_know(self._load, self._quarantine.records))
+        key, names = self._load.key, self._dialect.names
+        whose = (key.pipeline, key.stream, key.destination_table)
+        found: set[tuple[str, str]] = set()
+        for start in range(0, len(places), _PLACES):
+            some = places[start : start + _PLACES]
+            conditions = [
+                f"{names([name])} = ${number}"
+                for number, name in enumerate(("pipeline", "stream", "destination_table"), 1)
+            ]
+            marks = ", ".join(f"${number}" for number in range(4, 4 + len(some)))
+            rows = self._session.query(
+                f"select {names(['place', 'record'])} from {self._dialect.table(self._table)} "
+                f"where {' and '.join(conditions)} and {names(['place'])} in ({marks})",
+                (*whose, *some),
+            )
+            found.update((str(place), str(record)) for place, record in rows)
+        return found
 
     def fitting(
         self, batch: pa.RecordBatch, converts: Callable[[pa.RecordBatch], pa.RecordBatch], keys: Sequence[str]
@@ -95,6 +131,70 @@ class Sieve:
             count += self._put(table, schema, batch)
         return count
 
+    def admit(
+        self,
+        staging: TableName,
+        types: Mapping[str, str],
+        names: Mapping[str, str],
+        statements: Statements,
+        *,
+        key: Sequence[str] = (),
+        is_numbered: bool = False,
+        is_downwards: bool = False,
+    ) -> int:
+        """Bring staged records into the target, but for those that it refuses; return how many these were.
+
+        Args:
+            staging: table that holds them.
+            types: its columns.
+            names: column of the stream -> column of the table.
+            statements: bring the records of a staging table in.
+            key: of a merge.
+            is_numbered: see `Entrance.admit`.
+            is_downwards: see `Entrance.admit`.
+        """
+        entrance = Entrance(self._dialect, self._lease, staging, types, self._limit)
+        refused = entrance.admit(statements, key, is_numbered=is_numbered, is_downwards=is_downwards)
+        return self._set_aside(refused, names)
+
+    def weed(
+        self,
+        staging: TableName,
+        types: Mapping[str, str],
+        names: Mapping[str, str],
+        misfits: Iterable[tuple[str, str]],
+    ) -> int:
+        """Take staged records out that do not fit; return how many these were.
+
+        Args:
+            staging: table that holds them.
+            types: its columns.
+            names: column of the stream -> column of the table.
+            misfits: conditions on the table `s`, and what is wrong with records that meet it.
+        """
+        table, count = self._dialect.table(staging), 0
+        for condition, reason in misfits:
+            self._lease.check()
+            of_them = f"from {table} as s where {condition}"
+            ((number,),) = self._session.query(f"select count(*) {of_them}")
+            if number > self._limit:
+                raise TooManyRejected(too_many(self._limit, reason))
+            if number:
+                rows = self._session.query(f"select {self._dialect.names(list(types), 's.')} {of_them}")
+                found = [(dict(zip(types, values, strict=True)), reason) for values in rows]
+                count += self._set_aside(found, names)
+                self._session.execute(f"delete {of_them}")
+        return count
+
+    def _set_aside(self, refused: Sequence[tuple[Mapping[str, object], str]], names: Mapping[str, str]) -> int:
+        called = {column: name for name, column in names.items()}
+        booleans = {field.name for field in self._load.stream.schema if pa.types.is_boolean(field.type)}
+        for values, reason in refused:
+            record = {called.get(column, column): value for column, value in values.items()}
+            record |= {name: bool(record[name]) for name in booleans & set(record) if record[name] in (0, 1)}
+            self._quarantine.add([rejection(record, reason)])
+        return len(refused)
+
     def _without_null_keys(self, batch: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
         nulls = [name for name in keys if batch.column(name).null_count]
         for name in nulls:
@@ -109,16 +209,17 @@ class Sieve:
 
         def put(part: pa.RecordBatch) -> int:
             self._lease.check()
-            self._session.execute("savepoint _syncblocks_batch")
-            try:
+            count = 0
+
+            def ingest() -> None:
+                nonlocal count
                 count = self._session.ingest(table, schema, iter([part]), "arrow")
                 if count != part.num_rows:
                     raise FatalConnectorError(f"{count} of {part.num_rows} records arrived in {table}")
-            except FatalConnectorError:
-                self._lease.check()
-                self._session.execute("rollback to savepoint _syncblocks_batch")
-                raise
-            self._session.execute("release savepoint _syncblocks_batch")
+
+            refusal = attempt(self._lease, ingest)
+            if refusal is not None:
+                raise refusal
             return count
 
         counts, bad = sift(batch, put, self._limit)

@@ -12,10 +12,12 @@ from ..errors import ConnectorError, FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..protocols import Block
 from ..stream import Checkpoint, Commit, Load, Rejected, Stream, WriteDisposition
+from .admission import Admission
 from .casts import cast_batch, refuse_nanoseconds
 from .dialect import Column, Dialect, Table, Wire
 from .identifiers import REMOVED, TableName, staging_name
 from .ledger import Ledger, commit
+from .refused import Statements
 from .rejected import Sieve
 from .segments import Segments
 from .session import Lease, Session
@@ -55,6 +57,7 @@ class Writer:
         self._records = 0
         limit = load.stream.max_rejected
         self._sieve = None if limit is None else Sieve(dialect, load, target, lease, limit)
+        self._admission = Admission(dialect, load, self._target, lease, self._sieve)
         self._set_stream(load.stream)
 
     @property
@@ -187,7 +190,11 @@ class Writer:
                 self._lease.check()
                 if self._wire != "arrow":
                     yield item
-                elif self._sieve is None:
+                    continue
+                if self._admission.ascent is not None:
+                    self._admission.ascent.note(item)
+                if self._sieve is None:
+                    self._refuse_null_key_of(item)
                     yield self._fitted(item, schema)
                 else:
                     keys = self._load.stream.key_properties if self._is_merge or self._is_replace else ()
@@ -351,14 +358,31 @@ class Writer:
             self._remove(removed, table, staged)
         if staged is None or table is None:
             return
-        into = [column for column in table.columns if column.name in staged.types and not column.is_generated]
-        if self._is_merge:
-            statements = self._dialect.merge(
-                table, staged.name, into, staged.types, self._key(), self._load.conflict_method
-            )
-        else:
-            statements = [self._dialect.insert_from(self._target.name, staged.name, into, staged.types)]
-        self._target.run([*statements, self._dialect.drop_table(staged.name)])
+        into, key = self._into(table, staged), self._key()
+
+        def statements(source: TableName) -> Sequence[str]:
+            if self._is_merge:
+                return self._dialect.merge(table, source, into, staged.types, key, self._load.conflict_method)
+            return [self._dialect.insert_from(self._target.name, source, into, staged.types)]
+
+        self._bring_in(table, staged, into, statements, key=key)
+
+    def _into(self, table: Table, staged: Staged) -> list[Column]:
+        return [column for column in table.columns if column.name in staged.types and not column.is_generated]
+
+    def _bring_in(
+        self,
+        table: Table,
+        staged: Staged,
+        into: Sequence[Column],
+        statements: Statements,
+        *,
+        key: Sequence[str],
+        before: Sequence[str] = (),
+    ) -> None:
+        self._records -= self._admission.bring_in(
+            table, staged.name, staged.types, self._names, into, statements, key=key, before=before
+        )
 
     def _remove(self, removed: pa.Table, table: Table, staged: Staged | None) -> None:
         """Delete the records of some keys, but for those that arrive: these are updated."""
@@ -384,6 +408,13 @@ class Writer:
         """Tell whether an append's staging table has all that a new target needs."""
         is_possible = self._dialect.adopts_staging and not self._is_merge
         return is_possible and all(staged.types[column.name] == column.type for column in columns)
+
+    def _refuse_null_key_of(self, batch: pa.RecordBatch) -> None:
+        """Of a replacement: NOT NULL does not suffice, SQLite would number such records."""
+        for name in self._load.stream.key_properties if self._is_replace else ():
+            place = batch.schema.get_field_index(name)
+            if place >= 0 and batch.column(place).null_count:
+                raise FatalConnectorError(f"column {name!r} of the key is NULL in a record", stream=self._stream.name)
 
     def _refuse_null_keys(self, staged: Staged) -> None:
         key = self._key()
@@ -417,7 +448,8 @@ class Writer:
             return
         if table is not None:
             self._target.note_replaced(table, columns)
-        self._target.run(dialect.swap(staged.name, table, self._target.name, self._key()))
+        statements = dialect.swap(staged.name, table, self._target.name, self._key())
+        self._records -= self._admission.swap(statements, staged.name, staged.types, self._names, self._key())
 
     def _stage_if_missing(self) -> None:
         if self._staged is None:
@@ -437,12 +469,23 @@ class Writer:
         """Empty and refill a table that others depend on; where foreign keys point at it, update in place."""
         dialect = self._dialect
         table = self._target.evolve(self._target.lock(table) or table, columns)
-        into = [column for column in table.columns if column.name in staged.types and not column.is_generated]
-        if table.is_referenced and self._key():
-            statements = list(dialect.replace_in_place(table, staged.name, into, staged.types, self._key()))
-        else:
-            statements = [dialect.empty(table), dialect.insert_from(self._target.name, staged.name, into, staged.types)]
-        self._target.run([*statements, dialect.drop_table(staged.name)])
+        into, key = self._into(table, staged), self._key()
+        is_unique = frozenset(key) in {frozenset(table.key), *table.unique_keys}
+        if not is_unique or (self._sieve is not None and not dialect.has_savepoints):
+            self._records -= self._admission.refuse_repeated(staged.name, staged.types, self._names, key)
+        is_in_place = table.is_referenced and bool(key)
+        before = [
+            dialect.replace_in_place(table, staged.name, into, staged.types, key)[0]
+            if is_in_place
+            else dialect.empty(table)
+        ]
+
+        def statements(source: TableName) -> Sequence[str]:
+            if is_in_place:
+                return dialect.replace_in_place(table, source, into, staged.types, key)[1:]
+            return [dialect.insert_from(self._target.name, source, into, staged.types)]
+
+        self._bring_in(table, staged, into, statements, key=key if is_in_place else (), before=before)
 
 
 __all__ = ["Writer"]

@@ -47,6 +47,7 @@ class SQLAlchemyDialect(Dialect):
         own = engine.dialect
         self.max_identifier_bytes = min(own.max_identifier_length or 63, 255)
         self.names_ = Names(own)
+        self.arrival = self.quote(SEQUENCE)
 
     # ------------------------------------------------------------------ names
     def quote(self, name: str) -> str:
@@ -146,6 +147,10 @@ class SQLAlchemyDialect(Dialect):
         numbers = [Column(name=SEQUENCE, type="bigint")] if numbered else []
         return self.create_table(name, [*columns, *numbers])
 
+    def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
+        """Write CREATE for a staging table that the target is refilled from."""
+        return self.create_staging(name, columns, numbered=True)
+
     def drop_table(self, name: TableName) -> str:
         """Write DROP TABLE; of one that is there."""
         return f"drop table {self.table(name)}"
@@ -169,6 +174,11 @@ class SQLAlchemyDialect(Dialect):
         source = self._part(staging, key, "s")
         condition = sa.or_(*(source[name].is_(None) for name in key))
         return self._compiled(sa.select(_one()).where(condition).limit(1))
+
+    def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of one key that several staged records have."""
+        keys = list(self._part(staging, key, "s").values())
+        return self._compiled(sa.select(*keys).group_by(*keys).having(sa.func.count() > 1).limit(1))
 
     def insert_from(
         self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]

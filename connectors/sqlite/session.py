@@ -21,6 +21,7 @@ from ..errors import (
     FatalConnectorError,
     Interrupted,
     RetriableError,
+    StatementRefused,
     TakenOver,
 )
 from ..protocols import Block
@@ -291,7 +292,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="sqlite", key="path")
     if f"no such table: {LEDGER_TABLE}" in text:
         return TakenOver(first, connector="sqlite")
-    return FatalConnectorError(f"{path}: {first}", connector="sqlite")
+    is_refusal = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
+    return (StatementRefused if is_refusal else FatalConnectorError)(f"{path}: {first}", connector="sqlite")
 
 
 __all__ = ["SQLiteSession", "is_reading", "positional", "sort_error"]

@@ -108,6 +108,25 @@ class DataPromises(DestinationPromises):
         self.run(destination, self.load_of(PEOPLE, REPLACE), FINAL)
         assert self.people(place) == []
 
+    def test_replace_refuses_two_records_of_one_key(self, place: Any, destination: Destination) -> None:
+        self.run(destination, self.load_of(PEOPLE, REPLACE), people((1, "old")), FINAL)
+        load, events = self.load_of(PEOPLE, REPLACE), [people((1, "a"), (2, "b")), people((3, "c"), (2, "B")), FINAL]
+        if self.lacks(Feature.UNIQUE_KEYS):
+            self.run(destination, load, *events)
+            assert self.people(place) == [(1, "a"), (2, "B"), (2, "b"), (3, "c")]
+            return
+        self.refused(destination, load, *events)
+        assert self.people(place) == [(1, "old")]
+
+    @pytest.mark.parametrize("disposition", [REPLACE, MERGE], ids=str)
+    def test_a_key_without_a_value_is_refused(
+        self, place: Any, destination: Destination, disposition: WriteDisposition
+    ) -> None:
+        schema = PEOPLE.set(0, pa.field("id", pa.int64()))
+        batch = pa.RecordBatch.from_pylist([{"id": 1, "name": "a"}, {"id": None, "name": "b"}], schema=schema)
+        self.refused(destination, self.load_of(schema, disposition), batch, FINAL)
+        assert not self.people(place)
+
     def test_merge_updates_by_key(self, place: Any, destination: Destination) -> None:
         first, second = people((1, "a"), (2, "b")), people((2, "B"), (3, "c"))
         if self.lacks(Feature.MERGE):
@@ -129,8 +148,8 @@ class DataPromises(DestinationPromises):
             return
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a")), FINAL)
         load = self.load_of(PEOPLE, MERGE, conflict=ConflictMethod.IGNORE)
-        self.run(destination, load, people((1, "A"), (2, "b")), FINAL)
-        assert self.people(place) == [(1, "a"), (2, "b")]
+        self.run(destination, load, people((1, "A"), (2, "b"), (2, "last")), FINAL)
+        assert self.people(place) == [(1, "a"), (2, "last")]
 
     def test_the_last_record_of_a_key_wins_within_a_batch(self, place: Any, destination: Destination) -> None:
         if self.lacks(Feature.MERGE):

@@ -13,9 +13,10 @@ import pytest
 from connectors.errors import TakenOver
 from connectors.protocols import Destination
 from connectors.quarantine import REJECTED_TABLE, TooManyRejected, rejection
-from connectors.stream import Checkpoint, Event, Load, Rejected, WriteDisposition
+from connectors.stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
 
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
+from .values import Feature
 
 _COLUMNS = ("pipeline", "stream", "destination_table", "run", "record", "reason", "place", "rejected_at")
 _SCHEMA = pa.schema([pa.field(name, pa.string()) for name in _COLUMNS])
@@ -69,6 +70,32 @@ class RejectedPromises(DestinationPromises):
         assert [(commit.records, commit.rejected) for commit in commits] == [(3, 2)]
         assert self.people(place) == [(1, "n1"), (3, "n3"), (4, "n4")]
         assert [json.loads(record) for _, record, _ in self.read_rejected(place)] == [{"id": None, "name": "nNone"}] * 2
+
+    def test_all_but_one_of_the_records_of_one_key_are_set_aside_by_a_replace(
+        self, place: Any, destination: Destination
+    ) -> None:
+        load = self._load(destination, REPLACE, 2)
+        if self.lacks(Feature.UNIQUE_KEYS):
+            return
+        (commit,) = self.run(destination, load, people((1, "a"), (2, "b"), (2, "b")), people((3, "c"), (2, "b")), FINAL)
+        assert (commit.records, commit.rejected) == (3, 2)
+        assert self.people(place) == [(1, "a"), (2, "b"), (3, "c")]
+        assert [json.loads(record) for _, record, _ in self.read_rejected(place)] == [{"id": 2, "name": "b"}] * 2
+
+    def test_a_bad_record_that_is_found_in_each_run_is_set_aside_once(
+        self, place: Any, destination: Destination
+    ) -> None:
+        def send(method: ReplicationMethod, *texts: str) -> int:
+            load = self._load(destination, APPEND, 5)
+            load = replace(load, stream=replace(load.stream, replication_method=method))
+            return self.run(destination, load, self._rejected(*texts), FINAL)[0].rejected
+
+        assert send(ReplicationMethod.INCREMENTAL, "x", "'y'") == 2
+        assert send(ReplicationMethod.INCREMENTAL, "x", "'y'", "z") == 1
+        assert send(ReplicationMethod.INCREMENTAL, "x") == 0
+        assert send(ReplicationMethod.FULL_TABLE, "x") == 1, "read from scratch, and its good records come again too"
+        found = [json.loads(record)["text"] for _, record, _ in self.read_rejected(place)]
+        assert sorted(found) == ["'y'", "x", "x", "z"]
 
     def test_the_limit_holds_over_all_commits_of_a_load(self, place: Any, destination: Destination) -> None:
         load = self._load(destination, MERGE, 2)

@@ -24,6 +24,8 @@ class Feature(StrEnum):
     EMPTY_STREAMS = "empty streams"
     #: Destination: write disposition merge. Without: refused.
     MERGE = "merge"
+    #: Destination: refuses a replace in which two records have one key. Without: both are there.
+    UNIQUE_KEYS = "unique keys"
     #: NaN and infinities in floats. Without: refused.
     SPECIAL_FLOATS = "special floats"
     #: Binary columns. Without: refused.

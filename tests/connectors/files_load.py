@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from connectors.quarantine import rejection
 from connectors.registry import make_destination
-from connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream, WriteDisposition
+from connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Rejected, Stream, WriteDisposition
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 
@@ -49,9 +51,12 @@ def generation(number: int, disposition: str) -> Iterator[Event]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    connector, folder, disposition, number = arguments
+    connector, folder, disposition, number, *bad = arguments
     destination = make_destination(connector, {"path": folder}, Path(folder))
-    run(destination, load_of(disposition, f"token{number}"), *generation(int(number), disposition))
+    load = load_of(disposition, f"token{number}")
+    load = replace(load, stream=replace(load.stream, max_rejected=len(bad) or None))
+    rejected = [Rejected(records=tuple(rejection(text, "bad") for text in bad))] if bad else []
+    run(destination, load, *rejected, *generation(int(number), disposition))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pytest
 
 from connectors.files.destination import CSVDestination, JSONLDestination, ParquetDestination
 from connectors.files.source import CSVSource, JSONLSource, ParquetSource
+from connectors.quarantine import REJECTED_TABLE
 from connectors.testing import DestinationContract, Feature, Quirks, SourceContract
 
 from . import files_readback
@@ -92,6 +93,7 @@ class FileDestinationContract(DestinationContract):
     """One folder, written anew."""
 
     suffix: ClassVar[str]
+    quirks = Quirks(lacks={Feature.UNIQUE_KEYS: "files have no index, and all keys of a table do not fit into memory"})
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Path:
@@ -106,6 +108,12 @@ class FileDestinationContract(DestinationContract):
 
     def read_back(self, place: Path, table: str, schema: pa.Schema) -> Sequence[Mapping[str, Any]] | None:
         return files_readback.read_table(place / "out", table, self.suffix, schema)
+
+    def read_rejected(self, place: Path) -> list[tuple[str, str, str]]:
+        schema = pa.schema([(name, pa.string()) for name in ("run", "record", "reason")])
+        folder = place / "out" / REJECTED_TABLE
+        found = files_readback.read_table(folder, "people", self.suffix, schema) or []
+        return [(each["run"], each["record"], each["reason"]) for each in found]
 
     def tables(self, place: Path) -> set[str]:
         return files_readback.tables(place / "out")

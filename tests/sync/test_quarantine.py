@@ -14,13 +14,13 @@ import pytest
 
 from sync import RunResult
 from sync.errors import ConfigError
-from tests import services
 from tests.conftest import RunCLI
+from tests.connectors.singer_targets import make_target
 
 from .cli_pipelines import write_shop
 from .pipelines import Bench, statuses
+from .targets import DESTINATIONS, Target, open_target
 
-DESTINATIONS = ("sqlite", "duckdb", "postgres", "mysql")
 QUARANTINE = {"stream": "a", "on_bad_record": "quarantine"}
 
 
@@ -32,56 +32,10 @@ def bench(tmp_path: Path) -> Bench:
     return made
 
 
-class Target:
-    """A real database as the destination, read back by its own driver."""
-
-    def __init__(self, kind: str, folder: Path, url: str) -> None:
-        self.kind, self.folder, self.url = kind, folder, url
-
-    @property
-    def document(self) -> dict[str, Any]:
-        place = {"url": self.url} if self.url else {"path": f"target.{self.kind}"}
-        return {"block": "export", "connector": self.kind, "config": place}
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(self._connect()) as connection:
-            cursor = connection.cursor()
-            cursor.execute(sql)
-            rows = list(cursor.fetchall()) if cursor.description else []
-            connection.commit()
-            return rows
-
-    def _connect(self) -> Any:
-        path = str(self.folder / f"target.{self.kind}")
-        if self.kind == "sqlite":
-            return sqlite3.connect(path)
-        if self.kind == "duckdb":
-            return duckdb.connect(path)
-        if self.kind == "postgres":
-            import psycopg
-
-            return psycopg.connect(self.url)
-        import pymysql
-
-        parts = self.url.rpartition("/")
-        return pymysql.connect(host="127.0.0.1", user="root", database=parts[2])
-
-    def rejected(self) -> list[tuple[Any, str]]:
-        rows = self.query("select record, reason from _syncblocks_rejected order by record")
-        return [(json.loads(record), reason) for record, reason in rows]
-
-
 @pytest.fixture
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    kind = request.param
-    if kind == "postgres":
-        with services.fresh_postgres_database() as url:
-            yield Target(kind, tmp_path, url)
-    elif kind == "mysql":
-        with services.fresh_mariadb_database() as url:
-            yield Target(kind, tmp_path, url)
-    else:
-        yield Target(kind, tmp_path, "")
+    with open_target(request.param, tmp_path) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
@@ -142,11 +96,26 @@ def test_without_it_a_bad_record_fails_the_stream(bench: Bench) -> None:
     assert bench.destination.rejected == []
 
 
-def test_a_destination_without_a_place_for_them_is_refused(bench: Bench, tmp_path: Path) -> None:
-    bench.document["destination"] = {"block": "export", "connector": "csv", "config": {"path": "out"}}
+def test_a_destination_without_a_place_for_them_is_refused(bench: Bench) -> None:
+    config = {"executable": str(make_target(bench.folder)), "config": {"out": "out.jsonl"}}
+    bench.document["destination"] = {"block": "export", "connector": "singer", "config": config}
     bench.seed("a", 1)
-    with pytest.raises(ConfigError, match="`on_bad_record: quarantine` needs a destination"):
+    with pytest.raises(ConfigError, match="`on_bad_record: quarantine` needs a destination that keeps bad records"):
         bench.run()
+
+
+@pytest.mark.parametrize("connector", ["csv", "jsonl", "parquet"])
+def test_files_keep_bad_records_in_a_folder_beside_the_table(bench: Bench, connector: str) -> None:
+    bench.document["destination"] = {"block": "export", "connector": connector, "config": {"path": "out"}}
+    result = from_files(bench, "csv", CSV, types={"n": "int64"})
+    assert statuses(result) == {"a": "success"}
+    assert (result.streams[0].records, result.streams[0].records_rejected) == (2, 4)
+    found = duckdb.sql(f"select record, place, pipeline from '{bench.folder}/out/_syncblocks_rejected/a/*.{connector}'")
+    rows = sorted(found.fetchall(), key=lambda row: row[1])
+    assert [(Path(place).name, pipeline) for _, place, pipeline in rows] == [
+        (f"a.csv:{line}", "bench") for line in (3, 5, 6, 9)
+    ]
+    assert str(rows[1][0]).strip('"') == "3,30"
 
 
 # Out of files

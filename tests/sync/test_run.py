@@ -248,6 +248,41 @@ def test_a_pattern_that_matches_nothing_is_a_mistake_before_the_first_run_and_a_
     ]
 
 
+@pytest.mark.parametrize("connector", ["csv", "jsonl"])
+def test_a_file_that_is_empty_now_is_a_mistake_before_the_first_run_and_a_failure_after(
+    bench: Bench, connector: str
+) -> None:
+    file = bench.folder / f"a.{connector}"
+    bench.document["source"] = {"block": "load", "connector": connector, "config": {"path": file.name}}
+    bench.document["streams"] = [{"stream": "a", "key_properties": ["id"], "columns": {"exclude": ["secret*"]}}]
+    bench.record(on=["pipeline"])
+    file.write_text("")
+    with pytest.raises(ConfigError, match="is it empty"):
+        bench.run()
+    file.write_text({"csv": "id,secret\n1,x\n", "jsonl": '{"id": 1, "secret": "x"}\n'}[connector])
+    assert bench.run().exit_code == 0
+    file.write_text("")
+    result = bench.run()
+    assert (result.status, result.exit_code) == ("failure", 1)
+    assert "is it empty" in (result.error or "")
+    assert bench.rows("a") == [{"id": 1}]
+    assert [call["status"] for call in bench.calls()] == ["success", "failure"]
+
+
+def test_a_name_that_the_ledger_cannot_hold_is_refused_before_anything_is_made(bench: Bench, mariadb_url: str) -> None:
+    from tests.connectors.mysql_databases import tables
+
+    bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
+    bench.document["streams"] = [{"stream": "a" * 300, "destination_table": "a"}]
+    bench.seed("a" * 300, 1)
+    with pytest.raises(ConfigError, match="has 300 characters, and the ledger of MySQL holds names of up to 255"):
+        bench.run()
+    assert tables(mariadb_url) == set()
+    bench.document["streams"] = [{"stream": "a" * 255, "destination_table": "a"}]
+    bench.seed("a" * 255, 1)
+    assert bench.run().exit_code == 0
+
+
 def test_a_strangers_table_is_replaced_only_if_the_stream_says_so(bench: Bench) -> None:
     import pyarrow as pa
 

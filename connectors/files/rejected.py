@@ -1,0 +1,118 @@
+"""Where a load's bad records go: files of the table's own format, below `_syncblocks_rejected` in the same folder.
+
+One file a commit that has bad records, named by the table's manifest and so by the commit itself; none is ever deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import BinaryIO, cast
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..quarantine import REJECTED_SCHEMA, REJECTED_TABLE, Quarantine, places_to_know, rejections, sifted
+from ..stream import Load, RejectedRecord, WriteDisposition
+from .columns import conformed, unified
+from .manifest import TableFile
+from .paths import DataFile
+from .table import Staging, Table
+
+
+class FileSieve:
+    """Takes the bad records out of what one load writes."""
+
+    def __init__(self, table: Table, load: Load, limit: int) -> None:
+        self._table = table
+        self._load = load
+        self._limit = limit
+        self._quarantine = Quarantine(limit)
+        #: Columns of the table before this load; values must fit into them too.
+        self._held: pa.Schema | None = None
+        if load.write_disposition is not WriteDisposition.REPLACE:
+            manifest = table.read()
+            self._held = manifest.schema if table.has_files(manifest) else None
+
+    def add(self, records: Iterable[RejectedRecord]) -> None:
+        """Take bad records that somebody else found."""
+        self._quarantine.add(records)
+
+    def fitting(self, batch: pa.RecordBatch, schema: pa.Schema, keys: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield a batch in the columns of a staged file, without the records that do not fit."""
+        is_text = self._table.format.suffix != "parquet"
+        wider = schema if self._held is None else unified(self._table.name, self._held, schema)
+
+        def converts(part: pa.RecordBatch) -> pa.RecordBatch:
+            fitted = conformed(part, schema)
+            kept = conformed(fitted, wider)
+            if is_text:  # some values have none
+                self._table.format.writer(cast("BinaryIO", pa.MockOutputStream()), wider).write(kept)
+            return fitted
+
+        parts, bad = sifted(self._without_null_keys(batch, keys), converts, self._load.stream)
+        self._quarantine.add(bad)
+        yield from (part for part in parts if part.num_rows)
+
+    def written(self, begin: Callable[[pa.Schema], Staging]) -> tuple[TableFile, ...]:
+        """Write what was set aside since the last commit; return what the commit must name."""
+        self._quarantine.leave_out(self._known())
+        if not self._quarantine.records:
+            return ()
+        key, now = self._load.key, datetime.now(UTC)
+        whose = {
+            "pipeline": key.pipeline,
+            "stream": key.stream,
+            "destination_table": key.destination_table,
+            "run": self._load.run,
+            "rejected_at": now,
+        }
+        records = [
+            {**whose, "record": each.record, "reason": each.reason, "place": each.place}
+            for each in self._quarantine.records
+        ]
+        staging = begin(REJECTED_SCHEMA)
+        try:
+            staging.write(pa.RecordBatch.from_pylist(records, schema=REJECTED_SCHEMA))
+            staged = staging.finish()
+        except BaseException:
+            staging.abandon()
+            raise
+        table, number = self._table, f"{now:%Y%m%dT%H%M%S}-{uuid4().hex[:12]}"
+        return (table.placed(staged, f"{REJECTED_TABLE}/{table.quoted}/part-{number}{table.extension}"),)
+
+    def _known(self) -> set[tuple[str, str]]:
+        """Return place and record of what is there already, as far as it may come again."""
+        places = places_to_know(self._load, self._quarantine.records)
+        table, key = self._table, self._load.key
+        names = ("pipeline", "stream", "place", "record")
+        wanted = pa.schema([REJECTED_SCHEMA.field(name) for name in names])
+        found: set[tuple[str, str]] = set()
+        for entry in table.storage.entries(f"{REJECTED_TABLE}/{table.quoted}") if places else ():
+            file = DataFile(table.storage, entry.name, schema=REJECTED_SCHEMA)
+            for batch in table.format.read(file, wanted, frozenset(REJECTED_SCHEMA.names)):
+                rows = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+                found |= {
+                    (place, record)
+                    for pipeline, stream, place, record in rows
+                    if (pipeline, stream) == (key.pipeline, key.stream) and place in places
+                }
+        return found
+
+    def committed(self) -> int:
+        """Count what was written; return how many."""
+        return self._quarantine.written()
+
+    def _without_null_keys(self, batch: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
+        for name in keys:
+            if not batch.column(name).null_count:
+                continue
+            is_null = pc.is_null(batch.column(name))
+            found = batch.filter(is_null).slice(0, self._limit + 1)
+            self._quarantine.add(rejections(found, f"column {name!r}: NULL in the key"))
+            batch = batch.filter(pc.invert(is_null))
+        return batch
+
+
+__all__ = ["FileSieve"]
