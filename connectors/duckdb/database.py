@@ -6,7 +6,6 @@ closes ends the instance, and with it the lock: only then can another process (a
 
 from __future__ import annotations
 
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -16,6 +15,9 @@ import duckdb
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
+
+#: Lifts the limit for a merge, until the commit lock is given back.
+MORE_MEMORY = "reset global memory_limit"
 
 _registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
@@ -49,32 +51,56 @@ class Database:
         #: DuckDB's `memory_limit` while records are read and staged, and for merges (empty: DuckDB's own default).
         self.memory_limit = MEMORY_LIMIT
         self.merge_memory_limit = ""
-        self.budget_bytes = 0
+        self._budget_bytes = 0
         self._room_bytes = MEMORY_LIMIT_BYTES
         self._is_limited = False
+        #: A merge has more memory than that.
+        self._is_lifted = False
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give the instance at most so much; if it is strict, merges no more than that."""
         self._room_bytes = min(size_bytes, MEMORY_LIMIT_BYTES)
         self.memory_limit = f"{self._room_bytes}B"
         self.merge_memory_limit = f"{size_bytes}B" if is_strict else ""
-        self.budget_bytes = size_bytes
+        self._budget_bytes = size_bytes
 
-    def make_room(self, size_bytes: int) -> None:
-        """Raise the limit: DuckDB holds all wide records of a row group at once when it commits them.
+    def make_room(self, size_bytes: int, *, most_bytes: int = 0, is_bounded: bool = False) -> None:
+        """Raise the limit, for records that need more than most.
 
         Args:
-            size_bytes: a budget that is strict is raised to no more than that; else DuckDB's own default holds.
+            size_bytes: what they need.
+            most_bytes: the limit goes up to this, or to the budget if that is more.
+            is_bounded: a budget that is not strict bounds it, too.
         """
         with self._lock:
-            if self._root is None or self._is_limited or size_bytes <= self._room_bytes:
+            if self._root is None or self._is_limited:
                 return
-            self._room_bytes = size_bytes if self.merge_memory_limit else sys.maxsize
-            if self.merge_memory_limit:
-                self.memory_limit = f"{size_bytes}B"
+            if self._budget_bytes and (is_bounded or self.merge_memory_limit):
+                size_bytes = min(size_bytes, max(self._budget_bytes, most_bytes))
+            if size_bytes <= self._room_bytes:
+                return
+            self._room_bytes = size_bytes
+            self.memory_limit = f"{size_bytes}B"
+            if not self._is_lifted:
                 self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
-            else:
-                self._root.execute("reset global memory_limit")
+
+    def lift_limit(self) -> str:
+        """Return the statement that gives a merge its memory; until `restore_limit` no load changes that."""
+        with self._lock:
+            self._is_lifted = True
+        return f"set global memory_limit = '{self.merge_memory_limit}'" if self.merge_memory_limit else MORE_MEMORY
+
+    def restore_limit(self) -> None:
+        """End what `lift_limit` began; raises if some of the memory is in use still."""
+        with self._lock:
+            self._is_lifted = False
+            if self._root is not None:
+                self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
+
+    def threads(self) -> int:
+        """Return how many threads the instance has."""
+        with self._lock:
+            return int(self._root.execute("select current_setting('threads')").fetchone()[0])
 
     def add_writer(self, writer: object) -> None:
         """Note that a destination on this file lives: then sources open it for writing too."""
@@ -164,7 +190,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="duckdb", key="path")
     if isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in text:
         return FatalConnectorError(
-            f"{first}; raise `memory` in the pipeline file, or memory_limit in the connector's config",
+            f"{first}; raise `memory` in the pipeline file, or memory_limit in the connector's config; `threads: 1` "
+            "there takes less",
             connector="duckdb",
         )
     return FatalConnectorError(text, connector="duckdb")

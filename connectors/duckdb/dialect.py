@@ -12,8 +12,9 @@ from ..sql.identifiers import STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..stream import ConflictMethod
 from . import types
+from .database import MORE_MEMORY
 from .misfits import Misfits
-from .session import MORE_MEMORY, DuckDBSession
+from .session import DuckDBSession
 
 
 class DuckDBDialect(Dialect):

@@ -14,16 +14,13 @@ from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.dialect import SEQUENCE
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
-from .database import Database, sort_error
+from .database import MORE_MEMORY, Database, sort_error
+from .room import Room
 
 #: Name under which a load's batches stand in SQL; each cursor has its own.
 _INCOMING = "_syncblocks_incoming"
 
-#: Lifts the limit for a merge, until the commit lock is given back.
-MORE_MEMORY = "reset global memory_limit"
-
-#: A batch of usual records is far smaller; one of a single wide record needs so many times its size in DuckDB.
-_WIDE_BYTES = 16 << 20
+#: A batch of a single wide record needs so many times its size in DuckDB.
 _COPIES = 8
 
 #: How long a wait for the commit lock goes on before it looks whether it was interrupted.
@@ -61,8 +58,7 @@ class DuckDBSession:
         """Run a statement; return the records it changed."""
         if sql == MORE_MEMORY:
             self._has_more_memory = True
-            if limit := self._database.merge_memory_limit:
-                sql = f"set global memory_limit = '{limit}'"
+            sql = self._database.lift_limit()
         try:
             cursor = self._run(sql, parameters)
         except FatalConnectorError as error:
@@ -115,7 +111,7 @@ class DuckDBSession:
         # Names would have to be unique without regard to case in the view that `register` makes.
         places = [f"c{place}" for place in range(len(names))]
         plain = pa.schema([pa.field(place, field.type) for place, field in zip(places, schema, strict=True)])
-        batches = (pa.RecordBatch.from_arrays(self._fitting(batch).columns, schema=plain) for batch in data)
+        batches = self._fitting(data, plain)
         try:
             self._cursor.register(_INCOMING, pa.RecordBatchReader.from_batches(plain, batches))
             try:
@@ -205,7 +201,7 @@ class DuckDBSession:
             if self._has_more_memory:
                 self._has_more_memory = False
                 with suppress(duckdb.Error):  # some of it is in use: the next merge's end tries again
-                    self._cursor.execute(f"set global memory_limit = '{self._database.memory_limit}'")
+                    self._database.restore_limit()
             self._database.commit_lock.release()
 
     def _next_number(self, table: TableName) -> int | None:
@@ -219,12 +215,13 @@ class DuckDBSession:
             self._numbers[table] = 0 if found else None
         return self._numbers[table]
 
-    def _fitting(self, item: pa.RecordBatch | Block) -> pa.RecordBatch:
-        """Make room for records so wide that DuckDB could not hold a few of them."""
-        batch = _arrow(item)
-        if batch.nbytes > _WIDE_BYTES:
-            self._database.make_room(max(self._database.budget_bytes, _COPIES * batch.nbytes))
-        return batch
+    def _fitting(self, data: Iterator[pa.RecordBatch | Block], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Yield the batches under other names, after making room for what DuckDB will hold of them."""
+        room = Room(schema, self._database.threads())
+        for batch in map(_arrow, data):
+            room.add(batch)
+            self._database.make_room(room.size_bytes, most_bytes=_COPIES * batch.nbytes)
+            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
     def _numbered(
         self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block]

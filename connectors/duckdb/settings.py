@@ -12,9 +12,10 @@ from ..bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings, parse_settings
 from ..sql.files import database_path
 
-#: What DuckDB may hold while records are read and staged: enough to write at full speed, little enough that memory does
-#: not grow with the table (1M and 4M records differ by less than a fifth). Merges get more, see `DuckDBDialect.merge`.
-MEMORY_LIMIT_BYTES = 192_000_000
+#: What DuckDB may hold while records are read and staged: enough to write at full speed, and little enough to be full
+#: after a million records. It keeps what it has written until it is, so that with more the peak grows with the table.
+#: Wide tables and records get more, see `Room`; merges, too, see `DuckDBDialect.merge`.
+MEMORY_LIMIT_BYTES = 128_000_000
 MEMORY_LIMIT = f"{MEMORY_LIMIT_BYTES}B"
 
 
@@ -29,8 +30,8 @@ class DuckDBSettings(Settings):
     memory_limit: str | None = Field(
         default=None,
         pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
-        description="DuckDB's memory_limit; default: 192MB, and for merges DuckDB's own default, or half of "
-        "`memory` where the pipeline file has it.",
+        description="DuckDB's memory_limit; default: 128MB, more for wide tables and records; for merges DuckDB's own "
+        "default, or half of `memory` where the pipeline file has it.",
     )
     checkpoint_records: int = Field(
         default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."

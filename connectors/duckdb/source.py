@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,12 +13,13 @@ from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import ConnectorConfigError
 from ..sql.dialect import Table
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
-from ..sql.session import Session
+from ..sql.session import Lease, Session
 from ..sql.source import SqlSource
-from ..stream import Stream
+from ..stream import Bookmark, RejectedRecord, Stream
 from . import types
 from .database import open_database
 from .dialect import DuckDBDialect, read_catalog
+from .room import read_bytes, widths
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
@@ -73,6 +74,15 @@ class DuckDBSource(SqlSource):
         """Close every session; the file's lock is gone when nothing else of this process uses it."""
         super().close()
         self._database.let_go(self)
+
+    def _batches(
+        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+    ) -> Generator[pa.RecordBatch]:
+        if not stream.is_view:
+            texts = [field.name for field in stream.schema if not pa.types.is_primitive(field.type)]
+            found = lease.session.query(widths(self.dialect.table(self.table(stream)), texts)) if texts else []
+            self._database.make_room(read_bytes(found, self._database.threads()), is_bounded=True)
+        yield from super()._batches(lease, stream, bookmark, bad)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Return what the file holds, without our own tables."""
