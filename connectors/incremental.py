@@ -158,8 +158,8 @@ class _Tracker:
 
     @property
     def may_checkpoint(self) -> bool:
-        """False while there is no bookmark, where a run that went on would begin from scratch, or many hashes."""
-        return self._high is not None and (self._hashes is None or len(self._hashes) <= MANY_HASHES)
+        """False while the next run would begin from scratch, unless it merges and has no hashes to keep; or many."""
+        return self._hashes is None or (self._high is not None and len(self._hashes) <= MANY_HASHES)
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch without records committed before, and note what it holds."""

@@ -9,11 +9,16 @@ questions has either ended its transaction, or left it in the second list.
 InnoDB answers out of a copy, which it makes anew only when nobody has asked for a tenth of a second. A mark in our
 question tells whether the copy is younger than the question: it then shows our own transaction with it.
 
+Of times, nobody holds a value back that is older than its statement, or its transaction; less some hours, since InnoDB
+counts from the first record that a transaction looks at, for which a statement may have waited, and by the server's
+own clock; and of naive times less those of all zones.
+
 Neither list says which tables a transaction writes, so that those of all databases of the server count.
 
 Not covered, and what `lookback` is for: values that were taken before their statement (by the client's clock, SET
-TIMESTAMP, another statement's `nextval`), rounded up, or given by hand; naive times of several zones; and servers to
-which others write: replicas, and clusters with several writers. Without the privilege PROCESS nothing is known.
+TIMESTAMP, another statement's `nextval`), rounded up, or given by hand; naive times of several zones; a transaction
+that has waited for its first table for hours; and servers to which others write: replicas, and clusters with several
+writers. Without the privilege PROCESS nothing is known.
 """
 
 from __future__ import annotations
@@ -24,12 +29,15 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from ..bookmarks import to_json
 from ..errors import FatalConnectorError
 from ..incremental import Horizon
-from ..sql.horizon import MANY_RUNNING, ask, can_settle, is_time, wait
+from ..sql.horizon import MANY_RUNNING, ask, begin_of_oldest, can_settle, is_time, later, wait
 from ..sql.session import Lease, Session
 from ..stream import Bookmark, Stream
 
@@ -52,15 +60,27 @@ _TOO_OLD = "somebody reads information_schema.innodb_trx all the time, so that i
 
 _PREPARED = "xa/"
 
-_STATEMENTS = """select id, user, command from information_schema.processlist
+_STATEMENTS = """select id, user, command, coalesce(time, 0) from information_schema.processlist
 where id <> connection_id() and command not in ('Sleep', 'Binlog Dump', 'Binlog Dump GTID')"""
 
 _TRANSACTIONS = """select locate('{mark}', coalesce(trx_query, '')) > 0 and trx_mysql_thread_id = connection_id(),
-trx_mysql_thread_id, trx_id, trx_is_read_only, trx_rows_modified from information_schema.innodb_trx"""
+trx_mysql_thread_id, trx_id, trx_is_read_only, trx_rows_modified,
+timestampdiff(second, trx_started, convert_tz(utc_timestamp(), '+00:00', 'SYSTEM'))
+from information_schema.innodb_trx"""
+
+#: What the begin of a statement, or of a transaction, is taken to be earlier than told.
+_SLACK_S = 7200
+
+#: How far naive times may be behind UTC.
+_ZONES_S = 12 * 3600
 
 _CLUSTER = """show global variables where
 (variable_name = 'wsrep_provider' and value not in ('', 'none'))
 or (variable_name = 'group_replication_group_name' and value <> '')"""
+
+
+#: Users and commands of the server's own that write nothing.
+_IDLE = {("system user", "Daemon"), ("event_scheduler", "Daemon")}
 
 
 class _Unknown(Exception):
@@ -102,14 +122,24 @@ def settle(
     question = ask(source, lease, stream, bookmark)
     if question is None:
         return Horizon(settled=None)
-    if is_time(stream.schema.field(stream.bookmark_properties[0]).type):
+    kind = stream.schema.field(stream.bookmark_properties[0]).type
+    if is_time(kind):
         sleep(_STAMP_S)
     try:
         if not may_look(lease.session):
             raise _Unknown("this user has not the privilege PROCESS")
         if lease.session.query(_CLUSTER):
             raise _Unknown("other servers of its cluster may write, too")
-        _, left = wait(lease, lambda: _writing(lease, looking, sleep), _still, wait_s, sleep, (_LOOK_S, _LOOK_S))
+        ages: dict[str, int] = {}
+
+        def look() -> set[str]:
+            found = _writing(lease, looking, sleep)
+            for name, age_s in found.items():
+                thread = name.partition(":")[0]
+                ages[thread] = max(ages.get(thread, 0), age_s)  # its COMMIT is younger than what it commits
+            return set(found)
+
+        _, left = wait(lease, look, _still, wait_s, sleep, (_LOOK_S, _LOOK_S))
     except _Unknown as why:
         log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, _MAY_SKIP, why)
         return None
@@ -120,12 +150,26 @@ def settle(
         return Horizon(settled=question.newest)
     held = question.held
     settled = None if held is None or _still(set(held["running"]), left) else held["high"]
+    if is_time(kind) and not any(name.startswith(_PREPARED) for name in left):
+        oldest_s = max(ages[name.partition(":")[0]] for name in left)
+        settled = later(settled, begin_of_oldest(_begin(lease.session, oldest_s, kind), kind, question.newest))
     pending = {"high": [to_json(value) for value in question.newest], "running": sorted(left)}
     return Horizon(settled=settled, pending=pending if len(left) <= MANY_RUNNING else None)
 
 
-def _writing(lease: Lease, looking: threading.Lock, sleep: Callable[[float], None]) -> set[str]:
-    """Return who may hold a value back: `<connection>:<transaction>`, the latter empty where it has none yet."""
+def _begin(session: Session, age_s: int, kind: pa.DataType) -> datetime:
+    """Return the earliest time that somebody who began so many seconds ago may have taken."""
+    ((now,),) = session.query("select utc_timestamp(6)")
+    is_naive = not (pa.types.is_timestamp(kind) and kind.tz is not None)
+    begin: datetime = now - timedelta(seconds=age_s + _SLACK_S + (_ZONES_S if is_naive else 0))
+    return begin if is_naive else begin.replace(tzinfo=UTC)
+
+
+def _writing(lease: Lease, looking: threading.Lock, sleep: Callable[[float], None]) -> dict[str, int]:
+    """Return who may hold a value back, and for how many seconds it has run.
+
+    Their names are `<connection>:<transaction>`, the latter empty where it has none yet.
+    """
     for _ in range(_TRIES):
         lease.check()
         with looking:
@@ -137,28 +181,31 @@ def _writing(lease: Lease, looking: threading.Lock, sleep: Callable[[float], Non
     raise _Stale
 
 
-def _look(session: Session) -> set[str] | None:
+def _look(session: Session) -> dict[str, int] | None:
     """Look once; None: InnoDB's answer is older than the question."""
     try:
         statements = session.query(_STATEMENTS)
         transactions = session.query(_TRANSACTIONS.format(mark=secrets.token_hex(8)))
     except FatalConnectorError as error:
         raise _Unknown(str(error)) from error
-    ours = [thread for is_marked, thread, *_ in transactions if is_marked]
+    ours = {thread for is_marked, thread, *_ in transactions if is_marked}
     if not ours:
         return None
-    is_system = {("system user", "Daemon"), ("event_scheduler", "Daemon")}
-    if any(user == "system user" and command != "Daemon" for _, user, command in statements):
+    if any(user == "system user" and command != "Daemon" for _, user, command, _ in statements):
         raise _Unknown("it is a replica, and does not know the transactions of its primary")
-    reading = {thread for _, thread, _, is_read_only, _ in transactions if is_read_only}
-    writing = {
-        int(thread): str(number)
-        for _, thread, number, _, changed in transactions
-        if int(changed) and int(thread) and thread not in ours
-    }
-    running = {int(thread) for thread, *who in statements if tuple(who) not in is_system and thread not in reading}
-    prepared = {f"{_PREPARED}{number}" for _, thread, number, _, changed in transactions if int(changed) and not thread}
-    return {f"{thread}:{writing.get(thread, '')}" for thread in running | set(writing)} | prepared
+    reading = {thread for _, thread, _, is_read_only, *_ in transactions if is_read_only}
+    names, ages = dict[int, str](), dict[str, int]()
+    for _, thread, number, _, changed, age_s in transactions:
+        if int(changed) and not thread:
+            ages[f"{_PREPARED}{number}"] = int(age_s)
+        elif int(changed) and thread not in ours:
+            names[thread] = f"{thread}:{number}"
+            ages[names[thread]] = int(age_s)
+    for thread, user, command, age_s in statements:
+        if thread not in reading and (user, command) not in _IDLE:
+            name = names.get(thread, f"{thread}:")
+            ages[name] = max(ages.get(name, 0), int(age_s))
+    return ages
 
 
 def _still(left: set[str], now: set[str]) -> set[str]:

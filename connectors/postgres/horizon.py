@@ -18,15 +18,14 @@ transactions of its primary.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from .. import compute as pc
-from ..bookmarks import is_above, to_json
+from ..bookmarks import to_json
 from ..incremental import Horizon
-from ..sql.horizon import MANY_RUNNING, Values, ask, can_settle, is_time, wait
+from ..sql.horizon import MANY_RUNNING, Values, ask, begin_of_oldest, can_settle, is_time, later, wait
 from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Bookmark, Stream
@@ -117,7 +116,7 @@ def settle(
     pending = {"high": [to_json(value) for value in newest], "running": sorted(left), "xmax": xmax}
     settled = _known_from_before(held, before)
     if is_time(kind):
-        settled = _later(settled, _before_oldest(lease, left, kind, newest))
+        settled = later(settled, _before_oldest(lease, left, kind, newest))
     return Horizon(settled=settled, pending=pending if len(left) <= MANY_RUNNING else None)
 
 
@@ -151,9 +150,7 @@ def _known_from_before(held: Mapping[str, Any] | None, running: set[str]) -> Val
     return high
 
 
-def _before_oldest(
-    lease: Lease, left: set[str], kind: pa.DataType, newest: tuple[pa.Scalar, ...]
-) -> tuple[pa.Scalar, ...] | None:
+def _before_oldest(lease: Lease, left: set[str], kind: pa.DataType, newest: Values) -> Values | None:
     """Return the begin of the oldest transaction in the column's type, or the newest values if they are older."""
     if any(map(_is_prepared, left)):
         return None
@@ -163,21 +160,7 @@ def _before_oldest(
     moment = in_utc
     if not (pa.types.is_timestamp(kind) and kind.tz is not None):
         moment = min(in_utc, in_zone)  # whichever of the two its writers go by
-    oldest = _moment(moment, kind)
-    return newest if is_above((oldest,), newest[:1]) else (oldest,)
-
-
-def _moment(moment: Any, kind: pa.DataType) -> pa.Scalar:
-    if pa.types.is_date(kind):
-        return pa.scalar(moment.date(), kind)
-    return pc.cast(pa.scalar(moment, pa.timestamp("us", kind.tz)), kind)
-
-
-def _later(left: Sequence[pa.Scalar] | None, right: Sequence[pa.Scalar] | None) -> tuple[pa.Scalar, ...] | None:
-    if left is None or right is None:
-        chosen = left if right is None else right
-        return None if chosen is None else tuple(chosen)
-    return tuple(right if is_above(right[:1], left[:1]) else left)
+    return begin_of_oldest(moment, kind, newest)
 
 
 def _oid(source: PostgresSource, stream: Stream) -> str:

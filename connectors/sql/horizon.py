@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from .. import compute as pc
 from ..bookmarks import BOUNDARY, bookmark_values, from_json, is_above
 from ..incremental import PENDING
 from ..stream import Bookmark, Stream
@@ -70,6 +72,20 @@ def wait(
     return before, left
 
 
+def begin_of_oldest(moment: datetime, kind: pa.DataType, newest: Values) -> Values:
+    """Return the begin of the oldest that still runs in the column's type, or the newest values if they are older."""
+    value = moment.date() if pa.types.is_date(kind) else None
+    oldest = pa.scalar(value, kind) if value else pc.cast(pa.scalar(moment, pa.timestamp("us", kind.tz)), kind)
+    return newest if is_above((oldest,), newest[:1]) else (oldest,)
+
+
+def later(left: Values | None, right: Values | None) -> Values | None:
+    """Return the higher one of two limits by their first values; None: there is none."""
+    if left is None or right is None:
+        return right if left is None else left
+    return right if is_above(right[:1], left[:1]) else left
+
+
 def can_settle(stream: Stream) -> bool:
     """Tell whether anything can be said of bookmarks of these types."""
     kinds = [stream.schema.field(name).type for name in stream.bookmark_properties]
@@ -113,4 +129,14 @@ def _pending(stream: Stream, bookmark: Bookmark | None) -> dict[str, Any] | None
     return {**kept, "high": high}
 
 
-__all__ = ["MANY_RUNNING", "Question", "Values", "ask", "can_settle", "is_time", "wait"]
+__all__ = [
+    "MANY_RUNNING",
+    "Question",
+    "Values",
+    "ask",
+    "begin_of_oldest",
+    "can_settle",
+    "is_time",
+    "later",
+    "wait",
+]

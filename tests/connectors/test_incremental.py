@@ -121,3 +121,10 @@ def test_a_merge_does_not_wait() -> None:
     assert len(ids) == 2 * MANY_HASHES + 1
     assert bookmark[BOUNDARY]["hashes"] == ""
     assert len(run(MERGED, found, bookmark)[0]) == len(ids)
+
+
+def test_a_merge_commits_on_the_way_even_where_nothing_is_settled() -> None:
+    found = batches(*[(range(start, start + 6000), start) for start in range(0, 24_000, 6000)])
+    ids, marks = run(MERGED, found, settled=None, every=6000)
+    assert [values(mark) for mark in marks] == [{"t": None}] * 4
+    assert run(MERGED, found, marks[0])[0] == ids == list(range(24_000))

@@ -258,3 +258,24 @@ def test_without_the_privilege_to_see_others_it_says_what_may_be_skipped(
             assert table.source.skips_late(table.stream) == ""
     finally:
         run(url, f"drop user {name}")
+
+
+@pytest.mark.parametrize("kind", ["microseconds", "seconds"])
+def test_a_transaction_keeps_back_no_time_long_before_its_begin(url: str, kind: str) -> None:
+    with closing(Table(url, kind, is_merge=True)) as table:
+        table.execute(
+            1, "insert into t (at) values ('2020-01-01'), ('2020-01-02'), (utc_timestamp() - interval 1 hour)"
+        )
+        table.commit(1)
+        table.insert(0)
+        table.insert(1)
+        table.commit(1)
+        horizon = table.horizon(wait_s=0)
+        assert table.thread(0) in threads(horizon)
+        assert horizon is not None
+        assert horizon.settled is not None
+        assert horizon.settled[0].as_py().year > 2020
+        table.sync(0)
+        assert table.bookmark is not None
+        assert str(values(table.bookmark)["at"]).startswith("2020-01-02"), "what is an hour old may be held back still"
+        assert len(table.merged) == 4
