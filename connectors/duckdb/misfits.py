@@ -25,6 +25,8 @@ class Misfits:
     staging: TableName
     #: Those that are staged.
     columns: Sequence[Column]
+    #: Column -> type in the staging table.
+    staged: Mapping[str, str]
     #: Of a merge.
     key: Sequence[str]
     #: Records whose key is there already are left alone.
@@ -40,6 +42,11 @@ class Misfits:
         """
         arriving = {column.name for column in self.columns}
         is_new = f" and not exists ({self._known()})" if self.is_ignoring else ""
+        for column in self.columns:
+            if self.staged[column.name] != column.type:
+                value = f"s.{self.dialect.quote(column.name)}"
+                condition = f"{value} is not null and try_cast({value} as {column.type}) is null"
+                yield f"{condition}{is_new}", f"column {column.name!r} is {column.type}, which does not hold its value"
         for constraint in sorted(constraints, key=lambda each: _ORDER.get(each["constraint_type"], 0)):
             names = list(constraint["constraint_column_names"])
             condition = self._condition(constraint, names, arriving) if arriving & set(names) else ""

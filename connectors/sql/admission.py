@@ -59,7 +59,9 @@ class Admission:
             refused = 0
             if sieve is not None:
                 method, is_emptied = self._load.conflict_method, self._is_replace and not key
-                misfits = dialect.misfits(self._lease.session, table, staging, into, key, method, is_emptied=is_emptied)
+                misfits = dialect.misfits(
+                    self._lease.session, table, staging, into, types, key, method, is_emptied=is_emptied
+                )
                 refused = sieve.weed(staging, types, names, misfits)
             self._target.run([*before, *statements(staging), drop])
             return refused

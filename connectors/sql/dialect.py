@@ -286,6 +286,7 @@ class Dialect(ABC):
         target: Table,
         staging: TableName,
         columns: Sequence[Column],
+        staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
         *,
@@ -298,6 +299,7 @@ class Dialect(ABC):
             target: as it stands now.
             staging: the records.
             columns: those that are staged, with the target's types.
+            staged: column -> type in the staging table.
             key: of a merge.
             method: of a merge.
             is_emptied: the target's records will go first.

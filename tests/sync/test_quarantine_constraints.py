@@ -115,6 +115,18 @@ def test_a_merge_that_ignores_known_keys_sets_aside_new_ones_only(tmp_path: Path
     assert set_aside(target) == [3]
 
 
+@pytest.mark.parametrize("target", ["duckdb"], indirect=True)
+@pytest.mark.parametrize("disposition", ["merge", "append"])
+def test_a_text_that_an_enum_lacks_is_set_aside(tmp_path: Path, target: Target, disposition: str) -> None:
+    bench = bench_of(tmp_path, target, disposition)
+    remake(target, TABLE[target.kind].replace("v varchar not null", "v enum('v2', 'v4') not null"))
+    bench.seed("a", [record(number) for number in (2, 3, 4)])
+    result = bench.run()
+    assert statuses(result) == {"a": "success"}, result.streams[0].error
+    assert target.query("select id, v from a order by id") == [(2, "v2"), (4, "v4")]
+    assert set_aside(target) == [3]
+
+
 FOREIGN_KEYS = {
     kind: sql.replace("n bigint check (n > 0)", "n bigint references p (id)") for kind, sql in TABLE.items()
 }
