@@ -216,6 +216,8 @@ class Sieve:
                 count = self._session.ingest(table, schema, iter([part]), "arrow")
                 if count != part.num_rows:
                     raise FatalConnectorError(f"{count} of {part.num_rows} records arrived in {table}")
+                if self._dialect.check_now:
+                    self._session.execute(self._dialect.check_now)
 
             refusal = attempt(self._lease, ingest)
             if refusal is not None:

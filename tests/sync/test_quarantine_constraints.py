@@ -158,8 +158,11 @@ def test_a_record_that_refers_to_a_later_one_of_its_table_is_kept(tmp_path: Path
 
 
 @pytest.mark.parametrize("target", ["postgres"], indirect=True)
-def test_a_constraint_that_waits_for_the_commit_is_asked_before(tmp_path: Path, target: Target) -> None:
-    bench = bench_of(tmp_path, target, "merge")
+@pytest.mark.parametrize("disposition", ["merge", "append"])
+def test_a_constraint_that_waits_for_the_commit_is_asked_before(
+    tmp_path: Path, target: Target, disposition: str
+) -> None:
+    bench = bench_of(tmp_path, target, disposition)
     sql = TABLE["postgres"].replace(
         "n bigint check (n > 0)", "n bigint references p (id) deferrable initially deferred"
     )
