@@ -98,14 +98,16 @@ class TableLoad:
                 self._records += part.num_rows
 
     def _fitting(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
-        is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
-        keys = [name for name in self._load.stream.key_properties if is_keyed and name in batch.schema.names]
+        keys = self._keys(batch.schema)
         if self._sieve is not None:
             return self._sieve.fitting(batch, self._arriving, keys)
-        for name in keys:
-            if batch.column(name).null_count:
-                raise FatalConnectorError(f"key column {name!r} is NULL in a record: it cannot be found again")
+        _refuse_null(batch, keys)
         return (conformed(batch, self._arriving),)
+
+    def _keys(self, schema: pa.Schema) -> list[str]:
+        """Return the columns in which a record must have a value."""
+        is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
+        return [name for name in self._load.stream.key_properties if is_keyed and name in schema.names]
 
     def _copy(self, block: Block) -> None:
         """Take a block of a file that goes over as it is."""
@@ -121,9 +123,15 @@ class TableLoad:
         return staging
 
     def _finish(self) -> None:
-        if self._writing is not None:
-            self._staged.append(self._writing.finish())
+        if self._writing is None:
+            return
+        is_copy, staged = isinstance(self._writing, CopyStaging), self._writing.finish()
         self._writing = None
+        self._staged.append(staged)
+        if is_copy and (keys := self._keys(staged.schema)):
+            file, known = DataFile(self._table.storage, staged.name), frozenset(staged.schema.names)
+            for batch in self._table.format.read(file, pa.schema([staged.schema.field(name) for name in keys]), known):
+                _refuse_null(batch, keys)
 
     def _discard(self) -> None:
         """Drop what no commit has kept."""
@@ -321,6 +329,12 @@ class TableLoad:
             row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
         files = _in_place(plan, manifest.files)
         return replace(manifest, files=files, dead=plan.dead, schema=plan.schema).with_row(row)
+
+
+def _refuse_null(batch: pa.RecordBatch, keys: Iterable[str]) -> None:
+    for name in keys:
+        if batch.column(name).null_count:
+            raise FatalConnectorError(f"key column {name!r} is NULL in a record: it cannot be found again")
 
 
 def _names(files: Iterable[TableFile]) -> list[tuple[str, int, int]]:

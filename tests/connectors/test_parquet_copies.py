@@ -185,6 +185,18 @@ def test_bloom_filters_of_joined_files_are_found(copy: Copy) -> None:
             assert excluded == [other != place for other in range(3)]
 
 
+def test_a_copy_of_a_null_in_the_key_is_refused(copy: Copy, tables: list[pa.Table]) -> None:
+    ids = pa.array([None, *range(1, RECORDS)], pa.int64())
+    copy.put("orders/0.parquet", tables[1])
+    copy.put("orders/1.parquet", tables[0].set_column(0, "id", ids))
+    copy.document["streams"][0]["key_properties"] = ["id"]
+    assert copy.plan().wire == WIRE
+    result = run_pipeline(copy.write())
+    assert result.status == "failure"
+    assert "'id' is NULL" in str(result.streams[0].error)
+    assert files_readback.tables(copy.out) == set()
+
+
 def test_append_adds_a_part_a_run(copy: Copy, tables: list[pa.Table]) -> None:
     copy.document["streams"][0]["write_disposition"] = "append"
     path = copy.put("orders.parquet", tables[0])
