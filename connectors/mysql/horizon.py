@@ -24,9 +24,7 @@ writers. Without the privilege PROCESS nothing is known.
 from __future__ import annotations
 
 import logging
-import random
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -48,6 +46,9 @@ log = logging.getLogger("syncblocks")
 
 #: Between two looks: InnoDB's copy is as old as that.
 _LOOK_S = 0.11
+
+#: Lock of the server that is held by the one of our readers, on any machine, that asks; and seconds to wait for it.
+_TURN, _TURN_S = "syncblocks_look", 10
 
 #: So often is a copy that is too old asked for again; it stays too old only if others ask for it all the time.
 _TRIES = 10
@@ -103,7 +104,6 @@ def settle(
     stream: Stream,
     bookmark: Bookmark | None,
     wait_s: float,
-    looking: threading.Lock,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Horizon | None:
     """Return up to where the snapshot that the caller takes next is settled; None: nothing can be told.
@@ -114,7 +114,6 @@ def settle(
         stream: INCREMENTAL.
         bookmark: where the read starts.
         wait_s: how long those that write are waited for.
-        looking: held by whoever asks InnoDB, since each question keeps its copy as it is.
         sleep: seconds.
     """
     if not can_settle(stream):
@@ -133,7 +132,7 @@ def settle(
         ages: dict[str, int] = {}
 
         def look() -> set[str]:
-            found = _writing(lease, looking, sleep)
+            found = _writing(lease, sleep)
             for name, age_s in found.items():
                 thread = name.partition(":")[0]
                 ages[thread] = max(ages.get(thread, 0), age_s)  # its COMMIT is younger than what it commits
@@ -165,19 +164,23 @@ def _begin(session: Session, age_s: int, kind: pa.DataType) -> datetime:
     return begin if is_naive else begin.replace(tzinfo=UTC)
 
 
-def _writing(lease: Lease, looking: threading.Lock, sleep: Callable[[float], None]) -> dict[str, int]:
+def _writing(lease: Lease, sleep: Callable[[float], None]) -> dict[str, int]:
     """Return who may hold a value back, and for how many seconds it has run.
 
     Their names are `<connection>:<transaction>`, the latter empty where it has none yet.
     """
+    session = lease.session
     for _ in range(_TRIES):
         lease.check()
-        with looking:
-            found = _look(lease.session)
+        # Whoever asks keeps InnoDB's copy as it is: two that take no turns would do so for each other, for good.
+        session.query(f"select get_lock('{_TURN}', {_TURN_S})")
+        try:
+            found = _look(session)
             if found is not None:
                 return found
-            # Not in step with another process that asks as well.
-            sleep(_LOOK_S * (1 + random.random()))
+            sleep(_LOOK_S)
+        finally:
+            session.query(f"select release_lock('{_TURN}')")
     raise _Stale
 
 

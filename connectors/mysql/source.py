@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, time
@@ -48,7 +47,6 @@ class MySQLSource(SqlSource):
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
         )
-        self._looking = threading.Lock()
         #: Whether this user sees the transactions of others; known from the catalog on.
         self._may_look = True
 
@@ -81,7 +79,7 @@ class MySQLSource(SqlSource):
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
-        found = settle(self, lease, stream, bookmark, self._settings.settle_s, self._looking)
+        found = settle(self, lease, stream, bookmark, self._settings.settle_s)
         lease.session.rollback()
         lease.begin()
         return found

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,7 +127,7 @@ class Table:
     def horizon(self, **options: Any) -> Horizon | None:
         with self.source.sessions("arrow").lease() as lease:
             lease.begin()
-            return settle(self.source, lease, self.stream, None, looking=threading.Lock(), **options)
+            return settle(self.source, lease, self.stream, None, **options)
 
 
 def threads(horizon: Horizon | None) -> set[str]:
@@ -218,6 +219,15 @@ def test_a_list_that_the_server_has_made_before_is_not_believed(url: str) -> Non
         table.insert(1)
         table.commit(1)
         assert table.thread(0) in threads(table.horizon(wait_s=0))
+
+
+def test_many_readers_at_once_take_turns(url: str) -> None:
+    with closing(Table(url, "number", is_merge=False)) as table, ThreadPoolExecutor(6) as pool:
+        table.insert(0)
+        table.insert(1)
+        table.commit(1)
+        found = list(pool.map(lambda _: table.horizon(wait_s=0), range(6)))
+        assert all(table.thread(0) in threads(horizon) for horizon in found)
 
 
 def test_one_that_runs_on_keeps_the_bookmark_back_until_it_ends(url: str) -> None:
