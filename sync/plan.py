@@ -258,6 +258,8 @@ def _plan_stream(
     _check_quarantine(pipeline, stream, destination)
     is_mended = any(column.remedy for column in fitted.columns)
     # Who sets records aside must see them one by one.
+    is_plain = is_decided and not kept and not is_mended and stream.stream.max_rejected is None
+    wire = _wire(source, destination, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
         stream,
         disposition,
@@ -265,13 +267,7 @@ def _plan_stream(
         destination,
         source_name=pipeline.source.connector,
         is_plain=not (blocks or kept or is_mended),
-    )
-    is_plain = (
-        is_decided
-        and not kept
-        and not is_mended
-        and stream.stream.max_rejected is None
-        and (reading.readers == 1 or reading.loaders > 1)
+        wire=wire,
     )
     return PlannedStream(
         selected=stream,
@@ -279,7 +275,7 @@ def _plan_stream(
         table=table,
         start=start,
         write_disposition=disposition,
-        wire=_wire(source, destination, stream.stream, arriving, disposition) if is_plain else "arrow",
+        wire=wire if reading.readers == 1 or reading.loaders > 1 else "arrow",
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,

@@ -185,6 +185,18 @@ def test_bloom_filters_of_joined_files_are_found(copy: Copy) -> None:
             assert excluded == [other != place for other in range(3)]
 
 
+def test_files_that_are_copied_are_not_split(copy: Copy, tables: list[pa.Table]) -> None:
+    copy.put("orders/0.parquet", tables[0])
+    copy.put("orders/1.parquet", tables[1])
+    copy.document["source"]["config"]["range_bytes"] = 1000
+    copy.document["parallel_reads"] = 4
+    planned = copy.plan()
+    assert (planned.wire, str(planned.reading)) == (WIRE, "one reader: its files are copied as they are")
+    copy.document["destination"]["config"]["compression"] = "zstd"
+    planned = copy.plan()
+    assert (planned.wire, planned.reading.readers) == ("arrow", 4)
+
+
 def test_a_copy_of_a_null_in_the_key_is_refused(copy: Copy, tables: list[pa.Table]) -> None:
     ids = pa.array([None, *range(1, RECORDS)], pa.int64())
     copy.put("orders/0.parquet", tables[1])
