@@ -1,12 +1,36 @@
-"""A large table that is there already: nothing new, and a few records that changed."""
+"""A large table's first load, and what comes later: nothing new, and a few records that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from .bench import Bench, Figure, extra_figures, postgres
+from .bench import Bench, Figure, extra_figures, figures, postgres
 from .measure import Usage, alternate
+
+STREAM = {"stream": "public.orders", "replication_method": "INCREMENTAL", "bookmark_properties": ["created_at"]}
+
+
+def first_load(bench: Bench) -> list[Figure]:
+    """Into a table that is not there yet, committed on the way; the limit is psql | psql in the bookmark's order."""
+    source, destination = bench.database(), bench.database()
+    bench.orders(source, "orders", bench.rows)
+    pipeline = bench.pipeline("first", postgres(source), postgres(destination), [STREAM])
+
+    def psql() -> Usage:
+        bench.new_orders(destination, "bare")
+        return bench.run(
+            bench.psql(source, "copy (select * from orders order by created_at) to stdout (format binary)"),
+            bench.psql(destination, "copy bare from stdin (format binary)"),
+        )
+
+    def sync() -> Usage:
+        bench.execute(destination, "drop table if exists orders, _syncblocks_ledger")
+        return bench.sync(pipeline)()
+
+    taken = alternate({"psql | psql, in order": psql, "syncblocks": sync}, bench.repeat)
+    bench.check_equal(source, destination, "orders", "orders=bare")
+    return figures("incremental, first load", bench.rows, taken, limit="psql | psql, in order")
 
 
 def nothing_new(bench: Bench) -> list[Figure]:
@@ -55,8 +79,7 @@ def _synced(bench: Bench) -> tuple[str, str, Path]:
     for table in ("orders", "bare"):
         bench.orders(source, table, bench.rows)
     bench.orders(destination, "orders_bare", bench.rows)
-    stream = {"stream": "public.orders", "replication_method": "INCREMENTAL", "bookmark_properties": ["created_at"]}
-    pipeline = bench.pipeline("incremental", postgres(source), postgres(destination), [stream])
+    pipeline = bench.pipeline("incremental", postgres(source), postgres(destination), [STREAM])
     bench.sync(pipeline)()
     bench.execute(destination, "create table bookmark as select max(created_at) as value from orders_bare")
     bench.execute(destination, "vacuum analyze orders")

@@ -8,7 +8,7 @@ from .bench import Bench, Figure
 from .callbacks import callbacks
 from .child_end import child_end
 from .full_refresh import csv_to_postgres, parquet_to_parquet, postgres_to_duckdb, postgres_to_postgres
-from .incremental import changed, nothing_new
+from .incremental import changed, first_load, nothing_new
 from .latency import latency
 from .mariadb import mariadb_to_postgres
 from .memory import memory
@@ -24,6 +24,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "parquet": parquet_to_parquet,
     "mariadb": mariadb_to_postgres,
     "many": many_tables,
+    "first": first_load,
     "nothing": nothing_new,
     "changed": changed,
     "parallel": postgres_by_ranges,
