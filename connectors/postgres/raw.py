@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import selectors
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import suppress
@@ -31,6 +32,21 @@ def connect(address: Address, begin: str) -> RawSession:
     return RawSession(address, begin)
 
 
+class _Selector(selectors.DefaultSelector):
+    """Mostly asks the system when nothing else is to do: each question lets another thread in, and waits for it."""
+
+    #: Steps of the loop since it asked; it must ask now and then, or a COPY would not hear that it has failed.
+    _steps = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return what is ready; mostly nothing between two steps of the loop (0)."""
+        self._steps += 1
+        if timeout == 0 and self._steps < 8:
+            return []
+        self._steps = 0
+        return super().select(timeout)
+
+
 class RawSession:
     """One asyncpg connection with an event loop of its own, which runs only while a call is under way."""
 
@@ -39,7 +55,7 @@ class RawSession:
 
         self._address = address
         self._begin = begin
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop(_Selector())
         self._lock = threading.Lock()
         self._task: asyncio.Task[Any] | None = None
         self._connection: Any = None
@@ -250,7 +266,6 @@ def _arguments(address: Address) -> dict[str, Any]:
         "dsn": plain.uri(application_name=False),
         "server_settings": settings,
         "timeout": float(timeout) if timeout.isdigit() and int(timeout) else 60.0,
-        "statement_cache_size": 0,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import FatalConnectorError
 
@@ -23,6 +24,7 @@ REMOVED = "_d"
 _QUOTES = {"mysql": "`", "mariadb": "`"}
 
 
+@lru_cache(maxsize=4096)
 def quote(name: str, dialect: str = "") -> str:
     """Quote one name for a dialect; the only function that does.
 
