@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from typing import Any
 
 from connectors.bookmarks import values
@@ -50,7 +52,6 @@ class Coordinator:
         self._pipeline = session.pipeline
         self._store = store
         self._run = run
-        self._plan = plan
         self._progress = progress
         self._notify = notify
         self._is_stopping = is_stopping
@@ -59,22 +60,31 @@ class Coordinator:
         self._memory = budget_bytes(self._pipeline.memory)
         self._budget = Budget(in_flight_bytes(self._memory))
         self._is_refused = False
+        self._stop_reason = ""
+        self._has_failed = False
+        planned = {stream.name: stream for stream in plan.streams}
+        self._groups = {names: [planned[name] for name in names] for names in plan.groups}
+        #: Not claimed yet, in run order; streams that end take from it, too.
+        self._waiting = deque(self._groups.values())
+        #: Claimed when another stream ended, and not started yet.
+        self._claimed: deque[Sequence[PlannedStream]] = deque()
         self._active: dict[Future[None], list[StreamRun]] = {}
         self.runs: list[StreamRun] = []
+        self._context = self._make_context()
 
     def execute(self, concurrency: int | None) -> None:
         """Run every stream to its end, or until the run is stopped."""
         slots = self._slots(concurrency)
-        waiting = [[self._plan.stream(name) for name in group] for group in self._plan.groups]
         stopped_at: float | None = None
-        while waiting or self._active:
-            while waiting and len(self._active) < slots and not self._must_stop():
-                if not self._start(waiting[0]):
-                    break
-                waiting.pop(0)
+        while self._waiting or self._claimed or self._active:
+            while self._claimed:
+                self._start(self._claimed.popleft())
+            while len(self._active) < slots and not self._must_stop() and (group := self._next()):
+                if self._claim(group):
+                    self._start(group)
             if stopped_at is None and self._must_stop():
                 stopped_at = time.monotonic()
-                waiting.clear()
+                self._waiting.clear()
                 self._stop()
             self._collect(0.05 if stopped_at else 0.2)
             self._cancel_late()
@@ -82,47 +92,53 @@ class Coordinator:
                 self._abandon()
                 return
 
-    def _start(self, planned: Sequence[PlannedStream]) -> bool:
-        """Claim a group and start it; False: the run is stopping."""
-        context = self._context()
-        group = [StreamRun(context, stream) for stream in planned]
-        if not self._store.claim(self._run.id, [member.name for member in group]):
+    def _next(self) -> Sequence[PlannedStream]:
+        """Take the next group that waits; empty: none does."""
+        with suppress(IndexError):
+            return self._waiting.popleft()
+        return ()
+
+    def _claim(self, group: Sequence[PlannedStream]) -> bool:
+        """Claim a group; False: the run is stopping."""
+        if not self._store.claim(self._run.id, [planned.name for planned in group]):
             self._is_refused = True
             return False
         self._notify()  # it may have decided a flag
+        return True
+
+    def _start(self, claimed: Sequence[PlannedStream]) -> None:
+        group = [StreamRun(self._context, planned) for planned in claimed]
         self.runs += group
         for member in group:
             table = member.planned.key.destination_table
             self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
+            if self._stop_reason:  # it was claimed just before
+                member.cancel(self._stop_reason)
         self._active[_in_thread(run_group, group)] = group
-        return True
 
     def _collect(self, timeout_s: float) -> None:
         done, _ = wait(self._active, timeout=timeout_s, return_when=FIRST_COMPLETED)
         for future in done:
-            del self._active[future]
+            self._has_failed |= _has_failed(self._active.pop(future))
             future.result()
 
     def _must_stop(self) -> bool:
         if self._is_asked() or self._lease.is_lost:
             return True
-        # Only once it has ended in the store: streams in flight are cancelled, and end, after it.
-        failed = any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in self.runs)
-        return failed and not self._pipeline.allow_blocks_to_fail
+        return not self._pipeline.allow_blocks_to_fail and (self._has_failed or _has_failed(self._members()))
 
     def _is_asked(self) -> bool:
         return self._is_stopping() or self._is_refused or self._lease.is_cancelled
 
     def _stop(self) -> None:
         """End further claims, and the streams in flight."""
-        is_asked = self._is_asked()
+        self._stop_reason = "the run was cancelled" if self._is_asked() else "another stream failed"
         try:
             self._store.request_stop(self._run.id)
         except LostRun:
             self._lease.lose()
-        reason = "the run was cancelled" if is_asked else "another stream failed"
         for member in self._members():
-            member.cancel(reason)
+            member.cancel(self._stop_reason)
 
     def _abandon(self) -> None:
         for member in self._members():
@@ -153,7 +169,7 @@ class Coordinator:
         )
         return max(1, min(slots, *(limit for limit in limits if limit is not None)))
 
-    def _context(self) -> StreamContext:
+    def _make_context(self) -> StreamContext:
         return StreamContext(
             pipeline=self._pipeline,
             run=self._run,
@@ -173,10 +189,16 @@ class Coordinator:
         )
 
     def _close(self, outcome: StreamOutcome) -> None:
+        """Close a stream, and claim in the same transaction what takes its place."""
+        is_alone = (outcome.stream,) in self._groups
+        following = self._next() if is_alone and not self._is_asked() else ()
         try:
-            self._store.close_stream(self._run.id, outcome)
+            closed = self._store.close_stream(self._run.id, outcome, claim=[planned.name for planned in following])
         except LostRun:
             self._lease.lose()
+        else:
+            if closed.has_claimed:
+                self._claimed.append(following)
         self._notify()
 
     def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
@@ -213,6 +235,11 @@ class Coordinator:
             functions = [_bind(function, kwargs) for function in self._session.code.transformers[block.block]]
             made.append(Transformer(block.block, functions, block.rename or {}))
         return made
+
+
+def _has_failed(runs: Iterable[StreamRun]) -> bool:
+    """Whether one of them has failed; only once it has ended in the store: those in flight are cancelled after it."""
+    return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)
 
 
 def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:

@@ -100,10 +100,6 @@ class Plan:
     groups: tuple[tuple[str, ...], ...]
     warnings: tuple[str, ...] = ()
 
-    def stream(self, name: str) -> PlannedStream:
-        """Return one stream's plan."""
-        return next(planned for planned in self.streams if planned.name == name)
-
 
 def plan_streams(
     pipeline: Pipeline,

@@ -38,6 +38,7 @@ _CLAIMED = (
     )
     .order_by(stream_runs.c.position)
 )
+_START = block_runs.insert()
 _SET_STREAM = stream_runs.update().where(
     stream_runs.c.run_id == sa.bindparam("at_run"),
     stream_runs.c.attempt == sa.bindparam("at_attempt"),
@@ -86,41 +87,15 @@ class Attempts(Room):
             LostRun: this process does not own the run.
             StateError: a stream is not planned, or was claimed before.
         """
-        names = list(dict.fromkeys(streams))
         with self._write_and_lease("claim") as connection:
             run = self._lock_mine(connection, run_id)
             failpoint("store.claim.locked")
             values = self._counters(connection, run)
             if run.is_stopping or self._stop_if_cancelled(connection, run, values):
                 return False
-            rows = connection.execute(_CLAIMED, {"run_id": run_id, "number": run.attempt, "streams": names}).all()
-            if unknown := set(names) - {row.stream for row in rows if row.status == UNCLAIMED}:
-                raise StateError(f"run {run_id} cannot claim {sorted(unknown)}: claimed before, or not planned")
-            started = [
-                {
-                    "run_id": run_id,
-                    "attempt": run.attempt,
-                    "block": block,
-                    "stream": row.stream,
-                    "block_type": block_type,
-                    "position": position,
-                    "destination_table": row.destination_table,
-                    "status": RUNNING,
-                    "started_at": run.now,
-                }
-                for row in rows
-                for position, (block, block_type) in enumerate(row.blocks)
-            ]
-            types = Counter(str(block["block_type"]) for block in started)
-            not_last = [name for kind, number in types.items() if (name := values[kind].claim(number))]
-            run.unclaimed_streams -= len(rows)
-            run.open_streams += len(rows)
+            self._claim(connection, run, values, streams)
+            self._save_counters(connection, run, values)
             self._save(connection, run)
-            self._save_counters(connection, run, {kind: values[kind] for kind in types})
-            self._decide(connection, run, not_last, False)
-            set_streams(connection, run, names, RUNNING)
-            if started:
-                connection.execute(block_runs.insert(), started)
         return True
 
     def request_stop(self, run_id: int, status: str = CANCELLED) -> None:
@@ -166,6 +141,38 @@ class Attempts(Room):
         raise NotImplementedError
 
     # -- shared with the close -----------------------------------------------------------------------------------
+
+    def _claim(
+        self, connection: Connection, run: HeldRun, values: Mapping[str, TypeCounter], streams: Iterable[str]
+    ) -> None:
+        """Claim streams of a run that is not stopping; the caller saves run and counters."""
+        names = list(dict.fromkeys(streams))
+        rows = connection.execute(_CLAIMED, {"run_id": run.id, "number": run.attempt, "streams": names}).all()
+        if unknown := set(names) - {row.stream for row in rows if row.status == UNCLAIMED}:
+            raise StateError(f"run {run.id} cannot claim {sorted(unknown)}: claimed before, or not planned")
+        started = [
+            {
+                "run_id": run.id,
+                "attempt": run.attempt,
+                "block": block,
+                "stream": row.stream,
+                "block_type": block_type,
+                "position": position,
+                "destination_table": row.destination_table,
+                "status": RUNNING,
+                "started_at": run.now,
+            }
+            for row in rows
+            for position, (block, block_type) in enumerate(row.blocks)
+        ]
+        types = Counter(str(block["block_type"]) for block in started)
+        not_last = [name for kind, number in types.items() if (name := values[kind].claim(number))]
+        run.unclaimed_streams -= len(rows)
+        run.open_streams += len(rows)
+        self._decide(connection, run, not_last, False)
+        set_streams(connection, run, names, RUNNING)
+        if started:
+            connection.execute(_START, started)
 
     def _stop_if_cancelled(self, connection: Connection, run: HeldRun, values: Mapping[str, TypeCounter]) -> bool:
         """Do what a cancel request asks for at the first chance; tell whether there is one."""

@@ -59,8 +59,13 @@ _END = block_runs.update().where(
 class Closing(Telling):
     """Stops, timeouts and crash recovery come through here as well, once it is known what was committed."""
 
-    def close_stream(self, run_id: int, outcome: StreamOutcome) -> Closed:
+    def close_stream(self, run_id: int, outcome: StreamOutcome, *, claim: Sequence[str] = ()) -> Closed:
         """End all block runs of a stream, in one transaction with everything that follows from it.
+
+        Args:
+            run_id: The run.
+            outcome: How the stream ended.
+            claim: Streams that take its place, claimed as by `claim` unless the run is stopping by then.
 
         Raises:
             LostRun: this process does not own the run, or the stream is not open (any more).
@@ -86,8 +91,12 @@ class Closing(Telling):
                 ends.append(_figures(run, outcome.stream, block) | {"type_index": index, "is_last": is_last})
             connection.execute(_END, ends)
             failpoint("store.close.block_runs")
-            self._save_counters(connection, run, values)
             set_streams(connection, run, [outcome.stream], outcome.status)
+            has_claimed = bool(claim) and run.stop_status is None
+            if has_claimed:
+                self._claim(connection, run, values, claim)
+                failpoint("store.close.claimed")
+            self._save_counters(connection, run, values)
             failpoint("store.close.counters")
             if outcome.state is not None:
                 write_state(connection, run.pipeline, outcome.state, run_id=run.id, now=run.now)
@@ -103,7 +112,9 @@ class Closing(Telling):
                 write_events(connection, run, plan, events)
             failpoint("store.close.events")
             self._save(connection, run)
-            return Closed(run_ended=run.has_ended, status=run.status, is_stopping=run.is_stopping)
+            return Closed(
+                run_ended=run.has_ended, status=run.status, is_stopping=run.is_stopping, has_claimed=has_claimed
+            )
 
     def _had_failed(self, connection: Connection, run: HeldRun, stream: str) -> bool:
         """Whether the stream's latest end before this attempt, but for cancellations, was a failure."""

@@ -170,7 +170,9 @@ def _sqlite_engine(url: URL) -> Engine:
     def _begin(connection: Connection) -> None:
         # Deferred, a transaction that reads before it writes fails at once if another one wrote in between.
         is_read = connection.get_execution_options().get("is_read")
-        connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        raw.execute("BEGIN" if is_read else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -27,7 +27,7 @@ class Deliveries:
         self._rooms = rooms
         self._database = rooms._database
         self._pipeline = pipeline
-        self._me = rooms._me.encode()
+        self._me = rooms._owner
 
     def open_blocks(self) -> tuple[str, ...]:
         """Return the callback blocks that have something to deliver, of whatever run."""

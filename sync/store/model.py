@@ -184,6 +184,8 @@ class Closed:
     status: str
     #: True if no further stream can be claimed.
     is_stopping: bool
+    #: Whether the streams that were to take its place were claimed.
+    has_claimed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

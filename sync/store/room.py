@@ -28,6 +28,7 @@ from .model import (
     Subscription,
 )
 from .owner import Owner
+from .tables import Json
 from .tables import attempt as attempts
 from .tables import block_run as block_runs
 from .tables import pipeline_run as runs
@@ -40,10 +41,15 @@ LEASE_S = 30.0
 #: (theirs, mine) -> alive, dead, or None: not to be seen from here.
 Liveness = Callable[[Owner, Owner], bool | None]
 
-_LOCK_RUN = sa.select(runs).where(runs.c.id == sa.bindparam("run_id")).with_for_update()
-_ATTEMPT = sa.select(attempts).where(
-    attempts.c.run_id == sa.bindparam("run_id"), attempts.c.attempt == sa.bindparam("number")
+# Without the columns that hold documents: these would be decoded for every stream.
+_LOCK_RUN = (
+    sa.select(*(column for column in runs.c if not isinstance(column.type, Json)))
+    .where(runs.c.id == sa.bindparam("run_id"))
+    .with_for_update()
 )
+_AT = (attempts.c.run_id == sa.bindparam("run_id"), attempts.c.attempt == sa.bindparam("number"))
+_ATTEMPT = sa.select(*(column for column in attempts.c if column is not attempts.c.plan)).where(*_AT)
+_PLAN = sa.select(attempts.c.plan).where(*_AT)
 _COUNTERS = sa.select(counters).where(
     counters.c.run_id == sa.bindparam("run_id"), counters.c.attempt == sa.bindparam("number")
 )
@@ -83,7 +89,6 @@ class HeldRun:
     failed_streams: int
     cancelled_streams: int
     error: Any
-    is_planned: bool
     now: datetime
 
     @property
@@ -104,6 +109,7 @@ class Room:
         """Share one database; `me` is the owner in whose name this store writes."""
         self._database = database
         self._me = me
+        self._owner = me.encode()
         self._liveness = liveness
         # An attempt's plan does not change once a stream is claimed, and only its owner changes it before.
         self._plans: dict[tuple[int, int], AttemptPlan] = {}
@@ -137,7 +143,6 @@ class Room:
             failed_streams=row.failed_streams,
             cancelled_streams=row.cancelled_streams,
             error=row.error,
-            is_planned=row.plan is not None,
             now=self._database.now(connection),
         )
 
@@ -148,7 +153,7 @@ class Room:
             LostRun: this process does not own it (any more).
         """
         run = self._lock(connection, run_id)
-        if run.owner != self._me.encode():
+        if run.owner != self._owner:
             raise LostRun(f"run {run_id} was taken over by {Owner.decode(run.owner)}")
         if not run.is_active:
             raise LostRun(f"run {run_id} is finished")
@@ -225,8 +230,8 @@ class Room:
         """Return an attempt's plan without its streams; remembered."""
         key = (run_id, number)
         if key not in self._plans:
-            row = connection.execute(_ATTEMPT, {"run_id": run_id, "number": number}).one()
-            self._plans[key] = decode_plan(row.plan or {})
+            plan = connection.execute(_PLAN, {"run_id": run_id, "number": number}).scalar_one()
+            self._plans[key] = decode_plan(plan or {})
         return self._plans[key]
 
     def _forget_plans(self, run_id: int) -> None:

@@ -65,7 +65,7 @@ class Runs(Room):
                     "pipeline": pipeline,
                     "attempt": 1,
                     "is_active": True,
-                    "owner": self._me.encode(),
+                    "owner": self._owner,
                     "lease_until": lease_end(now),
                     "execution_date": execution_date,
                     "trigger_id": trigger,
@@ -99,7 +99,7 @@ class Runs(Room):
                 {
                     "attempt": run.attempt + 1,
                     "is_active": True,
-                    "owner": self._me.encode(),
+                    "owner": self._owner,
                     "lease_until": lease_end(run.now),
                     "cancel_requested_at": None,
                 },
@@ -118,7 +118,7 @@ class Runs(Room):
         """
         with self._database.write("take_over") as connection:
             run = self._lock(connection, run_id)
-            me = self._me.encode()
+            me = self._owner
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to take over")
             if run.owner != me and self._is_alive(run.owner, run.lease_until, run.now):
@@ -144,7 +144,7 @@ class Runs(Room):
     def is_owner(self, run_id: int) -> bool:
         """Whether this process may still write to the run."""
         with self._database.read() as connection:
-            return connection.execute(_MINE, {"of_run": run_id, "me": self._me.encode()}).one_or_none() is not None
+            return connection.execute(_MINE, {"of_run": run_id, "me": self._owner}).one_or_none() is not None
 
     def owner_state(self, run: PipelineRun) -> str:
         """Return "alive" or "dead": at once for a process of this machine, else by its lease."""
@@ -264,11 +264,11 @@ class Runs(Room):
             return tuple(rows.scalars())
 
     def _is_mine(self, run_id: int) -> sa.ColumnElement[bool]:
-        return sa.and_(runs.c.id == run_id, runs.c.owner == self._me.encode(), runs.c.is_active)
+        return sa.and_(runs.c.id == run_id, runs.c.owner == self._owner, runs.c.is_active)
 
     def _is_finished_by_me(self, connection: Connection, run_id: int) -> bool:
         row = connection.execute(sa.select(runs.c.owner, runs.c.is_active).where(runs.c.id == run_id)).one_or_none()
-        return row is not None and not row.is_active and row.owner == self._me.encode()
+        return row is not None and not row.is_active and row.owner == self._owner
 
     def _refuse_active(self, connection: Connection, pipeline: str) -> None:
         row = connection.execute(

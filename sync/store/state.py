@@ -26,6 +26,7 @@ def _of(table: sa.Table) -> sa.ColumnElement[bool]:
 
 # Made once: every stream that ends writes its state.
 _VERSION = sa.select(state.c.version).where(_of(state)).with_for_update()
+_INSERT, _INSERT_VERSION = state.insert(), state_version.insert()
 _UPDATE = state.update().where(_of(state))
 _DELETE_OLD = state_version.delete().where(_of(state_version), state_version.c.version <= sa.bindparam("last"))
 
@@ -121,10 +122,10 @@ def write_state(
     # Whoever changes a bookmark by hand says nothing of the stream's shape.
     shape = {} if copy.shape is None and not is_deleted else {"shape": copy.shape}
     if found is None:
-        connection.execute(state.insert(), row | shape)
+        connection.execute(_INSERT, row | shape)
     else:
         connection.execute(_UPDATE, row | shape | key)
-    connection.execute(state_version.insert(), row)
+    connection.execute(_INSERT_VERSION, row)
     if version > VERSIONS_KEPT:
         connection.execute(_DELETE_OLD, {**key, "last": version - VERSIONS_KEPT})
 

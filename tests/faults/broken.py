@@ -57,8 +57,8 @@ def events_are_written_behind_the_close() -> None:
     def write_events(_connection: Any, run: Any, plan: Any, rows: Sequence[Any]) -> None:
         late.append((run, plan, rows))
 
-    def close_stream(self: Any, run_id: int, outcome: Any) -> Any:
-        closed = closing(self, run_id, outcome)
+    def close_stream(self: Any, run_id: int, outcome: Any, **options: Any) -> Any:
+        closed = closing(self, run_id, outcome, **options)
         with self._database.write("late") as connection:
             while late:
                 genuine(connection, *late.pop(0))

@@ -94,7 +94,9 @@ def test_a_transformer_of_the_first_and_third_stream_has_its_last_while_the_seco
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize("action", ["kill", "sigterm"])
-@pytest.mark.parametrize("point", ["store.claim.before:9", "store.close.before:7", "store.close.after:12"])
+@pytest.mark.parametrize(
+    "point", ["store.claim.before:3", "store.close.before:7", "store.close.claimed:5", "store.close.after:12"]
+)
 def test_it_has_one_last_when_the_process_is_stopped_or_killed_among_many_streams(
     zygote: Zygote, folder: Path, postgres_url: str, store: str, action: str, point: str, injected: Count
 ) -> None:

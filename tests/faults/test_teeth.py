@@ -19,7 +19,7 @@ from .zygote import Zygote
 Hunt = Callable[[Zygote, Path, "str | None"], list[str]]
 
 
-def strikes(points: Sequence[str], action: str = "kill") -> Hunt:
+def strikes(points: Sequence[str], action: str = "kill", groups: Sequence[Sequence[str]] = ()) -> Hunt:
     """Return a hunt that runs into faults at some of the points that the failpoint tests enumerate."""
 
     def hunt(zygote: Zygote, folder: Path, broken: str | None) -> list[str]:
@@ -27,6 +27,7 @@ def strikes(points: Sequence[str], action: str = "kill") -> Hunt:
         for number, point in enumerate(points):
             workshop = test_failpoints.make(zygote, folder / str(number), "sqlite", "sqlite", "", "append")
             workshop.document["drain_s"] = 5
+            workshop.source_settings["groups"] = groups
             workshop.write()
             workshop.run(failpoint=f"{point}:{action}", broken=broken)
             last = workshop.run(broken=broken)
@@ -86,7 +87,8 @@ HUNTS: dict[str, Hunt] = {
     "doubt_counts_as_failure": strikes(["sqlite.commit.after:8", "stream.after_commit:5"], "raise"),
     "events_are_written_behind_the_close": strikes(["store.close.after:1", "store.close.after:2"]),
     "flag_is_found_by_counting": run_several,
-    "flag_is_decided_at_the_plan": strikes(["store.close.after:1"], "sigterm"),
+    # Between a group and the next one nothing is open.
+    "flag_is_decided_at_the_plan": strikes(["store.close.after:2"], "sigterm", [["orders", "empty"]]),
     "delivery_is_marked_before_the_call": strikes(["store.mark.after:1", "store.mark.after:4"]),
     "every_owner_is_dead": start_twice,
 }

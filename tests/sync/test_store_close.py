@@ -74,6 +74,40 @@ def test_a_flag_waits_until_the_next_claim_or_the_end(store: Store) -> None:
     }
 
 
+def test_a_close_claims_what_takes_the_streams_place(store: Store) -> None:
+    run = begin(store, attempt_plan([A, B]))
+    store.claim(run.id, ["a"])
+    closed = store.close_stream(run.id, outcome(A), claim=["b"])
+    assert (closed.has_claimed, closed.run_ended) == (True, False)
+    assert store.open_streams(run.id) == ("b",)
+    assert flags(store, run.id) == {
+        "load:a": (0, False),
+        "export:a": (0, False),
+        "load:b": (None, None),
+        "export:b": (None, None),
+    }
+    closed = store.close_stream(run.id, outcome(B), claim=[])
+    assert (closed.has_claimed, closed.run_ended) == (False, True)
+    assert flags(store, run.id)["export:b"] == (1, True)
+
+
+def test_a_close_that_stops_the_run_claims_nothing(store: Store) -> None:
+    run = begin(store, attempt_plan([A, B]))
+    store.claim(run.id, ["a"])
+    closed = store.close_stream(run.id, outcome(A, failed_block=EXPORTER), claim=["b"])
+    assert (closed.has_claimed, closed.run_ended, closed.status) == (False, True, "failure")
+    assert flags(store, run.id) == {"load:a": (0, True), "export:a": (0, True)}
+    assert store.never_started(run.id) == ("b",)
+
+
+def test_a_close_whose_claim_is_refused_closes_nothing(store: Store) -> None:
+    run = begin(store, attempt_plan([A, B]))
+    store.claim(run.id, ["a", "b"])
+    with pytest.raises(StateError, match="cannot claim"):
+        store.close_stream(run.id, outcome(A), claim=["b"])
+    assert store.open_streams(run.id) == ("a", "b")
+
+
 def test_a_flag_is_false_at_once_while_another_stream_is_open(store: Store) -> None:
     run = begin(store, attempt_plan([A, B]))
     assert store.claim(run.id, ["a", "b"])

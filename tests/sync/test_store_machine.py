@@ -236,9 +236,14 @@ class StoreMachine(RuleBasedStateMachine):
         plan = self.plans[names[place % len(names)]]
         is_failure = status in (LOADER, EXPORTER)
         ended = outcome(plan, failed_block=status) if is_failure else outcome(plan, status)
-        closed = self.stores[engine].close_stream(run.id, ended)
-        assert closed.status == self.stores[engine].run(run.id).status
         store = self.stores[engine]
+        waiting = store.never_started(run.id)[: self.chance.choice([0, 1, 2])]
+        before = store.run(run.id)
+        closed = store.close_stream(run.id, ended, claim=waiting)
+        after = store.run(run.id)
+        assert closed.status == after.status
+        assert closed.has_claimed == (bool(waiting) and not after.stopping)
+        assert not (closed.has_claimed and (before.stopping or before.cancel_requested))
         can_go_on = bool(store.open_streams(run.id)) or (bool(store.never_started(run.id)) and not closed.is_stopping)
         assert closed.run_ended == (closed.status != "running") == (not can_go_on)
 
