@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import FatalConnectorError, StatementRefused
 from ..quarantine import sift
-from .dialect import SEQUENCE, Column, Dialect
+from .dialect import SEQUENCE, Column, Dialect, Table
 from .identifiers import TableName
 from .session import Lease
 
@@ -95,7 +95,7 @@ class Entrance:
             if span == whole:
                 assert refusal is not None
                 raise refusal
-            self._execute(f"delete from {self._dialect.table(part)}")
+            self._execute(self._dialect.empty(Table(name=part)))
             self._execute(self._dialect.take(part, source, self._columns, span.first, span.first + span.num_rows - 1))
             refused = attempt(self._lease, lambda: self._run(statements(part)))
             if refused is not None:
