@@ -74,6 +74,16 @@ class Feed:
                 self._changed.notify_all()
             return not self._is_closed
 
+    def wait(self, event: Any) -> None:
+        """Wait until there is room for this event, which is not put yet, and another one like it.
+
+        A source makes several copies of a wide record: it must not begin with one while the load makes its own.
+        """
+        size_bytes = 2 * size_of(event)
+        with self._changed:
+            while (self._items or self._taken_bytes) and not (self._is_closed or self._budget.has_room(size_bytes)):
+                self._changed.wait()
+
     def end(self, error: BaseException | None = None) -> None:
         """Say that nothing more comes, and why."""
         with self._changed:
@@ -110,6 +120,7 @@ class Feed:
                 else:
                     return
             yield item
+            del item  # a wide record would else stay while the next one is read
 
     def _has_room(self, size_bytes: int) -> bool:
         if not self._items and not self._taken_bytes:
@@ -171,6 +182,7 @@ def _read(
                 if is_batch(event):
                     _flush(feeds[name], held[name], is_last=False)
                 held[name].append(event)
+                feeds[name].wait(event)
                 if all(feed.is_closed for feed in feeds.values()):
                     return
         finally:

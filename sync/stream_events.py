@@ -106,7 +106,10 @@ class StreamEvents:
                 continue
             if not isinstance(item.event, pa.RecordBatch):
                 self.blocks.stages[0].has_handed_over |= item.is_last
-                yield item.event
+                block = item.event
+                del item  # not held while the next one is read
+                yield block
+                del block
                 continue
             batch = self._transform(item)
             if batch.num_rows == 0:
@@ -118,8 +121,9 @@ class StreamEvents:
                     yield fitted.arriving
             good, bad = sifted(batch, fitted.convert, self.planned.selected.stream)
             rejected += bad
-            for part in good:
-                yield self._handed_over(part)
+            del item, batch
+            while good:
+                yield self._handed_over(good.pop(0))
             if rejected:
                 yield Rejected(records=tuple(rejected))
                 rejected.clear()
@@ -139,6 +143,7 @@ class StreamEvents:
             if item is None:
                 return
             yield item
+            del item
 
     def _transform(self, item: Item) -> pa.RecordBatch:
         batch, stream = item.event, self.planned.selected.stream

@@ -221,7 +221,9 @@ class DuckDBSession:
         for batch in map(_arrow, data):
             room.add(batch)
             self._database.make_room(room.size_bytes, most_bytes=_COPIES * batch.nbytes)
-            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+            batch = pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+            yield batch
+            del batch
 
     def _numbered(
         self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block]

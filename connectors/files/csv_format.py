@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from ..errors import FatalConnectorError
 from ..quarantine import sift
 from ..ranges import RangesRefused
 from .bad import Bad, Misfit, Skipped, shown
-from .csv_input import Input, delimiter_of
+from .csv_input import LEAST_AHEAD, Input, delimiter_of
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile, compression
@@ -27,13 +28,16 @@ from .text import from_text, is_text, misfit, to_text
 
 #: A record may be as long as this; blocks grow up to it only where one is.
 MAX_BLOCK_BYTES = 1 << 30
-
+_WIDE_BYTES = 8 << 20
 
 #: A record that no file has.
 _END = "\x1a"
 
-#: Arrow's reader runs up to 32 blocks ahead, whoever waits for them.
+#: Bytes that are parsed at once.
 BLOCK_BYTES = 1 << 19
+
+#: How far the parser reads ahead, in blocks of that size; of larger ones no further than it must.
+AHEAD_BYTES = 2 << 20
 
 
 class CSVFormat:
@@ -221,12 +225,14 @@ class CSVFormat:
             except pa.ArrowInvalid as error:
                 if "straddling" not in str(error) or block >= MAX_BLOCK_BYTES:
                     raise self._explained(file, names, error) from error
-                block = min(block * 16, MAX_BLOCK_BYTES)
+                # Quickly to where it costs memory, then no further than it takes.
+                block = min(block * (16 if block < _WIDE_BYTES else 2), MAX_BLOCK_BYTES)
 
     def _blocks(
         self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skip: int, skipped: Skipped | None
     ) -> Iterator[pa.RecordBatch]:
-        with Input(file, self._settings.encoding, self._settings.quote) as source:
+        ahead = max(LEAST_AHEAD, AHEAD_BYTES // block)
+        with Input(file, self._settings.encoding, self._settings.quote, ahead) as source:
             self._read_header(source)
             if source.is_at_end():
                 return
@@ -256,8 +262,8 @@ class CSVFormat:
                 if "Empty CSV file" in str(error):
                     return
                 raise
-            with reader:
-                for batch in reader:
+            with reader, closing(source.parsed(reader)) as batches:
+                for batch in batches:
                     left = batch.slice(min(skip, batch.num_rows))
                     skip -= batch.num_rows - left.num_rows
                     if left.num_rows:

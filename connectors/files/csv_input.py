@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import csv
 import io
-from collections.abc import Iterator
-from typing import Any, Literal
+import threading
+import time
+import weakref
+from collections.abc import Generator, Iterator
+from typing import Literal
 
 import pyarrow as pa
 
@@ -17,12 +21,34 @@ from .paths import DataFile
 _CHUNK_BYTES = 1 << 16
 _DELIMITERS = (",", ";", "\t", "|")
 
+#: Blocks that Arrow's parser must have before it yields a batch.
+LEAST_AHEAD = 3
+
+#: How long its reads wait for a batch that, against that, does not come without them.
+_PATIENCE_S = 2.0
+
+#: How long a read takes to get out of Python.
+_LEAVING_S = 0.05
+
+#: Those whose reads may be waiting.
+_open: weakref.WeakSet[Input] = weakref.WeakSet()
+
 
 class Input(io.RawIOBase):
-    """The file's bytes as UTF-8 without a byte order mark; lines can be taken from its front."""
+    """The file's bytes as UTF-8 without a byte order mark; lines can be taken from its front.
 
-    def __init__(self, file: DataFile, encoding: str, quote: str = "") -> None:
+    Arrow's parser reads up to 32 blocks in a thread of its own, whoever waits for them. Here it gets no further than
+    `ahead` blocks past the batches that were taken, unless the next batch takes more.
+    """
+
+    def __init__(self, file: DataFile, encoding: str, quote: str = "", ahead: int = LEAST_AHEAD) -> None:
         super().__init__()
+        _open.add(self)
+        self._ahead = ahead
+        self._changed = threading.Condition()
+        self._is_wanted = True
+        self._is_stopped = False
+        self._waiting = 0
         self.file = file
         #: Whether an odd number of quotes was read, lines not counted.
         self.is_quote_open = False
@@ -41,15 +67,54 @@ class Input(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, target: Any) -> int:
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the parser's next block, without a copy where that can be."""
+        assert size is not None, "the parser asks for a block"
+        if not self._may_read():
+            return b""
         if not self._buffer:
-            self._fill(max(len(target), _CHUNK_BYTES))
-        size = min(len(target), len(self._buffer))
-        target[:size] = self._buffer[:size]
+            self._fill(max(size, _CHUNK_BYTES))
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
         if self._quote:
-            self.is_quote_open ^= self._buffer.count(self._quote, 0, size) % 2 == 1
-        self._buffer = self._buffer[size:]
-        return size
+            self.is_quote_open ^= data.count(self._quote) % 2 == 1
+        return data
+
+    def _may_read(self) -> bool:
+        with self._changed:
+            self._waiting += 1
+            while self._ahead <= 0 and not self._is_stopped:
+                is_wanted = self._is_wanted
+                if not self._changed.wait(_PATIENCE_S if is_wanted else None) and is_wanted:
+                    break
+            self._waiting -= 1
+            self._ahead -= 1
+            return not self._is_stopped
+
+    def parsed(self, reader: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
+        """Yield the parser's batches; while one is wanted, it may read what it needs for it."""
+        try:
+            while True:
+                self._want(True)
+                batch = next(reader, None)
+                self._want(False)
+                if batch is None:
+                    return
+                yield batch
+                del batch  # not held while the next one is made
+        finally:
+            self._stop()
+
+    def _want(self, is_wanted: bool) -> None:
+        with self._changed:
+            self._is_wanted = is_wanted
+            self._ahead += not is_wanted
+            self._changed.notify_all()
+
+    def _stop(self) -> None:
+        """End the parser's reads: nobody wants what is left."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
 
     def lines(self) -> Iterator[str]:
         """Yield lines with their ends, taking no byte more than that; what is no UTF-8 comes as lone surrogates."""
@@ -62,9 +127,16 @@ class Input(io.RawIOBase):
         return not self._buffer
 
     def close(self) -> None:
+        self._stop()
         if not self.closed:
             self._raw.close()
         super().close()
+
+    def end(self) -> None:
+        """Let no read of the parser wait any more: the process ends, and one in Python then would abort it."""
+        if self._waiting:
+            self._stop()
+            time.sleep(_LEAVING_S)
 
     def _line(self) -> bytes:
         searched = 0
@@ -101,6 +173,14 @@ class Input(io.RawIOBase):
             raise FatalConnectorError(f"{self.file.label}: cannot be read: {shown(str(error))}") from error
 
 
+def _end_all() -> None:
+    for source in list(_open):
+        source.end()
+
+
+atexit.register(_end_all)
+
+
 def delimiter_of(line: str, default: str, quote: str) -> str:
     """Return what delimits a file's first line: the default, unless that finds one field and another one more."""
 
@@ -115,4 +195,4 @@ def _quoting(quote: str) -> Literal[0, 3]:
     return csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
 
 
-__all__ = ["Input", "delimiter_of"]
+__all__ = ["LEAST_AHEAD", "Input", "delimiter_of"]

@@ -284,7 +284,7 @@ class JSONLWriter:
         _, offsets, data = text.buffers()
         # The texts stand one behind the other in Arrow's buffer: it is the output.
         size = pa.Array.from_buffers(pa.int32(), len(text) + 1, [None, offsets])[len(text)].as_py()
-        self._sink.write(data[:size].to_pybytes())
+        self._sink.write(memoryview(data)[:size])
 
     def close(self) -> None:
         """There is nothing held back."""

@@ -76,6 +76,7 @@ class TableLoad:
                     self._write(event)
                 else:
                     self._copy(event)
+                del event  # not held while the next one is made
         except ConnectorError as error:
             error.stream = error.stream or self._load.key.stream
             raise

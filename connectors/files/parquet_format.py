@@ -23,6 +23,9 @@ from .text import from_text, is_text, misfit, to_text
 GROUP_BYTES = 64 << 20
 GROUP_RECORDS = 1 << 20
 
+#: Values of more bytes than this, on average, are wide.
+WIDE_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Footer:
@@ -129,7 +132,8 @@ class ParquetWriter:
 
     def __init__(self, sink: BinaryIO, schema: pa.Schema, compression: str, group_bytes: int = GROUP_BYTES) -> None:
         self._schema = pa.schema([_kept(field) for field in schema])
-        self._writer = pyarrow.parquet.ParquetWriter(sink, self._schema, compression=compression)
+        self._sink, self._compression = sink, compression
+        self._opened: pyarrow.parquet.ParquetWriter | None = None
         self._group_bytes = group_bytes
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
@@ -148,18 +152,37 @@ class ParquetWriter:
 
     def close(self) -> None:
         self._flush()
-        self._writer.close()
+        self._writer().close()
 
     def abandon(self) -> None:
         self._held = []
-        with suppress(OSError, ValueError, pa.ArrowException):
-            self._writer.close()
-        # Else it would try once more when it is collected.
-        self._writer.is_open = False
+        if self._opened is not None:
+            with suppress(OSError, ValueError, pa.ArrowException):
+                self._opened.close()
+            # Else it would try once more when it is collected.
+            self._opened.is_open = False
+
+    def _writer(self) -> pyarrow.parquet.ParquetWriter:
+        """Open the file; columns whose first values are wide get neither dictionary nor statistics: a copy each."""
+        if self._opened is None:
+            narrow = [field.name for place, field in enumerate(self._schema) if not self._is_wide(place)]
+            is_wide = len(narrow) < len(self._schema)
+            self._opened = pyarrow.parquet.ParquetWriter(
+                self._sink,
+                self._schema,
+                compression=self._compression,
+                use_dictionary=narrow if is_wide else True,
+                write_statistics=narrow if is_wide else True,
+            )
+        return self._opened
+
+    def _is_wide(self, place: int) -> bool:
+        size_bytes = int(sum(batch.column(place).nbytes for batch in self._held))
+        return size_bytes > WIDE_BYTES * max(1, self._held_records)
 
     def _flush(self) -> None:
         if self._held:
-            self._writer.write_table(pa.Table.from_batches(self._held), row_group_size=GROUP_RECORDS)
+            self._writer().write_table(pa.Table.from_batches(self._held), row_group_size=GROUP_RECORDS)
         self._held, self._held_bytes, self._held_records = [], 0, 0
 
 

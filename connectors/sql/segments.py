@@ -72,6 +72,7 @@ class Segments:
                 assert not isinstance(event, _MARKERS)
                 self.size_bytes += len(event)
             yield event
+            del event  # not held while the next one is made
 
 
 __all__ = ["Segments"]

@@ -195,7 +195,10 @@ class Writer:
                     self._admission.ascent.note(item)
                 if self._sieve is None:
                     self._refuse_null_key_of(item)
-                    yield self._fitted(item, schema)
+                    batch = self._fitted(item, schema)
+                    del item
+                    yield batch
+                    del batch  # not held while the next one is made
                 else:
                     keys = self._load.stream.key_properties if self._is_merge or self._is_replace else ()
                     yield from self._sieve.fitting(item, lambda part: self._fitted(part, schema), keys)

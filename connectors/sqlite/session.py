@@ -140,6 +140,7 @@ class SQLiteSession:
             except (sqlite3.Error, UnicodeError, OverflowError) as error:
                 raise sort_error(error, self._path) from error
             records += batch.num_rows
+            del batch, columns  # not held while the next one is made
         return records
 
     def commit(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import multiprocessing
@@ -28,6 +29,7 @@ from hypothesis import strategies as st
 from connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
 from connectors.files.destination import CSVDestination, FileDestination, JSONLDestination, ParquetDestination
 from connectors.files.manifest import MAX_NAME_BYTES, quote, unquote_name
+from connectors.files.parquet_format import ParquetFormat
 from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
 from connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Stream
 
@@ -609,3 +611,16 @@ def test_an_unwritable_folder_is_refused_by_check(tmp_path: Path, monkeypatch: p
 def test_no_other_wire_is_taken(tmp_path: Path) -> None:
     with pytest.raises(ConnectorConfigError, match="pgcopy"):
         list(destination_of("csv", tmp_path).load(load_of("append", "t"), iter([]), wire="pgcopy"))
+
+
+def test_wide_columns_of_a_parquet_file_get_neither_dictionary_nor_statistics() -> None:
+    sink = io.BytesIO()
+    writer = ParquetFormat().writer(sink, pa.schema([("id", pa.int64()), ("doc", pa.string())]))
+    batch = pa.record_batch({"id": pa.array([1, 2]), "doc": pa.array(["x" * (2 << 20)] * 2)})
+    writer.write(batch)
+    writer.close()
+    narrow, wide = (pyarrow.parquet.read_metadata(sink).row_group(0).column(place) for place in range(2))
+    assert (narrow.is_stats_set, wide.is_stats_set) == (True, False)
+    assert "RLE_DICTIONARY" in narrow.encodings
+    assert "RLE_DICTIONARY" not in wide.encodings
+    assert pyarrow.parquet.read_table(sink).to_batches() == [batch]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import queue
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 
 from connectors.bookmarks import values
 from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from connectors.files.csv_input import Input
 from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
 from connectors.stream import Checkpoint, ReplicationMethod, Stream
 
@@ -451,6 +454,32 @@ def test_parquet_columns_keep_their_types_and_odd_names(tmp_path: Path) -> None:
     assert types_of(source)["coded"] == pa.string()
     assert records_of(source) == [{"dot.name": 1, "coded": "x", "list": [1, None], "struct": {"dot": {"name": 5}}}]
     assert only(source).estimated_records == 1
+
+
+# How far a parser reads ahead
+
+
+def test_a_csv_parser_reads_no_further_ahead_than_it_must(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"x" * (1 << 20))
+    source = source_of(tmp_path / "t.csv")
+    (file,) = source._files("t")
+    got: queue.Queue[bytes] = queue.Queue()
+
+    def read(opened: Input) -> None:
+        while block := opened.read(1 << 16):
+            got.put(block)
+
+    with Input(file, "utf-8", ahead=3) as opened, closing(opened.parsed(iter([pa.record_batch({})] * 2))) as batches:
+        next(batches)  # nobody waits for the next one
+        reader = threading.Thread(target=read, args=(opened,))
+        reader.start()
+        for _ in range(4):
+            assert got.get(timeout=60)
+        next(batches)
+        assert got.get(timeout=60)
+    reader.join(60)
+    assert not reader.is_alive()
+    assert got.empty()
 
 
 # Anything at all
