@@ -153,6 +153,11 @@ class Plan:
             f"select {', '.join([*values, *flags])} from ({inner}) as t where ({self.misfit()}) is true limit {limit}"
         )
 
+    def select_widths(self, table: str, where: str) -> str:
+        """Write the SELECT of the longest value of each text and blob; SQLite reads no value for it. Empty: none."""
+        lengths = [f"max(octet_length({_own(each)}))" for each in self.columns if each.physical in (_STRING, _BINARY)]
+        return f"select {', '.join(lengths)} from {table} as t {where}" if lengths else ""
+
     def select(self, table: str, rest: str) -> str:
         """Write the SELECT.
 

@@ -115,11 +115,11 @@ class SQLiteReader:
         table = pa.Table.from_batches(batches) if (batches := list(self.fetch(sql, parameters))) else pa.table({})
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
-    def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[pa.RecordBatch]:
+    def fetch(self, sql: str, parameters: Sequence[Any] = (), records: int = FETCH_RECORDS) -> Iterator[pa.RecordBatch]:
         """Yield a result in batches, from one snapshot; each column has the type of its first values."""
         try:
             with adbc_driver_manager.AdbcStatement(self._connection) as statement:
-                statement.set_options(**{"adbc.sqlite.query.batch_rows": str(FETCH_RECORDS)})
+                statement.set_options(**{"adbc.sqlite.query.batch_rows": str(records)})
                 text, values = positional(sql, parameters)
                 statement.set_sql_query(text)
                 if values:
@@ -130,6 +130,7 @@ class SQLiteReader:
                         if self._is_cancelled:
                             raise Interrupted("the read was interrupted", connector="sqlite")
                         yield batch
+                        del batch  # not held while the next one is made
         except (adbc_driver_manager.Error, pa.ArrowException, OSError) as error:
             raise sort_error(error, self._path) from error
 

@@ -107,13 +107,13 @@ class SQLiteSession:
         except sqlite3.Error as error:
             raise sort_error(error, self._path) from error
 
-    def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[pa.RecordBatch]:
+    def fetch(self, sql: str, parameters: Sequence[Any] = (), records: int = FETCH_RECORDS) -> Iterator[pa.RecordBatch]:
         """Yield a result in batches, from one snapshot; each column has the type of its first value."""
         kinds: list[pa.DataType] | None = None
         cursor = self._run(sql, parameters)
         try:
             names = [column[0] for column in cursor.description]
-            while rows := cursor.fetchmany(FETCH_RECORDS):
+            while rows := cursor.fetchmany(records):
                 columns = list(zip(*rows, strict=True))
                 kinds = kinds or [pa.array(column[:1]).type for column in columns]
                 arrays = [_array(column, kind) for column, kind in zip(columns, kinds, strict=True)]

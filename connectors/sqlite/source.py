@@ -14,7 +14,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental import incremental
 from ..protocols import Block
 from ..quarantine import rejection, rejections, sift
-from ..sql.batches import even_batches
+from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.dialect import Column, Table
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.session import Lease, Session
@@ -31,6 +31,9 @@ from .types import UNTYPED, Form, kind_of
 #: Records that are looked at to find out what a column without a declared type holds.
 _SAMPLE_RECORDS = 1000
 
+#: In a larger file the driver, which counts records only, is told how many of them weigh as much.
+_WIDE_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -42,6 +45,8 @@ class Query:
     is_ordered: bool
     #: SELECT of the records that it leaves out, because a value is not of its column's kind; empty: it leaves out none.
     misfits: str = ""
+    #: SELECT of the longest value of each column of any length; empty: there is none, or it is a view's.
+    widths: str = ""
 
 
 class SQLiteSource(SqlSource):
@@ -149,12 +154,13 @@ class SQLiteSource(SqlSource):
                 stream.null_bookmarks,
             )
         sql = plan.select(table, order.sql)
+        widths = "" if stream.is_view else plan.select_widths(table, order.sql.partition("order by")[0])
         if stream.max_rejected is None:
-            return Query(plan, sql, order.parameters, order.is_ordered)
+            return Query(plan, sql, order.parameters, order.is_ordered, widths=widths)
         sql = plan.select(f"(select * from {table} as t where ({plan.misfit()}) is not true)", order.sql)
         where = order.sql.partition("order by")[0]
         misfits = plan.select_misfits(table, where, stream.max_rejected + 1)
-        return Query(plan, sql, order.parameters, order.is_ordered, misfits)
+        return Query(plan, sql, order.parameters, order.is_ordered, misfits, widths)
 
     def _has(self, session: Session, table: str, condition: str) -> bool:
         return bool(session.query(f"select 1 from {table} as t where {condition} limit 1"))
@@ -169,7 +175,7 @@ class SQLiteSource(SqlSource):
         session = cast("SQLiteReader | SQLiteSession", lease.session)
         has_literals = True
         try:
-            for batch in session.fetch(query.sql, query.parameters):
+            for batch in session.fetch(query.sql, query.parameters, self._fetch_records(session, query)):
                 lease.check()
                 query.plan.check(batch)
                 batch, has_literals = batch.slice(1) if has_literals else batch, False
@@ -185,6 +191,17 @@ class SQLiteSource(SqlSource):
             if "Type mismatch in column" not in str(error):
                 raise
             raise self._explained(session, stream, query.plan, Misfit("")) from error
+
+    def _fetch_records(self, session: SQLiteReader | SQLiteSession, query: Query) -> int:
+        """Return how many records to ask the driver for at once."""
+        if not query.widths or self._path.stat().st_size <= _WIDE_BYTES:
+            return FETCH_RECORDS
+        try:
+            (found,) = session.query(query.widths, query.parameters)
+        except FatalConnectorError:  # an SQLite before 3.43, which would read all values for it
+            return FETCH_RECORDS
+        width_bytes = sum(length or 0 for length in found)
+        return max(1, min(FETCH_RECORDS, _WIDE_BYTES // max(1, width_bytes)))
 
     def _explained(
         self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: Plan, misfit: Misfit

@@ -615,3 +615,24 @@ def test_the_slow_reader_finds_the_same_as_the_fast_one(path: Path) -> None:
         other.execute("select 1 from t").fetchall()
         slow = read_all(path)
     assert repr(fast.to_pylist()) == repr(slow.to_pylist())
+
+
+@pytest.mark.parametrize("is_written", [False, True])  # by ADBC's driver, by Python's
+def test_records_so_wide_that_few_fill_a_batch_come_in_batches_of_few(
+    path: Path, is_written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.sqlite.source._WIDE_BYTES", 10_000_000)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table t (id integer primary key, name text)")
+        rows = [(number, str(number) * 5_000_000) for number in range(6)]
+        connection.executemany("insert into t values (?, ?)", rows)
+        connection.commit()
+    destination = SQLiteDestination({"path": str(path)}, path.parent) if is_written else None
+    source = source_of(path)
+    (stream,) = source.discover()
+    batches = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
+    source.close()
+    if destination is not None:
+        destination.close()
+    assert max(batch.num_rows for batch in batches) == 2
+    assert [row for batch in batches for row in zip(*batch.to_pydict().values(), strict=True)] == rows
