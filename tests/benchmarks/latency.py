@@ -89,7 +89,6 @@ def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[flo
     leased: dict[str, float] = {}
     sent: dict[str, float] = {}
     called: dict[str, float] = {}
-    closed: list[str] = []
 
     def marked(
         genuine: Callable[..., Any], note: Callable[..., None], *, is_before: bool = False
@@ -105,10 +104,7 @@ def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[flo
         return noted
 
     def note_close(now: float, _: Any, __: Any, ___: Any, outcome: Any) -> None:
-        closed.append(outcome.stream)
-
-    def note_claim(now: float, *_: Any) -> None:
-        committed.update(dict.fromkeys(closed[-1:], now))
+        committed[outcome.stream] = now
 
     def note_lease(now: float, found: Any, *_: Any) -> None:
         if isinstance(found, Delivery):
@@ -122,8 +118,7 @@ def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[flo
             name, now = outcome.output.split()
             called[name] = float(now)
 
-    # While streams are to come that nobody has claimed yet, the next claim decides the flag of the one that has ended.
-    Store.claim = marked(Store.claim, note_claim)  # type: ignore[method-assign]
+    # The transaction that ends a stream claims the next one, which decides that this one was not the last.
     Store.close_stream = marked(Store.close_stream, note_close)  # type: ignore[method-assign]
     outbox.Outbox.lease = marked(outbox.Outbox.lease, note_lease)  # type: ignore[method-assign]
     runners.ChildRunner.run = marked(runners.ChildRunner.run, note_run, is_before=True)  # type: ignore[method-assign]
