@@ -45,6 +45,7 @@ class Spool:
         self._pending: Future[None] | None = None
         self._schema: pa.Schema | None = None
         self._writer: Any = None
+        self._sink: Any = None
         self._size_bytes = 0
         self._is_given_up = False
 
@@ -67,7 +68,7 @@ class Spool:
         try:
             if self._writer is None:
                 self._open(schema)
-            self._writer.close()
+            self._end()
         except (OSError, pa.ArrowException) as error:
             self.give_up(str(error))
             return None
@@ -85,7 +86,7 @@ class Spool:
         self._thread.shutdown()
         if self._writer is not None:
             try:
-                self._writer.close()
+                self._end()
             except (OSError, pa.ArrowException) as error:
                 log.debug("%s: %s", self._label, error)
             self._writer = None
@@ -111,13 +112,22 @@ class Spool:
 
     def _open(self, schema: pa.Schema) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.unlink(missing_ok=True)
         self.path.touch(mode=0o600)
         self._schema = schema
-        self._writer = pa.ipc.new_file(str(self.path), schema)
+        # Not opened to be cut: of a file that was, ext4 writes out all when it is closed, by its writer and its reader.
+        self._sink = pa.OSFile(str(self.path), mode="ab")
+        self._writer = pa.ipc.new_file(self._sink, schema)
+
+    def _end(self) -> None:
+        try:
+            self._writer.close()
+        finally:
+            self._sink.close()
 
     def _widen(self, schema: pa.Schema) -> None:
         wider = pa.unify_schemas([self._schema, schema], promote_options="permissive")
-        self._writer.close()
+        self._end()
         before = self.path.with_suffix(".before")
         self.path.rename(before)
         self._open(wider)
