@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -17,11 +16,12 @@ import pyarrow.csv
 from ..errors import FatalConnectorError
 from ..quarantine import sift
 from ..ranges import RangesRefused
-from .bad import Bad, Misfit, Skipped, shown
-from .csv_input import LEAST_AHEAD, Input, delimiter_of
+from .bad import Bad, Misfit, Skipped
+from .csv_input import LEAST_AHEAD, Input
+from .csv_lines import Lines
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
-from .paths import DataFile, compression
+from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .settings import CSVSourceSettings
 from .text import from_text, is_text, misfit, to_text
@@ -29,9 +29,6 @@ from .text import from_text, is_text, misfit, to_text
 #: A record may be as long as this; blocks grow up to it only where one is.
 MAX_BLOCK_BYTES = 1 << 30
 _WIDE_BYTES = 8 << 20
-
-#: A record that no file has.
-_END = "\x1a"
 
 #: Bytes that are parsed at once.
 BLOCK_BYTES = 1 << 19
@@ -49,8 +46,7 @@ class CSVFormat:
 
     def __init__(self, settings: CSVSourceSettings | None = None) -> None:
         self._settings = settings or CSVSourceSettings(path=".")
-        #: By a file's label.
-        self._delimiters: dict[str, str] = {}
+        self._lines = Lines(self._settings)
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         guesses: dict[str, Guess] = {}
@@ -69,7 +65,7 @@ class CSVFormat:
                     break
             if len(skipped.rows) > seen:
                 # A few may be set aside when the file is read; so many mean that it is not read as it was written.
-                raise self._explained(file, names, None)
+                raise self._lines.explained(file, names, None)
         return pa.schema([pa.field(name, guess.type()) for name, guess in guesses.items()])
 
     def read(
@@ -125,7 +121,7 @@ class CSVFormat:
         wanted = {place for place, _, _ in found}
         lines: dict[int, int] = {}
         if wanted:
-            records = itertools.islice(enumerate(self._records(file, names)), max(wanted) + 1)
+            records = itertools.islice(enumerate(self._lines.records(file, names)), max(wanted) + 1)
             lines = {place: line for place, (line, _) in records if place in wanted}
         for place, record, reason in sorted(found, key=lambda each: each[0]):
             bad.add(record, reason, f"{file.label}:{lines[place]}" if place in lines else file.label)
@@ -137,7 +133,7 @@ class CSVFormat:
         if count < 2 or not is_cuttable(file, settings.encoding, settings.escape):
             return [(file, file.label)]
         starts = cut(file, count, settings.quote)
-        marked, delimiter = len(self.names(file)), self._delimiter(file)
+        marked, delimiter = len(self.names(file)), self._lines.delimiter(file)
         parts: list[tuple[DataFile, str]] = []
         for start, end in zip(starts, [*starts[1:], None], strict=True):
             label = f"{file.label} from byte {start:,}" + ("" if end is None else f" to {end - 1:,}")
@@ -150,7 +146,8 @@ class CSVFormat:
         names = self.names(part_of(part))
         present = [name for name in wanted.names if name in names] or names[:1]
         # Only the first part begins with the header.
-        changes = {} if part.start == 0 else {"header": names}
+        changes: dict[str, Any] = {} if part.start == 0 else {"header": names}
+        changes["delimiter"] = self._lines.delimiter(part_of(part))
         format_ = CSVFormat(self._settings.model_copy(update=changes))
         try:
             texts = format_._texts(part, names, present)
@@ -182,7 +179,7 @@ class CSVFormat:
         try:
             return self._converted(file, texts, wanted)
         except Misfit as error:
-            line = self._line_of(file, names, done + error.place)
+            line = self._lines.line_of(file, names, done + error.place)
             raise unfit(file, line, error.field.name, error.value, error.field.type) from error
 
     def _converted(self, file: DataFile, texts: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
@@ -224,7 +221,7 @@ class CSVFormat:
                 return
             except pa.ArrowInvalid as error:
                 if "straddling" not in str(error) or block >= MAX_BLOCK_BYTES:
-                    raise self._explained(file, names, error) from error
+                    raise self._lines.explained(file, names, error) from error
                 # Quickly to where it costs memory, then no further than it takes.
                 block = min(block * (16 if block < _WIDE_BYTES else 2), MAX_BLOCK_BYTES)
 
@@ -233,7 +230,7 @@ class CSVFormat:
     ) -> Iterator[pa.RecordBatch]:
         ahead = max(LEAST_AHEAD, AHEAD_BYTES // block)
         with Input(file, self._settings.encoding, self._settings.quote, ahead) as source:
-            self._read_header(source)
+            self._lines.read_header(source)
             if source.is_at_end():
                 return
             try:
@@ -242,7 +239,7 @@ class CSVFormat:
                     # Without threads nothing reads on in the background after an early close.
                     read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=block, use_threads=False),
                     parse_options=pyarrow.csv.ParseOptions(
-                        delimiter=self._delimiter(file),
+                        delimiter=self._lines.delimiter(file),
                         quote_char=self._settings.quote or False,
                         escape_char=self._settings.escape or False,
                         newlines_in_values=bool(self._settings.quote),
@@ -269,114 +266,10 @@ class CSVFormat:
                     if left.num_rows:
                         yield left
             if source.is_quote_open:
-                self._demand_end(file, names)
+                self._lines.demand_end(file, names)
 
     def names(self, file: DataFile) -> list[str]:
-        with Input(file, self._settings.encoding) as source:
-            header = self._settings.header
-            if isinstance(header, list):
-                names = list(header)
-            elif header:
-                names = self._read_header(source) or []
-            else:
-                first = self._first_record(source) or []
-                names = [""] * len(first)
-        names = [name or f"column_{place}" for place, name in enumerate(names, 1)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise FatalConnectorError(
-                f"{file.label}:1: column {shown(twice[0])} is there twice; mend the header, or skip it and give the "
-                "names in `config.header`",
-                key="header",
-            )
-        return names
-
-    def _read_header(self, source: Input) -> list[str] | None:
-        return self._first_record(source) if self._settings.header is True else None
-
-    def _first_record(self, source: Input) -> list[str] | None:
-        _allow_long_fields()
-        reader = csv.reader(source.lines(), **self._dialect(source.file))
-        try:
-            record = next((record for record in reader if record), None)
-        except csv.Error as error:
-            raise FatalConnectorError(f"{source.file.label}:1: {error}", key="header") from error
-        if record is not None and any(_has_surrogate(name) for name in record):
-            raise self._not_encoded(source.file, 1)
-        return record
-
-    def _delimiter(self, file: DataFile) -> str:
-        if self._settings.delimiter:
-            return self._settings.delimiter
-        if file.label not in self._delimiters:
-            name = file.name.lower()
-            codec = compression(name)
-            default = "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
-            with Input(file, self._settings.encoding) as source:
-                line = next(source.lines(), "")
-            self._delimiters[file.label] = delimiter_of(line, default, self._settings.quote)
-        return self._delimiters[file.label]
-
-    def _dialect(self, file: DataFile) -> dict[str, Any]:
-        quote = self._settings.quote
-        return {
-            "delimiter": self._delimiter(file),
-            "quotechar": quote or None,
-            "quoting": csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
-            "escapechar": self._settings.escape,
-            "strict": False,
-        }
-
-    # Errors: found by a second, slower look, because Arrow knows no lines
-
-    def _records(self, file: DataFile, names: list[str], end: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-        """Yield every record after the header with the line it begins at; `end`: lines behind those of the file."""
-        _allow_long_fields()
-        with Input(file, self._settings.encoding) as source:
-            reader = csv.reader(itertools.chain(source.lines(), end), **self._dialect(file))
-            is_header = self._settings.header is True
-            begins = 1
-            for record in reader:
-                is_blank = not record and len(names) > 1
-                if not is_blank and not is_header:
-                    yield begins, record
-                is_header = is_header and not record
-                begins = reader.line_num + 1
-
-    def _line_of(self, file: DataFile, names: list[str], record: int) -> int | None:
-        found = next(itertools.islice(self._records(file, names), record, None), None)
-        return found[0] if found else None
-
-    def _first_line(self, file: DataFile, names: list[str], is_wrong: Callable[[list[str]], bool]) -> int | None:
-        return next((line for line, record in self._records(file, names) if is_wrong(record)), None)
-
-    def _explained(self, file: DataFile, names: list[str], error: pa.ArrowInvalid | None) -> FatalConnectorError:
-        if "invalid UTF8" in str(error):
-            line = self._first_line(file, names, lambda record: any(map(_has_surrogate, record)))
-            return self._not_encoded(file, line)
-        for line, record in self._records(file, names):
-            if len(record) != len(names) and record:
-                return FatalConnectorError(
-                    f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "
-                    f"{shown(self._delimiter(file).join(record))}"
-                )
-        return FatalConnectorError(f"{file.label}: {shown(str(error))}")
-
-    def _demand_end(self, file: DataFile, names: list[str]) -> None:
-        """Refuse a file that ends inside of quotes: it was cut off, or its last record has swallowed others."""
-        line, record = collections.deque(self._records(file, names, end=[_END]), maxlen=1).pop()
-        if record != [_END]:
-            raise FatalConnectorError(
-                f"{file.label}:{line}: a quoted field has no end: {shown(record[-1][:-1])}; close the quote, or say "
-                '`config.quote: ""` if quotes mean nothing in this file',
-                key="quote",
-            )
-
-    def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
-        where = f"{file.label}:{line}" if line else file.label
-        return FatalConnectorError(
-            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one", key="encoding"
-        )
+        return self._lines.names(file)
 
 
 class CSVWriter:
@@ -418,15 +311,6 @@ def _column(column: pa.Array, name: str) -> pa.Array:
     return to_text(column, name)
 
 
-def _allow_long_fields() -> None:
-    """Let Python's reader take fields of any length; its limit is one for the whole process."""
-    csv.field_size_limit(2**31 - 1)
-
-
 def _is_number(kind: pa.DataType) -> bool:
     types = pa.types
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\udc80" <= character <= "\udcff" for character in text)

@@ -67,10 +67,14 @@ def _table(figures: Sequence[Mapping[str, Any]]) -> str:
         ratio = "" if figure["ratio"] is None else f"{figure['ratio']:.2f}"
         met = {True: ", met", False: ", **missed**", None: ""}[figure["is_met"]]
         lines.append(
-            f"| {figure['scenario']} | {figure['case'].replace('|', chr(92) + '|')} | {usage['wall_s']:.2f} | {speed} "
+            f"| {_cell(figure['scenario'])} | {_cell(figure['case'])} | {usage['wall_s']:.2f} | {speed} "
             f"| {usage['cpu_s']:.2f} | {usage['peak_rss_bytes'] / 1e6:.0f} | {ratio} | {figure['target']}{met} |"
         )
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def _draw(figures: Sequence[Mapping[str, Any]]) -> None:

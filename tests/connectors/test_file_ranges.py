@@ -86,6 +86,13 @@ def test_a_csv_file_without_quotes_is_cut_into_even_parts(tmp_path: Path) -> Non
     assert source.plan_ranges(stream, 3) == (None, "by files and bytes, 4,285 bytes in 1 file")
 
 
+def test_the_parts_of_a_file_have_the_delimiter_of_its_first_line(tmp_path: Path) -> None:
+    source = csv_source(tmp_path, b"a;b\n" + b"1;x|y|z|w\n" * 40)
+    count, rows = by_ranges(source)
+    assert count > 1
+    assert rows == whole(source) == [{"a": 1, "b": "x|y|z|w"}] * 40
+
+
 @pytest.mark.parametrize("data", [b"id,v\n", b"id,v\n1,2\n", b"", b"id,v\n1,2"])
 def test_a_small_csv_file_is_read_as_a_whole(tmp_path: Path, data: bytes) -> None:
     source = csv_source(tmp_path, data, range_bytes=1000)

@@ -1,0 +1,155 @@
+"""CSV by Python's reader, which is slower than Arrow's and knows lines: headers, delimiters, and where an error is."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from .bad import shown
+from .csv_input import Input, delimiter_of
+from .paths import DataFile, compression
+from .settings import CSVSourceSettings
+
+#: A record that no file has.
+_END = "\x1a"
+
+
+class Lines:
+    """The files of one source, looked at line by line."""
+
+    def __init__(self, settings: CSVSourceSettings) -> None:
+        self._settings = settings
+        #: By a file's label.
+        self._delimiters: dict[str, str] = {}
+
+    def names(self, file: DataFile) -> list[str]:
+        """Return the columns' names, of the header or as set.
+
+        Raises:
+            FatalConnectorError: two are equal, or the first line cannot be read.
+        """
+        with Input(file, self._settings.encoding) as source:
+            header = self._settings.header
+            if isinstance(header, list):
+                names = list(header)
+            elif header:
+                names = self.read_header(source) or []
+            else:
+                first = self._first_record(source) or []
+                names = [""] * len(first)
+        names = [name or f"column_{place}" for place, name in enumerate(names, 1)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise FatalConnectorError(
+                f"{file.label}:1: column {shown(twice[0])} is there twice; mend the header, or skip it and give the "
+                "names in `config.header`",
+                key="header",
+            )
+        return names
+
+    def read_header(self, source: Input) -> list[str] | None:
+        """Take the header off the front, if there is one."""
+        return self._first_record(source) if self._settings.header is True else None
+
+    def _first_record(self, source: Input) -> list[str] | None:
+        _allow_long_fields()
+        reader = csv.reader(source.lines(), **self._dialect(source.file))
+        try:
+            record = next((record for record in reader if record), None)
+        except csv.Error as error:
+            raise FatalConnectorError(f"{source.file.label}:1: {error}", key="header") from error
+        if record is not None and any(_has_surrogate(name) for name in record):
+            raise self._not_encoded(source.file, 1)
+        return record
+
+    def delimiter(self, file: DataFile) -> str:
+        """Return what delimits a file's fields: as set, or as its first line says."""
+        if self._settings.delimiter:
+            return self._settings.delimiter
+        if file.label not in self._delimiters:
+            name = file.name.lower()
+            codec = compression(name)
+            default = "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
+            with Input(file, self._settings.encoding) as source:
+                line = next(source.lines(), "")
+            self._delimiters[file.label] = delimiter_of(line, default, self._settings.quote)
+        return self._delimiters[file.label]
+
+    def _dialect(self, file: DataFile) -> dict[str, Any]:
+        quote = self._settings.quote
+        return {
+            "delimiter": self.delimiter(file),
+            "quotechar": quote or None,
+            "quoting": csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            "escapechar": self._settings.escape,
+            "strict": False,
+        }
+
+    def records(self, file: DataFile, names: list[str], end: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+        """Yield every record after the header with the line it begins at; `end`: lines behind those of the file."""
+        _allow_long_fields()
+        with Input(file, self._settings.encoding) as source:
+            reader = csv.reader(itertools.chain(source.lines(), end), **self._dialect(file))
+            is_header = self._settings.header is True
+            begins = 1
+            for record in reader:
+                is_blank = not record and len(names) > 1
+                if not is_blank and not is_header:
+                    yield begins, record
+                is_header = is_header and not record
+                begins = reader.line_num + 1
+
+    def line_of(self, file: DataFile, names: list[str], record: int) -> int | None:
+        """Return the line where a record begins, by its number from 0."""
+        found = next(itertools.islice(self.records(file, names), record, None), None)
+        return found[0] if found else None
+
+    def _first_line(self, file: DataFile, names: list[str], is_wrong: Callable[[list[str]], bool]) -> int | None:
+        return next((line for line, record in self.records(file, names) if is_wrong(record)), None)
+
+    def explained(self, file: DataFile, names: list[str], error: pa.ArrowInvalid | None) -> FatalConnectorError:
+        """Return what is wrong with a file that Arrow cannot parse, and where."""
+        if "invalid UTF8" in str(error):
+            line = self._first_line(file, names, lambda record: any(map(_has_surrogate, record)))
+            return self._not_encoded(file, line)
+        for line, record in self.records(file, names):
+            if len(record) != len(names) and record:
+                return FatalConnectorError(
+                    f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "
+                    f"{shown(self.delimiter(file).join(record))}"
+                )
+        return FatalConnectorError(f"{file.label}: {shown(str(error))}")
+
+    def demand_end(self, file: DataFile, names: list[str]) -> None:
+        """Refuse a file that ends inside of quotes: it was cut off, or its last record has swallowed others."""
+        line, record = collections.deque(self.records(file, names, end=[_END]), maxlen=1).pop()
+        if record != [_END]:
+            raise FatalConnectorError(
+                f"{file.label}:{line}: a quoted field has no end: {shown(record[-1][:-1])}; close the quote, or say "
+                '`config.quote: ""` if quotes mean nothing in this file',
+                key="quote",
+            )
+
+    def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
+        where = f"{file.label}:{line}" if line else file.label
+        return FatalConnectorError(
+            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one", key="encoding"
+        )
+
+
+def _allow_long_fields() -> None:
+    """Let Python's reader take fields of any length; its limit is one for the whole process."""
+    csv.field_size_limit(2**31 - 1)
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\udc80" <= character <= "\udcff" for character in text)
+
+
+__all__ = ["Lines"]
