@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .dispatcher import Delivery, Dispatcher, Outcome, Prepared
+from .delivery import Delivery, Outcome, Prepared
+from .dispatcher import Dispatcher
 from .events import make_event
 from .invoke import append_folder, show
 from .kwargs import RESERVED, STATUSES, hydrate

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from callbacks.dispatcher import Delivery, Prepared
+from callbacks.delivery import Delivery, Prepared
 from callbacks.kwargs import RESERVED, STATUSES
 from connectors.named import parameter_names
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from callbacks.dispatcher import Delivery, Dispatcher, Outcome
+from callbacks.delivery import Delivery, Outcome
+from callbacks.dispatcher import Dispatcher
 from connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from .after_run import verified

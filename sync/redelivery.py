@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from callbacks.dispatcher import Delivery, Dispatcher, Outcome
+from callbacks.delivery import Delivery, Outcome
+from callbacks.dispatcher import Dispatcher
 from callbacks.trial import deliver_once
 
 from .config import Pipeline, resolve_references

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from callbacks.dispatcher import Outcome
+from callbacks.delivery import Outcome
 from callbacks.kwargs import RESERVED, STATUSES
 from callbacks.loader import load_file
 from connectors.registry import CONNECTORS, connector_class

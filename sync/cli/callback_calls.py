@@ -19,7 +19,7 @@ from .options import SUFFIXES, common, find_file, open_pipeline, split_file, var
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from callbacks.dispatcher import Outcome
+    from callbacks.delivery import Outcome
     from callbacks.trial import Trial
 
     from ..config import CallbackBlock, Pipeline

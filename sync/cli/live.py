@@ -18,7 +18,7 @@ from .console import STATUS_COLORS, Console, clean
 from .tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
-    from callbacks.dispatcher import Delivery, Outcome
+    from callbacks.delivery import Delivery, Outcome
 
     from ..plan import Plan
     from ..store.model import PipelineRun

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 from sqlalchemy.engine import Connection
 
-from callbacks.dispatcher import Delivery
+from callbacks.delivery import Delivery
 
 from .database import Database
 

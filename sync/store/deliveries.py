@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from callbacks.dispatcher import Delivery, Outcome
+from callbacks.delivery import Delivery, Outcome
 
 from ..errors import StateError
 from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord, HistoryEntry

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from callbacks.dispatcher import Delivery, Outcome
+from callbacks.delivery import Delivery, Outcome
 
 from ..failpoints import failpoint
 from .ahead import Ahead, Hand

@@ -67,7 +67,7 @@ def _read(folder: Path) -> Mapping[str, Sequence[float]]:
 def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[float]]:
     """Run the pipeline; return the seconds from each commit to its call, and of the stages of that."""
     from callbacks import runners
-    from callbacks.dispatcher import Delivery, Outcome
+    from callbacks.delivery import Delivery, Outcome
     from sync import Progress, run_pipeline
     from sync.store import Store, outbox
 

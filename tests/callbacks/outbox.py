@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from callbacks.dispatcher import Delivery, Outcome
+from callbacks.delivery import Delivery, Outcome
 from callbacks.testing import make_event
 
 

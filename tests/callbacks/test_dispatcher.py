@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from callbacks.dispatcher import Delivery, Dispatcher, Outcome
+from callbacks.delivery import Delivery, Outcome
+from callbacks.dispatcher import Dispatcher
 
 from .outbox import MemoryOutbox, delivery
 

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from callbacks.child import CallEnd, Child
-from callbacks.dispatcher import Delivery, Dispatcher, Prepared
+from callbacks.delivery import Delivery, Prepared
+from callbacks.dispatcher import Dispatcher
 from callbacks.events import make_event
 from callbacks.hooks import run_hook
 from callbacks.notify import hidden, is_known

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from callbacks.dispatcher import Delivery, Outcome
+from callbacks.delivery import Delivery, Outcome
 from sync.clock import Clock
 from sync.store import Store
 from sync.store.model import (

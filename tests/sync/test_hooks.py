@@ -13,7 +13,7 @@ import duckdb
 import psycopg
 import pytest
 
-from callbacks.dispatcher import Delivery, Outcome
+from callbacks.delivery import Delivery, Outcome
 from sync import Progress, load_pipeline, run_pipeline
 from sync.hooks import HookError, Hooks
 from sync.redelivery import redeliver, replay

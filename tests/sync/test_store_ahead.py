@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from callbacks.dispatcher import Delivery
+from callbacks.delivery import Delivery
 from sync.store import LostRun, Store
 from sync.store import outbox as outbox_module
 from sync.store.owner import Owner, current_owner

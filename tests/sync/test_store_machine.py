@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from callbacks.dispatcher import Delivery
+from callbacks.delivery import Delivery
 from sync.errors import AlreadyRunning, StateError
 from sync.store import LostRun, Store
 from sync.store.database import open_database

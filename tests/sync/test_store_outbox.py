@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.dispatcher import Delivery, Outcome
+from callbacks.delivery import Delivery, Outcome
 from callbacks.kwargs import hydrate
 from sync.store import LostRun, Store
 from sync.store import outbox as outbox_module
