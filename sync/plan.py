@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,8 @@ from connectors.stream import (
 from .catalog import SelectedStream
 from .columns import Fit, Rules, fit
 from .config import Pipeline
-from .errors import ConfigError
 from .evolution import frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
+from .plan_checks import check_own_source, check_quarantine, check_shared_tables, stream_error
 from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
 from .repair import Repair
 from .shapes import Change, Shape, differences, shape_of
@@ -130,14 +130,14 @@ def plan_streams(
         ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
             written; a table is its own source.
     """
-    _check_shared_tables(pipeline, selected, tables, destination)
+    check_shared_tables(pipeline, selected, tables, destination)
     streams = []
     for stream in selected:
         table = tables[stream.destination_table]
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
-        _check_own_source(pipeline, stream, table, source, destination)
+        check_own_source(pipeline, stream, table, source, destination)
         if refusal := getattr(destination, "refusal", _no_refusal)(key):
-            raise _error(pipeline, stream, refusal)
+            raise stream_error(pipeline, stream, refusal)
         streams.append(
             _plan_stream(
                 pipeline, stream, key, table, known, code, source, source_name, destination, full_refresh=full_refresh
@@ -231,7 +231,7 @@ def _plan_stream(
         full_refresh=full_refresh,
     )
     if isinstance(start, str):
-        raise _error(pipeline, stream, start)
+        raise stream_error(pipeline, stream, start)
     shape = shape_of(stream.stream, stream.left_out)
     as_known = getattr(source, "as_known", None)
     if as_known is not None and not full_refresh:
@@ -245,13 +245,13 @@ def _plan_stream(
     changes = tuple(unless_left_out(change, fitted) for change in differences(before, shape))
     lossy = fitted.refusals if is_decided else ()
     if lossy and not changes:
-        raise _error(pipeline, stream, "; ".join(lossy))
+        raise stream_error(pipeline, stream, "; ".join(lossy))
     refusals = [frozen(changes, fitted, rules), rekeyed(changes, stream, rules), *lossy]
     arriving = fitted.arriving if is_decided else declared
     if is_decided:
         stream = without_left_out(stream, fitted)
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
-    _check_quarantine(pipeline, stream, destination)
+    check_quarantine(pipeline, stream, destination)
     is_mended = any(column.remedy for column in fitted.columns)
     # Who sets records aside must see them one by one.
     is_plain = is_decided and not kept and not is_mended and stream.stream.max_rejected is None
@@ -319,16 +319,6 @@ def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[St
     return stream, is_decided
 
 
-def _check_quarantine(pipeline: Pipeline, stream: SelectedStream, destination: Destination) -> None:
-    if stream.stream.max_rejected is not None and not getattr(destination, "quarantines", False):
-        raise _error(
-            pipeline,
-            stream,
-            f"`on_bad_record: quarantine` needs a destination that keeps bad records in a table of its own; "
-            f"{pipeline.destination.connector} does not",
-        )
-
-
 def _wire(
     source: Source, destination: Destination, stream: Stream, arriving: Stream, disposition: WriteDisposition
 ) -> str:
@@ -349,63 +339,8 @@ def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequen
     return [replace(planned, wire=common[planned.name]) for planned in streams]
 
 
-def _check_shared_tables(
-    pipeline: Pipeline,
-    selected: Sequence[SelectedStream],
-    tables: Mapping[str, TableState],
-    destination: Destination,
-) -> None:
-    """Streams share a table with append or merge only; nobody replaces a table that another writes."""
-    one_name: Callable[[str], str] = getattr(destination, "one_name", str)
-    by_table: dict[str, list[SelectedStream]] = {}
-    for stream in selected:
-        by_table.setdefault(one_name(stream.destination_table), []).append(stream)
-    for stream in selected:
-        others = by_table[one_name(stream.destination_table)]
-        if len(others) > 1 and any(other.write_disposition is WriteDisposition.REPLACE for other in others):
-            names = ", ".join(repr(other.name) for other in others)
-            tables_named = " and ".join(dict.fromkeys(repr(other.destination_table) for other in others))
-            is_one = (
-                "" if len({other.destination_table for other in others}) == 1 else ", one table to this destination,"
-            )
-            raise _error(
-                pipeline,
-                stream,
-                f"table {tables_named}{is_one} is written by {names}: give each its own `destination_table`, "
-                "or write all of them with append or merge",
-            )
-        if stream.write_disposition is not WriteDisposition.REPLACE:
-            continue
-        for row in tables[stream.destination_table].ledger:
-            is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
-            if is_other and row.committed_at is not None:
-                raise _error(
-                    pipeline,
-                    stream,
-                    f"`replace` would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
-                    f"pipeline {row.key.pipeline!r} writes too: give another `destination_table`, or drop that "
-                    "stream's state with `syncblocks state reset --forget`",
-                )
-
-
-def _check_own_source(
-    pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
-) -> None:
-    if source.identity() == destination.identity() and table.stream_name == stream.name:
-        raise _error(
-            pipeline,
-            stream,
-            f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
-        )
-
-
 def _no_refusal(_: LedgerKey) -> str:
     return ""
-
-
-def _error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
-    path, line = pipeline.where(stream.location)
-    return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
 
 
 def shown_bookmark(bookmark: Bookmark | None) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ decimal; texts that are all dates or times become that. A key that turns up late
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -22,16 +21,16 @@ from ..quarantine import sift
 from .bad import Bad, shown
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess
+from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .settings import BLOCK_BYTES, JSONLSourceSettings
-from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, to_json, to_text
+from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive
 
 #: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
 INFER_JSON_BYTES = 16 << 20
 
 _NUMBERS = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"date", "naive", "zoned"})
-_UNSAFE = r'[\x00-\x1f"\\]'
 
 
 class _Number(str):
@@ -43,7 +42,6 @@ class _Number(str):
 _records = msgspec.json.Decoder(dict[str, Any], float_hook=_Number)
 _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Decimal)
-_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
 
 class JSONLFormat:
@@ -130,7 +128,7 @@ class JSONLFormat:
         for line, text in _lines(start, block):
             try:
                 record = _raw_records.decode(text)
-            except _MALFORMED as error:
+            except MALFORMED as error:
                 if bad is None:
                     raise _malformed(file, line, text, error) from error
                 bad.add(text, f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
@@ -178,7 +176,7 @@ class JSONLFormat:
         for line, raw in zip(lines, raws, strict=True):
             try:
                 values.append(None if raw is None else _value(raw, field.type))
-            except (*_MALFORMED, ArithmeticError, TypeError) as error:
+            except (*MALFORMED, ArithmeticError, TypeError) as error:
                 raise unfit(file, line, field.name, _text_of(raw), field.type) from error
         texts = is_json(field.type) or not _is_bare(field.type)
         column = pa.array(values, pa.string()) if texts else None
@@ -200,7 +198,7 @@ class JSONLFormat:
             try:
                 yield _records.decode(text)
                 good += 1
-            except _MALFORMED as error:
+            except MALFORMED as error:
                 malformed.append(_malformed(file, line, text, error))
                 if not is_lenient:
                     raise malformed[0] from error
@@ -259,38 +257,6 @@ class _Found(list[tuple[int, dict[str, msgspec.Raw]]]):
 
     def slice(self, start: int, size: int) -> _Found:
         return _Found(self[start : start + size])
-
-
-class JSONLWriter:
-    """Writes every column of every record, NULL as null."""
-
-    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
-        self._sink = sink
-        start = "{"
-        self._prefixes = []
-        for name in schema.names:
-            self._prefixes.append(f"{start}{json.dumps(name, ensure_ascii=False)}:")
-            start = ","
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        if not batch.num_columns:
-            self._sink.write(b"{}\n" * batch.num_rows)
-            return
-        parts: list[Any] = []
-        for prefix, column, name in zip(self._prefixes, batch.columns, batch.schema.names, strict=True):
-            parts += [prefix, pc.fill_null(_json_text(column, name), "null")]
-        parts += ["}\n", ""]
-        text = pc.binary_join_element_wise(*parts)
-        _, offsets, data = text.buffers()
-        # The texts stand one behind the other in Arrow's buffer: it is the output.
-        size = pa.Array.from_buffers(pa.int32(), len(text) + 1, [None, offsets])[len(text)].as_py()
-        self._sink.write(memoryview(data)[:size])
-
-    def close(self) -> None:
-        """There is nothing held back."""
-
-    def abandon(self) -> None:
-        """There is nothing to let go."""
 
 
 def _blocks(file: DataFile) -> Iterator[tuple[int, bytes]]:
@@ -399,38 +365,3 @@ def _text_of(raw: msgspec.Raw | None) -> str:
 def _malformed(file: DataFile, line: int, text: bytes, error: Exception) -> FatalConnectorError:
     what = shown(text.decode(errors="replace"))
     return FatalConnectorError(f"{file.label}:{line}: no JSON object in UTF-8: {what} ({error})")
-
-
-def _json_text(column: pa.Array, name: str) -> pa.Array:
-    """Return each value as JSON, NULL as NULL."""
-    kind = column.type
-    types = pa.types
-    if is_json(kind):
-        return _checked_json(column, name)
-    if is_nested(kind):
-        return pa.array([None if v is None else to_json(v, kind) for v in column.to_pylist()], pa.string())
-    text = to_text(column, name).cast(pa.string())
-    if types.is_floating(kind):
-        for written, special in SPECIAL.items():
-            text = pc.if_else(pc.equal(text, written), json.dumps(special), text)
-        # An integer has no negative zero.
-        return pc.if_else(pc.equal(text, "-0"), "-0.0", text)
-    if types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind):
-        return text
-    unsafe = pc.match_substring_regex(text, _UNSAFE)
-    if pc.any(unsafe).as_py():
-        escaped = [json.dumps(value, ensure_ascii=False)[1:-1] for value in text.filter(unsafe).to_pylist()]
-        text = pc.replace_with_mask(text, unsafe, pa.array(escaped, pa.string()))
-    return pc.binary_join_element_wise('"', text, '"', "")
-
-
-def _checked_json(column: pa.Array, name: str) -> pa.Array:
-    values = []
-    for value in column.storage.to_pylist():
-        try:
-            if value is not None:
-                msgspec.json.decode(value, type=msgspec.Raw)
-        except _MALFORMED as error:
-            raise FatalConnectorError(f"column {name!r}: {shown(value)} is no JSON: {error}") from error
-        values.append(None if value is None else value.replace("\n", " ").replace("\r", " "))
-    return pa.array(values, pa.string())

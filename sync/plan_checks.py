@@ -1,0 +1,83 @@
+"""What a plan refuses: streams that would harm each other's tables, or their own source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from connectors.protocols import Destination, Source
+from connectors.stream import TableState, WriteDisposition
+
+from .catalog import SelectedStream
+from .config import Pipeline
+from .errors import ConfigError
+
+
+def check_shared_tables(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    destination: Destination,
+) -> None:
+    """Streams share a table with append or merge only; nobody replaces a table that another writes."""
+    one_name: Callable[[str], str] = getattr(destination, "one_name", str)
+    by_table: dict[str, list[SelectedStream]] = {}
+    for stream in selected:
+        by_table.setdefault(one_name(stream.destination_table), []).append(stream)
+    for stream in selected:
+        others = by_table[one_name(stream.destination_table)]
+        if len(others) > 1 and any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+            names = ", ".join(repr(other.name) for other in others)
+            tables_named = " and ".join(dict.fromkeys(repr(other.destination_table) for other in others))
+            is_one = (
+                "" if len({other.destination_table for other in others}) == 1 else ", one table to this destination,"
+            )
+            raise stream_error(
+                pipeline,
+                stream,
+                f"table {tables_named}{is_one} is written by {names}: give each its own `destination_table`, "
+                "or write all of them with append or merge",
+            )
+        if stream.write_disposition is not WriteDisposition.REPLACE:
+            continue
+        for row in tables[stream.destination_table].ledger:
+            is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
+            if is_other and row.committed_at is not None:
+                raise stream_error(
+                    pipeline,
+                    stream,
+                    f"`replace` would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
+                    f"pipeline {row.key.pipeline!r} writes too: give another `destination_table`, or drop that "
+                    "stream's state with `syncblocks state reset --forget`",
+                )
+
+
+def check_own_source(
+    pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
+) -> None:
+    """Refuse a stream that would write the very table it reads."""
+    if source.identity() == destination.identity() and table.stream_name == stream.name:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+        )
+
+
+def check_quarantine(pipeline: Pipeline, stream: SelectedStream, destination: Destination) -> None:
+    """Refuse to set records aside where there is no place for them."""
+    if stream.stream.max_rejected is not None and not getattr(destination, "quarantines", False):
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`on_bad_record: quarantine` needs a destination that keeps bad records in a table of its own; "
+            f"{pipeline.destination.connector} does not",
+        )
+
+
+def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
+    """Return a mistake in what the pipeline file says of a stream, with its place there."""
+    path, line = pipeline.where(stream.location)
+    return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
+
+
+__all__ = ["check_own_source", "check_quarantine", "check_shared_tables", "stream_error"]
