@@ -57,7 +57,7 @@ class Input(io.RawIOBase):
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
         self._buffer = b""
         self._is_over = False
-        self._fill()
+        self._have(len(codecs.BOM_UTF8))
         if self._decoder is None and self._buffer.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise FatalConnectorError(
                 f"{file.label}: begins as UTF-16 does; say `config.encoding: utf-16`", key="encoding"
@@ -72,8 +72,7 @@ class Input(io.RawIOBase):
         assert size is not None, "the parser asks for a block"
         if not self._may_read():
             return b""
-        if not self._buffer:
-            self._fill(max(size, _CHUNK_BYTES))
+        self._have(size)
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         if self._quote:
             self.is_quote_open ^= data.count(self._quote) % 2 == 1
@@ -122,8 +121,7 @@ class Input(io.RawIOBase):
             yield line.decode("utf-8", "surrogateescape")
 
     def is_at_end(self) -> bool:
-        while not self._buffer and not self._is_over:
-            self._fill()
+        self._have(1)
         return not self._buffer
 
     def close(self) -> None:
@@ -157,14 +155,16 @@ class Input(io.RawIOBase):
             line, self._buffer = self._buffer[:size], self._buffer[size:]
             return line
 
+    def _have(self, size: int) -> None:
+        """Have so many bytes, or all there are: a storage may give few at a time, and a decoder none of them."""
+        while len(self._buffer) < size and not self._is_over:
+            self._fill(max(size - len(self._buffer), _CHUNK_BYTES))
+
     def _fill(self, size: int = _CHUNK_BYTES) -> None:
         try:
             chunk = self._raw.read(size)
-            if self._decoder is not None:
-                chunk = self._decoder.decode(chunk, final=not chunk).removeprefix("\ufeff").encode()
-                self._is_over = self._is_over or not chunk
             self._is_over = not chunk
-            self._buffer += chunk
+            self._buffer += chunk if self._decoder is None else self._decoder.decode(chunk, final=not chunk).encode()
         except UnicodeError as error:
             raise FatalConnectorError(
                 f"{self.file.label}: not encoded as `config.encoding` says: {error}", key="encoding"

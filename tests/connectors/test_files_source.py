@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import queue
@@ -26,6 +27,7 @@ from connectors.bookmarks import values
 from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from connectors.files.csv_input import Input
 from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from connectors.files.storage import LocalStorage
 from connectors.stream import Checkpoint, ReplicationMethod, Stream
 
 UTC_US = pa.timestamp("us", "UTC")
@@ -454,6 +456,21 @@ def test_parquet_columns_keep_their_types_and_odd_names(tmp_path: Path) -> None:
     assert types_of(source)["coded"] == pa.string()
     assert records_of(source) == [{"dot.name": 1, "coded": "x", "list": [1, None], "struct": {"dot": {"name": 5}}}]
     assert only(source).estimated_records == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-8-sig"])
+def test_a_storage_that_gives_a_byte_at_a_time_gives_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(1)
+
+    content = 'a,b\n1,\U0001f4e6\n2,"\ufeffx"\n'.encode(encoding)
+    (tmp_path / "t.csv").write_bytes(content)
+    monkeypatch.setattr(LocalStorage, "open_input", lambda *_: Slow(content))
+    records = records_of(source_of(tmp_path / "t.csv", encoding=encoding))
+    assert records == [{"a": 1, "b": "\U0001f4e6"}, {"a": 2, "b": "\ufeffx"}]
 
 
 # How far a parser reads ahead
