@@ -9,17 +9,21 @@ from typing import Any, ClassVar
 from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
-from ..sql.session import Sessions
+from ..sql.session import Session
 from ..stream import Commit, Load, Stream, WriteDisposition
 from .dialect import PostgresDialect
 from .raw import RawSession
-from .session import AdbcSession, Database
+from .session import Database
 from .settings import PostgresSettings
 from .source import is_raw
 
 
 class PostgresDestination(SqlDestination):
-    """Tables of one database; data and ledger row in one transaction, over ADBC or raw COPY."""
+    """Tables of one database; data and ledger row in one transaction, by COPY.
+
+    Over asyncpg, which takes less of the processor than the ADBC driver's own writer; that is for addresses with
+    parameters that only libpq understands.
+    """
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
     connector = "postgres"
@@ -30,11 +34,11 @@ class PostgresDestination(SqlDestination):
         self._settings = parse_settings(PostgresSettings, config, self.connector)
         super().__init__(PostgresDialect(), schema=self._settings.schema_ or "")
         self._database = Database(self._settings.address)
-        self._arrow = self._sessions
-        self._raw = Sessions(lambda: RawSession(self._settings.address, "begin"))
 
-    def connect(self) -> AdbcSession:
+    def connect(self) -> Session:
         """Open a connection."""
+        if self._settings.address.is_plain:
+            return RawSession(self._settings.address, "begin")
         return self._database.connect("begin", self._settings.batch_size_bytes)
 
     def identity(self) -> str:
@@ -45,19 +49,9 @@ class PostgresDestination(SqlDestination):
         """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""
         return ("pgcopy", "arrow") if self._settings.address.is_plain and is_raw(stream) else ("arrow",)
 
-    def sessions(self, wire: str) -> Sessions:
-        """Raw blocks go over their own connections."""
-        return self._raw if wire == "pgcopy" else self._arrow
-
     def prepare(self, wire: str) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""
-        if wire == "pgcopy" and self._settings.address.is_plain:
-            self._sessions = self._raw
         self._sessions.prepare()
-
-    def all_sessions(self) -> Sequence[Sessions]:
-        """Return both kinds."""
-        return (self._arrow, self._raw)
 
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load by ranges; see `ranges.LoadsRanges`."""

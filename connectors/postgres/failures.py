@@ -92,7 +92,7 @@ def interrupted(error: Exception) -> Interrupted:
 def _text(error: Exception, address: Address) -> str:
     """Return the server's own words: message, detail, hint and context, without the statement."""
     text = str(error)
-    for name in ("detail", "hint"):
+    for name in ("detail", "hint", "context"):
         more = getattr(error, name, None)
         if more and str(more) not in text:
             text += f" {name.upper()}: {more}"

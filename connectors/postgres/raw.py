@@ -1,4 +1,4 @@
-"""A connection over asyncpg, for the raw wire: COPY's own binary blocks, out of one server and into another."""
+"""A connection over asyncpg: COPY's own binary blocks, out of one server and into another, or made of Arrow batches."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..protocols import Block
 from ..sql.identifiers import TableName, quote
+from . import encode
 from .failures import connect_failure, failure, interrupted
 from .session import SETUP
 from .settings import Address
@@ -61,6 +62,9 @@ class RawSession:
         self._connection: Any = None
         try:
             self._connection = self._loop.run_until_complete(asyncpg.connect(**_arguments(address)))
+            protocol = self._connection._protocol
+            # A COPY that waits for room to write would wait for ever once the connection is gone.
+            self._connection.add_termination_listener(lambda _: protocol.resume_writing())
             self.execute(SETUP)
         except ConnectorError:
             self.close()
@@ -83,7 +87,8 @@ class RawSession:
         return [tuple(row) for row in self._run(self._connection.fetch(_checked(sql), *parameters))]
 
     def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
-        """Append one stream of COPY's binary format; the count is the server's."""
+        """Append one stream of COPY's binary format, or batches written as one; the count is the server's."""
+        blocks = encode.blocks(schema, data) if wire == "arrow" else data
 
         # Blocks are fetched outside the event loop: whoever makes them may run a loop of its own.
         queue: asyncio.Queue[Block | Exception | None] = asyncio.Queue(1)
@@ -107,9 +112,11 @@ class RawSession:
 
         copying = self._run(start())
         try:
-            for block in data:
+            for block in blocks:
                 assert not isinstance(block, pa.RecordBatch)
                 self._run(_put(queue, block, copying))
+                if self._connection.is_closed():
+                    break  # the result says why
             self._run(_put(queue, None, copying))
             found = _COUNT.search(self._run(_result(copying)))
         except BaseException as error:

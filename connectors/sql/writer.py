@@ -20,7 +20,7 @@ from .ledger import Ledger, commit
 from .refused import Statements
 from .rejected import Sieve
 from .segments import Segments
-from .session import Lease, Session
+from .session import COLUMN_TYPE, Lease, Session
 from .target import Target
 
 
@@ -162,7 +162,12 @@ class Writer:
         kinds = [
             self._wire_of(types[name], field).arrow for name, field in zip(names, self._stream.schema, strict=True)
         ]
-        schema = pa.schema([pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)])
+        schema = pa.schema(
+            [
+                pa.field(name, kind, metadata={COLUMN_TYPE: types[name].encode()})
+                for name, kind in zip(names, kinds, strict=True)
+            ]
+        )
         self._lease.check()
         before = segments.records
         data = self._data(segments, schema)

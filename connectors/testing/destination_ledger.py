@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,12 +53,14 @@ class LedgerPromises(DestinationPromises):
             [people((1, "a")), Checkpoint(bookmark={"version": 1}), people((2, "b"), (3, "c")), self._final(bookmark)],
         )
         first = next(commits)
-        row = self.row(self.make(place))
+        with closing(self.make(place)) as other:
+            row = self.row(other)
         assert (first.checkpoint.bookmark, first.records) == ({"version": 1}, 1)
         assert (row.bookmark, row.completed_by, row.token) == ({"version": 1}, None, load.token)
         assert self.people(place) == [(1, "a")], "durable before the next record is asked for"
         (last,) = list(commits)
-        row = self.row(self.make(place))
+        with closing(self.make(place)) as other:
+            row = self.row(other)
         assert (last.checkpoint, last.records) == (self._final(bookmark), 2)
         assert (row.bookmark, row.completed_by, row.rows, row.owner) == (bookmark, load.run, 3, "contract")
         assert row.committed_at is not None
@@ -185,7 +188,8 @@ class LedgerPromises(DestinationPromises):
         )
         next(commits)
         commits.close()
-        self.make(place).drop_staging([load.token, "0" * 32])
+        with closing(self.make(place)) as other:
+            other.drop_staging([load.token, "0" * 32])
         destination.close()
         assert self.tables(place) == {"people"}
         assert self.people(place) == [(1, "a")]

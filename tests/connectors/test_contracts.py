@@ -139,6 +139,13 @@ class TestPostgresDestination(InPostgres, DestinationContract):
         return {name for (name,) in self.query(place, sql)[1]} - {"_syncblocks_ledger"}
 
 
+class TestPostgresDestinationOverLibpq(TestPostgresDestination):
+    """An address that only libpq understands is written to by the ADBC driver."""
+
+    def config(self, place: str) -> Mapping[str, Any]:
+        return {**super().config(place), "url": f"{place}{'&' if '?' in place else '?'}keepalives=1"}
+
+
 POSTGRES_TYPES = {
     "int64": "bigint",
     "int16": "smallint",
