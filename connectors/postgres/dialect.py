@@ -32,6 +32,7 @@ class PostgresDialect(Dialect):
     max_identifier_bytes = 63
     keeps_spelling = False
     joins_statements = True
+    commits_alone = True
     reserved_columns = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 
     def column_type(self, column: pa.Field) -> str:

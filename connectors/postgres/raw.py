@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import selectors
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -88,9 +89,26 @@ class RawSession:
 
     def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
         """Append one stream of COPY's binary format, or batches written as one; the count is the server's."""
-        blocks = encode.blocks(schema, data) if wire == "arrow" else data
+        blocks = _gathered(encode.blocks(schema, data) if wire == "arrow" else data)
+        first = next(blocks, b"")
+        where = {
+            "table_name": _named(table.name),
+            "schema_name": _named(table.schema),
+            "columns": [_named(name) for name in schema.names],
+            "format": "binary",
+        }
+        second = next(blocks, None)
+        if second is None:
+            # The driver takes a view for content, bytes for the path of a file.
+            found = _COUNT.search(self._run(self._connection.copy_to_table(source=memoryview(first), **where)))
+        else:
+            found = _COUNT.search(self._copy_in(where, itertools.chain((first, second), blocks)))
+        if found is None:
+            raise FatalConnectorError("COPY gave no count", connector="postgres")
+        return int(found.group(1))
 
-        # Blocks are fetched outside the event loop: whoever makes them may run a loop of its own.
+    def _copy_in(self, where: Mapping[str, Any], blocks: Iterator[Block]) -> str:
+        """Send blocks as they come; they are fetched outside the event loop: whoever makes them may run one as well."""
         queue: asyncio.Queue[Block | Exception | None] = asyncio.Queue(1)
 
         async def source() -> AsyncIterator[bytes]:
@@ -100,31 +118,19 @@ class RawSession:
                 yield cast("bytes", block)
 
         async def start() -> asyncio.Task[str]:
-            return asyncio.create_task(
-                self._connection.copy_to_table(
-                    _named(table.name),
-                    schema_name=_named(table.schema),
-                    columns=[_named(name) for name in schema.names],
-                    source=source(),
-                    format="binary",
-                )
-            )
+            return asyncio.create_task(self._connection.copy_to_table(source=source(), **where))
 
         copying = self._run(start())
         try:
             for block in blocks:
-                assert not isinstance(block, pa.RecordBatch)
                 self._run(_put(queue, block, copying))
                 if self._connection.is_closed():
                     break  # the result says why
             self._run(_put(queue, None, copying))
-            found = _COUNT.search(self._run(_result(copying)))
+            return self._run(_result(copying))
         except BaseException as error:
             self._abandon(copying, queue, error)
             raise
-        if found is None:
-            raise FatalConnectorError("COPY gave no count", connector="postgres")
-        return int(found.group(1))
 
     def _abandon(self, copying: asyncio.Task[str], queue: asyncio.Queue[Any], error: BaseException) -> None:
         """End a COPY that will get no more data, so that the transaction can be rolled back."""
@@ -139,32 +145,29 @@ class RawSession:
 
     def copy_out(self, sql: str) -> Iterator[Block]:
         """Yield the result in COPY's binary format, in blocks of about a megabyte."""
-        queue: asyncio.Queue[bytes | bytearray | None] = asyncio.Queue(1)
+        # With each block: whether it is the last one.
+        queue: asyncio.Queue[tuple[bytes | bytearray, bool]] = asyncio.Queue(1)
         held = bytearray()
 
         async def sink(data: bytes) -> None:
             nonlocal held
             if len(data) >= BLOCK_BYTES and not held:
-                await queue.put(data)  # a wide record is a block by itself: it is not copied
+                await queue.put((data, False))  # a wide record is a block by itself: it is not copied
                 return
             held += data
             if len(held) >= BLOCK_BYTES:
                 block, held = held, bytearray()
-                await queue.put(block)
+                await queue.put((block, False))
 
         async def copy() -> None:
             await self._connection.copy_from_query(_checked(sql), output=sink, format="binary")
-            await queue.put(held)
-            await queue.put(None)
+            await queue.put((held, True))
 
         copying = self._loop.create_task(copy())
         is_over = False
         try:
-            while True:
-                block = self._run(_take(queue, copying))
-                if block is None:
-                    is_over = True
-                    return
+            while not is_over:
+                block, is_over = self._run(_take(queue, copying))
                 if block:
                     yield block
         finally:
@@ -230,16 +233,38 @@ class RawSession:
         return result
 
 
+def _gathered(blocks: Iterator[pa.RecordBatch | Block]) -> Iterator[Block]:
+    """Put small blocks together, up to the size of a large one: each costs a turn of the event loop."""
+    held: list[Block] = []
+    size = 0
+    for block in blocks:
+        assert not isinstance(block, pa.RecordBatch)
+        if size + len(block) >= BLOCK_BYTES:
+            if held:
+                yield b"".join(held)
+                held, size = [], 0
+            if len(block) >= BLOCK_BYTES // 2:
+                yield block
+                continue
+        held.append(block)
+        size += len(block)
+    if held:
+        yield b"".join(held)
+
+
 async def _put(queue: asyncio.Queue[T], item: T, copying: asyncio.Task[Any]) -> None:
     """Hand on a block, unless the COPY has ended already: then raise why."""
     await _unless_over(asyncio.ensure_future(queue.put(item)), copying)
 
 
-async def _take(queue: asyncio.Queue[T], copying: asyncio.Task[Any]) -> T:
+async def _take(queue: asyncio.Queue[tuple[T, bool]], copying: asyncio.Task[Any]) -> tuple[T, bool]:
     """Wait for a block, unless the COPY has failed: then raise why."""
     getting = asyncio.ensure_future(queue.get())
     await _unless_over(getting, copying)
-    return await getting
+    block, is_last = await getting
+    if is_last:
+        await copying
+    return block, is_last
 
 
 async def _unless_over(step: asyncio.Future[Any], copying: asyncio.Task[Any]) -> None:

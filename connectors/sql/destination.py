@@ -26,7 +26,7 @@ from ..stream import (
 )
 from .dialect import Dialect, Table
 from .identifiers import REMOVED, TableName, staging_name
-from .ledger import Ledger, commit
+from .ledger import Ledger, alone, commit
 from .ranges import CONVERTED_SUFFIX, LEDGER_SUFFIX, RangeLoad
 from .segments import Segments
 from .session import Lease, Session, Sessions
@@ -120,10 +120,16 @@ class SqlDestination(ABC):
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
         """Write the token into the ledger row, then read it."""
         ledger = self._ledger.table(self.target(key.destination_table))
+
+        def write(session: Session) -> LedgerRow:
+            return self._ledger.take_over(session, ledger, key, token=token, owner=owner, source=source)
+
         with self._sessions.lease(key.stream) as lease:
-            self._ensure_ledger(lease, ledger)
             try:
-                row = self._ledger.take_over(lease.session, ledger, key, token=token, owner=owner, source=source)
+                if self.dialect.commits_alone and ledger in self._seen_ledgers:
+                    return alone(lease, self.dialect, write)
+                self._ensure_ledger(lease, ledger)
+                row = write(lease.session)
             except ConnectorError:
                 self._seen_ledgers.discard(ledger)
                 raise

@@ -100,6 +100,8 @@ class Dialect(ABC):
     renames: bool = True
     #: One round trip may carry several statements.
     joins_statements: bool = False
+    #: Outside of a transaction that was begun, each statement is one.
+    commits_alone: bool = False
     #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.
     alters_at_once: bool = False
     #: Intervals hold nanoseconds; False: microseconds.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..stream import Bookmark, LedgerKey, LedgerRow
 from .dialect import Column, Dialect
 from .identifiers import LEDGER_TABLE, TableName
-from .session import Session
+from .session import Lease, Session
+
+T = TypeVar("T")
 
 _KEY = ("pipeline", "stream", "destination_table")
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
@@ -134,6 +136,14 @@ def commit(session: Session, dialect: Dialect) -> None:
     failpoint(f"{dialect.name}.commit.after")
 
 
+def alone(lease: Lease, dialect: Dialect, action: Callable[[Session], T]) -> T:
+    """Do what is a transaction by itself and may be done twice, with the places where tests cut the power."""
+    failpoint(f"{dialect.name}.commit.inside")
+    done = lease.first(action)
+    failpoint(f"{dialect.name}.commit.after")
+    return done
+
+
 def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
@@ -171,4 +181,4 @@ def _moment(value: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-__all__ = ["Ledger", "commit", "row_of"]
+__all__ = ["Ledger", "alone", "commit", "row_of"]

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
 from ..errors import ConnectorError, Interrupted, RetriableError
 from ..protocols import Block
 from .identifiers import TableName
+
+T = TypeVar("T")
 
 #: In the metadata of a field that is ingested: the type of its column, in the database's words.
 COLUMN_TYPE = b"column_type"
@@ -81,17 +83,22 @@ class Lease:
 
     def begin(self) -> None:
         """Start a transaction; a connection that died while it was idle is replaced by a new one."""
+        self.first(lambda session: session.begin())
+
+    def first(self, action: Callable[[Session], T]) -> T:
+        """Do what may be done twice; a connection that died while it was idle is replaced by a new one."""
         self.check()
         try:
-            self.session.begin()
+            done = action(self.session)
         except RetriableError:
             if not self._is_reused:
                 raise
             with suppress(ConnectorError):
                 self.session.close()
             self.session = self._connect()
-            self.session.begin()
+            done = action(self.session)
         self._is_reused = False
+        return done
 
     def check(self) -> None:
         """Raise `Interrupted` if the call was interrupted between two statements."""

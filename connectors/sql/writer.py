@@ -244,7 +244,7 @@ class Writer:
         types = {name: wire.type for name, (_, wire) in planned.items()}
         columns = {name: column for name, (column, _) in planned.items()}
         if self._staged is None:
-            as_staged = [replace(column, type=types[name], is_nullable=True) for name, column in columns.items()]
+            as_staged = [Column(name=name, type=types[name]) for name in columns]
             table, sql = self._new_staging(as_staged)
             self._session.execute(sql)
             self._staged = Staged(table, types, columns)
@@ -275,7 +275,12 @@ class Writer:
 
     def _required(self, columns: Sequence[Column]) -> list[Column]:
         keys = self._key()
-        return [replace(column, is_nullable=column.name not in keys) for column in columns]
+        return [
+            replace(column, is_nullable=not column.is_nullable)
+            if column.is_nullable == (column.name in keys)
+            else column
+            for column in columns
+        ]
 
     def _key(self) -> list[str]:
         """Return the key's columns as the table names them; an append makes none."""

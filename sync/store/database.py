@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -37,7 +38,6 @@ class Database:
             threading.Lock() if self.is_sqlite else contextlib.nullcontext()
         )
         self._engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url)
-        self._reader = self._engine.execution_options(is_read=True)
 
     def close(self) -> None:
         """Close every connection."""
@@ -49,6 +49,8 @@ class Database:
         self._check_process()
         failpoint(f"store.{name}.before")
         with self._errors(), self._turn, self._engine.connect() as connection, connection.begin():
+            # Deferred, a transaction that reads before it writes fails at once if another one wrote in between.
+            self._begin(connection, "BEGIN IMMEDIATE")
             yield connection
             failpoint(f"store.{name}.inside")
         failpoint(f"store.{name}.after")
@@ -57,8 +59,16 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Open a short transaction that only reads."""
         self._check_process()
-        with self._errors(), self._reader.connect() as connection, connection.begin():
+        with self._errors(), self._engine.connect() as connection, connection.begin():
+            self._begin(connection, "BEGIN")
             yield connection
+
+    def _begin(self, connection: Connection, statement: str) -> None:
+        """Begin a transaction of SQLite's. Not by an event: where there are any, each statement looks for all kinds."""
+        if self.is_sqlite:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute(statement)
 
     def now(self, connection: Connection) -> datetime:
         """Return the store's time: what leases are measured by, on whatever machine."""
@@ -91,6 +101,8 @@ class Database:
             raise
         except sa.exc.DBAPIError as error:
             raise StateError(f"run store {self.url}: {str(error.orig).strip()}") from error
+        except sqlite3.Error as error:
+            raise StateError(f"run store {self.url}: {error}") from error
 
 
 def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Database:
@@ -163,16 +175,8 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, not guessed by the driver
+        connection.isolation_level = None  # transactions are begun by `_begin`, not guessed by the driver
         connection.execute("PRAGMA synchronous=FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # Deferred, a transaction that reads before it writes fails at once if another one wrote in between.
-        is_read = connection.get_execution_options().get("is_read")
-        raw = connection.connection.driver_connection
-        assert raw is not None
-        raw.execute("BEGIN" if is_read else "BEGIN IMMEDIATE")
 
     return engine
 
