@@ -125,7 +125,7 @@ def _record(columns: Sequence[_Column], arrays: Sequence[pa.Array]) -> pa.Record
     return pa.RecordBatch.from_arrays(arrays, [column.field.name for column in columns])
 
 
-def _cut(content: Block | pa.Buffer) -> Iterator[Block]:
+def _cut(content: Block) -> Iterator[Block]:
     view = memoryview(content)
     for start in range(0, len(view), _BLOCK_BYTES):
         yield view[start : start + _BLOCK_BYTES]
@@ -138,23 +138,41 @@ def _is_wide(arrays: Sequence[pa.Array]) -> bool:
 
 def _wide(columns: Sequence[_Column], arrays: Sequence[pa.Array]) -> Iterator[Block]:
     """Yield records whose long values go as they lie in Arrow's memory: there may be no room for a copy of one."""
-    fields = [
-        None if pa.types.is_string(array.type) or pa.types.is_binary(array.type) else _fields(column, array)
+    parts = [
+        _views(column, array) if pa.types.is_string(array.type) or pa.types.is_binary(array.type) else None
         for column, array in zip(columns, arrays, strict=True)
+    ]
+    fields = [
+        _fields(column, array) if part is None else []
+        for column, array, part in zip(columns, arrays, parts, strict=True)
     ]
     head = struct.pack(">h", len(columns))
     for row in range(len(arrays[0])):
         yield head
-        for column, array, found in zip(columns, arrays, fields, strict=True):
-            if found is not None:
+        for part, found in zip(parts, fields, strict=True):
+            if part is None:
                 yield found[row]
-            elif not array[row].is_valid:
-                yield _NULL
             else:
-                content = array[row].as_buffer()
-                version = b"\1" if column.is_jsonb else b""
-                yield _length(len(content) + len(version)) + version
-                yield from _cut(content)
+                yield from part(row)
+
+
+def _views(column: _Column, array: pa.Array) -> Callable[[int], Iterator[Block]]:
+    """Return what yields one text or binary value of a column with its length, uncopied: a scalar would be a copy."""
+    is_valid = array.is_valid().to_pylist()
+    _, offsets, data = array.buffers()
+    ends = memoryview(offsets).cast("i")[array.offset :]
+    content = memoryview(data or b"")
+    version = b"\1" if column.is_jsonb else b""
+
+    def value(row: int) -> Iterator[Block]:
+        if not is_valid[row]:
+            yield _NULL
+            return
+        start, end = ends[row], ends[row + 1]
+        yield _length(end - start + len(version)) + version
+        yield from _cut(content[start:end])
+
+    return value
 
 
 def _fields(column: _Column, array: pa.Array) -> list[bytes]:
