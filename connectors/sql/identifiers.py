@@ -69,7 +69,8 @@ def literal(text: str) -> str:
 
 def shorten(name: str, max_bytes: int | None) -> str:
     """Return the name itself if it fits, else its beginning and a hash of all of it; never two alike."""
-    if max_bytes is None or len(name.encode("utf-8", "surrogatepass")) <= max_bytes:
+    size = len(name) if name.isascii() else len(name.encode("utf-8", "surrogatepass"))
+    if max_bytes is None or size <= max_bytes:
         return name
     return tell_apart(name, max_bytes)
 
