@@ -28,7 +28,7 @@ from .recovery import recover
 from .repair import Repair, repairing
 from .results import RunResult, StreamResult, stream_result
 from .session import make_plan, open_session
-from .settlement import ASK_AGAIN_S
+from .settlement import ASK_AGAIN_S, LedgerUnreadable, forget_positions, owner_text
 from .signals import caught_signals
 from .spool import discard_spools
 from .store import Store
@@ -160,6 +160,10 @@ class _Runner:
         with Lease(self.store, run.id) as lease:
             if isinstance(plan, ErrorInfo):
                 return self._fail_before_first(run, plan)
+            try:
+                self._forget_gone_tables(run, plan)
+            except (ConnectorError, LedgerUnreadable) as error:
+                return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)
             coordinator = Coordinator(
                 self.session,
@@ -173,6 +177,15 @@ class _Runner:
             )
             coordinator.execute(self.order.concurrency)
             return self._finish(run, coordinator.runs, lease)
+
+    def _forget_gone_tables(self, run: PipelineRun, plan: Plan) -> None:
+        """Let every stream of a table that was dropped start over, also one that is not in this run, or fails in it."""
+        gone = {}
+        for planned in plan.streams:
+            others = [row for row in planned.table.ledger if row.key != planned.key]
+            if planned.table.schema is None and planned.table.is_described and others:
+                gone.update({row.key: row for row in planned.table.ledger})
+        forget_positions(self.session.destination, gone.values(), owner_text(run))
 
     @property
     def store(self) -> Store:

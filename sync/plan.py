@@ -130,7 +130,7 @@ def plan_streams(
         ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
             written; a table is its own source.
     """
-    check_shared_tables(pipeline, selected, tables, destination)
+    check_shared_tables(pipeline, selected, tables, destination, full_refresh=full_refresh)
     streams = []
     for stream in selected:
         table = tables[stream.destination_table]

@@ -17,15 +17,21 @@ def check_shared_tables(
     selected: Sequence[SelectedStream],
     tables: Mapping[str, TableState],
     destination: Destination,
+    *,
+    full_refresh: bool,
 ) -> None:
     """Streams share a table with append or merge only; nobody replaces a table that another writes."""
     one_name: Callable[[str], str] = getattr(destination, "one_name", str)
+
+    def replaces(stream: SelectedStream) -> bool:
+        return full_refresh or stream.write_disposition is WriteDisposition.REPLACE
+
     by_table: dict[str, list[SelectedStream]] = {}
     for stream in selected:
         by_table.setdefault(one_name(stream.destination_table), []).append(stream)
     for stream in selected:
         others = by_table[one_name(stream.destination_table)]
-        if len(others) > 1 and any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+        if len(others) > 1 and any(map(replaces, others)):
             names = ", ".join(repr(other.name) for other in others)
             tables_named = " and ".join(dict.fromkeys(repr(other.destination_table) for other in others))
             is_one = (
@@ -34,21 +40,33 @@ def check_shared_tables(
             raise stream_error(
                 pipeline,
                 stream,
-                f"table {tables_named}{is_one} is written by {names}: give each its own `destination_table`, "
-                "or write all of them with append or merge",
+                f"table {tables_named}{is_one} is written by {names}: {_way_out(others)}",
             )
-        if stream.write_disposition is not WriteDisposition.REPLACE:
+        if not replaces(stream):
             continue
         for row in tables[stream.destination_table].ledger:
             is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
             if is_other and row.committed_at is not None:
+                is_asked = stream.write_disposition is WriteDisposition.REPLACE
+                what = "`replace`" if is_asked else "--full-refresh"
+                way_out = "give another `destination_table`" if is_asked else _START_OVER
                 raise stream_error(
                     pipeline,
                     stream,
-                    f"`replace` would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
-                    f"pipeline {row.key.pipeline!r} writes too: give another `destination_table`, or drop that "
-                    "stream's state with `syncblocks state reset --forget`",
+                    f"{what} would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
+                    f"pipeline {row.key.pipeline!r} writes too: {way_out}; if that stream is no more, drop its state "
+                    "with `syncblocks state reset --forget`",
                 )
+
+
+#: How a table of several streams is read anew: a stream without a table starts from scratch.
+_START_OVER = "to read all of its streams anew, drop the table by hand and run without --full-refresh"
+
+
+def _way_out(others: Sequence[SelectedStream]) -> str:
+    if any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+        return "give each its own `destination_table`, or write all of them with append or merge"
+    return f"with --full-refresh each would replace the other's records; {_START_OVER}"
 
 
 def check_own_source(

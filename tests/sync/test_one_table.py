@@ -12,6 +12,8 @@ import pytest
 from sync import run_pipeline
 from sync.errors import ConfigError
 
+from .pipelines import Bench
+
 
 def file(folder: Path, url: str, destination: dict[str, Any], *streams: dict[str, Any]) -> Path:
     document = {
@@ -77,3 +79,64 @@ def test_shortened_names_stay_apart_and_are_one_with_themselves(tmp_path: Path, 
     streams[1]["destination_table"] = first
     with pytest.raises(ConfigError, match="is written by"):
         run_pipeline(file(tmp_path, source_url, destination, *streams))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+SHARED = {
+    "stream": "*",
+    "destination_table": "both",
+    "replication_method": "INCREMENTAL",
+    "bookmark_properties": ["id"],
+    "write_disposition": "append",
+}
+
+
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+def test_a_full_refresh_does_not_replace_what_other_streams_wrote(bench: Bench, disposition: str) -> None:
+    bench.document["streams"] = [{**SHARED, "write_disposition": disposition}]
+    bench.seed("a", [{"id": 1, "v": "of a"}])
+    bench.seed("b", [{"id": 2, "v": "of b"}])
+    bench.run()
+    for streams in ([], ["a"]):
+        with pytest.raises(ConfigError, match="full-refresh") as caught:
+            bench.run(full_refresh=True, streams=streams)
+        assert "drop the table" in str(caught.value)
+    assert [row["id"] for row in bench.rows("both")] == [1, 2]
+
+
+def test_a_full_refresh_of_one_table_for_two_streams_is_refused_before_its_first_run(bench: Bench) -> None:
+    bench.document["streams"] = [SHARED]
+    bench.seed("a", 1)
+    bench.seed("b", 1)
+    with pytest.raises(ConfigError, match="full-refresh"):
+        bench.run(full_refresh=True)
+
+
+def test_streams_of_a_dropped_table_all_start_over_also_one_by_one(bench: Bench) -> None:
+    bench.document["streams"] = [SHARED]
+    bench.seed("a", [{"id": 1, "v": "of a"}])
+    bench.seed("b", [{"id": 2, "v": "of b"}])
+    bench.run()
+    del bench.destination.tables["both"]
+    bench.run(streams=["a"])
+    assert [row["id"] for row in bench.rows("both")] == [1]
+    bench.run()
+    assert [row["id"] for row in bench.rows("both")] == [1, 2]
+
+
+def test_a_stream_that_fails_after_its_table_was_dropped_starts_over_later(bench: Bench) -> None:
+    bench.document["streams"] = [SHARED]
+    bench.seed("a", [{"id": 1, "v": "of a"}])
+    bench.seed("b", [{"id": 2, "v": "of b"}])
+    bench.run()
+    del bench.destination.tables["both"]
+    settings = bench.document["source"]["config"]
+    bench.document["source"]["config"] = {**settings, "fail_at": {"b": 1}}
+    assert bench.run().status == "failure"
+    bench.document["source"]["config"] = settings
+    bench.run()
+    assert [row["id"] for row in bench.rows("both")] == [1, 2]
