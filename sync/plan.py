@@ -90,6 +90,12 @@ class PlannedStream:
         method = self.selected.stream.replication_method
         return method is ReplicationMethod.FULL_TABLE or self.write_disposition is WriteDisposition.REPLACE
 
+    @property
+    def is_appended_anew(self) -> bool:
+        """A full refresh of a stream that otherwise appends."""
+        is_replaced = self.write_disposition is WriteDisposition.REPLACE
+        return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

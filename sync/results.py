@@ -65,7 +65,7 @@ def stream_result(member: StreamRun) -> StreamResult:
         records=last.rows if last else None,
         records_rejected=last.rows_rejected if last else None,
         size_bytes=blocks[0].size_bytes if blocks else None,
-        duration_s=time.monotonic() - member.started,
+        duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
         bookmark=last.bookmark_after if last else None,
         error=None if member.error is None else member.context.redactor.redact(str(member.error)),
     )

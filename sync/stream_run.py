@@ -48,8 +48,8 @@ class StreamRun:
         self.started = time.monotonic()
         self.outcome: StreamOutcome | None = None
         self.status: str | None = None
-        #: Closed in the store (or, with no outcome, left open because the ledger could not be read).
-        self.has_ended = False
+        #: When it was closed in the store (or, with no outcome, left open because the ledger could not be read).
+        self.ended: float | None = None
         self.error: BaseException | None = None
         self._lock = threading.Lock()
         self._stop_reason: str | None = None
@@ -70,6 +70,11 @@ class StreamRun:
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         self._attempt = 1
         self._range_retries = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can become of it any more."""
+        return self.ended is not None
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
@@ -190,6 +195,9 @@ class StreamRun:
         stage.rows, stage.size_bytes, stage.has_handed_over = rows, size_bytes, is_whole
 
     def _order(self, stream: Stream) -> Load:
+        if self.planned.is_appended_anew and self.context.destination.has_ledger:
+            # The next run appends again, and a key of the table would refuse what an append may repeat.
+            stream = replace(stream, key_properties=())
         return Load(
             key=self.planned.key,
             stream=stream,
@@ -287,7 +295,7 @@ class StreamRun:
             is_held_true = row is not None and self._news.is_true(row)
         except LedgerUnreadable as unreadable:
             self.error = unreadable
-            self.has_ended = True
+            self.ended = time.monotonic()
             self.context.progress.stream_ended(self.name, self.status, records=None, error=str(unreadable))
             return
         if is_done:
@@ -295,7 +303,7 @@ class StreamRun:
         self.error = error
         self.outcome = replace(self._make_outcome(error), is_held_true=is_held_true)
         self.context.close(self.outcome)
-        self.has_ended = True
+        self.ended = time.monotonic()
         shown = None if error is None else self.context.redactor.redact(message_of(error))
         if self._rows_rejected:
             self.context.progress.message(

@@ -13,6 +13,7 @@ from sync import Progress
 from sync.errors import ConfigError
 
 from .pipelines import Bench, statuses
+from .targets import open_target
 
 
 @pytest.fixture
@@ -304,6 +305,41 @@ def test_full_refresh_replaces_the_table_and_forgets_the_bookmark(bench: Bench) 
     result = bench.run(full_refresh=True)
     assert bench.rows("a") == [{"id": 1, "v": "new"}]
     assert result.streams[0].bookmark == {"id": 1}
+
+
+def test_the_time_of_a_stream_ends_with_it_and_not_with_the_run(bench: Bench) -> None:
+    class Clock(Progress):
+        begin = time.monotonic()
+        ends: dict[str, float] = {}
+
+        def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+            self.ends[stream] = time.monotonic()
+            while stream == "b" and time.monotonic() - self.ends["a"] <= self.ends["a"] - self.begin:
+                pass
+
+    for name in ("a", "b"):
+        bench.seed(name, 1)
+    clock = Clock()
+    first = bench.run(progress=clock).streams[0]
+    assert first.stream == "a"
+    assert first.duration_s is not None and first.duration_s <= clock.ends["a"] - clock.begin
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "duckdb", "postgres", "mysql"])
+def test_a_full_refresh_of_an_append_makes_no_key_that_the_next_append_stumbles_over(tmp_path: Path, kind: str) -> None:
+    bench = Bench(tmp_path)
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["n"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    with open_target(kind, tmp_path) as target:
+        if kind != "memory":
+            bench.document["destination"] = target.document
+        records = [{"id": 1, "n": 1}, {"id": 1, "n": 2}]
+        bench.seed("a", records)
+        assert statuses(bench.run(full_refresh=True)) == {"a": "success"}
+        bench.seed("a", [*records, {"id": 1, "n": 3}])
+        assert statuses(bench.run()) == {"a": "success"}
+        rows = bench.rows("a") if kind == "memory" else target.query("select id, n from a")
+        assert len(rows) == 3
 
 
 def test_a_dropped_table_starts_from_scratch_whatever_the_ledger_says(bench: Bench) -> None:
