@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -56,6 +56,24 @@ def text_of(array: pa.Array, column: str) -> Text:
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return Text(_hex(pc.cast(array, pa.large_binary())), is_hex=True)
     return Text(pc.cast(array, pa.large_string()), is_free=True)
+
+
+def years_written_out(batch: pa.RecordBatch, columns: Collection[str]) -> pa.RecordBatch:
+    """Return the batch with years as four digits: '0' would become 2000.
+
+    Raises:
+        FatalConnectorError: a year from 1 to 99, which the server would put into this century or the last one.
+    """
+    for place, name in enumerate(batch.schema.names):
+        if name not in columns:
+            continue
+        years = batch.column(place)
+        is_short = pc.and_(pc.greater(years, 0), pc.less(years, 100))
+        if pc.any(is_short).as_py():
+            shown = years[pc.index(is_short, True).as_py()].as_py()
+            raise FatalConnectorError(f"column {name!r}: a year of MySQL cannot be {shown}", connector="mysql")
+        batch = batch.set_column(place, name, pc.utf8_lpad(pc.cast(years, pa.string()), 4, "0"))
+    return batch
 
 
 def lines(batch: pa.RecordBatch) -> pa.Buffer | None:
@@ -152,4 +170,4 @@ def _in_years(text: pa.Array, width: int, column: str) -> pa.Array:
     return text
 
 
-__all__ = ["LOAD_FORMAT", "lines", "values"]
+__all__ = ["LOAD_FORMAT", "lines", "values", "years_written_out"]

@@ -14,7 +14,7 @@ from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenO
 from ..protocols import Block
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
 from . import results, swaps
-from .encode import LOAD_FORMAT, lines, values
+from .encode import LOAD_FORMAT, lines, values, years_written_out
 from .failures import NO_SUCH_TABLE, connect_failure, errno, failure, is_lost
 from .settings import Address
 
@@ -236,11 +236,20 @@ class MySQLSession:
         name = f"{quote(table.schema, 'mysql')}.{quote(table.name, 'mysql')}"
         if name not in self._staging:
             self._is_dirty = True
+        years = self._years(name) if pa.int16() in schema.types else frozenset()
         for batch in data:
             if not isinstance(batch, pa.RecordBatch):
                 raise FatalConnectorError("MySQL takes Arrow batches only", connector="mysql")
+            if years:
+                batch = years_written_out(batch, years)
             records += self._load(name, batch) if self.can_load else self._insert(name, batch)
         return records
+
+    def _years(self, name: str) -> frozenset[str]:
+        """Return the columns of a table that hold years; the catalog has no temporary tables."""
+        return frozenset(
+            column for column, kind, *_ in self.query(f"show columns from {name}") if kind.startswith("year")
+        )
 
     def _load(self, name: str, batch: pa.RecordBatch) -> int:
         places, sets = [], []

@@ -123,6 +123,31 @@ def test_a_type_is_read_exactly_and_kept_on_the_way_to_another_table(mariadb_url
     assert read(mariadb_url, "copied")[1] == records
 
 
+@pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
+def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
+    """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""
+    from connectors.mysql.session import MySQLSession
+
+    monkeypatch.setattr(
+        MySQLSession, "can_load", property(lambda _: can_load, lambda _self, _value: None), raising=False
+    )
+    run(
+        mariadb_url,
+        "create table things (id bigint primary key, v year)",
+        "insert into things values (1, 0), (2, 2024)",
+    )
+    stream, records = read(mariadb_url, "things")
+    destination = destination_of(mariadb_url)
+    for disposition in (REPLACE, MERGE, APPEND):
+        load = replace(load_of(stream.schema, disposition, f"to_{disposition}"), stream=replace(stream, name="s"))
+        write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
+        assert query(mariadb_url, f"select v from to_{disposition} order by id")[1] == [(0,), (2024,)]
+        five = pa.RecordBatch.from_pylist([{"id": 3, "v": 5}], schema=stream.schema)
+        with pytest.raises(FatalConnectorError, match="'v': a year of MySQL cannot be 5"):
+            write(destination, load, [five, FINAL])
+    destination.close()
+
+
 @pytest.mark.parametrize(
     ("declared", "constant", "said"),
     [

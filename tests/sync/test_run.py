@@ -322,7 +322,8 @@ def test_the_time_of_a_stream_ends_with_it_and_not_with_the_run(bench: Bench) ->
     clock = Clock()
     first = bench.run(progress=clock).streams[0]
     assert first.stream == "a"
-    assert first.duration_s is not None and first.duration_s <= clock.ends["a"] - clock.begin
+    assert first.duration_s is not None
+    assert first.duration_s <= clock.ends["a"] - clock.begin
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "duckdb", "postgres", "mysql"])
