@@ -1,7 +1,8 @@
 """Types of columns that come as text: the narrowest one that loses nothing.
 
 A leading zero keeps a column text, integers past int64 become decimal, fractions that a double would round become
-decimal too, and times with an offset become UTC. What does not fit later is an error, never a guess.
+decimal too, numbers beyond all doubles stay text, and times with an offset become UTC. What does not fit later is an
+error, never a guess.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from .text import from_text
 
 _PATTERNS = {
     "bool": r"^(?:true|false|True|False|TRUE|FALSE)$",
@@ -31,6 +34,9 @@ MAX_DIGITS = 38
 #: Digits that every double keeps.
 _DOUBLE_DIGITS = 15
 
+#: What a number looks like that may be beyond all doubles.
+_MAYBE_BEYOND = r"[eE][+-]?[0-9]{3}|^-?[0-9]{300}"
+
 
 class Guess:
     """What one column can be, after the texts seen so far. Empty texts and NULL fit everything."""
@@ -42,6 +48,7 @@ class Guess:
         self._has_special = False
         self._is_wide = False
         self._is_lossy = False
+        self._is_beyond = False
         self._has_exponent = False
         self._whole_digits = 0
         self._fraction_digits = 0
@@ -80,6 +87,8 @@ class Guess:
         if "integer" in self._alive:
             return self._decimal(0) if self._is_wide else pa.int64()
         if "number" in self._alive and self._has_digits:
+            if self._is_beyond:
+                return pa.string()
             if not self._is_lossy or self._has_exponent:
                 return pa.float64()
             return pa.string() if self._has_special else self._decimal(self._fraction_digits)
@@ -110,6 +119,8 @@ class Guess:
         fraction = pc.if_else(has_point, pc.subtract(pc.subtract(size, point), 1), 0)
         self._whole_digits = max(self._whole_digits, pc.max(whole).as_py())
         self._fraction_digits = max(self._fraction_digits, pc.max(fraction).as_py())
+        far = column.filter(pc.match_substring_regex(column, _MAYBE_BEYOND))
+        self._is_beyond = self._is_beyond or not _is_double(far)
         if not self._is_lossy:
             long = column.filter(pc.greater(pc.add(whole, fraction), _DOUBLE_DIGITS))
             self._is_lossy = any(Decimal(repr(float(text))) != Decimal(text) for text in long.to_pylist())
@@ -135,6 +146,14 @@ def has_leading_zero(column: pa.Array) -> pa.Array | None:
         return None
     found = pc.match_substring_regex(column, LEADING_ZERO)
     return pc.fill_null(found, False) if pc.any(found).as_py() else None
+
+
+def _is_double(column: pa.Array) -> bool:
+    try:
+        from_text(column, pa.float64(), is_empty_null=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _fits(column: pa.Array, kind: pa.DataType) -> bool:

@@ -1,7 +1,8 @@
 """JSON lines: blocks parsed by Arrow where the types allow, record by record where they do not.
 
-Objects, arrays and mixed values stay JSON text; integers past int64 and numbers that a double would round become
-decimal; texts that are all dates or times become that. A key that turns up later is a new column.
+Objects, arrays and mixed values stay JSON text, and so do numbers that no type holds; integers past int64 and numbers
+that a double would round become decimal; texts that are all dates or times become that. A key that turns up later is a
+new column.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, reviv
 
 #: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
 INFER_JSON_BYTES = 16 << 20
+
+JSON = pa.json_(pa.string())
 
 _NUMBERS = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"date", "naive", "zoned"})
@@ -117,6 +120,8 @@ class JSONLFormat:
             if batch is None:
                 return None
             columns = [_typed(batch.column(field.name), field.type) for field in wanted]
+            if any(pa.types.is_floating(each.type) and pc.any(pc.is_inf(each)).as_py() for each in columns):
+                return None
         except (pa.ArrowException, ValueError, ArithmeticError):
             return None
         return pa.record_batch(columns, schema=wanted)
@@ -171,11 +176,11 @@ class JSONLFormat:
     def _column(
         self, file: DataFile, field: pa.Field, lines: list[int], records: Sequence[dict[str, msgspec.Raw]]
     ) -> pa.Array:
-        raws = [record.get(field.name) for record in records]
+        raws, said = [record.get(field.name) for record in records], self._settings.types
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):
             try:
-                values.append(None if raw is None else _value(raw, field.type))
+                values.append(None if raw is None else _value(raw, field.type, is_said=field.name in said))
             except (*MALFORMED, ArithmeticError, TypeError) as error:
                 raise unfit(file, line, field.name, _text_of(raw), field.type) from error
         texts = is_json(field.type) or not _is_bare(field.type)
@@ -234,11 +239,13 @@ class _Column:
             kind = pa.bool_()
         elif kinds in ({"number"}, {"number", "special"}):
             kind = self._numbers.type()
+            if is_text(kind):
+                kind = JSON
         elif kinds <= {"text", "special"}:
             kind = pa.string() if self._has_empty else self._texts.type()
         else:
-            return pa.field(name, pa.json_(pa.string()), metadata={"native_type": "json"})
-        return pa.field(name, kind)
+            kind = JSON
+        return pa.field(name, kind, metadata={"native_type": "json"} if is_json(kind) else None)
 
 
 class _Values(list[Any]):
@@ -326,8 +333,8 @@ def _raw_type(kind: pa.DataType) -> pa.DataType:
 def _doubtful(wanted: pa.Schema) -> str:
     """Return a pattern of what Arrow's parser may get wrong in a block, without an error; empty: nothing.
 
-    That is a decimal with more digits before or behind the point than its column has room for, or with an exponent. A
-    key that is written with a backslash may be any column's.
+    That is a decimal with more digits before or behind the point than its column has room for, or with an exponent; and
+    a number so near to 0 that no double holds it. A key that is written with a backslash may be any column's.
     """
     decimals = [field for field in wanted if pa.types.is_decimal(field.type)]
     parts = []
@@ -335,7 +342,11 @@ def _doubtful(wanted: pa.Schema) -> str:
         whole, scale = field.type.precision - field.type.scale, field.type.scale
         number = rf"[0-9]{{{whole + 1}}}|[0-9]*\.[0-9]{{{scale + 1}}}|[0-9]*\.?[0-9]*[eE]"
         parts.append(rf'"{re.escape(field.name)}"[ \t\r]*:[ \t\r]*"?[-+]?(?:{number})')
-    return "|".join([*parts, r'\\.[^"]*"[ \t\r]*:']) if parts else ""
+    if parts:
+        parts.append(r'\\.[^"]*"[ \t\r]*:')
+    if any(pa.types.is_floating(field.type) for field in wanted):
+        parts.append("[0-9][eE]-[0-9]{3}")
+    return "|".join(parts)
 
 
 def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -344,7 +355,8 @@ def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return from_text(column, kind, is_empty_null=False)
 
 
-def _value(raw: msgspec.Raw, kind: pa.DataType) -> Any:
+def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool) -> Any:
+    """Return what Arrow takes; in a column that is said to be text, values of other kinds are what is written."""
     if is_json(kind):
         text = bytes(raw).decode()
         return None if text == "null" else text
@@ -354,6 +366,8 @@ def _value(raw: msgspec.Raw, kind: pa.DataType) -> Any:
     if pa.types.is_decimal(kind) and isinstance(value, int | Decimal) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
+        if is_said and is_text(kind):
+            return bytes(raw).decode()
         raise ValueError("no text")
     return value
 

@@ -149,7 +149,16 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
         if column.null_count < len(column):
             raise ValueError("a value where there was none")
         return pa.nulls(len(column))
-    return column.cast(kind)
+    return _floats(column, kind) if types.is_floating(kind) else column.cast(kind)
+
+
+def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cast to floats; of a number that none holds the cast makes an infinity, or 0, without an error."""
+    found = column.cast(kind)
+    odd = column.filter(pc.or_(pc.is_inf(found), pc.equal(found, 0)))
+    if pc.any(pc.match_substring_regex(odd, "^[^eE]*[1-9]")).as_py():
+        raise ValueError(f"a number that no {kind} holds")
+    return found
 
 
 def misfit(column: pa.Array, converts: Callable[[pa.Array], Any]) -> int:
@@ -254,7 +263,9 @@ def revive(value: Any, kind: pa.DataType) -> Any:
     if types.is_floating(kind):
         _demand(value in SPECIAL.values() if isinstance(value, str) else isinstance(value, int | Decimal))
         _demand(not isinstance(value, bool))
-        return float(value)
+        number = float(value)
+        _demand(isinstance(value, str) or (bool(number) == bool(value) and abs(number) != float("inf")))
+        return number
     if types.is_decimal(kind):
         _demand(isinstance(value, int | Decimal | str) and not isinstance(value, bool))
         return Decimal(value)

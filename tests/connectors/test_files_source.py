@@ -73,6 +73,10 @@ def column(path: Path, texts: list[str]) -> pa.DataType:
         (["00.5"], pa.string()),
         (["0.1", "12345678901234567890.12"], pa.decimal128(38, 2)),
         (["1e5"], pa.float64()),
+        (["1.5", "-1e400"], pa.string()),
+        (["1.5", "1e-400"], pa.string()),
+        (["1.5", "9" * 310], pa.string()),
+        (["0.0", "0e-400", "5e-324", "-Infinity"], pa.float64()),
         (["0x10"], pa.string()),
         (["+5"], pa.string()),
         (["nan", "1.5"], pa.float64()),
@@ -190,6 +194,19 @@ def test_what_is_wrong_in_a_csv_file_is_told_with_file_and_line(
     assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
+@pytest.mark.parametrize("late", ["1e400", "-1e400", "1e-400", "9" * 310])
+def test_a_number_that_no_double_holds_is_an_error_and_not_infinity_or_zero(tmp_path: Path, late: str) -> None:
+    for place in (tmp_path / "t.csv", tmp_path / "t.jsonl"):
+        is_csv = place.suffix == ".csv"
+        place.write_text("n,t\n0.5,x\n" if is_csv else '{"n": 0.5}\n')
+        source = source_of(place, CSVSource if is_csv else JSONLSource)
+        stream = only(source)
+        with place.open("a") as file:
+            file.write(f"{late},y\n" if is_csv else f'{{"n": {late}}}\n')
+        with pytest.raises(FatalConnectorError, match=rf"{place.name}:[23]: column 'n': .*is no double.*config\.types"):
+            records_of(source, stream)
+
+
 @pytest.mark.parametrize(("late", "shown"), [("x", "'x'"), ("007", "'007'"), ("9223372036854775808", "92233")])
 def test_a_value_that_does_not_fit_later_is_an_error_with_its_line(tmp_path: Path, late: str, shown: str) -> None:
     path = tmp_path / "t.csv"
@@ -279,6 +296,19 @@ def test_what_is_wrong_in_json_is_told_with_file_and_line(tmp_path: Path, line: 
     with pytest.raises(FatalConnectorError) as caught:
         records_of(source, stream)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_json_numbers_that_no_type_holds_stay_as_they_are_written(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "t.jsonl", f'{{"n": {"9" * 39}, "f": 1e400}}\n', {"n": 5, "f": 0.5})
+    assert {str(kind) for kind in types_of(source).values()} == {"extension<arrow.json>"}
+    assert records_of(source) == [{"n": "9" * 39, "f": "1e400"}, {"n": "5", "f": "0.5"}]
+
+
+def test_a_json_column_that_is_said_to_be_text_takes_every_value_as_text(tmp_path: Path) -> None:
+    lines = '{"v": 1.50}\n{"v": "x"}\n{"v": true}\n{"v": {"a":  1}}\n{"v": null}\n{}\n{"v": "1.50"}\n'
+    (tmp_path / "t.jsonl").write_text(lines)
+    source = source_of(tmp_path / "t.jsonl", JSONLSource, types={"v": "string"})
+    assert [record["v"] for record in records_of(source)] == ["1.50", "x", "true", '{"a":  1}', None, None, "1.50"]
 
 
 def test_an_integer_written_with_a_fraction_of_zero_is_an_integer(tmp_path: Path) -> None:
