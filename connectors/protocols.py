@@ -123,6 +123,17 @@ class HoldsMemory(Protocol):
         ...
 
 
+class BoundsRecords(Protocol):
+    """What a source may offer that can tell how long a record is before it has made a batch of it."""
+
+    def limit_record(self, size_bytes: int) -> None:
+        """Say what a record may have, before anything is opened; of a longer one `read` raises `wide.too_wide`.
+
+        The engine refuses it in any case, but with a batch of it in memory.
+        """
+        ...
+
+
 class StatesTypes(Protocol):
     """What a destination may offer beside `Destination`: how exactly it keeps columns. Without: nobody knows."""
 

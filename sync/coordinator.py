@@ -18,7 +18,7 @@ from .config import resolve_references
 from .feed import Budget
 from .group_run import run_group
 from .lease import Lease
-from .memory import budget_bytes, in_flight_bytes, streams_at_once
+from .memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
 from .plan import Plan, PlannedStream
 from .progress import Progress
 from .session import Session
@@ -58,7 +58,7 @@ class Coordinator:
         self._lease = lease
         session.use_store(store, run.id)
         self._memory = budget_bytes(self._pipeline.memory)
-        self._budget = Budget(in_flight_bytes(self._memory))
+        self._budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
         self._is_refused = False
         self._stop_reason = ""
         self._has_failed = False

@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from connectors.stream import Bookmark, Stream
 
+from .wide import refuse_wide
+
 #: Batches between the reading and the loading thread, if the budget has room for them.
 QUEUE_BATCHES = 2
 
@@ -28,8 +30,10 @@ class Budget:
     for each other, and a record larger than the budget would never pass.
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, record_bytes: int = sys.maxsize) -> None:
         self.limit_bytes = limit_bytes
+        #: What one record may have.
+        self.record_bytes = record_bytes
         self.used_bytes = 0
         #: Guards the budget and the queues of all feeds that share it.
         self.changed = threading.Condition()
@@ -51,8 +55,16 @@ class Item:
 class Feed:
     """Bounded queue of one stream, between the group's reader and the stream's load."""
 
-    def __init__(self, stream: str, budget: Budget | None = None) -> None:
+    def __init__(self, stream: str, budget: Budget | None = None, key: Sequence[str] = ()) -> None:
+        """Make an empty one.
+
+        Args:
+            stream: its name.
+            budget: shared by all streams of a run.
+            key: columns by which a person finds a record.
+        """
         self.stream = stream
+        self._key = key
         self._items: deque[Item] = deque()
         self._error: BaseException | None = None
         self._is_ended = False
@@ -61,6 +73,11 @@ class Feed:
         self._changed = self._budget.changed
         #: Of the batch that the load works on.
         self._taken_bytes = 0
+
+    def demand_room(self, event: Any) -> None:
+        """Raise for a record that is larger than all of the memory that the run may have."""
+        if size_of(event) > self._budget.record_bytes:
+            refuse_wide(event, self._budget.record_bytes, self._key)
 
     def put(self, item: Item) -> bool:
         """Hand over one event, waiting for room; False: nobody wants it any more."""
@@ -179,6 +196,7 @@ def _read(
         events = source.read(group, bookmarks, wire)
         try:
             for name, event in events:
+                feeds[name].demand_room(event)
                 if is_batch(event):
                     _flush(feeds[name], held[name], is_last=False)
                 held[name].append(event)

@@ -73,8 +73,12 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     waiting = {run.name for run in ready[limit:]}
     gate = threading.Semaphore(0)
 
+    keys = {run.name: run.planned.selected.stream.key_properties for run in ready}
+
     def make_feed(name: str) -> Feed:
-        return SpooledFeed(name, context.spool_folder) if name in waiting else Feed(name, context.budget)
+        if name in waiting:
+            return SpooledFeed(name, context.spool_folder, context.budget, keys[name])
+        return Feed(name, context.budget, keys[name])
 
     repair = ready[0].planned.repair
     source = context.source if repair is None else NarrowedSource(context.source, repair)
@@ -113,7 +117,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
             if reading.loaders > 1:
                 run.load_ranges(opened)
             else:
-                feed = Feed(stream.name, run.context.budget)
+                feed = Feed(stream.name, run.context.budget, stream.key_properties)
                 start_reading_ranges(opened, reading.readers, feed)
                 run.load(feed)
     except Exception as error:  # decided in StreamRun.end

@@ -37,6 +37,11 @@ def connector_bytes(budget: int) -> int:
     return budget // 2
 
 
+def record_bytes(budget: int) -> int:
+    """Return what one record may have: a larger one is refused, since several copies of it are made on its way."""
+    return budget
+
+
 def streams_at_once(budget: int) -> int:
     """Return for how many streams the budget is enough; at least one."""
     return max(1, budget // STREAM_BYTES)

@@ -16,6 +16,7 @@ from connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
 from connectors.stream import Checkpoint, Event, Stream
 
 from .feed import Feed, Item, is_batch, size_of
+from .wide import refuse_wide
 
 if TYPE_CHECKING:
     from .stream_run import StreamRun
@@ -74,6 +75,7 @@ class _Readers:
         """Hand on what was held back, and hold back this; others wait meanwhile, which bounds what is in memory."""
         if not is_batch(event):
             raise RangesRefused("the stream's columns changed on the way", stream=self._feed.stream)
+        self._feed.demand_room(event)
         with self._lock:
             if self._has_failed:
                 return False
@@ -184,11 +186,14 @@ class RangeReads:
     def _ahead(self, part: Range) -> Iterator[tuple[Any, bool]]:
         """Read one event ahead, so that the last one is known to be it."""
         events = self._opened.read(part)
+        most_bytes = self._run.context.budget.record_bytes
         held: list[Any] = []
         try:
             while True:
                 try:
                     event = next(events, None)
+                    if size_of(event) > most_bytes:
+                        refuse_wide(event, most_bytes, self._run.planned.selected.stream.key_properties)
                 except BaseException as error:
                     self._source_errors.append(error)
                     raise

@@ -15,7 +15,7 @@ from connectors.stream import Stream
 from .catalog import SelectedStream, select_streams
 from .config import Pipeline, config_error_from_connector, glob_matches
 from .errors import ConfigError
-from .memory import budget_bytes, connector_bytes
+from .memory import budget_bytes, connector_bytes, record_bytes
 from .plan import Plan, plan_streams
 from .secrets import Redactor
 from .store import Store
@@ -78,6 +78,8 @@ def open_session(pipeline: Pipeline) -> Session:
     for connector in (source, destination):
         if limit := getattr(connector, "limit_memory", None):
             limit(connector_bytes(budget_bytes(pipeline.memory)), is_strict=pipeline.memory is not None)
+        if limit := getattr(connector, "limit_record", None):
+            limit(record_bytes(budget_bytes(pipeline.memory)))
     _check_statements(pipeline, destination)
     return Session(
         pipeline=pipeline,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from .feed import Feed, Item
+from .feed import Budget, Feed, Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,9 @@ class _Kept:
 class SpooledFeed(Feed):
     """Takes everything at once, so that the group's reader never waits for it; batches lie in an unnamed file."""
 
-    def __init__(self, stream: str, folder: Path) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: str, folder: Path, budget: Budget | None = None, key: Sequence[str] = ()) -> None:
+        # Of the run's budget nothing is used, but a record that is larger than it does not pass either.
+        super().__init__(stream, budget and Budget(sys.maxsize, budget.record_bytes), key)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed by `close`
         self._end = 0

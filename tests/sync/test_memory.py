@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -15,9 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from connectors.ranges import Range
+from connectors.wide import RecordTooWide
 from sync import Progress
 from sync.feed import Budget, Feed, Item
 from sync.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
+from sync.ranges import RangeReads, start_reading_ranges
+from sync.spooled_feed import SpooledFeed
 
 from .pipelines import Bench
 
@@ -132,6 +137,65 @@ def test_the_budget_is_a_quarter_of_the_machine_unless_the_file_says_otherwise()
     assert budget_bytes(None) == max(STREAM_BYTES, machine_bytes() // 4)
     assert budget_bytes(512 * MEGABYTE) == 512 * MEGABYTE
     assert [streams_at_once(size * MEGABYTE) for size in (64, 127, 512)] == [1, 1, 8]
+
+
+# ---------------------------------------------------------------- a record larger than all of it
+def of_sizes(*sizes: int) -> pa.RecordBatch:
+    return pa.record_batch(
+        {"id": range(7, 7 + len(sizes)), "doc": ["x" * size for size in sizes], "n": [1] * len(sizes)}
+    )
+
+
+def test_a_record_larger_than_memory_is_refused_with_its_key_and_column() -> None:
+    feed = Feed("s", Budget(10, 2 * MEGABYTE), ["id"])
+    for fits in (of_sizes(2 * MEGABYTE), of_sizes(*[MEGABYTE] * 5), pa.record_batch({"doc": ["x" * 2 * MEGABYTE] * 3})):
+        feed.demand_room(fits)
+    with pytest.raises(RecordTooWide) as refused:
+        feed.demand_room(of_sizes(1, 10, 4 * MEGABYTE, 1))
+    assert str(refused.value) == (
+        "a record (id 9) of 4 MB, of which column 'doc' has 4 MB, is larger than all of `memory`, 2 MB: raise `memory` "
+        "in the pipeline file, or leave the column out by `columns: {exclude: [doc]}`"
+    )
+    with pytest.raises(RecordTooWide, match=r"^a record of 4 MB, of which column 'l' has 4 MB, "):
+        feed.demand_room(pa.record_batch({"l": [["x" * 2 * MEGABYTE] * 2]}))
+    with pytest.raises(RecordTooWide, match=r"^a record of 4 MB is larger"):  # of a wire that has no columns
+        feed.demand_room(bytes(4 * MEGABYTE))
+
+
+def test_ranges_and_streams_that_wait_on_disk_refuse_it_as_well(tmp_path: Path) -> None:
+    waiting = SpooledFeed("s", tmp_path, Budget(10, MEGABYTE), ["id"])
+    with pytest.raises(RecordTooWide, match=r"^a record \(id 7\) of 4 MB"):
+        waiting.demand_room(of_sizes(4 * MEGABYTE))
+    waiting.close()
+    opened: Any = SimpleNamespace(ranges=[Range(place=0, label="all")], read=lambda _: iter([of_sizes(4 * MEGABYTE)]))
+    planned = SimpleNamespace(
+        fit=SimpleNamespace(convert=None), selected=SimpleNamespace(stream=SimpleNamespace(key_properties=("id",)))
+    )
+    context = SimpleNamespace(budget=Budget(10, MEGABYTE))
+    run: Any = SimpleNamespace(context=context, planned=planned, note_read=lambda *_, **__: None)
+    reads = RangeReads(run, opened)
+    with pytest.raises(RecordTooWide, match=r"^a record \(id 7\) of 4 MB") as refused:
+        next(reads.read(opened.ranges[0]))
+    assert reads.is_from_source(refused.value)
+    feed = Feed("s", Budget(10, MEGABYTE), ["id"])
+    start_reading_ranges(opened, 1, feed)
+    with pytest.raises(RecordTooWide, match=r"range 1 of 1 \(all\): a record \(id 7\) of 4 MB"):
+        list(feed)
+
+
+def test_a_run_says_which_record_memory_has_no_room_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.seed("t", [{"id": 1, "v": "a"}, {"id": 2, "v": "x" * 66 * MEGABYTE}])
+    bench.document["memory"] = "64MB"
+    bench.record(on=["load"])
+    result = bench.run()
+    assert result.exit_code == 1
+    assert "a record (id 2) of 66 MB, of which column 'v' has 66 MB, is larger than all of `memory`, 64 MB" in str(
+        result.streams[0].error
+    )
+    assert [call["error_block"] for call in bench.calls()] == ["load"]
+    bench.seed("t", [{"id": 1, "v": "a"}, {"id": 2, "v": "x" * 64 * MEGABYTE}])
+    assert bench.run().exit_code == 0
 
 
 class Overlap(Progress):
