@@ -50,11 +50,23 @@ class Skipped:
     def __init__(self) -> None:
         #: Number among all records, from 1 -> text, and number of its fields. A block that is read again adds nothing.
         self.rows: dict[int, tuple[str, int]] = {}
+        #: Records before the piece that is parsed, and those of it that were noted.
+        self._before = self._noted = 0
 
     def note(self, row: Any) -> str:
         """Take one, as Arrow's `invalid_row_handler`."""
-        self.rows[row.number] = (row.text, row.actual_columns)
+        self.rows[self._before + row.number] = (row.text, row.actual_columns)
+        self._noted += 1
         return "skip"
+
+    def begin(self) -> None:
+        """The file is parsed from its beginning, piece by piece: the parser counts those of one only."""
+        self._before = self._noted = 0
+
+    def go_on(self, whole: int) -> None:
+        """A piece was parsed, which has so many whole records beside those that were noted."""
+        self._before += whole + self._noted
+        self._noted = 0
 
     def place(self, whole: int) -> int:
         """Return a record's place among all records of the file, given that among the whole ones."""

@@ -16,9 +16,11 @@ import pyarrow.csv
 from ..errors import FatalConnectorError
 from ..quarantine import sift
 from ..ranges import RangesRefused
+from ..wide import SLACK_BYTES
 from .bad import Bad, Misfit, Skipped
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
+from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess, has_leading_zero
 from .paths import DataFile
@@ -26,12 +28,9 @@ from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .settings import CSVSourceSettings
 from .text import from_text, is_text, misfit, to_text
 
-#: A record may be as long as this; blocks grow up to it only where one is.
-MAX_BLOCK_BYTES = 1 << 30
-_WIDE_BYTES = 8 << 20
-
-#: Bytes that are parsed at once.
+#: Bytes that are parsed at once; more where a record is longer, and where that is not enough records are cut out.
 BLOCK_BYTES = 1 << 19
+_WIDE_BYTES = 8 << 20
 
 #: How far the parser reads ahead, in blocks of that size; of larger ones no further than it must.
 AHEAD_BYTES = 2 << 20
@@ -47,6 +46,7 @@ class CSVFormat:
     def __init__(self, settings: CSVSourceSettings | None = None) -> None:
         self._settings = settings or CSVSourceSettings(path=".")
         self._lines = Lines(self._settings)
+        self.record_bytes = MAX_RECORD_BYTES
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         guesses: dict[str, Guess] = {}
@@ -61,6 +61,7 @@ class CSVFormat:
                     guesses[name].add(batch.column(name))
                 seen += batch.num_rows
                 left -= batch.nbytes
+                del batch  # not held while the next one is made
                 if left <= 0:
                     break
             if len(skipped.rows) > seen:
@@ -149,6 +150,7 @@ class CSVFormat:
         changes: dict[str, Any] = {} if part.start == 0 else {"header": names}
         changes["delimiter"] = self._lines.delimiter(part_of(part))
         format_ = CSVFormat(self._settings.model_copy(update=changes))
+        format_.record_bytes = self.record_bytes
         try:
             texts = format_._texts(part, names, present)
             for batch in without_mark(part, texts) if part.marked else texts:
@@ -208,65 +210,106 @@ class CSVFormat:
     def _texts(
         self, file: DataFile, names: list[str], wanted: Sequence[str], skipped: Skipped | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield batches of strings; blocks grow where a record does not fit into one.
+        """Yield batches of strings; a file where a record does not fit into a block is begun anew, with larger ones.
 
         Records with another number of fields go into `skipped`; None: they are raised.
         """
-        done, block = 0, BLOCK_BYTES
-        while names:
+        done = 0
+        for block in (BLOCK_BYTES, _WIDE_BYTES, 0) if names else ():
+            seen = 0
             try:
-                for batch in self._blocks(file, names, wanted, block, done, skipped):
-                    done += batch.num_rows
-                    yield batch
+                for batch in self._parsed(file, names, wanted, block, skipped):
+                    left = batch.slice(max(0, min(done - seen, batch.num_rows)))
+                    seen += batch.num_rows
+                    done = max(done, seen)
+                    del batch
+                    if left.num_rows:
+                        yield left
+                    del left  # not held while the next one is made
                 return
             except pa.ArrowInvalid as error:
-                if "straddling" not in str(error) or block >= MAX_BLOCK_BYTES:
+                if not block or "straddling" not in str(error):
                     raise self._lines.explained(file, names, error) from error
-                # Quickly to where it costs memory, then no further than it takes.
-                block = min(block * (16 if block < _WIDE_BYTES else 2), MAX_BLOCK_BYTES)
 
-    def _blocks(
-        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skip: int, skipped: Skipped | None
+    def _parsed(
+        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skipped: Skipped | None
     ) -> Iterator[pa.RecordBatch]:
-        ahead = max(LEAST_AHEAD, AHEAD_BYTES // block)
+        """Parse a file in blocks of so many bytes; 0: record by record."""
+        ahead = max(LEAST_AHEAD, AHEAD_BYTES // block) if block else 0
         with Input(file, self._settings.encoding, self._settings.quote, ahead) as source:
             self._lines.read_header(source)
             if source.is_at_end():
                 return
+            if not block:
+                yield from self._pieces(source, names, wanted, skipped)
+                return
             try:
-                reader = pyarrow.csv.open_csv(
-                    pa.PythonFile(source, mode="r"),
-                    # Without threads nothing reads on in the background after an early close.
-                    read_options=pyarrow.csv.ReadOptions(column_names=names, block_size=block, use_threads=False),
-                    parse_options=pyarrow.csv.ParseOptions(
-                        delimiter=self._lines.delimiter(file),
-                        quote_char=self._settings.quote or False,
-                        escape_char=self._settings.escape or False,
-                        newlines_in_values=bool(self._settings.quote),
-                        # With a single column an empty line is a record: NULL.
-                        ignore_empty_lines=len(names) > 1,
-                        invalid_row_handler=None if skipped is None else skipped.note,
-                    ),
-                    convert_options=pyarrow.csv.ConvertOptions(
-                        column_types={name: pa.string() for name in names},
-                        include_columns=list(wanted),
-                        null_values=self._settings.null_values,
-                        strings_can_be_null=True,
-                        quoted_strings_can_be_null=False,
-                    ),
-                )
+                read, parse, convert = self._options(file, names, wanted, block, skipped)
+                reader = pyarrow.csv.open_csv(pa.PythonFile(source, mode="r"), read, parse, convert)
             except pa.ArrowInvalid as error:
                 if "Empty CSV file" in str(error):
                     return
                 raise
             with reader, closing(source.parsed(reader)) as batches:
-                for batch in batches:
-                    left = batch.slice(min(skip, batch.num_rows))
-                    skip -= batch.num_rows - left.num_rows
-                    if left.num_rows:
-                        yield left
+                yield from batches
             if source.is_quote_open:
                 self._lines.demand_end(file, names)
+
+    def _pieces(
+        self, source: Input, names: list[str], wanted: Sequence[str], skipped: Skipped | None
+    ) -> Iterator[pa.RecordBatch]:
+        settings, file, first = self._settings, source.file, source.lines_taken + 1
+        if skipped is not None:
+            skipped.begin()
+        records = Records(
+            source.take, delimiter=self._lines.delimiter(file), quote=settings.quote, escape=settings.escape
+        )
+        while True:
+            try:
+                piece = records.take(min(self.record_bytes + SLACK_BYTES, MAX_RECORD_BYTES))
+            except TooLong:
+                raise self._lines.too_long(file, first + records.line, self.record_bytes) from None
+            if not piece:
+                return
+            if (place := records.open_quote) >= 0:
+                line = first + records.line + line_ends(piece[:place])
+                raise self._lines.not_closed(
+                    file, line, piece[place + 1 : place + _WIDE_BYTES].decode("utf-8", "replace")
+                )
+            batch = records.batch(piece, names, wanted, settings.null_values) if records.is_wide else None
+            if batch is None:
+                options = self._options(file, names, wanted, len(piece) + 1, skipped)
+                batches = pyarrow.csv.read_csv(pa.BufferReader(piece), *options).to_batches()
+            else:
+                batches = [batch]
+            del piece, batch  # not held while its records are at work
+            if skipped is not None:
+                skipped.go_on(sum(each.num_rows for each in batches))
+            while batches:
+                yield batches.pop(0)
+
+    def _options(
+        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skipped: Skipped | None
+    ) -> tuple[Any, Any, Any]:
+        # Without threads nothing reads on in the background after an early close.
+        read = pyarrow.csv.ReadOptions(column_names=names, block_size=block, use_threads=False)
+        parse = pyarrow.csv.ParseOptions(
+            delimiter=self._lines.delimiter(file),
+            quote_char=self._settings.quote or False,
+            escape_char=self._settings.escape or False,
+            newlines_in_values=bool(self._settings.quote),
+            # With a single column an empty line is a record: NULL.
+            ignore_empty_lines=len(names) > 1,
+            invalid_row_handler=None if skipped is None else skipped.note,
+        )
+        convert = pyarrow.csv.ConvertOptions(
+            column_types={name: pa.string() for name in names},
+            include_columns=list(wanted),
+            null_values=self._settings.null_values,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        return read, parse, convert
 
     def names(self, file: DataFile) -> list[str]:
         return self._lines.names(file)

@@ -57,6 +57,8 @@ class Input(io.RawIOBase):
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
         self._buffer = b""
         self._is_over = False
+        #: Lines that were taken from the front.
+        self.lines_taken = 0
         self._have(len(codecs.BOM_UTF8))
         if self._decoder is None and self._buffer.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise FatalConnectorError(
@@ -118,7 +120,15 @@ class Input(io.RawIOBase):
     def lines(self) -> Iterator[str]:
         """Yield lines with their ends, taking no byte more than that; what is no UTF-8 comes as lone surrogates."""
         while line := self._line():
+            self.lines_taken += 1
             yield line.decode("utf-8", "surrogateescape")
+
+    def take(self, size: int) -> bytes:
+        """Return some of the next bytes, about so many at most; none at the end."""
+        while not self._buffer and not self._is_over:
+            self._fill(size)
+        data, self._buffer = self._buffer, b""
+        return data
 
     def is_at_end(self) -> bool:
         self._have(1)
@@ -137,30 +147,30 @@ class Input(io.RawIOBase):
             time.sleep(_LEAVING_S)
 
     def _line(self) -> bytes:
-        searched = 0
+        begun: list[bytes] = []
         while True:
-            ends = [place for end in (b"\n", b"\r") if (place := self._buffer.find(end, searched)) >= 0]
-            place = min(ends, default=-1)
-            if place >= 0 and (
-                place + 1 < len(self._buffer) or self._is_over or self._buffer[place : place + 1] == b"\n"
-            ):
-                is_pair = self._buffer[place : place + 2] == b"\r\n"
-                size = place + (2 if is_pair else 1)
+            held = self._buffer
+            place = min((place for end in (b"\n", b"\r") if (place := held.find(end)) >= 0), default=-1)
+            is_cut = place + 1 == len(held) and held[place:] == b"\r"  # a pair's, maybe
+            if place >= 0 and (self._is_over or not is_cut):
+                size = place + (2 if held[place : place + 2] == b"\r\n" else 1)
             elif self._is_over:
-                size = len(self._buffer)
+                size = len(held)
             else:
-                searched = place if place >= 0 else len(self._buffer)
-                self._fill()
+                size = max(place, 0) if is_cut else len(held)
+                begun.append(held[:size])
+                self._buffer = held[size:]
+                self._fill(_CHUNK_BYTES)
                 continue
-            line, self._buffer = self._buffer[:size], self._buffer[size:]
-            return line
+            self._buffer = held[size:]
+            return b"".join([*begun, held[:size]])
 
     def _have(self, size: int) -> None:
         """Have so many bytes, or all there are: a storage may give few at a time, and a decoder none of them."""
         while len(self._buffer) < size and not self._is_over:
             self._fill(max(size - len(self._buffer), _CHUNK_BYTES))
 
-    def _fill(self, size: int = _CHUNK_BYTES) -> None:
+    def _fill(self, size: int) -> None:
         try:
             chunk = self._raw.read(size)
             self._is_over = not chunk

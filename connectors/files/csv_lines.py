@@ -11,8 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from ..wide import too_wide
 from .bad import shown
 from .csv_input import Input, delimiter_of
+from .csv_wide import MAX_RECORD_BYTES
 from .paths import DataFile, compression
 from .settings import CSVSourceSettings
 
@@ -130,11 +132,23 @@ class Lines:
         """Refuse a file that ends inside of quotes: it was cut off, or its last record has swallowed others."""
         line, record = collections.deque(self.records(file, names, end=[_END]), maxlen=1).pop()
         if record != [_END]:
-            raise FatalConnectorError(
-                f"{file.label}:{line}: a quoted field has no end: {shown(record[-1][:-1])}; close the quote, or say "
-                '`config.quote: ""` if quotes mean nothing in this file',
-                key="quote",
-            )
+            raise self.not_closed(file, line, record[-1][:-1])
+
+    def not_closed(self, file: DataFile, line: int, text: str) -> FatalConnectorError:
+        """Return the error for a field whose quote has no end."""
+        return FatalConnectorError(
+            f"{file.label}:{line}: a quoted field has no end: {shown(text)}; close the quote, or say "
+            '`config.quote: ""` if quotes mean nothing in this file',
+            key="quote",
+        )
+
+    def too_long(self, file: DataFile, line: int, most_bytes: int) -> FatalConnectorError:
+        """Return the error for a record that is longer than may be."""
+        ways = ['close a quote that should not reach so far, or say `config.quote: ""`'] if self._settings.quote else []
+        if most_bytes >= MAX_RECORD_BYTES:
+            mend = ways[0] if ways else "write JSON lines or Parquet"
+            return FatalConnectorError(f"{file.label}:{line}: a record is longer than 1 GiB, the most in CSV: {mend}")
+        return too_wide(f"{file.label}:{line}: a record", most_bytes, *ways)
 
     def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
         where = f"{file.label}:{line}" if line else file.label

@@ -44,6 +44,11 @@ class FileSource:
         self._format: Format = self.formats(self._settings)
         self._calls = Calls()
 
+    def limit_record(self, size_bytes: int) -> None:
+        """Read no record that is larger; see `BoundsRecords`."""
+        if isinstance(self._format, CSVFormat | JSONLFormat):
+            self._format.record_bytes = size_bytes
+
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
 
