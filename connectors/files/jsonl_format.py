@@ -8,6 +8,7 @@ new column.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ import pyarrow.json
 
 from ..errors import FatalConnectorError
 from ..quarantine import sift
+from ..wide import SLACK_BYTES, too_wide
 from .bad import Bad, shown
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess
@@ -56,6 +58,8 @@ class JSONLFormat:
 
     def __init__(self, settings: JSONLSourceSettings | None = None) -> None:
         self._settings = settings or JSONLSourceSettings(path=".")
+        #: A line may be as long as this.
+        self.record_bytes = sys.maxsize
 
     def names(self, file: DataFile) -> None:
         """There is no header: keys turn up as they come."""
@@ -64,9 +68,10 @@ class JSONLFormat:
         columns: dict[str, _Column] = {}
         left = min(budget_bytes, INFER_JSON_BYTES)
         for file in files:
-            for start, block in _blocks(file):
+            for start, block in _blocks(file, self.record_bytes):
                 _look(columns, self._parsed(file, start, block, is_lenient=True))
                 left -= len(block)
+                del block  # not held while the next one is read
                 if left <= 0:
                     break
         return pa.schema([column.field(name) for name, column in columns.items()])
@@ -76,18 +81,21 @@ class JSONLFormat:
     ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         doubtful = _doubtful(wanted)
-        for start, block in _blocks(file):
+        for start, block in _blocks(file, self.record_bytes):
             is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
             batch = self._quick(block, wanted, known) if is_quick and is_sure else None
             batches = [batch] if batch is not None else []
             if batch is None:
                 batches, wanted = self._slow(file, start, block, wanted, known, bad)
                 known |= set(wanted.names)
-            for each in batches:
-                yield from sliced(each, self._settings.batch_size)
+            del block, batch  # not held while its records are at work
+            while batches:
+                yield from sliced(batches.pop(0), self._settings.batch_size)
 
     def count(self, file: DataFile) -> int:
-        return sum(sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file))
+        return sum(
+            sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file, self.record_bytes)
+        )
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
@@ -105,7 +113,7 @@ class JSONLFormat:
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return JSONLWriter(sink, schema)
 
-    def _quick(self, block: bytes, wanted: pa.Schema, known: frozenset[str]) -> pa.RecordBatch | None:
+    def _quick(self, block: bytearray, wanted: pa.Schema, known: frozenset[str]) -> pa.RecordBatch | None:
         """Parse a block as a whole; None where it needs a closer look: another type, a new key, an error."""
         raw = pa.schema([pa.field(field.name, _raw_type(field.type)) for field in wanted])
         try:
@@ -127,7 +135,7 @@ class JSONLFormat:
         return pa.record_batch(columns, schema=wanted)
 
     def _slow(
-        self, file: DataFile, start: int, block: bytes, wanted: pa.Schema, known: frozenset[str], bad: Bad | None
+        self, file: DataFile, start: int, block: bytearray, wanted: pa.Schema, known: frozenset[str], bad: Bad | None
     ) -> tuple[list[pa.RecordBatch], pa.Schema]:
         found = _Found()
         for line, text in _lines(start, block):
@@ -136,7 +144,7 @@ class JSONLFormat:
             except MALFORMED as error:
                 if bad is None:
                     raise _malformed(file, line, text, error) from error
-                bad.add(text, f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
+                bad.add(bytes(text), f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
                 continue
             found.append((line, record))
         if any(not known.issuperset(record) for _, record in found):
@@ -162,7 +170,7 @@ class JSONLFormat:
         self,
         file: DataFile,
         start: int,
-        block: bytes,
+        block: bytearray,
         wanted: pa.Schema,
         known: frozenset[str],
         *,
@@ -196,7 +204,7 @@ class JSONLFormat:
             place = misfit(_Values(values) if column is None else column, converts)
             raise unfit(file, lines[place], field.name, _text_of(raws[place]), field.type) from error
 
-    def _parsed(self, file: DataFile, start: int, block: bytes, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
+    def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
         """Yield a block's records; leniently, more than half of its lines may not be malformed."""
         good, malformed = 0, []
         for line, text in _lines(start, block):
@@ -266,9 +274,13 @@ class _Found(list[tuple[int, dict[str, msgspec.Raw]]]):
         return _Found(self[start : start + size])
 
 
-def _blocks(file: DataFile) -> Iterator[tuple[int, bytes]]:
-    """Yield `(number of the first line, whole lines)`, about as many bytes as a block has."""
-    line, rest, is_first = 1, b"", True
+def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
+    """Yield `(number of the first line, whole lines)`, about as many bytes as a block has.
+
+    Raises:
+        RecordTooWide: a line has more than `most_bytes`.
+    """
+    line, begun, is_first = 1, bytearray(), True
     with file.open() as source:
         while True:
             try:
@@ -277,21 +289,22 @@ def _blocks(file: DataFile) -> Iterator[tuple[int, bytes]]:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
             if is_first:
                 chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False
-            cut = chunk.rfind(b"\n") + 1
+            cut, is_over = chunk.rfind(b"\n") + 1, not chunk
+            begun += chunk if chunk and not cut else memoryview(chunk)[:cut]
             if chunk and not cut:
-                rest += chunk
+                if len(begun) > most_bytes + SLACK_BYTES:
+                    raise too_wide(f"{file.label}:{line}: a record", most_bytes)
                 continue
-            block, rest = rest + chunk[:cut], chunk[cut:]
-            if not chunk:
-                block, rest = rest or block, b""
-            if block.strip():
-                yield line, block
-            line += block.count(b"\n")
-            if not chunk:
+            blocks, begun = [begun], bytearray(chunk[cut:])
+            del chunk
+            first, line = line, line + blocks[0].count(b"\n")
+            if blocks[0] and not blocks[0].isspace():
+                yield first, blocks.pop()  # not held here while its records are at work
+            if is_over:
                 return
 
 
-def _lines(start: int, block: bytes) -> Iterator[tuple[int, bytes]]:
+def _lines(start: int, block: bytearray) -> Iterator[tuple[int, bytearray]]:
     for line, text in enumerate(block.split(b"\n"), start):
         if text.strip():
             yield line, text
@@ -376,6 +389,6 @@ def _text_of(raw: msgspec.Raw | None) -> str:
     return "null" if raw is None else bytes(raw).decode(errors="replace")
 
 
-def _malformed(file: DataFile, line: int, text: bytes, error: Exception) -> FatalConnectorError:
+def _malformed(file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
     what = shown(text.decode(errors="replace"))
     return FatalConnectorError(f"{file.label}:{line}: no JSON object in UTF-8: {what} ({error})")

@@ -29,6 +29,7 @@ from connectors.files.csv_input import Input
 from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
 from connectors.files.storage import LocalStorage
 from connectors.stream import Checkpoint, ReplicationMethod, Stream
+from connectors.wide import RecordTooWide
 
 UTC_US = pa.timestamp("us", "UTC")
 
@@ -309,6 +310,17 @@ def test_a_json_column_that_is_said_to_be_text_takes_every_value_as_text(tmp_pat
     (tmp_path / "t.jsonl").write_text(lines)
     source = source_of(tmp_path / "t.jsonl", JSONLSource, types={"v": "string"})
     assert [record["v"] for record in records_of(source)] == ["1.50", "x", "true", '{"a":  1}', None, None, "1.50"]
+
+
+def test_a_json_line_larger_than_memory_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    lines = [json.dumps({"id": number, "doc": "x" * size}) for number, size in enumerate((1, 9 << 20, 1, 20 << 20, 1))]
+    path.write_text("\n".join(lines))
+    source = source_of(path, JSONLSource)
+    assert [len(record["doc"]) for record in records_of(source)] == [1, 9 << 20, 1, 20 << 20, 1]
+    source.limit_record(10 << 20)
+    with pytest.raises(RecordTooWide, match=r"docs\.jsonl:4: a record is larger than all of `memory`, 10 MB"):
+        records_of(source)
 
 
 def test_an_integer_written_with_a_fraction_of_zero_is_an_integer(tmp_path: Path) -> None:
