@@ -13,7 +13,7 @@ from ..sql.session import Session
 from ..stream import ConflictMethod
 from . import types
 from .database import MORE_MEMORY
-from .misfits import Misfits
+from .misfits import Misfits, UniqueIndex
 from .session import DuckDBSession
 
 
@@ -180,8 +180,9 @@ class DuckDBDialect(Dialect):
         method: ConflictMethod,
         *,
         is_emptied: bool,
+        is_numbered: bool,
     ) -> Sequence[tuple[str, str]]:
-        """Ask for each constraint of the table: none of them takes a record back that it has refused."""
+        """Ask for each constraint and unique index: none of them takes a record back that it has refused."""
         constraints = _by_table(session, "duckdb_constraints()", "order by constraint_index")
         found = Misfits(
             dialect=self,
@@ -192,8 +193,24 @@ class DuckDBDialect(Dialect):
             key=key,
             is_ignoring=bool(key) and method is ConflictMethod.IGNORE,
             is_emptied=is_emptied,
+            is_numbered=is_numbered,
         )
-        return list(found.conditions(constraints.get((target.name.schema, target.name.name), [])))
+        place = (target.name.schema, target.name.name)
+        return list(found.conditions(constraints.get(place, []), self._unique_indexes(session, target.name)))
+
+    def _unique_indexes(self, session: Session, name: TableName) -> list[UniqueIndex]:
+        """Read those that are no constraint's."""
+        table = f"{self.table(name)} as {self.quote(name.name)}"
+        found = []
+        for index, expressions in session.query(
+            "select index_name, expressions::varchar[] from duckdb_indexes() where database_name = current_database() "
+            "and schema_name = $1 and table_name = $2 and is_unique order by index_oid",
+            (name.schema, name.name),
+        ):
+            described = _own(session).records(f"describe select {', '.join(expressions)} from {table}")
+            types = [str(each["column_type"]) for each in described]
+            found.append(UniqueIndex(name=str(index), on=list(map(str, expressions)), types=types))
+        return found
 
     def latest(self, staging: TableName, key: Sequence[str]) -> str:
         """Write a derived table of the last record of each key; only numbers and keys are held in memory."""

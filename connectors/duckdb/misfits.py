@@ -12,8 +12,29 @@ from typing import Any, cast
 from ..sql.dialect import SEQUENCE, Column, Dialect, Table
 from ..sql.identifiers import TableName
 
-#: Column of a staged record's place, beside those of the target.
-_PLACE = "_syncblocks_place"
+#: Columns of a staged record's place and number, beside those of the target.
+_PLACE, _NUMBER = "_syncblocks_place", "_syncblocks_number"
+
+#: Begins of columns of keys, and of what is unique.
+_KEY, _VALUE = "_syncblocks_key", "_syncblocks_value"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniqueIndex:
+    """An index of the target that CREATE UNIQUE INDEX has made."""
+
+    name: str
+    #: What it is on: columns or expressions, as the catalog writes them.
+    on: Sequence[str]
+    #: Their types.
+    types: Sequence[str]
+
+    def columns(self, table: Table) -> set[str]:
+        """Return the columns' names, if it is on nothing else."""
+        called = {column.name.casefold(): column.name for column in table.columns}
+        names = [each[1:-1].replace('""', '"') if each.startswith('"') else each for each in self.on]
+        found = [called.get(name.casefold(), "") for name in names]
+        return set(found) if all(found) else set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,26 +54,41 @@ class Misfits:
     is_ignoring: bool
     #: The target will be emptied before.
     is_emptied: bool
+    #: The staging table has `SEQUENCE`.
+    is_numbered: bool
 
-    def conditions(self, constraints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    def conditions(
+        self, constraints: Sequence[Mapping[str, Any]], indexes: Sequence[UniqueIndex]
+    ) -> Iterator[tuple[str, str]]:
         """Yield a condition and what is wrong with records that meet it.
 
         Args:
             constraints: of the target, as `duckdb_constraints()` has them.
+            indexes: of the target.
         """
+        is_new = f" and not exists ({self._known('s')})" if self.is_ignoring else ""
+        for condition, reason in self._conditions(constraints, indexes):
+            yield f"{condition}{is_new}", reason
+
+    def _conditions(
+        self, constraints: Sequence[Mapping[str, Any]], indexes: Sequence[UniqueIndex]
+    ) -> Iterator[tuple[str, str]]:
         arriving = {column.name for column in self.columns}
-        is_new = f" and not exists ({self._known()})" if self.is_ignoring else ""
         for column in self.columns:
             if self.staged[column.name] != column.type:
                 value = f"s.{self.dialect.quote(column.name)}"
                 condition = f"{value} is not null and try_cast({value} as {column.type}) is null"
-                yield f"{condition}{is_new}", f"column {column.name!r} is {column.type}, which does not hold its value"
+                yield condition, f"column {column.name!r} is {column.type}, which does not hold its value"
         for constraint in sorted(constraints, key=lambda each: _ORDER.get(each["constraint_type"], 0)):
             names = list(constraint["constraint_column_names"])
             condition = self._condition(constraint, names, arriving) if arriving & set(names) else ""
             if condition:
                 of = f" of {', '.join(map(repr, names))}" if constraint["constraint_type"] == "NOT NULL" else ""
-                yield f"{condition}{is_new}", f"{constraint['constraint_text']}{of} is not met"
+                yield condition, f"{constraint['constraint_text']}{of} is not met"
+        for index in indexes:
+            if not self.key or index.columns(self.target) != set(self.key):
+                reason = f"another record has the same in the unique index {index.name!r} on ({', '.join(index.on)})"
+                yield self._repeated(index.on, index.types), reason
 
     def _condition(self, constraint: Mapping[str, Any], names: list[str], arriving: Collection[str]) -> str:
         kind = constraint["constraint_type"]
@@ -64,19 +100,33 @@ class Misfits:
             return f"s.{self.dialect.quote(names[0])} is null"
         if kind == "FOREIGN KEY":
             return self._dangling(constraint, names, arriving)
-        return "" if set(names) == set(self.key) else self._repeated(names)
+        if set(names) == set(self.key):
+            return ""
+        types = {column.name: column.type for column in self.target.columns}
+        return self._repeated([self.dialect.quote(name) for name in names], [types[name] for name in names])
 
     def _unchecked(self, expression: str) -> str:
         """Evaluate a CHECK over what the target's columns will hold; it may name the table."""
-        quote, arriving = self.dialect.quote, {column.name for column in self.columns}
-        fields = ", ".join(
-            f"s.{quote(column.name)}"
-            if column.name in arriving
-            else f"cast(null as {column.type}) as {quote(column.name)}"
-            for column in self.target.columns
-        )
-        inner = f"select s.rowid as {_PLACE}, {fields} from {self.dialect.table(self.staging)} as s"
-        return f"s.rowid in (select {_PLACE} from ({inner}) as {quote(self.target.name.name)} where not ({expression}))"
+        return f"s.rowid in (select {_PLACE} from {self._as_target()} where not ({expression}))"
+
+    def _as_target(self, *, is_latest: bool = False) -> str:
+        """Write staged records (or the last one of each key) as a table of the target's name and columns."""
+        dialect = self.dialect
+        arriving = {column.name for column in self.columns}
+        fields = [self._field(column) if column.name in arriving else _null(column) for column in self.target.columns]
+        named = [
+            f"{field} as {dialect.quote(column.name)}"
+            for field, column in zip(fields, self.target.columns, strict=True)
+        ]
+        places = [] if is_latest else [f"s.rowid as {_PLACE}"]
+        places.append(f"s.{dialect.quote(SEQUENCE) if self.is_numbered else 'rowid'} as {_NUMBER}")
+        source = dialect.latest(self.staging, self.key) if is_latest else dialect.table(self.staging)
+        return f"(select {', '.join([*places, *named])} from {source} as s) as {dialect.quote(self.target.name.name)}"
+
+    def _field(self, column: Column) -> str:
+        """Write a staged value as the target will hold it; NULL if it cannot."""
+        value = f"s.{self.dialect.quote(column.name)}"
+        return value if self.staged[column.name] == column.type else f"try_cast({value} as {column.type})"
 
     def _dangling(self, constraint: Mapping[str, Any], names: list[str], arriving: Collection[str]) -> str:
         other = TableName(self.target.name.schema, str(constraint["referenced_table"]))
@@ -89,23 +139,54 @@ class Misfits:
         parts += [f"not exists (select 1 from {self.dialect.table(place)} as r where {same})" for place in places]
         return " and ".join(parts)
 
-    def _repeated(self, names: list[str]) -> str:
-        """Tell of records whose values another one has: one of the target, or one that came earlier."""
-        dialect, same = self.dialect, self._same(names, "o", names)
-        if self.key:
-            number = dialect.quote(SEQUENCE)
-            same = f"{same} and not ({self._same(self.key, 'o', self.key)})"
-            staged, earlier = dialect.latest(self.staging, self.key), f"o.{number} < s.{number}"
-        else:
-            staged, earlier = dialect.table(self.staging), "o.rowid < s.rowid"
-        found = [f"exists (select 1 from {staged} as o where {same} and {earlier})"]
-        if not self.is_emptied:
-            found.append(f"exists (select 1 from {dialect.table(self.target.name)} as o where {same})")
-        return f"({' or '.join(found)})"
+    def _repeated(self, values: Sequence[str], types: Sequence[str]) -> str:
+        """Tell of records whose values another one has: one of the target, or one that came earlier.
 
-    def _known(self) -> str:
-        same = self._same(self.key, "o", self.key)
-        return f"select 1 from {self.dialect.table(self.target.name)} as o where {same}"
+        Args:
+            values: expressions over the target's columns; NULL is like nothing else.
+            types: of them.
+        """
+        dialect = self.dialect
+        # Indexes know no collations.
+        exact = [
+            f"({value}) collate c" if kind == "VARCHAR" else value for value, kind in zip(values, types, strict=True)
+        ]
+        shown = [f"{value} as {_VALUE}{place}" for place, value in enumerate(exact)]
+        listed = ", ".join(
+            [*(f"{dialect.quote(name)} as {_KEY}{place}" for place, name in enumerate(self.key)), *shown]
+        )
+        same = " and ".join(f"o.{_VALUE}{place} = n.{_VALUE}{place}" for place in range(len(values)))
+        staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()})"
+        # What counts of a key is its last record, so an earlier one is of another key.
+        counting = f"select {_NUMBER}, {listed} from {self._as_target(is_latest=self.is_numbered)}"
+        goes_in = f" where not exists ({self._known('c', _KEY)})" if self.is_ignoring else ""
+        first = ", ".join(f"c.{_VALUE}{place}" for place in range(len(values)))
+        first = f"select {first}, min(c.{_NUMBER}) as {_NUMBER} from ({counting}) as c{goes_in} group by {first}"
+        found = [f"select n.{_PLACE} from {staged} as n join ({first}) as o on {same} where o.{_NUMBER} < n.{_NUMBER}"]
+        if not self.is_emptied:
+            table = f"{dialect.table(self.target.name)} as {dialect.quote(self.target.name.name)}"
+            others = f"from {staged} as n join (select {listed} from {table}) as o on {same}"
+            found.append(f"select n.{_PLACE} {others}{self._stays(staged)}")
+        return f"s.rowid in ({' union all '.join(found)})"
+
+    def _stays(self, staged: str) -> str:
+        """Tell of a record `o` of the target that it will be in the way of a staged one `n`."""
+        if not self.key:
+            return ""
+        if self.is_ignoring or self.target.is_referenced:
+            return f" where not ({self._same_key('o', 'n')})"
+        # A merge by DELETE and INSERT frees what the old records of its keys have.
+        return f" where not exists (select 1 from {staged} as r where {self._same_key('r', 'o')})"
+
+    def _same_key(self, one: str, other: str) -> str:
+        return " and ".join(f"{one}.{_KEY}{place} = {other}.{_KEY}{place}" for place in range(len(self.key)))
+
+    def _known(self, alias: str, names: str = "") -> str:
+        """Select the target's record of the same key."""
+        quote = self.dialect.quote
+        own = [f"{names}{place}" if names else quote(name) for place, name in enumerate(self.key)]
+        same = " and ".join(f"t.{quote(name)} = {alias}.{mine}" for name, mine in zip(self.key, own, strict=True))
+        return f"select 1 from {self.dialect.table(self.target.name)} as t where {same}"
 
     def _same(self, names: Sequence[str], alias: str, staged: Sequence[str]) -> str:
         quote = self.dialect.quote
@@ -113,8 +194,12 @@ class Misfits:
         return " and ".join(f"{alias}.{quote(name)} = s.{quote(own)}" for name, own in pairs)
 
 
+def _null(column: Column) -> str:
+    return f"cast(null as {column.type})"
+
+
 #: Unique and foreign keys are asked of what is left after the others.
 _ORDER = {"UNIQUE": 1, "PRIMARY KEY": 1, "FOREIGN KEY": 2}
 
 
-__all__ = ["Misfits"]
+__all__ = ["Misfits", "UniqueIndex"]

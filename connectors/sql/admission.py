@@ -60,7 +60,15 @@ class Admission:
             if sieve is not None:
                 method, is_emptied = self._load.conflict_method, self._is_replace and not key
                 misfits = dialect.misfits(
-                    self._lease.session, table, staging, into, types, key, method, is_emptied=is_emptied
+                    self._lease.session,
+                    table,
+                    staging,
+                    into,
+                    types,
+                    key,
+                    method,
+                    is_emptied=is_emptied,
+                    is_numbered=self._is_merge,
                 )
                 refused = sieve.weed(staging, types, names, misfits)
             self._target.run([*before, *statements(staging), drop])

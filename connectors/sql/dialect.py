@@ -293,6 +293,7 @@ class Dialect(ABC):
         method: ConflictMethod,
         *,
         is_emptied: bool,
+        is_numbered: bool,
     ) -> Sequence[tuple[str, str]]:
         """Write what staged records `s` do not fit the target's constraints; of dialects without savepoints.
 
@@ -305,9 +306,10 @@ class Dialect(ABC):
             key: of a merge.
             method: of a merge.
             is_emptied: the target's records will go first.
+            is_numbered: the staging table has `SEQUENCE`.
 
         Returns:
-            Conditions, to be asked one after the other, and what is wrong with records that meet them.
+            Conditions, asked one after the other until none is met, and what is wrong with records that meet them.
         """
         return ()
 

@@ -172,19 +172,27 @@ class Sieve:
             names: column of the stream -> column of the table.
             misfits: conditions on the table `s`, and what is wrong with records that meet it.
         """
-        table, count = self._dialect.table(staging), 0
-        for condition, reason in misfits:
-            self._lease.check()
-            of_them = f"from {table} as s where {condition}"
-            ((number,),) = self._session.query(f"select count(*) {of_them}")
-            if number > self._limit:
-                raise TooManyRejected(too_many(self._limit, reason))
-            if number:
-                rows = self._session.query(f"select {self._dialect.names(list(types), 's.')} {of_them}")
-                found = [(dict(zip(types, values, strict=True)), reason) for values in rows]
-                count += self._set_aside(found, names)
-                self._session.execute(f"delete {of_them}")
-        return count
+        asked, total = list(misfits), 0
+        while True:
+            # What is taken out may bring an older record of its key to count.
+            found = sum(self._weeded(staging, types, names, condition, reason) for condition, reason in asked)
+            total += found
+            if not found or len(asked) == 1:
+                return total
+
+    def _weeded(
+        self, staging: TableName, types: Mapping[str, str], names: Mapping[str, str], condition: str, reason: str
+    ) -> int:
+        self._lease.check()
+        of_them = f"from {self._dialect.table(staging)} as s where {condition}"
+        ((number,),) = self._session.query(f"select count(*) {of_them}")
+        if number > self._limit:
+            raise TooManyRejected(too_many(self._limit, reason))
+        if number:
+            rows = self._session.query(f"select {self._dialect.names(list(types), 's.')} {of_them}")
+            self._set_aside([(dict(zip(types, values, strict=True)), reason) for values in rows], names)
+            self._session.execute(f"delete {of_them}")
+        return int(number)
 
     def _set_aside(self, refused: Sequence[tuple[Mapping[str, object], str]], names: Mapping[str, str]) -> int:
         called = {column: name for name, column in names.items()}
