@@ -166,6 +166,8 @@ class Destination(Protocol):
     max_loads: int | None
     # `refusal(key: LedgerKey) -> str`, optional, asked when a run is planned: why the ledger can have no row for a key
     # (a name that is too long); else empty.
+    # `unquarantined() -> str`, optional, asked when a run is planned: what of bad records it cannot set aside, in
+    # words; empty: nothing.
     # One that heeds `Load.removed` says so by an attribute `can_remove = True`.
 
     def identity(self) -> str:

@@ -22,7 +22,7 @@ from .catalog import SelectedStream
 from .columns import Fit, Rules, fit
 from .config import Pipeline
 from .evolution import frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
-from .plan_checks import check_own_source, check_quarantine, check_shared_tables, stream_error
+from .plan_checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
 from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
 from .repair import Repair
 from .shapes import Change, Shape, differences, shape_of
@@ -155,6 +155,7 @@ def plan_streams(
     warnings = list(code.warnings)
     if not destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    warnings += unquarantined(pipeline, selected, destination)
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 

@@ -92,10 +92,19 @@ def check_quarantine(pipeline: Pipeline, stream: SelectedStream, destination: De
         )
 
 
+def unquarantined(pipeline: Pipeline, selected: Sequence[SelectedStream], destination: Destination) -> list[str]:
+    """Return a warning of what the destination cannot set aside, if a stream quarantines."""
+    ask = getattr(destination, "unquarantined", None)
+    if ask is None or all(stream.stream.max_rejected is None for stream in selected):
+        return []
+    found = ask()
+    return [f"`on_bad_record: quarantine` with {pipeline.destination.connector}: {found}"] if found else []
+
+
 def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
     """Return a mistake in what the pipeline file says of a stream, with its place there."""
     path, line = pipeline.where(stream.location)
     return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
 
 
-__all__ = ["check_own_source", "check_quarantine", "check_shared_tables", "stream_error"]
+__all__ = ["check_own_source", "check_quarantine", "check_shared_tables", "stream_error", "unquarantined"]

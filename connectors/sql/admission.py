@@ -40,6 +40,7 @@ class Admission:
         statements: Statements,
         *,
         key: Sequence[str],
+        is_numbered: bool,
         before: Sequence[str] = (),
     ) -> int:
         """Bring the staged records into a table that is there, and drop the staging table.
@@ -52,9 +53,12 @@ class Admission:
             into: the target's columns that are staged.
             statements: bring the records of a staging table in.
             key: of a merge, or of a replacement in place.
+            is_numbered: the staging table has `SEQUENCE`.
             before: what is done first.
         """
         dialect, sieve, drop = self._dialect, self._sieve, self._dialect.drop_table(staging)
+        lock = dialect.lock_late(table.name) if key else ""
+        before = [*([lock] if lock else []), *before]
         if sieve is None or not dialect.has_savepoints:
             refused = 0
             if sieve is not None:
@@ -68,7 +72,7 @@ class Admission:
                     key,
                     method,
                     is_emptied=is_emptied,
-                    is_numbered=self._is_merge,
+                    is_numbered=is_numbered,
                 )
                 refused = sieve.weed(staging, types, names, misfits)
             self._target.run([*before, *statements(staging), drop])
@@ -76,7 +80,7 @@ class Admission:
         self._target.run(before)
         is_downwards = self._is_merge and self._load.conflict_method is ConflictMethod.IGNORE
         refused = sieve.admit(
-            staging, types, names, statements, key=key, is_numbered=self._is_merge, is_downwards=is_downwards
+            staging, types, names, statements, key=key, is_numbered=is_numbered, is_downwards=is_downwards
         )
         self._target.run([drop])
         return refused
@@ -97,7 +101,7 @@ class Admission:
         if self._sieve is None or not self._dialect.arrival:
             self._target.run(statements)
             return 0
-        if attempt(self._lease, lambda: self._target.run(statements)) is None:
+        if attempt(self._dialect, self._lease, lambda: self._target.run(statements)) is None:
             return 0
         refused = self.refuse_repeated(staging, types, names, key)
         self._target.run(statements)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -90,6 +91,8 @@ class Dialect(ABC):
     keeps_spelling: bool = True
     #: What a statement did can be undone within the transaction.
     has_savepoints: bool = False
+    #: Statements can read a range of a numbered staging table (`slice`); False: it is copied into one of its own.
+    slices: bool = False
     #: Makes constraints that are checked at the commit be checked at once; empty: there are none.
     check_now: str = ""
     #: Column that every table has and that grows with its records, for those whose replacements may repeat a key.
@@ -209,6 +212,20 @@ class Dialect(ABC):
     def free(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
         """End the connections of ours that hold a dead run's staging table; default: nothing to do."""
 
+    # ------------------------------------------------------------- savepoints
+    def mark(self, session: Session) -> None:
+        """Begin what may have to be taken back; of dialects with savepoints."""
+        session.execute("savepoint _syncblocks_batch")
+
+    def take_back(self, session: Session) -> None:
+        """Undo what was done since `mark`."""
+        session.execute("rollback to savepoint _syncblocks_batch")
+        session.execute("release savepoint _syncblocks_batch")
+
+    def keep(self, session: Session) -> None:
+        """Leave what was done since `mark` as it is."""
+        session.execute("release savepoint _syncblocks_batch")
+
     # -------------------------------------------------------------------- DDL
     def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
         """Make others that want to create the same table wait for this transaction; default: nothing to do."""
@@ -259,6 +276,10 @@ class Dialect(ABC):
 
     def lock_table(self, name: TableName) -> str:
         """Write the statement that shuts out other writers until the commit; empty: not needed."""
+        return ""
+
+    def lock_late(self, name: TableName) -> str:
+        """Write what shuts out other merges, just before the target is written; empty: `lock_table` did."""
         return ""
 
     def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
@@ -319,6 +340,25 @@ class Dialect(ABC):
         types = {column.name: column.type for column in (*columns, number)}
         everything = self.insert_from(part, staging, [*columns, number], types)
         return f"{everything} where s.{self.quote(SEQUENCE)} between {first} and {last}"
+
+    def slice(self, staging: TableName, first: int, last: int) -> TableName:
+        """Return a name for staged records, from a number to another; of dialects with `slices`."""
+        raise NotImplementedError
+
+    def staged_records(
+        self, session: Session, staging: TableName, columns: Sequence[Column], numbers: str
+    ) -> Sequence[tuple[Any, ...]]:
+        """Read staged records, each behind its number.
+
+        Args:
+            session: whose transaction it is.
+            staging: a numbered staging table.
+            columns: those that are wanted.
+            numbers: list of numbers, in parentheses.
+        """
+        number = self.quote(SEQUENCE)
+        names = self.names([column.name for column in columns])
+        return session.query(f"select {number}, {names} from {self.table(staging)} where {number} in {numbers}")
 
     def insert_from(
         self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FatalConnectorError, StatementRefused
@@ -17,25 +17,27 @@ Statements = Callable[[TableName], Sequence[str]]
 #: Ends of the names of staging tables: with numbers, and with a part of the records.
 NUMBERED, PART = "_n", "_p"
 
+#: Numbers in one list.
+_MOST = 1000
 
-def attempt(lease: Lease, action: Callable[[], object]) -> FatalConnectorError | None:
+
+def attempt(dialect: Dialect, lease: Lease, action: Callable[[], object]) -> FatalConnectorError | None:
     """Do something in a savepoint; return why the database refused it, and nothing of it was done.
 
     Raises:
         StatementRefused: no record is at fault.
     """
     session = lease.session
-    session.execute("savepoint _syncblocks_batch")
+    dialect.mark(session)
     try:
         action()
     except StatementRefused:
         raise
     except FatalConnectorError as error:
         lease.check()
-        session.execute("rollback to savepoint _syncblocks_batch")
-        session.execute("release savepoint _syncblocks_batch")
+        dialect.take_back(session)
         return error
-    session.execute("release savepoint _syncblocks_batch")
+    dialect.keep(session)
     return None
 
 
@@ -79,12 +81,13 @@ class Entrance:
         Raises:
             TooManyRejected: they are more than the limit.
         """
-        refusal = attempt(self._lease, lambda: self._run(statements(self._staging)))
+        refusal = attempt(self._dialect, self._lease, lambda: self._run(statements(self._staging)))
         if refusal is None:
             return []
         source = self._staging if is_numbered else self._numbered()
-        part = self._named(PART)
-        self._execute(self._dialect.create_staging(part, self._columns, numbered=True))
+        part = None if self._dialect.slices else self._named(PART)
+        if part is not None:
+            self._execute(self._dialect.create_staging(part, self._columns, numbered=True))
         number = self._dialect.quote(SEQUENCE)
         first, last = self._lease.session.query(
             f"select min({number}), max({number}) from {self._dialect.table(source)}"
@@ -95,9 +98,8 @@ class Entrance:
             if span == whole:
                 assert refusal is not None
                 raise refusal
-            self._execute(self._dialect.empty(Table(name=part)))
-            self._execute(self._dialect.take(part, source, self._columns, span.first, span.first + span.num_rows - 1))
-            refused = attempt(self._lease, lambda: self._run(statements(part)))
+            of_it = statements(self._taken(source, part, span))
+            refused = attempt(self._dialect, self._lease, lambda: self._run(of_it))
             if refused is not None:
                 raise refused
 
@@ -105,9 +107,18 @@ class Entrance:
         reasons = {whole.slice(place, 1).first: reason for place, reason in bad}
         self._bring_late(bring, self._last_ones(source, reasons, key), reasons)
         found = self._records(source, reasons)
-        for table in (part, *([] if is_numbered else [source])):
+        for table in (*([] if part is None else [part]), *([] if is_numbered else [source])):
             self._execute(self._dialect.drop_table(table))
         return found
+
+    def _taken(self, source: TableName, part: TableName | None, span: _Span) -> TableName:
+        """Return a table of some of the records."""
+        last = span.first + span.num_rows - 1
+        if part is None:
+            return self._dialect.slice(source, span.first, last)
+        self._execute(self._dialect.empty(Table(name=part)))
+        self._execute(self._dialect.take(part, source, self._columns, span.first, last))
+        return part
 
     def _bring_late(self, bring: Callable[[_Span], None], numbers: Sequence[int], reasons: dict[int, str]) -> None:
         """Try records again that may have been refused for want of a later one (a foreign key into the same table)."""
@@ -130,20 +141,21 @@ class Entrance:
         """Leave out those that a later record of their key replaces: it is there, or refused itself."""
         if not key:
             return sorted(numbers)
-        number = self._dialect.quote(SEQUENCE)
-        sql = f"select {number} from {self._dialect.latest(source, key)} as l where {number} in {_listed(numbers)}"
-        return sorted(int(found) for (found,) in self._lease.session.query(sql))
+        number, table = self._dialect.quote(SEQUENCE), self._dialect.table(source)
+        found: list[int] = []
+        for listed in _listed(numbers):
+            last = f"select max({number}) from {table} group by {self._dialect.names(key)}"
+            rows = self._lease.session.query(f"{last} having max({number}) in {listed}")
+            found += (int(each) for (each,) in rows)
+        return sorted(found)
 
     def _records(self, source: TableName, reasons: Mapping[int, str]) -> list[tuple[Mapping[str, object], str]]:
-        if not reasons:
-            return []
-        names = [column.name for column in self._columns]
-        number = self._dialect.quote(SEQUENCE)
-        rows = self._lease.session.query(
-            f"select {number}, {self._dialect.names(names)} from {self._dialect.table(source)} "
-            f"where {number} in {_listed(reasons)} order by {number}"
-        )
-        return [(dict(zip(names, values, strict=True)), reasons[int(found)]) for found, *values in rows]
+        found = []
+        for listed in _listed(reasons):
+            for number, *values in self._dialect.staged_records(self._lease.session, source, self._columns, listed):
+                record = dict(zip((column.name for column in self._columns), values, strict=True))
+                found.append((int(number), record))
+        return [(record, reasons[number]) for number, record in sorted(found, key=lambda each: each[0])]
 
     def _numbered(self) -> TableName:
         """Copy the records into a staging table with numbers."""
@@ -166,8 +178,10 @@ class Entrance:
         self._lease.session.execute(sql)
 
 
-def _listed(numbers: Mapping[int, str]) -> str:
-    return f"({', '.join(map(str, numbers))})"
+def _listed(numbers: Iterable[int]) -> list[str]:
+    """Write numbers for IN, as many at a time as every system takes."""
+    texts = list(map(str, numbers))
+    return [f"({', '.join(texts[start : start + _MOST])})" for start in range(0, len(texts), _MOST)]
 
 
 __all__ = ["Entrance", "Statements", "attempt"]

@@ -224,10 +224,10 @@ class Sieve:
                 count = self._session.ingest(table, schema, iter([part]), "arrow")
                 if count != part.num_rows:
                     raise FatalConnectorError(f"{count} of {part.num_rows} records arrived in {table}")
-                if self._dialect.check_now:
+                if self._dialect.check_now and self._dialect.appends_directly:  # staging tables have no constraints
                     self._session.execute(self._dialect.check_now)
 
-            refusal = attempt(self._lease, ingest)
+            refusal = attempt(self._dialect, self._lease, ingest)
             if refusal is not None:
                 raise refusal
             return count

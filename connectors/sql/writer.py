@@ -271,7 +271,12 @@ class Writer:
             # It may become the target itself.
             return beside, dialect.create_table(beside, columns)
         table = dialect.staging(self._target.name, name)
-        return table, dialect.create_staging(table, columns, numbered=self._is_merge)
+        return table, dialect.create_staging(table, columns, numbered=self._is_numbered)
+
+    @property
+    def _is_numbered(self) -> bool:
+        """Tell whether staged records are numbered: which one counts, or which are bad, is told by that."""
+        return self._is_merge or (self._sieve is not None and self._dialect.slices)
 
     def _required(self, columns: Sequence[Column]) -> list[Column]:
         keys = self._key()
@@ -394,7 +399,15 @@ class Writer:
         before: Sequence[str] = (),
     ) -> None:
         self._records -= self._admission.bring_in(
-            table, staged.name, staged.types, self._names, into, statements, key=key, before=before
+            table,
+            staged.name,
+            staged.types,
+            self._names,
+            into,
+            statements,
+            key=key,
+            is_numbered=self._is_numbered,
+            before=before,
         )
 
     def _remove(self, removed: pa.Table, table: Table, staged: Staged | None) -> None:

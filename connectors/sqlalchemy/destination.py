@@ -46,6 +46,7 @@ class SQLAlchemyDestination(SqlDestination):
         try:
             if self._traits is None:
                 self._traits = dialect.traits = find_out(session.connection)
+                dialect.has_savepoints = dialect.traits.has_savepoints
         except BaseException:
             session.close()
             raise
@@ -76,6 +77,14 @@ class SQLAlchemyDestination(SqlDestination):
             assert isinstance(lease.session, AlchemySession)
             lease.session.rows(sa.select(sa.literal_column("1")))
 
+    def unquarantined(self) -> str:
+        """Say what it cannot set aside."""
+        if self._traits is None:
+            self.check()
+        if self._own.has_savepoints:
+            return ""
+        return "what its own tables refuse (constraints, types) fails the stream, since the database has no savepoints"
+
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement and commit it."""
         assert isinstance(session, AlchemySession)
@@ -87,11 +96,13 @@ class SQLAlchemyDestination(SqlDestination):
         self._own.engine.dispose()
 
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
-        """Begin a transaction in which the ledger exists; the first one proves that the system has transactions."""
+        """Begin a transaction in which the ledger exists; the first one proves what the system takes back."""
         super()._ensure_ledger(lease, ledger)
         if not self._has_rollback:
             assert isinstance(self._ledger, SQLAlchemyLedger)
             self._ledger.refuse_without_rollback(lease.session, ledger)
+            if self._own.has_savepoints:
+                self._own.has_savepoints = self._ledger.goes_back(lease.session, ledger)
             self._has_rollback = True
 
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,17 @@ from .types import Kind, ddl, key_kind, kind_for, sqlalchemy_type, widen
 #: Dialects that add a column without the word COLUMN.
 _ADD = ("firebird", "firebird.firebird", "firebird.firebirdsql", "hana", "mssql", "oracle")
 
+#: Dialects whose constraints may wait for the commit.
+_DEFERRING = ("oracle", "postgresql")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(TableName):
+    """Staged records from a number to another."""
+
+    first: int
+    last: int
+
 
 class SQLAlchemyDialect(Dialect):
     """One SQLAlchemy dialect. Columns have the kinds of `types`; names are spelled as SQLAlchemy does: where a system
@@ -37,6 +48,7 @@ class SQLAlchemyDialect(Dialect):
     appends_directly = False
     adopts_staging = False
     renames = False
+    slices = True
     timestamp_type = "timestamptz"
     # In a transaction of its own.
     alters_at_once = True
@@ -48,6 +60,7 @@ class SQLAlchemyDialect(Dialect):
         self.max_identifier_bytes = min(own.max_identifier_length or 63, 255)
         self.names_ = Names(own)
         self.arrival = self.quote(SEQUENCE)
+        self.check_now = "set constraints all immediate" if own.name in _DEFERRING else ""
 
     # ------------------------------------------------------------------ names
     def quote(self, name: str) -> str:
@@ -135,6 +148,19 @@ class SQLAlchemyDialect(Dialect):
         """Commit the staged records: what follows may have to change tables first."""
         _own(session).settle()
 
+    # ------------------------------------------------------------- savepoints
+    def mark(self, session: Session) -> None:
+        """Begin what may have to be taken back, by the dialect's own words."""
+        _own(session).mark()
+
+    def take_back(self, session: Session) -> None:
+        """Undo what was done since `mark`."""
+        _own(session).take_back()
+
+    def keep(self, session: Session) -> None:
+        """Leave what was done since `mark` as it is."""
+        _own(session).keep()
+
     # -------------------------------------------------------------------- DDL
     def create_table(
         self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
@@ -168,7 +194,28 @@ class SQLAlchemyDialect(Dialect):
         )
         return f"alter table {self.table(name)} {how.format(self.quote(column), native)}"
 
+    def lock_late(self, name: TableName) -> str:
+        """Write what makes the session lock the table."""
+        return LOCK + self.table(name)
+
     # ------------------------------------------------------------------- data
+    def slice(self, staging: TableName, first: int, last: int) -> TableName:
+        """Return a name that statements read as a derived table: no table can be made within the transaction."""
+        return Slice(staging.schema, staging.name, first, last)
+
+    def staged_records(
+        self, session: Session, staging: TableName, columns: Sequence[Column], numbers: str
+    ) -> Sequence[tuple[Any, ...]]:
+        """Read staged records as what SQLAlchemy makes of them."""
+        own = self.engine.dialect
+        kinds = [*(sqlalchemy_type(Kind.parse(column.type), own) for column in columns), sa.BigInteger()]
+        names = [*(column.name for column in columns), SEQUENCE]
+        made = [sa.column(self.names_.spell(name), kind) for name, kind in zip(names, kinds, strict=True)]
+        self.names_.table(staging, made)
+        condition = sa.text(f"{self.quote(SEQUENCE)} in {numbers}")
+        rows = _own(session).rows(sa.select(made[-1], *made[:-1]).where(condition))
+        return [tuple(value.read() if hasattr(value, "read") else value for value in row) for row in rows]
+
     def null_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one staged record with NULL in its key."""
         source = self._part(staging, key, "s")
@@ -213,8 +260,7 @@ class SQLAlchemyDialect(Dialect):
                 is_its = sa.and_(_same(latest, into, key), is_last)
                 first = self._updates(target, into, latest, columns, key, is_its, _exists(source, into, key))
             insert = insert.where(~_exists(into, latest, key))
-        statements = [self._compiled(each) for each in (*first, self._insert(into, insert, names))]
-        return [LOCK + self.table(target.name), *statements]
+        return [self._compiled(each) for each in (*first, self._insert(into, insert, names))]
 
     def replace_in_place(
         self,
@@ -235,7 +281,7 @@ class SQLAlchemyDialect(Dialect):
             *self._updates(target, into, source, columns, key, _same(source, into, key), is_there),
             self._insert(into, insert, names),
         ]
-        return [LOCK + self.table(target.name), *(self._compiled(each) for each in statements)]
+        return [self._compiled(each) for each in statements]
 
     def delete_keys(
         self,
@@ -287,6 +333,11 @@ class SQLAlchemyDialect(Dialect):
     def _part(self, name: TableName, columns: Sequence[str], alias: str = "") -> Part:
         """Return columns of a table, by their names here."""
         made: list[Any] = [sa.column(self.names_.spell(column)) for column in columns]
+        if isinstance(name, Slice):
+            number: Any = sa.column(self.names_.spell(SEQUENCE))
+            self.names_.table(TableName(name.schema, name.name), [*made, number])
+            sliced = sa.select(*made).where(number.between(name.first, name.last)).subquery(alias)
+            return {column: sliced.c[one.name] for column, one in zip(columns, made, strict=True)}
         table = self.names_.table(name, made)
         if not alias:
             return dict(zip(columns, made, strict=True))

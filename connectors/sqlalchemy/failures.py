@@ -6,13 +6,21 @@ Drivers agree on few classes of errors: where these say nothing, the words do.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    Interrupted,
+    RetriableError,
+    StatementRefused,
+)
 from .settings import scrub
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+    from sqlalchemy.exc import DBAPIError
 
 _CONFLICT = re.compile(
     r"\b(dead)?lock(s|ed|ing)?\b|conflict|serializ|concurrent|could not obtain|resource busy|timed? ?out", re.I
@@ -23,6 +31,12 @@ _CONFIG = re.compile(
     r"|cannot open|can't open|unable to open|not a valid|not a database|unavailable database|name or service",
     re.I,
 )
+#: Classes of SQLSTATEs that a record's values cause: data, triggers, constraints, what views check, what code raises.
+_OF_A_RECORD = ("22", "23", "27", "38", "44", "45", "P0")
+
+#: Number of Firebird's error for what a trigger raises; its SQLSTATE says nothing.
+_RAISED = 335544517
+
 _CANCELLED = re.compile(r"interrupt|cancell?ed|cancell?ation", re.I)
 
 
@@ -53,12 +67,28 @@ def failure(error: BaseException, url: URL, place: str) -> ConnectorError:
     if _CANCELLED.search(text):
         return Interrupted("the statement was interrupted", connector="sqlalchemy")
     if isinstance(error, exc.DBAPIError):
-        is_refusal = isinstance(error, (exc.IntegrityError, exc.DataError, exc.ProgrammingError))
+        is_of_record = _is_of_record(error)
+        is_refusal = is_of_record or isinstance(error, exc.ProgrammingError)
         if error.connection_invalidated or (not is_refusal and (_CONFLICT.search(text) or _LOST.search(text))):
             return RetriableError(message, connector="sqlalchemy")
+        return (FatalConnectorError if is_of_record else StatementRefused)(message, connector="sqlalchemy")
     if isinstance(error, OSError):
         return RetriableError(message, connector="sqlalchemy")
     return FatalConnectorError(message, connector="sqlalchemy")
+
+
+def _is_of_record(error: DBAPIError) -> bool:
+    """Tell whether a record's values are at fault, and not the statement."""
+    import sqlalchemy.exc as exc
+
+    if isinstance(error, (exc.IntegrityError, exc.DataError)):
+        return True
+    own: Any = error.orig
+    first = own.args[0] if getattr(own, "args", ()) else ""
+    # What psycopg, psycopg2 and ODBC call it.
+    found = getattr(own, "sqlstate", None) or getattr(own, "pgcode", None) or first
+    is_known = isinstance(found, str) and len(found) == 5 and found.startswith(_OF_A_RECORD)
+    return is_known or _RAISED in (getattr(own, "gds_codes", None) or ())
 
 
 __all__ = ["connect_failure", "failure", "words"]

@@ -69,6 +69,23 @@ class SQLAlchemyLedger(Ledger):
                 connector="sqlalchemy",
             )
 
+    def goes_back(self, session: Session, ledger: TableName) -> bool:
+        """Tell whether a savepoint takes back what was written since, and nothing else; leaves nothing."""
+        own, row = _own(session), self._row(ledger)
+        probes = ["probe " + secrets.token_hex(8) for _ in range(2)]
+        insert = sa.insert(row["id"].table)
+        try:
+            own.change(insert.values({row["id"]: probes[0]}))
+            own.mark()
+            own.change(insert.values({row["id"]: probes[1]}))
+            own.take_back()
+            return own.rows(sa.select(row["id"]).where(row["id"].in_(probes))) == [(probes[0],)]
+        except (FatalConnectorError, RetriableError):
+            return False
+        finally:
+            session.rollback()
+            session.begin()
+
     @property
     def _dialect_name(self) -> str:
         return cast("SQLAlchemyDialect", self._dialect).engine.dialect.name

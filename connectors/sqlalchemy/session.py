@@ -65,6 +65,7 @@ class AlchemySession:
         #: Something is written that the ledger does not know yet.
         self._is_dirty = False
         self._is_cancelled = False
+        self._savepoint: Any = None
         try:
             self._connection = engine.connect()
             if is_writer and "READ COMMITTED" in _levels(self._connection):
@@ -171,6 +172,18 @@ class AlchemySession:
         for name in staging:
             with suppress(ConnectorError):  # then recovery, or the next start, drops it
                 self._alone(f"drop table {name}", timeout_s=DROP_TIMEOUT_S)
+
+    def mark(self) -> None:
+        """Set a savepoint."""
+        self._savepoint = self._run(self._connection.begin_nested)
+
+    def take_back(self) -> None:
+        """Go back to the savepoint."""
+        self._run(self._savepoint.rollback)
+
+    def keep(self) -> None:
+        """Forget the savepoint."""
+        self._run(self._savepoint.commit)
 
     # -------------------------------------------------------------- statements
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:

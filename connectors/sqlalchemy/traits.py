@@ -33,6 +33,8 @@ class Traits:
     keeps_empty_text: bool = True
     #: Keeps NaN and infinities in floats.
     keeps_special_floats: bool = True
+    #: Takes savepoints; whether it goes back to them, only what is written tells.
+    has_savepoints: bool = False
 
     def refuse(self, array: pa.Array, column: str) -> None:
         """Raise if the system would change one of the values.
@@ -59,7 +61,21 @@ def find_out(connection: Connection) -> Traits:
         time_step_us=_step(_sent(connection, "time", time(23, 59, 59, _MICROSECONDS))),
         keeps_empty_text=_sent(connection, "varchar(10)", "") == "",
         keeps_special_floats=all(_is_kept(_sent(connection, "double", each), each) for each in (math.nan, math.inf)),
+        has_savepoints=_has_savepoints(connection),
     )
+
+
+def _has_savepoints(connection: Connection) -> bool:
+    try:
+        for end in ("rollback", "commit"):
+            savepoint = connection.begin_nested()
+            connection.execute(sa.select(sa.literal_column("1")))
+            getattr(savepoint, end)()
+    except Exception:  # whatever a dialect or a driver raises
+        return False
+    finally:
+        connection.rollback()
+    return True
 
 
 def _sent(connection: Connection, kind: str, value: Any) -> Any:

@@ -12,8 +12,12 @@ from typing import Any
 import duckdb
 
 from tests import services
+from tests.connectors import firebird_files
 
 DESTINATIONS = ("sqlite", "duckdb", "postgres", "mysql")
+
+#: Databases that the connector `sqlalchemy` writes.
+ALCHEMY = ("firebird", "psycopg")
 
 
 class Target:
@@ -25,14 +29,17 @@ class Target:
     @property
     def document(self) -> dict[str, Any]:
         place = {"url": self.url} if self.url else {"path": f"target.{self.kind}"}
-        return {"block": "export", "connector": self.kind, "config": place}
+        if self.kind in ALCHEMY:
+            place["url"] = self.url.replace("postgresql:", "postgresql+psycopg:")
+        return {"block": "export", "connector": "sqlalchemy" if self.kind in ALCHEMY else self.kind, "config": place}
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(self._connect()) as connection:
             cursor = connection.cursor()
             cursor.execute(sql)
-            rows = list(cursor.fetchall()) if cursor.description else []
+            rows = [tuple(map(_read, row)) for row in cursor.fetchall()] if cursor.description else []
             connection.commit()
+            cursor.close()
             return rows
 
     def _connect(self) -> Any:
@@ -41,7 +48,9 @@ class Target:
             return sqlite3.connect(path)
         if self.kind == "duckdb":
             return duckdb.connect(path)
-        if self.kind == "postgres":
+        if self.kind == "firebird":
+            return firebird_files.connect(self.folder / "target.fdb")
+        if self.kind in ("postgres", "psycopg"):
             import psycopg
 
             return psycopg.connect(self.url)
@@ -51,18 +60,25 @@ class Target:
         return pymysql.connect(host="127.0.0.1", user="root", database=parts[2])
 
     def rejected(self) -> list[tuple[Any, str]]:
-        rows = self.query("select record, reason from _syncblocks_rejected order by record")
-        return [(json.loads(record), reason) for record, reason in rows]
+        quote = "`" if self.kind == "mysql" else '"'
+        rows = self.query(f"select record, reason from {quote}_syncblocks_rejected{quote}")
+        return [(json.loads(record), reason) for record, reason in sorted(rows)]
 
 
 @contextmanager
 def open_target(kind: str, folder: Path) -> Iterator[Target]:
     """Yield a destination of this test's own."""
-    if kind == "postgres":
+    if kind in ("postgres", "psycopg"):
         with services.fresh_postgres_database() as url:
             yield Target(kind, folder, url)
     elif kind == "mysql":
         with services.fresh_mariadb_database() as url:
             yield Target(kind, folder, url)
+    elif kind == "firebird":
+        yield Target(kind, folder, firebird_files.create(folder / "target.fdb"))
     else:
         yield Target(kind, folder, "")
+
+
+def _read(value: Any) -> Any:
+    return value.read() if hasattr(value, "read") else value
