@@ -233,7 +233,7 @@ class _Comparer:
         names: set[str] = set()
         for mine, other in zip(sorted(left, key=_sortable), sorted(right, key=_sortable), strict=True):
             for column, value, there in zip(self._columns, mine.values, other.values, strict=True):
-                if not is_same(value, there, column.form):
+                if not is_same(value, there, column):
                     names.add(column.name)
         if not names:
             return None

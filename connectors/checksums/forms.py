@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -18,12 +19,50 @@ KEY_FORMS = frozenset(
 )
 
 
+#: Forms that items of lists may have.
+_ITEM_FORMS = frozenset({*KEY_FORMS, Form.FLOAT, Form.TIME})
+
+#: Types of PostgreSQL whose arrays are written as JSON like any list.
+_POSTGRES_ITEMS = frozenset(
+    {
+        "bigint",
+        "boolean",
+        "bytea",
+        "character varying",
+        "date",
+        "double precision",
+        "integer",
+        "numeric",
+        "real",
+        "smallint",
+        "text",
+        "time without time zone",
+        "timestamp with time zone",
+        "timestamp without time zone",
+        "uuid",
+    }
+)
+
+_DIGITS = {"s": 0, "ms": 3, "us": 6}
+
+
+class _Chosen(NamedTuple):
+    """What `Compared` has beside the column."""
+
+    form: Form
+    scale: int | None = None
+    item: Form | None = None
+    digits: int = 6
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """What a column holds, whatever system it is in."""
 
     family: str
     scale: int | None = None
+    #: Of lists of scalars: their items.
+    item: pa.Field | None = None
     #: Of texts: written in a way that may depend on the system. Of JSON: not kept as it was written.
     is_own: bool = False
 
@@ -41,18 +80,18 @@ def compared_columns(
         keeps_json: the destination's `json` keeps the text as it is written (MariaDB).
     """
     form = _form(source, destination, systems, is_key=is_key, keeps_json=keeps_json)
-    if not isinstance(form, tuple):
+    if isinstance(form, str):
         return form
-    chosen, scale = form
+    chosen = form._asdict()
     return (
-        Compared(name=source.name, field=source, form=chosen, scale=scale),
-        Compared(name=destination.name, field=destination, form=chosen, scale=scale),
+        Compared(name=source.name, field=source, **chosen),
+        Compared(name=destination.name, field=destination, **chosen),
     )
 
 
 def _form(
     source: pa.Field, destination: pa.Field, systems: tuple[str, str], *, is_key: bool, keeps_json: bool
-) -> tuple[Form, int | None] | str:
+) -> _Chosen | str:
     natives = _native(source, systems[0]), _native(destination, systems[1])
     is_same = systems[0] == systems[1] and bool(natives[0]) and natives[0] == natives[1]
     left, right = _kind(source, natives[0], systems[0]), _kind(destination, natives[1], systems[1])
@@ -60,55 +99,75 @@ def _form(
         right = replace(right, is_own=False)
     if not is_key:
         if is_same and systems == ("postgres", "postgres"):
-            return Form.NATIVE, None
+            return _Chosen(Form.NATIVE)
         if source.type == destination.type and systems == ("duckdb", "duckdb") and left.family == "other":
-            return Form.NATIVE, None
-    form = _shared(left, right, source, destination, systems, is_same=is_same)
+            return _Chosen(Form.NATIVE)
+    form = _lists(left, right, systems) or _shared(left, right, source, destination, systems, is_same=is_same)
     if form is None:
         return f"{natives[0] or source.type} and {natives[1] or destination.type} have no form in common"
-    if is_key and form[0] not in KEY_FORMS:
+    if is_key and form.form not in KEY_FORMS:
         return f"a key of type {source.type} has no order that all systems share"
     return form
 
 
+def _lists(left: _Kind, right: _Kind, systems: tuple[str, str]) -> _Chosen | None:
+    """Compare two lists of scalars, or one with the JSON that was made of it, if their items can be."""
+    if left.item is None:
+        return None
+    other, is_same = right.item, False
+    if other is None:
+        # Who reads arrays as texts has handed on its own texts, and no JSON.
+        if left.family != "other" or right.family not in ("json", "text") or right.is_own:
+            return None
+        other, is_same, systems = left.item, True, (systems[0], systems[0])
+    kinds = [
+        _kind(item, _native(item, system), system) for item, system in zip((left.item, other), systems, strict=True)
+    ]
+    form = _shared(kinds[0], kinds[1], left.item, other, systems, is_same=is_same)
+    unit = getattr(left.item.type, "unit", "us")
+    if form is None or form.form not in _ITEM_FORMS or unit not in _DIGITS:
+        return None
+    return _Chosen(Form.LIST, item=form.form, digits=_DIGITS[unit])
+
+
 def _shared(
     left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field, systems: tuple[str, str], *, is_same: bool
-) -> tuple[Form, int | None] | None:
+) -> _Chosen | None:
     families = {left.family, right.family}
     if families <= {"integer", "boolean"}:
-        return (Form.BOOLEAN if families == {"boolean"} else Form.INTEGER), None
+        return _Chosen(Form.BOOLEAN if families == {"boolean"} else Form.INTEGER)
     if families <= {"integer", "decimal"}:
         is_even = left.scale is not None and left.scale == right.scale
-        return Form.DECIMAL, left.scale if is_even else None
+        return _Chosen(Form.DECIMAL, left.scale if is_even else None)
     if families <= {"integer", "float"}:
-        return Form.FLOAT, None
+        return _Chosen(Form.FLOAT)
     if "json" in families:
         return _json(left, right, systems, is_same=is_same)
     if left.family == "decimal" and right.family == "text" and pa.types.is_string(source.type) and not right.is_own:
-        return Form.TEXT, None  # too many digits for any decimal: it went over as the text that it was read as
+        return _Chosen(Form.TEXT)  # too many digits for any decimal: it went over as the text that it was read as
     if families <= {"text", "uuid"}:
         if right.is_own and not is_same:
             return None
-        return (Form.UUID if "uuid" in families else Form.TEXT), None
+        return _Chosen(Form.UUID if "uuid" in families else Form.TEXT)
     if left.family == "interval" and families <= {"interval", "text"}:
-        return Form.INTERVAL, None
+        return _Chosen(Form.INTERVAL)
     if families == {"timestamp"}:
         if (source.type.tz is None) != (destination.type.tz is None):
             return None
         is_fine = source.type.unit == destination.type.unit == "ns"
-        return (Form.TIMESTAMP_NS if is_fine else Form.TIMESTAMP), None
+        return _Chosen(Form.TIMESTAMP_NS if is_fine else Form.TIMESTAMP)
     plain = {"date": Form.DATE, "time": Form.TIME, "binary": Form.BINARY}
     if left.family == right.family and left.family in plain:
-        return plain[left.family], None
+        return _Chosen(plain[left.family])
     return None
 
 
-def _json(left: _Kind, right: _Kind, systems: tuple[str, str], *, is_same: bool) -> tuple[Form, int | None] | None:
+def _json(left: _Kind, right: _Kind, systems: tuple[str, str], *, is_same: bool) -> _Chosen | None:
     if not {left.family, right.family} <= {"json", "text"}:
         return None
     if not right.is_own or is_same:
-        return Form.JSON, None
-    return (Form.JSONB, None) if systems == ("postgres", "postgres") and left.family == right.family else None
+        return _Chosen(Form.JSON)
+    return _Chosen(Form.JSONB) if systems == ("postgres", "postgres") and left.family == right.family else None
 
 
 def _kind(field: pa.Field, native: str, system: str) -> _Kind:
@@ -126,8 +185,41 @@ def _kind(field: pa.Field, native: str, system: str) -> _Kind:
     if types.is_decimal(kind):
         return _Kind("decimal", kind.scale)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return _text(field, native, system)
-    return _Kind("other")
+        return replace(_text(field, native, system), item=_array_item(native) if system == "postgres" else None)
+    return _Kind("other", item=_list_item(field, native, system))
+
+
+def _array_item(native: str) -> pa.Field | None:
+    """Return the items of an array of PostgreSQL, which is read as text."""
+    from ..postgres.types import Name, arrow_of
+
+    base = native.removesuffix("[]")
+    if base == native or Name.parse(base).base not in _POSTGRES_ITEMS:
+        return None
+    return pa.field("item", arrow_of(base)[0], metadata={b"native_type": base, b"native_system": b"postgres"})
+
+
+def _list_item(field: pa.Field, native: str, system: str) -> pa.Field | None:
+    types, kind = pa.types, field.type
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+        return None
+    item = kind.value_type
+    if any(is_type(item) for is_type in _NO_ITEMS) or isinstance(item, pa.BaseExtensionType):
+        return None
+    base = re.sub(r"\[\d*\]$", "", native)
+    metadata = {b"native_type": base, b"native_system": system} if base else None
+    return pa.field("item", item, metadata=metadata)
+
+
+#: What cannot be carried in lists, or has no one text there.
+_NO_ITEMS = (
+    pa.types.is_nested,
+    pa.types.is_dictionary,
+    pa.types.is_decimal256,
+    pa.types.is_float16,
+    pa.types.is_null,
+    pa.types.is_date64,
+)
 
 
 _FAMILIES = (

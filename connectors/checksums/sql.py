@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from .values import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
@@ -227,13 +229,25 @@ def read_float(text: str) -> float:
     return float(f"{sign}0.{digits}e{exponent}")
 
 
-def is_same(left: str | None, right: str | None, form: Form) -> bool:
+def is_same(left: str | None, right: str | None, column: Compared) -> bool:
     """Tell whether two canonical texts are the same value: a float may be written in two ways that read the same."""
     if left == right:
         return True
-    if form is not Form.FLOAT or left is None or right is None:
+    if left is None or right is None:
         return False
-    return read_float(left) == read_float(right)
+    if column.form is Form.LIST:
+        items = _items(left, column), _items(right, column)
+        return items[0] is not None and items[0] == items[1]
+    return column.form is Form.FLOAT and read_float(left) == read_float(right)
+
+
+def _items(text: str, column: Compared) -> list[Any] | None:
+    """Read the JSON of a list; None: it is no such JSON."""
+    try:
+        found = json.loads(text, parse_float=float if column.item is Form.FLOAT else Decimal)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
 
 
 __all__ = ["Canonical", "Query", "SqlChecksums", "exponent_form", "interval_form", "is_same", "read_float"]

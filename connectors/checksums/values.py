@@ -42,6 +42,8 @@ class Form(StrEnum):
     JSON = "json"
     #: JSON as PostgreSQL's jsonb writes it.
     JSONB = "jsonb"
+    #: A list of scalars: the JSON that `files.text` writes of it.
+    LIST = "list"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,9 @@ class Compared:
     form: Form
     #: DECIMAL: digits behind the point that both sides have; None: they differ, and trailing zeros do not count.
     scale: int | None = None
+    #: LIST: form of its items, and the digits of a second that the source's type has.
+    item: Form | None = None
+    digits: int = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class PostgresCanonical(Canonical):
             return f"({column} at time zone 'UTC')::text" if compared.field.type.tz else f"{column}::text"
         if form is Form.INTERVAL and base == "interval":
             return _interval(column)
+        if form is Form.LIST and _name(compared).is_array:
+            return _list(column, compared)
         return _FORMATS.get(form, "{}::text").format(column)
 
     def hashed(self, text: str, *, own: bool) -> str:
@@ -65,7 +67,11 @@ _FORMATS = {
 
 
 def _base(compared: Compared) -> str:
-    return Name.parse((compared.field.metadata or {}).get(b"native_type", b"").decode()).base
+    return _name(compared).base
+
+
+def _name(compared: Compared) -> Name:
+    return Name.parse((compared.field.metadata or {}).get(b"native_type", b"").decode())
 
 
 def _float(value: str) -> str:
@@ -91,6 +97,53 @@ def _interval(value: str) -> str:
     months = f"({part('year')} * 12 + {part('month')})"
     written = interval_form(value, months, part("day"), time, as_text="text")
     return f"case when isfinite({value}) then {written} else {value}::text end"
+
+
+def _list(column: str, compared: Compared) -> str:
+    """Write an array as `files.text.to_json` writes a list."""
+    item = _item(compared)
+    if not item:
+        return f"array_to_json({column})::text"
+    items = (
+        f"select string_agg(coalesce({item}, 'null'), ',' order by n) from unnest({column}) with ordinality as u(x, n)"
+    )
+    return (
+        f"case when array_ndims({column}) > 1 then array_to_json({column})::text "
+        f"when {column} is not null then '[' || coalesce(({items}), '') || ']' end"
+    )
+
+
+def _item(compared: Compared) -> str:
+    """Write an item, where PostgreSQL's own JSON is another; empty: it is not."""
+    form = compared.item
+    if form is Form.FLOAT:
+        value = "x::float8"
+        digits = f"({value})::text::numeric::text"
+        return (
+            f"case when {value} in ('NaN', 'Infinity', '-Infinity') then '\"' || ({value})::text || '\"' "
+            # Here it begins to write exponents, others one digit later.
+            f"when abs({value}) >= 1e15 and abs({value}) < 1e16 "
+            f"then {digits} || case when {digits} like '%.%' then '' else '.0' end "
+            f"when ({value})::text ~ '[.e]' then ({value})::text else ({value})::text || '.0' end"
+        )
+    if form is Form.BINARY:
+        return "'\"' || replace(encode(x, 'base64'), chr(10), '') || '\"'"
+    if form is Form.TIME:
+        return _fraction("to_char(x, 'HH24:MI:SS.US')", compared.digits)
+    if form is Form.TIMESTAMP:
+        is_zoned = _base(compared) == "timestamp with time zone"
+        moment = "x at time zone 'UTC'" if is_zoned else "x"
+        written = f"to_char({moment}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US{'Z' if is_zoned else ''}')"
+        return f"case when isfinite(x) then {_fraction(written, compared.digits)} else to_json(x)::text end"
+    return ""
+
+
+def _fraction(text: str, digits: int) -> str:
+    """Leave out those digits of a second that the source's type does not have, if they are zeros."""
+    if digits < 6:
+        zeros, kept = ("000", r"(\.[0-9]{3})") if digits else (r"\.000000", "()")
+        text = f"regexp_replace({text}, '{kept}{zeros}(Z?)$', '\\1\\2')"
+    return f"'\"' || {text} || '\"'"
 
 
 __all__ = ["PostgresCanonical"]
