@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    services.end_worker()
     if not hasattr(config, "workerinput"):
         services.end_session()
 

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -71,23 +71,110 @@ def preparing_postgres_server() -> str:
 
 @contextmanager
 def fresh_postgres_database(server: str = "") -> Iterator[str]:
-    """Create a database under a name nobody else has, and drop it with everyone still connected to it."""
+    """Give a database that holds nothing and is nobody else's, and end whoever is still connected to it afterwards.
+
+    It is used again once it is as empty as a new one: to drop one waits for a checkpoint of the whole server.
+    """
     try:
         import psycopg
     except ModuleNotFoundError:
         missing("psycopg is not installed")
     server = server or postgres_server()
-    name = f"syncblocks_{uuid.uuid4().hex[:16]}"
+    idle = _idle_postgres_databases.setdefault(server, [])
     try:
-        admin = psycopg.connect(server, autocommit=True)
+        name = idle.pop() if idle else _create_postgres_database(server)
     except psycopg.OperationalError as error:
         missing(f"PostgreSQL cannot be reached: {error}")
-    with admin:
+    url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    try:
+        yield url
+    finally:
+        if _is_emptied(url):
+            idle.append(name)
+        else:
+            _drop_postgres_databases(server, [name])
+
+
+def end_worker() -> None:
+    """Drop the databases that this process has kept for its next tests."""
+    for server, names in _idle_postgres_databases.items():
+        _drop_postgres_databases(server, names)
+    _idle_postgres_databases.clear()
+
+
+#: Empty ones that this process has made, by server.
+_idle_postgres_databases: dict[str, list[str]] = {}
+
+#: Ends everybody else, and returns when they are gone: one that commits late would fill the next test's database.
+_ALONE = """
+select pg_terminate_backend(pid, 5000) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+"""
+_SCHEMAS = "select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
+#: What belongs to no schema, and what is set for the database as a whole: whether there is any of it.
+_REST = "select " + " or ".join(
+    [
+        *(
+            f"exists (select from {catalog} where oid >= 16384)"
+            for catalog in (
+                "pg_am",
+                "pg_cast",
+                "pg_default_acl",
+                "pg_event_trigger",
+                "pg_extension",
+                "pg_foreign_data_wrapper",
+                "pg_foreign_server",
+                "pg_language",
+                "pg_largeobject_metadata",
+                "pg_publication",
+            )
+        ),
+        "exists (select from pg_prepared_xacts where database = current_database())",
+        "exists (select from pg_db_role_setting join pg_database on pg_database.oid = setdatabase "
+        "where datname = current_database())",
+        "exists (select from pg_database where datname = current_database() and datacl is not null)",
+    ]
+)
+
+
+def _create_postgres_database(server: str) -> str:
+    import psycopg
+
+    name = f"syncblocks_{uuid.uuid4().hex[:16]}"
+    with psycopg.connect(server, autocommit=True) as admin:
         admin.execute(f'CREATE DATABASE "{name}"')
-        try:
-            yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
-        finally:
+    return name
+
+
+def _drop_postgres_databases(server: str, names: Sequence[str]) -> None:
+    import psycopg
+
+    with psycopg.connect(server, autocommit=True) as admin:
+        for name in names:
             admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _is_emptied(url: str) -> bool:
+    """Make a database as new; False where that cannot be done, or not for certain."""
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            if not all(ended for (ended,) in connection.execute(_ALONE).fetchall()):
+                return False
+            connection.execute("set lock_timeout = '5s'")
+            for (schema,) in connection.execute(_SCHEMAS).fetchall():
+                connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+            is_new = connection.info.server_version >= 150000
+            connection.execute(
+                "create schema public authorization pg_database_owner; grant usage on schema public to public"
+                if is_new
+                else "create schema public; grant all on schema public to public"
+            )
+            return connection.execute(_REST).fetchone() == (False,)
+    except psycopg.Error:
+        return False
 
 
 @contextmanager
