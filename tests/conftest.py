@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests import services
+from tests.zygote import SCRIPT, Zygote
 
 RunCLI = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -48,11 +48,20 @@ def mariadb_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def run_cli() -> RunCLI:
-    """Run the installed `syncblocks` command to its end: `run_cli(["plan", "p.yaml"], cwd=tmp_path, env={...})`.
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """One warm server a test process, from which engines are forked."""
+    server = Zygote()
+    yield server
+    server.close()
 
-    `env` is added to this process's environment; a None takes a variable away.
+
+@pytest.fixture
+def run_cli(zygote: Zygote) -> RunCLI:
+    """Run `syncblocks` to its end: `run_cli(["plan", "p.yaml"], cwd=tmp_path, env={...})`.
+
+    `env` is added to this process's environment; a None takes a variable away. `is_warm=False` starts the installed
+    command itself: for what a plain run imports, and whose child it is.
     """
 
     def run(
@@ -62,12 +71,17 @@ def run_cli() -> RunCLI:
         *,
         stdin: str = "",
         timeout_s: float = 60,
+        is_warm: bool = True,
     ) -> subprocess.CompletedProcess[str]:
+        arguments = [*map(str, args)]
         changed = {**os.environ, **(env or {})}
+        environment = {name: value for name, value in changed.items() if value is not None}
+        if is_warm:
+            return zygote.command(arguments, cwd, environment, stdin=stdin, timeout_s=timeout_s)
         return subprocess.run(
-            [str(Path(sys.executable).with_name("syncblocks")), *map(str, args)],
+            [str(SCRIPT), *arguments],
             cwd=cwd,
-            env={name: value for name, value in changed.items() if value is not None},
+            env=environment,
             input=stdin,
             capture_output=True,
             text=True,

@@ -39,7 +39,7 @@ def test_each_sample_opens_with_a_comment_that_says_what_it_shows(sample: Path) 
 
 
 def test_quickstart(samples: Path, run_cli: RunCli) -> None:
-    done = run_cli(["run", "quickstart.yaml"], cwd=samples)
+    done = run_cli(["run", "quickstart.yaml"], cwd=samples, is_warm=False)
     assert done.returncode == 0, done.stdout + done.stderr
     output = done.stdout + done.stderr
     assert "customers -> dim_customers: 200 rows" in output
@@ -50,7 +50,7 @@ def test_quickstart(samples: Path, run_cli: RunCli) -> None:
 
 
 def test_transform(samples: Path, run_cli: RunCli) -> None:
-    done = run_cli(["run", "transform.yaml"], cwd=samples)
+    done = run_cli(["run", "transform.yaml"], cwd=samples, is_warm=False)
     assert done.returncode == 0, done.stdout + done.stderr
     database = samples / "out" / "shop_transformed.duckdb"
     columns = [row[0] for row in duckdb_rows(database, "describe customers")]
@@ -62,7 +62,7 @@ def test_transform(samples: Path, run_cli: RunCli) -> None:
 
 
 def test_callbacks_tour(samples: Path, run_cli: RunCli) -> None:
-    done = run_cli(["run", "callbacks_tour.yaml"], cwd=samples)
+    done = run_cli(["run", "callbacks_tour.yaml"], cwd=samples, is_warm=False)
     assert done.returncode == 1, done.stdout + done.stderr
     output = done.stdout + done.stderr
     assert "customers: fine" in output
@@ -80,7 +80,7 @@ def test_hooks(samples: Path, run_cli: RunCli) -> None:
             "HOOK_URL": catalog.url(),
             "HOOK_SECRET": "signed-with-this",
         }
-        done = run_cli(["run", "hooks.yaml"], cwd=samples, env=env)
+        done = run_cli(["run", "hooks.yaml"], cwd=samples, env=env, is_warm=False)
         assert done.returncode == 0, done.stdout + done.stderr
         tried = run_cli(
             ["callbacks", "test", "hooks.yaml", "--block", "tell", "--status", "success", "--stream", "orders"],
@@ -114,7 +114,7 @@ def test_sqlite_to_parquet(samples: Path, run_cli: RunCli) -> None:
     connection.executemany("insert into users values (?, ?)", [(n, f"user {n}") for n in range(10)])
     connection.commit()
     connection.close()
-    done = run_cli(["run", "sqlite_to_parquet.yaml"], cwd=samples)
+    done = run_cli(["run", "sqlite_to_parquet.yaml"], cwd=samples, is_warm=False)
     assert done.returncode == 0, done.stdout + done.stderr
     files = (samples / "out" / "parquet").rglob("*.parquet")
     assert sorted(row["id"] for path in files for row in pq.ParquetFile(path).read().to_pylist()) == list(range(10))
@@ -136,7 +136,7 @@ def test_postgres_to_duckdb(samples: Path, run_cli: RunCli, postgres_url: str) -
 
     with psycopg.connect(postgres_url) as connection:
         connection.execute(SEED)
-    done = run_cli(["run", "postgres_to_duckdb.yaml"], cwd=samples, env={"CRM_URL": postgres_url})
+    done = run_cli(["run", "postgres_to_duckdb.yaml"], cwd=samples, env={"CRM_URL": postgres_url}, is_warm=False)
     assert done.returncode == 0, done.stdout + done.stderr
     database = samples / "out" / "crm.duckdb"
     tables = {row[0] for row in duckdb_rows(database, "show tables")}
@@ -153,11 +153,11 @@ def test_postgres_incremental_merge(samples: Path, run_cli: RunCli, postgres_url
     urls = {"CRM_URL": postgres_url, "WAREHOUSE_URL": postgres_url}
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(SEED)
-        first = run_cli(["run", "postgres_incremental_merge.yaml"], cwd=samples, env=urls)
+        first = run_cli(["run", "postgres_incremental_merge.yaml"], cwd=samples, env=urls, is_warm=False)
         assert first.returncode == 0, first.stdout + first.stderr
         connection.execute("update users set name = 'new', updated_at = now() where id = 7")
         connection.execute("insert into events values (301, 'late')")
-        second = run_cli(["run", "postgres_incremental_merge.yaml", "--json"], cwd=samples, env=urls)
+        second = run_cli(["run", "postgres_incremental_merge.yaml", "--json"], cwd=samples, env=urls, is_warm=False)
         assert second.returncode == 0, second.stdout + second.stderr
         assert connection.execute("select name from crm.users where id = 7").fetchall() == [("new",)]
         assert connection.execute("select count(*), count(distinct id) from crm.users").fetchall() == [(500, 500)]

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.zygote import Process, Zygote
+
 from . import oracle
 from .workshop import Workshop
-from .zygote import Process, Zygote
 
 #: Writes down every call, with a failpoint on each side of the writing: in inline mode they are the engine's own. In a
 #: child `ARRIVE_KILL=N:before|after` kills the engine at the N-th call of the child instead.

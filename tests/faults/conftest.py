@@ -13,18 +13,8 @@ import pytest
 
 from tests import services
 
-from .zygote import Zygote
-
 Count = Callable[[int], None]
 FAULTS = "faults"
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    """One warm server a test process, from which engines are forked."""
-    server = Zygote()
-    yield server
-    server.close()
 
 
 def _base() -> Path:

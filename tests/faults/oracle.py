@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tests.zygote import Process
+
 from .workshop import EXPORTER, Workshop, values
-from .zygote import Process
 
 STATUS_ORDER = ("failure", "cancelled", "success")
 

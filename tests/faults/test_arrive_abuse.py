@@ -11,11 +11,11 @@ import pytest
 
 from callbacks.dispatcher import Dispatcher
 from tests.callbacks.outbox import MemoryOutbox, delivery
+from tests.zygote import Zygote
 
 from .conftest import Count
 from .oracle import _flags
 from .workshop import Workshop, values
-from .zygote import Zygote
 
 #: Name -> what it does, and whether it counts as a failed call.
 ABUSES: dict[str, tuple[str, bool]] = {

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .arrivals import SCENARIOS, arguments, expected_double, is_killed, prepared, violations
 from .conftest import Count
 from .test_failpoints import wipe
-from .zygote import Zygote
 
 #: Cases in the set of each commit, by mode and store; all of them in the full set.
 CASES = {("inline", "sqlite"): 276, ("child", "sqlite"): 36, ("inline", "postgres"): 18}

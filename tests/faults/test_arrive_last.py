@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import _flags, _open_ends, _order
 from .test_flags import make_many
 from .workshop import Workshop
-from .zygote import Zygote
 
 STREAMS = 8
 RUNS = 100 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 20

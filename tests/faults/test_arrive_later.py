@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.zygote import Zygote
+
 from .workshop import Workshop
-from .zygote import Zygote
 
 HOLD = "import time\n    while Path(__file__).with_name('hold').exists():\n        time.sleep(0.02)\n    "
 
@@ -47,7 +48,7 @@ def due(workshop: Workshop) -> int:
 def shown(workshop: Workshop, *arguments: str) -> dict[str, Any]:
     process = workshop.zygote.start(workshop.folder, ("callbacks", *arguments))
     process.wait()
-    found: dict[str, Any] = json.loads((workshop.folder / f"run-{process.number}.out").read_text())
+    found: dict[str, Any] = json.loads(process.output.with_suffix(".out").read_text())
     return found
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.zygote import Process, Zygote
+
 from .conftest import Count
-from .zygote import Process, Zygote
 
 CANARIES = 50
 #: Between the two marks: what URLs, JSON, repr and SQL each write in another way.

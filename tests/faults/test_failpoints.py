@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .workshop import Workshop
-from .zygote import Zygote
 
 HOSTILE = 'Robert"); DROP TABLE "orders"; --é \'x\''
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}

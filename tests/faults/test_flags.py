@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .workshop import Workshop
-from .zygote import Zygote
 
 STREAMS = 50
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .workshop import Workshop
-from .zygote import Zygote
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 

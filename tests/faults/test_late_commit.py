@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .workshop import Workshop, postgres
-from .zygote import Zygote
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .test_kill_loop import make
 from .test_zombie import freeze
-from .zygote import Zygote
 
 PLACES = [("duckdb", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres"), ("sqlite", "sqlite")]
 

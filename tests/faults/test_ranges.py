@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .test_zombie import revive
 from .workshop import LOADER, Workshop, postgres
-from .zygote import Zygote
 
 #: Strikes of each commit; the full set strikes everywhere.
 CASES = 6

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .arrivals import RECORDER
 from .conftest import Count
 from .workshop import Workshop, postgres
-from .zygote import Zygote
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 #: Kills at these points of the run that adds the column; {} is the destination's name.

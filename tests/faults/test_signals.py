@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .test_kill_loop import make
 from .workshop import Workshop
-from .zygote import Zygote
 
 #: Asked of an idle machine; what is asserted is looser, since machines under test are not idle.
 PROMISED_S, ASSERTED_S = 5.0, 20.0

@@ -17,10 +17,10 @@ import yaml
 
 from tests.connectors.singer_helpers import entry, tap_program
 from tests.connectors.singer_targets import make_target
+from tests.zygote import Process, Zygote
 
 from .conftest import Count
 from .workshop import postgres
-from .zygote import Process, Zygote
 
 STREAMS = {"orders": "merge", "users": "append"}
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Zygote
+
 from . import test_failpoints, test_kill_loop, test_zombie
 from .broken import ENGINES
 from .conftest import Count
 from .oracle import untrue, violations
 from .test_flags import make_many
 from .workshop import Workshop
-from .zygote import Zygote
 
 Hunt = Callable[[Zygote, Path, "str | None"], list[str]]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Process, Zygote
+
 from .conftest import Count
 from .oracle import untrue, violations
 from .workshop import Workshop, postgres
-from .zygote import Process, Zygote
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 

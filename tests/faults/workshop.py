@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .zygote import Process, Zygote
+from tests.zygote import Process, Zygote
 
 #: Writes down every call, one line each, on disk before it returns.
 RECORDER = """

@@ -67,7 +67,7 @@ def test_a_plain_run_imports_no_heavy_library_that_it_does_not_use(tmp_path: Pat
 def test_version_is_that_of_the_package(run_cli: RunCLI, tmp_path: Path) -> None:
     from importlib.metadata import version
 
-    done = run_cli(["--version"], tmp_path)
+    done = run_cli(["--version"], tmp_path, is_warm=False)
     assert (done.returncode, done.stdout) == (0, f"syncblocks {version('syncblocks')}\n")
 
 
@@ -177,7 +177,7 @@ def test_variables_event_and_trigger_reach_callbacks(run_cli: RunCLI, tmp_path: 
 def test_callbacks_run_inside_the_engine_for_a_debugger(run_cli: RunCLI, tmp_path: Path) -> None:
     text = "import os\n@callback\ndef tell(stream):\n    open(f'{stream}.pid', 'w').write(str(os.getppid()))\n"
     write_callback(tmp_path, text)
-    done = run_cli(["run", "--inline-callbacks"], tmp_path)
+    done = run_cli(["run", "--inline-callbacks"], tmp_path, is_warm=False)
     assert done.returncode == 0, done.stderr
     import os
 

@@ -1,10 +1,12 @@
 """A process that has imported everything and forks one engine a request: a start costs milliseconds, not a second.
 
-It has no thread and no connection, so that what it forks is as good as freshly started. The tests' side is `Zygote`.
+It has no thread and no connection, so that what it forks is as good as freshly started; only what a plain run imports
+is to be seen in a process of its own. The tests' side is `Zygote`.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -12,13 +14,16 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
+#: The installed command.
+SCRIPT = Path(sys.executable).with_name("syncblocks")
 
 #: What a run imports on its way; a connector whose driver is missing is left out.
 MODULES = (
@@ -55,8 +60,8 @@ class Process:
 
     zygote: Zygote
     pid: int
-    folder: Path
-    number: int
+    #: `.out` and `.err` of it are what it has printed.
+    output: Path
     started: float
     code: int | None = None
 
@@ -85,12 +90,12 @@ class Process:
 
     def log(self) -> str:
         """Return what it has printed."""
-        paths = [self.folder / f"run-{self.number}.{name}" for name in ("out", "err")]
+        paths = [self.output.with_suffix(suffix) for suffix in (".out", ".err")]
         return "".join(path.read_text(errors="replace") for path in paths if path.exists())
 
     def result(self) -> dict[str, Any]:
         """Return the result that `--json` printed; empty if it printed none."""
-        path = self.folder / f"run-{self.number}.out"
+        path = self.output.with_suffix(".out")
         lines = path.read_text().splitlines() if path.exists() else []
         found = [document for line in lines if (document := json.loads(line)).get("type") in ("result", "error")]
         return found[-1] if found else {}
@@ -100,13 +105,15 @@ class Zygote:
     """The tests' side: starts engines and learns how they end. Used by one thread."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        # As `syncblocks` sets it for itself before it imports Arrow.
+        pool = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+        self._environment = {**os.environ, **pool, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"],
+            [sys.executable, "-m", "tests.zygote"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=REPOSITORY,
-            env=environment,
+            env=self._environment,
         )
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -141,16 +148,42 @@ class Zygote:
             constants: `module.NAME` -> another value for this process, where the usual one would take too long.
         """
         self._count += 1
-        request = {
-            "folder": str(folder),
-            "number": self._count,
-            "arguments": [*arguments, "--json", "--debug"],
-            "failpoint": failpoint,
-            "trace": "" if trace is None else str(trace),
-            "broken": broken,
-            "environment": dict(environment or {}),
-            "constants": dict(constants or {}),
-        }
+        return self._fork(
+            {
+                "folder": str(folder),
+                "output": str(folder / f"run-{self._count}"),
+                "arguments": [*arguments, "--json", "--debug"],
+                "failpoint": failpoint,
+                "trace": "" if trace is None else str(trace),
+                "broken": broken,
+                "environment": {**self._environment, **(environment or {})},
+                "constants": dict(constants or {}),
+            }
+        )
+
+    def command(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        stdin: str = "",
+        timeout_s: float = 60.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `syncblocks ARGUMENTS` to its end as `subprocess.run` does, with this environment and no other."""
+        with tempfile.TemporaryDirectory(prefix="syncblocks-zygote-") as made:
+            output = Path(made, "command")
+            output.with_suffix(".in").write_text(stdin, encoding="utf-8")
+            request = {"folder": str(folder), "output": str(output), "arguments": list(arguments)}
+            process = self._fork(request | {"environment": dict(environment), "is_command": True})
+            self.read_until(lambda: process.code is not None, timeout_s)
+            if process.code is None:
+                process.kill()
+                raise subprocess.TimeoutExpired(["syncblocks", *arguments], timeout_s, process.log())
+            texts = [output.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".out", ".err")]
+        return subprocess.CompletedProcess(["syncblocks", *arguments], process.code, *texts)
+
+    def _fork(self, request: Mapping[str, Any]) -> Process:
         assert self._server.stdin is not None
         self._started = None
         started = time.monotonic()
@@ -158,7 +191,7 @@ class Zygote:
         self._server.stdin.flush()
         self.read_until(lambda: self._started is not None, 10.0)
         assert self._started is not None
-        process = Process(self, self._started, folder, self._count, started)
+        process = Process(self, self._started, Path(request["output"]), started)
         self._processes[process.pid] = process
         return process
 
@@ -207,6 +240,9 @@ def serve() -> None:
             importlib.import_module(module)
         except ModuleNotFoundError:
             continue
+    # What a child's garbage collector looks at it writes to, and what is written to is no longer shared.
+    gc.collect()
+    gc.freeze()
     # Descriptors above the standard ones: children close them.
     requests, answers = os.dup(0), os.dup(1)
     wake, waker = os.pipe()
@@ -256,30 +292,40 @@ def _become(request: dict[str, Any]) -> NoReturn:
     from connectors import failpoints
     from sync.cli import main
 
-    folder, number = Path(request["folder"]), request["number"]
-    os.chdir(folder)
+    os.chdir(request["folder"])
+    is_command, output = request.get("is_command", False), request["output"]
     flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
-    for fd, name in ((1, f"run-{number}.out"), (2, f"run-{number}.err")):
-        file = os.open(name, flags, 0o600)
-        os.dup2(file, fd)
-        os.close(file)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+    _put(0, f"{output}.in" if is_command else os.devnull, os.O_RDONLY)
+    _put(1, f"{output}.out", flags)
+    _put(2, f"{output}.err", flags)
+    os.environ.clear()
     os.environ.update(request["environment"])
-    faulthandler.enable()
+    time.tzset()
     # The module read the environment when the server imported it.
-    failpoints._ARMED, failpoints._TRACE = request["failpoint"], request["trace"]
-    failpoints._ON = bool(request["failpoint"] or request["trace"])
-    if request["broken"]:
+    failpoints._ARMED, failpoints._TRACE = request.get("failpoint", ""), request.get("trace", "")
+    failpoints._ON = bool(failpoints._ARMED or failpoints._TRACE)
+    if is_command:
+        while sys.path[0] == str(REPOSITORY):
+            del sys.path[0]
+        sys.path.insert(0, str(SCRIPT.parent))
+    else:
+        faulthandler.enable()
+    if request.get("broken"):
         from tests.faults import broken
 
         broken.ENGINES[request["broken"]]()
-    for place, value in request["constants"].items():
+    for place, value in request.get("constants", {}).items():
         module, _, name = place.rpartition(".")
         setattr(importlib.import_module(module), name, value)
-    sys.argv = ["syncblocks", *request["arguments"]]
+    sys.argv = [str(SCRIPT), *request["arguments"]]
     sys.exit(main())
+
+
+def _put(descriptor: int, path: str, flags: int) -> None:
+    """Open a file in the place of a standard one."""
+    opened = os.open(path, flags, 0o600)
+    os.dup2(opened, descriptor)
+    os.close(opened)
 
 
 def _reap() -> list[tuple[int, int]]:
