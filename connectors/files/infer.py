@@ -62,6 +62,9 @@ class Guess:
         if not len(column):
             return
         self._has_seen = True
+        column = self._without_plain(column)
+        if not len(column):
+            return
         for kind in list(_PATTERNS):
             if kind in self._alive and not pc.all(pc.match_substring_regex(column, _PATTERNS[kind])).as_py():
                 self._alive.discard(kind)
@@ -99,6 +102,65 @@ class Guess:
             return pa.timestamp(unit, "UTC" if "zoned" in self._alive else None)
         return pa.string()
 
+    def _without_plain(self, column: pa.Array) -> pa.Array:
+        """Return what is left to look at closely.
+
+        Arrow reads and writes numbers and dates in a tenth of a pattern's time: what comes out as it went in is one.
+        """
+        if "integer" in self._alive and self._takes_integers(column):
+            return column[:0]
+        if "number" in self._alive:
+            column = self._without_doubles(column)
+        if "date" in self._alive and len(column) and _is_same(column, pa.date32()):
+            self._alive = {"date"}
+            return column[:0]
+        return column
+
+    def _takes_integers(self, column: pa.Array) -> bool:
+        """Take texts that are all integers which a double keeps; False: there are others."""
+        if not _is_same(column, pa.int64()):
+            return False
+        limits = pc.min_max(column.cast(pa.int64())).as_py()
+        largest = max(-limits["min"], limits["max"])
+        if largest >= 10**_DOUBLE_DIGITS:
+            return False
+        self._alive &= {"integer", "number"}
+        self._has_digits = True
+        self._whole_digits = max(self._whole_digits, len(str(largest)))
+        return True
+
+    def _without_doubles(self, column: pa.Array) -> pa.Array:
+        """Take texts that are finite doubles, written as short as can be; return the others."""
+        try:
+            numbers = column.cast(pa.float64())
+        except ValueError:
+            return column
+        is_same = pc.and_(pc.equal(numbers.cast(pa.string()), column), pc.is_finite(numbers))
+        is_same = pc.and_(is_same, pc.not_equal(column, "-0"))  # which no integer is
+        plain = column.filter(is_same)
+        if not len(plain):
+            return column
+        self._alive &= {"integer", "number"}
+        fraction_digits, has_exponent = self._measure_digits(plain)
+        if fraction_digits or has_exponent:
+            self._alive.discard("integer")
+        return column.filter(pc.invert(is_same))
+
+    def _measure_digits(self, column: pa.Array) -> tuple[int, bool]:
+        """Note how long numbers are; return the most digits behind a point, and whether there is an exponent."""
+        size = pc.binary_length(column)
+        point = pc.find_substring(column, ".")
+        has_point = pc.greater_equal(point, 0)
+        whole = pc.subtract(pc.if_else(has_point, point, size), pc.cast(pc.starts_with(column, "-"), pa.int32()))
+        fraction = pc.if_else(has_point, pc.subtract(pc.subtract(size, point), 1), 0)
+        most = pc.max(fraction).as_py()
+        has_exponent = bool(pc.any(pc.match_substring(column, "e", ignore_case=True)).as_py())
+        self._has_digits = True
+        self._has_exponent = self._has_exponent or has_exponent
+        self._whole_digits = max(self._whole_digits, pc.max(whole).as_py())
+        self._fraction_digits = max(self._fraction_digits, most)
+        return most, has_exponent
+
     def _decimal(self, scale: int) -> pa.DataType:
         if self._whole_digits + scale > MAX_DIGITS:
             return pa.string()
@@ -110,23 +172,12 @@ class Guess:
         column = column.filter(pc.invert(special))
         if not len(column):
             return
-        self._has_digits = True
-        self._has_exponent = self._has_exponent or bool(pc.any(pc.match_substring_regex(column, "[eE]")).as_py())
-        size = pc.binary_length(column)
-        point = pc.find_substring(column, ".")
-        has_point = pc.greater_equal(point, 0)
-        whole = pc.subtract(pc.if_else(has_point, point, size), pc.cast(pc.starts_with(column, "-"), pa.int32()))
-        fraction = pc.if_else(has_point, pc.subtract(pc.subtract(size, point), 1), 0)
-        self._whole_digits = max(self._whole_digits, pc.max(whole).as_py())
-        self._fraction_digits = max(self._fraction_digits, pc.max(fraction).as_py())
+        self._measure_digits(column)
         far = column.filter(pc.match_substring_regex(column, _MAYBE_BEYOND))
         self._is_beyond = self._is_beyond or not _is_double(far)
         if not self._is_lossy:
-            long = column.filter(pc.greater(pc.add(whole, fraction), _DOUBLE_DIGITS))
-            # What Arrow writes again as it was read is exact; only what differs, by an exponent perhaps, is looked at.
-            same = pc.equal(pc.cast(pc.cast(long, pa.float64()), pa.string()), long)
-            rest = long.filter(pc.invert(same)).to_pylist()
-            self._is_lossy = any(Decimal(repr(float(text))) != Decimal(text) for text in rest)
+            long = column.filter(pc.greater(pc.utf8_length(column), _DOUBLE_DIGITS)).to_pylist()
+            self._is_lossy = any(Decimal(repr(float(text))) != Decimal(text) for text in long)
 
     def _measure_seconds(self, column: pa.Array, kind: str, zone: str | None) -> None:
         point = pc.find_substring(column, ".")
@@ -157,6 +208,14 @@ def _is_double(column: pa.Array) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_same(column: pa.Array, kind: pa.DataType) -> bool:
+    """Tell whether all texts are values of a type as Arrow writes them."""
+    try:
+        return bool(pc.all(pc.equal(column.cast(kind).cast(pa.string()), column)).as_py())
+    except ValueError:
+        return False
 
 
 def _fits(column: pa.Array, kind: pa.DataType) -> bool:
