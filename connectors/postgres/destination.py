@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
-from ..sql.session import Session
+from ..sql.session import Session, Sessions
 from ..stream import Commit, Load, Stream, WriteDisposition
 from .dialect import PostgresDialect
 from .raw import RawSession
@@ -21,8 +22,8 @@ from .source import is_raw
 class PostgresDestination(SqlDestination):
     """Tables of one database; data and ledger row in one transaction, by COPY.
 
-    Over asyncpg, which takes less of the processor than the ADBC driver's own writer; that is for addresses with
-    parameters that only libpq understands.
+    Over asyncpg and pgpq, which take less of the processor than the ADBC driver's own writer. That one is for addresses
+    with parameters that only libpq understands, and for machines that pgpq is not built for (Linux on ARM).
     """
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
@@ -34,12 +35,18 @@ class PostgresDestination(SqlDestination):
         self._settings = parse_settings(PostgresSettings, config, self.connector)
         super().__init__(PostgresDialect(), schema=self._settings.schema_ or "")
         self._database = Database(self._settings.address)
+        self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
+        self._arrow = self._sessions
+        self._raw = self._arrow if self._encodes else Sessions(self._connect_raw)
 
     def connect(self) -> Session:
-        """Open a connection."""
-        if self._settings.address.is_plain:
-            return RawSession(self._settings.address, "begin")
+        """Open a connection that takes batches."""
+        if self._encodes:
+            return self._connect_raw()
         return self._database.connect("begin", self._settings.batch_size_bytes)
+
+    def _connect_raw(self) -> RawSession:
+        return RawSession(self._settings.address, "begin")
 
     def identity(self) -> str:
         """Return host, port and database."""
@@ -49,9 +56,19 @@ class PostgresDestination(SqlDestination):
         """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""
         return ("pgcopy", "arrow") if self._settings.address.is_plain and is_raw(stream) else ("arrow",)
 
+    def sessions(self, wire: str) -> Sessions:
+        """Raw blocks may go over their own connections."""
+        return self._raw if wire == "pgcopy" else self._arrow
+
     def prepare(self, wire: str) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""
+        if wire == "pgcopy" and self._settings.address.is_plain:
+            self._sessions = self._raw
         self._sessions.prepare()
+
+    def all_sessions(self) -> Sequence[Sessions]:
+        """Return both kinds."""
+        return (self._arrow,) if self._encodes else (self._arrow, self._raw)
 
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load by ranges; see `ranges.LoadsRanges`."""

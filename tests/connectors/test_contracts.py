@@ -140,7 +140,7 @@ class TestPostgresDestination(InPostgres, DestinationContract):
 
 
 class TestPostgresDestinationOverLibpq(TestPostgresDestination):
-    """An address that only libpq understands is written to by the ADBC driver."""
+    """An address that only libpq understands is written to by the ADBC driver, as it is where there is no pgpq."""
 
     def config(self, place: str) -> Mapping[str, Any]:
         return {**super().config(place), "url": f"{place}{'&' if '?' in place else '?'}keepalives=1"}

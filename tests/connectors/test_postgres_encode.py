@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -194,3 +195,13 @@ def test_a_moment_past_what_the_format_holds_is_refused_by_name(
     with pytest.raises(FatalConnectorError, match="'seen'"):
         write(destination, [pa.RecordBatch.from_arrays([late], ["seen"])], "t")
     assert rows(postgres_url, "select to_regclass('t')") == [(None,)]
+
+
+def test_without_pgpq_the_driver_writes(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pgpq", None)
+    made = PostgresDestination({"url": postgres_url}, Path())
+    try:
+        write(made, [batch_of({"id": [1, 2], "doc": ["a", None]})], "t")
+    finally:
+        made.close()
+    assert rows(postgres_url, "select id, doc from t order by id") == [(1, "a"), (2, None)]
