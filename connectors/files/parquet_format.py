@@ -26,6 +26,14 @@ GROUP_RECORDS = 1 << 20
 #: Values of more bytes than this, on average, are wide.
 WIDE_BYTES = 1 << 20
 
+#: Bytes of a column that are read at once from a disk, and from a store, where each request costs time; of a larger
+#: page always all.
+_READ_BYTES = 1 << 16
+_FETCH_BYTES = 4 << 20
+
+#: Bytes that are fetched from a store ahead.
+AHEAD_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Footer:
@@ -50,6 +58,8 @@ class ParquetFormat:
         self._compression = compression
         #: A row group is written once it holds so many bytes.
         self.group_bytes = GROUP_BYTES
+        #: So many are fetched ahead, where a file is not local.
+        self.ahead_bytes = AHEAD_BYTES
 
     def names(self, file: DataFile) -> list[str]:
         return list(self._schema(file).names)
@@ -81,18 +91,38 @@ class ParquetFormat:
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
     ) -> Iterator[pa.RecordBatch]:
-        with _Opened(file) as opened:
+        source = _Opened(file)
+        with source as opened:
             metadata = opened.metadata
             width = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
             fitting = BLOCK_BYTES * max(metadata.num_rows, 1) // max(width, 1)
             size = max(1, min(self._settings.batch_size, fitting))
             present = [name for name in wanted.names if name in opened.schema_arrow.names]
             try:
-                groups = file.groups if isinstance(file, FilePart) else None
-                for batch in opened.iter_batches(batch_size=size, columns=present, row_groups=groups):
-                    yield _fitted(file, batch, wanted)
+                chosen = file.groups if isinstance(file, FilePart) else None
+                for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
+                    reader = source.ahead(opened) if is_ahead else opened
+                    for batch in reader.iter_batches(batch_size=size, columns=present, row_groups=groups):
+                        yield _fitted(file, batch, wanted)
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+
+    def _fetches(
+        self, metadata: pyarrow.parquet.FileMetaData, groups: Sequence[int] | None
+    ) -> Iterator[tuple[list[int], bool]]:
+        """Yield row groups that are fetched at once, and whether they can be fetched ahead, as a whole."""
+        run: list[int] = []
+        gathered = 0
+        for place in range(metadata.num_row_groups) if groups is None else groups:
+            group = metadata.row_group(place)
+            size = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
+            if run and gathered + size > self.ahead_bytes:
+                yield run, gathered <= self.ahead_bytes
+                run, gathered = [], 0
+            run.append(place)
+            gathered += size
+        if run:
+            yield run, gathered <= self.ahead_bytes
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Split by row groups."""
@@ -195,11 +225,18 @@ class _Opened:
 
     def __enter__(self) -> pyarrow.parquet.ParquetFile:
         try:
-            # Only remote files gain from reading ahead; locally it would keep whole row groups in memory.
-            return pyarrow.parquet.ParquetFile(pa.PythonFile(self._raw, mode="r"), pre_buffer=not self._file.is_local)
+            # Without a buffer whole columns of a row group would be in memory.
+            size = _READ_BYTES if self._file.is_local else _FETCH_BYTES
+            return pyarrow.parquet.ParquetFile(pa.PythonFile(self._raw, mode="r"), pre_buffer=False, buffer_size=size)
         except (OSError, pa.ArrowException) as error:
             self._raw.close()
             raise FatalConnectorError(f"{self._file.label}: no Parquet file: {shown(str(error))}") from error
+
+    def ahead(self, opened: pyarrow.parquet.ParquetFile) -> pyarrow.parquet.ParquetFile:
+        """Return a reader that first fetches all that it is asked for at once, and keeps it."""
+        return pyarrow.parquet.ParquetFile(
+            pa.PythonFile(self._raw, mode="r"), metadata=opened.metadata, pre_buffer=True
+        )
 
     def __exit__(self, *_: object) -> None:
         self._raw.close()

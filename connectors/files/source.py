@@ -23,7 +23,7 @@ from .formats import INFER_BYTES, Format, plain
 from .infer import Guess
 from .jsonl_format import JSONLFormat
 from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks, metadata_of
-from .parquet_format import Footer, ParquetFormat
+from .parquet_format import AHEAD_BYTES, Footer, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, listed, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
@@ -276,6 +276,11 @@ class ParquetSource(FileSource):
     connector = "parquet"
     settings = ParquetSourceSettings
     formats = ParquetFormat
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """Let each of up to eight streams fetch its part ahead."""
+        assert isinstance(self._format, ParquetFormat)
+        self._format.ahead_bytes = min(AHEAD_BYTES, size_bytes // 8)
 
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer files as they are, where all of them are read, with all of their columns and no others."""
