@@ -10,11 +10,18 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
 
 from .console import Console
+
+#: Blocks beyond this are the system's again as soon as they are freed; those of usual batches are smaller.
+_LARGE_BYTES = 8 << 20
+
+#: Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 #: Command -> the module that holds it, as a function of the same name. In the order in which help shows them.
 COMMANDS = {
@@ -112,6 +119,7 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 50)
     # Arrow's own allocator keeps what it has once had, for each thread: 70 MB of four that read a CSV file.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    _return_large_blocks()
     code = invoke(sys.argv[1:])
     if "pyarrow" not in sys.modules and threading.active_count() == 1:
         sys.exit(code)
@@ -119,6 +127,19 @@ def main() -> None:
     # interpreter ends it takes such threads down in a way that aborts the process, exit code and all. Everything is
     # closed by now, so that what others registered for the end is all that is left to do.
     _leave(code)
+
+
+def _return_large_blocks() -> None:
+    """Let glibc give each freed block of a wide record back to the system.
+
+    By itself it keeps more and more, up to twice the largest block that was freed, and that for each thread.
+    """
+    import ctypes
+
+    with suppress(AttributeError, OSError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BYTES)
 
 
 def _leave(code: int) -> NoReturn:

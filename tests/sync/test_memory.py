@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import weakref
@@ -23,6 +22,7 @@ from sync.feed import Budget, Feed, Item
 from sync.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
 from sync.ranges import RangeReads, start_reading_ranges
 from sync.spooled_feed import SpooledFeed
+from tests.peaks import peak_bytes
 
 from .pipelines import Bench
 
@@ -232,29 +232,18 @@ def test_memory_and_either_end_cap_the_streams_at_once(cap: dict[str, Any], tmp_
 
 
 # ---------------------------------------------------------------- whole processes
-#: A process's peak begins with the memory of the one that forked it: a small one must.
-SMALL_PARENT = """import os, sys
-pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
-_, status, usage = os.wait4(pid, 0)
-print(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-sys.exit(os.waitstatus_to_exitcode(status))"""
-
-
-def sync(folder: Path, url: str, table: str, destination: dict[str, Any], memory: str) -> int:
+def sync(folder: Path, source: dict[str, Any], stream: str, destination: dict[str, Any], memory: str) -> int:
     """Run it in a process of its own and return that one's peak, in bytes."""
     document = {
         "pipeline": "wide",
         "memory": memory,
-        "source": {"connector": "postgres", "config": {"url": url}},
+        "source": source,
         "destination": destination,
-        "streams": [{"stream": f"public.{table}", "destination_table": "copied"}],
+        "streams": [{"stream": stream, "destination_table": "copied"}],
     }
     path = folder / "pipeline.yaml"
     path.write_text(json.dumps(document))
-    command = [sys.executable, "-c", SMALL_PARENT, str(Path(sys.executable).with_name("syncblocks")), "run", str(path)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
+    return peak_bytes([str(Path(sys.executable).with_name("syncblocks")), "run", str(path)], folder)
 
 
 def seed(url: str, table: str, records: int, size_bytes: int) -> None:
@@ -284,16 +273,16 @@ def test_values_of_64_mb_reach_every_kind_of_destination(postgres_url: str, tmp_
     seed(postgres_url, "docs", 3, 64 * MEGABYTE)
     written = sums(postgres_url, DIGEST.format("docs"))
     assert [length for _, length, _ in written] == [64 * MEGABYTE] * 3
-    to = {"connector": "postgres", "config": {"url": postgres_url}}
+    source = to = {"connector": "postgres", "config": {"url": postgres_url}}
     # Beside the process's own 100 MB, each of drivers, format and database makes its copy of the record at work.
-    assert sync(tmp_path, postgres_url, "docs", to, "256MB") < 900 * MEGABYTE
+    assert sync(tmp_path, source, "public.docs", to, "256MB") < 900 * MEGABYTE
     assert sums(postgres_url, DIGEST.format("copied")) == written
-    assert sync(tmp_path, postgres_url, "docs", PARQUET, "256MB") < 1000 * MEGABYTE
+    assert sync(tmp_path, source, "public.docs", PARQUET, "256MB") < 1000 * MEGABYTE
     with duckdb.connect() as reading:
         file = tmp_path / "out" / "copied.parquet"
         assert reading.execute(DIGEST.format(f"'{file}'")).fetchall() == written
     # DuckDB holds the wide records of a row group at once when it commits.
-    assert sync(tmp_path, postgres_url, "docs", DUCKDB, "1GB") < 1600 * MEGABYTE
+    assert sync(tmp_path, source, "public.docs", DUCKDB, "1GB") < 1600 * MEGABYTE
     with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as reading:
         assert reading.execute(DIGEST.format("copied")).fetchall() == written
 
@@ -302,9 +291,29 @@ def test_values_of_64_mb_reach_every_kind_of_destination(postgres_url: str, tmp_
 @pytest.mark.postgres
 def test_many_wide_records_take_no_more_than_a_few(postgres_url: str, tmp_path: Path) -> None:
     seed(postgres_url, "wide", 300, MEGABYTE)
-    peak = sync(tmp_path, postgres_url, "wide", PARQUET, "64MB")
+    source = {"connector": "postgres", "config": {"url": postgres_url}}
+    peak = sync(tmp_path, source, "public.wide", PARQUET, "64MB")
     assert peak < 250 * MEGABYTE  # of 300 MB of records, and 100 MB of process
     assert pyarrow.parquet.read_metadata(tmp_path / "out" / "copied.parquet").num_rows == 300
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_wide_values_of_files_take_no_more_than_memory(tmp_path: Path, suffix: str) -> None:
+    def write(name: str, records: int, size_bytes: int) -> dict[str, Any]:
+        lines = [f'{{"id":{n},"doc":"{"x" * size_bytes}"}}' for n in range(records)]
+        if suffix == "csv":
+            lines = ["id,doc", *(f'{n},"{"x" * size_bytes}"' for n in range(records))]
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / f"docs.{suffix}"
+        path.write_text("\n".join(lines) + "\n")
+        return {"connector": suffix, "config": {"path": str(path)}}
+
+    small = sync(tmp_path, write("small", 4, 10), "docs", PARQUET, "160MB")
+    (tmp_path / "pipeline.yaml").unlink()
+    wide = write("wide", 6, 20 * MEGABYTE)
+    assert sync(tmp_path, wide, "docs", {**PARQUET, "config": {"path": "wide_out"}}, "160MB") - small < 160 * MEGABYTE
+    read = pyarrow.parquet.read_table(tmp_path / "wide_out" / "copied.parquet")
+    assert [len(text) for text in read["doc"].to_pylist()] == [20 * MEGABYTE] * 6
 
 
 def test_duckdb_says_what_to_raise_where_the_budget_is_not_enough(tmp_path: Path) -> None:
