@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import uuid
 import warnings
@@ -202,6 +204,42 @@ def fresh_mariadb_database() -> Iterator[str]:
                 with suppress(pymysql.MySQLError):
                     cursor.execute(f"KILL {int(number)}")
             cursor.execute(f"DROP DATABASE `{name}`")
+
+
+@contextmanager
+def own_mariadb(folder: Path, *options: str) -> Iterator[str]:
+    """Start a server whose options nobody else is to have, and yield the URL of a database of it."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    program, install = shutil.which("mariadbd", path=path), shutil.which("mariadb-install-db", path=path)
+    if program is None or install is None:
+        if os.environ.get(MARIADB):
+            pytest.skip("mariadbd is not installed here")
+        missing("mariadbd is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={getpass.getuser()}"]
+    # Paths of sockets may not be long.
+    at = Path(tempfile.gettempdir()) / f"syncblocks-mariadb-{port}"
+    place = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={at}", f"--pid-file={folder / 'pid'}"]
+    with (folder / "log").open("wb") as log:
+        subprocess.run(
+            [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            stdout=log,
+            stderr=log,
+            check=True,
+        )
+        server = subprocess.Popen([program, *common, *place, *options], stdout=log, stderr=log)
+    try:
+        url = f"mysql://root@127.0.0.1:{port}"
+        while not _answers(port):
+            if server.poll() is not None:
+                pytest.fail((folder / "log").read_text())
+        with connect_mariadb(url) as admin, admin.cursor() as cursor:
+            cursor.execute("create database own character set utf8mb4")
+        yield f"{url}/own"
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def connect_mariadb(url: str) -> Any:

@@ -37,7 +37,6 @@ RETRIABLE = {
     1226,  # user's resource limit
     1290,  # read-only server (while it changes roles)
     1412,  # table definition has changed
-    1461,  # too many prepared statements
     1614,
     1637,
     1836,  # read-only mode

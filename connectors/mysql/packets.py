@@ -25,8 +25,8 @@ _FULL = 0xFFFFFF
 #: Arrow counts the bytes of a block in 32 bits.
 _LONGEST = 2**31 - 1 - MARGIN
 
-#: First byte of a record, and of what ends the result without an error.
-_RECORD, _END = 0x00, 0xFE
+#: First byte of what ends the result, from this on, in the binary protocol and in that of texts; without an error.
+_ENDS, _TEXT_ENDS, _END = 0x01, 0xFE, 0xFE
 
 Buffer = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
@@ -35,14 +35,16 @@ _length_at = struct.Struct("<I").unpack_from
 
 
 class Packets:
-    """The records of a result in the binary protocol."""
+    """The records of a result."""
 
-    def __init__(self, first: bytes, read_into: Callable[[memoryview], int]) -> None:
+    def __init__(self, first: bytes, read_into: Callable[[memoryview], int], *, is_text: bool = False) -> None:
         """Begin with some bytes; `read_into` waits for more, puts them into a buffer, and returns how many it did.
 
-        It returns 0 where the connection was closed.
+        It returns 0 where the connection was closed. `is_text`: records are texts, not in the binary protocol.
         """
         self._read_into = read_into
+        # A text whose length begins like that is in a packet that is full, and looked at by nobody.
+        self._ends = _TEXT_ENDS if is_text else _ENDS
         self._buffer: Buffer = np.empty(_BLOCK_BYTES + MARGIN, np.uint8)
         self._view = self._buffer.data
         #: Where the first packet begins that was not handed out, and where what is read ends.
@@ -59,7 +61,7 @@ class Packets:
                 yield self._joined(), np.zeros(1, np.int64)
                 continue
             places = np.array(starts, np.int64) + _HEADER
-            others = np.flatnonzero(self._buffer[places] != _RECORD)
+            others = np.flatnonzero(self._buffer[places] >= self._ends)
             if len(others):
                 last = int(places[others[0]])
                 ending = bytes(self._view[last : last + (_length_at(self._view, last - _HEADER)[0] & _FULL)])
@@ -72,7 +74,7 @@ class Packets:
 
     def _is_over(self, starts: list[int]) -> bool:
         """Tell whether the last packet ends the result: nothing comes behind that one."""
-        return self._start == self._end and int(self._buffer[starts[-1] + _HEADER]) != _RECORD
+        return self._start == self._end and int(self._buffer[starts[-1] + _HEADER]) >= self._ends
 
     def _whole(self) -> list[int]:
         """Return where the packets of a block begin; none: the first one goes on in the next."""

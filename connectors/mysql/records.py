@@ -1,6 +1,6 @@
-"""Records of the binary protocol -> Arrow: column by column, over all records of a block at once.
+"""Records -> Arrow: column by column, over all records of a block at once.
 
-Source: MySQL, Client/Server Protocol, Binary Protocol Resultset Row.
+Source: MySQL, Client/Server Protocol, Binary Protocol Resultset Row, Text Resultset Row.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .. import compute as pc
 from .packets import Buffer, Places
 
 Mask = npt.NDArray[np.bool_]
@@ -37,6 +38,9 @@ _BYTES = 63
 _SHORT = 0xFA
 _LENGTHS = ((0xFC, "<u2", 0xFFFF, 2), (0xFD, "<u4", 0xFFFFFF, 3), (0xFE, "<i8", -1, 8))
 
+#: Stands for NULL where a text's length would.
+_NULL = 0xFB
+
 _DAY_US = 86_400_000_000
 
 
@@ -48,6 +52,11 @@ class Kind:
     is_unsigned: bool
     is_text: bool
 
+    @property
+    def is_parsed(self) -> bool:
+        """Tell whether its values are no texts and no bytes."""
+        return self.code in _NUMBERS or self.code in (_DATE, _TIME, *_MOMENTS)
+
     @classmethod
     def of(cls, field: Any) -> Kind:
         """Take it from a definition, as the driver parses it."""
@@ -56,7 +65,7 @@ class Kind:
 
 
 def decode(buffer: Buffer, at: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
-    """Return the columns of some records.
+    """Return the columns of some records in the binary protocol.
 
     Args:
         buffer: holds them, and some more bytes.
@@ -80,6 +89,30 @@ def decode(buffer: Buffer, at: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
         at = at + (sizes if nulls is None else np.where(nulls, 0, sizes))
         columns.append(column)
     return columns
+
+
+def decode_texts(buffer: Buffer, at: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
+    """Return the columns of some records that are texts, of the same types as `decode` does."""
+    columns = []
+    for kind in kinds:
+        nulls = buffer[at] == _NULL
+        texts, sizes = _texts(buffer, at, nulls if nulls.any() else None, is_text=kind.is_text or kind.is_parsed)
+        columns.append(_parsed(texts, kind) if kind.is_parsed else texts)
+        at = at + sizes
+    return columns
+
+
+def _parsed(texts: pa.Array, kind: Kind) -> pa.Array:
+    if kind.code in _NUMBERS:
+        return pc.cast(texts, pa.from_numpy_dtype(np.dtype(_NUMBERS[kind.code][kind.is_unsigned])))
+    try:
+        if kind.code == _DATE:
+            return pc.cast(texts, pa.date32())
+        moments = texts if kind.code in _MOMENTS else pc.binary_join_element_wise("1970-01-01 ", texts, "")
+        moments = pc.cast(moments, pa.timestamp("us"))
+        return moments if kind.code in _MOMENTS else pc.cast(moments, pa.time64("us"))
+    except pa.ArrowInvalid:  # one of them is a value that Arrow has none for
+        return texts
 
 
 def _column(buffer: Buffer, at: Places, kind: Kind, nulls: Mask | None) -> tuple[pa.Array, Any]:
@@ -203,4 +236,4 @@ def _shown(us: int) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}" + (f".{fraction:06}" if fraction else "")
 
 
-__all__ = ["Kind", "decode"]
+__all__ = ["Kind", "decode", "decode_texts"]

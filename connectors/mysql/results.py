@@ -3,60 +3,124 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from .failures import errno
+
+if TYPE_CHECKING:
+    from .packets import Buffer, Places
+    from .records import Kind
 
 _SENT_BYTES = 1 << 20
 
 #: Commands, their names as in the protocol.
-_STMT_PREPARE, _STMT_EXECUTE, _STMT_CLOSE = 0x16, 0x17, 0x19
+_QUERY, _STMT_PREPARE, _STMT_EXECUTE, _STMT_CLOSE = 0x03, 0x16, 0x17, 0x19
+
+#: Numbers of errors: a proxy that does not know the command.
+_UNKNOWN_COMMAND = 1047
+
+#: What is said of statements that cannot be prepared, but can run.
+_UNPREPARED = {
+    _UNKNOWN_COMMAND,
+    1235,  # not supported (yet)
+    1243,  # the prepared statement is not known (any more)
+    1295,  # not one that is prepared
+    1461,  # more than max_prepared_stmt_count
+    1615,  # to be prepared anew each time, as happens to views where the server keeps few tables open
+}
 
 
 def select(connection: Any, sql: str) -> Iterator[pa.RecordBatch]:
     """Yield the records of a SELECT, with columns as `records.decode` returns them.
 
-    It is prepared: values then come in the binary protocol, which the server writes in half the time of texts.
+    It is prepared: values then come in the binary protocol, which the server writes in half the time of texts. Where it
+    cannot be, they come as texts.
 
     Source: MySQL, Client/Server Protocol, Prepared Statements.
     """
     from pymysql import err
-    from pymysql.connections import MySQLResult
 
-    from .packets import Packets  # with NumPy
-    from .records import Kind, decode
+    from .records import decode
 
+    statement = None
+    try:
+        statement = _prepared(connection, sql)
+        # No cursor, once.
+        result = _begun(connection, _STMT_EXECUTE, struct.pack("<IBI", statement, 0, 1))
+    except err.MySQLError as error:
+        if errno(error) not in _UNPREPARED:
+            raise
+        if statement is not None and errno(error) != _UNKNOWN_COMMAND:
+            _close(connection, statement)
+        yield from select_texts(connection, sql)
+        return
+    yield from _records(connection, result, decode)
+    _close(connection, statement)
+
+
+def select_texts(connection: Any, sql: str) -> Iterator[pa.RecordBatch]:
+    """Do the same without preparing it."""
+    from .records import decode_texts
+
+    yield from _records(connection, _begun(connection, _QUERY, sql), decode_texts, is_text=True)
+
+
+def _prepared(connection: Any, sql: str) -> int:
     connection._execute_command(_STMT_PREPARE, sql)
     _, statement, columns, parameters = struct.unpack_from("<BIHH", connection._read_packet().get_all_data())
     for definitions in (parameters, columns):
         for _ in range(definitions + 1 if definitions else 0):
             connection._read_packet()
-    # No cursor, once.
-    connection._execute_command(_STMT_EXECUTE, struct.pack("<IBI", statement, 0, 1))
+    return int(statement)
+
+
+def _close(connection: Any, statement: int) -> None:
+    connection._execute_command(_STMT_CLOSE, struct.pack("<I", statement))
+
+
+def _begun(connection: Any, command: int, content: str | bytes) -> Any:
+    """Send a command, and read the answer up to where its records begin."""
+    from pymysql.connections import MySQLResult
+
+    connection._execute_command(command, content)
     result = MySQLResult(connection)
     result.init_unbuffered_query()
     # To the driver it is read: we read it.
     result.unbuffered_active = False
+    return result
+
+
+def _records(
+    connection: Any,
+    result: Any,
+    decode: Callable[[Buffer, Places, Sequence[Kind]], list[pa.Array]],
+    *,
+    is_text: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    from pymysql import err
+
+    from .packets import Packets  # with NumPy
+    from .records import Kind
+
     kinds, names = [Kind.of(field) for field in result.fields], [field.name for field in result.fields]
     # Past the driver's own buffer, which would wait for more although it has some.
     file = connection._rfile
-    packets = Packets(file.read(len(file.peek())), file.raw.readinto)
+    packets = Packets(file.read(len(file.peek())), file.raw.readinto, is_text=is_text)
     for buffer, places in packets:
         yield pa.RecordBatch.from_arrays(decode(buffer, places, kinds), names)
     if packets.error:
         err.raise_mysql_exception(packets.error)
-    connection._execute_command(_STMT_CLOSE, struct.pack("<I", statement))
 
 
 def load(connection: Any, sql: str, content: pa.Buffer | None) -> tuple[int, int]:
     """Run LOAD DATA LOCAL with this content as its file; return records taken and warnings."""
     from pymysql.connections import MySQLResult
-    from pymysql.constants import COMMAND
 
-    connection._execute_command(COMMAND.COM_QUERY, sql)
+    connection._execute_command(_QUERY, sql)
     packet = connection._read_packet()
     if not packet.is_load_local_packet():
         raise FatalConnectorError("the server did not ask for the records of LOAD DATA", connector="mysql")
@@ -70,4 +134,4 @@ def load(connection: Any, sql: str, content: pa.Buffer | None) -> tuple[int, int
     return int(result.affected_rows), int(result.warning_count)
 
 
-__all__ = ["load", "select"]
+__all__ = ["load", "select", "select_texts"]

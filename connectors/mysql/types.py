@@ -348,6 +348,9 @@ def selected(name: str, column_type: str) -> str:
     kind = Kind.parse(column_type) if column_type else Kind("")
     if kind.name in _GEOMETRY:
         return f"st_astext({name})"
+    if kind.name == "float":
+        # As a double: where values come as texts, a float has six digits.
+        return f"{name} * 1e0"
     if kind.name == "bit":
         return f"cast({name} as unsigned)"
     return f"cast({name} as char)" if kind.name in ("uuid", "inet4", "inet6", "") else name

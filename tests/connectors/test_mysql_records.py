@@ -1,11 +1,10 @@
-"""Records of the binary protocol, as decoded here and by the driver's own cursor; and what may happen to them on the
-way."""
+"""Records of both protocols, as decoded here and by the driver's own cursor; and what may happen to them on the way."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
@@ -22,8 +21,9 @@ pytest.importorskip("pymysql")
 
 from connectors.errors import Interrupted, RetriableError
 from connectors.mysql.packets import Packets
-from connectors.mysql.results import select
+from connectors.mysql.results import select, select_texts
 from connectors.mysql.source import MySQLSource
+from connectors.mysql.types import selected
 from connectors.stream import Rejected, Stream
 
 from .mysql_databases import connect, database, query, run
@@ -82,10 +82,14 @@ def connection(mariadb_url: str) -> Iterator[Any]:
         yield made
 
 
-def rows(connection: Any, sql: str) -> list[tuple[Any, ...]]:
+#: How a SELECT is run: prepared, or as text.
+PROTOCOLS = [select, select_texts]
+
+
+def rows(connection: Any, sql: str, run: Callable[..., Iterator[pa.RecordBatch]] = select) -> list[tuple[Any, ...]]:
     return [
         tuple(map(as_driver, record))
-        for batch in select(connection, sql)
+        for batch in run(connection, sql)
         for record in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     ]
 
@@ -107,19 +111,28 @@ def test_records_are_what_the_drivers_cursor_returns(
         if records:
             cursor.executemany(f"insert into t values ({holes})", records)
         cursor.execute("select * from t")
-        assert rows(connection, "select * from t") == shown(cursor.fetchall())
+        expected = shown(cursor.fetchall())
+        assert rows(connection, "select * from t") == expected
+        assert rows(connection, "select * from t", select_texts) == expected
+        types = [[batch.schema for batch in run(connection, "select * from t")] for run in PROTOCOLS]
+        assert types[0] == types[1]
 
 
-def test_a_float_has_all_of_its_digits(connection: Any) -> None:
+@pytest.mark.parametrize("run", PROTOCOLS)
+def test_a_float_has_all_of_its_digits(connection: Any, run: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("create temporary table t (v float)")
-        cursor.execute("insert into t values (16777215), (0.1), (3.4028234e38), (null)")
-    exact = pa.array([16777215, 0.1, 3.4028234e38, None], pa.float32()).to_pylist()
-    assert [value for (value,) in rows(connection, "select v from t")] == exact
+        cursor.execute("create temporary table t (v float, w float(7,3))")
+        values = "(16777215, 0.1), (0.1, 1234.567), (3.4028234e38, -0.001), (-1.17549435e-38, 0), (null, null)"
+        cursor.execute(f"insert into t values {values}")
+    floats = [16777215, 0.1, 3.4028234e38, -1.17549435e-38, None], [0.1, 1234.567, -0.001, 0, None]
+    exact = [pa.array(each, pa.float32()).to_pylist() for each in floats]
+    found = rows(connection, f"select {selected('v', 'float')}, {selected('w', 'float(7,3)')} from t", run)
+    assert [list(column) for column in zip(*found, strict=True)] == exact
 
 
+@pytest.mark.parametrize("run", PROTOCOLS)
 @pytest.mark.parametrize("declared", ["date", "datetime(6)", "time(6)"])
-def test_what_arrow_has_no_value_for_comes_as_text(connection: Any, declared: str) -> None:
+def test_what_arrow_has_no_value_for_comes_as_text(connection: Any, declared: str, run: Any) -> None:
     texts = {
         "date": ["0000-00-00", "2024-00-10", "2024-02-00", "2023-02-31", "2024-02-29", "0000-01-01", None],
         "datetime(6)": ["0000-00-00 00:00:00", "2024-00-10 01:02:03.000004", "2023-02-29 23:59:59", None],
@@ -129,34 +142,41 @@ def test_what_arrow_has_no_value_for_comes_as_text(connection: Any, declared: st
         cursor.execute("set session sql_mode = 'ALLOW_INVALID_DATES'")
         cursor.execute(f"create temporary table t (v {declared})")
         cursor.executemany("insert into t values (%s)", [(text,) for text in texts])
-    assert [value for (value,) in rows(connection, "select v from t")] == texts
+    found = [value for (value,) in rows(connection, "select v from t", run)]
+    # As text it has all the digits that are declared.
+    assert [text and text.removesuffix(".000000") for text in found] == texts
 
 
-@pytest.mark.parametrize("size", [2**24 - 8, 2**24 - 7, 2**24 - 6])
-def test_a_record_as_long_as_a_packet_or_longer_comes_whole(connection: Any, size: int) -> None:
-    """A payload is six bytes longer than its text: at 2**24 - 1 bytes the packet is full, and an empty one follows."""
-    found = rows(connection, f"select 'x' union all select repeat('y', {size}) union all select 'z'")
+@pytest.mark.parametrize("run", PROTOCOLS)
+@pytest.mark.parametrize("size", [2**24 - 8, 2**24 - 7, 2**24 - 6, 2**24 - 5, 2**24 - 4])
+def test_a_record_as_long_as_a_packet_or_longer_comes_whole(connection: Any, size: int, run: Any) -> None:
+    """A payload is some bytes longer than its text: at 2**24 - 1 bytes the packet is full, and an empty one follows."""
+    found = rows(connection, f"select 'x' union all select repeat('y', {size}) union all select 'z'", run)
     assert [(len(text), set(text)) for (text,) in found] == [(1, {"x"}), (size, {"y"}), (1, {"z"})]
 
 
-def test_a_record_of_many_packets_comes_whole(connection: Any) -> None:
+@pytest.mark.parametrize("run", PROTOCOLS)
+def test_a_record_of_many_packets_comes_whole(connection: Any, run: Any) -> None:
     sizes = [16_000_000, 300, 16_700_000, 0, 15_000_000, 16_000_000]
     sql = "select " + ", ".join(f"repeat('{chr(97 + place)}', {size})" for place, size in enumerate(sizes))
     with connection.cursor() as cursor:
         cursor.execute(sql)
         expected = list(cursor.fetchall())
     assert [len(text) for text in expected[0]] == sizes
-    assert rows(connection, sql) == expected
+    assert rows(connection, sql, run) == expected
 
 
 @given(
     st.lists(st.integers(1, 40) | st.sampled_from([0xFFFFFE, 0xFFFFFF, 0x1000000, 5 << 20]), max_size=5),
     st.lists(st.integers(1, 100) | st.just(1 << 23), min_size=1, max_size=5),
     st.integers(0, 50),
+    st.booleans(),
 )
 @settings(max_examples=20, deadline=None)
-def test_packets_are_the_same_however_they_arrive(lengths: list[int], pieces: list[int], first: int) -> None:
-    payloads = [bytes(length) for length in lengths]
+def test_packets_are_the_same_however_they_arrive(
+    lengths: list[int], pieces: list[int], first: int, is_text: bool
+) -> None:
+    payloads = [(b"\xfb" if is_text else b"\0") * length for length in lengths]
     stream = b"".join(map(framed, [*payloads, b"\xfe\0\0\0\0"]))
     place, sizes = first, itertools.cycle(pieces)
 
@@ -168,10 +188,10 @@ def test_packets_are_the_same_however_they_arrive(lengths: list[int], pieces: li
         place += len(part)
         return len(part)
 
-    packets = Packets(stream[:first], read_into)
+    packets = Packets(stream[:first], read_into, is_text=is_text)
     count = 0
     for buffer, places in packets:
-        assert not buffer[places].any()
+        assert (buffer[places] == (0xFB if is_text else 0)).all()
         for start, payload in zip(places.tolist(), payloads[count:], strict=False):
             assert buffer[start : start + len(payload)].tobytes() == payload
         count += len(places)
@@ -226,7 +246,8 @@ def test_an_interrupt_between_two_blocks_ends_the_statement(stream: tuple[MySQLS
     assert source.count(orders) == 1500
 
 
-def test_an_error_behind_some_records_is_raised_with_the_servers_words(connection: Any) -> None:
+@pytest.mark.parametrize("run", PROTOCOLS)
+def test_an_error_behind_some_records_is_raised_with_the_servers_words(connection: Any, run: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "create function odd(n int) returns int begin if n = 70000 then signal sqlstate '45000' "
@@ -234,9 +255,9 @@ def test_an_error_behind_some_records_is_raised_with_the_servers_words(connectio
         )
     batches: list[pa.RecordBatch] = []
     with pytest.raises(Exception, match="no more"):
-        batches.extend(select(connection, "select odd(seq) from seq_1_to_100000"))
+        batches.extend(run(connection, "select odd(seq) from seq_1_to_100000"))
     assert sum(map(len, batches)) == 69_999
-    assert rows(connection, "select 1") == [(1,)]
+    assert rows(connection, "select 1", run) == [(1,)]
 
 
 def test_no_statement_is_left_prepared(mariadb_url: str, stream: tuple[MySQLSource, Stream]) -> None:
