@@ -31,8 +31,11 @@ def indexed(target: Target, *on: str) -> list[str]:
     return [TABLE[target.kind], *(f"create unique index i{place} on a ({columns})" for place, columns in enumerate(on))]
 
 
-@pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
-@pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
+@pytest.mark.parametrize(
+    ("target", "disposition"),
+    [("duckdb", "append"), ("duckdb", "replace"), *((kind, "merge") for kind in DESTINATIONS)],
+    indirect=["target"],
+)
 def test_what_a_unique_index_refuses_is_set_aside(tmp_path: Path, target: Target, disposition: str) -> None:
     bench = bench_of(tmp_path, target, disposition)
     remake(target, *indexed(target, "id", "u", "n, u"), "insert into a values (1, 'v1', 1, 'u1')")
