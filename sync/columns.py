@@ -105,14 +105,14 @@ def _mended(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -
     """Apply `on_lossy` to a column, or say why it is refused."""
     kept = column.kept
     assert kept is not None
-    if rules.on_lossy == "text":
-        text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
-        (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
-        if as_text_kept.arrow is not None:
-            return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, remedy="text"), ""
+    text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
+    (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
+    has_text = as_text_kept.arrow is not None
+    if rules.on_lossy == "text" and has_text:
+        return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, remedy="text"), ""
     if rules.on_lossy == "cast" and kept.arrow is not None:
         return pa.field(field.name, kept.arrow, field.nullable), replace(column, remedy="cast"), ""
-    return field, column, _refusal(column, kept, rules)
+    return field, column, _refusal(column, kept, rules, has_text=has_text)
 
 
 def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
@@ -120,12 +120,13 @@ def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
     return keeps(stream, rules.table, rules.disposition)
 
 
-def _refusal(column: ColumnPlan, kept: Kept, rules: Rules) -> str:
+def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
     exclude = f"leave it out with `columns: {{exclude: [{column.name}]}}`"
     if kept.arrow is None and kept.held is not None and rules.disposition is not WriteDisposition.REPLACE:
+        as_text = "say `on_lossy: text` in this stream to write it as text, " if has_text else ""
         return (
-            f"column {column.name!r} is {column.type}: {kept.note}; change the table's column by hand, {exclude}, or "
-            "start the table over with --full-refresh"
+            f"column {column.name!r} is {column.type}: {kept.note}; {as_text}change the table's column by hand, "
+            f"{exclude}, or start the table over with --full-refresh"
         )
     if kept.arrow is None:
         return (

@@ -118,6 +118,19 @@ def test_a_type_that_the_table_cannot_take_fails_the_stream_before_anything_is_w
     assert result.status == "failure"
     assert "BIGINT" in str(result.streams[0].error)
     assert "does not hold the other" in str(result.streams[0].error)
+    assert "on_lossy" not in str(result.streams[0].error), "it would not help"
+
+
+def test_where_the_tables_column_is_text_the_error_names_the_way_to_write_it_as_text(folder: Folder) -> None:
+    """As where the values of a CSV column happen to be numbers one day."""
+    folder.seed(pa.table({"id": ["one"]}))
+    assert run_pipeline(folder.write(write_disposition="append")).status == "success"
+    folder.seed(pa.table({"id": [2]}))
+    result = run_pipeline(folder.write())
+    assert result.status == "failure"
+    assert "on_lossy: text" in str(result.streams[0].error)
+    assert run_pipeline(folder.write(on_lossy="text")).status == "success"
+    assert folder.query("select * from events order by id") == [("2",), ("one",)]
 
 
 def test_a_mistake_in_on_lossy_names_what_is_allowed(folder: Folder) -> None:
