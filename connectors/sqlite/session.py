@@ -6,10 +6,10 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote as quote_url
 
 import pyarrow as pa
@@ -28,6 +28,8 @@ from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from .encode import stored
+
+T = TypeVar("T")
 
 #: How long one wait for a lock lasts before it looks whether it was interrupted.
 POLL_S = 0.1
@@ -79,7 +81,7 @@ class SQLiteSession:
         self._connection.text_factory = _text
         try:
             # The file's first page is read here: what is no database shows at once.
-            self._run("select count(*) from sqlite_master")
+            self._read("select count(*) from sqlite_master")
             # A table is replaced by a rename: views that name it must neither stop that nor be rewritten.
             self._run("pragma legacy_alter_table = on")
         except ConnectorError:
@@ -103,14 +105,14 @@ class SQLiteSession:
         if not is_reading(sql):
             self.write()
         try:
-            return self._run(sql, parameters).fetchall()
+            return self._read(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise sort_error(error, self._path) from error
 
     def fetch(self, sql: str, parameters: Sequence[Any] = (), records: int = FETCH_RECORDS) -> Iterator[pa.RecordBatch]:
         """Yield a result in batches, from one snapshot; each column has the type of its first value."""
         kinds: list[pa.DataType] | None = None
-        cursor = self._run(sql, parameters)
+        cursor = self._read(sql, parameters)
         try:
             names = [column[0] for column in cursor.description]
             while rows := cursor.fetchmany(records):
@@ -178,37 +180,28 @@ class SQLiteSession:
         """
         if self._is_writing:
             return
-        deadline = time.monotonic() + self._lock_timeout_s
         if self._is_begun:
             self._run("commit")
             self._is_begun = False
         self._acquire()
         self._use_wal()
-        while True:
-            self._check()
-            try:
-                self._run("begin immediate")
-                break
-            except RetriableError:
-                if time.monotonic() > deadline:
-                    raise
+        self._check()
+        self._wait_for(lambda: self._run("begin immediate"))
         self._is_begun = self._is_writing = True
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
         """Run a statement outside of a transaction, as the file's one writer; return the records it changed."""
-        deadline = time.monotonic() + self._lock_timeout_s
+
+        def run() -> int:
+            cursor = self._run(sql, parameters)
+            if cursor.description:
+                cursor.fetchall()  # a SELECT does nothing before it is read
+            return max(cursor.rowcount, 0)
+
         self._acquire()
         try:
-            while True:
-                self._check()
-                try:
-                    cursor = self._run(sql, parameters)
-                    if cursor.description:
-                        cursor.fetchall()  # a SELECT does nothing before it is read
-                    return max(cursor.rowcount, 0)
-                except RetriableError:
-                    if time.monotonic() > deadline:
-                        raise
+            self._check()
+            return self._wait_for(run)
         finally:
             self._unlock()
 
@@ -222,6 +215,23 @@ class SQLiteSession:
         if not self._has_wal:
             with suppress(RetriableError):
                 self._has_wal = self._run("pragma journal_mode = wal").fetchone()[0] == "wal"
+
+    def _read(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement; one that reads waits while another connection has the whole file, as to turn the log on."""
+        if not is_reading(sql):
+            return self._run(sql, parameters)
+        return self._wait_for(lambda: self._run(sql, parameters))
+
+    def _wait_for(self, attempt: Callable[[], T]) -> T:
+        """Do what needs a lock of the file, again and again while another connection has it."""
+        deadline = time.monotonic() + self._lock_timeout_s
+        while True:
+            try:
+                return attempt()
+            except RetriableError:
+                if time.monotonic() > deadline:
+                    raise
+            self._check()
 
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         try:

@@ -487,6 +487,31 @@ def test_another_process_that_writes_is_waited_for_and_then_worth_a_repetition(
     assert query(path, "select * from people") == [(1, "a")]
 
 
+def test_an_opening_waits_while_another_connection_has_the_whole_file(path: Path) -> None:
+    """As for the moment in which the first writer turns the write-ahead log on, and waits for the disk."""
+    script(path, "create table t (i)")
+    opened: list[SQLiteSession | Exception] = []
+
+    def open_it() -> None:
+        try:
+            opened.append(SQLiteSession(path, is_writer=True))
+        except RetriableError as error:
+            opened.append(error)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("begin exclusive")
+        opening = threading.Thread(target=open_it)
+        opening.start()
+        opening.join(0.3)
+        assert opened == []
+        holder.execute("commit")
+        opening.join()
+    (session,) = opened
+    assert isinstance(session, SQLiteSession)
+    assert session.query("select count(*) from t") == [(0,)]
+    session.close()
+
+
 def test_a_takeover_by_another_process_waits_for_the_commit_and_then_wins(path: Path) -> None:
     first = SQLiteDestination({"path": str(path)}, path.parent)
     key = LedgerKey(pipeline="p", stream="s", destination_table="people")
