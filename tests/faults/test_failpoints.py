@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,20 +45,39 @@ def make(zygote: Zygote, folder: Path, destination: str, store: str, url: str, d
     return workshop
 
 
-def prepare(workshop: Workshop, phase: str) -> int:
-    """Bring a fresh folder to where a phase begins; return how many processes were killed on the way."""
+def prepare(workshop: Workshop, phase: str, kept: Path | None = None) -> int:
+    """Bring a fresh folder to where a phase begins; return how many processes were killed on the way.
+
+    Args:
+        workshop: the pipeline.
+        phase: one of `PHASES`.
+        kept: folder in which what comes before is run once, to be copied, where the folder holds all of it.
+    """
     workshop.write()
     if phase == "first":
         return 0
+    if kept is None or "postgres" in (workshop.destination, workshop.store):
+        _run_before(workshop, phase)
+    else:
+        kept = kept / phase
+        if not kept.exists():
+            shutil.copytree(workshop.folder, kept)
+            _run_before(workshop.moved(kept), phase)
+        shutil.copytree(kept, workshop.folder, dirs_exist_ok=True)
+        # What is still due is called in the file that was recorded.
+        workshop.change_store(f"update _syncblocks_attempt set plan = replace(plan, '{kept}/', '{workshop.folder}/')")
+    workshop.grow("orders", 5)
+    workshop.write()
+    return int(phase == "recovery")
+
+
+def _run_before(workshop: Workshop, phase: str) -> None:
     if phase == "second":
         assert workshop.run().code == 0
     else:
         last = "orders" if workshop.destination == "sqlite" else "empty"
         point = f"{workshop.destination}.commit.after:{2 if last == 'orders' else 4}:kill"
         assert workshop.run(failpoint=point).code == -signal.SIGKILL
-    workshop.grow("orders", 5)
-    workshop.write()
-    return int(phase == "recovery")
 
 
 def trace(zygote: Zygote, shared: Path, destination: str, store: str, url: str) -> list[tuple[str, str]]:
@@ -89,9 +109,9 @@ def wipe(url: str) -> None:
         connection.execute("drop schema public cascade; create schema public")
 
 
-def strike(workshop: Workshop, phase: str, point: str, action: str) -> tuple[bool, list[str]]:
+def strike(workshop: Workshop, phase: str, point: str, action: str, kept: Path) -> tuple[bool, list[str]]:
     """Run into one fault, restart, and say whether it happened and what is wrong then."""
-    kills = prepare(workshop, phase)
+    kills = prepare(workshop, phase, kept)
     reached = workshop.folder / "reached"
     process = workshop.run(failpoint=f"{point}:{action}", trace=reached)
     was_hit = reached.exists() and point in reached.read_text().splitlines()
@@ -130,7 +150,7 @@ def run_shard(
     hits, found = 0, []
     for number, (phase, point, action) in enumerate(chosen(cases, shard, is_full=is_full)):
         workshop = make(zygote, folder / str(number), destination, store, url, disposition)
-        was_hit, wrong = strike(workshop, phase, point, action)
+        was_hit, wrong = strike(workshop, phase, point, action, folder / "kept")
         hits += was_hit
         found += wrong
         if url:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,6 +108,12 @@ class Workshop:
         draft = self.folder / "pipeline.draft"
         draft.write_text(text, encoding="utf-8")
         draft.replace(self.folder / "pipeline.yaml")
+
+    def moved(self, folder: Path) -> Workshop:
+        """Return the same pipeline in a copy of its folder."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
 
     # -- processes -----------------------------------------------------------------------------------------------
 
