@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import selectors
 import signal
 import subprocess
@@ -31,6 +32,12 @@ MODULES = (
     "sync.cli.run",
     "sync.cli.lines",
     "sync.cli.logs",
+    "sync.cli.callbacks",
+    "sync.cli.check",
+    "sync.cli.plan",
+    "sync.cli.runs",
+    "sync.cli.state",
+    "sync.inspection",
     "sync.pipeline_run",
     "sync.store.migrations",
     "callbacks.kwargs",
@@ -38,11 +45,19 @@ MODULES = (
     "connectors.memory",
     "connectors.duckdb",
     "connectors.sqlite",
+    "connectors.files.source",
+    "connectors.files.destination",
+    "connectors.mysql.source",
+    "connectors.mysql.destination",
     "connectors.postgres.source",
     "connectors.postgres.destination",
     "connectors.postgres.session",
     "connectors.singer.source",
     "connectors.singer.target",
+    "connectors.singer.as_tap",
+    "connectors.singer.as_target",
+    "connectors.sqlalchemy.source",
+    "connectors.sqlalchemy.destination",
     "pyarrow.json",
     "adbc_driver_postgresql.dbapi",
     "adbc_driver_sqlite.dbapi",
@@ -119,7 +134,8 @@ class Zygote:
         assert self._server.stdout is not None
         self._out = self._server.stdout.fileno()
         self._unread = b""
-        self._started: int | None = None
+        #: Of the request that is under way; its end may come in one message with its start.
+        self._started: Process | None = None
         self._is_ready = False
         self._processes: dict[int, Process] = {}
         self._count = 0
@@ -171,28 +187,36 @@ class Zygote:
         timeout_s: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run `syncblocks ARGUMENTS` to its end as `subprocess.run` does, with this environment and no other."""
+        request = {"folder": str(folder), "arguments": list(arguments), "environment": dict(environment)}
+        return self._run(request | {"is_command": True}, stdin, timeout_s)
+
+    def module(
+        self, name: str, *arguments: str, failpoint: str = "", trace: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python -m NAME ARGUMENTS` to its end, from the repository's folder."""
+        request = {"folder": str(REPOSITORY), "arguments": list(arguments), "environment": self._environment}
+        traced = "" if trace is None else str(trace)
+        return self._run(request | {"module": name, "failpoint": failpoint, "trace": traced}, "", 60.0)
+
+    def _run(self, request: Mapping[str, Any], stdin: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory(prefix="syncblocks-zygote-") as made:
-            output = Path(made, "command")
+            output = Path(made, "output")
             output.with_suffix(".in").write_text(stdin, encoding="utf-8")
-            request = {"folder": str(folder), "output": str(output), "arguments": list(arguments)}
-            process = self._fork(request | {"environment": dict(environment), "is_command": True})
+            process = self._fork({**request, "output": str(output)})
             self.read_until(lambda: process.code is not None, timeout_s)
             if process.code is None:
                 process.kill()
-                raise subprocess.TimeoutExpired(["syncblocks", *arguments], timeout_s, process.log())
+                raise subprocess.TimeoutExpired(request["arguments"], timeout_s, process.log())
             texts = [output.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".out", ".err")]
-        return subprocess.CompletedProcess(["syncblocks", *arguments], process.code, *texts)
+        return subprocess.CompletedProcess(request["arguments"], process.code, *texts)
 
     def _fork(self, request: Mapping[str, Any]) -> Process:
         assert self._server.stdin is not None
-        self._started = None
-        started = time.monotonic()
+        process = self._started = Process(self, 0, Path(request["output"]), time.monotonic())
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
         self._server.stdin.flush()
-        self.read_until(lambda: self._started is not None, 10.0)
-        assert self._started is not None
-        process = Process(self, self._started, Path(request["output"]), started)
-        self._processes[process.pid] = process
+        self.read_until(lambda: process.pid != 0, 10.0)
+        assert process.pid
         return process
 
     def close(self) -> None:
@@ -225,7 +249,9 @@ class Zygote:
             if "ready" in message:
                 self._is_ready = True
             elif "started" in message:
-                self._started = message["started"]
+                assert self._started is not None
+                self._started.pid = message["started"]
+                self._processes[self._started.pid] = self._started
             else:
                 self._processes[message["ended"]].code = message["code"]
 
@@ -293,9 +319,8 @@ def _become(request: dict[str, Any]) -> NoReturn:
     from sync.cli import main
 
     os.chdir(request["folder"])
-    is_command, output = request.get("is_command", False), request["output"]
-    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
-    _put(0, f"{output}.in" if is_command else os.devnull, os.O_RDONLY)
+    output, flags = request["output"], os.O_CREAT | os.O_WRONLY | os.O_APPEND
+    _put(0, f"{output}.in" if Path(f"{output}.in").exists() else os.devnull, os.O_RDONLY)
     _put(1, f"{output}.out", flags)
     _put(2, f"{output}.err", flags)
     os.environ.clear()
@@ -304,7 +329,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
     # The module read the environment when the server imported it.
     failpoints._ARMED, failpoints._TRACE = request.get("failpoint", ""), request.get("trace", "")
     failpoints._ON = bool(failpoints._ARMED or failpoints._TRACE)
-    if is_command:
+    if request.get("is_command"):
         while sys.path[0] == str(REPOSITORY):
             del sys.path[0]
         sys.path.insert(0, str(SCRIPT.parent))
@@ -317,6 +342,11 @@ def _become(request: dict[str, Any]) -> NoReturn:
     for place, value in request.get("constants", {}).items():
         module, _, name = place.rpartition(".")
         setattr(importlib.import_module(module), name, value)
+    if "module" in request:
+        sys.argv = ["", *request["arguments"]]
+        sys.modules.pop(request["module"], None)
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        sys.exit(0)
     sys.argv = [str(SCRIPT), *request["arguments"]]
     sys.exit(main())
 

@@ -1,15 +1,18 @@
-"""Loads a table in a process of its own, so that a test can kill it: `python -m tests.connectors.embedded_worker`."""
+"""Loads a table, here or in a process of its own that a failpoint kills."""
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from connectors.registry import make_destination
 from connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from tests.zygote import Zygote
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", pa.string())])
 
@@ -41,6 +44,16 @@ def main(connector: str, path: str, disposition: str, token: str, first: int, la
     for _ in destination.load(load, iter(events)):
         pass
     destination.close()
+
+
+def load_in_a_process(
+    zygote: Zygote, connector: str, path: Path | str, disposition: str, token: str, low: int, high: int, **how: Any
+) -> int:
+    """Do the same in a process; `how` is a failpoint or a trace. Return its exit code."""
+    arguments = (connector, str(path), disposition, token, str(low), str(high))
+    done = zygote.module("tests.connectors.embedded_worker", *arguments, **how)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
 
 
 if __name__ == "__main__":

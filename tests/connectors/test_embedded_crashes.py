@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,25 +11,12 @@ from typing import Any
 import pytest
 
 from connectors.registry import make_destination
+from tests.zygote import Zygote
 
 from . import duckdb_files
+from .embedded_worker import load_in_a_process
 
-ROOT = Path(__file__).parents[2]
 DISPOSITIONS = ("append", "merge", "replace")
-
-
-def run(connector: str, path: Path | str, disposition: str, token: str, low: int, high: int, **environ: str) -> int:
-    arguments = [connector, str(path), disposition, token, str(low), str(high)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.connectors.embedded_worker", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environ},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
-    return done.returncode
 
 
 def look(connector: str, path: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -48,11 +32,10 @@ def names_of_tables(connector: str, path: Path) -> set[str]:
     return {name for name in found if not name.startswith("sqlite_")}
 
 
-def failpoints(connector: str, folder: Path, disposition: str) -> list[str]:
-    """Run once without a fault, and return every failpoint that was reached."""
-    trace = folder / "trace"
-    run(connector, folder / "traced.db", disposition, "first", 0, 10)
-    run(connector, folder / "traced.db", disposition, "second", 5, 15, SYNCBLOCKS_FAILPOINT_TRACE=str(trace))
+def failpoints(zygote: Zygote, connector: str, first: Path, disposition: str) -> list[str]:
+    """Run over a first load without a fault, and return every failpoint that was reached."""
+    trace, traced = first.with_name("trace"), shutil.copy(first, first.with_name("traced.db"))
+    load_in_a_process(zygote, connector, traced, disposition, "second", 5, 15, trace=trace)
     return trace.read_text().split()
 
 
@@ -60,13 +43,17 @@ def failpoints(connector: str, folder: Path, disposition: str) -> list[str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("disposition", DISPOSITIONS)
 @pytest.mark.parametrize("connector", ["duckdb", "sqlite"])
-def test_a_killed_load_is_made_good_by_the_next_run(connector: str, disposition: str, tmp_path: Path) -> None:
-    reached = failpoints(connector, tmp_path, disposition)
+def test_a_killed_load_is_made_good_by_the_next_run(
+    zygote: Zygote, connector: str, disposition: str, tmp_path: Path
+) -> None:
+    first = tmp_path / "first.db"
+    assert load_in_a_process(zygote, connector, first, disposition, "first", 0, 10) == 0
+    reached = failpoints(zygote, connector, first, disposition)
     assert len(reached) >= 5, reached
     for number, name in enumerate(reached):
-        path = tmp_path / f"{number}.db"
-        run(connector, path, disposition, "first", 0, 10)
-        assert run(connector, path, disposition, "second", 10, 20, SYNCBLOCKS_FAILPOINT=f"{name}:kill") != 0, name
+        path = shutil.copy(first, tmp_path / f"{number}.db")
+        killed = {"failpoint": f"{name}:kill"}
+        assert load_in_a_process(zygote, connector, path, disposition, "second", 10, 20, **killed) != 0, name
         rows = sorted(look(connector, path, "select id, v from people"))
         ((bookmark, owner),) = look(connector, path, "select bookmark, completed_by from _syncblocks_ledger")
         held = [row for row in rows if row[1] == "second"]

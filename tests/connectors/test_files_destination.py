@@ -8,8 +8,6 @@ import json
 import math
 import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -32,6 +30,7 @@ from connectors.files.manifest import MAX_NAME_BYTES, quote, unquote_name
 from connectors.files.parquet_format import ParquetFormat
 from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
 from connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Stream
+from tests.zygote import Zygote
 
 from . import files_load, files_readback
 from .files_load import batch_of, key_of, load_of, run
@@ -72,14 +71,9 @@ def row_of(destination: FileDestination) -> LedgerRow:
 # A crash at every step
 
 
-def crash(name: str, folder: Path, disposition: str, number: int, **environment: str) -> int:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.connectors.files_load", name, str(folder), disposition, str(number)],
-        env={**os.environ, **environment},
-        check=False,
-        capture_output=True,
-        cwd=Path(__file__).parents[2],
-    ).returncode
+def crash(zygote: Zygote, name: str, folder: Path, disposition: str, number: int, **how: Any) -> int:
+    arguments = (name, str(folder), disposition, str(number))
+    return zygote.module("tests.connectors.files_load", *arguments, **how).returncode
 
 
 def expected(before: PAIRS, number: int, disposition: str, parts: int) -> PAIRS:
@@ -97,17 +91,19 @@ def expected(before: PAIRS, number: int, disposition: str, parts: int) -> PAIRS:
 @pytest.mark.slow
 @pytest.mark.parametrize("disposition", ["replace", "append", "merge"])
 @pytest.mark.parametrize("name", ["csv", "parquet"])
-def test_a_kill_at_every_failpoint_leaves_what_the_ledger_says(tmp_path: Path, name: str, disposition: str) -> None:
+def test_a_kill_at_every_failpoint_leaves_what_the_ledger_says(
+    zygote: Zygote, tmp_path: Path, name: str, disposition: str
+) -> None:
     first = tmp_path / "first"
     trace = tmp_path / "trace"
-    assert crash(name, first, "append" if disposition == "append" else "replace", 1) == 0
+    assert crash(zygote, name, first, "append" if disposition == "append" else "replace", 1) == 0
     before = looked_at(name, first)
-    assert crash(name, _copy(first, tmp_path / "traced"), disposition, 2, SYNCBLOCKS_FAILPOINT_TRACE=str(trace)) == 0
+    assert crash(zygote, name, _copy(first, tmp_path / "traced"), disposition, 2, trace=trace) == 0
     points = trace.read_text().split()
     assert len(points) > 10
     for place, point in enumerate(points):
         folder = _copy(first, tmp_path / str(place))
-        assert crash(name, folder, disposition, 2, SYNCBLOCKS_FAILPOINT=f"{point}:kill") == -9, point
+        assert crash(zygote, name, folder, disposition, 2, failpoint=f"{point}:kill") == -9, point
         destination = destination_of(name, folder)
         row = row_of(destination)
         committed = 0
@@ -133,10 +129,12 @@ def _copy(folder: Path, target: Path) -> Path:
 
 
 @every_format
-def test_a_kill_between_the_manifest_and_the_move_is_mended_by_the_next_load(tmp_path: Path, name: str) -> None:
+def test_a_kill_between_the_manifest_and_the_move_is_mended_by_the_next_load(
+    zygote: Zygote, tmp_path: Path, name: str
+) -> None:
     folder = tmp_path / "out"
     run(destination_of(name, folder), load_of("replace", "t0"), batch_of((9, "old")), FINAL)
-    assert crash(name, folder, "replace", 1, SYNCBLOCKS_FAILPOINT="files.move.before:1:kill") == -9
+    assert crash(zygote, name, folder, "replace", 1, failpoint="files.move.before:1:kill") == -9
     assert looked_at(name, folder) == [(9, "old")], "not moved yet"
     assert [record["id"] for record in read(name, folder)] == [1, 10, 11], "but committed"
     run(destination_of(name, folder), load_of("append", "t2"), batch_of((5, "e")), FINAL)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 
 from connectors.quarantine import REJECTED_SCHEMA, REJECTED_TABLE
 from connectors.stream import Load
+from tests.zygote import Zygote
 
 from . import files_readback
 from .files_load import SCHEMA, batch_of, load_of, run
@@ -80,16 +78,13 @@ def test_they_stay_when_the_table_is_replaced_and_are_no_stream(tmp_path: Path, 
 
 @every_format
 @pytest.mark.parametrize("move", [1, 2])
-def test_a_kill_between_the_manifest_and_their_move_is_mended(tmp_path: Path, name: str, move: int) -> None:
+def test_a_kill_between_the_manifest_and_their_move_is_mended(
+    zygote: Zygote, tmp_path: Path, name: str, move: int
+) -> None:
     folder = tmp_path / "out"
     run(destination_of(name, folder), load_of("replace", "t0", SCHEMA), batch_of((9, "old")), FINAL)
-    killed = subprocess.run(
-        [sys.executable, "-m", "tests.connectors.files_load", name, str(folder), "replace", "1", "bad 1", "bad 2"],
-        env={**os.environ, "SYNCBLOCKS_FAILPOINT": f"files.move.before:{move}:kill"},
-        check=False,
-        capture_output=True,
-        cwd=Path(__file__).parents[2],
-    )
+    arguments = (name, str(folder), "replace", "1", "bad 1", "bad 2")
+    killed = zygote.module("tests.connectors.files_load", *arguments, failpoint=f"files.move.before:{move}:kill")
     assert killed.returncode == -9, killed.stderr
     assert set_aside(name, folder) == [], "not moved yet"
     destination = destination_of(name, folder)

@@ -12,12 +12,13 @@ import pytest
 
 from connectors.registry import make_destination
 from connectors.stream import LedgerKey
+from tests.zygote import Zygote
 
+from .embedded_worker import load_in_a_process
 from .embedded_worker import main as load
 from .mysql_databases import query, tables
 from .mysql_databases import run as execute
 from .test_embedded_crashes import DISPOSITIONS
-from .test_embedded_crashes import run as load_in_a_process
 
 pytest.importorskip("pymysql")
 
@@ -44,12 +45,12 @@ def rows(url: str) -> list[tuple[Any, ...]]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("disposition", DISPOSITIONS)
 def test_a_killed_load_is_made_good_by_the_next_one(
-    mariadb_url: str, disposition: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    zygote: Zygote, mariadb_url: str, disposition: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = tmp_path / "trace"
     with fresh(mariadb_url) as url:
         load("mysql", url, disposition, "first", 0, 10)
-        load_in_a_process("mysql", url, disposition, "second", 5, 15, SYNCBLOCKS_FAILPOINT_TRACE=str(trace))
+        load_in_a_process(zygote, "mysql", url, disposition, "second", 5, 15, trace=trace)
     reached = trace.read_text().split()
     assert len(reached) >= 5, reached
     if disposition == "replace":
@@ -57,8 +58,8 @@ def test_a_killed_load_is_made_good_by_the_next_one(
     for name in reached:
         with fresh(mariadb_url) as url:
             load("mysql", url, disposition, "first", 0, 10)
-            killed = {"SYNCBLOCKS_FAILPOINT": f"{name}:kill"}
-            assert load_in_a_process("mysql", url, disposition, "second", 10, 20, **killed) != 0, name
+            killed = {"failpoint": f"{name}:kill"}
+            assert load_in_a_process(zygote, "mysql", url, disposition, "second", 10, 20, **killed) != 0, name
             _check(url, disposition, name)
 
 

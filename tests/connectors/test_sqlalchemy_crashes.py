@@ -10,9 +10,10 @@ import pytest
 
 from connectors.registry import make_destination
 from connectors.stream import LedgerKey
+from tests.zygote import Zygote
 
+from .embedded_worker import load_in_a_process
 from .embedded_worker import main as load
-from .test_embedded_crashes import run as load_in_a_process
 
 KEY = LedgerKey(pipeline="p", stream="s", destination_table="people")
 
@@ -30,17 +31,19 @@ def tables(url: str) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("disposition", ["merge", "replace"])  # an append is committed as a merge is
-def test_a_killed_load_is_made_good_by_the_next_one(postgres_url: str, disposition: str, tmp_path: Path) -> None:
+def test_a_killed_load_is_made_good_by_the_next_one(
+    zygote: Zygote, postgres_url: str, disposition: str, tmp_path: Path
+) -> None:
     url, trace = postgres_url.replace("postgresql://", "postgresql+psycopg://"), tmp_path / "trace"
     load("sqlalchemy", url, disposition, "first", 0, 10)
-    load_in_a_process("sqlalchemy", url, disposition, "second", 5, 15, SYNCBLOCKS_FAILPOINT_TRACE=str(trace))
+    load_in_a_process(zygote, "sqlalchemy", url, disposition, "second", 5, 15, trace=trace)
     reached = trace.read_text().split()
     assert len(reached) >= 5, reached
     for name in reached:
         ask(postgres_url, "drop table people, _syncblocks_ledger")
         load("sqlalchemy", url, disposition, "first", 0, 10)
-        killed = {"SYNCBLOCKS_FAILPOINT": f"{name}:kill"}
-        assert load_in_a_process("sqlalchemy", url, disposition, "second", 10, 20, **killed) != 0, name
+        killed = {"failpoint": f"{name}:kill"}
+        assert load_in_a_process(zygote, "sqlalchemy", url, disposition, "second", 10, 20, **killed) != 0, name
         destination = make_destination("sqlalchemy", {"url": url}, tmp_path)
         row = destination.take_over(KEY, token="recovery", owner="recovery")
         destination.drop_staging(["second"])

@@ -16,6 +16,7 @@ import pytest
 from sync.errors import AlreadyRunning
 from sync.store import Store
 from tests.sync.store_helpers import attempt_plan, deliver_all, outcome, query, store_url_of, stream_plan
+from tests.zygote import Zygote
 
 #: Begins a run when told to, and tells who won.
 RACER = """
@@ -31,29 +32,8 @@ for line in sys.stdin:
     except AlreadyRunning as error:
         print("refused", error.run_id, flush=True)
 """
-
-#: A whole run of two streams and its deliveries; `pause` stops it in the middle of the first.
-ENGINE = """
-import sys
-from sync.store import Store
-from tests.sync.store_helpers import attempt_plan, begin, deliver_all, outcome, stream_plan
-a, b = stream_plan("a"), stream_plan("b")
-with Store.open(sys.argv[1]) as store:
-    run = begin(store, attempt_plan([a, b]))
-    store.claim(run.id, ["a"])
-    if sys.argv[2] == "pause":
-        print("paused", flush=True)
-        sys.stdin.read()
-    store.close_stream(run.id, outcome(a))
-    outbox = store.outbox("p")
-    deliver_all(outbox)
-    store.claim(run.id, ["b"])
-    store.close_stream(run.id, outcome(b))
-    store.end_attempt(run.id)
-    outbox.release_gate(run.id)
-    deliver_all(outbox)
-    store.finish_run(run.id)
-"""
+#: A whole run.
+ENGINE = "tests.sync.store_engine"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -62,15 +42,14 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @contextmanager
-def python(code: str, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run code in a process of its own, killed at the end."""
+def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run Python in a process of its own, killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, **environment},
     )
     with process:
         try:
@@ -104,7 +83,8 @@ def recover(url: str) -> None:
 
 def test_of_processes_that_begin_at_the_same_moment_one_wins(store_url: str) -> None:
     Store.open(store_url).close()
-    with python(RACER, store_url) as first, python(RACER, store_url) as second, python(RACER, store_url) as third:
+    racer = ("-c", RACER, store_url)
+    with python(*racer) as first, python(*racer) as second, python(*racer) as third:
         racers = (first, second, third)
         assert [read_line(racer) for racer in racers] == [["ready"]] * 3
         for number in range(15):
@@ -121,7 +101,7 @@ def test_of_processes_that_begin_at_the_same_moment_one_wins(store_url: str) -> 
 
 
 def test_a_process_killed_in_mid_run_is_recovered_at_once(store_url: str) -> None:
-    with python(ENGINE, store_url, "pause") as engine:
+    with python("-m", ENGINE, store_url, "pause") as engine:
         assert read_line(engine) == ["paused"]
         with Store.open(store_url) as store:
             run = store.active_run("p")
@@ -142,10 +122,9 @@ def test_a_process_killed_in_mid_run_is_recovered_at_once(store_url: str) -> Non
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_commit_point_of_the_store_leaves_nothing_open(tmp_path: Path) -> None:
+def test_a_kill_at_any_commit_point_of_the_store_leaves_nothing_open(zygote: Zygote, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    with python(ENGINE, f"sqlite:///{tmp_path}/traced.db", "run", SYNCBLOCKS_FAILPOINT_TRACE=str(trace)) as engine:
-        assert engine.wait() == 0
+    assert zygote.module(ENGINE, f"sqlite:///{tmp_path}/traced.db", "run", trace=trace).returncode == 0
     reached = trace.read_text().split()
     # Each name at its first hit; the closes and claims at every one.
     points = [point for point in reached if point.endswith(":1") or point.startswith(("store.close", "store.claim"))]
@@ -153,8 +132,7 @@ def test_a_kill_at_any_commit_point_of_the_store_leaves_nothing_open(tmp_path: P
     wrong = {}
     for number, point in enumerate(points):
         url = f"sqlite:///{tmp_path}/store{number}.db"
-        with python(ENGINE, url, "run", SYNCBLOCKS_FAILPOINT=f"{point}:kill") as engine:
-            assert engine.wait() == -signal.SIGKILL, point
+        assert zygote.module(ENGINE, url, "run", failpoint=f"{point}:kill").returncode == -signal.SIGKILL, point
         recover(url)
         recover(url)
         if found := violations(url):
