@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from connectors import compute as pc
 from connectors.stream import Stream
 
 from .errors import SyncError
@@ -77,6 +78,7 @@ class Transformer:
         for function in self._functions:
             frame = function(frame)
             _check_frame(frame, self.block)
+            frame = _with_index(frame)
         table = _to_table(frame, renamed.schema, self.block)
         missing = [key for key in declared.key_properties if key not in table.schema.names]
         if missing:
@@ -125,6 +127,12 @@ def _check_frame(frame: Any, block: str) -> None:
         raise TransformError(f"block {block!r} returned two columns named {twice!r}")
 
 
+def _with_index(frame: Any) -> Any:
+    """Make columns of an index that has names (`set_index`, `groupby`): pandas would not count it among them."""
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=named) if named else frame
+
+
 def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
     """Back to Arrow; a column that is untouched keeps its field, so that native types survive."""
     columns, fields = [], []
@@ -156,7 +164,7 @@ def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.A
             return column, pa.field(name, column.type, former.nullable)
     try:  # pandas' own dtypes (object, datetime64[ns]) for what was Arrow before: the same values, not a retyping
         if _is_same_family(column.type, former.type):
-            return column.cast(former.type), former
+            return _cast(column, former.type), former
     except pa.ArrowException:
         return column, pa.field(name, column.type, former.nullable)
     return column, pa.field(name, column.type, former.nullable)
@@ -169,6 +177,17 @@ def _wrap(column: pa.Array, kind: Any) -> pa.Array:
         raw = [None if value is None else uuid.UUID(str(value)).bytes for value in column.to_pylist()]
         return pa.ExtensionArray.from_storage(kind, pa.array(raw, kind.storage_type))
     return pa.ExtensionArray.from_storage(kind, column.cast(kind.storage_type))
+
+
+def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Cast; what a narrower float would round is an error here, as every other loss is to Arrow."""
+    made = column.cast(kind)
+    if pa.types.is_floating(kind) and pa.types.is_floating(column.type):
+        back = made.cast(column.type)
+        is_same = pc.or_(pc.equal(back, column), pc.and_(pc.is_nan(back), pc.is_nan(column)))
+        if pc.all(is_same).as_py() is False:
+            raise pa.ArrowInvalid(f"a value would be rounded to {kind}")
+    return made
 
 
 def _is_same_family(got: pa.DataType, former: pa.DataType) -> bool:
@@ -203,7 +222,7 @@ def _conform(table: pa.Table, schema: pa.Schema, block: str) -> pa.RecordBatch:
         column = table.column(field.name)
         if column.type != field.type:
             try:
-                column = column.cast(field.type)
+                column = _cast(column, field.type)
             except pa.ArrowException as error:
                 raise TransformError(
                     f"block {block!r}: column {field.name!r} was {field.type} in an earlier batch and is {column.type} "
