@@ -180,9 +180,13 @@ def _wrap(column: pa.Array, kind: Any) -> pa.Array:
 
 
 def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    """Cast; what a narrower float would round is an error here, as every other loss is to Arrow."""
+    """Cast; what a narrower float would round is an error here, as every other loss is to Arrow, and so is a zone that
+    a time gets or loses."""
+    types = pa.types
+    if types.is_timestamp(kind) and types.is_timestamp(column.type) and (kind.tz is None) != (column.type.tz is None):
+        raise pa.ArrowInvalid("one has a time zone, the other none")
     made = column.cast(kind)
-    if pa.types.is_floating(kind) and pa.types.is_floating(column.type):
+    if types.is_floating(kind) and types.is_floating(column.type):
         back = made.cast(column.type)
         is_same = pc.or_(pc.equal(back, column), pc.and_(pc.is_nan(back), pc.is_nan(column)))
         if pc.all(is_same).as_py() is False:

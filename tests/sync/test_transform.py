@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -59,3 +60,20 @@ def test_columns_that_a_function_made_the_index_are_kept() -> None:
     assert made.to_pylist() == [{"r": 1.0, "id": 2}, {"r": 2.0, "id": 1}]
     (made,) = applied(lambda frame: frame[frame["r"] > 1], single(1.0, 2.0))
     assert made.to_pylist() == [{"id": 1, "r": 2.0}]
+
+
+def test_a_time_that_gets_a_zone_or_loses_it_is_another_type() -> None:
+    naive, aware = datetime(2024, 7, 1, 12), datetime(2024, 7, 1, 10, tzinfo=UTC)  # noqa: DTZ001
+    batch = pa.record_batch({"at": pa.array([naive], pa.timestamp("us"))})
+    (made,) = applied(lambda frame: frame.assign(at=frame["at"].dt.tz_localize("Europe/Berlin")), batch)
+    assert made.column("at").to_pylist() == [aware]
+    batch = pa.record_batch({"at": pa.array([aware], pa.timestamp("us", "UTC"))})
+
+    def local(frame: Any) -> Any:
+        return frame.assign(at=frame["at"].dt.tz_convert("Europe/Berlin").dt.tz_localize(None))
+
+    (made,) = applied(local, batch)
+    assert made.column("at").to_pylist() == [naive]
+    batches = [batch, pa.record_batch({"at": pa.array([aware, aware], pa.timestamp("us", "UTC"))})]
+    with pytest.raises(TransformError, match=r"timestamp\[us, tz=UTC\] in an earlier batch"):
+        applied(lambda frame: frame if len(frame) == 1 else local(frame), *batches)
