@@ -73,18 +73,18 @@ def preparing_postgres_server() -> str:
 
 @contextmanager
 def fresh_postgres_database(server: str = "") -> Iterator[str]:
-    """Give a database that holds nothing and is nobody else's, and end whoever is still connected to it afterwards.
+    """Give a database under a name nobody else has, and end whoever is still connected to it afterwards.
 
-    It is used again once it is as empty as a new one: to drop one waits for a checkpoint of the whole server.
+    Once it is as empty as a new one it is used again under another name: to drop one waits for a checkpoint of the
+    whole server.
     """
     try:
         import psycopg
     except ModuleNotFoundError:
         missing("psycopg is not installed")
     server = server or postgres_server()
-    idle = _idle_postgres_databases.setdefault(server, [])
     try:
-        name = idle.pop() if idle else _create_postgres_database(server)
+        name = _empty_postgres_database(server)
     except psycopg.OperationalError as error:
         missing(f"PostgreSQL cannot be reached: {error}")
     url = urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
@@ -92,7 +92,7 @@ def fresh_postgres_database(server: str = "") -> Iterator[str]:
         yield url
     finally:
         if _is_emptied(url):
-            idle.append(name)
+            _idle_postgres_databases[server].append(name)
         else:
             _drop_postgres_databases(server, [name])
 
@@ -139,11 +139,19 @@ _REST = "select " + " or ".join(
 )
 
 
-def _create_postgres_database(server: str) -> str:
+def _empty_postgres_database(server: str) -> str:
     import psycopg
 
-    name = f"syncblocks_{uuid.uuid4().hex[:16]}"
+    name, idle = f"syncblocks_{uuid.uuid4().hex[:16]}", _idle_postgres_databases.setdefault(server, [])
     with psycopg.connect(server, autocommit=True) as admin:
+        while idle:
+            try:
+                admin.execute(f'ALTER DATABASE "{idle[-1]}" RENAME TO "{name}"')
+            except psycopg.errors.ObjectInUse:  # somebody of the former test has come back
+                _drop_postgres_databases(server, [idle.pop()])
+                continue
+            idle.pop()
+            return name
         admin.execute(f'CREATE DATABASE "{name}"')
     return name
 
