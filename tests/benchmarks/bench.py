@@ -65,12 +65,16 @@ class Bench:
     repeat: int
     #: Records of the larger table, where memory is compared.
     large_rows: int
+    #: Gives the URL of an empty database, and sees to its end; None: they are made here and dropped.
+    fresh: Callable[[], str] | None = None
     databases: list[str] = field(default_factory=list)
 
     # -- databases -----------------------------------------------------------------------------------------------
 
     def database(self) -> str:
         """Create a database and return its URL."""
+        if self.fresh is not None:
+            return self.fresh()
         name = f"syncblocks_bench_{uuid.uuid4().hex[:12]}"
         self.execute(self.server, f'create database "{name}"')
         self.databases.append(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ from .scenarios import SCENARIOS
 def test_a_benchmark_writes_what_it_read(name: str, tmp_path: Path) -> None:
     if shutil.which("psql") is None:
         services.missing("psql is not installed")
-    with workshop(tmp_path, services.postgres_server(), rows=2000, tables=5, repeat=1) as bench:
+    with (
+        ExitStack() as stack,
+        workshop(tmp_path, services.postgres_server(), rows=2000, tables=5, repeat=1) as bench,
+    ):
+        bench.fresh = lambda: stack.enter_context(services.fresh_postgres_database())
         figures = SCENARIOS[name](bench)  # checks its own records
     assert figures
     assert all(figure.usage.wall_s > 0 for figure in figures)
