@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     services.end_worker()
     if not hasattr(config, "workerinput"):
         services.end_session()
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Start one more than there are processors: tests wait for servers, disks and children a third of their time."""
+    processors = yield
+    return processors if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else processors + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
