@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -28,6 +29,13 @@ FINAL = Checkpoint(is_final=True)
 
 # The driver's own cursors complain about the order in which they are freed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _freed() -> Iterator[None]:
+    """Free those cursors here, and not in another module's test, where a complaint is an error."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
