@@ -36,6 +36,8 @@ _TYPE = re.compile(
     r"([a-z]\w*)\s*(\(.*\))?\s*(unsigned)?\s*(zerofill)?\s*(comment 'UTC')?\s*", re.DOTALL | re.IGNORECASE
 )
 
+_MEMBER = re.compile(r"'(?:[^']|'')*'")
+
 _INTEGERS = {"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}
 _ALIASES = {"integer": "int", "numeric": "decimal", "dec": "decimal", "bool": "tinyint(1)", "boolean": "tinyint(1)"}
 _TEXTS = {"tinytext": 255, "text": 65_535, "mediumtext": 16_777_215, "longtext": 4_294_967_295}
@@ -49,6 +51,9 @@ _GEOMETRY = (
 
 _MAX_DIGITS = 65
 _MAX_SCALE = 30
+
+#: Most members of a set.
+_MAX_SET = 64
 
 #: A varchar this long takes texts of any length, as far as they fit: what does not is refused.
 _LONG_ENOUGH = 150
@@ -80,6 +85,11 @@ class Kind:
         """Return precision and scale, or the length."""
         parts = [part.strip() for part in self.arguments.split(",")]
         return tuple(int(part) for part in parts) if self.arguments and all(map(str.isdigit, parts)) else ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Return the members of an enum or a set, as they are written."""
+        return tuple(_MEMBER.findall(self.arguments))
 
     @property
     def is_boolean(self) -> bool:
@@ -313,8 +323,35 @@ def _digits(kind: Kind) -> tuple[int, int]:
     return len(str(max(high, -low))), 0
 
 
+def _wider_members(before: str, old: Kind, new: Kind) -> str | None:
+    """Widen an enum or a set: by the members of another one, or to texts."""
+    if new.name in _TEXTS or new.name == "json":
+        return "longtext"
+    if new.name == old.name:
+        held = old.members
+        added = [member for member in new.members if member not in held]
+        if not added:
+            return before
+        if old.name == "enum" or len(held) + len(added) <= _MAX_SET:
+            return str(Kind(old.name, ",".join([*held, *added])))
+    if new.name not in ("enum", "set", "char", "varchar"):
+        return None
+    needed = max(_longest_of(old), _longest_of(new))
+    return f"varchar({needed})" if needed <= 16_000 else "longtext"
+
+
+def _longest_of(kind: Kind) -> int:
+    """Return the characters of the longest value; quotes within members count twice, which does no harm."""
+    if kind.name not in ("enum", "set"):
+        return (kind.numbers or (1,))[0]
+    lengths = [len(member) - 2 for member in kind.members]
+    return max(sum(lengths) + len(lengths) - 1 if kind.name == "set" else max(lengths), 1)
+
+
 def _wider_text(before: str, old: Kind, new: Kind, sizes: dict[str, int], longest: str) -> str | None:
-    if old.name in ("enum", "set", "uuid", "inet4", "inet6"):
+    if old.name in ("enum", "set"):
+        return _wider_members(before, old, new)
+    if old.name in ("uuid", "inet4", "inet6"):
         return longest if new.name in sizes or new.name == "json" else None
     length = sizes.get(old.name) or (old.numbers or (1,))[0]
     if new.name in sizes or new.name == "json":

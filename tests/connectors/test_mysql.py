@@ -123,6 +123,39 @@ def test_a_type_is_read_exactly_and_kept_on_the_way_to_another_table(mariadb_url
     assert read(mariadb_url, "copied")[1] == records
 
 
+#: Type of the table's column, of the stream's -> what the table's becomes.
+MEMBERS = [
+    ("enum('a','b')", "enum('a','b','c')", "enum('a','b','c')"),
+    ("enum('a','b')", "enum('c','it''s','b')", "enum('a','b','c','it''s')"),
+    ("enum('a','b')", "enum('b')", "enum('a','b')"),
+    ("set('a','b')", "set('b','c')", "set('a','b','c')"),
+    ("enum('a','bcd')", "varchar(2)", "varchar(3)"),
+    ("set('a','bcd')", "char(2)", "varchar(5)"),
+    ("enum('a')", "set('a','b')", "varchar(3)"),
+    ("enum('a')", "longtext", "longtext"),
+]
+
+
+@pytest.mark.parametrize(("held", "arriving", "wider"), MEMBERS)
+def test_a_column_of_members_takes_new_ones(mariadb_url: str, held: str, arriving: str, wider: str) -> None:
+    last = arriving.split("'")[-2] if "'" in arriving else "xx"
+    for table, kind, value in (("old", held, "a"), ("new", arriving, last)):
+        number = 1 if table == "old" else 2
+        run(
+            mariadb_url,
+            f"create table {table} (id bigint primary key, v {kind})",
+            f"insert into {table} values ({number}, '{value}')",
+        )
+    destination = destination_of(mariadb_url)
+    for table, disposition in (("old", REPLACE), ("new", MERGE)):
+        stream, records = read(mariadb_url, table)
+        load = replace(load_of(stream.schema, disposition, "kept"), stream=replace(stream, name="s"))
+        write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select v from kept order by id")[1] == [("a",), (last,)]
+    assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
+
+
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
 def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
     """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""
