@@ -205,14 +205,30 @@ def starting_point(
         if committed.bookmark is None:
             return Start(bookmark=None, reason="no bookmark yet")
         return Start(bookmark=committed.bookmark, reason="bookmark")
-    is_append = stream.write_disposition is WriteDisposition.APPEND
-    if is_known and is_append and stream.stream.replication_method is ReplicationMethod.INCREMENTAL:
-        return (
-            f"the ledger of table {stream.destination_table!r} has no row of this stream, but the run store knows a "
-            "bookmark: appending from scratch would double records. `syncblocks state set` puts the bookmark back, "
-            "`run --full-refresh` starts the table over"
-        )
+    method = stream.stream.replication_method
+    if stream.write_disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
+        if is_known:
+            return (
+                f"the ledger of table {stream.destination_table!r} has no row of this stream, but the run store knows "
+                "a bookmark: appending from scratch would double records. `syncblocks state set` puts the bookmark "
+                "back, `run --full-refresh` starts the table over"
+            )
+        if refusal := _written_under_another_name(stream, table, sources):
+            return refusal
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
+
+
+def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
+    for row in table.ledger:
+        if row.key.stream == stream.name and row.source in sources and row.committed_at is not None:
+            return (
+                f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
+                f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
+                f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
+                f"`destination_table: {row.key.destination_table}`; else give another `destination_table`, or "
+                "`write_disposition: merge`"
+            )
+    return ""
 
 
 def _plan_stream(

@@ -326,6 +326,33 @@ def test_the_time_of_a_stream_ends_with_it_and_not_with_the_run(bench: Bench) ->
     assert first.duration_s <= clock.ends["a"] - clock.begin
 
 
+def test_a_pipeline_that_was_renamed_appends_nothing_twice(bench: Bench) -> None:
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    bench.seed("a", 2)
+    bench.run()
+    bench.document["pipeline"] = "renamed"
+    with pytest.raises(ConfigError, match="pipeline: bench") as caught:
+        bench.run()
+    assert "double" in str(caught.value)
+    assert len(bench.rows("a")) == 2
+    bench.document["streams"] = [{**entry, "write_disposition": "merge"}]
+    assert bench.run().status == "success"
+    assert len(bench.rows("a")) == 2
+
+
+def test_pipelines_of_several_sources_append_to_one_table(bench: Bench) -> None:
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    bench.seed("a", 2)
+    bench.run()
+    bench.document["pipeline"] = "other"
+    bench.source_name = bench.document["source"]["config"]["database"] = f"other-{bench.source_name}"
+    bench.seed("a", 2)
+    assert bench.run().status == "success"
+    assert len(bench.rows("a")) == 4
+
+
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "duckdb", "postgres", "mysql"])
 def test_a_full_refresh_of_an_append_makes_no_key_that_the_next_append_stumbles_over(tmp_path: Path, kind: str) -> None:
     bench = Bench(tmp_path)
