@@ -113,20 +113,31 @@ class _Committed:
     def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
         boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
         self.columns: list[str] = list(boundary.get("columns") or ())
+        keys: Mapping[str, Any] = boundary.get("keys") or {}
+        hashes, key_hashes = _unpacked(boundary), _unpacked(keys)
+        #: Hash of a record -> of its key, where they are kept.
+        self.keys = dict(zip(hashes, key_hashes, strict=False))
         self.start = bookmark_values(stream, bookmark)
         #: Highest of the records that are hashed.
         self.through = self.start
         self.left = Counter[bytes]()
         if not set(self.columns) <= set(stream.schema.names):
-            return  # a column is gone, so no record has these hashes any more
-        packed = b64decode(boundary.get("hashes") or b"")
-        self.left.update(packed[place : place + HASH_BYTES] for place in range(0, len(packed), HASH_BYTES))
+            # A column is gone, so no record has these hashes any more; its key may tell it.
+            if not key_hashes or not set(keys["columns"]) <= set(stream.schema.names):
+                return
+            self.columns, hashes = list(keys["columns"]), key_hashes
+        self.left.update(hashes)
         if boundary.get("through"):
             fields = [stream.schema.field(name) for name in stream.bookmark_properties]
             self.through = tuple(
                 from_json(value, field.type, column=field.name, stream=stream.name)
                 for value, field in zip(boundary["through"], fields, strict=True)
             )
+
+
+def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
+    packed = b64decode(kept.get("hashes") or b"")
+    return [packed[place : place + HASH_BYTES] for place in range(0, len(packed), HASH_BYTES)]
 
 
 class _Tracker:
@@ -150,6 +161,10 @@ class _Tracker:
         self._columns = self._committed.columns if self._committed.left else list(stream.schema.names)
         #: Of the records seen at or past the bookmark; None: too many, and a merge may meet them again.
         self._hashes: list[bytes] | None = []
+        #: The same of their keys, should a column go away before the next run: a merge, which may repeat, needs none.
+        has_keys = not stream.may_repeat and set(stream.key_properties) <= set(stream.schema.names)
+        self._keys = stream.key_properties if has_keys else ()
+        self._key_hashes: list[bytes] = []
         self._unsettled = 0
         #: No more records are taken in this run.
         self.is_full = False
@@ -180,6 +195,9 @@ class _Tracker:
         if self._hashes is not None:
             left = self._unread()
             boundary["hashes"] = b64encode(b"".join([*self._hashes, *left])).decode()
+            if self._keys and all(each in self._committed.keys for each in left):
+                keys = [*self._key_hashes, *(self._committed.keys[each] for each in left)]
+                boundary["keys"] = {"columns": list(self._keys), "hashes": b64encode(b"".join(keys)).decode()}
             if left or through is None:
                 through = self._committed.through
         if self._horizon is not None and self._horizon.pending is not None:
@@ -291,7 +309,7 @@ class _Tracker:
             may_be_lower = not self._is_ordered or self._stream.lookback is not None
             if self._high is not None and may_be_lower and not is_above(high, self._high):
                 return
-            self._high, self._hashes = high, []
+            self._high, self._hashes, self._key_hashes = high, [], []
             if not self._is_within(high):
                 self._columns = list(self._stream.schema.names)
         self._add(known.filter(equal_to(known, self._names, high)))
@@ -312,6 +330,8 @@ class _Tracker:
             self._hashes = None
             return
         self._hashes += record_hashes(records, self._columns)
+        if self._keys:
+            self._key_hashes += record_hashes(records, self._keys)
 
     def _highest(self, batch: pa.RecordBatch) -> tuple[pa.Scalar, ...]:
         if self._is_ordered:
