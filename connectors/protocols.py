@@ -101,11 +101,12 @@ class Prepares(Protocol):
     #: The wire format that two ends of this kind prefer.
     shortcut: str
 
-    def prepare(self, wire: str) -> None:
+    def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Begin to open the connection that the first call will want; its error is that call's.
 
         Args:
             wire: format that most streams will probably travel in; a wrong guess costs time, nothing else.
+            is_whole: some streams are loaded as a whole.
         """
         ...
 

@@ -48,7 +48,7 @@ class Session:
         shortcut = shortcuts.pop() if len(shortcuts) == 1 and is_whole and not pipeline.transformers else None
         for connector in ends:
             if prepare := getattr(connector, "prepare", None):
-                prepare(shortcut or "arrow")
+                prepare(shortcut or "arrow", is_whole=is_whole)
 
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog.

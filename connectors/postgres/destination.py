@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
-from ..sql.session import Session, Sessions
-from ..stream import Commit, Load, Stream, WriteDisposition
+from ..sql.session import Sessions
+from ..stream import Commit, Load, ReplicationMethod, Stream, WriteDisposition
 from .dialect import PostgresDialect
 from .raw import RawSession
-from .session import Database
+from .session import AdbcSession, Database
 from .settings import PostgresSettings
 from .source import is_raw
 
@@ -22,8 +22,9 @@ from .source import is_raw
 class PostgresDestination(SqlDestination):
     """Tables of one database; data and ledger row in one transaction, by COPY.
 
-    Over asyncpg and pgpq, which take less of the processor than the ADBC driver's own writer. That one is for addresses
-    with parameters that only libpq understands, and for machines that pgpq is not built for (Linux on ARM).
+    What is loaded as a whole goes over asyncpg and pgpq, which take less of the processor than the ADBC driver's own
+    writer. That one is for INCREMENTAL loads, mostly too small to make up for the import of asyncpg; for addresses with
+    parameters that only libpq understands; and for machines that pgpq is not built for (Linux on ARM).
     """
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
@@ -37,16 +38,11 @@ class PostgresDestination(SqlDestination):
         self._database = Database(self._settings.address)
         self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
         self._arrow = self._sessions
-        self._raw = self._arrow if self._encodes else Sessions(self._connect_raw)
+        self._raw = Sessions(lambda: RawSession(self._settings.address, "begin"))
 
-    def connect(self) -> Session:
-        """Open a connection that takes batches."""
-        if self._encodes:
-            return self._connect_raw()
+    def connect(self) -> AdbcSession:
+        """Open a connection."""
         return self._database.connect("begin", self._settings.batch_size_bytes)
-
-    def _connect_raw(self) -> RawSession:
-        return RawSession(self._settings.address, "begin")
 
     def identity(self) -> str:
         """Return host, port and database."""
@@ -56,19 +52,24 @@ class PostgresDestination(SqlDestination):
         """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""
         return ("pgcopy", "arrow") if self._settings.address.is_plain and is_raw(stream) else ("arrow",)
 
-    def sessions(self, wire: str) -> Sessions:
-        """Raw blocks may go over their own connections."""
-        return self._raw if wire == "pgcopy" else self._arrow
+    def load_sessions(self, load: Load, wire: str) -> Sessions:
+        """Raw blocks go over connections of another kind, and so does what is worth it."""
+        is_whole = load.stream.replication_method is ReplicationMethod.FULL_TABLE
+        return self._raw if wire == "pgcopy" or (is_whole and self._encodes) else self._arrow
 
-    def prepare(self, wire: str) -> None:
+    def statement_sessions(self) -> Sessions:
+        """Take those whose driver sends every parameter as text, which the server brings to its type."""
+        return self._arrow
+
+    def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""
-        if wire == "pgcopy" and self._settings.address.is_plain:
+        if (wire == "pgcopy" and self._settings.address.is_plain) or (is_whole and self._encodes):
             self._sessions = self._raw
         self._sessions.prepare()
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return both kinds."""
-        return (self._arrow,) if self._encodes else (self._arrow, self._raw)
+        return (self._arrow, self._raw)
 
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load by ranges; see `ranges.LoadsRanges`."""

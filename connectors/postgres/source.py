@@ -84,7 +84,7 @@ class PostgresSource(SqlSource):
         """Raw blocks come over their own connections."""
         return self._raw if wire == "pgcopy" else self._arrow
 
-    def prepare(self, wire: str) -> None:
+    def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""
         if wire == "pgcopy" and self._settings.address.is_plain:
             self._sessions = self._raw

@@ -60,8 +60,12 @@ class SqlDestination(ABC):
     def identity(self) -> str:
         """Connector and place without credentials."""
 
-    def sessions(self, wire: str) -> Sessions:
-        """Return the connections that carry a wire format; default: all go over the same."""
+    def load_sessions(self, load: Load, wire: str) -> Sessions:
+        """Return the connections that carry a load; default: everything goes over the same."""
+        return self._sessions
+
+    def statement_sessions(self) -> Sessions:
+        """Return the connections for statements of the user's."""
         return self._sessions
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
@@ -149,7 +153,7 @@ class SqlDestination(ABC):
         segments = Segments(events)
         target = self.target(load.key.destination_table)
         segments.peek()
-        with self.sessions(wire).lease(load.key.stream) as lease:
+        with self.load_sessions(load, wire).lease(load.key.stream) as lease:
             try:
                 yield from Writer(self.dialect, load, target, lease, wire, self._ledger).run(segments)
             except ConnectorError as error:
@@ -161,7 +165,7 @@ class SqlDestination(ABC):
         """Load by ranges, where several sessions can write at once (`ranges.LoadsRanges`)."""
         target = self.target(load.key.destination_table)
         try:
-            yield from RangeLoad(self.dialect, load, target, self.sessions(wire), reads, wire).run(loaders)
+            yield from RangeLoad(self.dialect, load, target, self.load_sessions(load, wire), reads, wire).run(loaders)
         except ConnectorError as error:
             error.connector = error.connector or self.connector
             error.stream = error.stream or load.key.stream
@@ -185,7 +189,7 @@ class SqlDestination(ABC):
         if not self.is_there():
             raise FatalConnectorError(f"{self.identity()} does not exist yet", connector=self.connector)
         sql, values = numbered(statement, parameters)
-        with self.sessions("arrow").lease(name) as lease:
+        with self.statement_sessions().lease(name) as lease:
             # Finds out whether the connection still lives; the statement itself is its own transaction.
             lease.begin()
             lease.session.rollback()
@@ -217,7 +221,7 @@ class SqlDestination(ABC):
         return self.dialect.column_names(names)
 
     def all_sessions(self) -> Sequence[Sessions]:
-        """Return all that `sessions` may return."""
+        """Return all that the others may return."""
         return (self._sessions,)
 
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:

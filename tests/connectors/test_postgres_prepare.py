@@ -30,7 +30,7 @@ def test_both_drivers_read_the_same_catalog_and_ledger(postgres_url: str) -> Non
         source = PostgresSource({"url": postgres_url}, Path())
         destination = PostgresDestination({"url": postgres_url}, Path())
         for connector in (source, destination):
-            connector.prepare(wire)
+            connector.prepare(wire, is_whole=wire == "pgcopy")
         key = key_of("target")
         ledger = destination.take_over(key, token="t", owner="o", source=None)
         destination.set_bookmark(key, {"id": [1]})
@@ -54,7 +54,7 @@ def test_the_connection_that_read_the_catalog_carries_the_records(postgres_url: 
         PostgresDestination({"url": postgres_url}, Path()),
     )
     for connector in (source, destination):
-        connector.prepare("pgcopy")
+        connector.prepare("pgcopy", is_whole=True)
     stream = find(source, "public.a")
     assert destination.describe(["b"])["b"].schema is None
     events = [event for _, event in source.read([stream], {}, "pgcopy")]
@@ -68,7 +68,7 @@ def test_the_connection_that_read_the_catalog_carries_the_records(postgres_url: 
 @pytest.mark.parametrize("wire", ["arrow", "pgcopy"])
 def test_a_connection_that_fails_is_told_by_the_call_that_wants_it(postgres_url: str, wire: str) -> None:
     source = PostgresSource({"url": f"{postgres_url}_missing"}, Path())
-    source.prepare(wire)
+    source.prepare(wire, is_whole=True)
     with pytest.raises(ConnectorConfigError, match="_missing"):
         source.discover()
     source.close()
@@ -78,8 +78,8 @@ def test_a_connection_that_fails_is_told_by_the_call_that_wants_it(postgres_url:
 def test_a_connection_that_nobody_wants_is_closed(postgres_url: str, wire: str) -> None:
     for _ in range(3):
         source = PostgresSource({"url": postgres_url}, Path())
-        source.prepare(wire)
-        source.prepare(wire)
+        source.prepare(wire, is_whole=True)
+        source.prepare(wire, is_whole=True)
         source.close()
     deadline = time.monotonic() + 5
     while rows(postgres_url, _OPEN) != [(0,)]:

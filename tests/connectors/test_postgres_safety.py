@@ -326,6 +326,7 @@ def test_closing_ends_every_connection(postgres_url: str) -> None:
 
 def test_connections_are_reused_and_replaced_when_they_died(postgres_url: str) -> None:
     destination = PostgresDestination({"url": postgres_url}, Path())
+    destination.prepare("arrow", is_whole=True)
     pids = (
         "select array_agg(pid) from pg_stat_activity where application_name = 'syncblocks' "
         "and datname = current_database()"
