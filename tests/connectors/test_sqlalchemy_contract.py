@@ -33,7 +33,8 @@ CASES = Quirks(lacks={Feature.CASE_PAIRS: "some systems fold names: all are take
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class Firebird:
     @pytest.fixture(scope="class", autouse=True)
-    def _freed(self) -> Iterator[None]:
+    @classmethod
+    def _freed(cls) -> Iterator[None]:
         """Free those cursors here, and not in another class's test, where a complaint is an error."""
         yield
         gc.collect()
