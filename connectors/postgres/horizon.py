@@ -6,6 +6,11 @@ only then take the snapshot that is read. Whoever took a value at or below the n
 looked up: once all of these have ended, nothing below it can appear any more. Whoever still runs keeps the bookmark
 back. What stands past it is read nevertheless; the next run meets it again, and knows it by its hash or merges it.
 
+Looking the newest value up may read the whole table, and mostly nobody writes just now. So first, in this order: note
+how far the log is written; see that nobody runs; take the snapshot; see that the log has not grown. Then all that is
+in the snapshot was committed before the log was looked at, and its values taken; so was any value below them; and who
+had taken one without being in the snapshot would have been seen to run.
+
 Transactions are told apart by the lock that each holds on its own virtual id, which every role may see. For numbers
 only those count that have written to the table, or taken a number from any sequence; for times all do, as `now()` is
 older than the first write. Of times, none keeps back a value below its own begin; only pg_read_all_stats sees that.
@@ -24,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ..bookmarks import to_json
+from ..errors import FatalConnectorError
 from ..incremental import Horizon
-from ..sql.horizon import MANY_RUNNING, Values, ask, begin_of_oldest, can_settle, is_time, later, wait
+from ..sql.horizon import MANY_RUNNING, Question, Values, ask, begin_of_oldest, can_settle, is_time, later, wait
 from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Bookmark, Stream
@@ -84,11 +90,11 @@ def settle(
     wait_s: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Horizon | None:
-    """Return up to where the snapshot that the caller takes next is settled; None: nothing can be told.
+    """Return up to where the lease's next reads are settled; None: all of it, or nothing can be told.
 
     Args:
         source: writes the SQL.
-        lease: in a transaction, which the caller ends before it reads.
+        lease: in a transaction, before and after.
         stream: INCREMENTAL.
         bookmark: where the read starts.
         wait_s: how long running transactions are waited for.
@@ -96,21 +102,67 @@ def settle(
     """
     if not can_settle(stream):
         return None
-    question = ask(source, lease, stream, bookmark)
-    if question is None:
-        return Horizon(settled=None)
-    newest, held = question.newest, question.held
     kind = stream.schema.field(stream.bookmark_properties[0]).type
-    ((is_standby, relkind, xmax),) = lease.session.query(
-        "select pg_catalog.pg_is_in_recovery(), (select c.relkind::text from pg_catalog.pg_class c where c.oid = "
-        f"{_oid(source, stream)}), pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"
+    ((is_standby, relkind),) = lease.session.query(
+        "select pg_catalog.pg_is_in_recovery(), "
+        f"(select c.relkind::text from pg_catalog.pg_class c where c.oid = {_oid(source, stream)})"
     )
     if is_standby:
         return None
-    if is_time(kind):
-        sleep(_STAMP_S)
-    sql = _RUNNING if is_time(kind) or relkind not in ("r", "p") else _WRITING.format(table=_oid(source, stream))
-    before, left = wait(lease, lambda: _running(lease, sql, xmax), _still, wait_s, sleep, _LOOKS_S)
+    look = _RUNNING if is_time(kind) or relkind not in ("r", "p") else _WRITING.format(table=_oid(source, stream))
+    look = f"{look} union all {_PREPARED}"
+    pause_s = _STAMP_S if is_time(kind) else 0.0
+    if _is_quiet(lease, look, pause_s, sleep):
+        return None
+    question = ask(source, lease, stream, bookmark)
+    if question is None:
+        found = Horizon(settled=None)
+    else:
+        _pause(pause_s, sleep)
+        found = _waited_for(lease, look, question, kind, wait_s, sleep)
+    _begin_again(lease)
+    return found
+
+
+def _is_quiet(lease: Lease, look: str, pause_s: float, sleep: Callable[[float], None]) -> bool:
+    """Tell whether the transaction that is open afterwards sees all that will ever be below its newest values."""
+    written = _written(lease)
+    if written is None:
+        return False
+    _pause(pause_s, sleep)
+    if lease.session.query(look):
+        return False
+    _begin_again(lease)
+    return _written(lease) == written
+
+
+def _written(lease: Lease) -> str | None:
+    """Return how far the server's log is written; None: one that only speaks PostgreSQL's language may not say."""
+    try:
+        ((place,),) = lease.session.query("select pg_catalog.pg_current_wal_insert_lsn()::text")
+    except FatalConnectorError:
+        _begin_again(lease)
+        return None
+    return str(place)
+
+
+def _begin_again(lease: Lease) -> None:
+    lease.session.rollback()
+    lease.begin()
+
+
+def _pause(pause_s: float, sleep: Callable[[float], None]) -> None:
+    if pause_s:
+        sleep(pause_s)
+
+
+def _waited_for(
+    lease: Lease, look: str, question: Question, kind: pa.DataType, wait_s: float, sleep: Callable[[float], None]
+) -> Horizon:
+    """Wait for those that run, and say what they keep back."""
+    newest, held = question.newest, question.held
+    ((xmax,),) = lease.session.query("select pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())")
+    before, left = wait(lease, lambda: _running(lease, look, xmax), _still, wait_s, sleep, _LOOKS_S)
     if not left:
         return Horizon(settled=newest)
     pending = {"high": [to_json(value) for value in newest], "running": sorted(left), "xmax": xmax}
@@ -122,7 +174,7 @@ def settle(
 
 def _running(lease: Lease, look: str, xmax: int) -> set[str]:
     """Return who runs now; of prepared transactions, those that had begun to write when `xmax` was the next id."""
-    found = {str(name) for (name,) in lease.session.query(f"{look} union all {_PREPARED}")}
+    found = {str(name) for (name,) in lease.session.query(look)}
     return {name for name in found if not _is_prepared(name) or _is_before(name, xmax)}
 
 

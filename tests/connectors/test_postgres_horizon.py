@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import psycopg
 import pyarrow as pa
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from connectors.bookmarks import BOUNDARY, values
 from connectors.incremental import PENDING
 from connectors.postgres.horizon import settle
+from connectors.postgres.session import AdbcSession
 from connectors.postgres.source import PostgresSource
 from connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
 
@@ -33,6 +35,28 @@ KINDS = {
     "identity of the key": ("at bigint not null generated always as (id) stored", ("at",)),
     "time and key": ("at timestamptz not null default now()", ("at", "id")),
 }
+
+
+class Between:
+    """A session that lets others act before each of its statements."""
+
+    def __init__(self, session: AdbcSession, act: Callable[[], None]) -> None:
+        self._session = session
+        self._act = act
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("begin", "execute", "query", "fetch"):
+            self._act()
+        return getattr(self._session, name)
+
+
+class WatchedSource(PostgresSource):
+    """A source whose statements are waited for by others, who act before each of them."""
+
+    act: Callable[[], None] = staticmethod(lambda: None)
+
+    def connect(self) -> AdbcSession:
+        return cast("AdbcSession", Between(super().connect(), lambda: self.act()))
 
 
 @dataclass
@@ -57,7 +81,7 @@ class Table:
         self.writers = [psycopg.connect(self.url) for _ in range(WRITERS)]
         self.taken: dict[int, int] = {}
         config = {"url": self.url.replace("postgres@", f"{self.role}@"), "settle_s": 0, "checkpoint_records": 2}
-        self.source = PostgresSource(config, Path.cwd())
+        self.source = WatchedSource(config, Path.cwd())
 
     def close(self) -> None:
         self.source.close()
@@ -106,11 +130,11 @@ class Table:
         self.taken.pop(writer, None)
         self.writers[writer].rollback()
 
-    def sync(self, checkpoints: int) -> int:
+    def sync(self, checkpoints: int, stream: Stream | None = None) -> int:
         """Read, commit at checkpoints, and die after so many of them (0: never); return the records committed."""
         pending: list[tuple[int, int]] = []
         done = seen = 0
-        with closing(self.source.read([self.stream], {"public.t": self.bookmark})) as events:
+        with closing(self.source.read([stream or self.stream], {"public.t": self.bookmark})) as events:
             for _, event in events:
                 if isinstance(event, pa.RecordBatch):
                     pending += zip(event["id"].to_pylist(), event["version"].to_pylist(), strict=True)
@@ -124,6 +148,22 @@ class Table:
                 if seen == checkpoints:
                     break
         return done
+
+    def sync_between(self, others: list[tuple[int, str, int]]) -> None:
+        """Sync, while others act before some of its statements."""
+        stream, places = self.stream, iter(range(1000))
+
+        def act() -> None:
+            place = next(places)
+            for when, step, number in others:
+                if when == place:
+                    getattr(self, step)(number)
+
+        self.source.act = act  # type: ignore[method-assign]
+        try:
+            self.sync(0, stream)
+        finally:
+            del self.source.act
 
     def settle(self) -> None:
         for number in range(WRITERS):
@@ -183,6 +223,50 @@ def test_nothing_is_skipped_or_doubled(
             assert set(table.records().items()) <= set(table.appended)
             assert set(table.appended.values()) <= {1}
         assert table.sync(0) == 0, "once nobody writes any more, the bookmark stands at the newest record"
+
+
+ACTS = st.tuples(
+    st.integers(0, 12), st.sampled_from(["begin", "take", "insert", "insert", "commit", "commit"]), st.integers(0, 2)
+)
+
+
+@pytest.mark.parametrize("kind", ["now", "clock", "sequence"])
+@example([("insert", 0)], [[(0, "insert", 1), (0, "commit", 1)]])
+@example([], [[(4, "insert", 0), (4, "insert", 1), (4, "commit", 1), (5, "commit", 0)]])
+@example([], [[(4, "take", 0), (4, "insert", 1), (4, "commit", 1), (6, "insert", 0), (6, "commit", 0)]])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    before=st.lists(st.tuples(st.sampled_from(["begin", "take", "insert"]), st.integers(0, 2)), max_size=3),
+    syncs=st.lists(st.lists(ACTS, max_size=8), min_size=1, max_size=3),
+)
+def test_nothing_is_skipped_whatever_happens_between_two_statements(
+    url: str, kind: str, before: list[tuple[str, int]], syncs: list[list[tuple[int, str, int]]]
+) -> None:
+    with closing(Table(url, kind, is_merge=False)) as table:
+        for step, number in before:
+            getattr(table, step)(number)
+        for others in syncs:
+            table.sync_between(others)
+        table.settle()
+        assert set(table.appended) == set(table.records().items())
+        assert set(table.appended.values()) <= {1}
+
+
+def test_nothing_is_looked_up_where_nobody_writes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.postgres.horizon._written", lambda lease: "0/0")  # other tests write all the time
+    with closing(Table(url, "now", is_merge=False)) as table:
+        table.insert(0)
+        table.commit(0)
+        table.sync(0)
+        table.insert(0)
+        table.commit(0)
+        with table.source.sessions("arrow").lease() as lease:
+            lease.begin()
+            assert settle(table.source, lease, table.stream, table.bookmark, wait_s=0) is None
+            table.insert(1)
+            horizon = settle(table.source, lease, table.stream, table.bookmark, wait_s=0)
+            assert horizon is not None
+            assert horizon.pending is not None
 
 
 def test_a_transaction_that_ends_soon_is_waited_for(url: str) -> None:
