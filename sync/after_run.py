@@ -14,7 +14,6 @@ from .results import StreamResult
 from .session import Session, make_plan
 from .store import Store
 from .stream_run import StreamRun
-from .verification import DIFFERS, FAILED, verify_streams
 
 
 def verified(
@@ -24,6 +23,8 @@ def verified(
     names = [run.name for run in runs if run.status == SUCCESS and run.planned.selected.verify]
     if not names:
         return results
+    from .verification import DIFFERS, FAILED, verify_streams
+
     verdicts: dict[str, str] = {}
     try:
         for found in verify_streams(session, make_plan(session, store, only=names)):

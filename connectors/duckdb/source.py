@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import ConnectorConfigError
 from ..sql.dialect import Table
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
@@ -22,6 +21,9 @@ from .dialect import DuckDBDialect, read_catalog
 from .room import read_bytes, widths
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
+
+if TYPE_CHECKING:
+    from ..checksums.values import Checksums, KeyRange, Side
 
 #: Arrow counts an interval's nanoseconds, and DuckDB hands over a longer one as another without a word.
 _INTERVAL = (

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from ..checksums.values import Checksums, KeyRange, Side
 from ..incremental import Horizon
 from ..settings import parse_settings
 from ..sql.horizon import can_settle
@@ -25,6 +24,9 @@ from .horizon import may_look, settle
 from .session import MySQLSession
 from .settings import MySQLSettings
 from .types import Kind, selected
+
+if TYPE_CHECKING:
+    from ..checksums.values import Checksums, KeyRange, Side
 
 #: One snapshot, and nothing is changed.
 _BEGIN = "start transaction with consistent snapshot, read only"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pyarrow as pa
 
 from .. import compute as pc
-from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import FatalConnectorError
 from ..incremental import Horizon
 from ..protocols import Block
@@ -27,6 +26,9 @@ from .raw import RawSession
 from .session import AdbcSession, Database
 from .settings import PostgresSettings
 from .types import Name, arrow_of
+
+if TYPE_CHECKING:
+    from ..checksums.values import Checksums, KeyRange, Side
 
 #: Below these lie only the driver's wrapped-around infinities and years past 294,000.
 _FIRST_MICROSECOND = -210866803200000000
@@ -153,10 +155,7 @@ class PostgresSource(SqlSource):
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
-        found = settle(self, lease, stream, bookmark, self._settings.settle_s)
-        lease.session.rollback()
-        lease.begin()
-        return found
+        return settle(self, lease, stream, bookmark, self._settings.settle_s)
 
     def is_indexed(self, lease: Lease, stream: Stream) -> bool:
         """Ask the catalog."""

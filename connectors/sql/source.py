@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import pyarrow as pa
 
+from .. import compute as pc
 from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower_bound, missing_error, python_value
-from ..checksums.sql import Canonical, SqlChecksums
-from ..checksums.values import Checksums, KeyRange, Side
 from ..errors import ConnectorError
 from ..incremental import Horizon, incremental
 from ..protocols import Block
@@ -22,6 +21,10 @@ from .casts import cast_batch
 from .dialect import Dialect
 from .identifiers import TableName, literal
 from .session import Lease, Session, Sessions
+
+if TYPE_CHECKING:
+    from ..checksums.sql import Canonical
+    from ..checksums.values import Checksums, KeyRange, Side
 
 #: Key of a stream's locator: condition of the records that are read, of a whole table's.
 WITHIN = "within"
@@ -233,6 +236,8 @@ class SqlSource(ABC):
     @contextmanager
     def opened_checksums(self, side: Side, canonical: Canonical, first: str = "") -> Iterator[Checksums]:
         """Compute checksums in the database, all in one snapshot; `first`: settings of the transaction."""
+        from ..checksums.sql import SqlChecksums
+
         stream = side.stream
         with self.sessions("arrow").lease(stream.name) as lease:
             lease.begin()
@@ -250,6 +255,8 @@ class SqlSource(ABC):
 
     def within(self, stream: Stream, side: Side, canonical: Canonical, ranges: Sequence[KeyRange]) -> Stream:
         """Return a whole table's stream, narrowed down to the records of some ranges of keys."""
+        from ..checksums.sql import SqlChecksums
+
         checksums = SqlChecksums(lambda _: (), canonical, side, table="", quote=self.dialect.quote)
         condition = checksums.within(ranges)
         return replace(stream, locator={**stream.locator, WITHIN: condition}) if condition else stream
@@ -307,6 +314,7 @@ class SqlSource(ABC):
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
                 yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
                 return
+            pc.import_ahead()
             horizon = self.horizon(lease, stream, bookmark)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)

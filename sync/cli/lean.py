@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from connectors.imports import without_numpy
+
 if TYPE_CHECKING:
     from ..config import Pipeline
 
@@ -23,8 +25,5 @@ def import_arrow(pipeline: Pipeline, *, is_inline: bool) -> None:
     ends = {pipeline.source.connector, pipeline.destination.connector}
     if needs_numpy or not ends <= WITHOUT_NUMPY or {"numpy", "pyarrow"} & sys.modules.keys():
         return
-    sys.modules["numpy"] = None  # type: ignore[assignment]  # to the import system: not installed
-    try:
+    with without_numpy():
         import pyarrow  # noqa: F401
-    finally:
-        del sys.modules["numpy"]

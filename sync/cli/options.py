@@ -146,7 +146,10 @@ def open_pipeline(
     console: Console, file: Path | None, variables: Sequence[tuple[str, Any]] = (), trigger: str | None = None
 ) -> Pipeline:
     """Find and load the pipeline file; what it knows as secret is hidden from now on."""
-    from ..config import load_pipeline
+    from connectors.imports import without_model_plugins
+
+    with without_model_plugins():
+        from ..config import load_pipeline
 
     pipeline = load_pipeline(find_file(file), variables=dict(variables), trigger=trigger)
     console.hide(pipeline.secret_values)

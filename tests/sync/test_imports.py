@@ -57,12 +57,23 @@ def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres
     assert {"pyarrow", "duckdb"} <= found
 
 
-def test_an_incremental_run_that_finds_nothing_needs_no_pandas(postgres_url: str, tmp_path: Path) -> None:
+def test_an_incremental_run_that_finds_nothing_needs_neither_numpy_nor_a_look_through_all_packages(
+    postgres_url: str, tmp_path: Path
+) -> None:
     to = {"connector": "postgres", "config": {"url": postgres_url}}
     marks = {"replication_method": "INCREMENTAL", "bookmark_properties": ["at"]}
     found = imported_by_a_second_run(tmp_path, postgres_url, to, **marks)
-    assert not found & ({*NEVER, "asyncpg", "psycopg", "duckdb"})
+    assert not found & ({*NEVER, "asyncpg", "psycopg", "duckdb", "numpy", "connectors.checksums", "sync.verification"})
     assert "pyarrow.compute" in found
+
+
+def test_models_are_made_without_plugins_and_what_comes_later_finds_them() -> None:
+    code = (
+        "import os; from connectors.registry import connector_class; connector_class('postgres', 'source');"
+        "from pydantic.plugin import _loader; print(_loader._plugins, 'PYDANTIC_DISABLE_PLUGINS' in os.environ)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None", "False"]
 
 
 def test_arrow_has_numpy_where_a_function_may_want_it(postgres_url: str, tmp_path: Path) -> None:
