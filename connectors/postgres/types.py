@@ -190,6 +190,9 @@ def column_type(field: pa.Field, system: bytes) -> str:
     # The name goes into DDL: only what is known word for word may pass.
     if metadata.get(b"native_system") == system and native and Name.parse(native).is_native:
         return native
+    if field.type == pa.json_() and native.lower() == "json":
+        # There it is a text (MariaDB, DuckDB): `jsonb` would drop repeated keys, and write the rest anew.
+        return "json"
     return _made_for(field.type, field.name)
 
 
