@@ -22,7 +22,8 @@ from .identifiers import TableName, literal, staging_name
 from .ledger import Ledger, commit
 from .segments import Segments
 from .session import Lease, Session, Sessions
-from .writer import Staged, Writer
+from .staging import Staged
+from .writer import Writer
 
 #: Ends the name of a ledger of ranges; what is before it is the staging table's.
 LEDGER_SUFFIX = "_r"
