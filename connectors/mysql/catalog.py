@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..sql.dialect import Column, Table
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal
 from ..sql.session import Session
+from ..sql.tables import Column, Table
 from ..stream import Stream
 from .types import UTC_COMMENT, Kind, arrow_of, normal
 

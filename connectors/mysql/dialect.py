@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect import RANK, SEQUENCE, Column, Dialect, Table, Wire
-from ..sql.identifiers import TableName, tell_apart
+from ..sql.dialect import Dialect
+from ..sql.identifiers import RANK, SEQUENCE, TableName, tell_apart
 from ..sql.session import Session
+from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import catalog, swaps, types
 from .session import MySQLSession, lock_statement

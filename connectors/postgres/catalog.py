@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError
-from ..sql.dialect import Column, Table
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal, quote
 from ..sql.session import Session
+from ..sql.tables import Column, Table
 from ..stream import Stream
 from .types import arrow_of
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from ..sql.dialect import SEQUENCE, Column, Dialect, Table, Wire
-from ..sql.identifiers import TableName, literal
+from ..sql.dialect import Dialect
+from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.session import Session
+from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import catalog, types
 

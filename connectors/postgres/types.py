@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect import Wire
+from ..sql.tables import Wire
 
 #: Built-in types whose values mean the same in every database: these are made again under their own name, and their
 #: binary form may be copied from server to server. (Not among them: what holds OIDs, such as regclass.)

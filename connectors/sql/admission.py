@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from ..errors import FatalConnectorError
 from ..stream import ConflictMethod, Load, WriteDisposition
 from .ascent import Ascent
-from .dialect import Column, Dialect, Table
+from .dialect import Dialect
 from .identifiers import TableName
 from .refused import Statements, attempt
 from .rejected import Sieve
 from .session import Lease
+from .tables import Column, Table
 from .target import Target
 
 

@@ -24,12 +24,13 @@ from ..stream import (
     TableState,
     WriteDisposition,
 )
-from .dialect import Dialect, Table
+from .dialect import Dialect
 from .identifiers import REMOVED, TableName, staging_name
 from .ledger import Ledger, alone, commit
 from .ranges import CONVERTED_SUFFIX, LEDGER_SUFFIX, RangeLoad
 from .segments import Segments
 from .session import Lease, Session, Sessions
+from .tables import Table
 from .writer import Writer
 
 

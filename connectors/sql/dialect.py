@@ -4,80 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from ..errors import FatalConnectorError
 from ..stream import ConflictMethod
-from .identifiers import TableName, quote, shorten, tell_apart
+from .identifiers import RANK, SEQUENCE, Naming, TableName
 from .session import Session
-
-#: Column that numbers staged records in order of arrival: the last record of a key wins.
-SEQUENCE = "_syncblocks_seq"
-
-#: Column of the place of a staged record among those of its key, the last one first.
-RANK = "_syncblocks_rank"
+from .tables import Column, Table, Wire
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column of a table."""
-
-    name: str
-    #: Type as the dialect writes it in DDL (`numeric(12,2)`).
-    type: str
-    is_nullable: bool = True
-    #: Computed or numbered by the database: never written.
-    is_generated: bool = False
-    #: Filled by the database where nothing is written (a default, an identity).
-    has_default: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wire:
-    """How a column's values travel into a table: the type of the (staging) column and the Arrow type put in.
-
-    Where `type` is not the target column's own, SQL casts on the way from staging to the target.
-    """
-
-    type: str
-    arrow: pa.DataType
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """What the catalog says about a table."""
-
-    name: TableName
-    columns: tuple[Column, ...] = ()
-    #: Primary key.
-    key: tuple[str, ...] = ()
-    #: Column sets of all unique, complete (not partial) indexes, the primary key's as well.
-    unique_keys: tuple[frozenset[str], ...] = ()
-    is_table: bool = True
-    #: Something (views, foreign keys, indexes, triggers, privileges of columns ...) would be lost by drop and rename.
-    has_dependents: bool = False
-    #: Other tables' foreign keys point here: records may be updated, but not deleted and put back.
-    is_referenced: bool = False
-    #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
-    has_triggers: bool = False
-    #: Statements that give a new table of this name the old one's owner and privileges.
-    regrant: tuple[str, ...] = ()
-
-    def column(self, name: str) -> Column | None:
-        """Find a column by its exact name (dialects that fold names reflect them as the stream has them)."""
-        return next((column for column in self.columns if column.name == name), None)
-
-
-class Dialect(ABC):
+class Dialect(Naming, ABC):
     """One SQL system. Methods that return SQL touch nothing; those that take a session run inside its transaction."""
 
-    name: str
-    default_schema: str = ""
-    #: Longest name in bytes; None: no limit.
-    max_identifier_bytes: int | None = None
     #: Type and default expression of times in the ledger.
     timestamp_type: str = "timestamp with time zone"
     now: str = "current_timestamp"
@@ -109,49 +48,6 @@ class Dialect(ABC):
     alters_at_once: bool = False
     #: Intervals hold nanoseconds; False: microseconds.
     keeps_nanoseconds: bool = False
-    #: Names that no column may have, folded.
-    reserved_columns: frozenset[str] = frozenset()
-
-    # ------------------------------------------------------------------ names
-    def quote(self, name: str) -> str:
-        """Quote one name."""
-        return quote(name, self.name)
-
-    def table(self, name: TableName) -> str:
-        """Quote a table's full name."""
-        return f"{self.quote(name.schema)}.{self.quote(name.name)}" if name.schema else self.quote(name.name)
-
-    def fold(self, name: str) -> str:
-        """Return what two names of one system have in common if they are the same name to it."""
-        return name
-
-    def fold_table(self, name: str) -> str:
-        """Return what two names of one table (or schema) have in common; default: as names of columns."""
-        return self.fold(name)
-
-    def table_name(self, destination_table: str, default_schema: str) -> TableName:
-        """Read a `destination_table`; parts that are too long are shortened."""
-        name = TableName.parse(destination_table, default_schema or self.default_schema)
-        limit = self.max_identifier_bytes
-        return TableName(shorten(name.schema, limit), shorten(name.name, limit))
-
-    def column_names(self, names: Sequence[str]) -> dict[str, str]:
-        """Map a stream's column names to the table's: shortened, and told apart where the system folds them."""
-        result: dict[str, str] = {}
-        taken = {*self.reserved_columns}
-        for name in names:
-            if name in (SEQUENCE, RANK):
-                raise FatalConnectorError(f"the column name {name!r} is kept for staging; rename it")
-            chosen = shorten(name, self.max_identifier_bytes)
-            if self.fold(chosen) in taken:
-                chosen = tell_apart(name, self.max_identifier_bytes)
-            taken.add(self.fold(chosen))
-            result[name] = chosen
-        return result
-
-    def names(self, names: Sequence[str], prefix: str = "") -> str:
-        """Quote names for a list, each behind the prefix (`s.`)."""
-        return ", ".join(prefix + self.quote(name) for name in names)
 
     # ------------------------------------------------------------------ types
     @abstractmethod
@@ -209,7 +105,7 @@ class Dialect(ABC):
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return every table whose name begins with `STAGING_PREFIX`."""
 
-    def free(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
+    def free(self, session: Session, name: TableName) -> None:  # most need nothing
         """End the connections of ours that hold a dead run's staging table; default: nothing to do."""
 
     # ------------------------------------------------------------- savepoints
@@ -227,13 +123,13 @@ class Dialect(ABC):
         session.execute("release savepoint _syncblocks_batch")
 
     # -------------------------------------------------------------------- DDL
-    def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027  # most need nothing
+    def lock_creation(self, session: Session, name: TableName) -> None:  # most need nothing
         """Make others that want to create the same table wait for this transaction; default: nothing to do."""
 
-    def settle(self, session: Session, staging: TableName | None) -> None:  # noqa: B027  # most need nothing
+    def settle(self, session: Session, staging: TableName | None) -> None:  # most need nothing
         """Get ready to write target and ledger: all data of a commit has arrived, in `staging` if anywhere."""
 
-    def create_schema(self, session: Session, schema: str) -> None:  # noqa: B027  # most need nothing
+    def create_schema(self, session: Session, schema: str) -> None:  # most need nothing
         """Create a schema if it is missing; default: systems without schemas."""
 
     def create_table(
@@ -494,3 +390,6 @@ class Dialect(ABC):
             statements.append(f"drop table {self.table(target.name)}")
         statements.append(f"alter table {self.table(staging)} rename to {self.quote(name.name)}")
         return [*statements, *(target.regrant if target is not None else ())]
+
+
+__all__ = ["RANK", "SEQUENCE", "Column", "Dialect", "Table", "Wire"]

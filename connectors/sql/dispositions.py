@@ -11,12 +11,13 @@ from ..errors import FatalConnectorError
 from ..stream import Load, WriteDisposition
 from .admission import Admission
 from .casts import cast_batch
-from .dialect import Column, Dialect, Table
+from .dialect import Dialect
 from .identifiers import REMOVED, TableName, staging_name
 from .layout import Layout
 from .refused import Statements
 from .session import Lease, Session
 from .staging import Staged, Staging
+from .tables import Column, Table
 from .target import Target
 
 

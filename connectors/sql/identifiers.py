@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +20,12 @@ STAGING_PREFIX = "_syncblocks_stg_"
 
 #: End of the name of a staging table that holds keys to remove.
 REMOVED = "_d"
+
+#: Column that numbers staged records in order of arrival: the last record of a key wins.
+SEQUENCE = "_syncblocks_seq"
+
+#: Column of the place of a staged record among those of its key, the last one first.
+RANK = "_syncblocks_rank"
 
 #: Quote character of each dialect that does not use the standard's double quote.
 _QUOTES = {"mysql": "`", "mariadb": "`"}
@@ -128,3 +135,54 @@ def _part(text: str) -> tuple[str, str]:
     if not dot or not head or not tail:
         return text, ""
     return head, dot + tail
+
+
+class Naming:
+    """How one SQL system spells names, and which ones are the same to it."""
+
+    name: str
+    default_schema: str = ""
+    #: Longest name in bytes; None: no limit.
+    max_identifier_bytes: int | None = None
+    #: Names that no column may have, folded.
+    reserved_columns: frozenset[str] = frozenset()
+
+    def quote(self, name: str) -> str:
+        """Quote one name."""
+        return quote(name, self.name)
+
+    def table(self, name: TableName) -> str:
+        """Quote a table's full name."""
+        return f"{self.quote(name.schema)}.{self.quote(name.name)}" if name.schema else self.quote(name.name)
+
+    def fold(self, name: str) -> str:
+        """Return what two names of one system have in common if they are the same name to it."""
+        return name
+
+    def fold_table(self, name: str) -> str:
+        """Return what two names of one table (or schema) have in common; default: as names of columns."""
+        return self.fold(name)
+
+    def table_name(self, destination_table: str, default_schema: str) -> TableName:
+        """Read a `destination_table`; parts that are too long are shortened."""
+        name = TableName.parse(destination_table, default_schema or self.default_schema)
+        limit = self.max_identifier_bytes
+        return TableName(shorten(name.schema, limit), shorten(name.name, limit))
+
+    def column_names(self, names: Sequence[str]) -> dict[str, str]:
+        """Map a stream's column names to the table's: shortened, and told apart where the system folds them."""
+        result: dict[str, str] = {}
+        taken = {*self.reserved_columns}
+        for name in names:
+            if name in (SEQUENCE, RANK):
+                raise FatalConnectorError(f"the column name {name!r} is kept for staging; rename it")
+            chosen = shorten(name, self.max_identifier_bytes)
+            if self.fold(chosen) in taken:
+                chosen = tell_apart(name, self.max_identifier_bytes)
+            taken.add(self.fold(chosen))
+            result[name] = chosen
+        return result
+
+    def names(self, names: Sequence[str], prefix: str = "") -> str:
+        """Quote names for a list, each behind the prefix (`s.`)."""
+        return ", ".join(prefix + self.quote(name) for name in names)

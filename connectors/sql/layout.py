@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..stream import Load, Stream, WriteDisposition
-from .dialect import Column, Dialect, Table, Wire
+from .dialect import Dialect
+from .tables import Column, Table, Wire
 
 
 class Layout:

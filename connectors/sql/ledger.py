@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from ..errors import FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..stream import Bookmark, LedgerKey, LedgerRow
-from .dialect import Column, Dialect
+from .dialect import Dialect
 from .identifiers import LEDGER_TABLE, TableName
 from .session import Lease, Session
+from .tables import Column
 
 T = TypeVar("T")
 

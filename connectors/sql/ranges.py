@@ -17,12 +17,13 @@ from ..errors import ConnectorError, FatalConnectorError, Interrupted, Retriable
 from ..failpoints import failpoint
 from ..ranges import Range, RangeReads, RangesRefused
 from ..stream import Commit, LedgerKey, Load
-from .dialect import Column, Dialect
+from .dialect import Dialect
 from .identifiers import TableName, literal, staging_name
 from .ledger import Ledger, commit
 from .segments import Segments
 from .session import Lease, Session, Sessions
 from .staging import Staged
+from .tables import Column
 from .writer import Writer
 
 #: Ends the name of a ledger of ranges; what is before it is the staging table's.

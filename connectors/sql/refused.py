@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ..errors import FatalConnectorError, StatementRefused
 from ..quarantine import sift
-from .dialect import SEQUENCE, Column, Dialect, Table
-from .identifiers import TableName
+from .dialect import Dialect
+from .identifiers import SEQUENCE, TableName
 from .session import Lease
+from .tables import Column, Table
 
 #: Statements that bring the records of a staging table into the target.
 Statements = Callable[[TableName], Sequence[str]]

@@ -22,11 +22,12 @@ from ..quarantine import (
     too_many,
 )
 from ..stream import Load, RejectedRecord
-from .dialect import Column, Dialect
+from .dialect import Dialect
 from .identifiers import TableName
 from .ledger import commit
 from .refused import Entrance, Statements, attempt
 from .session import Lease, Session
+from .tables import Column
 
 _COLUMNS = tuple(REJECTED_SCHEMA.names)
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..stream import Load, WriteDisposition
-from .dialect import Column, Dialect, Table
+from .dialect import Dialect
 from .identifiers import TableName, staging_name
 from .layout import Layout
 from .session import Lease, Session
+from .tables import Column, Table
 from .target import Target
 
 

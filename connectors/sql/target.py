@@ -7,9 +7,10 @@ from typing import Any
 
 from ..errors import FatalConnectorError
 from ..stream import Load
-from .dialect import Column, Dialect, Table
+from .dialect import Dialect
 from .identifiers import TableName
 from .session import Lease, Session
+from .tables import Column, Table
 
 
 class Target:

@@ -13,7 +13,7 @@ from ..protocols import Block
 from ..stream import Checkpoint, Commit, Load, Rejected, Stream, WriteDisposition
 from .admission import Admission
 from .casts import cast_batch, refuse_nanoseconds
-from .dialect import Dialect, Table
+from .dialect import Dialect
 from .dispositions import Disposition
 from .identifiers import TableName
 from .layout import Layout
@@ -22,6 +22,7 @@ from .rejected import Sieve
 from .segments import Segments
 from .session import COLUMN_TYPE, Lease, Session
 from .staging import Staged, Staging
+from .tables import Table
 from .target import Target
 
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Inspector
 from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError
 
-from ..sql.dialect import Column, Table
 from ..sql.identifiers import OWN_PREFIX, TableName
+from ..sql.tables import Column, Table
 from ..stream import Stream
 from .names import Names
 from .types import kind_of

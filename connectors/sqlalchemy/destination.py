@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
-from ..sql.dialect import Table
 from ..sql.identifiers import TableName
 from ..sql.ledger import Ledger
 from ..sql.session import Lease, Session
+from ..sql.tables import Table
 from ..stream import LedgerRow, TableState
 from .dialect import SQLAlchemyDialect
 from .ledger import SQLAlchemyLedger

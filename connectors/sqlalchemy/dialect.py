@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from ..errors import FatalConnectorError
-from ..sql.dialect import SEQUENCE, Column, Dialect, Table, Wire
-from ..sql.identifiers import STAGING_PREFIX, TableName
+from ..sql.dialect import Dialect
+from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
+from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import catalog
 from .names import Names

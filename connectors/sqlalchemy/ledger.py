@@ -13,10 +13,10 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
-from ..sql.dialect import Column
 from ..sql.identifiers import TableName
 from ..sql.ledger import Ledger, row_of
 from ..sql.session import Session
+from ..sql.tables import Column
 from ..stream import Bookmark, LedgerKey, LedgerRow
 from .dialect import SQLAlchemyDialect
 from .session import AlchemySession

@@ -21,8 +21,7 @@ from sqlalchemy.engine import URL, Engine
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS
-from ..sql.dialect import SEQUENCE
-from ..sql.identifiers import STAGING_PREFIX, TableName
+from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from .failures import connect_failure, failure
 from .names import Names
 from .traits import Traits

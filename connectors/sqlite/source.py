@@ -15,10 +15,10 @@ from ..incremental import incremental
 from ..protocols import Block
 from ..quarantine import rejection, rejections, sift
 from ..sql.batches import FETCH_RECORDS, even_batches
-from ..sql.dialect import Column, Table
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.session import Lease, Session
 from ..sql.source import SqlSource, with_rejected
+from ..sql.tables import Column, Table
 from ..stream import Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
 from .decode import Misfit, Plan
 from .dialect import SQLiteDialect, read_catalog

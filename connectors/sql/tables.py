@@ -1,0 +1,62 @@
+"""What is known of a table: its columns, their types, and how values travel into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from .identifiers import TableName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    #: Type as the dialect writes it in DDL (`numeric(12,2)`).
+    type: str
+    is_nullable: bool = True
+    #: Computed or numbered by the database: never written.
+    is_generated: bool = False
+    #: Filled by the database where nothing is written (a default, an identity).
+    has_default: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """How a column's values travel into a table: the type of the (staging) column and the Arrow type put in.
+
+    Where `type` is not the target column's own, SQL casts on the way from staging to the target.
+    """
+
+    type: str
+    arrow: pa.DataType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What the catalog says about a table."""
+
+    name: TableName
+    columns: tuple[Column, ...] = ()
+    #: Primary key.
+    key: tuple[str, ...] = ()
+    #: Column sets of all unique, complete (not partial) indexes, the primary key's as well.
+    unique_keys: tuple[frozenset[str], ...] = ()
+    is_table: bool = True
+    #: Something (views, foreign keys, indexes, triggers, privileges of columns ...) would be lost by drop and rename.
+    has_dependents: bool = False
+    #: Other tables' foreign keys point here: records may be updated, but not deleted and put back.
+    is_referenced: bool = False
+    #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
+    has_triggers: bool = False
+    #: Statements that give a new table of this name the old one's owner and privileges.
+    regrant: tuple[str, ...] = ()
+
+    def column(self, name: str) -> Column | None:
+        """Find a column by its exact name (dialects that fold names reflect them as the stream has them)."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+__all__ = ["Column", "Table", "Wire"]
