@@ -16,7 +16,7 @@ from connectors.sqlalchemy.destination import SQLAlchemyDestination
 from connectors.sqlalchemy.source import SQLAlchemySource
 from connectors.testing import DestinationContract, Feature, Quirks, SourceContract
 from connectors.testing.destination_base import APPEND, FINAL
-from connectors.testing.source import BOOKMARKS
+from connectors.testing.source_bookmarks import BOOKMARKS
 from connectors.testing.values import VALUES
 
 from . import firebird_files as firebird

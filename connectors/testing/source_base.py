@@ -1,0 +1,118 @@
+"""What a source under its contract is asked to give, and what the tests are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytest
+
+from connectors.protocols import Source
+from connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
+
+from .values import Feature, Quirks
+
+#: Columns of the table that most tests seed.
+PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string()), ("version", pa.int64())])
+
+
+@dataclass
+class Reading:
+    """What one read of one stream yielded."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def checkpoints(self) -> list[Checkpoint]:
+        return [event for event in self.events if isinstance(event, Checkpoint)]
+
+    @property
+    def bookmark(self) -> Bookmark | None:
+        """The last checkpoint's bookmark, as it comes back from a store."""
+        return json.loads(json.dumps(self.checkpoints[-1].bookmark, allow_nan=False)) if self.checkpoints else None
+
+    @property
+    def ids(self) -> list[int]:
+        return sorted(int(record["id"]) for record in self.records)
+
+
+class SourcePromises:
+    """The hooks that a subclass fills in, and helpers."""
+
+    connector: ClassVar[type[Any]]
+    quirks: ClassVar[Quirks] = Quirks()
+
+    @pytest.fixture
+    def place(self) -> Any:
+        """Where this test's data lives: fresh, and empty."""
+        raise NotImplementedError
+
+    def config(self, place: Any) -> Mapping[str, Any]:
+        """Return the connector's `config` for that place."""
+        raise NotImplementedError
+
+    def put(self, place: Any, table: str, records: pa.Table, key: Sequence[str] = ()) -> None:
+        """Create the table if it is not there, and add the records, without the connector under test."""
+        raise NotImplementedError
+
+    def stream_name(self, table: str) -> str:
+        """Return the name under which a table is offered."""
+        return table
+
+    def secrets(self, place: Any) -> Sequence[str]:
+        """Return the credentials in the config of `place`."""
+        return ()
+
+    def bad_configs(self, place: Any) -> Sequence[Mapping[str, Any]]:
+        """Return configs with which `check` must raise: a file that is not there, a wrong password."""
+        return ()
+
+    def open_connections(self, place: Any) -> int:
+        """Return how many connections the system sees."""
+        return 0
+
+    # What the tests are made of
+
+    def make(self, place: Any) -> Source:
+        source: Source = self.connector(self.config(place), place if isinstance(place, Path) else Path.cwd())
+        return source
+
+    @pytest.fixture
+    def source(self, place: Any) -> Iterator[Source]:
+        source = self.make(place)
+        yield source
+        source.close()
+
+    def find(self, source: Source, table: str) -> Stream:
+        streams = {stream.name: stream for stream in source.discover()}
+        assert self.stream_name(table) in streams, f"{table} is not among {sorted(streams)}"
+        return streams[self.stream_name(table)]
+
+    def incremental(self, source: Source, table: str, *properties: str) -> Stream:
+        stream = self.find(source, table)
+        return replace(stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=properties)
+
+    def read(self, source: Source, stream: Stream, bookmark: Bookmark | None = None) -> Reading:
+        reading, schema = Reading(), stream.schema
+        for name, event in source.read([stream], {stream.name: bookmark}):
+            assert name == stream.name
+            assert isinstance(event, pa.RecordBatch | Checkpoint | Stream), "only Arrow was asked for"
+            reading.events.append(event)
+            if isinstance(event, Stream):
+                schema = event.schema
+            elif isinstance(event, pa.RecordBatch):
+                event.validate(full=True)
+                assert event.schema.equals(schema), "a batch's schema equals the stream's"
+                reading.records += event.to_pylist()
+        return reading
+
+    def people(self, *records: tuple[int, str | None, int | None]) -> pa.Table:
+        return pa.Table.from_pylist([dict(zip(PEOPLE.names, record, strict=True)) for record in records], schema=PEOPLE)
+
+    def lacks(self, feature: Feature | None) -> bool:
+        return feature is not None and feature in self.quirks.lacks
