@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pyarrow as pa
+import pytest
 
 from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
@@ -117,3 +118,17 @@ def copy(
     finally:
         source.close()
         destination.close()
+
+
+@pytest.fixture
+def source(postgres_url: str) -> Iterator[PostgresSource]:
+    made = PostgresSource({"url": postgres_url}, Path())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def destination(postgres_url: str) -> Iterator[PostgresDestination]:
+    made = PostgresDestination({"url": postgres_url}, Path())
+    yield made
+    made.close()
