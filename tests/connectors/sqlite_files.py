@@ -1,4 +1,4 @@
-"""What the SQLite tests share: writing and looking into a file with the standard library alone."""
+"""What the SQLite tests share: a file, the connector on it, and the standard library to write and look beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -14,9 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
-from connectors.sqlite import SQLiteDestination
-from connectors.stream import Commit, ConflictMethod, Event, LedgerKey, Load, Stream, WriteDisposition
+from connectors.sqlite import SQLiteDestination, SQLiteSource
+from connectors.stream import (
+    Checkpoint,
+    Commit,
+    ConflictMethod,
+    Event,
+    LedgerKey,
+    Load,
+    Stream,
+    WriteDisposition,
+)
+
+APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
+FINAL = Checkpoint(is_final=True)
+PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 
 
 def query(path: Path, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -114,3 +128,31 @@ def load(
         run="run:1",
     )
     return list(destination.load(order, iter(events)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "shop?%.db"
+
+
+@pytest.fixture
+def destination(path: Path) -> Iterator[SQLiteDestination]:
+    made = SQLiteDestination({"path": str(path), "lock_timeout_s": 0.3}, path.parent)
+    yield made
+    made.close()
+
+
+def people(*records: tuple[int, str | None]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([{"id": number, "name": name} for number, name in records], schema=PEOPLE)
+
+
+def source_of(path: Path, **settings: Any) -> SQLiteSource:
+    return SQLiteSource({"path": str(path), **settings}, path.parent)
+
+
+def read_all(path: Path, table: str = "t") -> pa.Table:
+    source = source_of(path)
+    (stream,) = [stream for stream in source.discover() if stream.name == table]
+    batches = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
+    source.close()
+    return pa.Table.from_batches(batches, stream.schema)
