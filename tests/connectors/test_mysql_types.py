@@ -1,0 +1,180 @@
+"""Types of MySQL and MariaDB: read exactly, kept on the way to another table, widened, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from connectors.errors import FatalConnectorError
+
+from .mysql_databases import query, run, tables
+from .mysql_pair import APPEND, FINAL, MERGE, PEOPLE, REPLACE, destination_of, load_of, people, read, write
+
+pytest.importorskip("pymysql")
+
+#: Declared type -> constant, what it is read as, and what its value is.
+TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
+    "tinyint unsigned": ("255", pa.uint8(), 255),
+    "smallint unsigned": ("65535", pa.uint16(), 65535),
+    "mediumint": ("-8388608", pa.int32(), -8388608),
+    "int unsigned": ("4294967295", pa.uint32(), 4294967295),
+    "bigint unsigned": ("18446744073709551615", pa.uint64(), 2**64 - 1),
+    "tinyint(1)": ("1", pa.bool_(), True),
+    "bit(1)": ("b'1'", pa.bool_(), True),
+    "bit(64)": ("b'1111111111111111111111111111111111111111111111111111111111111111'", pa.uint64(), 2**64 - 1),
+    "float": ("0.1", pa.float32(), 0.10000000149011612),
+    "double": ("1.7976931348623157e308", pa.float64(), 1.7976931348623157e308),
+    "decimal(38,10)": ("-1234567890123456789012345678.0123456789", pa.decimal128(38, 10), None),
+    "decimal(65,30)": ("12345678901234567890123456789012345.123456789012345678901234567890", pa.string(), None),
+    "year": ("2024", pa.int16(), 2024),
+    "timestamp(6)": ("'2024-03-31 02:30:00.123456'", pa.timestamp("us", "UTC"), None),
+    "datetime(6)": ("'9999-12-31 23:59:59.999999'", pa.timestamp("us"), None),
+    "datetime": ("'2024-01-01 00:00:01'", pa.timestamp("us"), None),
+    "time(3)": ("'23:59:59.999'", pa.time64("us"), None),
+    "enum('a','it''s, \"q\"')": ("'it''s, \"q\"'", pa.string(), 'it\'s, "q"'),
+    "set('x','y')": ("'x,y'", pa.string(), "x,y"),
+    "char(5)": ("'ab'", pa.string(), "ab"),
+    "varchar(20) character set latin1": ("'é'", pa.string(), "é"),
+    "binary(4)": ("x'00ff'", pa.binary(), b"\x00\xff\x00\x00"),
+    "mediumblob": ("x'00ff0a'", pa.binary(), b"\x00\xff\n"),
+    "json": ("'{\"a\": 1.0}'", pa.json_(), '{"a": 1.0}'),
+}
+
+
+@pytest.mark.parametrize("declared", TYPES)
+def test_a_type_is_read_exactly_and_kept_on_the_way_to_another_table(mariadb_url: str, declared: str) -> None:
+    constant, kind, value = TYPES[declared]
+    run(
+        mariadb_url,
+        "set names utf8mb4",
+        f"create table things (id bigint primary key, v {declared} null)",
+        f"insert into things values (1, {constant}), (2, null)",
+    )
+    stream, records = read(mariadb_url, "things")
+    assert stream.schema.field("v").type == kind
+    by_id = {record["id"]: record["v"] for record in records}
+    assert by_id[2] is None
+    if value is not None:
+        assert by_id[1] == value
+    destination = destination_of(mariadb_url)
+    write(
+        destination,
+        replace(load_of(stream.schema, REPLACE, "copied"), stream=replace(stream, name="s")),
+        [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL],
+    )
+    destination.close()
+    same = "select count(*) from things t join copied c on t.id = c.id and (t.v = c.v or t.v is null and c.v is null)"
+    if not declared.startswith(("bit(64)", "float")):
+        assert query(mariadb_url, same)[1] == [(2,)]
+    assert read(mariadb_url, "copied")[1] == records
+
+
+#: Type of the table's column, of the stream's -> what the table's becomes.
+MEMBERS = [
+    ("enum('a','b')", "enum('a','b','c')", "enum('a','b','c')"),
+    ("enum('a','b')", "enum('c','it''s','b')", "enum('a','b','c','it''s')"),
+    ("enum('a','b')", "enum('b')", "enum('a','b')"),
+    ("set('a','b')", "set('b','c')", "set('a','b','c')"),
+    ("enum('a','bcd')", "varchar(2)", "varchar(3)"),
+    ("set('a','bcd')", "char(2)", "varchar(5)"),
+    ("enum('a')", "set('a','b')", "varchar(3)"),
+    ("enum('a')", "longtext", "longtext"),
+]
+
+
+@pytest.mark.parametrize(("held", "arriving", "wider"), MEMBERS)
+def test_a_column_of_members_takes_new_ones(mariadb_url: str, held: str, arriving: str, wider: str) -> None:
+    last = arriving.split("'")[-2] if "'" in arriving else "xx"
+    for table, kind, value in (("old", held, "a"), ("new", arriving, last)):
+        number = 1 if table == "old" else 2
+        run(
+            mariadb_url,
+            f"create table {table} (id bigint primary key, v {kind})",
+            f"insert into {table} values ({number}, '{value}')",
+        )
+    destination = destination_of(mariadb_url)
+    for table, disposition in (("old", REPLACE), ("new", MERGE)):
+        stream, records = read(mariadb_url, table)
+        load = replace(load_of(stream.schema, disposition, "kept"), stream=replace(stream, name="s"))
+        write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select v from kept order by id")[1] == [("a",), (last,)]
+    assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
+
+
+@pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
+def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
+    """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""
+    from connectors.mysql.session import MySQLSession
+
+    monkeypatch.setattr(
+        MySQLSession, "can_load", property(lambda _: can_load, lambda _self, _value: None), raising=False
+    )
+    run(
+        mariadb_url,
+        "create table things (id bigint primary key, v year)",
+        "insert into things values (1, 0), (2, 2024)",
+    )
+    stream, records = read(mariadb_url, "things")
+    destination = destination_of(mariadb_url)
+    for disposition in (REPLACE, MERGE, APPEND):
+        load = replace(load_of(stream.schema, disposition, f"to_{disposition}"), stream=replace(stream, name="s"))
+        write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
+        assert query(mariadb_url, f"select v from to_{disposition} order by id")[1] == [(0,), (2024,)]
+        five = pa.RecordBatch.from_pylist([{"id": 3, "v": 5}], schema=stream.schema)
+        with pytest.raises(FatalConnectorError, match="'v': a year of MySQL cannot be 5"):
+            write(destination, load, [five, FINAL])
+    destination.close()
+
+
+@pytest.mark.parametrize(
+    ("declared", "constant", "said"),
+    [
+        ("date", "'0000-00-00'", "zero date"),
+        ("datetime", "'0000-00-00 00:00:00'", "zero date"),
+        ("date", "'2024-00-10'", "zero date"),
+        ("time", "'838:59:59'", "span of time"),
+        ("time", "'-00:00:01'", "span of time"),
+        ("tinyint(1)", "2", "tinyint1_as_bool"),
+    ],
+)
+def test_what_no_other_system_has_is_refused_by_name(mariadb_url: str, declared: str, constant: str, said: str) -> None:
+    run(
+        mariadb_url,
+        f"create table things (id bigint primary key, odd {declared})",
+        f"set statement sql_mode = '' for insert into things values (1, {constant})",
+    )
+    with pytest.raises(FatalConnectorError, match=f"(?s)'odd'.*{said}"):
+        read(mariadb_url, "things")
+
+
+def test_tinyint_is_an_integer_where_told(mariadb_url: str) -> None:
+    run(mariadb_url, "create table things (id bigint primary key, v tinyint(1))", "insert into things values (1, -7)")
+    stream, records = read(mariadb_url, "things", tinyint1_as_bool=False)
+    assert (stream.schema.field("v").type, records) == (pa.int8(), [{"id": 1, "v": -7}])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_nan_and_infinity_are_refused(mariadb_url: str, value: float) -> None:
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", pa.float64())])
+    destination = destination_of(mariadb_url)
+    with pytest.raises(FatalConnectorError, match="NaN or an infinity"):
+        write(
+            destination,
+            load_of(schema, APPEND),
+            [pa.RecordBatch.from_pylist([{"id": 1, "v": value}], schema=schema), FINAL],
+        )
+    destination.close()
+    assert "people" not in tables(mariadb_url)
+
+
+def test_a_value_that_does_not_fit_is_an_error_and_not_cut(mariadb_url: str) -> None:
+    run(mariadb_url, "create table people (id bigint primary key, name varchar(200))")
+    destination = destination_of(mariadb_url)
+    with pytest.raises(FatalConnectorError, match="Data too long"):
+        write(destination, load_of(PEOPLE, APPEND), [people((1, "x" * 201)), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select * from people")[1] == []
