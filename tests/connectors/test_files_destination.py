@@ -1,17 +1,12 @@
-"""File destinations: what counts after a crash, who may commit, and how types survive text."""
+"""File destinations: what others see of a table, strangers' files, merges, names and settings."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import math
-import multiprocessing
 import os
-import threading
-from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,195 +14,19 @@ from typing import Any
 import duckdb
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
-from connectors.files.destination import CSVDestination, FileDestination, JSONLDestination, ParquetDestination
+from connectors.files.destination import CSVDestination
 from connectors.files.manifest import MAX_NAME_BYTES, quote, unquote_name
-from connectors.files.parquet_format import ParquetFormat
-from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
-from connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Stream
-from tests.zygote import Zygote
+from connectors.files.source import CSVSource
+from connectors.stream import ConflictMethod, Stream
 
-from . import files_load, files_readback
+from . import files_readback
 from .files_load import batch_of, key_of, load_of, run
-
-FINAL = Checkpoint(bookmark={"n": 1}, is_final=True)
-FORMATS: dict[str, tuple[type[FileDestination], type[FileSource]]] = {
-    "csv": (CSVDestination, CSVSource),
-    "jsonl": (JSONLDestination, JSONLSource),
-    "parquet": (ParquetDestination, ParquetSource),
-}
-every_format = pytest.mark.parametrize("name", FORMATS)
-PAIRS = list[tuple[int, str | None]]
-
-
-def destination_of(name: str, folder: Path, **config: Any) -> FileDestination:
-    return FORMATS[name][0]({"path": str(folder), **config}, folder)
-
-
-def looked_at(name: str, folder: Path) -> PAIRS:
-    """What another reader sees."""
-    records = files_readback.read_table(folder, "orders", f".{name}", files_load.SCHEMA) or []
-    return sorted((record["id"], record["name"]) for record in records)
-
-
-def read(name: str, folder: Path | str, table: str = "orders") -> list[dict[str, Any]]:
-    """What our own source sees."""
-    source = FORMATS[name][1]({"path": str(folder)}, Path.cwd())
-    (stream,) = [stream for stream in source.discover() if stream.name == table]
-    batches = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
-    return [record for batch in batches for record in batch.to_pylist()]
-
-
-def row_of(destination: FileDestination) -> LedgerRow:
-    (row,) = destination.describe(["orders"])["orders"].ledger
-    return row
-
-
-# A crash at every step
-
-
-def crash(zygote: Zygote, name: str, folder: Path, disposition: str, number: int, **how: Any) -> int:
-    arguments = (name, str(folder), disposition, str(number))
-    return zygote.module("tests.connectors.files_load", *arguments, **how).returncode
-
-
-def expected(before: PAIRS, number: int, disposition: str, parts: int) -> PAIRS:
-    """What the table holds after so many commits of one run."""
-    sent: list[PAIRS] = [[(1, f"a{number}"), (10 * number, "b")], [(10 * number + 1, "c")]]
-    if disposition == "replace":
-        return sorted(before if not parts else [record for part in sent for record in part])
-    records = before
-    for part in sent[:parts]:
-        keys = {record[0] for record in part} if disposition == "merge" else set()
-        records = [record for record in records if record[0] not in keys] + part
-    return sorted(records)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("disposition", ["replace", "append", "merge"])
-@pytest.mark.parametrize("name", ["csv", "parquet"])
-def test_a_kill_at_every_failpoint_leaves_what_the_ledger_says(
-    zygote: Zygote, tmp_path: Path, name: str, disposition: str
-) -> None:
-    first = tmp_path / "first"
-    trace = tmp_path / "trace"
-    assert crash(zygote, name, first, "append" if disposition == "append" else "replace", 1) == 0
-    before = looked_at(name, first)
-    assert crash(zygote, name, _copy(first, tmp_path / "traced"), disposition, 2, trace=trace) == 0
-    points = trace.read_text().split()
-    assert len(points) > 10
-    for place, point in enumerate(points):
-        folder = _copy(first, tmp_path / str(place))
-        assert crash(zygote, name, folder, disposition, 2, failpoint=f"{point}:kill") == -9, point
-        destination = destination_of(name, folder)
-        row = row_of(destination)
-        committed = 0
-        if row.token == "token2" and row.committed_at and row.bookmark == {"part": 1}:
-            committed = 1
-        elif row.completed_by == "token2:1":
-            committed = 1 if disposition == "replace" else 2
-        after = expected(before, 2, disposition, committed)
-        assert sorted((r["id"], r["name"]) for r in read(name, folder)) == after, f"{point}: our source"
-        row = destination.take_over(key_of(), token="recovery", owner="recovery")
-        destination.drop_staging(["token2"])
-        assert looked_at(name, folder) == after, f"{point}: after recovery"
-        assert files_readback.tables(folder) == {"orders"}, point
-        run(destination, load_of(disposition, "token3"), *files_load.generation(3, disposition))
-        assert looked_at(name, folder) == expected(after, 3, disposition, 1 if disposition == "replace" else 2), point
-
-
-def _copy(folder: Path, target: Path) -> Path:
-    import shutil
-
-    shutil.copytree(folder, target)
-    return target
-
-
-@every_format
-def test_a_kill_between_the_manifest_and_the_move_is_mended_by_the_next_load(
-    zygote: Zygote, tmp_path: Path, name: str
-) -> None:
-    folder = tmp_path / "out"
-    run(destination_of(name, folder), load_of("replace", "t0"), batch_of((9, "old")), FINAL)
-    assert crash(zygote, name, folder, "replace", 1, failpoint="files.move.before:1:kill") == -9
-    assert looked_at(name, folder) == [(9, "old")], "not moved yet"
-    assert [record["id"] for record in read(name, folder)] == [1, 10, 11], "but committed"
-    run(destination_of(name, folder), load_of("append", "t2"), batch_of((5, "e")), FINAL)
-    assert [pair[0] for pair in looked_at(name, folder)] == [1, 5, 10, 11]
-
-
-@every_format
-def test_a_full_disk_keeps_the_former_table_and_names_the_file(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    destination = destination_of(name, tmp_path)
-    run(destination, load_of("replace", "t0"), batch_of((9, "old")), FINAL)
-    monkeypatch.setattr("connectors.failpoints._ON", True)
-    monkeypatch.setattr("connectors.failpoints._ARMED", "files.replace.inside:2:enospc")
-    monkeypatch.setattr("connectors.failpoints._hits", __import__("collections").Counter())
-    with pytest.raises(FatalConnectorError, match=r"orders\.\w+\.json.*space"):
-        run(destination, load_of("replace", "t1"), batch_of((1, "new")), FINAL)
-    assert looked_at(name, tmp_path) == [(9, "old")]
-    assert files_readback.tables(tmp_path) == {"orders"}
-
-
-# Tokens
-
-
-@every_format
-def test_a_takeover_during_a_load_fences_it_off(tmp_path: Path, name: str) -> None:
-    destination, other = destination_of(name, tmp_path), destination_of(name, tmp_path)
-
-    def events() -> Iterator[Event]:
-        yield batch_of((1, "a"))
-        other.take_over(key_of(), token="second", owner="run 12 on host-3")
-        yield FINAL
-
-    load = load_of("append", "first")
-    destination.take_over(load.key, token="first", owner="run 11", source="tests://")
-    with pytest.raises(TakenOver, match="run 12 on host-3"):
-        list(destination.load(load, events()))
-    assert looked_at(name, tmp_path) == []
-    assert row_of(destination).token == "second"
-    assert files_readback.tables(tmp_path) == set()
-
-
-def _append(folder: str, stream: str, times: int) -> None:
-    for number in range(times):
-        load = load_of("append", f"{stream}{number}", key=key_of(stream=stream))
-        run(destination_of("parquet", Path(folder)), load, batch_of((number, stream)), FINAL)
-
-
-def test_processes_that_append_to_one_table_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append, args=(str(tmp_path), stream, 8)) for stream in ("left", "right")]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0, 0]
-    assert looked_at("parquet", tmp_path) == sorted((n, s) for n in range(8) for s in ("left", "right"))
-
-
-def test_a_merge_that_another_commit_overtakes_is_worked_out_anew(tmp_path: Path) -> None:
-    destination = destination_of("csv", tmp_path)
-    run(destination, load_of("merge", "t0"), batch_of((1, "old"), (2, "old")), FINAL)
-    threads = []
-    for stream, number in (("left", 1), ("right", 2)):
-        load = load_of("merge", stream, key=key_of(stream=stream))
-        arguments = (destination, load, batch_of((number, stream)), FINAL)
-        threads.append(threading.Thread(target=run, args=arguments))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert looked_at("csv", tmp_path) == [(1, "left"), (2, "right")]
-
+from .files_pair import FINAL, destination_of, every_format, looked_at, read
 
 # What others see
 
@@ -399,141 +218,7 @@ def test_ignore_keeps_what_is_there_and_takes_the_last_of_what_is_new(tmp_path: 
     assert looked_at("parquet", tmp_path) == [(1, "old"), (2, "last")]
 
 
-# Columns
-
-
-@every_format
-def test_a_wider_type_widens_the_table_and_a_value_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
-    destination = destination_of(name, tmp_path)
-
-    def send(token: str, kind: pa.DataType, value: Any) -> Any:
-        batch = pa.record_batch({"id": pa.array([1]), "v": pa.array([value], kind)})
-        return run(destination, load_of("append", token, batch.schema), batch, FINAL)
-
-    send("a", pa.int32(), 7)
-    (commit,) = send("b", pa.int64(), 2**40)
-    assert [dict(change) for change in commit.schema_changes] == [
-        {"column": "v", "change": "changed", "before": "int32", "after": "int64"}
-    ]
-    send("c", pa.int16(), 3)
-    with pytest.raises(FatalConnectorError, match="'v'"):
-        send("d", pa.date32(), date(2024, 1, 1))
-    send("e", pa.float64(), 0.5)
-    assert [record["v"] for record in read(name, tmp_path)] == [7, 2**40, 3, 0.5]
-    with pytest.raises(FatalConnectorError, match="'v'"):
-        send("f", pa.int64(), 2**53 + 1)
-
-
-@pytest.mark.parametrize("name", ["csv", "jsonl"])
-@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("s")])
-def test_years_that_text_cannot_keep_are_refused(tmp_path: Path, name: str, kind: pa.DataType) -> None:
-    far = (
-        pa.array([10**17 * 10], pa.int64()).cast(kind)
-        if kind.unit == "us"
-        else pa.array([10**12], pa.int64()).cast(kind)
-    )
-    batch = pa.record_batch({"id": pa.array([1]), "v": far})
-    with pytest.raises(FatalConnectorError, match="'v'"):
-        run(destination_of(name, tmp_path), load_of("append", "a", batch.schema), batch, FINAL)
-    assert files_readback.tables(tmp_path) == set()
-
-
-# Round trips
-
-MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).filter(lambda m: (m.month, m.day) != (2, 29))  # noqa: DTZ001 -- naive on purpose
-TYPES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
-    (pa.string(), st.text(st.characters(exclude_categories=["Cs"]), max_size=12)),
-    (pa.large_string(), st.text('",\n\r\\ \t\0', max_size=5)),
-    (pa.int8(), st.integers(-128, 127)),
-    (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
-    (pa.uint64(), st.integers(0, 2**64 - 1)),
-    (pa.float64(), st.floats()),
-    (pa.float32(), st.floats(width=32)),
-    (pa.bool_(), st.booleans()),
-    (pa.decimal128(38, 18), st.decimals(-(10**19), 10**19, places=18)),
-    (pa.decimal256(60, 2), st.decimals(-(10**50), 10**50, places=2)),
-    (pa.date32(), st.dates()),
-    (pa.time64("us"), st.times()),
-    (pa.timestamp("us"), MOMENTS),
-    (pa.timestamp("us", "UTC"), MOMENTS.map(lambda moment: moment.replace(tzinfo=UTC))),
-    (
-        pa.timestamp("ms", "Europe/Berlin"),
-        MOMENTS.map(lambda moment: moment.replace(year=2000 + moment.year % 50, microsecond=0, tzinfo=UTC)),
-    ),
-    (pa.duration("us"), st.timedeltas(timedelta(days=-(10**5)), timedelta(days=10**5))),
-    (pa.binary(), st.binary(max_size=12)),
-    (pa.binary(4), st.binary(min_size=4, max_size=4)),
-    (
-        pa.month_day_nano_interval(),
-        st.tuples(st.integers(-99, 99), st.integers(-99, 99), st.integers(-(10**12), 10**12)),
-    ),
-    (pa.list_(pa.string()), st.lists(st.none() | st.text('",\n\\é', max_size=4), max_size=3)),
-    (pa.list_(pa.float64()), st.lists(st.none() | st.floats(), max_size=3)),
-    (
-        pa.map_(pa.string(), pa.int64()),
-        st.dictionaries(st.text("ab", max_size=2), st.integers(0, 9)).map(lambda d: list(d.items())),
-    ),
-    (
-        pa.struct([("at", pa.timestamp("us", "UTC")), ("b", pa.binary()), ("n", pa.decimal128(10, 2))]),
-        st.fixed_dictionaries(
-            {
-                "at": st.none() | MOMENTS.map(lambda moment: moment.replace(tzinfo=UTC)),
-                "b": st.binary(max_size=4),
-                "n": st.decimals(-1000, 1000, places=2),
-            }
-        ),
-    ),
-]
-COLUMNS = st.sampled_from(TYPES).flatmap(
-    lambda pair: st.tuples(st.just(pair[0]), st.lists(st.none() | pair[1], min_size=1, max_size=5))
-)
-
-
-@every_format
-@example(columns=[(pa.float64(), [math.inf, -0.0])], number=0)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(columns=st.lists(COLUMNS, min_size=1, max_size=4), number=st.integers(0, 2**32))
-def test_what_goes_in_comes_out_in_value_and_type(
-    tmp_path: Path, name: str, columns: list[tuple[pa.DataType, list[Any]]], number: int
-) -> None:
-    count = min(len(values) for _, values in columns)
-    batch = pa.record_batch(
-        {f"c {place}": pa.array(values[:count], kind) for place, (kind, values) in enumerate(columns)}
-    )
-    folder = tmp_path / str(number)
-    load = load_of("replace", "t", batch.schema)
-    run(destination_of(name, folder), load, batch, FINAL)
-    source = FORMATS[name][1]({"path": str(folder)}, folder)
-    (stream,) = source.discover()
-    assert stream.schema.equals(batch.schema)
-    (found,) = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
-    assert repr(found.to_pylist()) == repr(batch.to_pylist())
-
-
-def test_numbers_that_json_lacks_are_texts_and_come_back(tmp_path: Path) -> None:
-    batch = pa.record_batch({"v": pa.array([math.nan, math.inf, -math.inf, 1.5])})
-    run(destination_of("jsonl", tmp_path), load_of("replace", "t", batch.schema), batch, FINAL)
-    lines = (tmp_path / "orders.jsonl").read_text().splitlines()
-    assert [json.loads(line)["v"] for line in lines] == ["NaN", "Infinity", "-Infinity", 1.5]
-    foreign = tmp_path / "foreign.jsonl"
-    foreign.write_text("\n".join(lines))
-    assert [repr(record["v"]) for record in read("jsonl", foreign, "foreign")] == ["nan", "inf", "-inf", "1.5"]
-
-
-def test_json_columns_are_json_in_json_lines(tmp_path: Path) -> None:
-    schema = pa.schema([("id", pa.int64()), ("doc", pa.json_())])
-    texts = ['{"a": [1,\n 2]}', "null", None, "12345678901234567890"]
-    batch = pa.record_batch([pa.array([1, 2, 3, 4]), pa.array(texts, pa.json_())], schema=schema)
-    run(destination_of("jsonl", tmp_path), load_of("replace", "t", schema), batch, FINAL)
-    lines = (tmp_path / "orders.jsonl").read_text().splitlines()
-    assert [json.loads(line)["doc"] for line in lines] == [{"a": [1, 2]}, None, None, 12345678901234567890]
-    broken = pa.record_batch([pa.array([1]), pa.array(["{"], pa.json_())], schema=schema)
-    with pytest.raises(FatalConnectorError, match="'doc'"):
-        run(destination_of("jsonl", tmp_path), load_of("replace", "u", schema), broken, FINAL)
-
-
 # Names
-
 
 HOSTILE = [
     "a/b", "../up", "..", ".", ".hidden", "_syncblocks_ledger", "a\\b", "nul\0", "new\nline", "dot.name", "a=b", "%2F",
@@ -609,16 +294,3 @@ def test_an_unwritable_folder_is_refused_by_check(tmp_path: Path, monkeypatch: p
 def test_no_other_wire_is_taken(tmp_path: Path) -> None:
     with pytest.raises(ConnectorConfigError, match="pgcopy"):
         list(destination_of("csv", tmp_path).load(load_of("append", "t"), iter([]), wire="pgcopy"))
-
-
-def test_wide_columns_of_a_parquet_file_get_neither_dictionary_nor_statistics() -> None:
-    sink = io.BytesIO()
-    writer = ParquetFormat().writer(sink, pa.schema([("id", pa.int64()), ("doc", pa.string())]))
-    batch = pa.record_batch({"id": pa.array([1, 2]), "doc": pa.array(["x" * (2 << 20)] * 2)})
-    writer.write(batch)
-    writer.close()
-    narrow, wide = (pyarrow.parquet.read_metadata(sink).row_group(0).column(place) for place in range(2))
-    assert (narrow.is_stats_set, wide.is_stats_set) == (True, False)
-    assert "RLE_DICTIONARY" in narrow.encodings
-    assert "RLE_DICTIONARY" not in wide.encodings
-    assert pyarrow.parquet.read_table(sink).to_batches() == [batch]

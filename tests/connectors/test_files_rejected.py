@@ -16,7 +16,7 @@ from tests.zygote import Zygote
 
 from . import files_readback
 from .files_load import SCHEMA, batch_of, load_of, run
-from .test_files_destination import FINAL, destination_of, every_format, looked_at, read
+from .files_pair import FINAL, destination_of, every_format, looked_at, read
 
 
 def rejecting(load: Load, limit: int = 10) -> Load:
