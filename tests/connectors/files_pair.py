@@ -10,7 +10,7 @@ import pytest
 
 from connectors.files.destination import CSVDestination, FileDestination, JSONLDestination, ParquetDestination
 from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
-from connectors.stream import Checkpoint, LedgerRow
+from connectors.stream import Checkpoint, LedgerRow, Stream
 
 from . import files_load, files_readback
 
@@ -45,3 +45,27 @@ def read(name: str, folder: Path | str, table: str = "orders") -> list[dict[str,
 def row_of(destination: FileDestination) -> LedgerRow:
     (row,) = destination.describe(["orders"])["orders"].ledger
     return row
+
+
+def source_of(path: Path, kind: type[FileSource] = CSVSource, **config: Any) -> FileSource:
+    return kind({"path": str(path), **config}, path.parent)
+
+
+def only(source: FileSource) -> Stream:
+    (stream,) = source.discover()
+    return stream
+
+
+def types_of(source: FileSource) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in only(source).schema}
+
+
+def records_of(source: FileSource, stream: Stream | None = None) -> list[dict[str, Any]]:
+    stream = stream or only(source)
+    events = [event for _, event in source.read([stream], {})]
+    return [record for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
+
+
+def column(path: Path, texts: list[str]) -> pa.DataType:
+    path.write_text("v,end\n" + "".join(f"{text},x\n" for text in texts))
+    return types_of(source_of(path))["v"]
