@@ -106,6 +106,8 @@ def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
     if is_text(kind):
         return kind
     try:
+        if _would_round(kind, arriving):
+            raise pa.ArrowTypeError(f"{kind} and {arriving}")
         both = [pa.schema([("c", kind)]), pa.schema([("c", arriving)])]
         return pa.unify_schemas(both, promote_options="permissive").field(0).type
     except pa.ArrowException as error:
@@ -113,6 +115,18 @@ def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
             f"column {field.name!r} of table {table!r} is {kind}, and {arriving} arrives, which does not fit: rename "
             "or cast it in a transformer, or replace the table"
         ) from error
+
+
+def _would_round(kind: Any, arriving: Any) -> bool:
+    """Tell whether decimals and floats meet: Arrow makes the former the latter, and rounds without a word."""
+    types = pa.types
+    if types.is_struct(kind) and types.is_struct(arriving):
+        common = {field.name for field in kind} & {field.name for field in arriving}
+        return any(_would_round(kind.field(name).type, arriving.field(name).type) for name in common)
+    if types.is_nested(kind) and types.is_nested(arriving) and hasattr(kind, "value_type"):
+        return hasattr(arriving, "value_type") and _would_round(kind.value_type, arriving.value_type)
+    pairs = ((kind, arriving), (arriving, kind))
+    return any(types.is_decimal(one) and types.is_floating(other) for one, other in pairs)
 
 
 def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:

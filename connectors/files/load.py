@@ -275,9 +275,15 @@ class TableLoad:
         return schema
 
     def _must_rewrite(self, manifest: Manifest, schema: pa.Schema) -> bool:
-        """Tell whether the parts would no longer read together: other columns in CSV, other types in Parquet."""
+        """Tell whether the parts would no longer read together: other columns in CSV, other types in Parquet.
+
+        Integers that become floats are looked at as well: none may be past what those hold.
+        """
         if manifest.schema is None or not manifest.files:
             return False
+        is_float, is_integer = pa.types.is_floating, pa.types.is_integer
+        if any(is_integer(field.type) and is_float(schema.field(field.name).type) for field in manifest.schema):
+            return True
         if self._table.format.needs_equal_columns:
             return any(list(file.columns) != schema.names for file in manifest.files)
         is_typed = self._table.format.suffix == "parquet"

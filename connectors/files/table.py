@@ -13,6 +13,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..protocols import Block
 from ..stream import LedgerKey, LedgerRow, TableState
+from .columns import conformed
 from .formats import Format, plain
 from .manifest import (
     STAGING,
@@ -123,8 +124,10 @@ class Table:
         return DataFile(self.storage, file.name, file.moved_from, schema=own)
 
     def batches(self, file: DataFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Read a file of the table in the table's present columns."""
-        return self.format.read(file, schema, frozenset(schema.names))
+        """Read a live file in the columns that the table gets; a value that their types would change is an error."""
+        own = file.schema if file.schema is not None else schema
+        for batch in self.format.read(file, own, frozenset(own.names)):
+            yield conformed(batch, schema)
 
     def stage(self, token: str, schema: pa.Schema) -> Staging:
         """Begin a file in the token's staging folder."""
