@@ -91,7 +91,7 @@ class Disposition:
         staged = self._staging.converted(staged, columns)
         dialect.lock_creation(self._session, self._target.name)
         table = self._target.reflect()
-        if table is not None and not dialect.renames and self._target.conflicts(table, columns):
+        if table is not None and not dialect.renames and self._target.conflicts(table, columns, layout.key()):
             # It cannot be brought into shape, and nothing can take its place.
             self._target.note_replaced(table, columns)
             self._session.execute(dialect.drop_table(table.name))

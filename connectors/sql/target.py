@@ -77,8 +77,13 @@ class Target:
                 return True
         return False
 
-    def conflicts(self, table: Table, columns: Sequence[Column]) -> bool:
-        """Tell whether a column has a type that `evolve` could not widen to what comes."""
+    def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
+        """Tell whether `evolve` could not make it hold what comes: a column of another type, or another key.
+
+        A primary key that has columns which the stream does not have is its owner's affair.
+        """
+        if set(table.key) != set(key) and table.key and set(table.key) <= {column.name for column in columns}:
+            return True
         held = ((table.column(column.name), column) for column in columns)
         return any(found and self._dialect.widen(found.type, column.type) is None for found, column in held)
 
