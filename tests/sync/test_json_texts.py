@@ -13,7 +13,7 @@ import yaml
 
 from tests import services
 
-from .test_verify import Pair
+from .verify_pairs import Pair
 
 TEXTS = (
     '{"b": 1, "a": 2,  "b": 3}',
