@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 import yaml
 
 from connectors.memory import MemoryDatabase, database
@@ -108,3 +109,8 @@ class Bench:
 def statuses(result: RunResult) -> dict[str, str | None]:
     """Return stream -> status."""
     return {stream.stream: stream.status for stream in result.streams}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)

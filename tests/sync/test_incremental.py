@@ -14,15 +14,11 @@ from sync.errors import ConfigError
 from tests.conftest import RunCLI
 
 from .pipelines import Bench, statuses
+from .pipelines import bench as bench
 
 ENTRY = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 FIRST = [{"id": 1, "t": None}, {"id": 2, "t": 10}]
 SECOND = [*FIRST, {"id": 3, "t": None}, {"id": 4, "t": 4}, {"id": 5, "t": 20}]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
 
 
 def ids(bench: Bench) -> list[int]:

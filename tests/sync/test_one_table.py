@@ -13,6 +13,7 @@ from sync import run_pipeline
 from sync.errors import ConfigError
 
 from .pipelines import Bench
+from .pipelines import bench as bench
 
 
 def file(folder: Path, url: str, destination: dict[str, Any], *streams: dict[str, Any]) -> Path:
@@ -79,11 +80,6 @@ def test_shortened_names_stay_apart_and_are_one_with_themselves(tmp_path: Path, 
     streams[1]["destination_table"] = first
     with pytest.raises(ConfigError, match="is written by"):
         run_pipeline(file(tmp_path, source_url, destination, *streams))
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
 
 
 SHARED = {

@@ -1,0 +1,133 @@
+"""Whose table it is: what a run refuses to write, and what the ledger says of a table's past."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sync.errors import ConfigError
+
+from .pipelines import Bench, statuses
+from .pipelines import bench as bench
+from .targets import open_target
+
+
+def test_a_name_that_the_ledger_cannot_hold_is_refused_before_anything_is_made(bench: Bench, mariadb_url: str) -> None:
+    from tests.connectors.mysql_databases import tables
+
+    bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
+    bench.document["streams"] = [{"stream": "a" * 300, "destination_table": "a"}]
+    bench.seed("a" * 300, 1)
+    with pytest.raises(ConfigError, match="has 300 characters, and the ledger of MySQL holds names of up to 255"):
+        bench.run()
+    assert tables(mariadb_url) == set()
+    bench.document["streams"] = [{"stream": "a" * 255, "destination_table": "a"}]
+    bench.seed("a" * 255, 1)
+    assert bench.run().exit_code == 0
+
+
+def test_a_strangers_table_is_replaced_only_if_the_stream_says_so(bench: Bench) -> None:
+    import pyarrow as pa
+
+    bench.seed("a", 2)
+    bench.destination.tables["a"] = pa.table({"mine": [1]})
+    with pytest.raises(ConfigError, match="write_disposition: replace"):
+        bench.run()
+    assert bench.destination.tables["a"].column_names == ["mine"]
+    bench.document["streams"] = [{"stream": "a", "write_disposition": "replace"}]
+    assert bench.run().exit_code == 0
+    assert len(bench.rows("a")) == 2
+
+
+def test_a_pipeline_that_was_renamed_appends_nothing_twice(bench: Bench) -> None:
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    bench.seed("a", 2)
+    bench.run()
+    bench.document["pipeline"] = "renamed"
+    with pytest.raises(ConfigError, match="pipeline: bench") as caught:
+        bench.run()
+    assert "double" in str(caught.value)
+    assert len(bench.rows("a")) == 2
+    bench.document["streams"] = [{**entry, "write_disposition": "merge"}]
+    assert bench.run().status == "success"
+    assert len(bench.rows("a")) == 2
+
+
+def test_pipelines_of_several_sources_append_to_one_table(bench: Bench) -> None:
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    bench.seed("a", 2)
+    bench.run()
+    bench.document["pipeline"] = "other"
+    bench.source_name = bench.document["source"]["config"]["database"] = f"other-{bench.source_name}"
+    bench.seed("a", 2)
+    assert bench.run().status == "success"
+    assert len(bench.rows("a")) == 4
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "duckdb", "postgres", "mysql"])
+def test_a_full_refresh_of_an_append_makes_no_key_that_the_next_append_stumbles_over(tmp_path: Path, kind: str) -> None:
+    bench = Bench(tmp_path)
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["n"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    with open_target(kind, tmp_path) as target:
+        if kind != "memory":
+            bench.document["destination"] = target.document
+        records = [{"id": 1, "n": 1}, {"id": 1, "n": 2}]
+        bench.seed("a", records)
+        assert statuses(bench.run(full_refresh=True)) == {"a": "success"}
+        bench.seed("a", [*records, {"id": 1, "n": 3}])
+        assert statuses(bench.run()) == {"a": "success"}
+        rows = bench.rows("a") if kind == "memory" else target.query("select id, n from a")
+        assert len(rows) == 3
+
+
+def test_a_dropped_table_starts_from_scratch_whatever_the_ledger_says(bench: Bench) -> None:
+    bench.document["streams"] = [{"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}]
+    bench.seed("a", 5)
+    bench.run()
+    del bench.destination.tables["a"]
+    bench.run()
+    assert len(bench.rows("a")) == 5
+
+
+def test_a_lost_ledger_row_makes_append_refuse_and_merge_start_over(bench: Bench) -> None:
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    for disposition in ("append", "merge"):
+        bench.document["streams"] = [{**entry, "write_disposition": disposition, "destination_table": disposition}]
+        bench.seed("a", 3)
+        bench.run()
+        bench.destination.ledger.clear()
+        if disposition == "append":
+            with pytest.raises(ConfigError, match="state set"):
+                bench.run()
+        else:
+            bench.run()
+        assert len(bench.rows(disposition)) == 3
+
+
+def test_the_ledger_row_of_another_source_is_refused(bench: Bench) -> None:
+    bench.seed("a", 3)
+    bench.run()
+    other = Bench(bench.folder)
+    other.seed("a", 1)
+    bench.document["source"]["config"]["database"] = other.source_name
+    with pytest.raises(ConfigError, match="another source"):
+        bench.run()
+
+
+def test_two_streams_that_replace_one_table_are_refused(bench: Bench) -> None:
+    bench.seed("a", 1)
+    bench.seed("b", 1)
+    bench.document["streams"] = [{"stream": "*", "destination_table": "same"}]
+    with pytest.raises(ConfigError, match="same"):
+        bench.run()
+
+
+def test_a_table_that_is_its_own_destination_is_refused(bench: Bench) -> None:
+    bench.seed("a", 1)
+    bench.document["destination"]["config"]["database"] = bench.source_name
+    with pytest.raises(ConfigError, match="its own destination"):
+        bench.run()
