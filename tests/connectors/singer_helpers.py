@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from connectors.registry import make_source
 from connectors.singer.reader import Reader
 from connectors.singer.types import columns_of
 from connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
@@ -24,6 +25,8 @@ SCHEMA: dict[str, Any] = {
         "note": {"type": ["null", "string"]},
     },
 }
+
+SQLITE = {"connector": "sqlite", "config": {"path": "out.db"}}
 
 
 def tap_program(folder: Path, name: str = "tap-small") -> Path:
@@ -123,3 +126,25 @@ def pipeline(folder: Path, config: Mapping[str, Any], destination: Mapping[str, 
 
 def run(path: Path, **options: Any) -> RunResult:
     return run_pipeline(load_pipeline(path), **options)
+
+
+ORDERS = stream_of("orders")
+
+
+def small(folder: Path, *messages: Any, streams: list[dict[str, Any]] | None = None, **config: Any) -> dict[str, Any]:
+    """Return the source's config of a tap that says these messages."""
+    (folder / "lines").write_bytes(lines(*messages))
+    catalog = {"streams": streams or [full_table("orders"), full_table("users")]}
+    own = {"catalog": catalog, "lines": str(folder / "lines"), "password": "tell-nobody", **config.pop("own", {})}
+    return {"executable": str(tap_program(folder)), "config": own, **config}
+
+
+BOTH = [
+    schema("orders"),
+    schema("users"),
+    *(record(name, id=n, note=name) for n in range(9) for name in ("orders", "users")),
+]
+
+
+def source_of(folder: Path, *messages: Any, **config: Any) -> Any:
+    return make_source("singer", small(folder, *messages, **config), folder)

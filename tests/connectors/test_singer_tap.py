@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,47 +20,31 @@ from typing import Any
 import psutil
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from connectors.errors import FatalConnectorError, Interrupted, RetriableError
 from connectors.registry import make_source
-from connectors.singer.catalog import streams_of
-from connectors.singer.environments import program_name
 from connectors.singer.process import PrivateFiles
-from connectors.stream import ReplicationMethod, Stream
+from connectors.stream import Stream
 from tests.sync.pipelines import RECORDER
 
 from .singer_helpers import (
+    BOTH,
+    SQLITE,
     entry,
     full_table,
-    lines,
     pipeline,
     record,
     run,
     schema,
+    small,
+    source_of,
     state,
     tap_program,
 )
-
-SQLITE = {"connector": "sqlite", "config": {"path": "out.db"}}
 
 
 def written(folder: Path, table: str) -> list[tuple[Any, ...]]:
     with sqlite3.connect(folder / "out.db") as connection:
         return connection.execute(f'select id, stamp, note from "{table}" order by id, note').fetchall()
-
-
-def small(folder: Path, *messages: Any, streams: list[dict[str, Any]] | None = None, **config: Any) -> dict[str, Any]:
-    """Return the source's config of a tap that says these messages."""
-    (folder / "lines").write_bytes(lines(*messages))
-    catalog = {"streams": streams or [full_table("orders"), full_table("users")]}
-    own = {"catalog": catalog, "lines": str(folder / "lines"), "password": "tell-nobody", **config.pop("own", {})}
-    return {"executable": str(tap_program(folder)), "config": own, **config}
-
-
-BOTH = [
-    schema("orders"),
-    schema("users"),
-    *(record(name, id=n, note=name) for n in range(9) for name in ("orders", "users")),
-]
 
 
 def test_streams_of_one_tap_end_as_one_block_run_each(tmp_path: Path) -> None:
@@ -165,10 +148,6 @@ def test_a_tap_that_ends_badly_is_a_failure_and_commits_stay(tmp_path: Path, the
     assert [row[0] for row in written(tmp_path, "orders")] == list(range(9))
 
 
-def source_of(folder: Path, *messages: Any, **config: Any) -> Any:
-    return make_source("singer", small(folder, *messages, **config), folder)
-
-
 def test_what_a_tap_died_of_stands_first(tmp_path: Path) -> None:
     program = tmp_path / "tap-broken"
     program.write_text(
@@ -247,88 +226,6 @@ def test_the_tap_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     tap.wait(timeout=10)
 
 
-def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Path) -> None:
-    note = tmp_path / "note"
-
-    def discoveries(**own: Any) -> int:
-        before = note.read_text().count('"--discover"') if note.exists() else 0
-        source = source_of(tmp_path, *BOTH, own={"note": str(note), **own})
-        with suppress(ConnectorError):
-            list(source.read(source.discover(), {}))
-        return note.read_text().count('"--discover"') - before
-
-    assert discoveries() == 1
-    assert discoveries() == 0
-    assert discoveries(more=1) == 1
-    assert discoveries(more=1, then="fail") == 1
-    assert discoveries(more=1, then="fail") == 1
-    for kept in (tmp_path / ".syncblocks/plugins/kept").iterdir():
-        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-        assert "tell-nobody" not in kept.read_text()
-
-
-@pytest.mark.parametrize("place", ["schema-name", "database-name"])
-def test_a_table_keeps_its_own_name_where_the_catalog_says_it(place: str) -> None:
-    """As the taps of PostgreSQL and of MySQL have it: the stream is `shop-orders`, the table `orders`."""
-    metadata = [{"breadcrumb": [], "metadata": {place: "shop"}}]
-    (stream,) = streams_of([entry("shop-orders", table_name="orders", metadata=metadata)], ())
-    assert (stream.name, stream.locator) == ("shop-orders", {"table": "orders"})
-
-
-def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    own = {"catalog": {"streams": []}, "lines": "nowhere"}
-    assert make_source("singer", {"executable": str(tap_program(tmp_path)), "config": own}, tmp_path).discover() == []
-    assert "needs its catalog as a file: `catalog`" in caplog.text
-
-
-def test_what_the_catalog_says_of_replication_is_the_default(tmp_path: Path) -> None:
-    logged = entry("log", replication_method="LOG_BASED", replication_key=None)
-    source = source_of(tmp_path, streams=[entry("orders"), full_table("users"), logged])
-    found = {stream.name: stream for stream in source.discover()}
-    assert found["orders"].replication_method is ReplicationMethod.INCREMENTAL
-    assert found["orders"].bookmark_properties == ("stamp",)
-    assert found["users"].replication_method is ReplicationMethod.FULL_TABLE
-    assert found["log"].replication_method is ReplicationMethod.INCREMENTAL
-    assert found["log"].bookmark_properties == ()
-
-
-def test_select_metadata_and_schema_change_what_is_offered(tmp_path: Path) -> None:
-    source = source_of(
-        tmp_path,
-        streams=[entry("orders"), full_table("users"), full_table("my.table")],
-        select=["orders.*", "!orders.note", "my.table.i*"],
-        metadata={"orders": {"replication-method": "FULL_TABLE"}},
-        schema={"ord*": {"stamp": {"type": "string", "format": "date-time"}}},
-    )
-    found = {stream.name: stream for stream in source.discover()}
-    assert sorted(found) == ["my.table", "orders"]
-    assert found["orders"].schema.names == ["id", "stamp"]
-    assert str(found["orders"].schema.field("stamp").type) == "timestamp[us, tz=UTC]"
-    assert found["orders"].replication_method is ReplicationMethod.FULL_TABLE
-    assert found["my.table"].schema.names == ["id"]
-
-
-@pytest.mark.parametrize("key", ["select", "metadata", "schema"])
-def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path, key: str) -> None:
-    source = source_of(tmp_path, **{key: ["no*"] if key == "select" else {"no*": {}}})
-    with pytest.raises(ConnectorConfigError, match=r"'no\*' matches no stream"):
-        source.discover()
-
-
-def test_mistakes_in_the_config_are_told(tmp_path: Path) -> None:
-    for config, wanted in (
-        ({}, "needs one of"),
-        ({"pip": "a", "executable": "b"}, "needs one of"),
-        ({"pip": "a", "exe": 1}, "has no key 'exe'"),
-    ):
-        with pytest.raises(ConnectorConfigError, match=wanted):
-            make_source("singer", config, tmp_path)
-    with pytest.raises(ConnectorConfigError, match="no program"):
-        make_source("singer", {"executable": "./none"}, tmp_path).check()
-
-
 def test_a_run_knows_which_numbers_were_too_long_for_the_last_one(tmp_path: Path) -> None:
     spec = {"properties": {"id": {"type": "integer"}, "n": {"type": "number"}}}
     long = b'{"type":"RECORD","stream":"t","record":{"id":2,"n":1234567890123456789.5}}'
@@ -366,20 +263,6 @@ def test_a_table_with_longer_numbers_than_declared_goes_on(tmp_path: Path, is_fo
 def test_count_reads_the_whole_stream(tmp_path: Path) -> None:
     source = source_of(tmp_path, *BOTH)
     assert source.count(source.discover()[0]) == 9
-
-
-@pytest.mark.parametrize(
-    ("pip", "program"),
-    [
-        ("tap-jsonl==0.3.1", "tap-jsonl"),
-        ("meltanolabs-tap-postgres", "tap-postgres"),
-        ("pipelinewise-tap-mysql[x]>=1,<2", "tap-mysql"),
-        ("git+https://example.org/x/tap-foo.git@main", "tap-foo"),
-        ("./plugins/tap_bar", "tap-bar"),
-    ],
-)
-def test_the_program_s_name_comes_from_the_requirement(pip: str, program: str) -> None:
-    assert program_name(pip) == program
 
 
 class Place:
