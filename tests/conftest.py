@@ -12,6 +12,9 @@ import pytest
 from tests import services
 from tests.zygote import SCRIPT, Zygote
 
+# Assertions that stand beside a test's file talk as those in it do; said here, before anybody imports them.
+pytest.register_assert_rewrite("tests.sync.store_model", "tests.sync.verify_pairs")
+
 RunCLI = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
