@@ -24,6 +24,7 @@ from connectors.sql.session import COLUMN_TYPE
 from tests import services
 
 from .postgres_pair import batch_of, rows, write
+from .postgres_pair import destination as destination
 
 _NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, places=5, min_value=-(10**50), max_value=10**50)
 
@@ -32,13 +33,6 @@ _NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, places=5, min_valu
 def module_postgres_url() -> Iterator[str]:
     with services.fresh_postgres_database() as url:
         yield url
-
-
-@pytest.fixture
-def destination(postgres_url: str) -> Iterator[PostgresDestination]:
-    made = PostgresDestination({"url": postgres_url}, Path())
-    yield made
-    made.close()
 
 
 def sent(url: str, column_type: str, array: pa.Array) -> list[Any]:

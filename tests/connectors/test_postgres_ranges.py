@@ -19,6 +19,7 @@ from connectors.ranges import OpenRanges, Range, SnapshotLost
 from connectors.sql.identifiers import staging_name
 from connectors.stream import Checkpoint, Commit, Stream, WriteDisposition
 
+from .postgres_pair import destination as destination
 from .postgres_pair import find, order, rows, script
 from .postgres_proxy import proxy
 
@@ -89,13 +90,6 @@ class Reads:
 @pytest.fixture
 def source(postgres_url: str) -> Iterator[PostgresSource]:
     made = PostgresSource({"url": postgres_url, "range_bytes": 8192}, Path())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def destination(postgres_url: str) -> Iterator[PostgresDestination]:
-    made = PostgresDestination({"url": postgres_url}, Path())
     yield made
     made.close()
 

@@ -16,16 +16,10 @@ from connectors.postgres.destination import PostgresDestination
 from connectors.stream import Checkpoint, Event, Stream, WriteDisposition
 
 from .postgres_pair import batch_of, order, rows, script, write
+from .postgres_pair import destination as destination
 
 OLD = "create table t (id bigint primary key, v text); insert into t values (1, 'old'), (7, 'old')"
 NEW = batch_of({"id": [1, 2], "v": ["new", "new"]})
-
-
-@pytest.fixture
-def destination(postgres_url: str) -> Iterator[PostgresDestination]:
-    made = PostgresDestination({"url": postgres_url}, Path())
-    yield made
-    made.close()
 
 
 def replace_table(destination: PostgresDestination, batch: pa.RecordBatch = NEW) -> None:

@@ -30,16 +30,10 @@ from connectors.sql.identifiers import TableName
 from connectors.stream import Checkpoint, Event, Load, Stream, WriteDisposition
 
 from .postgres_pair import batch_of, find, key_of, order, rows, script, write
+from .postgres_pair import destination as destination
 
 BATCH = batch_of({"id": [1, 2]})
 STREAM = Stream(name="s", schema=BATCH.schema, key_properties=("id",))
-
-
-@pytest.fixture
-def destination(postgres_url: str) -> Iterator[PostgresDestination]:
-    made = PostgresDestination({"url": postgres_url}, Path())
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("disposition", list(WriteDisposition))
@@ -156,8 +150,8 @@ def test_eight_threads_create_schema_and_ledger_at_once(postgres_url: str) -> No
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(run, range(8))) == [str(number) for number in range(8)]
-    for destination in destinations:
-        destination.close()
+    for each in destinations:
+        each.close()
     assert rows(postgres_url, 'select count(*), min(rows) from "new one"._syncblocks_ledger') == [(8, 2)]
 
 
