@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -110,7 +111,7 @@ def pipe(bench: Bench) -> list[Figure]:
     bench.sync(pipeline)()
     bare = ([tap, "--config", "tap.json"], [target, "--config", "target.json"])
     taken = alternate({"tap | target": lambda: bench.run(*bare), "through us": bench.sync(pipeline)}, bench.repeat)
-    with sqlite3.connect(pipeline.parent / ".syncblocks" / "store.db") as store:
+    with closing(sqlite3.connect(pipeline.parent / ".syncblocks" / "store.db")) as store, store:
         counts = store.execute("select distinct row_count from _syncblocks_block_run").fetchall()
     assert counts == [(bench.rows,)], f"{counts} instead of {bench.rows} records"
     return figures("tap | target", bench.rows, taken, limit="tap | target", least=0.95)

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ PEOPLE = [(1, "Ada", 10, 1.5), (2, 'Grace "x"', 20, None), (3, None, 20, 2.5)]
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    with sqlite3.connect(tmp_path / "shop.db") as database:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database, database:
         database.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, version INTEGER, height REAL)")
         database.executemany("INSERT INTO people VALUES (?, ?, ?, ?)", PEOPLE)
         database.execute("CREATE TABLE other (id INTEGER PRIMARY KEY)")
@@ -81,7 +82,7 @@ def test_an_incremental_tap_goes_on_from_its_last_state(shop: Path, run_cli: Run
     assert state["bookmarks"]["people"]["replication_key_value"] == 20
     assert "progress_markers" not in json.dumps(state)
     (shop / "state.json").write_text(json.dumps(state))
-    with sqlite3.connect(shop / "shop.db") as database:
+    with closing(sqlite3.connect(shop / "shop.db")) as database, database:
         database.execute("INSERT INTO people VALUES (4, 'same tick', 20, NULL), (5, 'later', 30, NULL)")
     messages = tap(shop, run_cli, "--catalog", str(path), "--state", "state.json")
     assert [record["id"] for record in records(messages)] == [4, 5], "what stood at the bookmark is not sent again"
@@ -120,7 +121,7 @@ def test_batches_go_both_ways(shop: Path, run_cli: RunCLI, form: str) -> None:
     (shop / "messages").write_text("".join(json.dumps(message) + "\n" for message in messages))
     done = run_cli(["target", "sqlite", "--config", "target.json", "--input", "messages"], shop)
     assert done.returncode == 0, done.stderr
-    with sqlite3.connect(shop / "out.db") as database:
+    with closing(sqlite3.connect(shop / "out.db")) as database, database:
         assert database.execute("SELECT id, name, version, height FROM people ORDER BY id").fetchall() == PEOPLE
 
 
@@ -144,7 +145,7 @@ def feed(folder: Path, run_cli: RunCLI, messages: list[dict[str, Any]], **config
 
 
 def rows(folder: Path) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(folder / "out.db") as database:
+    with closing(sqlite3.connect(folder / "out.db")) as database, database:
         return database.execute("SELECT id, v FROM t ORDER BY id, v").fetchall()
 
 

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import zipfile
 from collections.abc import Mapping
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def _shared(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(folder / "out.db") as connection:
+    with closing(sqlite3.connect(folder / "out.db")) as connection, connection:
         return connection.execute(sql).fetchall()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def test_a_run_writes_them_beside_the_data(tmp_path: Path) -> None:
     destination = {"connector": "sqlite", "config": {"path": "out.db"}}
     result = run(pipeline(tmp_path, source, destination, streams=streams))
     assert result.status == "success"
-    with sqlite3.connect(tmp_path / "out.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "out.db")) as connection, connection:
         kept = connection.execute("select place from _syncblocks_rejected order by place").fetchall()
         ids = connection.execute("select id from orders order by id").fetchall()
     assert kept == [("tap tap-small:3",), ("tap tap-small:5",), ("tap tap-small:6",)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def test_what_a_tap_must_not_say_is_named_with_its_line(name: str, tmp_path: Pat
 def test_texts_of_every_kind_arrive(tmp_path: Path) -> None:
     file = file_named(NUL)
     result, tables = sync(file, tmp_path, {"connector": "sqlite", "config": {"path": "out.db"}}, expected_of(file))
-    with sqlite3.connect(tmp_path / "out.db") as database:
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database, database:
         database.row_factory = sqlite3.Row
         found = {name: [dict(row) for row in database.execute(f"select * from {t}")] for name, t in tables.items()}
     check(file, result, found)

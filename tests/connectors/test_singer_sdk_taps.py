@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
         mysql_databases.run(url, f"create table people ({columns})", f"insert into people values {ROWS}")
         return {"url": url}
     if connector in ("sqlite", "sqlalchemy"):
-        with sqlite3.connect(folder / "people.db") as database:
+        with closing(sqlite3.connect(folder / "people.db")) as database, database:
             database.execute(f"CREATE TABLE people ({PEOPLE})")
             database.execute(f"INSERT INTO people VALUES {ROWS}")
         path = str(folder / "people.db")

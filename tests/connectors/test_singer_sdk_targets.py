@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def test_the_sdks_files_are_read_back_as_they_were_sent(file: Path, tmp_path: Pa
         [json.loads(states[-1])["value"]] if states and json.loads(states[-1])["value"] else []
     )
     expected = expected_of(file)
-    with sqlite3.connect(tmp_path / "out.db") as database:
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database, database:
         database.row_factory = sqlite3.Row
         for stream, records in expected.items():
             rows = database.execute('select * from "{}"'.format(stream.replace('"', '""'))).fetchall()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from .singer_helpers import (
 
 
 def written(folder: Path, table: str) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(folder / "out.db") as connection:
+    with closing(sqlite3.connect(folder / "out.db")) as connection, connection:
         return connection.execute(f'select id, stamp, note from "{table}" order by id, note').fetchall()
 
 
@@ -63,7 +64,7 @@ def test_streams_of_one_tap_end_as_one_block_run_each(tmp_path: Path) -> None:
 def test_only_what_is_selected_arrives_and_the_tap_is_told_in_both_conventions(tmp_path: Path) -> None:
     config = small(tmp_path, *BOTH, own={"note": str(tmp_path / "note")}, env={"TAP_TOKEN": "token-in-env"})
     run(pipeline(tmp_path, config, SQLITE, streams=[{"stream": "ord*", "columns": {"exclude": ["stamp"]}}]))
-    with sqlite3.connect(tmp_path / "out.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "out.db")) as connection, connection:
         tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
         columns = [row[1] for row in connection.execute("pragma table_info(orders)")]
     assert "users" not in tables
@@ -252,7 +253,7 @@ def test_a_table_with_longer_numbers_than_declared_goes_on(tmp_path: Path, is_fo
     more = record("t", id=2, stamp="2", n=0.25)
     small(tmp_path, schema("t", spec), first, more, state(t={"stamp": "2"}), streams=streams)
     assert run(path).status == "success"
-    with sqlite3.connect(tmp_path / "out.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "out.db")) as connection, connection:
         found = connection.execute("select id, n from t order by id").fetchall()
     assert [(number, Decimal(str(value))) for number, value in found] == [
         (1, Decimal("1234567890123456789.5")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_plan_names_the_wire(tmp_path: Path, run_cli: RunCLI) -> None:
 
 def table(folder: Path, *stamps: str) -> Path:
     path = folder / "source.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("create table if not exists orders (id integer primary key, stamp text, note text)")
         connection.executemany("insert into orders (stamp) values (?)", [(stamp,) for stamp in stamps])
     return path

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def write_hanging(folder: Path) -> Path:
 
 def write_sqlite(folder: Path) -> Path:
     """Write a SQLite database with one table, and a pipeline that reads it."""
-    with sqlite3.connect(folder / "crm.sqlite") as connection:
+    with closing(sqlite3.connect(folder / "crm.sqlite")) as connection, connection:
         connection.execute("create table users (id integer primary key, name text not null)")
         connection.executemany("insert into users values (?, ?)", [(1, "Ada"), (2, "Grace")])
     connection.close()

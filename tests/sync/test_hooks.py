@@ -6,6 +6,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +322,7 @@ def test_sqlite_runs_statements(tmp_path: Path) -> None:
         file.read_text().replace("duckdb, config: {path: warehouse.duckdb}", "sqlite, config: {path: w.db}")
     )
     assert run_pipeline(file).exit_code == 0
-    with sqlite3.connect(tmp_path / "w.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "w.db")) as connection, connection:
         assert connection.execute("select s from log").fetchall() == [("orders",)]
     connection.close()
 

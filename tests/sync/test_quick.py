@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "a.csv").write_text("id\n1\n")
     (tmp_path / "mixed" / "b.jsonl").write_text('{"id": 1}\n')
-    with sqlite3.connect(tmp_path / "odd.data") as connection:
+    with closing(sqlite3.connect(tmp_path / "odd.data")) as connection, connection:
         connection.execute("create table t (id integer primary key)")
     with duckdb.connect(str(tmp_path / "named.db")):
         pass

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -299,7 +300,7 @@ def read_back(path: Path, connector: str) -> list[tuple[Any, ...]]:
     if connector == "sqlite":
         import sqlite3
 
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             return list(connection.execute(sql.format("t")).fetchall())
     import duckdb
 

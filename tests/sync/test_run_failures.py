@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -234,9 +235,8 @@ def test_a_missing_source_file_is_a_mistake_at_first_and_a_failure_once_it_has_w
         bench.run()
     assert not file.exists()
     assert not (bench.folder / ".syncblocks").exists()
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("create table a (id integer primary key)")
-    connection.close()
     assert bench.run().exit_code == 0
     file.unlink()
     assert bench.run().exit_code == 1

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def ids(folder: Path) -> list[int]:
 
 
 def state(folder: Path) -> Any:
-    with sqlite3.connect(folder / ".syncblocks" / "store.db") as database:
+    with closing(sqlite3.connect(folder / ".syncblocks" / "store.db")) as database, database:
         row = database.execute("SELECT bookmark FROM _syncblocks_state WHERE stream = 'people'").fetchone()
     return None if row is None else json.loads(row[0])
 
