@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import FatalConnectorError
-from ..stream import Load
+from ..stream import Load, WriteDisposition
 from .dialect import Dialect
 from .identifiers import TableName
 from .session import Lease, Session
@@ -117,10 +117,12 @@ class Target:
         """
         wider = self._dialect.widen(before, column.type)
         if wider is None:
+            # Whoever is told so by a replace has a table that cannot be made anew: --full-refresh is a replace, too.
+            is_replace = self._load.write_disposition is WriteDisposition.REPLACE
+            last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
             raise FatalConnectorError(
                 f"column {column.name!r} of {self.name} is {before}, but the stream now has {column.type}, and one "
-                f"does not hold the other: change the column's type by hand, exclude it with `columns`, or run once "
-                "with `--full-refresh`",
+                f"does not hold the other: change the column's type by hand, exclude it with `columns`, or {last}",
                 stream=self._stream,
             )
         return wider

@@ -71,3 +71,15 @@ def test_other_keys_are_taken_over(bench: Bench, change: str, record: str, key: 
     assert bench.key() == key
     assert bench.sql("select * from d.items except all select * from s.items") == []
     assert bench.sql("select count(*) from d.items") == [(3,)]
+
+
+def test_a_way_out_is_named_where_a_view_keeps_the_table_as_it_is(bench: Bench) -> None:
+    """A full refresh is a replace as well: it would fail the same way."""
+    assert bench.run().status == "success"
+    bench.sql("create view d.seen as select * from d.items; alter table s.items alter k type text")
+    error = str(bench.run().streams[0].error)
+    assert "'k'" in error
+    assert "drop what depends on the table" in error
+    assert "full-refresh" not in error
+    bench.sql("drop view d.seen")
+    assert bench.run().status == "success"
