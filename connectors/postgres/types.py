@@ -326,8 +326,9 @@ def widen(before: str, after: str) -> str | None:
 def _wider_text(before: str, held: Name, new: Name) -> str:
     if held.base == "text" or (held.base == "character varying" and held.first is None):
         return before
-    if held.base == new.base == "character varying" and held.first is not None and new.first is not None:
-        return f"character varying({max(held.first, new.first)})"
+    if held.base == new.base and held.first is not None and new.first is not None:
+        # A `character` that became text would lose the blanks that it is filled up with.
+        return f"{held.base}({max(held.first, new.first)})"
     return "text"
 
 

@@ -283,3 +283,13 @@ def test_every_destination_takes_changes_over(bench: Bench, request: pytest.Fixt
         (1, None, 10, None),
         (2, None, 5_000_000_000, "Ulm"),
     ]
+
+
+def test_blanks_that_fill_a_longer_character_stay(bench: Bench) -> None:
+    bench.stream |= MERGE
+    bench.sql("alter table s.people add code char(3) default 'x'")
+    assert bench.run().status == "success"
+    bench.sql("alter table s.people alter code type char(5); insert into s.people values (2, 'b', 20, 'y')")
+    assert bench.run().status == "success"
+    assert bench.columns()["code"] == "character(5)"
+    assert bench.sql("select id, octet_length(code) from d.people order by id") == [(1, 5), (2, 5)]
