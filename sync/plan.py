@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from connectors.bookmarks import values
+from connectors.errors import FatalConnectorError
 from connectors.protocols import Destination, Source
 from connectors.stream import (
     Bookmark,
@@ -263,7 +264,10 @@ def _plan_stream(
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, destination, table, disposition, full_refresh=full_refresh)
-    fitted = fit(declared, rules)
+    try:
+        fitted = fit(declared, rules)
+    except FatalConnectorError as error:  # a column that the destination cannot name
+        raise stream_error(pipeline, stream, str(error)) from error
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     changes = tuple(unless_left_out(change, fitted) for change in differences(before, shape))
     lossy = fitted.refusals if is_decided else ()
