@@ -113,6 +113,8 @@ def _verify(
         comparison = compare(
             mine, other, left.key, left.columns, is_bounded=left.until is not None, interrupt=interrupt
         )
+        if rejected := getattr(mine, "rejected", 0):
+            columns.notes.append(f"{rejected} bad record(s) of the source are set aside: not compared")
     found = _judged(planned, left, comparison, columns.notes)
     return _mendable(session, planned, found, reader, left, right) if with_repair else found
 

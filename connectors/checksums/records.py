@@ -16,7 +16,7 @@ from ..bookmarks import past
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..fidelity import as_text
 from ..protocols import Source
-from ..stream import Checkpoint, Event, Stream
+from ..stream import Checkpoint, Event, Rejected, Stream
 from .sql import SqlChecksums
 from .values import Checksums, Compared, Digest, Key, KeyRange, Row, Side
 
@@ -82,6 +82,8 @@ class RecordChecksums:
         self._key = _numbered(side.key, 0)
         self._columns = _numbered(side.columns, len(side.key))
         self._kept: SqlChecksums | None = None
+        #: Bad records of the stream, which it sets aside: they are in no digest.
+        self.rejected = 0
 
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
         """Return one digest a range."""
@@ -159,7 +161,10 @@ class RecordChecksums:
     def _batches(self, schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
         side = self._side
         names = [column.name for column in (*side.key, *side.columns)]
+        self.rejected = 0
         for _, event in self._source.read([side.stream], {side.stream.name: None}):
+            if isinstance(event, Rejected):
+                self.rejected += len(event.records)
             if isinstance(event, Stream) or not isinstance(event, pa.RecordBatch):
                 continue
             arrays = [
@@ -192,7 +197,7 @@ def read_within(source: Source, stream: Stream, side: Side, ranges: Sequence[Key
 
 def _events(source: Source, stream: Stream) -> Iterator[Event]:
     for _, event in source.read([stream], {stream.name: None}):
-        assert isinstance(event, pa.RecordBatch | Checkpoint | Stream)  # the wire is "arrow"
+        assert isinstance(event, pa.RecordBatch | Checkpoint | Stream | Rejected)  # the wire is "arrow"
         yield event
 
 
