@@ -123,6 +123,8 @@ def _would_round(kind: Any, arriving: Any) -> bool:
     if types.is_struct(kind) and types.is_struct(arriving):
         common = {field.name for field in kind} & {field.name for field in arriving}
         return any(_would_round(kind.field(name).type, arriving.field(name).type) for name in common)
+    if types.is_map(kind) and types.is_map(arriving):
+        return _would_round(kind.item_type, arriving.item_type)
     if types.is_nested(kind) and types.is_nested(arriving) and hasattr(kind, "value_type"):
         return hasattr(arriving, "value_type") and _would_round(kind.value_type, arriving.value_type)
     pairs = ((kind, arriving), (arriving, kind))

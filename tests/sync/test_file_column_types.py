@@ -62,8 +62,17 @@ def held(folder: Path) -> dict[int, str]:
         (SHORT, Decimal("12345678.12"), pa.float64(), 0.5),
         (pa.int64(), 2**53 + 1, pa.float64(), 0.5),
         (pa.list_(pa.float64()), [0.5], pa.list_(DECIMAL), [WIDE]),
+        (pa.map_(pa.string(), pa.float64()), [("k", 0.5)], pa.map_(pa.string(), DECIMAL), [("k", WIDE)]),
     ],
-    ids=["decimal-double", "double-decimal", "float-decimal", "short-decimal-double", "integer-double", "lists"],
+    ids=[
+        "decimal-double",
+        "double-decimal",
+        "float-decimal",
+        "short-decimal-double",
+        "integer-double",
+        "lists",
+        "maps",
+    ],
 )
 def test_a_type_that_would_round_numbers_is_refused(
     tmp_path: Path, connector: str, disposition: str, before: Any, old: object, after: Any, new: object
