@@ -6,8 +6,11 @@ closes ends the instance, and with it the lock: only then can another process (a
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,15 @@ from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
 
 #: Lifts the limit for a merge, until the commit lock is given back.
 MORE_MEMORY = "reset global memory_limit"
+
+#: From this version on, what is appended after a checkpoint begins a row group of its own.
+_PIECES_SINCE = (1, 5, 3)
+
+#: Wide records are staged in pieces of this size, or of a quarter of a smaller budget.
+_PIECE_BYTES = 48_000_000
+
+#: Comment of tables that were: a checkpoint would join their row groups, and for that have all of them in memory.
+WIDE = "has short row groups, since its records are wide: SET max_vacuum_tasks = 0 keeps checkpoints from joining them"
 
 _registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
@@ -84,11 +96,17 @@ class Database:
             if not self._is_lifted:
                 self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
 
+    def lacks(self, size_bytes: int) -> bool:
+        """Tell whether so much would need a limit that is not the user's to be lifted."""
+        with self._lock:
+            return not self._is_limited and size_bytes > self._room_bytes
+
     def lift_limit(self) -> str:
         """Return the statement that gives a merge its memory; until `restore_limit` no load changes that."""
         with self._lock:
             self._is_lifted = True
-        return f"set global memory_limit = '{self.merge_memory_limit}'" if self.merge_memory_limit else MORE_MEMORY
+            most_bytes = max(self._budget_bytes, self._room_bytes)
+        return f"set global memory_limit = '{most_bytes}B'" if self.merge_memory_limit else MORE_MEMORY
 
     def restore_limit(self) -> None:
         """End what `lift_limit` began; raises if some of the memory is in use still."""
@@ -96,6 +114,38 @@ class Database:
             self._is_lifted = False
             if self._root is not None:
                 self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
+
+    @property
+    def cuts_pieces(self) -> bool:
+        """Tell whether this version lets a load of wide records be staged in pieces."""
+        return tuple(map(int, re.findall(r"\d+", duckdb.__version__)[:3])) >= _PIECES_SINCE
+
+    @property
+    def piece_bytes(self) -> int:
+        """Bytes of wide records to commit together."""
+        return min(_PIECE_BYTES, self._budget_bytes // 4) if self.merge_memory_limit else _PIECE_BYTES
+
+    @contextmanager
+    def writing_through(self, *, has_pending: bool) -> Iterator[None]:
+        """Have the commit within write its piece into the file; the caller holds `commit_lock`.
+
+        Args:
+            has_pending: pieces were committed and not checkpointed. Then this one goes into the log as well: for all
+                of them a checkpoint may have too little memory, and DuckDB ends for good if it is all a commit has.
+        """
+        settings = ["checkpoint_threshold = '1B'"]
+        if not has_pending:
+            settings.append("auto_checkpoint_skip_wal_threshold = 0")
+        with self._lock:
+            self._root.execute("set global max_vacuum_tasks = 0")
+            for setting in settings:
+                self._root.execute(f"set global {setting}")
+        try:
+            yield
+        finally:
+            with self._lock:
+                for setting in settings:
+                    self._root.execute(f"reset global {setting.partition(' ')[0]}")
 
     def threads(self) -> int:
         """Return how many threads the instance has."""
@@ -164,6 +214,8 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
         root.execute("set global TimeZone = 'UTC'")
         # Off, or a table that is missing would be looked for among our Python variables.
         root.execute("set global python_enable_replacements = false")
+        if not read_only and root.execute("select 1 from duckdb_tables() where comment = $1", [WIDE]).fetchone():
+            root.execute("set global max_vacuum_tasks = 0")
     except OSError as error:
         raise ConnectorConfigError(f"{path.parent} cannot be made: {error.strerror}", key="path") from error
     except duckdb.Error as error:
@@ -191,7 +243,7 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     if isinstance(error, duckdb.OutOfMemoryException) or "failed to pin block" in text:
         return FatalConnectorError(
             f"{first}; raise `memory` in the pipeline file, or memory_limit in the connector's config; `threads: 1` "
-            "there takes less",
+            "there takes less, and so do fewer records a commit (checkpoint_records of an INCREMENTAL source)",
             connector="duckdb",
         )
     return FatalConnectorError(text, connector="duckdb")

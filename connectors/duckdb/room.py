@@ -40,6 +40,11 @@ class Room:
         wide_bytes = min(self._sent_bytes, self._records * self._width_bytes)
         return max(self._columns_bytes, _BASE_BYTES + wide_bytes + wide_bytes // 4)
 
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one vector of the widest records."""
+        return VECTOR_RECORDS * self._width_bytes
+
 
 def _columns(kind: pa.DataType) -> int:
     """Return as how many columns values of a type are stored."""

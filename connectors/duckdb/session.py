@@ -13,15 +13,12 @@ from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.dialect import SEQUENCE
-from ..sql.identifiers import LEDGER_TABLE, TableName, quote
-from .database import MORE_MEMORY, Database, sort_error
-from .room import Room
+from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, quote
+from .database import MORE_MEMORY, WIDE, Database, sort_error
+from .pieces import Pieces
 
 #: Name under which a load's batches stand in SQL; each cursor has its own.
 _INCOMING = "_syncblocks_incoming"
-
-#: A batch of a single wide record needs so many times its size in DuckDB.
-_COPIES = 8
 
 #: How long a wait for the commit lock goes on before it looks whether it was interrupted.
 _LOCK_POLL_S = 0.1
@@ -43,6 +40,8 @@ class DuckDBSession:
         self._has_more_memory = False
         #: Staging tables that are committed already and must go, whatever happens.
         self._settled: list[str] = []
+        #: What all staged records of the transaction need where the target takes them in.
+        self._staged_bytes = 0
         #: Staging tables -> number of the next record; None: not numbered.
         self._numbers: dict[TableName, int | None] = {}
         #: Name of the file's catalog: full names need it, since a schema may be named like it.
@@ -111,16 +110,49 @@ class DuckDBSession:
         # Names would have to be unique without regard to case in the view that `register` makes.
         places = [f"c{place}" for place in range(len(names))]
         plain = pa.schema([pa.field(place, field.type) for place, field in zip(places, schema, strict=True)])
-        batches = self._fitting(data, plain)
+        sql = f"insert into {into} ({listed}) select {', '.join(places)} from {_INCOMING}"
+        is_cut = self._database.cuts_pieces and table.name.startswith(STAGING_PREFIX) and not self._holds_lock
+        pieces = Pieces(map(_arrow, data), plain, self._database, is_cut=is_cut)
+        count = self._insert(sql, plain, pieces.piece())
+        while pieces.has_more():
+            self._publish(into, pieces)
+            # Nothing is open while they come: the checkpoint of another load's piece would have to wait for it.
+            batches = list(pieces.piece())
+            if batches:
+                self._acquire()
+                batches.reverse()
+                count += self._insert(sql, plain, (batches.pop() for _ in range(len(batches))))
+                if not pieces.has_more():
+                    self._unlock()
+        self._staged_bytes = max(self._staged_bytes, pieces.whole_bytes)
+        return count
+
+    def _insert(self, sql: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
         try:
-            self._cursor.register(_INCOMING, pa.RecordBatchReader.from_batches(plain, batches))
+            self._cursor.register(_INCOMING, pa.RecordBatchReader.from_batches(schema, batches))
             try:
-                return self.execute(f"insert into {into} ({listed}) select {', '.join(places)} from {_INCOMING}")
+                return self.execute(sql)
             finally:
                 with suppress(duckdb.Error):
                     self._cursor.unregister(_INCOMING)
         except duckdb.Error as error:
             raise sort_error(error, self._database.path) from error
+
+    def _publish(self, into: str, pieces: Pieces) -> None:
+        """Commit a piece of a staging table and have it written into the file, where it leaves memory."""
+        if not self._holds_lock:
+            self._acquire()
+        is_first = into not in self._settled
+        if is_first:
+            self._settled.append(into)
+        with self._database.writing_through(has_pending=pieces.has_pending):
+            self._run("commit")
+        left = self.query("select wal_size from pragma_database_size() where database_name = $1", (self.catalog,))
+        pieces.note_commit(is_checkpointed=left == [("0 bytes",)])
+        if is_first:
+            self._run(f"comment on table {into} is '{WIDE}'")
+        self._run("begin transaction")
+        self._unlock()
 
     def commit(self) -> None:
         """Commit, and let others write."""
@@ -129,6 +161,7 @@ class DuckDBSession:
             self._settled.clear()
         finally:
             self._is_begun = False
+            self._staged_bytes = 0
             self._numbers.clear()
             if not self._settled:
                 self._unlock()
@@ -140,6 +173,7 @@ class DuckDBSession:
                 self._is_begun = False
                 with suppress(duckdb.TransactionException):  # a failed COMMIT has ended it already
                     self._cursor.execute("rollback")
+            self._staged_bytes = 0
             self._numbers.clear()
             while self._settled:
                 self._cursor.execute(f"drop table if exists {self._settled[-1]}")
@@ -173,6 +207,8 @@ class DuckDBSession:
         if staging:
             self._settled.append(staging)
         self._run("commit")
+        if self._database.lacks(self._staged_bytes):
+            self.execute(MORE_MEMORY)
         self._run("begin transaction")
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
@@ -214,16 +250,6 @@ class DuckDBSession:
             )
             self._numbers[table] = 0 if found else None
         return self._numbers[table]
-
-    def _fitting(self, data: Iterator[pa.RecordBatch | Block], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yield the batches under other names, after making room for what DuckDB will hold of them."""
-        room = Room(schema, self._database.threads())
-        for batch in map(_arrow, data):
-            room.add(batch)
-            self._database.make_room(room.size_bytes, most_bytes=_COPIES * batch.nbytes)
-            batch = pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-            yield batch
-            del batch
 
     def _numbered(
         self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block]
