@@ -7,9 +7,10 @@ from typing import cast
 
 import pyarrow as pa
 
-from ..sql.dialect import SEQUENCE, Column, Dialect, Table, Wire
-from ..sql.identifiers import STAGING_PREFIX, TableName
+from ..sql.dialect import Dialect
+from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
+from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import types
 from .database import MORE_MEMORY

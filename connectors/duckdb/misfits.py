@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..sql.dialect import SEQUENCE, Column, Dialect, Table
-from ..sql.identifiers import TableName
+from ..sql.dialect import Dialect
+from ..sql.identifiers import SEQUENCE, TableName
+from ..sql.tables import Column, Table
 
 #: Columns of a staged record's place and number, beside those of the target.
 _PLACE, _NUMBER = "_syncblocks_place", "_syncblocks_number"

@@ -12,8 +12,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS, even_batches
-from ..sql.dialect import SEQUENCE
-from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, quote
+from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, quote
 from .database import MORE_MEMORY, WIDE, Database, sort_error
 from .pieces import Pieces
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError
-from ..sql.dialect import Table
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.session import Lease, Session
 from ..sql.source import SqlSource
+from ..sql.tables import Table
 from ..stream import Bookmark, RejectedRecord, Stream
 from . import types
 from .database import open_database

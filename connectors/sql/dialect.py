@@ -392,4 +392,4 @@ class Dialect(Naming, ABC):
         return [*statements, *(target.regrant if target is not None else ())]
 
 
-__all__ = ["RANK", "SEQUENCE", "Column", "Dialect", "Table", "Wire"]
+__all__ = ["Dialect"]
