@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import duckdb
@@ -41,6 +41,8 @@ class DuckDBSession:
         self._settled: list[str] = []
         #: What all staged records of the transaction need where the target takes them in.
         self._staged_bytes = 0
+        #: That is more than a load has: all of it is written at the commit.
+        self._is_wide = False
         #: Staging tables -> number of the next record; None: not numbered.
         self._numbers: dict[TableName, int | None] = {}
         #: Name of the file's catalog: full names need it, since a schema may be named like it.
@@ -156,11 +158,13 @@ class DuckDBSession:
     def commit(self) -> None:
         """Commit, and let others write."""
         try:
-            self._run("commit")
+            # The log would hold copies of wide records, and need as much memory when the file is opened the next time.
+            with self._database.writing_through(has_pending=False) if self._is_wide else nullcontext():
+                self._run("commit")
             self._settled.clear()
         finally:
             self._is_begun = False
-            self._staged_bytes = 0
+            self._staged_bytes, self._is_wide = 0, False
             self._numbers.clear()
             if not self._settled:
                 self._unlock()
@@ -172,7 +176,7 @@ class DuckDBSession:
                 self._is_begun = False
                 with suppress(duckdb.TransactionException):  # a failed COMMIT has ended it already
                     self._cursor.execute("rollback")
-            self._staged_bytes = 0
+            self._staged_bytes, self._is_wide = 0, False
             self._numbers.clear()
             while self._settled:
                 self._cursor.execute(f"drop table if exists {self._settled[-1]}")
@@ -206,7 +210,8 @@ class DuckDBSession:
         if staging:
             self._settled.append(staging)
         self._run("commit")
-        if self._database.lacks(self._staged_bytes):
+        self._is_wide = self._database.cuts_pieces and self._database.lacks(self._staged_bytes)
+        if self._is_wide:
             self.execute(MORE_MEMORY)
         self._run("begin transaction")
 

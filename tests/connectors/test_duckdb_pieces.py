@@ -132,3 +132,12 @@ def test_another_load_that_writes_does_not_stop_pieces(tmp_path: Path) -> None:
     destination.close()
     assert found(tmp_path) == expected(60)
     assert query(tmp_path / "x.duckdb", "select id from other") == [(1,)]
+
+
+def test_wide_records_for_a_table_that_is_there_leave_no_log(tmp_path: Path) -> None:
+    destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
+    load(destination, "docs", WriteDisposition.APPEND, narrow(), SCHEMA, ["id"])
+    load(destination, "docs", WriteDisposition.APPEND, documents(80), SCHEMA, ["id"])
+    destination.close()
+    assert not (tmp_path / "x.duckdb.wal").exists()
+    assert found(tmp_path) == expected(80)
