@@ -63,7 +63,6 @@ MODULES = (
     "adbc_driver_sqlite.dbapi",
     "asyncpg",
     "psycopg",
-    "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite",
     "tests.faults.broken",
 )

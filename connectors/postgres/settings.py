@@ -69,7 +69,7 @@ class PostgresSettings(Settings):
     @cached_property
     def address(self) -> Address:
         """Return where and as whom to connect."""
-        address = _parse(self.url.get_secret_value()) if self.url else Address()
+        address = parse_address(self.url.get_secret_value()) if self.url else Address()
         own = {"host": self.host, "user": self.user, "dbname": self.dbname}
         changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
         if self.port is not None:
@@ -121,7 +121,8 @@ class Address:
         return text
 
 
-def _parse(url: str) -> Address:
+def parse_address(url: str) -> Address:
+    """Take a URL apart."""
     rest = url.partition("://")[2]
     rest, _, query = rest.partition("?")
     place, _, dbname = rest.partition("/")
@@ -144,4 +145,4 @@ def _parse(url: str) -> Address:
     )
 
 
-__all__ = ["Address", "PostgresSettings"]
+__all__ = ["Address", "PostgresSettings", "parse_address"]

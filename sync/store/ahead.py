@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from sqlalchemy.engine import Connection
-
 from callbacks.delivery import Delivery
 
+from .connection import Connection
 from .database import Database
 
 log = logging.getLogger("syncblocks.callbacks")
@@ -85,7 +84,7 @@ class Ahead:
     def _lease_or_not(self, connection: Connection, block: str) -> Delivery | None:
         """Lease, but let no callback keep a stream from being closed: its queue looks again and says what is wrong."""
         try:
-            with connection.begin_nested():
+            with connection.savepoint():
                 return self._lease(connection, block)
         except Exception:
             log.debug("callback block %s: not leased ahead", block, exc_info=True)

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from ..errors import StateError
 from ..failpoints import failpoint
+from .connection import Connection, insert, one_of, update
 from .counters import TypeCounter
 from .events import EventRow, write_events
 from .model import CANCELLED, CRASHED, PIPELINE, RUNNING, UNCLAIMED, AttemptPlan, ErrorInfo, PipelineRun
@@ -24,26 +22,18 @@ from .room import (
     encode_plan,
     final_status,
 )
-from .tables import attempt as attempts
-from .tables import block_run as block_runs
-from .tables import stream_run as stream_runs
-from .tables import type_counter as counters
+from .tables import ATTEMPT, BLOCK_RUN, STREAM_RUN, TYPE_COUNTER
 
-_CLAIMED = (
-    sa.select(stream_runs)
-    .where(
-        stream_runs.c.run_id == sa.bindparam("run_id"),
-        stream_runs.c.attempt == sa.bindparam("number"),
-        stream_runs.c.stream.in_(sa.bindparam("streams", expanding=True)),
-    )
-    .order_by(stream_runs.c.position)
+_HAS_BEGUN = f"SELECT block FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number LIMIT 1"
+_PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
+_START = insert(
+    BLOCK_RUN,
+    "run_id attempt block stream block_type position destination_table status started_at",
 )
-_START = block_runs.insert()
-_SET_STREAM = stream_runs.update().where(
-    stream_runs.c.run_id == sa.bindparam("at_run"),
-    stream_runs.c.attempt == sa.bindparam("at_attempt"),
-    stream_runs.c.stream == sa.bindparam("at_stream"),
-)
+_SET_STREAM = update(STREAM_RUN, "status", "run_id = :run_id AND attempt = :number AND stream = :stream")
+_PLAN_STREAM = insert(STREAM_RUN, "run_id attempt stream position destination_table status blocks config")
+_PLAN_TYPE = insert(TYPE_COUNTER, "run_id attempt block_type open ended unclaimed")
+_SAVE_PLAN = update(ATTEMPT, "plan unclaimed_streams", "run_id = :run_id AND attempt = :number")
 
 
 class Attempts(Room):
@@ -60,8 +50,7 @@ class Attempts(Room):
             run = self._lock_mine(connection, run_id)
             if run.has_ended:
                 raise StateError(f"attempt {run.attempt} of run {run_id} has ended")
-            where = (block_runs.c.run_id == run_id, block_runs.c.attempt == run.attempt)
-            if connection.execute(sa.select(block_runs.c.block).where(*where).limit(1)).one_or_none() is not None:
+            if connection.value(_HAS_BEGUN, {"run_id": run_id, "number": run.attempt}) is not None:
                 raise StateError(f"attempt {run.attempt} of run {run_id} has begun: its plan stands")
             write_plan(connection, run_id, run.attempt, plan)
             self._forget_plans(run_id)
@@ -69,12 +58,10 @@ class Attempts(Room):
     def attempt_plan(self, run_id: int, attempt: int) -> AttemptPlan | None:
         """Return the plan of an attempt; None if it ended before it had one."""
         with self._database.read() as connection:
-            encoded = connection.execute(
-                sa.select(attempts.c.plan).where(attempts.c.run_id == run_id, attempts.c.attempt == attempt)
-            ).scalar()
+            encoded = connection.value(_PLAN, {"run_id": run_id, "number": attempt})
             if encoded is None:
                 return None
-            rows = connection.execute(STREAMS_OF_ATTEMPT, {"run_id": run_id, "number": attempt})
+            rows = connection.rows(STREAMS_OF_ATTEMPT, {"run_id": run_id, "number": attempt})
             return decode_plan(encoded, tuple(decode_stream(row) for row in rows))
 
     def claim(self, run_id: int, streams: Iterable[str]) -> bool:
@@ -147,7 +134,11 @@ class Attempts(Room):
     ) -> None:
         """Claim streams of a run that is not stopping; the caller saves run and counters."""
         names = list(dict.fromkeys(streams))
-        rows = connection.execute(_CLAIMED, {"run_id": run.id, "number": run.attempt, "streams": names}).all()
+        is_one, values_of = one_of("stream", names)
+        rows = connection.rows(
+            f"SELECT * FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number AND {is_one} ORDER BY position",
+            {"run_id": run.id, "number": run.attempt, **values_of},
+        )
         if unknown := set(names) - {row.stream for row in rows if row.status == UNCLAIMED}:
             raise StateError(f"run {run.id} cannot claim {sorted(unknown)}: claimed before, or not planned")
         started = [
@@ -171,8 +162,7 @@ class Attempts(Room):
         run.open_streams += len(rows)
         self._decide(connection, run, not_last, False)
         set_streams(connection, run, names, RUNNING)
-        if started:
-            connection.execute(_START, started)
+        connection.run_many(_START, started)
 
     def _stop_if_cancelled(self, connection: Connection, run: HeldRun, values: Mapping[str, TypeCounter]) -> bool:
         """Do what a cancel request asks for at the first chance; tell whether there is one."""
@@ -212,8 +202,10 @@ class Attempts(Room):
 
 def write_plan(connection: Connection, run_id: int, number: int, plan: AttemptPlan) -> None:
     """Write an attempt's plan in place of what was there, and its counters."""
-    for table in (stream_runs, counters):
-        connection.execute(table.delete().where(table.c.run_id == run_id, table.c.attempt == number))
+    for table in (STREAM_RUN, TYPE_COUNTER):
+        connection.run(
+            f"DELETE FROM {table} WHERE run_id = :run_id AND attempt = :number", {"run_id": run_id, "number": number}
+        )
     streams = [
         {
             "run_id": run_id,
@@ -227,25 +219,22 @@ def write_plan(connection: Connection, run_id: int, number: int, plan: AttemptPl
         }
         for position, stream in enumerate(plan.streams)
     ]
-    if streams:
-        connection.execute(stream_runs.insert(), streams)
+    connection.run_many(_PLAN_STREAM, streams)
     types = Counter(block.block_type for stream in plan.streams for block in stream.blocks)
-    if types:
-        connection.execute(
-            counters.insert(),
-            [
-                {"run_id": run_id, "attempt": number, "block_type": kind, "open": 0, "ended": 0, "unclaimed": unclaimed}
-                for kind, unclaimed in types.items()
-            ],
-        )
-    connection.execute(
-        attempts.update().where(attempts.c.run_id == run_id, attempts.c.attempt == number),
-        {"plan": encode_plan(plan), "unclaimed_streams": len(streams)},
+    connection.run_many(
+        _PLAN_TYPE,
+        [
+            {"run_id": run_id, "attempt": number, "block_type": kind, "open": 0, "ended": 0, "unclaimed": unclaimed}
+            for kind, unclaimed in types.items()
+        ],
+    )
+    connection.run(
+        _SAVE_PLAN,
+        {"run_id": run_id, "number": number, "plan": encode_plan(plan), "unclaimed_streams": len(streams)},
     )
 
 
 def set_streams(connection: Connection, run: HeldRun, streams: Iterable[str], status: str) -> None:
     """Set the status of streams."""
-    rows = [{"at_run": run.id, "at_attempt": run.attempt, "at_stream": stream, "status": status} for stream in streams]
-    if rows:
-        connection.execute(_SET_STREAM, rows)
+    rows = [{"run_id": run.id, "number": run.attempt, "stream": stream, "status": status} for stream in streams]
+    connection.run_many(_SET_STREAM, rows)

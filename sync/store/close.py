@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from ..errors import StateError
 from ..failpoints import failpoint
 from .attempts import set_streams
+from .connection import Connection, update
 from .events import EventRow, write_events
 from .model import (
     CANCELLED,
@@ -28,31 +26,18 @@ from .model import (
 )
 from .room import HeldRun, encode_error
 from .state import write_state
-from .tables import block_run as block_runs
-from .tables import pipeline_run as runs
-from .tables import stream_run as stream_runs
+from .tables import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .telling import Telling, wants
 
-_FORMER = (
-    sa.select(stream_runs.c.status)
-    .join(runs, runs.c.id == stream_runs.c.run_id)
-    .where(
-        runs.c.pipeline == sa.bindparam("pipeline"),
-        stream_runs.c.stream == sa.bindparam("of_stream"),
-        stream_runs.c.status.in_((SUCCESS, FAILURE)),
-        sa.or_(
-            stream_runs.c.run_id < sa.bindparam("run_id"),
-            sa.and_(stream_runs.c.run_id == sa.bindparam("run_id"), stream_runs.c.attempt < sa.bindparam("number")),
-        ),
-    )
-    .order_by(stream_runs.c.run_id.desc(), stream_runs.c.attempt.desc())
-    .limit(1)
-)
-_END = block_runs.update().where(
-    block_runs.c.run_id == sa.bindparam("at_run"),
-    block_runs.c.attempt == sa.bindparam("at_attempt"),
-    block_runs.c.block == sa.bindparam("at_block"),
-    block_runs.c.stream == sa.bindparam("at_stream"),
+_FORMER = f"""SELECT s.status FROM {STREAM_RUN} s JOIN {PIPELINE_RUN} r ON r.id = s.run_id
+    WHERE r.pipeline = :pipeline AND s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
+    AND (s.run_id < :run_id OR (s.run_id = :run_id AND s.attempt < :number))
+    ORDER BY s.run_id DESC, s.attempt DESC LIMIT 1"""
+_END = update(
+    BLOCK_RUN,
+    "status type_index is_last row_count size_bytes ended_at bookmark_before bookmark_after "
+    "schema_changes error rows_rejected",
+    "run_id = :run_id AND attempt = :number AND block = :block AND stream = :stream",
 )
 
 
@@ -89,7 +74,7 @@ class Closing(Telling):
             for row, block in zip(running, blocks, strict=True):
                 index, is_last = values[row.block_type].end((row.block, outcome.stream))
                 ends.append(_figures(run, outcome.stream, block) | {"type_index": index, "is_last": is_last})
-            connection.execute(_END, ends)
+            connection.run_many(_END, ends)
             failpoint("store.close.block_runs")
             set_streams(connection, run, [outcome.stream], outcome.status)
             has_claimed = bool(claim) and run.stop_status is None
@@ -118,10 +103,8 @@ class Closing(Telling):
 
     def _had_failed(self, connection: Connection, run: HeldRun, stream: str) -> bool:
         """Whether the stream's latest end before this attempt, but for cancellations, was a failure."""
-        status = connection.execute(
-            _FORMER, {"pipeline": run.pipeline, "run_id": run.id, "number": run.attempt, "of_stream": stream}
-        ).scalar()
-        return status == FAILURE
+        values = {"pipeline": run.pipeline, "run_id": run.id, "number": run.attempt, "stream": stream}
+        return bool(connection.value(_FORMER, values) == FAILURE)
 
     def _count_stream(self, run: HeldRun, outcome: StreamOutcome, *, allow_failure: bool) -> None:
         run.open_streams -= 1
@@ -161,10 +144,10 @@ def _match(run: HeldRun, running: Sequence[Any], outcome: StreamOutcome) -> list
 
 def _figures(run: HeldRun, stream: str, block: BlockOutcome) -> dict[str, Any]:
     return {
-        "at_run": run.id,
-        "at_attempt": run.attempt,
-        "at_block": block.block,
-        "at_stream": stream,
+        "run_id": run.id,
+        "number": run.attempt,
+        "block": block.block,
+        "stream": stream,
         "status": block.status,
         "row_count": block.rows,
         "size_bytes": block.size_bytes,

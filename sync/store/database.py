@@ -1,93 +1,128 @@
-"""Connections and transactions of the run store: the same code for SQLite and PostgreSQL."""
+"""Connections and transactions of the run store."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
-import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Engine
-
 from ..clock import Clock
-from ..errors import ConfigError, StateError
+from ..errors import StateError
 from ..failpoints import failpoint
 from . import migrations
-from .location import ensure_file, parse_url, without_password
+from .connection import Conflict, Connection
+from .drivers import Driver, Postgres, Sqlite
+from .location import Location, ensure_file, locate
 
-#: How long a writer waits for another process.
-BUSY_S = 60
+#: Connections that are kept for the next transaction.
+IDLE_KEPT = 16
 
 
 class Database:
-    """An opened store: engine, transactions, and the store's own clock. Thread-safe; not to be used after a fork."""
+    """An opened store: connections, transactions, and its own clock. Thread-safe; not to be used after a fork."""
 
-    def __init__(self, url: URL, clock: Clock) -> None:
-        """Connect to a store that is there; `open_database` makes it first."""
-        self.url = without_password(url)
-        self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._clock = clock
+    def __init__(self, url: str, driver: Driver) -> None:
+        """Take a store that is there; `open_database` makes it first."""
+        #: To show.
+        self.url = url
+        self.driver = driver
         self._pid = os.getpid()
-        # SQLite's waiting is unfair and sleeps: threads of one process hand over by a lock instead.
-        self._turn: contextlib.AbstractContextManager[Any] = (
-            threading.Lock() if self.is_sqlite else contextlib.nullcontext()
-        )
-        self._engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url)
+        # Whoever needs one takes one, or opens one: lists hand over safely between threads.
+        self._idle: list[Any] = []
 
     def close(self) -> None:
-        """Close every connection."""
-        self._engine.dispose()
+        """Close every connection that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
 
     @contextlib.contextmanager
     def write(self, name: str) -> Iterator[Connection]:
-        """Open a transaction that may write, committed at the end; `name` names its failpoints."""
+        """Open a transaction that may write, committed at the end; `name` names its failpoints.
+
+        Raises:
+            Conflict: a row was written that there is already.
+            StateError: the database fails.
+        """
         self._check_process()
         failpoint(f"store.{name}.before")
-        with self._errors(), self._turn, self._engine.connect() as connection, connection.begin():
-            # Deferred, a transaction that reads before it writes fails at once if another one wrote in between.
-            self._begin(connection, "BEGIN IMMEDIATE")
+        with self._errors(), self.driver.turn, self._transaction(is_writing=True) as connection:
             yield connection
             failpoint(f"store.{name}.inside")
         failpoint(f"store.{name}.after")
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a short transaction that only reads."""
-        self._check_process()
-        with self._errors(), self._engine.connect() as connection, connection.begin():
-            self._begin(connection, "BEGIN")
-            yield connection
+        """Open a short transaction that only reads.
 
-    def _begin(self, connection: Connection, statement: str) -> None:
-        """Begin a transaction of SQLite's. Not by an event: where there are any, each statement looks for all kinds."""
-        if self.is_sqlite:
-            raw = connection.connection.driver_connection
-            assert raw is not None
-            raw.execute(statement)
+        Raises:
+            StateError: the database fails.
+        """
+        self._check_process()
+        with self._errors(), self._transaction(is_writing=False) as connection:
+            yield connection
 
     def now(self, connection: Connection) -> datetime:
         """Return the store's time: what leases are measured by, on whatever machine."""
-        if self.is_sqlite:
-            return self._clock.now()
-        time: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
-        return time
+        return self.driver.now(connection)
 
     def lock_name(self, connection: Connection, name: str) -> None:
-        """Keep other writers out of what the name stands for, until the transaction ends."""
-        if not self.is_sqlite:  # there every writer is alone anyway
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0))))
+        """See `Driver`."""
+        self.driver.lock_name(connection, name)
 
     def try_lock_name(self, connection: Connection, name: str) -> bool:
-        """Do what `lock_name` does if nobody else does; False: somebody does."""
-        if self.is_sqlite:
-            return True
-        lock = sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(name, 0))
-        return bool(connection.execute(sa.select(lock)).scalar_one())
+        """See `Driver`."""
+        return self.driver.try_lock_name(connection, name)
+
+    @contextlib.contextmanager
+    def _transaction(self, *, is_writing: bool) -> Iterator[Connection]:
+        raw = self._begin(is_writing=is_writing)
+        try:
+            yield Connection(raw, self.driver)
+            raw.commit()
+        except Exception:
+            self._keep(raw, is_sound=self._roll_back(raw))
+            raise
+        except BaseException:  # in the middle of whatever the driver was at
+            self._roll_back(raw)
+            self._keep(raw, is_sound=False)
+            raise
+        self._keep(raw, is_sound=True)
+
+    def _begin(self, *, is_writing: bool) -> Any:
+        """Begin a transaction on a connection that nobody uses; one that the server has closed meanwhile is let go."""
+        while True:
+            try:
+                raw, is_new = self._idle.pop(), False
+            except IndexError:
+                raw, is_new = self.driver.connect(), True
+            try:
+                self.driver.begin(raw, is_writing=is_writing)
+            except BaseException:
+                is_lost = self.driver.is_lost(raw)
+                self._keep(raw, is_sound=False)
+                if is_new or not is_lost:
+                    raise
+            else:
+                return raw
+
+    def _roll_back(self, raw: Any) -> bool:
+        """Undo a transaction; tell whether the connection is of any further use."""
+        try:
+            raw.rollback()
+        except self.driver.errors:
+            return False
+        return True
+
+    def _keep(self, raw: Any, *, is_sound: bool) -> None:
+        """Keep a connection for the next transaction, or close it."""
+        if is_sound and len(self._idle) < IDLE_KEPT:
+            self._idle.append(raw)
+            return
+        with contextlib.suppress(*self.driver.errors):
+            raw.close()
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -97,12 +132,10 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.IntegrityError:
-            raise
-        except sa.exc.DBAPIError as error:
-            raise StateError(f"run store {self.url}: {str(error.orig).strip()}") from error
-        except sqlite3.Error as error:
-            raise StateError(f"run store {self.url}: {error}") from error
+        except self.driver.conflicts as error:
+            raise Conflict(str(error).strip()) from error
+        except self.driver.errors as error:
+            raise StateError(f"run store {self.url}: {str(error).strip()}") from error
 
 
 def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Database:
@@ -112,14 +145,13 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
         ConfigError: the URL names no store, or its driver is not installed.
         StateError: it cannot be reached, is damaged, on a network file system, or newer than this program.
     """
-    parsed = parse_url(url, folder)
-    if parsed.get_backend_name() == "sqlite":
-        path = Path(str(parsed.database))
+    place = locate(url, folder)
+    if place.path is not None:
         try:
-            ensure_file(path, lambda draft: _create(parsed.set(database=str(draft)), clock))
+            ensure_file(place.path, lambda draft: _create(draft, clock))
         except OSError as error:
-            raise StateError(f"run store {path}: {error.strerror or error}") from error
-    database = Database(parsed, clock)
+            raise StateError(f"run store {place.path}: {error.strerror or error}") from error
+    database = _database(place, clock)
     try:
         _migrate_if_needed(database)
     except BaseException:
@@ -130,25 +162,29 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
 
 def store_exists(url: str, folder: Path | None = None) -> bool:
     """Whether a store is there, creating nothing."""
-    parsed = parse_url(url, folder)
-    if parsed.get_backend_name() == "sqlite":
-        return Path(str(parsed.database)).exists()
-    database = Database(parsed, Clock())
+    place = locate(url, folder)
+    if place.path is not None:
+        return place.path.exists()
+    database = _database(place, Clock())
     try:
         with database.read() as connection:
-            return migrations.version(connection) is not None
+            return migrations.version(connection, database.driver) is not None
     finally:
         database.close()
 
 
-def _create(url: URL, clock: Clock) -> None:
-    database = Database(url, clock)
+def _database(place: Location, clock: Clock) -> Database:
+    return Database(place.shown, Postgres(place.uri) if place.path is None else Sqlite(place.path, clock))
+
+
+def _create(path: Path, clock: Clock) -> None:
+    database = Database(str(path), Sqlite(path, clock))
     try:
-        with database._errors(), database._engine.connect() as connection:
+        with database._errors():
             # Kept in the file's header: later connections need not ask for it.
-            raw = connection.connection.driver_connection
-            assert raw is not None
+            raw = database.driver.connect()
             raw.execute("PRAGMA journal_mode=WAL")
+            database._idle.append(raw)
         _migrate_if_needed(database)
     finally:
         database.close()
@@ -156,46 +192,12 @@ def _create(url: URL, clock: Clock) -> None:
 
 def _migrate_if_needed(database: Database) -> None:
     with database.read() as connection:
-        found = migrations.version(connection)
+        found = migrations.version(connection, database.driver)
     if not migrations.is_outdated(found, database.url):
         return
     with database.write("migrate") as connection:
         database.lock_name(connection, "syncblocks migrations")
         # Under the lock: another process may have been faster.
-        found = migrations.version(connection)
-        if found is None:
-            migrations.create(connection)
-        elif migrations.is_outdated(found, database.url):
-            migrations.upgrade(connection)
-
-
-def _sqlite_engine(url: URL) -> Engine:
-    # As many connections as threads ask for: writers take turns before they take one.
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_S}, pool_size=16, max_overflow=-1)
-
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun by `_begin`, not guessed by the driver
-        connection.execute("PRAGMA synchronous=FULL")
-
-    return engine
-
-
-def _postgres_engine(url: URL) -> Engine:
-    try:
-        engine = sa.create_engine(
-            url, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_size=8, max_overflow=-1, pool_timeout=BUSY_S
-        )
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "a PostgreSQL run store needs psycopg: install `syncblocks[postgres]`", key="store"
-        ) from error
-
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, record: Any) -> None:
-        # A process that was stopped in mid-transaction must not hold up a takeover for ever.
-        connection.autocommit = True
-        connection.execute(f"SET lock_timeout = '{BUSY_S}s'; SET idle_in_transaction_session_timeout = '{BUSY_S}s'")
-        connection.autocommit = False
-
-    return engine
+        found = migrations.version(connection, database.driver)
+        if migrations.is_outdated(found, database.url):
+            migrations.upgrade(connection, found, database.driver)

@@ -6,18 +6,24 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
-
 from callbacks.delivery import Delivery, Outcome
 
 from ..errors import StateError
+from .connection import Connection, Row, insert, one_of, update
 from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord, HistoryEntry
-from .queue import history, records
+from .queue import KEYS_AT_ONCE, history, records
 from .recorded import delivery_kwargs, event_status
 from .room import Room
-from .tables import delivery as deliveries
-from .tables import delivery_try as tries
+from .tables import DELIVERY, DELIVERY_TRY
+
+DELIVERY_OF_KEY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"
+_OPEN = f"FROM {DELIVERY} WHERE pipeline = :pipeline AND is_open = TRUE"
+_COUNT_CALL = update(DELIVERY, "tries", "idempotency_key = :idempotency_key")
+# Unlike that of a run, the error of a call is a text: a value named `error` would be JSON.
+WRITE_TRY = insert(
+    DELIVERY_TRY,
+    "idempotency_key number outcome error output owner started_at ended_at duration_s",
+).replace(":error", ":message")
 
 
 class Deliveries:
@@ -32,25 +38,16 @@ class Deliveries:
     def open_blocks(self) -> tuple[str, ...]:
         """Return the callback blocks that have something to deliver, of whatever run."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(deliveries.c.callback_block)
-                .where(deliveries.c.pipeline == self._pipeline, deliveries.c.is_open)
-                .distinct()
-                .order_by(deliveries.c.callback_block)
-            )
-            return tuple(rows.scalars())
+            statement = f"SELECT DISTINCT callback_block {_OPEN} ORDER BY callback_block"
+            return tuple(connection.column(statement, {"pipeline": self._pipeline}))
 
     def counts(self, run_ids: Iterable[int] | None = None) -> dict[str, int]:
         """Return how many deliveries are "due" (or will be), "done" and "dead"; of given runs, or of all."""
-        where = [deliveries.c.pipeline == self._pipeline]
-        if run_ids is not None:
-            where.append(deliveries.c.run_id.in_(list(run_ids)))
+        where, values = self._where(run_id=run_ids)
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(deliveries.c.state, sa.func.count().label("number"))
-                .where(*where)
-                .group_by(deliveries.c.state)
-            ).all()
+            rows = connection.rows(
+                f"SELECT d.state, count(*) AS number FROM {DELIVERY} d WHERE {where} GROUP BY d.state", values
+            )
         by_state = {row.state: row.number for row in rows}
         return {
             "due": by_state.get("ready", 0) + by_state.get("leased", 0),
@@ -61,24 +58,16 @@ class Deliveries:
     def open_data(self) -> frozenset[str]:
         """Return the paths of spooled data that some delivery may still need."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(deliveries.c.data)
-                .where(deliveries.c.pipeline == self._pipeline, deliveries.c.is_open, deliveries.c.data.is_not(None))
-                .distinct()
-            )
-            return frozenset(rows.scalars())
+            statement = f"SELECT DISTINCT data {_OPEN} AND data IS NOT NULL"
+            return frozenset(connection.column(statement, {"pipeline": self._pipeline}))
 
     def deliveries(
         self, *, run_id: int | None = None, states: Iterable[str] | None = None, limit: int = 100
     ) -> list[DeliveryRecord]:
         """Return deliveries with their tries, the latest run first, in queue order within it."""
-        where = [deliveries.c.pipeline == self._pipeline]
-        if run_id is not None:
-            where.append(deliveries.c.run_id == run_id)
-        if states is not None:
-            where.append(deliveries.c.state.in_(list(states)))
+        where, values = self._where(run_id=run_id, state=states)
         with self._database.read() as connection:
-            return records(connection, where, limit)
+            return records(connection, where, values, limit)
 
     def dead(self, run_id: int | None = None) -> list[DeliveryRecord]:
         """Return the deliveries that were given up."""
@@ -91,16 +80,10 @@ class Deliveries:
             key: Idempotency key of one.
             run_id: All dead ones of a run. Neither: all of the pipeline.
         """
-        where = [deliveries.c.pipeline == self._pipeline, deliveries.c.state == "dead"]
-        if key is not None:
-            where.append(deliveries.c.idempotency_key == key)
-        if run_id is not None:
-            where.append(deliveries.c.run_id == run_id)
+        where, values = self._where(idempotency_key=key, run_id=run_id, state=["dead"])
+        due = {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None}
         with self._database.write("retry_deliveries") as connection:
-            return connection.execute(
-                deliveries.update().where(*where),
-                {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None},
-            ).rowcount
+            return connection.run(update(f"{DELIVERY} AS d", due, where), {**values, **due})
 
     def find(self, start: str) -> DeliveryRecord:
         """Return the delivery whose idempotency key begins so.
@@ -109,9 +92,9 @@ class Deliveries:
             StateError: none does, or several do.
         """
         with self._database.read() as connection:
-            key = deliveries.c.idempotency_key
-            where = [deliveries.c.pipeline == self._pipeline, key.startswith(start, autoescape=True)]
-            found = records(connection, where, 2)
+            where, values = self._where()
+            begins = f"{where} AND substr(d.idempotency_key, 1, :length) = :start"
+            found = records(connection, begins, {**values, "length": len(start), "start": start}, 2)
         if len(found) != 1:
             what = "no delivery has" if not found else "several deliveries have"
             raise StateError(f"{what} a key that begins with {start!r}; `syncblocks callbacks history` shows the keys")
@@ -121,25 +104,21 @@ class Deliveries:
         """Return the states of deliveries: ready, leased, done or dead."""
         found: list[str] = []
         with self._database.read() as connection:
-            for start in range(0, len(keys), 500):
-                of_keys = deliveries.c.idempotency_key.in_(keys[start : start + 500])
-                found += connection.execute(sa.select(deliveries.c.state).where(of_keys)).scalars()
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                is_one, values = one_of("idempotency_key", keys[start : start + KEYS_AT_ONCE])
+                found += connection.column(f"SELECT state FROM {DELIVERY} WHERE {is_one}", values)
         return found
 
     def history(self, *, run_id: int | None = None, key: str | None = None, limit: int = 100) -> list[HistoryEntry]:
         """Return what became of each call, the latest first."""
-        where = [deliveries.c.pipeline == self._pipeline]
-        if run_id is not None:
-            where.append(deliveries.c.run_id == run_id)
-        if key is not None:
-            where.append(deliveries.c.idempotency_key == key)
+        where, values = self._where(run_id=run_id, idempotency_key=key)
         with self._database.read() as connection:
-            return history(connection, where, limit)
+            return history(connection, where, values, limit)
 
     def recorded(self, key: str) -> Delivery:
         """Return a delivery as it would be made now, of whatever state; leases nothing."""
         with self._database.read() as connection:
-            row = connection.execute(sa.select(deliveries).where(deliveries.c.idempotency_key == key)).one()
+            row = self._of_key(connection, key)
             return as_delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
 
     def begin_replay(self, key: str) -> tuple[Delivery, int]:
@@ -149,13 +128,12 @@ class Deliveries:
             StateError: it is due, or being delivered: a replay could then overtake it.
         """
         with self._database.write("begin_replay") as connection:
-            of_key = deliveries.c.idempotency_key == key
-            row = connection.execute(sa.select(deliveries).where(of_key).with_for_update()).one()
+            row = self._of_key(connection, key, is_locked=True)
             if row.is_open:
                 raise StateError(
                     f"delivery {key[:12]} is still due: `syncblocks run` or `syncblocks callbacks retry` delivers it"
                 )
-            connection.execute(deliveries.update().where(of_key), {"tries": row.tries + 1})
+            connection.run(_COUNT_CALL, {"idempotency_key": key, "tries": row.tries + 1})
             delivery = as_delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
             return delivery, row.tries + 1
 
@@ -163,12 +141,30 @@ class Deliveries:
         """Record how a replay went; the delivery stays what it is."""
         with self._database.write("end_replay") as connection:
             now = self._database.now(connection)
-            connection.execute(
-                tries.insert(),
+            connection.run(
+                WRITE_TRY,
                 as_try(key, number, "replayed", outcome, self._me, now - timedelta(seconds=outcome.duration_s), now),
             )
 
-    def _spec(self, connection: Connection, row: Row[Any]) -> CallbackSpec:
+    def _of_key(self, connection: Connection, key: str, *, is_locked: bool = False) -> Row:
+        lock = " FOR UPDATE" if is_locked else ""
+        row = connection.row(DELIVERY_OF_KEY + lock, {"idempotency_key": key})
+        if row is None:
+            raise StateError(f"the run store knows no delivery {key}")
+        return row
+
+    def _where(self, **wanted: Any) -> tuple[str, dict[str, Any]]:
+        """Return the condition on a delivery `d` of the pipeline, by column; None: any value, a list: one of these."""
+        conditions, values = ["d.pipeline = :pipeline"], {"pipeline": self._pipeline}
+        for column, value in wanted.items():
+            if value is None:
+                continue
+            is_one, named = one_of(column, [value] if isinstance(value, str | int) else list(value))
+            conditions.append(f"d.{is_one}")
+            values |= named
+        return " AND ".join(conditions), values
+
+    def _spec(self, connection: Connection, row: Row) -> CallbackSpec:
         plan: AttemptPlan = self._rooms._plan(connection, row.run_id, row.attempt)
         found = next((spec for spec in plan.callbacks if spec.block == row.callback_block), None)
         if found is None:
@@ -176,7 +172,7 @@ class Deliveries:
         return found
 
 
-def as_delivery(connection: Connection, row: Row[Any], spec: CallbackSpec, *, attempt: int) -> Delivery:
+def as_delivery(connection: Connection, row: Row, spec: CallbackSpec, *, attempt: int) -> Delivery:
     """Compose what the dispatcher calls."""
     return Delivery(
         key=row.idempotency_key,
@@ -203,7 +199,7 @@ def as_try(
         "idempotency_key": key,
         "number": number,
         "outcome": kind,
-        "error": None if outcome is None or outcome.error is None else _plain(outcome.error),
+        "message": None if outcome is None or outcome.error is None else _plain(outcome.error),
         "output": "" if outcome is None else _plain(outcome.output),
         "owner": owner,
         "started_at": started_at,

@@ -8,16 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
+from .connection import Connection, insert, update
 from .model import PIPELINE, AttemptPlan, Subscription
 from .room import HeldRun
-from .tables import delivery as deliveries
-from .tables import event as events
-from .tables import pipeline_run as runs
+from .tables import DELIVERY, EVENT, PIPELINE_RUN
 
-_SAVE_SEQ = runs.update().where(runs.c.id == sa.bindparam("at_run"))
+_SAVE_SEQ = update(PIPELINE_RUN, "last_seq", "id = :run_id")
+_EVENT = insert(
+    EVENT,
+    "run_id seq attempt parent block stream status occurrence details created_at",
+)
+_DELIVERY = insert(
+    DELIVERY,
+    "idempotency_key pipeline callback_block function run_id seq position attempt parent block stream "
+    "block_type is_numbered is_gated data state is_open attempts tries lost",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +53,8 @@ def write_events(
         return
     numbered = list(enumerate(wanted, start=run.last_seq + 1))
     run.last_seq += len(wanted)
-    connection.execute(
-        events.insert(),
+    connection.run_many(
+        _EVENT,
         [
             {
                 "run_id": run.id,
@@ -66,7 +71,7 @@ def write_events(
             for seq, row in numbered
         ],
     )
-    connection.execute(_SAVE_SEQ, {"at_run": run.id, "last_seq": run.last_seq})
+    connection.run(_SAVE_SEQ, {"run_id": run.id, "last_seq": run.last_seq})
     if not is_held:
         write_deliveries(connection, run, plan, numbered)
 
@@ -75,8 +80,8 @@ def write_deliveries(
     connection: Connection, run: HeldRun, plan: AttemptPlan, numbered: Sequence[tuple[int, EventRow]]
 ) -> None:
     """Write the deliveries of events, given with their seq: one a function, in firing order."""
-    connection.execute(
-        deliveries.insert(),
+    connection.run_many(
+        _DELIVERY,
         [
             {
                 "idempotency_key": idempotency_key(run, row, subscription),

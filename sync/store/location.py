@@ -6,10 +6,8 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import sqlalchemy as sa
-from sqlalchemy.engine import URL
 
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint
@@ -23,32 +21,43 @@ NETWORK_FILE_SYSTEMS = frozenset(
 SQLITE_HEADER = b"SQLite format 3\x00"
 
 
-def parse_url(url: str, folder: Path | None = None) -> URL:
-    """Return the URL with driver and absolute path; a relative SQLite path counts from `folder`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a store is."""
+
+    #: The URL without its password.
+    shown: str
+    #: SQLite's file, absolute; None: a PostgreSQL server.
+    path: Path | None = None
+    #: The server's address, with credentials.
+    uri: str = field(default="", repr=False)
+
+
+def locate(url: str, folder: Path | None = None) -> Location:
+    """Read a store's URL; a relative SQLite path counts from `folder`.
 
     Raises:
         ConfigError: neither a SQLite file nor PostgreSQL.
     """
-    try:
-        parsed = sa.engine.make_url(url)
-    except sa.exc.ArgumentError:
-        raise _not_a_store("it is no URL") from None
-    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        raise _not_a_store(f"{parsed.drivername!r} is not supported")
-    if not parsed.database or parsed.database == ":memory:" or parsed.database.startswith("file:"):
+    kind, separator, rest = url.partition("://")
+    if not separator:
+        raise _not_a_store("it is no URL")
+    if kind in ("postgresql", "postgres", "postgresql+psycopg"):
+        from connectors.postgres.settings import parse_address
+
+        address = parse_address(f"postgresql://{rest}")
+        public = {name: value for name, value in address.parameters.items() if "password" not in name.lower()}
+        plain = replace(address, password="", parameters=public)
+        return Location(shown=plain.uri(application_name=False), uri=address.uri())
+    if kind not in ("sqlite", "sqlite+pysqlite"):
+        raise _not_a_store(f"{kind!r} is not supported")
+    slash, name = rest[:1], rest[1:]
+    if slash != "/" or name in ("", ":memory:") or name.startswith("file:"):
         raise _not_a_store("it names no file")
-    path = Path(parsed.database).expanduser()
-    return parsed.set(database=str((folder or Path.cwd()).absolute() / path))
-
-
-def without_password(url: URL) -> str:
-    """Return the URL to show."""
-    secrets = [key for key in url.query if "password" in key.lower()]
-    # `URL.set` takes None for "as it was".
-    plain = url._replace(password=None, drivername=url.get_backend_name())
-    return plain.difference_update_query(secrets).render_as_string()
+    if "?" in name:
+        raise _not_a_store("SQLite takes no options behind a `?`")
+    path = (folder or Path.cwd()).absolute() / Path(name).expanduser()
+    return Location(shown=f"sqlite:///{path}", path=path)
 
 
 def ensure_file(path: Path, create: Callable[[Path], None]) -> None:

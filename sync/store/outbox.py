@@ -5,21 +5,16 @@ from __future__ import annotations
 import random
 import secrets
 from datetime import datetime, timedelta
-from typing import Any
-
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
 
 from callbacks.delivery import Delivery, Outcome
 
 from ..failpoints import failpoint
 from .ahead import Ahead, Hand
-from .deliveries import Deliveries, as_delivery, as_try
+from .connection import Connection, Row, update
+from .deliveries import WRITE_TRY, Deliveries, as_delivery, as_try
 from .queue import DUE, IN_QUEUE, WAITING
 from .room import Room
-from .tables import attempt as attempts
-from .tables import delivery as deliveries
-from .tables import delivery_try as tries
+from .tables import ATTEMPT, DELIVERY
 
 #: Backoff before a further attempt: full jitter below a bound that doubles from the first to the last of these.
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 300.0
@@ -30,9 +25,23 @@ LEASE_GRACE_S = 30.0
 #: When to look again for what this process cannot know the time of: a claim, a gate, another process.
 LOOK_AGAIN_S = 1.0
 
-LEASED_LOCKED = IN_QUEUE.with_for_update()
-
-_SET = deliveries.update().where(deliveries.c.idempotency_key == sa.bindparam("at_key"))
+LEASED_LOCKED = f"{IN_QUEUE} FOR UPDATE"
+_LEASE = update(
+    DELIVERY,
+    "state attempts tries not_before lease_owner lease_token leased_at lease_until",
+    "idempotency_key = :idempotency_key",
+)
+_RELEASE = update(
+    DELIVERY,
+    "state is_open attempts lost not_before lease_owner lease_token lease_until",
+    "idempotency_key = :idempotency_key",
+)
+_GIVE_BACK = f"""UPDATE {DELIVERY} SET state = 'ready', attempts = attempts - 1, tries = tries - 1,
+        lease_owner = NULL, lease_token = NULL, lease_until = NULL
+    WHERE idempotency_key = :idempotency_key AND state = 'leased' AND lease_token = :lease_token"""
+_LEASED_BY = f"""SELECT * FROM {DELIVERY}
+    WHERE pipeline = :pipeline AND is_open = TRUE AND lease_owner = :lease_owner FOR UPDATE"""
+_RELEASE_GATE = update(ATTEMPT, "is_gate_released", "run_id = :run_id AND attempt = :number")
 
 
 class Outbox(Deliveries):
@@ -93,7 +102,7 @@ class Outbox(Deliveries):
         queue = self._queue(callback_block)
         with self._database.read() as connection:
             now = self._database.now(connection)
-            if self._leased(connection, queue) or connection.execute(DUE, {**queue, "now": now}).first() is not None:
+            if self._leased(connection, queue) or connection.row(DUE, {**queue, "now": now}) is not None:
                 return 0.0
             return self._wait_s(connection, queue, now)
 
@@ -103,7 +112,7 @@ class Outbox(Deliveries):
             self._database.lock_name(connection, self._queue_name(callback_block))
             now = self._database.now(connection)
             # Locked: a recovery that voids the leases of a dead process may be at these very rows.
-            for held in connection.execute(LEASED_LOCKED, {**queue, "in_state": "leased"}).all():
+            for held in connection.rows(LEASED_LOCKED, {**queue, "state": "leased"}):
                 if self._is_held(held, now):
                     return LOOK_AGAIN_S
                 is_mine = held.lease_owner == self._me
@@ -118,14 +127,14 @@ class Outbox(Deliveries):
 
     def _lease_due(self, connection: Connection, queue: dict[str, str], now: datetime) -> Delivery | None:
         """Lease the next due delivery of a queue in which none is leased."""
-        row = connection.execute(DUE, {**queue, "now": now}).first()
+        row = connection.row(DUE, {**queue, "now": now})
         if row is None:
             return None
         spec = self._spec(connection, row)
-        connection.execute(
-            _SET,
+        connection.run(
+            _LEASE,
             {
-                "at_key": row.idempotency_key,
+                "idempotency_key": row.idempotency_key,
                 "state": "leased",
                 "attempts": row.attempts + 1,
                 "tries": row.tries + 1,
@@ -160,9 +169,7 @@ class Outbox(Deliveries):
 
     def _mark(self, delivery: Delivery, outcome: Outcome) -> str:
         with self._database.write("mark") as connection:
-            row = connection.execute(
-                sa.select(deliveries).where(deliveries.c.idempotency_key == delivery.key).with_for_update()
-            ).one()
+            row = self._of_key(connection, delivery.key, is_locked=True)
             if row.state != "leased" or row.lease_token != self._token:
                 return {"done": "done", "dead": "dead"}.get(row.state, "retry")
             now = self._database.now(connection)
@@ -187,10 +194,7 @@ class Outbox(Deliveries):
         """
         with self._rooms._write_and_lease("release_gate") as connection:
             run = self._rooms._lock_mine(connection, run_id)
-            connection.execute(
-                attempts.update().where(attempts.c.run_id == run_id, attempts.c.attempt == run.attempt),
-                {"is_gate_released": True},
-            )
+            connection.run(_RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -200,18 +204,18 @@ class Outbox(Deliveries):
     def _queue_name(self, callback_block: str) -> str:
         return f"syncblocks queue {self._pipeline}/{callback_block}"
 
-    def _leased(self, connection: Connection, queue: dict[str, str]) -> list[Row[Any]]:
-        return list(connection.execute(IN_QUEUE, {**queue, "in_state": "leased"}).all())
+    def _leased(self, connection: Connection, queue: dict[str, str]) -> list[Row]:
+        return connection.rows(IN_QUEUE, {**queue, "state": "leased"})
 
-    def _is_held(self, row: Row[Any], now: datetime) -> bool:
+    def _is_held(self, row: Row, now: datetime) -> bool:
         """Whether a lease still stands. One of this outbox does not: its queue asks for the next one."""
         if row.lease_owner == self._me and row.lease_token == self._token:
             return False
         return row.lease_until > now and self._rooms._is_alive(row.lease_owner, row.lease_until, now)
 
     def _wait_s(self, connection: Connection, queue: dict[str, str], now: datetime) -> float | None:
-        row = connection.execute(WAITING, queue).one()
-        if not row.number:
+        row = connection.row(WAITING, queue)
+        if row is None or not row.number:
             return None
         if row.earliest is None or row.number > row.backing_off:
             return LOOK_AGAIN_S
@@ -225,7 +229,7 @@ def backoff_s(attempt: int) -> float:
 
 def void(
     connection: Connection,
-    row: Row[Any],
+    row: Row,
     now: datetime,
     *,
     is_lost: bool,
@@ -244,28 +248,12 @@ def void(
 
 def _give_back(connection: Connection, key: str, token: str) -> None:
     """End a lease that led to no call: as if it had not been."""
-    connection.execute(
-        deliveries.update()
-        .where(deliveries.c.idempotency_key == key, deliveries.c.state == "leased", deliveries.c.lease_token == token)
-        .values(
-            state="ready",
-            attempts=deliveries.c.attempts - 1,
-            tries=deliveries.c.tries - 1,
-            lease_owner=None,
-            lease_token=None,
-            lease_until=None,
-        )
-    )
+    connection.run(_GIVE_BACK, {"idempotency_key": key, "lease_token": token})
 
 
 def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime, rooms: Room) -> None:
     """End every lease of an owner that was found dead."""
-    rows = connection.execute(
-        sa.select(deliveries)
-        .where(deliveries.c.pipeline == pipeline, deliveries.c.is_open, deliveries.c.lease_owner == owner)
-        .with_for_update()
-    ).all()
-    for row in rows:
+    for row in connection.rows(_LEASED_BY, {"pipeline": pipeline, "lease_owner": owner}):
         plan = rooms._plan(connection, row.run_id, row.attempt)
         limits = {spec.block: spec.attempts for spec in plan.callbacks}
         void(connection, row, now, is_lost=True, attempts=limits.get(row.callback_block, 1))
@@ -273,7 +261,7 @@ def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime
 
 def _release(
     connection: Connection,
-    row: Row[Any],
+    row: Row,
     verdict: str,
     *,
     attempts: int,
@@ -281,10 +269,10 @@ def _release(
     not_before: datetime | None = None,
 ) -> None:
     state = "ready" if verdict == "retry" else verdict
-    connection.execute(
-        _SET,
+    connection.run(
+        _RELEASE,
         {
-            "at_key": row.idempotency_key,
+            "idempotency_key": row.idempotency_key,
             "state": state,
             "is_open": state == "ready",
             "attempts": attempts,
@@ -297,7 +285,7 @@ def _release(
     )
 
 
-def _record_try(connection: Connection, row: Row[Any], now: datetime, kind: str, outcome: Outcome | None) -> None:
-    connection.execute(
-        tries.insert(), as_try(row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)
+def _record_try(connection: Connection, row: Row, now: datetime, kind: str, outcome: Outcome | None) -> None:
+    connection.run(
+        WRITE_TRY, as_try(row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)
     )

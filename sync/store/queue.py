@@ -8,117 +8,66 @@ is_last_block_run True for all others of its block type, the one of `pipeline` f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
-
+from .connection import Connection, Row, Values, one_of
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
-from .tables import UtcTime
-from .tables import attempt as attempts
-from .tables import block_run as block_runs
-from .tables import delivery as deliveries
-from .tables import delivery_try as tries
-from .tables import event as events
+from .tables import ATTEMPT, BLOCK_RUN, DELIVERY, DELIVERY_TRY, EVENT
 
-_other = deliveries.alias("other")
+#: Names in one condition; databases limit how many values a statement has.
+KEYS_AT_ONCE = 500
 
-
-def _in_queue(table: Any) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        table.c.pipeline == sa.bindparam("pipeline"),
-        table.c.callback_block == sa.bindparam("callback_block"),
-        table.c.is_open,
-    )
-
-
-_waits_for = sa.and_(
-    _in_queue(_other),
-    _other.c.run_id == deliveries.c.run_id,
-    _other.c.attempt == deliveries.c.attempt,
-)
-_others_of_type = sa.exists().where(
-    _waits_for,
-    _other.c.block_type == deliveries.c.block_type,
-    # The last block run may have two events here, its own and the stream's: they do not wait for each other.
-    sa.or_(_other.c.block != deliveries.c.block, _other.c.stream != deliveries.c.stream, _other.c.is_numbered),
-)
-_others_of_attempt = sa.exists().where(_waits_for, _other.c.parent != PIPELINE)
+_IN_QUEUE = "pipeline = :pipeline AND {0}.callback_block = :callback_block AND {0}.is_open = TRUE"
+_OTHERS = f"""SELECT 1 FROM {DELIVERY} o WHERE o.{_IN_QUEUE.format("o")}
+    AND o.run_id = d.run_id AND o.attempt = d.attempt"""
+# The last block run may have two events here, its own and the stream's: they do not wait for each other.
+_OTHERS_OF_TYPE = f"""{_OTHERS} AND o.block_type = d.block_type
+    AND (o.block <> d.block OR o.stream <> d.stream OR o.is_numbered = TRUE)"""
+_OTHERS_OF_ATTEMPT = f"{_OTHERS} AND o.parent <> '{PIPELINE}'"
 
 # Looked up row by row, in queue order, until one is due. Joined instead, PostgreSQL without statistics of a new table
 # joins the whole backlog before it takes the first.
-_is_released = (
-    sa.select(attempts.c.is_gate_released)
-    .where(attempts.c.run_id == deliveries.c.run_id, attempts.c.attempt == deliveries.c.attempt)
-    .scalar_subquery()
-)
-_is_last = (
-    sa.select(block_runs.c.is_last)
-    .where(
-        block_runs.c.run_id == deliveries.c.run_id,
-        block_runs.c.attempt == deliveries.c.attempt,
-        block_runs.c.block == deliveries.c.block,
-        block_runs.c.stream == deliveries.c.stream,
-    )
-    .scalar_subquery()
-)
+_IS_RELEASED = f"(SELECT a.is_gate_released FROM {ATTEMPT} a WHERE a.run_id = d.run_id AND a.attempt = d.attempt)"
+_IS_LAST = f"""(SELECT b.is_last FROM {BLOCK_RUN} b
+    WHERE b.run_id = d.run_id AND b.attempt = d.attempt AND b.block = d.block AND b.stream = d.stream)"""
+
+_IN_ORDER = "ORDER BY d.run_id, d.seq, d.position"
 
 #: The next due delivery of a queue: pipeline, callback_block, now.
-DUE = (
-    sa.select(deliveries)
-    .where(
-        _in_queue(deliveries),
-        deliveries.c.state == "ready",
-        sa.or_(deliveries.c.not_before.is_(None), deliveries.c.not_before <= sa.bindparam("now", type_=UtcTime())),
-        sa.or_(sa.not_(deliveries.c.is_gated), _is_released),
-        sa.case(
-            (deliveries.c.is_numbered, sa.true()),
-            (deliveries.c.parent == PIPELINE, sa.not_(_others_of_attempt)),
-            else_=sa.case(
-                (sa.true(), sa.and_(_is_released, sa.not_(_others_of_type))),
-                (sa.false(), sa.true()),
-                value=_is_last,
-                else_=sa.false(),
-            ),
-        ),
-    )
-    .order_by(deliveries.c.run_id, deliveries.c.seq, deliveries.c.position)
-    .limit(1)
-)
+DUE = f"""SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")} AND d.state = 'ready'
+    AND (d.not_before IS NULL OR d.not_before <= :now)
+    AND (d.is_gated = FALSE OR {_IS_RELEASED} = TRUE)
+    AND CASE
+        WHEN d.is_numbered = TRUE THEN TRUE
+        WHEN d.parent = '{PIPELINE}' THEN NOT EXISTS ({_OTHERS_OF_ATTEMPT})
+        WHEN {_IS_LAST} = TRUE THEN {_IS_RELEASED} = TRUE AND NOT EXISTS ({_OTHERS_OF_TYPE})
+        ELSE {_IS_LAST} = FALSE
+    END
+    {_IN_ORDER} LIMIT 1"""
 
 #: Open deliveries of a queue in one state.
-IN_QUEUE = (
-    sa.select(deliveries)
-    .where(_in_queue(deliveries), deliveries.c.state == sa.bindparam("in_state"))
-    .order_by(deliveries.c.run_id, deliveries.c.seq, deliveries.c.position)
-)
+IN_QUEUE = f"SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format('d')} AND d.state = :state {_IN_ORDER}"
 
 #: How many are open, how many of them wait for a retry, and until when the first of these.
-WAITING = sa.select(
-    sa.func.count().label("number"),
-    sa.func.count(deliveries.c.not_before).label("backing_off"),
-    sa.func.min(deliveries.c.not_before, type_=UtcTime()).label("earliest"),
-).where(_in_queue(deliveries))
+WAITING = f"""SELECT count(*) AS number, count(d.not_before) AS backing_off, min(d.not_before) AS earliest
+    FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")}"""
+
+#: A call, as `_call` reads it; its `error` is a text, unlike that of a run.
+_TRY = "t.number, t.outcome, t.error AS message, t.output, t.owner, t.started_at, t.ended_at, t.duration_s"
 
 
-def records(connection: Connection, where: Sequence[sa.ColumnElement[bool]], limit: int) -> list[DeliveryRecord]:
-    """Read deliveries with their tries, the latest run first."""
-    rows = connection.execute(
-        sa.select(deliveries, events.c.status)
-        .join(events, sa.and_(events.c.run_id == deliveries.c.run_id, events.c.seq == deliveries.c.seq))
-        .where(*where)
-        .order_by(deliveries.c.run_id.desc(), deliveries.c.seq, deliveries.c.position)
-        .limit(limit)
-    ).all()
+def records(connection: Connection, where: str, values: Values, limit: int) -> list[DeliveryRecord]:
+    """Read deliveries `d` with their tries, the latest run first."""
+    rows = connection.rows(
+        f"""SELECT d.*, e.status FROM {DELIVERY} d JOIN {EVENT} e ON e.run_id = d.run_id AND e.seq = d.seq
+        WHERE {where} ORDER BY d.run_id DESC, d.seq, d.position LIMIT :limit""",
+        {**values, "limit": limit},
+    )
     calls: dict[str, list[DeliveryTry]] = defaultdict(list)
     keys = [row.idempotency_key for row in rows]
-    for start in range(0, len(keys), 500):
-        for row in connection.execute(
-            sa.select(tries)
-            .where(tries.c.idempotency_key.in_(keys[start : start + 500]))
-            .order_by(tries.c.idempotency_key, tries.c.number)
-        ):
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        is_one, values = one_of("idempotency_key", keys[start : start + KEYS_AT_ONCE])
+        statement = f"SELECT t.idempotency_key, {_TRY} FROM {DELIVERY_TRY} t WHERE t.{is_one}"
+        for row in connection.rows(f"{statement} ORDER BY t.idempotency_key, t.number", values):
             calls[row.idempotency_key].append(_call(row))
     return [
         DeliveryRecord(
@@ -142,19 +91,15 @@ def records(connection: Connection, where: Sequence[sa.ColumnElement[bool]], lim
     ]
 
 
-def history(connection: Connection, where: Sequence[sa.ColumnElement[bool]], limit: int) -> list[HistoryEntry]:
-    """Read calls with their deliveries, the latest first."""
-    rows = connection.execute(
-        sa.select(
-            tries,
-            *(deliveries.c[name] for name in ("run_id", "attempt", "callback_block", "function", "parent", "stream")),
-            events.c.status,
-        )
-        .join(deliveries, deliveries.c.idempotency_key == tries.c.idempotency_key)
-        .join(events, sa.and_(events.c.run_id == deliveries.c.run_id, events.c.seq == deliveries.c.seq))
-        .where(*where)
-        .order_by(tries.c.started_at.desc(), tries.c.idempotency_key, tries.c.number.desc())
-        .limit(limit)
+def history(connection: Connection, where: str, values: Values, limit: int) -> list[HistoryEntry]:
+    """Read calls with their deliveries `d`, the latest first."""
+    rows = connection.rows(
+        f"""SELECT {_TRY}, e.status,
+            d.idempotency_key, d.run_id, d.attempt, d.callback_block, d.function, d.parent, d.stream
+        FROM {DELIVERY_TRY} t JOIN {DELIVERY} d ON d.idempotency_key = t.idempotency_key
+        JOIN {EVENT} e ON e.run_id = d.run_id AND e.seq = d.seq
+        WHERE {where} ORDER BY t.started_at DESC, t.idempotency_key, t.number DESC LIMIT :limit""",
+        {**values, "limit": limit},
     )
     return [
         HistoryEntry(
@@ -172,11 +117,11 @@ def history(connection: Connection, where: Sequence[sa.ColumnElement[bool]], lim
     ]
 
 
-def _call(row: Row[Any]) -> DeliveryTry:
+def _call(row: Row) -> DeliveryTry:
     return DeliveryTry(
         number=row.number,
         outcome=row.outcome,
-        error=row.error,
+        error=row.message,
         output=row.output,
         owner=row.owner,
         started_at=row.started_at,

@@ -5,64 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
-
 from callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, build_kwargs
 
+from .connection import Connection, Row
 from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS, UNCLAIMED
-from .tables import attempt as attempts
-from .tables import block_run as block_runs
-from .tables import event as events
-from .tables import pipeline_run as runs
-from .tables import stream_run as stream_runs
+from .tables import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
 
-_RUN = (
-    sa.select(
-        runs.c.id,
-        runs.c.pipeline,
-        runs.c.execution_date,
-        runs.c.trigger_id,
-        runs.c.event,
-        runs.c.variables,
-        attempts.c.attempt,
-        attempts.c.status,
-        attempts.c.started_at,
-        attempts.c.error,
-    )
-    .join(attempts, attempts.c.run_id == runs.c.id)
-    .where(runs.c.id == sa.bindparam("run_id"), attempts.c.attempt == sa.bindparam("number"))
-)
-_EVENT = sa.select(events).where(events.c.run_id == sa.bindparam("run_id"), events.c.seq == sa.bindparam("of_seq"))
-_STATUS = sa.select(events.c.status).where(
-    events.c.run_id == sa.bindparam("run_id"), events.c.seq == sa.bindparam("of_seq")
-)
-_OF_STREAM = (
-    sa.select(block_runs)
-    .where(
-        block_runs.c.run_id == sa.bindparam("run_id"),
-        block_runs.c.attempt == sa.bindparam("number"),
-        block_runs.c.stream == sa.bindparam("of_stream"),
-    )
-    .order_by(block_runs.c.position)
-)
-_OF_ATTEMPT = (
-    sa.select(block_runs)
-    .where(block_runs.c.run_id == sa.bindparam("run_id"), block_runs.c.attempt == sa.bindparam("number"))
-    .order_by(block_runs.c.ended_at, block_runs.c.stream, block_runs.c.position)
-)
-_NEVER_STARTED = (
-    sa.select(stream_runs.c.stream)
-    .where(
-        stream_runs.c.run_id == sa.bindparam("run_id"),
-        stream_runs.c.attempt == sa.bindparam("number"),
-        stream_runs.c.status == UNCLAIMED,
-    )
-    .order_by(stream_runs.c.position)
-)
-_STREAM_STATUSES = sa.select(stream_runs.c.status).where(
-    stream_runs.c.run_id == sa.bindparam("run_id"), stream_runs.c.attempt == sa.bindparam("number")
-)
+_RUN = f"""SELECT r.id, r.pipeline, r.execution_date, r.trigger_id, r.event, r.variables,
+        a.attempt, a.status, a.started_at, a.error
+    FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id WHERE r.id = :run_id AND a.attempt = :number"""
+_EVENT = f"SELECT * FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
+_STATUS = f"SELECT status FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
+_OF_STREAM = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number AND stream = :stream
+    ORDER BY position"""
+_OF_ATTEMPT = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number
+    ORDER BY ended_at, stream, position"""
+_NEVER_STARTED = f"""SELECT stream FROM {STREAM_RUN}
+    WHERE run_id = :run_id AND attempt = :number AND status = '{UNCLAIMED}' ORDER BY position"""
+_STREAM_STATUSES = f"SELECT status FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number"
 
 #: Of a block run that goes on.
 _GOES_ON: dict[str, Any] = dict.fromkeys(
@@ -71,7 +31,7 @@ _GOES_ON: dict[str, Any] = dict.fromkeys(
 _GOES_ON["status"] = RUNNING
 
 
-def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int) -> dict[str, Any]:
+def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> dict[str, Any]:
     """Compose the kwargs of one delivery.
 
     Args:
@@ -80,8 +40,11 @@ def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int
         attempts: Number of this call, from 1.
     """
     ids = {"run_id": delivery.run_id, "number": delivery.attempt}
-    run = connection.execute(_RUN, ids).one()
-    event = connection.execute(_EVENT, {"run_id": delivery.run_id, "of_seq": delivery.seq}).one()
+    run = connection.row(_RUN, ids)
+    event = connection.row(_EVENT, {"run_id": delivery.run_id, "seq": delivery.seq})
+    # Written before their deliveries.
+    assert run is not None
+    assert event is not None
     told: dict[str, Any] = {
         **_of_run(run),
         "block_uuid": delivery.callback_block,
@@ -90,12 +53,12 @@ def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int
     }
     if event.parent == PIPELINE:
         told["parent_block_uuid"] = PIPELINE
-        told["block_runs"] = [_block_run(row) for row in connection.execute(_OF_ATTEMPT, ids)]
-        told["never_started"] = list(connection.execute(_NEVER_STARTED, ids).scalars())
+        told["block_runs"] = [_block_run(row) for row in connection.rows(_OF_ATTEMPT, ids)]
+        told["never_started"] = connection.column(_NEVER_STARTED, ids)
         told |= _sums(connection, ids)
         error = run.error
     else:
-        rows = connection.execute(_OF_STREAM, {**ids, "of_stream": event.stream}).all()
+        rows = connection.rows(_OF_STREAM, {**ids, "stream": event.stream})
         carrier = next(row for row in rows if row.block == event.block)
         told |= {
             "parent_block_uuid": carrier.block,
@@ -119,17 +82,16 @@ def delivery_kwargs(connection: Connection, delivery: Row[Any], *, attempts: int
     return build_kwargs(told)
 
 
-def event_status(connection: Connection, delivery: Row[Any]) -> str:
+def event_status(connection: Connection, delivery: Row) -> str:
     """Return the status that a delivery's event tells of."""
-    of_event = {"run_id": delivery.run_id, "of_seq": delivery.seq}
-    return str(connection.execute(_STATUS, of_event).scalar_one())
+    return str(connection.value(_STATUS, {"run_id": delivery.run_id, "seq": delivery.seq}))
 
 
 def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
     """Sum up an attempt: rows and bytes as the destination has committed them, streams by their status."""
-    rows = connection.execute(_OF_ATTEMPT, ids).all()
+    rows = connection.rows(_OF_ATTEMPT, ids)
     loaded = [row for row in rows if row.block_type == DATA_EXPORTER]
-    by_status = Counter(connection.execute(_STREAM_STATUSES, ids).scalars())
+    by_status = Counter(connection.column(_STREAM_STATUSES, ids))
     return {
         "totals": {
             "streams": sum(by_status.values()),
@@ -147,7 +109,7 @@ def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
 
 def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, Any]:
     """Compose the kwargs that are the same for every block of a run: what a transformer may ask for, and variables."""
-    run = connection.execute(_RUN, {"run_id": run_id, "number": attempt}).one()
+    run = connection.row(_RUN, {"run_id": run_id, "number": attempt})
     told = {
         **_of_run(run),
         "block_uuid": "",
@@ -177,7 +139,7 @@ def _of_run(run: Any) -> dict[str, Any]:
     }
 
 
-def _block_run(row: Row[Any]) -> dict[str, Any]:
+def _block_run(row: Row) -> dict[str, Any]:
     return {
         "uuid": f"{row.block}:{row.stream}",
         "block": row.block,
@@ -194,6 +156,6 @@ def _block_run(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _unknown_error(event: Row[Any]) -> dict[str, Any]:
+def _unknown_error(event: Row) -> dict[str, Any]:
     message = "the cause was not recorded"
     return {"type": "Error", "message": message, "traceback": "", "stream": event.stream, "block": event.block}

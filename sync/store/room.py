@@ -8,11 +8,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
-
 from ..errors import StateError
 from .ahead import Ahead, write_and_lease
+from .connection import Connection, Row, update
 from .counters import BlockRunName, TypeCounter
 from .database import Database
 from .model import (
@@ -28,12 +26,7 @@ from .model import (
     Subscription,
 )
 from .owner import Owner
-from .tables import Json
-from .tables import attempt as attempts
-from .tables import block_run as block_runs
-from .tables import pipeline_run as runs
-from .tables import stream_run as stream_runs
-from .tables import type_counter as counters
+from .tables import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN, TYPE_COUNTER
 
 #: A run whose process cannot be seen is dead when it has not renewed for so long; renewed every 10 s.
 LEASE_S = 30.0
@@ -42,31 +35,23 @@ LEASE_S = 30.0
 Liveness = Callable[[Owner, Owner], bool | None]
 
 # Without the columns that hold documents: these would be decoded for every stream.
-_LOCK_RUN = (
-    sa.select(*(column for column in runs.c if not isinstance(column.type, Json)))
-    .where(runs.c.id == sa.bindparam("run_id"))
-    .with_for_update()
+_LOCK_RUN = f"""SELECT id, run_key, pipeline, attempt, is_active, owner, lease_until, cancel_requested_at, last_seq
+    FROM {PIPELINE_RUN} WHERE id = :run_id FOR UPDATE"""
+_ATTEMPT = f"""SELECT status, stop_status, open_streams, unclaimed_streams, failed_streams, cancelled_streams, error
+    FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"""
+_PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
+_COUNTERS = f"SELECT * FROM {TYPE_COUNTER} WHERE run_id = :run_id AND attempt = :number"
+_SAVE_ATTEMPT = update(
+    ATTEMPT,
+    "status stop_status open_streams unclaimed_streams failed_streams cancelled_streams error ended_at",
+    "run_id = :run_id AND attempt = :number",
 )
-_AT = (attempts.c.run_id == sa.bindparam("run_id"), attempts.c.attempt == sa.bindparam("number"))
-_ATTEMPT = sa.select(*(column for column in attempts.c if column is not attempts.c.plan)).where(*_AT)
-_PLAN = sa.select(attempts.c.plan).where(*_AT)
-_COUNTERS = sa.select(counters).where(
-    counters.c.run_id == sa.bindparam("run_id"), counters.c.attempt == sa.bindparam("number")
+_SAVE_COUNTER = update(
+    TYPE_COUNTER,
+    "open ended unclaimed undecided_block undecided_stream",
+    "run_id = :run_id AND attempt = :number AND block_type = :block_type",
 )
-_SAVE_ATTEMPT = attempts.update().where(
-    attempts.c.run_id == sa.bindparam("at_run"), attempts.c.attempt == sa.bindparam("at_attempt")
-)
-_SAVE_COUNTER = counters.update().where(
-    counters.c.run_id == sa.bindparam("at_run"),
-    counters.c.attempt == sa.bindparam("at_attempt"),
-    counters.c.block_type == sa.bindparam("at_type"),
-)
-_DECIDE = block_runs.update().where(
-    block_runs.c.run_id == sa.bindparam("at_run"),
-    block_runs.c.attempt == sa.bindparam("at_attempt"),
-    block_runs.c.block == sa.bindparam("at_block"),
-    block_runs.c.stream == sa.bindparam("at_stream"),
-)
+_DECIDE = update(BLOCK_RUN, "is_last", "run_id = :run_id AND attempt = :number AND block = :block AND stream = :stream")
 
 
 @dataclass(slots=True)
@@ -122,10 +107,11 @@ class Room:
 
     def _lock(self, connection: Connection, run_id: int) -> HeldRun:
         """Lock a run's row, then read: what is read before the lock may be out of date by then."""
-        run = connection.execute(_LOCK_RUN, {"run_id": run_id}).one_or_none()
+        run = connection.row(_LOCK_RUN, {"run_id": run_id})
         if run is None:
             raise StateError(f"the run store knows no run {run_id}")
-        row = connection.execute(_ATTEMPT, {"run_id": run_id, "number": run.attempt}).one()
+        row = connection.row(_ATTEMPT, {"run_id": run_id, "number": run.attempt})
+        assert row is not None  # written with the run
         return HeldRun(
             id=run.id,
             key=run.run_key,
@@ -161,11 +147,11 @@ class Room:
 
     def _save(self, connection: Connection, run: HeldRun) -> None:
         """Write the attempt's figures back."""
-        connection.execute(
+        connection.run(
             _SAVE_ATTEMPT,
             {
-                "at_run": run.id,
-                "at_attempt": run.attempt,
+                "run_id": run.id,
+                "number": run.attempt,
                 "status": run.status,
                 "stop_status": run.stop_status,
                 "open_streams": run.open_streams,
@@ -186,15 +172,15 @@ class Room:
                 unclaimed=row.unclaimed,
                 undecided=None if row.undecided_block is None else (row.undecided_block, row.undecided_stream),
             )
-            for row in connection.execute(_COUNTERS, {"run_id": run.id, "number": run.attempt})
+            for row in connection.rows(_COUNTERS, {"run_id": run.id, "number": run.attempt})
         }
 
     def _save_counters(self, connection: Connection, run: HeldRun, values: Mapping[str, TypeCounter]) -> None:
         rows = [
             {
-                "at_run": run.id,
-                "at_attempt": run.attempt,
-                "at_type": block_type,
+                "run_id": run.id,
+                "number": run.attempt,
+                "block_type": block_type,
                 "open": counter.open,
                 "ended": counter.ended,
                 "unclaimed": counter.unclaimed,
@@ -203,17 +189,15 @@ class Room:
             }
             for block_type, counter in values.items()
         ]
-        if rows:
-            connection.execute(_SAVE_COUNTER, rows)
+        connection.run_many(_SAVE_COUNTER, rows)
 
     def _decide(self, connection: Connection, run: HeldRun, names: Iterable[BlockRunName], is_last: bool) -> None:
         """Write the flag of block runs that ended undecided."""
         rows = [
-            {"at_run": run.id, "at_attempt": run.attempt, "at_block": block, "at_stream": stream, "is_last": is_last}
+            {"run_id": run.id, "number": run.attempt, "block": block, "stream": stream, "is_last": is_last}
             for block, stream in names
         ]
-        if rows:
-            connection.execute(_DECIDE, rows)
+        connection.run_many(_DECIDE, rows)
 
     def _stop(self, connection: Connection, run: HeldRun, values: Mapping[str, TypeCounter], status: str) -> None:
         """No further claims: what ended last so far, with nothing open, stays the last. Idempotent."""
@@ -230,7 +214,7 @@ class Room:
         """Return an attempt's plan without its streams; remembered."""
         key = (run_id, number)
         if key not in self._plans:
-            plan = connection.execute(_PLAN, {"run_id": run_id, "number": number}).scalar_one()
+            plan = connection.value(_PLAN, {"run_id": run_id, "number": number})
             self._plans[key] = decode_plan(plan or {})
         return self._plans[key]
 
@@ -277,7 +261,7 @@ def decode_plan(plan: Mapping[str, Any], streams: tuple[StreamPlan, ...] = ()) -
     )
 
 
-def decode_stream(row: Row[Any]) -> StreamPlan:
+def decode_stream(row: Row) -> StreamPlan:
     """Read a stream's plan."""
     return StreamPlan(
         stream=row.stream,
@@ -297,7 +281,7 @@ def encode_error(error: ErrorInfo | None) -> dict[str, Any] | None:
     return None if error is None else asdict(error)
 
 
-def decode_run(row: Row[Any]) -> PipelineRun:
+def decode_run(row: Row) -> PipelineRun:
     """Read a run joined with its latest attempt."""
     return PipelineRun(
         id=row.id,
@@ -319,13 +303,8 @@ def decode_run(row: Row[Any]) -> PipelineRun:
     )
 
 
-#: A run with its latest attempt, as `decode_run` reads it.
-RUN_WITH_ATTEMPT = sa.select(
-    runs, *(attempts.c[name] for name in ("status", "stop_status", "started_at", "ended_at", "error"))
-).join(attempts, sa.and_(attempts.c.run_id == runs.c.id, attempts.c.attempt == runs.c.attempt))
+#: A run with its latest attempt, as `decode_run` reads it; a condition on the run `r` follows.
+RUN_WITH_ATTEMPT = f"""SELECT r.*, a.status, a.stop_status, a.started_at, a.ended_at, a.error
+    FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt WHERE"""
 
-STREAMS_OF_ATTEMPT = (
-    sa.select(stream_runs)
-    .where(stream_runs.c.run_id == sa.bindparam("run_id"), stream_runs.c.attempt == sa.bindparam("number"))
-    .order_by(stream_runs.c.position)
-)
+STREAMS_OF_ATTEMPT = f"SELECT * FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number ORDER BY position"

@@ -7,24 +7,27 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from ..errors import AlreadyRunning, StateError
 from .attempts import write_plan
+from .connection import Conflict, Connection, Row, insert, update
 from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Renewal
 from .outbox import void_leases
 from .owner import Owner
 from .room import RUN_WITH_ATTEMPT, Room, decode_error, decode_run, lease_end
-from .tables import attempt as attempts
-from .tables import block_run as block_runs
-from .tables import pipeline_run as runs
-from .tables import stream_run as stream_runs
+from .tables import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 
+_IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
 # Asked before every stream.
-_MINE = sa.select(runs.c.id).where(
-    runs.c.id == sa.bindparam("of_run"), runs.c.owner == sa.bindparam("me"), runs.c.is_active
-)
+_MINE = f"SELECT id FROM {PIPELINE_RUN} WHERE {_IS_MINE}"
+_OWNER = f"SELECT owner, lease_until, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
+_CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
+_ACTIVE = f"SELECT id, owner FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
+_LATEST = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
+_STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
+    JOIN {PIPELINE_RUN} r ON r.id = s.run_id AND r.attempt = s.attempt
+    WHERE r.id = :run_id AND s.status = :status ORDER BY s.position"""
+_STATUSES = f"SELECT stream, status FROM {STREAM_RUN} WHERE run_id = :run_id ORDER BY attempt, position"
+_RELEASE_GATE = update(ATTEMPT, "is_gate_released", "run_id = :run_id AND attempt = :number")
 
 
 class Runs(Room):
@@ -58,22 +61,20 @@ class Runs(Room):
         with self._one_active(pipeline), self._database.write("begin_run") as connection:
             self._refuse_active(connection, pipeline)
             now = self._database.now(connection)
-            run_id = connection.execute(
-                runs.insert().returning(runs.c.id),
-                {
-                    "run_key": key,
-                    "pipeline": pipeline,
-                    "attempt": 1,
-                    "is_active": True,
-                    "owner": self._owner,
-                    "lease_until": lease_end(now),
-                    "execution_date": execution_date,
-                    "trigger_id": trigger,
-                    "event": dict(event or {}),
-                    "variables": dict(variables or {}),
-                    "last_seq": 0,
-                },
-            ).scalar_one()
+            row = {
+                "run_key": key,
+                "pipeline": pipeline,
+                "attempt": 1,
+                "is_active": True,
+                "owner": self._owner,
+                "lease_until": lease_end(now),
+                "execution_date": execution_date,
+                "trigger_id": trigger,
+                "event": dict(event or {}),
+                "variables": dict(variables or {}),
+                "last_seq": 0,
+            }
+            run_id = connection.value(f"{insert(PIPELINE_RUN, row)} RETURNING id", row)
             _begin_attempt(connection, run_id, 1, now)
             if plan is not None:
                 write_plan(connection, run_id, 1, plan)
@@ -89,20 +90,19 @@ class Runs(Room):
         with self._one_active(self.run(run_id).pipeline), self._database.write("begin_retry") as connection:
             run = self._lock(connection, run_id)
             self._refuse_active(connection, run.pipeline)
-            latest = connection.execute(sa.select(sa.func.max(runs.c.id)).where(runs.c.pipeline == run.pipeline))
-            if (latest_id := latest.scalar_one()) != run_id:
+            latest_id = connection.value(_LATEST, {"pipeline": run.pipeline})
+            if latest_id != run_id:
                 raise StateError(
                     f"run {run_id} is not the latest of pipeline {run.pipeline!r}: that is run {latest_id}"
                 )
-            connection.execute(
-                runs.update().where(runs.c.id == run_id),
-                {
-                    "attempt": run.attempt + 1,
-                    "is_active": True,
-                    "owner": self._owner,
-                    "lease_until": lease_end(run.now),
-                    "cancel_requested_at": None,
-                },
+            _set_run(
+                connection,
+                run_id,
+                attempt=run.attempt + 1,
+                is_active=True,
+                owner=self._owner,
+                lease_until=lease_end(run.now),
+                cancel_requested_at=None,
             )
             _begin_attempt(connection, run_id, run.attempt + 1, run.now)
             if plan is not None:
@@ -123,9 +123,7 @@ class Runs(Room):
                 raise StateError(f"run {run_id} is finished: there is nothing to take over")
             if run.owner != me and self._is_alive(run.owner, run.lease_until, run.now):
                 raise AlreadyRunning(run.pipeline, run_id, str(Owner.decode(run.owner)))
-            connection.execute(
-                runs.update().where(runs.c.id == run_id), {"owner": me, "lease_until": lease_end(run.now)}
-            )
+            _set_run(connection, run_id, owner=me, lease_until=lease_end(run.now))
             if run.owner != me:
                 void_leases(connection, run.pipeline, run.owner, run.now, self)
             self._forget_plans(run_id)
@@ -135,21 +133,24 @@ class Runs(Room):
         """Heartbeat: extend the lease, and learn whether somebody wants the run cancelled."""
         with self._database.write("renew") as connection:
             now = self._database.now(connection)
-            changed = connection.execute(
-                runs.update().where(self._is_mine(run_id)).values(lease_until=lease_end(now))
-            ).rowcount
+            changed = connection.run(
+                update(PIPELINE_RUN, ("lease_until",), _IS_MINE),
+                {"run_id": run_id, "owner": self._owner, "lease_until": lease_end(now)},
+            )
             requested = _cancel_requested(connection, run_id)
         return Renewal(is_mine=changed == 1, cancel_requested=requested)
 
     def is_owner(self, run_id: int) -> bool:
         """Whether this process may still write to the run."""
         with self._database.read() as connection:
-            return connection.execute(_MINE, {"of_run": run_id, "me": self._owner}).one_or_none() is not None
+            return connection.value(_MINE, {"run_id": run_id, "owner": self._owner}) is not None
 
     def owner_state(self, run: PipelineRun) -> str:
         """Return "alive" or "dead": at once for a process of this machine, else by its lease."""
         with self._database.read() as connection:
-            row = connection.execute(sa.select(runs.c.owner, runs.c.lease_until).where(runs.c.id == run.id)).one()
+            row = connection.row(_OWNER, {"run_id": run.id})
+            if row is None:
+                raise StateError(f"the run store knows no run {run.id}")
             return "alive" if self._is_alive(row.owner, row.lease_until, self._database.now(connection)) else "dead"
 
     def request_cancel(self, run_id: int) -> None:
@@ -163,7 +164,7 @@ class Runs(Room):
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to cancel")
             if not run.cancel_requested:
-                connection.execute(runs.update().where(runs.c.id == run_id), {"cancel_requested_at": run.now})
+                _set_run(connection, run_id, cancel_requested_at=run.now)
 
     def cancel_requested(self, run_id: int) -> bool:
         """Whether somebody wants the run cancelled; cheap."""
@@ -183,12 +184,9 @@ class Runs(Room):
             run = self._lock_mine(connection, run_id)
             if not run.has_ended:
                 raise StateError(f"run {run_id} has not ended: end_attempt comes first")
-            connection.execute(runs.update().where(runs.c.id == run_id), {"is_active": False})
+            _set_run(connection, run_id, is_active=False)
             # A finished run holds no connections: whatever is left of it may be delivered by anybody.
-            connection.execute(
-                attempts.update().where(attempts.c.run_id == run_id, attempts.c.attempt == run.attempt),
-                {"is_gate_released": True},
-            )
+            connection.run(_RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
 
     # -- to show -------------------------------------------------------------------------------------------------
 
@@ -198,30 +196,33 @@ class Runs(Room):
         Raises:
             StateError: there is none.
         """
-        found = self._runs(runs.c.id == run_id, limit=1)
+        found = self._runs("r.id = :run_id", {"run_id": run_id}, limit=1)
         if not found:
             raise StateError(f"the run store knows no run {run_id}")
         return found[0]
 
     def active_run(self, pipeline: str) -> PipelineRun | None:
         """Return the pipeline's run that is not finished, its process alive or dead."""
-        return next(iter(self._runs(runs.c.pipeline == pipeline, runs.c.is_active, limit=1)), None)
+        return self._first("r.pipeline = :pipeline AND r.is_active = TRUE", {"pipeline": pipeline})
 
     def latest_run(self, pipeline: str) -> PipelineRun | None:
         """Return the pipeline's latest run."""
-        return next(iter(self._runs(runs.c.pipeline == pipeline, limit=1)), None)
+        return self._first("r.pipeline = :pipeline", {"pipeline": pipeline})
 
     def runs(self, pipeline: str | None = None, limit: int = 20) -> list[PipelineRun]:
         """Return runs, the latest first."""
-        return self._runs(*([] if pipeline is None else [runs.c.pipeline == pipeline]), limit=limit)
+        if pipeline is None:
+            return self._runs("r.id > 0", {}, limit=limit)
+        return self._runs("r.pipeline = :pipeline", {"pipeline": pipeline}, limit=limit)
 
     def block_runs(self, run_id: int, attempt: int | None = None) -> list[BlockRun]:
         """Return the block runs of an attempt (None: of all), ended ones in the order of their ending."""
-        where = [block_runs.c.run_id == run_id]
-        if attempt is not None:
-            where.append(block_runs.c.attempt == attempt)
+        of_attempt = "" if attempt is None else "AND attempt = :number"
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(block_runs).where(*where).order_by(block_runs.c.position)).all()
+            rows = connection.rows(
+                f"SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id {of_attempt} ORDER BY position",
+                {"run_id": run_id, "number": attempt},
+            )
         found = [decode_block_run(row) for row in rows]
         return sorted(
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
@@ -230,11 +231,7 @@ class Runs(Room):
     def unfinished_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of a run that succeeded in none of its attempts, in run order."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(stream_runs.c.stream, stream_runs.c.status)
-                .where(stream_runs.c.run_id == run_id)
-                .order_by(stream_runs.c.attempt, stream_runs.c.position)
-            ).all()
+            rows = connection.rows(_STATUSES, {"run_id": run_id})
         succeeded = {row.stream for row in rows if row.status == SUCCESS}
         return tuple(dict.fromkeys(row.stream for row in rows if row.stream not in succeeded))
 
@@ -248,32 +245,24 @@ class Runs(Room):
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
-    def _runs(self, *where: sa.ColumnElement[bool], limit: int) -> list[PipelineRun]:
+    def _runs(self, where: str, values: Mapping[str, Any], limit: int) -> list[PipelineRun]:
+        statement = f"{RUN_WITH_ATTEMPT} {where} ORDER BY r.id DESC LIMIT :limit"
         with self._database.read() as connection:
-            rows = connection.execute(RUN_WITH_ATTEMPT.where(*where).order_by(runs.c.id.desc()).limit(limit))
-            return [decode_run(row) for row in rows]
+            return [decode_run(row) for row in connection.rows(statement, {**values, "limit": limit})]
+
+    def _first(self, where: str, values: Mapping[str, Any]) -> PipelineRun | None:
+        return next(iter(self._runs(where, values, limit=1)), None)
 
     def _streams(self, run_id: int, status: str) -> tuple[str, ...]:
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(stream_runs.c.stream)
-                .join(runs, sa.and_(runs.c.id == stream_runs.c.run_id, runs.c.attempt == stream_runs.c.attempt))
-                .where(runs.c.id == run_id, stream_runs.c.status == status)
-                .order_by(stream_runs.c.position)
-            )
-            return tuple(rows.scalars())
-
-    def _is_mine(self, run_id: int) -> sa.ColumnElement[bool]:
-        return sa.and_(runs.c.id == run_id, runs.c.owner == self._owner, runs.c.is_active)
+            return tuple(connection.column(_STREAMS, {"run_id": run_id, "status": status}))
 
     def _is_finished_by_me(self, connection: Connection, run_id: int) -> bool:
-        row = connection.execute(sa.select(runs.c.owner, runs.c.is_active).where(runs.c.id == run_id)).one_or_none()
+        row = connection.row(_OWNER, {"run_id": run_id})
         return row is not None and not row.is_active and row.owner == self._owner
 
     def _refuse_active(self, connection: Connection, pipeline: str) -> None:
-        row = connection.execute(
-            sa.select(runs.c.id, runs.c.owner).where(runs.c.pipeline == pipeline, runs.c.is_active)
-        ).one_or_none()
+        row = connection.row(_ACTIVE, {"pipeline": pipeline})
         if row is not None:
             raise AlreadyRunning(pipeline, row.id, str(Owner.decode(row.owner)))
 
@@ -292,34 +281,36 @@ class _OneActive:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, sa.exc.IntegrityError):
+        if isinstance(error, Conflict):
             active = self._rooms.active_run(self._pipeline) or self._rooms.latest_run(self._pipeline)
             if active is not None:
                 raise AlreadyRunning(self._pipeline, active.id, str(active.owner)) from error
 
 
 def _begin_attempt(connection: Connection, run_id: int, number: int, now: datetime) -> None:
-    connection.execute(
-        attempts.insert(),
-        {
-            "run_id": run_id,
-            "attempt": number,
-            "status": RUNNING,
-            "open_streams": 0,
-            "unclaimed_streams": 0,
-            "failed_streams": 0,
-            "cancelled_streams": 0,
-            "is_gate_released": False,
-            "started_at": now,
-        },
-    )
+    row = {
+        "run_id": run_id,
+        "attempt": number,
+        "status": RUNNING,
+        "open_streams": 0,
+        "unclaimed_streams": 0,
+        "failed_streams": 0,
+        "cancelled_streams": 0,
+        "is_gate_released": False,
+        "started_at": now,
+    }
+    connection.run(insert(ATTEMPT, row), row)
+
+
+def _set_run(connection: Connection, run_id: int, **values: Any) -> None:
+    connection.run(update(PIPELINE_RUN, values, "id = :run_id"), {"run_id": run_id, **values})
 
 
 def _cancel_requested(connection: Connection, run_id: int) -> bool:
-    return connection.execute(sa.select(runs.c.cancel_requested_at).where(runs.c.id == run_id)).scalar() is not None
+    return connection.value(_CANCEL_REQUESTED, {"run_id": run_id}) is not None
 
 
-def decode_block_run(row: sa.Row[Any]) -> BlockRun:
+def decode_block_run(row: Row) -> BlockRun:
     """Read a block run."""
     return BlockRun(
         run_id=row.run_id,

@@ -5,30 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
-
+from .connection import Connection, Row, insert, update
 from .model import StateCopy, StateVersion
 from .room import Room
-from .tables import state, state_version
+from .tables import STATE, STATE_VERSION
 
 #: Versions kept of each stream's state.
 VERSIONS_KEPT = 50
 
 
-def _of(table: sa.Table) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        table.c.pipeline == sa.bindparam("of_pipeline"),
-        table.c.stream == sa.bindparam("of_stream"),
-        table.c.destination_table == sa.bindparam("of_table"),
-    )
-
-
-# Made once: every stream that ends writes its state.
-_VERSION = sa.select(state.c.version).where(_of(state)).with_for_update()
-_INSERT, _INSERT_VERSION = state.insert(), state_version.insert()
-_UPDATE = state.update().where(_of(state))
-_DELETE_OLD = state_version.delete().where(_of(state_version), state_version.c.version <= sa.bindparam("last"))
+_KEY = "pipeline = :pipeline AND stream = :stream AND destination_table = :destination_table"
+_VERSION = f"SELECT version FROM {STATE} WHERE {_KEY} FOR UPDATE"
+_STATE = f"SELECT * FROM {STATE} WHERE {_KEY} AND is_deleted = FALSE"
 
 
 class States(Room):
@@ -54,8 +42,7 @@ class States(Room):
     def delete_state(self, pipeline: str, stream: str, destination_table: str) -> None:
         """Forget a stream's state; its versions stay, to undo it."""
         with self._database.write("delete_state") as connection:
-            where = _key(pipeline, stream, destination_table)
-            row = connection.execute(sa.select(state).where(where, state.c.is_deleted.is_(False))).one_or_none()
+            row = connection.row(_STATE, _key(pipeline, stream, destination_table))
             if row is not None:
                 copy = StateCopy(stream=stream, destination_table=destination_table, source=row.source)
                 now = self._database.now(connection)
@@ -64,32 +51,25 @@ class States(Room):
     def states(self, pipeline: str) -> list[StateVersion]:
         """Return the state of each stream of a pipeline."""
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(state)
-                .where(state.c.pipeline == pipeline, state.c.is_deleted.is_(False))
-                .order_by(state.c.stream, state.c.destination_table)
+            rows = connection.rows(
+                f"""SELECT * FROM {STATE} WHERE pipeline = :pipeline AND is_deleted = FALSE
+                ORDER BY stream, destination_table""",
+                {"pipeline": pipeline},
             )
             return [_decode(row, row.shape) for row in rows]
 
     def state(self, pipeline: str, stream: str, destination_table: str) -> StateVersion | None:
         """Return the state of one stream."""
         with self._database.read() as connection:
-            where = _key(pipeline, stream, destination_table)
-            row = connection.execute(sa.select(state).where(where, state.c.is_deleted.is_(False))).one_or_none()
+            row = connection.row(_STATE, _key(pipeline, stream, destination_table))
             return None if row is None else _decode(row, row.shape)
 
     def state_versions(self, pipeline: str, stream: str, destination_table: str) -> list[StateVersion]:
         """Return every version kept of a stream's state, the latest first; the first one is the current state."""
-        version = state_version.c
         with self._database.read() as connection:
-            rows = connection.execute(
-                sa.select(state_version)
-                .where(
-                    version.pipeline == pipeline,
-                    version.stream == stream,
-                    version.destination_table == destination_table,
-                )
-                .order_by(version.version.desc())
+            rows = connection.rows(
+                f"SELECT * FROM {STATE_VERSION} WHERE {_KEY} ORDER BY version DESC",
+                _key(pipeline, stream, destination_table),
             )
             return [_decode(row) for row in rows]
 
@@ -104,13 +84,11 @@ def write_state(
     is_deleted: bool = False,
 ) -> None:
     """Write the current state and its version."""
-    key = {"of_pipeline": pipeline, "of_stream": copy.stream, "of_table": copy.destination_table}
-    found = connection.execute(_VERSION, key).scalar()
+    key = _key(pipeline, copy.stream, copy.destination_table)
+    found = connection.value(_VERSION, key)
     version = 1 if found is None else found + 1
     row: dict[str, Any] = {
-        "pipeline": pipeline,
-        "stream": copy.stream,
-        "destination_table": copy.destination_table,
+        **key,
         "version": version,
         "source": copy.source,
         "bookmark": copy.bookmark,
@@ -121,22 +99,22 @@ def write_state(
     }
     # Whoever changes a bookmark by hand says nothing of the stream's shape.
     shape = {} if copy.shape is None and not is_deleted else {"shape": copy.shape}
-    if found is None:
-        connection.execute(_INSERT, row | shape)
-    else:
-        connection.execute(_UPDATE, row | shape | key)
-    connection.execute(_INSERT_VERSION, row)
-    if version > VERSIONS_KEPT:
-        connection.execute(_DELETE_OLD, {**key, "last": version - VERSIONS_KEPT})
-
-
-def _key(pipeline: str, stream: str, destination_table: str) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        state.c.pipeline == pipeline, state.c.stream == stream, state.c.destination_table == destination_table
+    current = row | shape
+    connection.run(
+        insert(STATE, current) if found is None else update(STATE, sorted(current.keys() - key), _KEY), current
     )
+    connection.run(insert(STATE_VERSION, row), row)
+    if version > VERSIONS_KEPT:
+        connection.run(
+            f"DELETE FROM {STATE_VERSION} WHERE {_KEY} AND version <= :last", {**key, "last": version - VERSIONS_KEPT}
+        )
 
 
-def _decode(row: Row[Any], shape: Any = None) -> StateVersion:
+def _key(pipeline: str, stream: str, destination_table: str) -> dict[str, str]:
+    return {"pipeline": pipeline, "stream": stream, "destination_table": destination_table}
+
+
+def _decode(row: Row, shape: Any = None) -> StateVersion:
     return StateVersion(
         pipeline=row.pipeline,
         stream=row.stream,

@@ -10,41 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from .attempts import Attempts
+from .connection import Connection, update
 from .events import EventRow, write_deliveries, write_events
 from .model import DATA_EXPORTER, RUNNING, SCHEMA_CHANGED, STREAM, AttemptPlan, ErrorInfo, LostRun
 from .room import HeldRun, encode_error
-from .tables import block_run as block_runs
-from .tables import event as events
-from .tables import pipeline_run as runs
+from .tables import BLOCK_RUN, EVENT, PIPELINE_RUN
 
-RUNNING_BLOCKS = (
-    sa.select(block_runs.c.block, block_runs.c.block_type)
-    .where(
-        block_runs.c.run_id == sa.bindparam("run_id"),
-        block_runs.c.attempt == sa.bindparam("number"),
-        block_runs.c.stream == sa.bindparam("of_stream"),
-        block_runs.c.status == RUNNING,
-    )
-    .order_by(block_runs.c.position)
-    .with_for_update()
-)
-_ATTEMPT = sa.select(runs.c.attempt).where(runs.c.id == sa.bindparam("run_id"))
-_NUMBERED = (
-    sa.select(events)
-    .where(
-        events.c.run_id == sa.bindparam("run_id"),
-        events.c.attempt == sa.bindparam("number"),
-        events.c.stream == sa.bindparam("of_stream"),
-        events.c.status == sa.bindparam("of_status"),
-        events.c.occurrence.is_not(None),
-    )
-    .order_by(events.c.seq)
-)
-_AT = sa.and_(events.c.run_id == sa.bindparam("at_run"), events.c.seq == sa.bindparam("at_seq"))
+RUNNING_BLOCKS = f"""SELECT block, block_type FROM {BLOCK_RUN}
+    WHERE run_id = :run_id AND attempt = :number AND stream = :stream AND status = '{RUNNING}'
+    ORDER BY position FOR UPDATE"""
+_ATTEMPT = f"SELECT attempt FROM {PIPELINE_RUN} WHERE id = :run_id"
+_NUMBERED = f"""SELECT * FROM {EVENT}
+    WHERE run_id = :run_id AND attempt = :number AND stream = :stream AND status = :status AND occurrence IS NOT NULL
+    ORDER BY seq"""
+_SAVE_DETAILS = update(EVENT, "details", "run_id = :run_id AND seq = :seq")
+_FORGET = f"DELETE FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
 
 
 class Telling(Attempts):
@@ -108,7 +89,7 @@ class Telling(Attempts):
     def held(self, run_id: int, stream: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]] | None:
         """Return what is held of a stream: the commit, and its schema changes; None: nothing."""
         with self._database.read() as connection:
-            number = connection.execute(_ATTEMPT, {"run_id": run_id}).scalar_one()
+            number = connection.value(_ATTEMPT, {"run_id": run_id})
             for row in _held(connection, run_id, number, stream):
                 return row.details["commit"], row.details["schema_changes"]
         return None
@@ -116,19 +97,19 @@ class Telling(Attempts):
     def attempt_plan_of(self, run_id: int) -> AttemptPlan:
         """Return the plan of the latest attempt, without its streams."""
         with self._database.read() as connection:
-            number = connection.execute(_ATTEMPT, {"run_id": run_id}).scalar_one()
+            number = connection.value(_ATTEMPT, {"run_id": run_id})
             return self._plan(connection, run_id, number)
 
     def _let_out(self, connection: Connection, run: HeldRun, plan: AttemptPlan, stream: str, *, is_true: bool) -> None:
         held = _held(connection, run.id, run.attempt, stream)
         if not is_true:
             for row in held:
-                connection.execute(events.delete().where(_AT), {"at_run": run.id, "at_seq": row.seq})
+                connection.run(_FORGET, {"run_id": run.id, "seq": row.seq})
             return
         types = {row.block: row.block_type for row in self._running(connection, run, stream)} if held else {}
         for row in held:
             details = {name: value for name, value in row.details.items() if name != "commit"}
-            connection.execute(events.update().where(_AT), {"at_run": run.id, "at_seq": row.seq, "details": details})
+            connection.run(_SAVE_DETAILS, {"run_id": run.id, "seq": row.seq, "details": details})
             told = EventRow(
                 parent=row.parent,
                 status=row.status,
@@ -140,8 +121,7 @@ class Telling(Attempts):
             write_deliveries(connection, run, plan, [(row.seq, told)])
 
     def _running(self, connection: Connection, run: HeldRun, stream: str) -> Sequence[Any]:
-        ids = {"run_id": run.id, "number": run.attempt, "of_stream": stream}
-        running = connection.execute(RUNNING_BLOCKS, ids).all()
+        running = connection.rows(RUNNING_BLOCKS, {"run_id": run.id, "number": run.attempt, "stream": stream})
         if not running:
             raise LostRun(f"stream {stream!r} of run {run.id} is not open: it was closed by somebody else")
         return running
@@ -152,8 +132,8 @@ class Telling(Attempts):
         running = self._running(connection, run, stream)
         by_block = {row.block: row for row in running}
         last = next((row for row in reversed(running) if row.block_type == DATA_EXPORTER), running[-1])
-        ids = {"run_id": run.id, "number": run.attempt, "of_stream": stream, "of_status": status}
-        before = [row.parent for row in connection.execute(_NUMBERED, ids)]
+        like = {"run_id": run.id, "number": run.attempt, "stream": stream, "status": status}
+        before = [row.parent for row in connection.rows(_NUMBERED, like)]
         return [
             EventRow(
                 parent=parent,
@@ -174,5 +154,5 @@ def wants(plan: AttemptPlan, status: str) -> bool:
 
 
 def _held(connection: Connection, run_id: int, number: int, stream: str) -> list[Any]:
-    ids = {"run_id": run_id, "number": number, "of_stream": stream, "of_status": SCHEMA_CHANGED}
-    return [row for row in connection.execute(_NUMBERED, ids) if "commit" in row.details]
+    like = {"run_id": run_id, "number": number, "stream": stream, "status": SCHEMA_CHANGED}
+    return [row for row in connection.rows(_NUMBERED, like) if "commit" in row.details]

@@ -12,7 +12,6 @@ import psycopg
 
 #: A library that a plain run has no use for -> why it might slip in.
 NEVER = {
-    "alembic": "the run store is at its last version",
     "pandas": "no transformer",
     "singer_sdk": "no Singer connector",
     "distributed": "no Dask executor",
@@ -20,7 +19,8 @@ NEVER = {
     "fsspec": "no URL",
     "jinja2": "no template",
     "adbc_driver_manager.dbapi": "it imports pandas",
-    "sqlalchemy.dialects.postgresql": "the run store is SQLite",
+    "sqlalchemy": "the connector `sqlalchemy` alone needs it",
+    "psycopg": "the run store is SQLite",
 }
 
 RUN = "import sys; from sync.cli import invoke; code = invoke(['run', 'pipeline.yaml'])"

@@ -1,0 +1,235 @@
+"""Versions of the run store: forward only, each step plain SQL that both databases take. A new store takes them all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import StateError
+from .connection import Connection
+from .tables import PREFIX
+
+if TYPE_CHECKING:
+    from .drivers import Driver
+
+VERSION_TABLE = f"{PREFIX}version"
+
+# `SERIAL_KEY` is a key that counts up; the number of a run that was deleted is not given to another.
+_FIRST = (
+    # One row a pipeline run. Locking it is what serializes claim, close and stop; whoever owns it may write.
+    """CREATE TABLE _syncblocks_pipeline_run (
+        id SERIAL_KEY,
+        run_key TEXT NOT NULL UNIQUE,
+        pipeline TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        is_active BOOLEAN NOT NULL,
+        owner TEXT NOT NULL,
+        lease_until TIMESTAMP WITH TIME ZONE NOT NULL,
+        cancel_requested_at TIMESTAMP WITH TIME ZONE,
+        execution_date TIMESTAMP WITH TIME ZONE NOT NULL,
+        trigger_id TEXT NOT NULL,
+        event TEXT NOT NULL,
+        variables TEXT NOT NULL,
+        last_seq INTEGER NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX _syncblocks_one_active_run ON _syncblocks_pipeline_run (pipeline) WHERE is_active = TRUE",
+    "CREATE INDEX _syncblocks_runs_of_pipeline ON _syncblocks_pipeline_run (pipeline, id)",
+    # One row an attempt: its plan without the streams, its result, and the counts that tell when it has ended.
+    """CREATE TABLE _syncblocks_attempt (
+        run_id INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        status TEXT NOT NULL,
+        stop_status TEXT,
+        plan TEXT,
+        open_streams INTEGER NOT NULL,
+        unclaimed_streams INTEGER NOT NULL,
+        failed_streams INTEGER NOT NULL,
+        cancelled_streams INTEGER NOT NULL,
+        is_gate_released BOOLEAN NOT NULL,
+        started_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        ended_at TIMESTAMP WITH TIME ZONE,
+        error TEXT,
+        PRIMARY KEY (run_id, attempt)
+    )""",
+    # One row a planned stream of an attempt.
+    """CREATE TABLE _syncblocks_stream_run (
+        run_id INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        stream TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        destination_table TEXT NOT NULL,
+        status TEXT NOT NULL,
+        blocks TEXT NOT NULL,
+        config TEXT NOT NULL,
+        PRIMARY KEY (run_id, attempt, stream)
+    )""",
+    # The numbers that decide index and is_last_block_run: never counted from rows, which concurrent closes do not see.
+    """CREATE TABLE _syncblocks_type_counter (
+        run_id INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        block_type TEXT NOT NULL,
+        open INTEGER NOT NULL,
+        ended INTEGER NOT NULL,
+        unclaimed INTEGER NOT NULL,
+        undecided_block TEXT,
+        undecided_stream TEXT,
+        PRIMARY KEY (run_id, attempt, block_type)
+    )""",
+    # position: place in the pipeline's order of blocks. is_last: NULL while running, and until it is certain.
+    """CREATE TABLE _syncblocks_block_run (
+        run_id INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        block TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        block_type TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        destination_table TEXT NOT NULL,
+        status TEXT NOT NULL,
+        type_index INTEGER,
+        is_last BOOLEAN,
+        row_count BIGINT,
+        size_bytes BIGINT,
+        started_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        ended_at TIMESTAMP WITH TIME ZONE,
+        bookmark_before TEXT,
+        bookmark_after TEXT,
+        schema_changes TEXT,
+        error TEXT,
+        PRIMARY KEY (run_id, attempt, block, stream)
+    )""",
+    "CREATE INDEX _syncblocks_block_runs_of_stream ON _syncblocks_block_run (run_id, attempt, stream)",
+    # Something that callbacks are told: the end of a block run, a stream or an attempt. seq counts within a run.
+    # block: the block run that carries it, NULL for `pipeline`. occurrence: number of the event among its like, from 0,
+    # for what is told while the block run goes on; NULL for its end. details: what is not in the block run's row.
+    """CREATE TABLE _syncblocks_event (
+        run_id INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        parent TEXT NOT NULL,
+        block TEXT,
+        stream TEXT,
+        status TEXT NOT NULL,
+        occurrence INTEGER,
+        details TEXT,
+        created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        PRIMARY KEY (run_id, seq)
+    )""",
+    # One row an event and function. The columns that order the queue are copied here: it is read by one index.
+    # is_numbered: tells of a block run that goes on, so that it waits for no flag. is_gated: only after every
+    # connection to source and destination is closed. state: ready, leased, done or dead; is_open: ready or leased: what
+    # the partial index looks at. attempts: leases that count; tries: all; lost: cut short by the death of their owner.
+    """CREATE TABLE _syncblocks_delivery (
+        idempotency_key TEXT NOT NULL,
+        pipeline TEXT NOT NULL,
+        callback_block TEXT NOT NULL,
+        function TEXT NOT NULL,
+        run_id INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        parent TEXT NOT NULL,
+        block TEXT,
+        stream TEXT,
+        block_type TEXT,
+        is_numbered BOOLEAN NOT NULL,
+        is_gated BOOLEAN NOT NULL,
+        data TEXT,
+        state TEXT NOT NULL,
+        is_open BOOLEAN NOT NULL,
+        attempts INTEGER NOT NULL,
+        tries INTEGER NOT NULL,
+        lost INTEGER NOT NULL,
+        not_before TIMESTAMP WITH TIME ZONE,
+        lease_owner TEXT,
+        lease_token TEXT,
+        leased_at TIMESTAMP WITH TIME ZONE,
+        lease_until TIMESTAMP WITH TIME ZONE,
+        PRIMARY KEY (idempotency_key)
+    )""",
+    """CREATE INDEX _syncblocks_queue ON _syncblocks_delivery
+        (pipeline, callback_block, run_id, seq, position) WHERE is_open = TRUE""",
+    "CREATE INDEX _syncblocks_deliveries_of_run ON _syncblocks_delivery (run_id, seq, position)",
+    # What became of each lease.
+    """CREATE TABLE _syncblocks_delivery_try (
+        idempotency_key TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        outcome TEXT NOT NULL,
+        error TEXT,
+        output TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        started_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        ended_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        duration_s FLOAT,
+        PRIMARY KEY (idempotency_key, number)
+    )""",
+    # Copy of the destination's ledger, to show; and each version it had, to undo.
+    """CREATE TABLE _syncblocks_state (
+        pipeline TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        destination_table TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        bookmark TEXT,
+        row_count BIGINT,
+        run_id INTEGER,
+        saved_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        is_deleted BOOLEAN NOT NULL,
+        PRIMARY KEY (pipeline, stream, destination_table)
+    )""",
+    """CREATE TABLE _syncblocks_state_version (
+        pipeline TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        destination_table TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        bookmark TEXT,
+        row_count BIGINT,
+        run_id INTEGER,
+        saved_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        is_deleted BOOLEAN NOT NULL,
+        PRIMARY KEY (pipeline, stream, destination_table, version)
+    )""",
+)
+
+#: Version -> what leads there from the one before it. The last one is what this program reads and writes.
+STEPS = {
+    "0001": _FIRST,
+    # Records that a block run has set aside; of runs before nobody has counted.
+    "0002": ("ALTER TABLE _syncblocks_block_run ADD COLUMN rows_rejected BIGINT",),
+    # What a stream looked like at its source when it was last written, to tell what has changed since; the current
+    # version's only, and of streams written before nobody knows.
+    "0003": ("ALTER TABLE _syncblocks_state ADD COLUMN shape TEXT",),
+}
+REVISIONS = tuple(STEPS)
+
+
+def version(connection: Connection, driver: Driver) -> str | None:
+    """Return the version of the store; None if there is none yet."""
+    if not driver.has_table(connection, VERSION_TABLE):
+        return None
+    found: str | None = connection.value(f"SELECT version_num FROM {VERSION_TABLE}")
+    return found
+
+
+def is_outdated(found: str | None, url: str) -> bool:
+    """Tell whether the store must be upgraded.
+
+    Raises:
+        StateError: it was written by a newer program, which may keep things that this one would break.
+    """
+    if found is not None and found not in REVISIONS:
+        raise StateError(
+            f"run store {url} has version {found}, this program knows up to {REVISIONS[-1]}: "
+            "upgrade syncblocks (a store is never turned back)"
+        )
+    return found != REVISIONS[-1]
+
+
+def upgrade(connection: Connection, found: str | None, driver: Driver) -> None:
+    """Bring the store to the last version, within the caller's transaction and lock."""
+    if found is None:
+        connection.run(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+        connection.run(f"INSERT INTO {VERSION_TABLE} VALUES (:version)", {"version": ""})
+    for revision in REVISIONS[0 if found is None else REVISIONS.index(found) + 1 :]:
+        for statement in STEPS[revision]:
+            connection.run(statement.replace("SERIAL_KEY", driver.serial))
+    connection.run(f"UPDATE {VERSION_TABLE} SET version_num = :version", {"version": REVISIONS[-1]})
