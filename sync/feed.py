@@ -36,7 +36,9 @@ class Budget:
         self.record_bytes = record_bytes
         self.used_bytes = 0
         #: Guards the budget and the queues of all feeds that share it.
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
+        #: There may be room again.
+        self.changed = threading.Condition(self.lock)
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether so much more may be in flight; with `changed` held."""
@@ -71,6 +73,8 @@ class Feed:
         self._is_closed = False
         self._budget = budget or Budget(sys.maxsize)
         self._changed = self._budget.changed
+        # Told apart: many small streams at once would else wake each other with everything that arrives.
+        self._arrived = threading.Condition(self._budget.lock)
         #: Of the batch that the load works on.
         self._taken_bytes = 0
 
@@ -88,7 +92,7 @@ class Feed:
             if not self._is_closed:
                 self._items.append(item)
                 self._budget.used_bytes += size_bytes
-                self._changed.notify_all()
+                self._arrived.notify_all()
             return not self._is_closed
 
     def wait(self, event: Any) -> None:
@@ -106,7 +110,7 @@ class Feed:
         with self._changed:
             if not self._is_ended:
                 self._is_ended, self._error = True, error
-                self._changed.notify_all()
+                self._arrived.notify_all()
 
     def close(self) -> None:
         """Stop taking events: the load is over."""
@@ -115,6 +119,7 @@ class Feed:
             self._give_back()
             self._budget.used_bytes -= sum(size_of(item.event) for item in self._items)
             self._items.clear()
+            self._arrived.notify_all()
             self._changed.notify_all()
 
     @property
@@ -127,7 +132,7 @@ class Feed:
             with self._changed:
                 self._give_back()
                 while not self._items and not self._is_ended and not self._is_closed:
-                    self._changed.wait()
+                    self._arrived.wait()
                 if self._items:
                     item = self._items.popleft()
                     self._taken_bytes = size_of(item.event)

@@ -47,7 +47,7 @@ class SpooledFeed(Feed):
                 item = replace(item, event=_Kept(self._end, data.size))
                 self._end += data.size
             self._items.append(item)
-            self._changed.notify_all()
+            self._arrived.notify_all()
             return True
 
     def close(self) -> None:

@@ -179,7 +179,9 @@ class Postgres(Driver):
 
     def has_table(self, connection: Connection, name: str) -> bool:
         """See `Driver`."""
-        return connection.value("SELECT to_regclass(:name) AS found", {"name": name}) is not None
+        # Out of the table itself: `to_regclass` may remember what was so before this connection waited for a lock.
+        statement = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = :name AND pg_catalog.pg_table_is_visible(oid)"
+        return connection.value(statement, {"name": name}) is not None
 
     def now(self, connection: Connection) -> datetime:
         """Return the server's time."""
