@@ -32,7 +32,7 @@ def from_texts(texts: pa.Array, kind: Any) -> pa.Array:
         ValueError: (`pa.ArrowInvalid` is one) a text is no number, or the type has no room for all of its digits.
     """
     whole, scale = kind.precision - kind.scale, kind.scale
-    is_plain = _longest(texts) <= whole and not any(_any(pc.match_substring(texts, each)) for each in "eE")
+    is_plain = _longest(texts) <= whole and not any(_any(pc.match_substring(texts, pattern=each)) for each in "eE")
     if scale >= 0 and not is_plain:
         fitting = pc.match_substring_regex(texts, rf"^[-+]?[0-9]{{0,{whole}}}(\.[0-9]{{0,{scale}}})?$")
         odd = pc.fill_null(pc.invert(fitting), False)
@@ -41,7 +41,7 @@ def from_texts(texts: pa.Array, kind: Any) -> pa.Array:
             return pc.replace_with_mask(pc.if_else(odd, None, texts).cast(kind), odd, exact)
     elif scale < 0:
         return pa.array([None if text is None else _exact(text, kind) for text in texts.to_pylist()], kind)
-    return texts.cast(kind)
+    return pc.cast(texts, kind)
 
 
 def _exact(text: str, kind: Any) -> Decimal:

@@ -242,7 +242,7 @@ class _Tracker:
         keeps_incomplete = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and not self._is_resumed)
         if keeps_incomplete:
             is_wanted = pc.or_(is_wanted, pc.invert(is_complete))
-        return batch if pc.all(is_wanted).as_py() else batch.filter(is_wanted)
+        return batch if pc.all(is_wanted).as_py() else pc.filter(batch, is_wanted)
 
     def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Drop the records whose hashes the bookmark has, as many of each as it has."""
@@ -252,10 +252,10 @@ class _Tracker:
         may_be = self._may_be_committed(batch)
         if not pc.any(may_be).as_py():
             return batch
-        hashes = record_hashes(batch.filter(may_be), committed.columns)
+        hashes = record_hashes(pc.filter(batch, may_be), committed.columns)
         keep = not_committed(hashes, may_be, committed.left)
         committed.left += Counter()  # forget those at zero
-        return batch if all(keep) else batch.filter(pa.array(keep, pa.bool_()))
+        return batch if all(keep) else pc.filter(batch, pa.array(keep, pa.bool_()))
 
     def _may_be_committed(self, batch: pa.RecordBatch) -> pa.Array:
         start, through = self._start, self._committed.through
@@ -268,7 +268,7 @@ class _Tracker:
 
     # --------------------------------------------------------------- what is noted
     def _note(self, batch: pa.RecordBatch) -> None:
-        known = batch.filter(has_bookmark(batch, self._names))
+        known = pc.filter(batch, has_bookmark(batch, self._names))
         is_late = self.has_checkpoint and known.num_rows < batch.num_rows
         if is_late and self._stream.null_bookmarks is not NullBookmarks.ALWAYS:
             raise FatalConnectorError(
@@ -301,7 +301,7 @@ class _Tracker:
         for limit in (self._start, self._horizon.settled):
             if limit is not None:
                 is_settled = pc.or_(is_settled, below_or_at(known, self._names, limit))
-        return known.filter(is_settled), known.filter(pc.invert(is_settled))
+        return pc.filter(known, is_settled), pc.filter(known, pc.invert(is_settled))
 
     def _note_settled(self, known: pa.RecordBatch) -> None:
         high = self._highest(known)
@@ -312,7 +312,7 @@ class _Tracker:
             self._high, self._hashes, self._key_hashes = high, [], []
             if not self._is_within(high):
                 self._columns = list(self._stream.schema.names)
-        self._add(known.filter(equal_to(known, self._names, high)))
+        self._add(pc.filter(known, equal_to(known, self._names, high)))
 
     def _is_within(self, values: tuple[pa.Scalar, ...]) -> bool:
         """Tell whether records with these values may be among those committed before."""

@@ -120,7 +120,7 @@ def _escaped(text: Text) -> pa.Array:
     array = text.array
     if text.is_free:
         for plain, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n")):
-            if pc.any(pc.match_substring(array, plain)).as_py():
+            if pc.any(pc.match_substring(array, pattern=plain)).as_py():
                 array = pc.replace_substring(array, plain, escaped)
     return array
 
@@ -133,7 +133,7 @@ def _literal(text: Text) -> pa.Array:
     array = text.array
     if text.is_number:
         return array
-    if text.is_free and pc.any(pc.match_substring(array, "'")).as_py():
+    if text.is_free and pc.any(pc.match_substring(array, pattern="'")).as_py():
         array = pc.replace_substring(array, "'", "''")
     opening = pa.scalar("x'" if text.is_hex else "'", pa.large_string())
     return pc.binary_join_element_wise(opening, array, _text("'"), _text(""))
