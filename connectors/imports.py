@@ -6,8 +6,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 _PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
+#: Looks for plugins where that is not disabled, with `importlib.metadata` and so the whole of `email` and `zipfile`.
+_LOADER = "pydantic.plugin._loader"
 
 
 @contextmanager
@@ -33,9 +36,14 @@ def without_model_plugins() -> Iterator[None]:
         yield
         return
     os.environ[_PLUGINS] = "__all__"
+    none = ModuleType(_LOADER)
+    none.get_plugins = tuple  # type: ignore[attr-defined]  # what it returns where they are disabled
+    sys.modules.setdefault(_LOADER, none)
     try:
         yield
     finally:
+        if sys.modules.get(_LOADER) is none:
+            del sys.modules[_LOADER]
         os.environ.pop(_PLUGINS, None)
 
 

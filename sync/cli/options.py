@@ -149,7 +149,9 @@ def open_pipeline(
     from connectors.imports import without_model_plugins
 
     with without_model_plugins():
-        from ..config import load_pipeline
+        from ..config import Pipeline, load_pipeline
+
+        Pipeline.model_rebuild()  # now: by itself it would be built by the first one that is made
 
     pipeline = load_pipeline(find_file(file), variables=dict(variables), trigger=trigger)
     console.hide(pipeline.secret_values)

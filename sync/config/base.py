@@ -16,7 +16,14 @@ def wrong(message: str) -> PydanticCustomError:
 class Model(BaseModel):
     """Base of all: nothing unknown, nothing converted, nothing changed, and no value in an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+        # All at once with the pipeline, when the first one is made: each by itself would cost a run as much again.
+        defer_build=True,
+    )
 
 
 class Defaulting(Model):

@@ -77,6 +77,21 @@ def test_models_are_made_without_plugins_and_what_comes_later_finds_them() -> No
     assert done.stdout.split() == ["None", "False"]
 
 
+def test_a_pipeline_is_loaded_without_what_looks_for_installed_packages(tmp_path: Path) -> None:
+    place = {"connector": "memory"}
+    document = {"source": place, "destination": place, "streams": [{"stream": "*"}]}
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+    code = (
+        "import sys; from pathlib import Path; from sync.cli.console import Console;"
+        "from sync.cli.options import open_pipeline;"
+        "open_pipeline(Console(is_json=False, is_debug=False), Path('pipeline.yaml')); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert not found & {"importlib.metadata", "email", "zipfile", "pydantic.plugin._loader"}
+    assert "pydantic" in found
+
+
 def test_arrow_has_numpy_where_a_function_may_want_it(postgres_url: str, tmp_path: Path) -> None:
     (tmp_path / "double.py").write_text(
         "@transformer\ndef double(df):\n    return df.assign(twice=2 * df['id'].to_numpy())\n"
