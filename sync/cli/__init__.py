@@ -20,6 +20,9 @@ from .console import Console
 #: Blocks beyond this are the system's again as soon as they are freed; those of usual batches are smaller.
 _LARGE_BYTES = 8 << 20
 
+#: Objects after which garbage is looked for, and after how many times among the older ones; at first after more.
+_COLLECT, _COLLECT_FIRST = (50_000, 20, 50), 250_000
+
 #: Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -115,8 +118,7 @@ def invoke(args: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
-    # Imports make hundreds of thousands of objects and no garbage: looking for it is an eighth of a small run's time.
-    gc.set_threshold(50_000, 20, 50)
+    _collect_after_imports()
     # Arrow's own allocator keeps what it has once had, for each thread: 70 MB of four that read a CSV file.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     _return_large_blocks()
@@ -127,6 +129,20 @@ def main() -> None:
     # interpreter ends it takes such threads down in a way that aborts the process, exit code and all. Everything is
     # closed by now, so that what others registered for the end is all that is left to do.
     _leave(code)
+
+
+def _collect_after_imports() -> None:
+    """Look for garbage later than usual, and the first time only when there is more than a small run makes.
+
+    Imports make a hundred thousand objects and no garbage: looking for it is a twentieth of a small run's time.
+    """
+
+    def then(_phase: str, _info: dict[str, int]) -> None:
+        gc.set_threshold(*_COLLECT)
+        gc.callbacks.remove(then)
+
+    gc.callbacks.append(then)
+    gc.set_threshold(_COLLECT_FIRST, *_COLLECT[1:])
 
 
 def _return_large_blocks() -> None:

@@ -111,3 +111,12 @@ def test_arrow_has_numpy_where_a_function_may_want_it(postgres_url: str, tmp_pat
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("select * from copied").fetchall() == [(21, 42)]
+
+
+def test_garbage_is_looked_for_late_the_first_time_only() -> None:
+    code = (
+        "import gc; from sync import cli; cli._collect_after_imports(); before = gc.get_threshold()[0];"
+        "kept = [[] for _ in range(before + 1)]; print(before, gc.get_threshold()[0], len(gc.callbacks))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["250000", "50000", "0"]
