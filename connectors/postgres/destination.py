@@ -12,9 +12,10 @@ from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
 from ..stream import Commit, Load, ReplicationMethod, Stream, WriteDisposition
+from .database import Database
 from .dialect import PostgresDialect
 from .raw import RawSession
-from .session import AdbcSession, Database
+from .session import AdbcSession
 from .settings import PostgresSettings
 from .source import is_raw
 

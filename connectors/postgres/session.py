@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ import pyarrow as pa
 from ..errors import ConnectorError, FatalConnectorError
 from ..protocols import Block
 from ..sql.identifiers import TableName
-from .failures import connect_failure, failure
+from .failures import failure
 from .settings import Address
 
 #: What every connection sets: texts must read the same at any server; loads wait for slow sources; and a server
@@ -24,60 +23,6 @@ SETUP = (
     "set bytea_output = 'hex'; set standard_conforming_strings = on; set idle_in_transaction_session_timeout = 0; "
     "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
 )
-
-
-class Database:
-    """The driver's database: made once, since it reads the server's types; then connections are cheap."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self._lock = threading.Lock()
-        self._database: Any = None
-        #: Threads that are connecting: the driver crashes if its database is closed under them.
-        self._connecting = 0
-
-    def connect(self, begin: str, batch_size_bytes: int) -> AdbcSession:
-        """Open a connection.
-
-        Args:
-            begin: statement that starts its transactions.
-            batch_size_bytes: rough size of the batches it reads.
-        """
-        import adbc_driver_manager
-        import adbc_driver_postgresql
-
-        # The low-level interface: `dbapi` would import pandas.
-        try:
-            with self._lock:
-                if self._database is None:
-                    self._database = adbc_driver_manager.AdbcDatabase(
-                        driver=adbc_driver_postgresql._driver_path(), uri=self.address.uri()
-                    )
-                database = self._database
-                self._connecting += 1
-            try:
-                connection = adbc_driver_manager.AdbcConnection(database)
-            finally:
-                with self._lock:
-                    self._connecting -= 1
-        except adbc_driver_manager.Error as error:
-            raise connect_failure(error, self.address) from None
-        session = AdbcSession(connection, self.address, begin, batch_size_bytes)
-        try:
-            session.execute(SETUP)
-        except ConnectorError:
-            session.close()
-            raise
-        return session
-
-    def close(self) -> None:
-        """Forget the database; the next connection makes it anew."""
-        with self._lock:
-            database, self._database = self._database, None
-            is_in_use = self._connecting > 0
-        if database is not None and not is_in_use:
-            with suppress(Exception):  # connections in use keep it open until they are closed
-                database.close()
 
 
 class AdbcSession:
@@ -243,4 +188,4 @@ def _array(value: Any) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
-__all__ = ["AdbcSession", "Database"]
+__all__ = ["AdbcSession"]

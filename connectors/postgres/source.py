@@ -20,10 +20,11 @@ from ..sql.session import Lease, Session, Sessions
 from ..sql.source import WITHIN, SqlSource
 from ..stream import Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
+from .database import Database
 from .dialect import PostgresDialect
 from .horizon import BEGIN, settle
 from .raw import RawSession
-from .session import AdbcSession, Database
+from .session import AdbcSession
 from .settings import PostgresSettings
 from .types import Name, arrow_of
 
