@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +63,8 @@ def connector_class(name: str, role: str) -> type[Any]:
         for entry in _entry_points(role).select(name=name):
             return cast("type[Any]", entry.load())
         known = names(role)
+        import difflib
+
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConnectorConfigError(f"no {role} connector {name!r}{hint} Known: {', '.join(known)}", connector=name)

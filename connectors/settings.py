@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +33,8 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
         reason = first["msg"].removeprefix("Value error, ")
         message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
         if first["type"] == "extra_forbidden":
+            import difflib
+
             known = sorted(field.alias or name for name, field in model.model_fields.items())
             near = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {near[0]!r}?" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -102,6 +101,8 @@ class PipelineFailed(SyncError):
 
 def nearest_match(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that looks most like `word`, whatever its case; None if none does."""
+    import difflib  # here: most runs make no mistake
+
     by_lower: dict[str, str] = {}
     for name in known:
         by_lower.setdefault(name.lower(), name)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from callbacks.delivery import Delivery, Outcome
-from callbacks.dispatcher import Dispatcher
+from callbacks.idle import Idle
 from connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from .after_run import verified
@@ -36,6 +36,9 @@ from .store.model import ErrorInfo, PipelineRun
 from .store.outbox import Outbox
 from .stream_run import StreamRun
 from .subscriptions import warm_blocks
+
+if TYPE_CHECKING:
+    from callbacks.dispatcher import Dispatcher
 
 #: After a signal, due events get one try each within this time.
 SIGNAL_DRAIN_S = 20.0
@@ -119,7 +122,7 @@ class _Runner:
         self._is_inline = inline_callbacks
         self._store: Store | None = None
         self._outbox: Outbox | None = None
-        self._dispatcher: Dispatcher | None = None
+        self._dispatcher: Dispatcher | Idle | None = None
         self._run_ids: list[int] = []
 
     def __enter__(self) -> _Runner:
@@ -198,7 +201,7 @@ class _Runner:
         return self._outbox
 
     @property
-    def dispatcher(self) -> Dispatcher:
+    def dispatcher(self) -> Dispatcher | Idle:
         assert self._dispatcher is not None
         return self._dispatcher
 
@@ -210,9 +213,15 @@ class _Runner:
         self.session.use_store(self._store)
         self._outbox = self._store.outbox(pipeline.pipeline, is_served=not self._is_inline)
         blocks = [*self._outbox.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
-        self._dispatcher = Dispatcher(
-            self._outbox,
-            list(dict.fromkeys(blocks)),
+        self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
+
+    def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
+        from callbacks.dispatcher import Dispatcher  # a run without callbacks spares the import
+
+        pipeline = self.pipeline
+        dispatcher = Dispatcher(
+            self.outbox,
+            blocks,
             resolve=lambda kwargs: resolve_references(kwargs, pipeline.folder, os.environ),
             prepare=Hooks(pipeline, self.session.redactor).prepare,
             redact=self.session.redactor.redact,
@@ -220,8 +229,9 @@ class _Runner:
             inline=self._is_inline,
         )
         # While the plan waits for databases there is a processor to spare.
-        self._dispatcher.warm(warm_blocks(self.session.code.subscriptions))
-        self._dispatcher.start()
+        dispatcher.warm(warm_blocks(self.session.code.subscriptions))
+        dispatcher.start()
+        return dispatcher
 
     def _delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
         if delivery.data is not None and mark != "retry" and delivery.data not in self.outbox.open_data():

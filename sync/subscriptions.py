@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from callbacks.errors import CallbackLoadError
-from callbacks.loader import CallbackFile, CallbackFunction, load_file
 
 from .config import CallbackBlock, Pipeline, glob_matches
 from .errors import nearest_match
@@ -15,7 +14,7 @@ from .hooks import recorded_hook
 from .store.model import CallbackSpec, Subscription
 
 if TYPE_CHECKING:
-    from callbacks.loader import TransformerFunction
+    from callbacks.loader import CallbackFile, CallbackFunction, TransformerFunction
 
 #: Parents that stand for blocks, beside the block_uuids themselves.
 STREAM, PIPELINE = "stream", "pipeline"
@@ -179,6 +178,8 @@ def _load(
     expects: Literal["callback", "transformer"],
     parents: Sequence[str] | None = None,
 ) -> CallbackFile:
+    from callbacks.loader import load_file  # a pipeline without such files spares the import
+
     names = tuple(pipeline.variables)
     try:
         return load_file(pipeline.resolve(file), variables=names, parents=parents, expects=expects)

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..errors import ConnectorError
@@ -63,7 +65,7 @@ class Database:
             with known.lock:
                 if known.database is None:
                     known.database = adbc_driver_manager.AdbcDatabase(
-                        driver=adbc_driver_postgresql._driver_path(), uri=self.address.uri()
+                        driver=_driver_path(adbc_driver_postgresql), uri=self.address.uri()
                     )
                 database = known.database
                 known.connecting += 1
@@ -110,6 +112,12 @@ class Database:
                 latest.users += 1
                 self._known = latest
             return self._known
+
+
+def _driver_path(module: ModuleType) -> str:
+    """Return the driver's library; its module finds it everywhere, but imports much for that."""
+    beside = Path(str(module.__file__)).with_name("libadbc_driver_postgresql.so")
+    return str(beside) if beside.is_file() else str(module._driver_path())
 
 
 __all__ = ["Database"]
