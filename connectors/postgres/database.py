@@ -26,6 +26,8 @@ class _Known:
         self.since_s = since_s
         self.lock = threading.Lock()
         self.database: Any = None
+        #: Why it could not be made: who waited for it does not wait as long again.
+        self.error: Exception | None = None
         #: Under `_LOCK`: how many `Database`s use it.
         self.users = 0
         #: Threads that are connecting: the driver crashes if its database is closed under them.
@@ -63,10 +65,16 @@ class Database:
         # The low-level interface: `dbapi` would import pandas.
         try:
             with known.lock:
+                if known.error is not None:
+                    raise known.error
                 if known.database is None:
-                    known.database = adbc_driver_manager.AdbcDatabase(
-                        driver=_driver_path(adbc_driver_postgresql), uri=self.address.uri()
-                    )
+                    try:
+                        known.database = adbc_driver_manager.AdbcDatabase(
+                            driver=_driver_path(adbc_driver_postgresql), uri=self.address.uri()
+                        )
+                    except adbc_driver_manager.Error as error:
+                        known.error = error
+                        raise
                 database = known.database
                 known.connecting += 1
             try:
@@ -75,6 +83,8 @@ class Database:
                 with known.lock:
                     known.connecting -= 1
         except adbc_driver_manager.Error as error:
+            if known.error is not None:
+                self._leave(known)  # the next connection tries again
             raise connect_failure(error, self.address) from None
         session = AdbcSession(connection, self.address, begin, batch_size_bytes)
         try:
@@ -86,15 +96,20 @@ class Database:
 
     def close(self) -> None:
         """Forget the database; the next connection makes it anew, or joins somebody's."""
+        if self._known is not None:
+            self._leave(self._known)
+
+    def _leave(self, known: _Known) -> None:
         with _LOCK:
-            known, self._known = self._known, None
-            if known is None:
+            if self._known is not known:
                 return
+            self._known = None
             known.users -= 1
-            if known.users:
-                return
-            if _LATEST.get(self.address.uri()) is known:
-                del _LATEST[self.address.uri()]
+            is_last, uri = not known.users, self.address.uri()
+            if (is_last or known.error is not None) and _LATEST.get(uri) is known:
+                del _LATEST[uri]
+        if not is_last:
+            return
         with known.lock:
             database, known.database = known.database, None
             is_in_use = known.connecting > 0

@@ -97,10 +97,16 @@ def test_after_all_have_closed_it_is_made_anew(made: list[str], two: tuple[Datab
     assert (answer(two[0]), len(made)) == ([(42,)], 2)
 
 
-def test_one_that_cannot_connect_keeps_nobody_from_it(made: list[str], postgres_url: str) -> None:
+def test_who_waited_in_vain_does_not_try_again_but_the_next_one_does(made: list[str], postgres_url: str) -> None:
     address = PostgresSettings(url=postgres_url + "_that_is_not_there").address  # type: ignore[arg-type]
-    for database in (Database(address), Database(address)):
+    waiting, later = Database(address), Database(address)
+    known = waiting._join()
+    with pytest.raises(ConnectorError, match="that_is_not_there"):
+        Database(address).connect("begin", 1 << 20)
+    for tried in (1, 2):
         with pytest.raises(ConnectorError, match="that_is_not_there"):
-            database.connect("begin", 1 << 20)
-        database.close()
-    assert len(made) == 2
+            waiting.connect("begin", 1 << 20)
+        assert len(made) == tried
+    with pytest.raises(ConnectorError, match="that_is_not_there"):
+        later.connect("begin", 1 << 20)
+    assert (len(made), known.users) == (3, 0)
