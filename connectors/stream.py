@@ -179,6 +179,9 @@ class Load:
     #: MERGE into a destination that `can_remove`: keys (the key's columns of `stream`, as the destination reads them
     #: back) whose records are removed unless they arrive, in the final commit's transaction; None: nothing is.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: Keys that the stream had when the table was last written, if they were others: a REPLACE of a table that cannot
+    #: be made anew changes its key as well; None: they were the same, or nobody knows.
+    former_key: tuple[str, ...] | None = None
     #: Called before a commit that adds or changes columns, so that they are not forgotten should the process die in it:
     #: with the commit's checkpoint, or None where they change before it and without it, and what `Commit` will say.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(

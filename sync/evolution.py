@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from connectors.stream import TableState, WriteDisposition
 
 from .catalog import SelectedStream
 from .columns import Fit, Rules, table_changes
-from .shapes import Change, in_words
+from .shapes import Change, Shape, in_words
 
 
 def unless_left_out(change: Change, fitted: Fit) -> Change:
@@ -34,6 +34,16 @@ def frozen(changes: Sequence[Change], fitted: Fit, rules: Rules) -> str:
         f"the source has changed, and `on_schema_change: freeze` lets nothing pass: {'; '.join(found)}. Say `evolve` "
         "to take it over, `ignore` to leave new columns out, or run once with --full-refresh"
     )
+
+
+def former_key(before: Shape | None, after: Shape, renames: Sequence[Mapping[str, str]]) -> tuple[str, ...] | None:
+    """Return the keys that a table was last written by, as transformers name them, if the stream has others now."""
+    if before is None or before["keys"] == after["keys"]:
+        return None
+    keys = tuple(before["keys"])
+    for names in renames:
+        keys = tuple(names.get(key, key) for key in keys)
+    return keys
 
 
 def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:
@@ -76,4 +86,4 @@ def planned_changes(
     return (*(("replace table",) if is_replace else ()), *table_changes(fitted, table), *left_out)
 
 
-__all__ = ["frozen", "of_source", "planned_changes", "rekeyed", "unless_left_out", "without_left_out"]
+__all__ = ["former_key", "frozen", "of_source", "planned_changes", "rekeyed", "unless_left_out", "without_left_out"]

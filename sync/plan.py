@@ -22,7 +22,7 @@ from connectors.stream import (
 from .catalog import SelectedStream
 from .columns import Fit, Rules, fit
 from .config import Pipeline
-from .evolution import frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
+from .evolution import former_key, frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
 from .plan_checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
 from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
 from .repair import Repair
@@ -68,6 +68,8 @@ class PlannedStream:
     #: What the stream looks like at its source, and what has changed there since it was last written.
     shape: Shape
     source_changes: tuple[Change, ...]
+    #: The keys that the table was last written by, if they were others.
+    former_key: tuple[str, ...] | None
     #: Why the stream will fail before anything is written; empty: it will not.
     refusal: str
     #: Blocks whose output is kept for callbacks.
@@ -307,6 +309,7 @@ def _plan_stream(
         changes=(*planned_changes(fitted, table, disposition, is_decided=is_decided), *of_source(changes)),
         shape=shape,
         source_changes=changes,
+        former_key=former_key(before, shape, [block.rename or {} for block in blocks]),
         refusal="; ".join(filter(None, refusals)),
         data_blocks=kept,
         reading=reading,

@@ -206,6 +206,7 @@ class StreamRun:
             token=self._token,
             run=self.context.run_reference,
             announce=self._news.announce,
+            former_key=self.planned.former_key,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 

@@ -110,6 +110,17 @@ class DuckDBDialect(Dialect):
         )
         return [TableName(str(schema), str(name)) for schema, name in rows]
 
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Return indexes, then kinds of constraints."""
+        place = (table.name.schema, table.name.name)
+        indexes = session.query(
+            "select 'index ' || index_name from duckdb_indexes() where database_name = current_database() "
+            "and schema_name = $1 and table_name = $2 order by 1",
+            place,
+        )
+        kinds = {str(row["constraint_type"]) for row in _by_table(session, "duckdb_constraints()", "").get(place, [])}
+        return [*(str(name) for (name,) in indexes), *sorted(f"a {kind} constraint" for kind in kinds - {"NOT NULL"})]
+
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Take the file's commit lock, and see what others have created."""
         _own(session).lock()

@@ -86,6 +86,22 @@ def list_staging(session: Session) -> list[TableName]:
     return [TableName(str(schema), str(name)) for schema, name in session.query(sql)]
 
 
+def dependents(session: Session, name: TableName) -> list[str]:
+    """Name what is on a table: indexes, triggers, foreign keys, partitions."""
+    schema, table = literal(name.schema), literal(name.name)
+    rows = session.query(
+        f"select distinct concat('index ', index_name) from {_SCHEMA}.statistics where table_schema = {schema} "
+        f"and table_name = {table} and index_name <> 'PRIMARY' union all select concat('trigger ', trigger_name) "
+        f"from {_SCHEMA}.triggers where event_object_schema = {schema} and event_object_table = {table} "
+        "union all select concat('foreign key ', constraint_name, ' of table ', table_name) "
+        f"from {_SCHEMA}.referential_constraints where (constraint_schema = {schema} and table_name = {table}) "
+        f"or (unique_constraint_schema = {schema} and referenced_table_name = {table}) "
+        f"union all select 'its partitions' from {_SCHEMA}.tables where table_schema = {schema} "
+        f"and table_name = {table} and create_options like '%partitioned%' order by 1"
+    )
+    return [str(found) for (found,) in rows]
+
+
 def _read(session: Session, schema: str, condition: str, is_mariadb: bool) -> dict[str, Table]:
     of_schema = f"table_schema = {literal(schema)}" + (f" and {condition}" if condition else "")
     kinds = session.query(
@@ -220,4 +236,4 @@ def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     return result
 
 
-__all__ = ["list_staging", "reflect", "streams"]
+__all__ = ["dependents", "list_staging", "reflect", "streams"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..sql.dialect import Dialect
 from ..sql.identifiers import RANK, SEQUENCE, TableName, tell_apart
+from ..sql.keys import freed
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
@@ -187,6 +189,25 @@ class MySQLDialect(Dialect):
         """Write the change to a wider type."""
         changed = Column(name=column, type=column_type)
         return f"alter table {self.table(name)} modify column {self._column(changed, column_type)}"
+
+    def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
+        """Change the key on the records that are there: DDL commits, so that it cannot come after they are deleted."""
+        texts = sum(types.is_unlimited(column.type) for column in table.columns if column.name in key)
+        parts = ["drop primary key"]
+        for column in table.columns:
+            if column.name in key and types.is_unlimited(column.type):
+                short = Column(name=column.name, type=types.key_type(column.type, texts), is_nullable=False)
+                parts.append(f"modify column {self._column(short, short.type)}")
+            elif column.name in freed(table, key):
+                free = replace(column, is_nullable=True)
+                parts.append(f"modify column {self._column(free, free.type)}")
+        if key:
+            parts.append(f"add primary key ({self.names(key)})")
+        return [f"alter table {self.table(table.name)} {', '.join(parts)}"]
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Return indexes, triggers, foreign keys and partitions."""
+        return catalog.dependents(session, table.name)
 
     def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
         """Note that the staging table takes the target's place with the commit."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..errors import ConnectorConfigError
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal, quote
+from ..sql.keys import freed
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream
@@ -91,6 +92,21 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relp
   and ($1 = '' or n.nspname = $1)
   and has_schema_privilege(n.oid, 'USAGE') and has_any_column_privilege(c.oid, 'SELECT')"""
 
+# Of `_HAS_DEPENDENTS`, what has a name; `$1` is the table.
+_DEPENDENTS = """select w.kind || ' ' || w.name from (
+  select distinct case v.relkind when 'm' then 'materialized view' else 'view' end as kind, v.relname::text as name
+  from pg_catalog.pg_depend d join pg_catalog.pg_rewrite r on r.oid = d.objid
+  join pg_catalog.pg_class v on v.oid = r.ev_class
+  where d.classid = 'pg_catalog.pg_rewrite'::regclass and d.refobjid = to_regclass($1) and v.oid <> d.refobjid
+  union all select 'index', x.relname::text from pg_catalog.pg_index i
+  join pg_catalog.pg_class x on x.oid = i.indexrelid where i.indrelid = to_regclass($1) and not i.indisprimary
+  union all select 'trigger', g.tgname::text from pg_catalog.pg_trigger g
+  where g.tgrelid = to_regclass($1) and not g.tgisinternal
+  union all select 'foreign key', k.conname || ' of table ' || o.relname from pg_catalog.pg_constraint k
+  join pg_catalog.pg_class o on o.oid = k.conrelid where k.confrelid = to_regclass($1) and k.contype = 'f'
+  union all select 'constraint', k.conname::text from pg_catalog.pg_constraint k
+  where k.conrelid = to_regclass($1) and k.contype not in ('p', 'n', 'u')) as w order by 1"""
+
 _TABLE_KINDS = ("r", "p")
 
 
@@ -133,7 +149,7 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
 
 def is_indexed(session: Session, name: TableName, column: str) -> bool:
     """Tell whether a whole table has an index that begins with a column, and knows its order."""
-    table = f"to_regclass({literal(f'{quote(name.schema)}.{quote(name.name)}')})"
+    table = f"to_regclass({literal(_quoted(name))})"
     sql = (
         "select 1 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid "
         "join pg_catalog.pg_am m on m.oid = c.relam join pg_catalog.pg_attribute a "
@@ -160,6 +176,31 @@ def list_staging(session: Session) -> list[TableName]:
     return [TableName(schema, table) for schema, table in session.query(_STAGING)]
 
 
+def dependents(session: Session, table: Table) -> list[str]:
+    """Name what depends on a table, as far as it has a name."""
+    return [str(name) for (name,) in session.query(_DEPENDENTS, (_quoted(table.name),))]
+
+
+def rekey(session: Session, table: Table, key: Sequence[str]) -> list[str]:
+    """Write the statement that gives a table another primary key, under the same name."""
+    found = session.query(
+        "select conname::text from pg_catalog.pg_constraint where conrelid = to_regclass($1) and contype = 'p'",
+        (_quoted(table.name),),
+    )
+    if not found:
+        return []
+    constraint = quote(str(found[0][0]))
+    parts = [f"drop constraint {constraint}"]
+    parts += [f"alter column {quote(name)} drop not null" for name in freed(table, key)]
+    if key:
+        parts.append(f"add constraint {constraint} primary key ({', '.join(map(quote, key))})")
+    return [f"alter table {_quoted(table.name)} {', '.join(parts)}"]
+
+
+def _quoted(name: TableName) -> str:
+    return f"{quote(name.schema)}.{quote(name.name)}"
+
+
 def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
     columns = tuple(
         Column(
@@ -181,7 +222,7 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
 
 
 def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
-    table = f"{quote(name.schema)}.{quote(name.name)}"
+    table = _quoted(name)
     statements = []
     owner = details["owner"]
     if details["grants"] is not None:
@@ -204,4 +245,4 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = ["is_indexed", "list_staging", "reflect", "streams"]
+__all__ = ["dependents", "is_indexed", "list_staging", "reflect", "rekey", "streams"]

@@ -74,6 +74,14 @@ class PostgresDialect(Dialect):
         """Return leftovers of every schema."""
         return catalog.list_staging(session)
 
+    def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
+        """Drop the primary key and add another one in one statement."""
+        return catalog.rekey(session, table, key)
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Return views, indexes, triggers, foreign keys and constraints."""
+        return catalog.dependents(session, table)
+
     def free(self, session: Session, name: TableName) -> None:
         """End the sessions of a frozen process that would keep its staging table from being dropped."""
         session.query(

@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from ..stream import ConflictMethod
 from .identifiers import RANK, SEQUENCE, Naming, TableName
+from .keys import Rekeying
 from .session import Session
 from .tables import Column, Table, Wire
 
 
-class Dialect(Naming, ABC):
+class Dialect(Naming, Rekeying, ABC):
     """One SQL system. Methods that return SQL touch nothing; those that take a session run inside its transaction."""
 
     #: Type and default expression of times in the ledger.

@@ -15,6 +15,7 @@ from .dialect import Dialect
 from .identifiers import REMOVED, TableName, staging_name
 from .layout import Layout
 from .refused import Statements
+from .rekeying import KeyChange
 from .session import Lease, Session
 from .staging import Staged, Staging
 from .tables import Column, Table
@@ -41,6 +42,7 @@ class Disposition:
         self._layout = layout
         self._staging = staging
         self._admission = admission
+        self._key_change = KeyChange(dialect, load, target, lease)
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
 
     @property
@@ -83,6 +85,11 @@ class Disposition:
 
         return self._bring_in(table, staged, into, statements, key=key)
 
+    def check_key(self, table: Table | None) -> None:
+        """REPLACE: refuse a key that will not change, before a record is read."""
+        if table is not None and table.has_dependents and self._dialect.renames:
+            self._key_change.refuse(table, self._layout.key())
+
     def replace(self) -> int:
         """REPLACE: put the staged records in the place of the target's."""
         dialect, layout = self._dialect, self._layout
@@ -91,7 +98,7 @@ class Disposition:
         staged = self._staging.converted(staged, columns)
         dialect.lock_creation(self._session, self._target.name)
         table = self._target.reflect()
-        if table is not None and not dialect.renames and self._target.conflicts(table, columns, layout.key()):
+        if table is not None and not dialect.renames and self._is_misshapen(table, columns):
             # It cannot be brought into shape, and nothing can take its place.
             self._target.note_replaced(table, columns)
             self._session.execute(dialect.drop_table(table.name))
@@ -105,6 +112,10 @@ class Disposition:
             self._target.note_replaced(table, columns)
         statements = dialect.swap(staged.name, table, self._target.name, layout.key())
         return self._admission.swap(statements, staged.name, staged.types, layout.names, layout.key())
+
+    def _is_misshapen(self, table: Table, columns: Sequence[Column]) -> bool:
+        key = self._layout.key()
+        return self._target.conflicts(table, columns, key) or self._key_change.is_due(table, key)
 
     def _target_columns(self) -> list[Column]:
         staged = self._staging.staged
@@ -173,9 +184,14 @@ class Disposition:
 
     def _refill(self, table: Table, staged: Staged, columns: Sequence[Column]) -> int:
         """Empty and refill a table that others depend on; where foreign keys point at it, update in place."""
-        dialect, refused = self._dialect, 0
-        table = self._target.evolve(self._target.lock(table) or table, columns)
-        into, key = self._into(table, staged), self._layout.key()
+        dialect, refused, key = self._dialect, 0, self._layout.key()
+        table = self._target.lock(table) or table
+        self._key_change.refuse(table, key)
+        table = self._target.evolve(table, columns)
+        self._key_change.refuse_nulls(table, staged.name, columns, key)
+        if self._key_change.is_due(table, key):
+            table = self._key_change.change(table, key)
+        into = self._into(table, staged)
         is_unique = frozenset(key) in {frozenset(table.key), *table.unique_keys}
         if not is_unique or (self._load.stream.max_rejected is not None and not dialect.has_savepoints):
             refused = self._admission.refuse_repeated(staged.name, staged.types, self._layout.names, key)

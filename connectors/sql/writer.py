@@ -94,6 +94,8 @@ class Writer:
             self._sieve.begin()
         self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
         self._layout.follow(self._layout.stream, self._table)
+        if self._is_replace:
+            self._disposition.check_key(self._table)
         segments.reset()
         while True:
             if segments.has_data():

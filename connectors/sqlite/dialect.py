@@ -105,6 +105,16 @@ class SQLiteDialect(Dialect):
         rows = session.query(sql, (len(STAGING_PREFIX), STAGING_PREFIX))
         return [TableName("", str(name)) for (name,) in rows]
 
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Return indexes, triggers and unique constraints."""
+        rows = session.query(
+            "select type || ' ' || name from sqlite_master where type in ('index', 'trigger') and sql is not null "
+            "and lower(tbl_name) = lower($1) union all select 'a unique constraint' "
+            "from pragma_index_list($1, 'main') where origin = 'u' order by 1",
+            (table.name.name,),
+        )
+        return [str(name) for (name,) in rows]
+
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Become the one writer."""
         cast("SQLiteSession", session).write()
@@ -223,11 +233,19 @@ def _table(
     for index, is_unique, _, is_partial, column in indexes:
         if is_unique and not is_partial:
             unique.setdefault(index, set()).add(column)
+    # A single INTEGER of the key is the record's own number, which SQLite gives where nothing is written.
+    is_numbered = {name for name, declared, _, place, _ in columns if place and len(key) == 1 and _is_number(declared)}
     complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]
     return Table(
         name=TableName("", name),
         columns=tuple(
-            Column(name=column, type=declared, is_nullable=not (is_required or place), is_generated=hidden in (2, 3))
+            Column(
+                name=column,
+                type=declared,
+                is_nullable=not (is_required or place),
+                is_generated=hidden in (2, 3),
+                has_default=column in is_numbered,
+            )
             for column, declared, is_required, place, hidden in columns
         ),
         key=tuple(key),
@@ -236,3 +254,7 @@ def _table(
         has_dependents=has_triggers or any(origin != "pk" for _, _, origin, _, _ in indexes),
         has_triggers=has_triggers,
     )
+
+
+def _is_number(declared: str) -> bool:
+    return declared.strip().upper() == "INTEGER"

@@ -1,0 +1,38 @@
+"""What systems say of the keys of tables that are there: how they change, and what keeps a table where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .session import Session
+from .tables import Table
+
+
+class Rekeying:
+    """The part of a dialect that changes keys; the defaults are those of a system that cannot."""
+
+    def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
+        """Write the statements that give a table another primary key, in place; none: the system has no such thing.
+
+        They run while the table is empty in this transaction; where DDL commits (`alters_at_once`) before that, on the
+        records that are there. Columns that leave the key may hold NULL from then on (`freed`).
+
+        Args:
+            session: to read the catalog.
+            table: as it stands now; it has a primary key.
+            key: columns of the new one; empty: the table has none from then on.
+        """
+        return ()
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Name what would be lost if another table took this one's place ("index t_v"), for messages."""
+        return ()
+
+
+def freed(table: Table, key: Sequence[str]) -> list[str]:
+    """Return the columns that refuse NULL for no other reason than the key that they leave."""
+    columns = [table.column(name) for name in table.key if name not in key]
+    return [column.name for column in columns if column and not (column.has_default or column.is_generated)]
+
+
+__all__ = ["Rekeying", "freed"]
