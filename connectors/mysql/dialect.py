@@ -113,6 +113,14 @@ class MySQLDialect(Dialect):
         """Return the wider type."""
         return types.widen(before, after)
 
+    def widen_key(self, before: str, after: str, columns: int) -> str | None:
+        """Let texts and bytes of any length be as long as an index takes them, as in a new table."""
+        wider = self.widen(before, after)
+        if wider is None or wider == before or not types.is_unlimited(wider):
+            return wider
+        short = types.key_type(wider, columns)
+        return self.widen(before, short) or short
+
     # ---------------------------------------------------------------- catalog
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog."""
@@ -185,9 +193,9 @@ class MySQLDialect(Dialect):
         """Write ADD COLUMN."""
         return f"alter table {self.table(name)} add column {self._column(column, column.type)}"
 
-    def alter_type(self, name: TableName, column: str, column_type: str) -> str:
-        """Write the change to a wider type."""
-        changed = Column(name=column, type=column_type)
+    def alter_type(self, name: TableName, column: str, column_type: str, *, is_nullable: bool = True) -> str:
+        """Write the change to a wider type; what is not said of the column would be forgotten."""
+        changed = Column(name=column, type=column_type, is_nullable=is_nullable)
         return f"alter table {self.table(name)} modify column {self._column(changed, column_type)}"
 
     def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:

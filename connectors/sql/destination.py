@@ -111,7 +111,17 @@ class SqlDestination(ABC):
         names = self.dialect.column_names(stream.schema.names)
         is_new = disposition is WriteDisposition.REPLACE
         found = ((field, names[field.name]) for field in stream.schema)
-        return [self._kept(field, name, held.get(self.dialect.fold(name)), is_new=is_new) for field, name in found]
+        keys = stream.key_properties if disposition is WriteDisposition.MERGE else ()
+        return [
+            self._kept(
+                field,
+                name,
+                held.get(self.dialect.fold(name)),
+                is_new=is_new,
+                key_columns=len(keys) if field.name in keys else 0,
+            )
+            for field, name in found
+        ]
 
     def one_name(self, destination_table: str) -> str:
         """Return what all names of the same table have in common."""
@@ -236,7 +246,7 @@ class SqlDestination(ABC):
             lease.begin()
         self._seen_ledgers.add(ledger)
 
-    def _kept(self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool) -> Kept:
+    def _kept(self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool, key_columns: int) -> Kept:
         metadata = field.metadata or {}
         before = None if held is None else (held.metadata or {}).get(b"native_type", b"").decode()
         name = name if held is None else held.name
@@ -246,7 +256,8 @@ class SqlDestination(ABC):
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
         kind: str | None = made
         if before is not None and not is_new:
-            kind = self.dialect.widen(before, made)
+            widen = self.dialect.widen
+            kind = self.dialect.widen_key(before, made, key_columns) if key_columns else widen(before, made)
             if kind is None:
                 note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)

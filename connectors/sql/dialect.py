@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +15,7 @@ from .session import Session
 from .tables import Column, Table, Wire
 
 
-class Dialect(Naming, Rekeying, ABC):
+class Dialect(Naming, Rekeying):
     """One SQL system. Methods that return SQL touch nothing; those that take a session run inside its transaction."""
 
     #: Type and default expression of times in the ledger.
@@ -167,8 +167,8 @@ class Dialect(Naming, Rekeying, ABC):
         """Write ADD COLUMN."""
         return f"alter table {self.table(name)} add column {self.quote(column.name)} {column.type}"
 
-    def alter_type(self, name: TableName, column: str, column_type: str) -> str:
-        """Write the change of a column to a wider type."""
+    def alter_type(self, name: TableName, column: str, column_type: str, *, is_nullable: bool = True) -> str:
+        """Write the change of a column to a wider type; whether it refuses NULL stays as it is."""
         return f"alter table {self.table(name)} alter column {self.quote(column)} type {column_type}"
 
     def lock_table(self, name: TableName) -> str:

@@ -1,15 +1,24 @@
-"""What systems say of the keys of tables that are there: how they change, and what keeps a table where it is."""
+"""What systems say of the keys of tables that are there: how they widen and change, and what keeps a table as it is."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from .session import Session
 from .tables import Table
 
 
-class Rekeying:
+class Rekeying(ABC):
     """The part of a dialect that changes keys; the defaults are those of a system that cannot."""
+
+    @abstractmethod
+    def widen(self, before: str, after: str) -> str | None:
+        """See `Dialect`."""
+
+    def widen_key(self, before: str, after: str, columns: int) -> str | None:
+        """Do as `widen` for one of a key's columns, of so many; default: an index takes what any column takes."""
+        return self.widen(before, after)
 
     def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
         """Write the statements that give a table another primary key, in place; none: the system has no such thing.

@@ -73,9 +73,15 @@ class Target:
         """Tell whether `evolve` would change anything."""
         for column in columns:
             held = table.column(column.name)
-            if held is None or self._dialect.widen(held.type, column.type) != held.type:
+            if held is None or self._wider(held.type, column) != held.type:
                 return True
         return False
+
+    def _wider(self, before: str, column: Column) -> str | None:
+        """Return the type that holds both; of what comes, the key's columns and no others refuse NULL."""
+        if column.is_nullable:
+            return self._dialect.widen(before, column.type)
+        return self._dialect.widen_key(before, column.type, len(self._load.stream.key_properties))
 
     def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
         """Tell whether `evolve` could not make it hold what comes: a column of another type, or another key.
@@ -85,7 +91,7 @@ class Target:
         if set(table.key) != set(key) and table.key and set(table.key) <= {column.name for column in columns}:
             return True
         held = ((table.column(column.name), column) for column in columns)
-        return any(found and self._dialect.widen(found.type, column.type) is None for found, column in held)
+        return any(found and self._wider(found.type, column) is None for found, column in held)
 
     def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
         """Add columns that are missing, widen those that are too narrow."""
@@ -98,12 +104,13 @@ class Target:
                 continue
             wider = self.widened(held.type, column)
             if wider != held.type:
-                statements.append(self._dialect.alter_type(table.name, column.name, wider))
+                altered = self._dialect.alter_type(table.name, column.name, wider, is_nullable=held.is_nullable)
+                statements.append(altered)
                 self._note(column.name, "widened", held.type, wider)
         if statements and self._dialect.alters_at_once:
             self._load.announce(None, tuple(self.changes))
             self.is_announced = True
-        self.run(statements)
+        self._alter(statements)
         return (self.reflect() or table) if statements else table
 
     def _note(self, column: str, change: str, before: str | None, after: str | None) -> None:
@@ -115,17 +122,40 @@ class Target:
         Raises:
             FatalConnectorError: there is none.
         """
-        wider = self._dialect.widen(before, column.type)
+        wider = self._wider(before, column)
         if wider is None:
-            # Whoever is told so by a replace has a table that cannot be made anew: --full-refresh is a replace, too.
-            is_replace = self._load.write_disposition is WriteDisposition.REPLACE
-            last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
             raise FatalConnectorError(
                 f"column {column.name!r} of {self.name} is {before}, but the stream now has {column.type}, and one "
-                f"does not hold the other: change the column's type by hand, exclude it with `columns`, or {last}",
+                f"does not hold the other: {self._ways_out()}",
                 stream=self._stream,
             )
         return wider
+
+    def _ways_out(self) -> str:
+        # Whoever is told so by a replace has a table that cannot be made anew: --full-refresh is a replace, too.
+        is_replace = self._load.write_disposition is WriteDisposition.REPLACE
+        last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
+        return f"change the column's type by hand, exclude it with `columns`, or {last}"
+
+    def _alter(self, statements: Sequence[str]) -> None:
+        """Run what `evolve` has written, and noted.
+
+        Raises:
+            FatalConnectorError: an index, a view or something else does not take the change; names the columns.
+        """
+        try:
+            self.run(statements)
+        except FatalConnectorError as error:
+            changed = ", ".join(
+                f"column {change['column']!r} from {change['before']} to {change['after']}"
+                for change in self.changes
+                if change["change"] == "widened"
+            )
+            if not changed:
+                raise
+            raise type(error)(
+                f"{self.name} does not let {changed} widen: {error}; {self._ways_out()}", stream=self._stream
+            ) from error
 
     def note_replaced(self, table: Table, columns: Sequence[Column]) -> None:
         """Note how a table differs from the one that takes its place."""

@@ -187,7 +187,7 @@ class SQLAlchemyDialect(Dialect):
         word = "add" if self.engine.dialect.name in _ADD else "add column"
         return f"alter table {self.table(name)} {word} {self.quote(column.name)} {self.native(column).type}"
 
-    def alter_type(self, name: TableName, column: str, column_type: str) -> str:
+    def alter_type(self, name: TableName, column: str, column_type: str, *, is_nullable: bool = True) -> str:
         """Write the change to a wider type."""
         native = ddl(Kind.parse(column_type), self.engine.dialect)
         how = {"mssql": "alter column {} {}", "oracle": "modify {} {}"}.get(
