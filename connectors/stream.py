@@ -14,6 +14,15 @@ import pyarrow as pa
 Bookmark = Mapping[str, Any]
 
 
+#: In the metadata of a field of texts: nobody has seen a value of it, so that nothing is known of its type.
+UNSEEN = b"unseen"
+
+
+def is_unseen(field: pa.Field) -> bool:
+    """Tell whether a column's type is a guess without a value: a table that is there keeps its own."""
+    return bool(pa.types.is_null(field.type)) or UNSEEN in (field.metadata or {})
+
+
 class ReplicationMethod(StrEnum):
     """How a stream is read. Source: Singer."""
 

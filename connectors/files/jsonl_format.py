@@ -20,6 +20,7 @@ import pyarrow.json
 
 from ..errors import FatalConnectorError
 from ..quarantine import sift
+from ..stream import UNSEEN
 from ..wide import SLACK_BYTES, too_wide
 from .bad import Bad, shown
 from .formats import Writer, plain, sliced, unfit
@@ -253,6 +254,8 @@ class _Column:
             kind = pa.string() if self._has_empty else self._texts.type()
         else:
             kind = JSON
+        if not kinds:
+            return pa.field(name, kind, metadata={UNSEEN: b"1"})
         return pa.field(name, kind, metadata={"native_type": "json"} if is_json(kind) else None)
 
 

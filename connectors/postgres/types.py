@@ -85,6 +85,9 @@ _TEXTS = ("text", "character varying", "character", "name", '"char"')
 #: Types that a text is turned into by a cast that refuses what does not fit.
 _PARSED = frozenset({"uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macaddr8", "xml"})
 
+#: Those of them that write a text anew: a UUID in small letters, JSON without repeated keys.
+_REWRITTEN = _PARSED - {"json", "xml"}
+
 _INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
 
 #: Types that COPY carries as one Arrow type, whatever is put in.
@@ -306,8 +309,10 @@ def widen(before: str, after: str) -> str | None:
         return before if after == "text" and held.is_array else None
     if held.base in _TEXTS and (new.base in _TEXTS or new.base in _PARSED):
         return _wider_text(before, held, new)
+    if new.base in _TEXTS and held.base in _REWRITTEN:
+        return "text"
     if new.base in _TEXTS and (held.base in _PARSED or not held.is_native):
-        # A cast of the database's own parses the text and refuses what is none.
+        # A cast of the database's own takes the text word for word, and refuses what is none.
         return before
     if {held.base, new.base} == {"json", "jsonb"}:
         return before

@@ -23,6 +23,7 @@ from ..stream import (
     Stream,
     TableState,
     WriteDisposition,
+    is_unseen,
 )
 from .dialect import Dialect
 from .identifiers import REMOVED, TableName, staging_name
@@ -251,7 +252,7 @@ class SqlDestination(ABC):
         before = None if held is None else (held.metadata or {}).get(b"native_type", b"").decode()
         name = name if held is None else held.name
         try:
-            made = self.dialect.column_type(field)
+            made = before if before is not None and is_unseen(field) else self.dialect.column_type(field)
         except FatalConnectorError:
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
         kind: str | None = made

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..stream import Load, Stream, WriteDisposition
+from ..stream import Load, Stream, WriteDisposition, is_unseen
 from .dialect import Dialect
 from .tables import Column, Table, Wire
 
@@ -26,6 +26,8 @@ class Layout:
         self.stream = load.stream
         #: Column of the stream -> column of the table.
         self.names: dict[str, str] = {}
+        #: Column of the table that is there -> its type.
+        self._held: dict[str, str] = {}
         self.follow(load.stream, None)
 
     def follow(self, stream: Stream, table: Table | None) -> None:
@@ -33,6 +35,7 @@ class Layout:
         self.stream = stream
         fold = self._dialect.fold
         held = {} if table is None else {fold(column.name): column.name for column in table.columns}
+        self._held = {} if table is None else {column.name: column.type for column in table.columns}
         names = self._dialect.column_names(stream.schema.names)
         self.names = {name: held.get(fold(chosen), chosen) for name, chosen in names.items()}
 
@@ -45,13 +48,17 @@ class Layout:
         keys = set(self._key_properties)
         planned = {}
         for field in self.stream.schema:
-            kind = self._dialect.column_type(field)
+            kind = self._type_of(field)
             if field.name in keys and self._has_key:
                 kind = self._dialect.key_type(kind, len(keys))
             wire = Wire(type=kind, arrow=field.type) if self._wire != "arrow" else self.wire_of(kind, field)
             column = Column(name=self.names[field.name], type=kind, is_nullable=field.name not in keys)
             planned[column.name] = (column, wire)
         return planned
+
+    def _type_of(self, field: pa.Field) -> str:
+        held = self._held.get(self.names[field.name], "")
+        return held if held and is_unseen(field) else self._dialect.column_type(field)
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
         """Let the key's columns, and no others, refuse NULL."""

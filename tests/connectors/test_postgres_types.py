@@ -196,15 +196,40 @@ def test_columns_are_widened_where_the_wider_type_holds_both(
     assert changes == ([] if held == made else ["v"])
 
 
-def test_text_is_parsed_by_columns_that_refuse_what_does_not_fit(
+def test_text_is_taken_word_for_word_by_columns_that_refuse_what_is_none(
     postgres_url: str, destination: PostgresDestination
 ) -> None:
-    script(postgres_url, "create type mood as enum ('sad', 'ok'); create table t (a inet, b uuid, c mood, d jsonb)")
-    good = {"a": ["::1"], "b": ["123e4567-e89b-12d3-a456-426614174000"], "c": ["ok"], "d": ['{"x": 1}']}
+    script(postgres_url, "create type mood as enum ('sad', 'ok'); create table t (c mood, d json)")
+    good = {"c": ["ok"], "d": ['{"x": 1, "x": 1}']}
     write(destination, [batch_of(good)], "t")
-    assert rows(postgres_url, "select a::text, c::text, d from t") == [("::1/128", "ok", {"x": 1})]
+    assert rows(postgres_url, "select c::text, d::text from t") == [("ok", '{"x": 1, "x": 1}')]
     with pytest.raises(FatalConnectorError, match="mood"):
         write(destination, [batch_of({**good, "c": ["angry"]})], "t")
+
+
+@pytest.mark.parametrize("disposition", [WriteDisposition.APPEND, WriteDisposition.MERGE])
+@pytest.mark.parametrize(
+    ("kind", "held", "text"),
+    [
+        ("uuid", "123e4567-e89b-12d3-a456-426614174000", "123E4567-E89B-12D3-A456-426614174000"),
+        ("uuid", "123e4567-e89b-12d3-a456-426614174000", "none"),
+        ("jsonb", '{"a": 1}', '{"b":1, "b":2}'),
+        ("inet", "::1/128", "::0001"),
+        ("macaddr", "08:00:2b:01:02:03", "08-00-2b-01-02-03"),
+    ],
+)
+def test_a_column_that_would_write_a_text_anew_becomes_text(
+    postgres_url: str,
+    destination: PostgresDestination,
+    disposition: WriteDisposition,
+    kind: str,
+    held: str,
+    text: str,
+) -> None:
+    script(postgres_url, f"create table t (id bigint primary key, v {kind}); insert into t values (1, '{held}')")
+    commits = write(destination, [batch_of({"id": [2], "v": [text]})], "t", disposition, key=["id"])
+    assert commits[0].schema_changes == ({"column": "v", "change": "widened", "before": kind, "after": "text"},)
+    assert rows(postgres_url, "select pg_typeof(v)::text, v from t order by id") == [("text", held), ("text", text)]
 
 
 def test_too_many_digits_are_refused_not_rounded(postgres_url: str, destination: PostgresDestination) -> None:

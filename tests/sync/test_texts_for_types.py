@@ -1,0 +1,97 @@
+"""Columns of PostgreSQL that get texts from now on: `plan` says what they become, and the values arrive as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from sync import RunResult, run_pipeline
+from tests.conftest import RunCLI
+
+UPPER = "123E4567-E89B-12D3-A456-426614174000"
+
+
+class Bench:
+    """A table `s.items` that is merged into `d.items` of the same database, and compared after each run."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        self.stream: dict[str, Any] = {"stream": "s.items", "destination_table": "d.items", "verify": True}
+        self.stream |= {"write_disposition": "merge", "key_properties": ["id"]}
+        self.source: dict[str, Any] = {"connector": "postgres", "config": {"url": url}}
+        self.sql("create schema s; create schema d")
+
+    def sql(self, statements: str) -> list[Any]:
+        with psycopg.connect(self.url) as connection:
+            cursor = connection.execute(statements.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def file(self) -> Path:
+        document = {
+            "pipeline": "items",
+            "source": self.source,
+            "destination": {"connector": "postgres", "config": {"url": self.url}},
+            "streams": [self.stream],
+        }
+        file = self.folder / "items.yaml"
+        file.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return file
+
+    def run(self) -> RunResult:
+        return run_pipeline(self.file())
+
+    def succeeds(self) -> None:
+        result = self.run()
+        assert (result.status, result.streams[0].error) == ("success", None)
+
+    def column(self) -> str:
+        sql = (
+            "select format_type(atttypid, atttypmod) from pg_attribute "
+            "where attrelid = 'd.items'::regclass and attname = 'v'"
+        )
+        return str(self.sql(sql)[0][0])
+
+
+@pytest.fixture
+def bench(tmp_path: Path, postgres_url: str) -> Bench:
+    return Bench(tmp_path, postgres_url)
+
+
+CHANGES = [
+    ("uuid", "text", UPPER.lower(), UPPER, "text"),
+    ("jsonb", "text", '{"a": 1}', '{"b":1,  "b":2}', "text"),
+]
+
+
+@pytest.mark.parametrize(("held", "now", "first", "second", "made"), CHANGES)
+def test_values_arrive_as_they_are(
+    bench: Bench, run_cli: RunCLI, held: str, now: str, first: str, second: str, made: str
+) -> None:
+    bench.sql(f"create table s.items (id int primary key, v {held}); insert into s.items values (1, '{first}')")
+    bench.succeeds()
+    bench.sql(f"alter table s.items alter v type {now}; insert into s.items values (2, '{second}')")
+    shown = json.loads(run_cli(["plan", bench.file(), "--json"], bench.folder).stdout)["streams"][0]
+    assert f"v: {bench.column()} becomes {made}" in shown["changes"]
+    bench.succeeds()
+    assert bench.column() == made
+    assert bench.sql("select * from s.items except select * from d.items") == []
+    bench.succeeds()
+
+
+def test_a_column_without_any_value_leaves_the_tables_type(bench: Bench) -> None:
+    """JSON lines have no types: what is null in every record could be anything."""
+    file = bench.folder / "items.jsonl"
+    bench.source = {"connector": "jsonl", "config": {"path": str(file)}}
+    bench.stream["stream"] = "items"
+    file.write_text('{"id": 1, "v": {"a": 1}, "n": 5}\n')
+    bench.succeeds()
+    bench.sql("alter table d.items alter v type jsonb using v::jsonb")
+    file.write_text('{"id": 2, "v": null, "n": null}\n')
+    bench.succeeds()
+    assert bench.column() == "jsonb"
+    assert bench.sql("select id, v, n from d.items order by id") == [(1, {"a": 1}, 5), (2, None, None)]
