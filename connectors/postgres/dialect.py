@@ -56,6 +56,12 @@ class PostgresDialect(Dialect):
         """Return the wider type."""
         return types.widen(before, after)
 
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Keep the blanks that fill a `character` up, as its source has them: a cast to another text drops them."""
+        if types.is_filled(staged_type) and not types.is_filled(column_type):
+            return f"cast(textin(bpcharout({expression})) as {column_type})"
+        return super().cast(expression, column_type, staged_type)
+
     # ---------------------------------------------------------------- catalog
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog in one query."""
@@ -151,6 +157,8 @@ class PostgresDialect(Dialect):
         DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers and breaks foreign keys, and renews
         columns that do not arrive; without a unique index only UPDATE and INSERT remain.
         """
+        # Of a key the blanks say nothing: with them, a record would no longer find itself.
+        staged = {name: "bpchar" if name in key and types.is_filled(kind) else kind for name, kind in staged.items()}
         values = ", ".join(f"{self._value(column, staged)} as {self.quote(column.name)}" for column in columns)
         source = f"(select {values} from {self.table(staging)} s)"
         insert = f"{self._into(target.name, columns)} select {self.names(_names(columns), 's.')} from {source} as s"

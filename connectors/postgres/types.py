@@ -331,10 +331,16 @@ def widen(before: str, after: str) -> str | None:
 def _wider_text(before: str, held: Name, new: Name) -> str:
     if held.base == "text" or (held.base == "character varying" and held.first is None):
         return before
-    if held.base == new.base and held.first is not None and new.first is not None:
+    if held.first is not None and new.first is not None and (held.base, new.base) != ("character", "character varying"):
         # A `character` that became text would lose the blanks that it is filled up with.
         return f"{held.base}({max(held.first, new.first)})"
     return "text"
+
+
+def is_filled(column_type: str) -> bool:
+    """Tell whether values are filled up with blanks."""
+    name = Name.parse(column_type)
+    return name.base == "character" and not name.is_array
 
 
 def _wider_numeric(held: Name, new: Name) -> str | None:
@@ -352,4 +358,4 @@ def _wider_numeric(held: Name, new: Name) -> str | None:
     return "numeric" if whole + scale > 1000 or scale < 0 else f"numeric({whole + scale},{scale})"
 
 
-__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "kept_as", "widen", "wire"]
+__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "is_filled", "kept_as", "widen", "wire"]
