@@ -88,6 +88,8 @@ _PARSED = frozenset({"uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macadd
 #: Those of them that write a text anew: a UUID in small letters, JSON without repeated keys.
 _REWRITTEN = _PARSED - {"json", "xml"}
 
+_BITS = ("bit", "bit varying")
+
 _INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
 
 #: Types that COPY carries as one Arrow type, whatever is put in.
@@ -322,6 +324,8 @@ def widen(before: str, after: str) -> str | None:
         return "double precision"
     if "numeric" in (held.base, new.base):
         return _wider_numeric(held, new)
+    if held.base in _BITS and new.base in _BITS:
+        return _wider_bits(before, held, new)
     if held.base == new.base and held.base.startswith(("time", "interval")):
         # They differ in the digits of a second.
         return before if held.first is None else held.base
@@ -341,6 +345,15 @@ def is_filled(column_type: str) -> bool:
     """Tell whether values are filled up with blanks."""
     name = Name.parse(column_type)
     return name.base == "character" and not name.is_array
+
+
+def _wider_bits(before: str, held: Name, new: Name) -> str:
+    """Return what holds strings of bits of both lengths; a `bit(n)` holds those of one length only."""
+    if held.base == "bit varying" and (held.first is None or (new.first is not None and new.first <= held.first)):
+        return before
+    if held.first is None or new.first is None:
+        return "bit varying"
+    return f"bit varying({max(held.first, new.first)})"
 
 
 def _wider_numeric(held: Name, new: Name) -> str | None:

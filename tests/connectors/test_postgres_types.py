@@ -207,6 +207,31 @@ def test_text_is_taken_word_for_word_by_columns_that_refuse_what_is_none(
         write(destination, [batch_of({**good, "c": ["angry"]})], "t")
 
 
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+@pytest.mark.parametrize(
+    ("held", "now", "made"),
+    [
+        ("bit varying(3)", "bit varying(7)", "bit varying(7)"),
+        ("bit varying(3)", "bit varying", "bit varying"),
+        ("bit varying", "bit varying(7)", "bit varying"),
+        ("bit varying(7)", "bit(3)", "bit varying(7)"),
+        ("bit(3)", "bit(7)", "bit varying(7)"),
+        ("bit(3)", "bit varying", "bit varying"),
+    ],
+)
+def test_strings_of_bits_are_widened(postgres_url: str, disposition: str, held: str, now: str, made: str) -> None:
+    script(
+        postgres_url,
+        f"create table t (id int primary key, v {held}); insert into t values (1, B'101');"
+        f"create table s (id int primary key, v {now}); insert into s values (2, '0111111'::bit varying::{now})",
+    )
+    copy(postgres_url, "public.s", "t", WriteDisposition(disposition))
+    kind = "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = 't'::regclass and attname = 'v'"
+    assert rows(postgres_url, kind) == [(made,)]
+    sql = "select v::text from {} order by id"
+    assert rows(postgres_url, sql.format("t")) == [("101",), *rows(postgres_url, sql.format("s"))]
+
+
 @pytest.mark.parametrize("disposition", [WriteDisposition.APPEND, WriteDisposition.MERGE])
 @pytest.mark.parametrize(
     ("kind", "held", "text"),
