@@ -15,6 +15,7 @@ from connectors.checksums import (
     Form,
     Side,
     compared_columns,
+    is_in_lines,
     keeps_json,
     opened_checksums,
     read_within,
@@ -102,7 +103,7 @@ def _verify(
     if reason:
         found = _uncompared(planned, reason)
         return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
-    columns = _Columns(session, planned, copy, (system_of(source), system_of(reader)), keeps_json=keeps_json(reader))
+    columns = _Columns(session, planned, copy, (system_of(source), system_of(reader)), reader)
     left, right = columns.sides(planned.start.bookmark)
     with opened_checksums(source, left) as mine, opened_checksums(reader, right) as other:
 
@@ -208,12 +209,12 @@ class _Columns:
     """Which columns of a stream and of its copy belong together, and how each is compared."""
 
     def __init__(
-        self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], *, keeps_json: bool
+        self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], reader: Source
     ) -> None:
         self.notes: list[str] = []
         self._planned = planned
         self._systems = systems
-        self._keeps_json = keeps_json
+        self._keeps_json, self._is_in_lines = keeps_json(reader), is_in_lines(reader)
         self._stream = planned.selected.stream
         # Files know their columns' types from what was written, better than from a look at the text.
         assert planned.table.schema is not None
@@ -304,7 +305,13 @@ class _Columns:
 
     def _pair(self, own: str, name: str, *, is_key: bool) -> tuple[Compared, Compared] | str:
         fields = self._stream.schema.field(own), self._copy.schema.field(name)
-        return compared_columns(*fields, systems=self._systems, is_key=is_key, keeps_json=self._keeps_json)
+        return compared_columns(
+            *fields,
+            systems=self._systems,
+            is_key=is_key,
+            keeps_json=self._keeps_json,
+            is_in_lines=self._is_in_lines,
+        )
 
     def _streams(self, lefts: Sequence[Compared], rights: Sequence[Compared]) -> tuple[Stream, Stream]:
         """Return both streams with the columns that are needed, to be read as whole tables."""

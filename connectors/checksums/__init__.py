@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .forms import compared_columns
-from .records import keeps_json, opened_checksums, read_within, system_of
+from .records import is_in_lines, keeps_json, opened_checksums, read_within, system_of
 from .values import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Row",
     "Side",
     "compared_columns",
+    "is_in_lines",
     "keeps_json",
     "opened_checksums",
     "read_within",

@@ -68,7 +68,13 @@ class _Kind:
 
 
 def compared_columns(
-    source: pa.Field, destination: pa.Field, *, systems: tuple[str, str], is_key: bool = False, keeps_json: bool = False
+    source: pa.Field,
+    destination: pa.Field,
+    *,
+    systems: tuple[str, str],
+    is_key: bool = False,
+    keeps_json: bool = False,
+    is_in_lines: bool = False,
 ) -> tuple[Compared, Compared] | str:
     """Return how a column is compared, for each side; a string is the reason why it cannot be.
 
@@ -78,10 +84,13 @@ def compared_columns(
         systems: where each side's checksums are computed: `postgres`, `mysql` or `duckdb` (files and others as well).
         is_key: it must also be in a form that has an order.
         keeps_json: the destination's `json` keeps the text as it is written (MariaDB).
+        is_in_lines: the destination is JSON lines.
     """
     form = _form(source, destination, systems, is_key=is_key, keeps_json=keeps_json)
     if isinstance(form, str):
         return form
+    if is_in_lines and form.form is Form.JSON:
+        form = _Chosen(Form.JSON_LINE)
     chosen = form._asdict()
     return (
         Compared(name=source.name, field=source, **chosen),

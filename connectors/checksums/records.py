@@ -37,6 +37,11 @@ def keeps_json(source: Source) -> bool:
     return bool(getattr(getattr(source, "dialect", None), "is_mariadb", False))
 
 
+def is_in_lines(source: Source) -> bool:
+    """Tell whether a source's records are JSON lines, where NULL and JSON's `null` are one."""
+    return bool(getattr(source, "is_in_lines", False))
+
+
 def opened_checksums(source: Source, side: Side) -> AbstractContextManager[Checksums]:
     """Open one side's checksums; they end with the context."""
     opened: Callable[[Side], AbstractContextManager[Checksums]] | None = getattr(source, "checksums", None)
@@ -231,4 +236,4 @@ def _carry(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pc.cast(array, kind)
 
 
-__all__ = ["keeps_json", "opened_checksums", "read_within", "system_of"]
+__all__ = ["is_in_lines", "keeps_json", "opened_checksums", "read_within", "system_of"]

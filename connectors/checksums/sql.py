@@ -48,7 +48,8 @@ class Canonical(ABC):
         parts = []
         for column, compared in columns:
             text = self.text(column, compared)
-            parts.append(f"coalesce({text}, {self.null})" if compared.field.nullable else text)
+            may_be_null = compared.field.nullable or compared.form is Form.JSON_LINE
+            parts.append(f"coalesce({text}, {self.null})" if may_be_null else text)
         while len(parts) > 1:
             groups = [parts[place : place + _MAX_ARGUMENTS] for place in range(0, len(parts), _MAX_ARGUMENTS)]
             parts = [f"concat_ws({self.separator}, {', '.join(group)})" for group in groups]

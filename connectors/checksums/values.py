@@ -40,6 +40,8 @@ class Form(StrEnum):
     UUID = "uuid"
     #: JSON as it is written, where both sides keep that.
     JSON = "json"
+    #: JSON as a line of JSON lines keeps it: no blanks around it, and `null` is the same as NULL.
+    JSON_LINE = "json_line"
     #: JSON as PostgreSQL's jsonb writes it.
     JSONB = "jsonb"
     #: A list of scalars: the JSON that `files.text` writes of it.

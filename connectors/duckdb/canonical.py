@@ -54,6 +54,7 @@ _FORMATS = {
     Form.BOOLEAN: "{}::int::varchar",
     Form.BINARY: "lower(hex({}))",
     Form.UUID: "lower({}::varchar)",
+    Form.JSON_LINE: "nullif(trim({}::varchar, concat(' ', chr(9), chr(10), chr(13))), 'null')",
     Form.DATE: "replace({}::varchar, ' (BC)', ' BC')",
     Form.TIMESTAMP: "replace({}::timestamp::varchar, ' (BC)', ' BC')",
     Form.TIMESTAMP_NS: "{}::timestamp_ns::varchar",

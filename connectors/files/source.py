@@ -268,6 +268,8 @@ class JSONLSource(FileSource):
     connector = "jsonl"
     settings = JSONLSourceSettings
     formats = JSONLFormat
+    #: For comparisons: see `checksums.is_in_lines`.
+    is_in_lines = True
 
 
 class ParquetSource(FileSource):

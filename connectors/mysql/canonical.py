@@ -33,6 +33,8 @@ class MySQLCanonical(Canonical):
         if form is Form.DATE:
             return f"cast({column} as char)"
         text = _utf8(column, kind)
+        if form is Form.JSON_LINE:
+            return f"nullif(regexp_replace({text}, '^[[:space:]]+|[[:space:]]+$', ''), 'null')"
         return f"lower({text})" if form is Form.UUID else text
 
     def hashed(self, text: str, *, own: bool) -> str:

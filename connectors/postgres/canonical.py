@@ -62,6 +62,7 @@ class PostgresCanonical(Canonical):
 _FORMATS = {
     Form.BINARY: "encode({}, 'hex')",
     Form.UUID: "lower({}::text)",
+    Form.JSON_LINE: "nullif(btrim({}::text, E' \\t\\n\\r'), 'null')",
     Form.JSONB: "{}::jsonb::text",
 }
 

@@ -21,6 +21,7 @@ TEXTS = (
     '"\\u0000 \\u00e9"',
     "[]",
     "null",
+    ' \t{"blanks" : "around"}\n ',
 )
 
 
@@ -58,3 +59,34 @@ def test_a_json_text_arrives_in_postgresql_as_it_was_and_is_verified(
             ]
     found = pair.verify()
     assert (found.verdict, found.notes) == ("equal", ())
+
+
+def test_json_lines_write_null_for_two_things_and_no_blanks_and_are_verified(
+    source: dict[str, Any], tmp_path: Path
+) -> None:
+    check_lines(source, tmp_path)
+
+
+def test_so_is_json_of_postgresql(postgres_url: str, tmp_path: Path) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("create table docs (id bigint primary key, doc json not null, other jsonb)")
+        for number, text in enumerate(TEXTS):
+            other = None if "\\u0000" in text else text
+            connection.execute("insert into docs values (%s, %s, %s)", (number, text, other))
+    check_lines({"connector": "postgres", "config": {"url": postgres_url}}, tmp_path)
+
+
+def check_lines(source: dict[str, Any], folder: Path) -> None:
+    document = {
+        "source": source,
+        "destination": {"connector": "jsonl", "config": {"path": "lines"}},
+        "streams": [{"stream": "*docs", "destination_table": "docs", "key_properties": ["id"]}],
+    }
+    (folder / "p.yaml").write_text(yaml.safe_dump(document))
+    pair = Pair(folder, "jsonl", document["destination"], "docs")
+    pair.run()
+    found = pair.verify()
+    assert (found.verdict, found.notes, found.source_records) == ("equal", (), len(TEXTS))
+    (file,) = (folder / "lines").rglob("*.jsonl")
+    file.write_text(file.read_text().replace('"around"', '"gone"'))
+    assert pair.verify().verdict == "differs"
