@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,21 +64,25 @@ class SelectedStream:
         return self.stream.name
 
 
-def select_streams(pipeline: Pipeline, catalog: Sequence[Stream]) -> tuple[SelectedStream, ...]:
+def select_streams(
+    pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()
+) -> tuple[SelectedStream, ...]:
     """Resolve the `streams` entries against what the source offers, in run order.
+
+    Args:
+        pipeline: the file.
+        catalog: what the source offers.
+        known: streams that were written before, see `skipped_streams`.
 
     Raises:
         ConfigError: a pattern or column that matches nothing, keys or bookmark_properties that are no columns,
             INCREMENTAL without bookmark_properties, merge without keys.
     """
     by_name = {stream.name: stream for stream in catalog}
-    entries: dict[str, list[int]] = {}
-    for number, entry in enumerate(pipeline.streams):
-        for name in _matches(pipeline, number, entry, by_name):
-            entries.setdefault(name, []).append(number)
-    settings = {name: _merged([pipeline.streams[number] for number in numbers]) for name, numbers in entries.items()}
-    wanted = [name for name in entries if settings[name].get("selected", True) is not False]
-    for name in wanted:  # first: else each of its columns would be called a mistake of the file
+    entries, settings = _settled(pipeline, by_name)
+    skipped = skipped_streams(pipeline, catalog, known)
+    wanted = [name for name in _wanted(settings) if name not in skipped]
+    for name in wanted or skipped[:1]:  # first: else each of its columns would be called a mistake of the file
         if not by_name[name].schema.names:
             fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
             raise fail("stream", "the source has no columns for it: is it empty?")
@@ -87,6 +91,32 @@ def select_streams(pipeline: Pipeline, catalog: Sequence[Stream]) -> tuple[Selec
     if not chosen:
         raise _error(pipeline, ("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     return tuple(chosen)
+
+
+def skipped_streams(pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the streams without columns that only globs match: a table without any, a file that is empty.
+
+    Where the file names one, or it was written before and what was in it is gone, that is an error.
+    """
+    by_name = {stream.name: stream for stream in catalog}
+    named = {*known, *(entry.stream for entry in pipeline.streams)}
+    settings = _settled(pipeline, by_name)[1]
+    return tuple(name for name in _wanted(settings) if name not in named and not by_name[name].schema.names)
+
+
+def _settled(
+    pipeline: Pipeline, by_name: Mapping[str, Stream]
+) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
+    """Return for each stream that is matched its entries, and what these say together."""
+    entries: dict[str, list[int]] = {}
+    for number, entry in enumerate(pipeline.streams):
+        for name in _matches(pipeline, number, entry, by_name):
+            entries.setdefault(name, []).append(number)
+    return entries, {name: _merged([pipeline.streams[each] for each in found]) for name, found in entries.items()}
+
+
+def _wanted(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name, said in settings.items() if said.get("selected", True) is not False]
 
 
 def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:

@@ -274,6 +274,8 @@ class _Runner:
         """Return the plan, or why the run fails before its first stream."""
         try:
             plan = self._make_plan(only)
+            for skipped in plan.skipped:
+                self.progress.message(skipped, level="warning")
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.

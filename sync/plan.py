@@ -108,6 +108,8 @@ class Plan:
     #: Names of streams that one read yields together.
     groups: tuple[tuple[str, ...], ...]
     warnings: tuple[str, ...] = ()
+    #: Those of the warnings that tell of streams left out, which a run tells, too.
+    skipped: tuple[str, ...] = ()
 
 
 def plan_streams(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -12,7 +12,7 @@ from connectors.protocols import Destination, Source
 from connectors.registry import make_destination, make_source
 from connectors.stream import Stream
 
-from .catalog import SelectedStream, select_streams
+from .catalog import SelectedStream, select_streams, skipped_streams
 from .config import Pipeline, config_error_from_connector, glob_matches
 from .errors import ConfigError
 from .memory import budget_bytes, connector_bytes, record_bytes
@@ -115,23 +115,30 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        selected = select_streams(pipeline, session.discover())
+        catalog, known = session.discover(), _known_states(store, pipeline.pipeline)
+        written = {name for name, _ in known}
+        selected = select_streams(pipeline, catalog, written)
+        skipped = skipped_streams(pipeline, catalog, written)
         check_stream_filters(pipeline, [stream.name for stream in selected])
         selected = _narrow(selected, streams, only)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
-    return plan_streams(
+    plan = plan_streams(
         pipeline,
         selected,
         tables,
-        _known_states(store, pipeline.pipeline),
+        known,
         session.code,
         source=session.source,
         source_name=session.source_name,
         destination=session.destination,
         full_refresh=full_refresh,
     )
+    if streams or only is not None:
+        return plan
+    told = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    return replace(plan, skipped=told, warnings=(*plan.warnings, *told))
 
 
 def _make(pipeline: Pipeline, role: str) -> Any:
