@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ..errors import FatalConnectorError
 from ..sql.dialect import Dialect
 from ..sql.identifiers import RANK, SEQUENCE, TableName, tell_apart
 from ..sql.keys import freed
@@ -67,10 +66,8 @@ class MySQLDialect(Dialect):
     def column_names(self, names: Sequence[str]) -> dict[str, str]:
         """Map a stream's column names to the table's."""
         result: dict[str, str] = {}
-        taken: set[str] = set()
+        taken = {SEQUENCE, RANK}
         for name in names:
-            if name.lower() in (SEQUENCE, RANK):
-                raise FatalConnectorError(f"the column name {name!r} is kept for staging; rename it")
             chosen = _fit(name)
             if self.fold(chosen) in taken:
                 chosen = _marked(name)

@@ -170,12 +170,13 @@ class Naming:
         return TableName(shorten(name.schema, limit), shorten(name.name, limit))
 
     def column_names(self, names: Sequence[str]) -> dict[str, str]:
-        """Map a stream's column names to the table's: shortened, and told apart where the system folds them."""
+        """Map a stream's column names to the table's: shortened, and told apart where the system folds them.
+
+        So are those that are the system's, or staging's.
+        """
         result: dict[str, str] = {}
-        taken = {*self.reserved_columns}
+        taken = {*self.reserved_columns, self.fold(SEQUENCE), self.fold(RANK)}
         for name in names:
-            if name in (SEQUENCE, RANK):
-                raise FatalConnectorError(f"the column name {name!r} is kept for staging; rename it")
             chosen = shorten(name, self.max_identifier_bytes)
             if self.fold(chosen) in taken:
                 chosen = tell_apart(name, self.max_identifier_bytes)

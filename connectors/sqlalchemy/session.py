@@ -208,7 +208,7 @@ class AlchemySession:
                 self._alone(sql)
             self._run(self._connection.begin)
             if match is not None:
-                self._staging[match[1]] = SEQUENCE in sql
+                self._staging[match[1]] = self._names.quote(SEQUENCE) in sql
                 self._sequence = 0
             return 0
         self._is_dirty = True

@@ -293,12 +293,3 @@ def test_blanks_that_fill_a_longer_character_stay(bench: Bench) -> None:
     assert bench.run().status == "success"
     assert bench.columns()["code"] == "character(5)"
     assert bench.sql("select id, octet_length(code) from d.people order by id") == [(1, 5), (2, 5)]
-
-
-def test_a_column_that_cannot_have_its_name_is_told_with_its_stream(bench: Bench, run_cli: RunCLI) -> None:
-    bench.sql("alter table s.people add _syncblocks_rank int")
-    outcome = run_cli(["plan", bench.file(), "--json"], bench.folder)
-    error = json.loads(outcome.stdout)["error"]
-    assert (outcome.returncode, error["code"], error["key"]) == (2, "config", "streams[0]")
-    assert "'s.people'" in error["message"]
-    assert "'_syncblocks_rank'" in error["message"]
