@@ -8,7 +8,6 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..stream import UNSEEN
 from .bad import Bad, no_such
 from .paths import DataFile
 
@@ -104,11 +103,11 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def plain(schema: pa.Schema) -> pa.Schema:
-    """Return the schema without encodings and without metadata but `native_type` and `UNSEEN`."""
+    """Return the schema without encodings and without metadata but `native_type`."""
     fields = []
     for field in schema:
-        known = field.metadata or {}
-        metadata = {name: known[name] for name in (b"native_type", UNSEEN) if known.get(name)} or None
+        native = (field.metadata or {}).get(b"native_type")
+        metadata = {b"native_type": native} if native else None
         fields.append(pa.field(field.name, plain_type(field.type), field.nullable, metadata))
     return pa.schema(fields)
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from connectors.stream import is_unseen
 from sync import RunResult, run_pipeline
 from tests.conftest import RunCLI
 
@@ -117,3 +120,18 @@ def test_blanks_stay_in_a_table_that_is_only_refilled(bench: Bench) -> None:
     bench.succeeds()
     assert bench.sql("select octet_length(v) from d.items") == [(5,)]
     assert bench.column() == "character varying(5)"
+
+
+def test_a_file_that_such_a_column_is_written_to_knows_it_as_text(bench: Bench) -> None:
+    """What is not known of lines must not stay unknown for ever."""
+    (bench.folder / "items.jsonl").write_text('{"id": 1, "v": null}\n')
+    document = {
+        "source": {"connector": "jsonl", "config": {"path": "items.jsonl"}},
+        "destination": {"connector": "parquet", "config": {"path": "out"}},
+        "streams": [{"stream": "items"}],
+    }
+    (bench.folder / "p.yaml").write_text(yaml.safe_dump(document))
+    assert run_pipeline(bench.folder / "p.yaml").status == "success"
+    (file,) = (bench.folder / "out").rglob("*.parquet")
+    field = pq.read_schema(file).field("v")
+    assert (field.type, is_unseen(field)) == (pa.string(), False)
