@@ -207,7 +207,12 @@ class Disposition:
                 return dialect.replace_in_place(table, source, into, staged.types, key)[1:]
             return [dialect.insert_from(self._target.name, source, into, staged.types)]
 
-        return refused + self._bring_in(table, staged, into, statements, key=key if is_in_place else (), before=before)
+        try:
+            by = key if is_in_place else ()
+            return refused + self._bring_in(table, staged, into, statements, key=by, before=before)
+        except FatalConnectorError as error:
+            self._key_change.explain(error, table, key)
+            raise
 
 
 __all__ = ["Disposition"]

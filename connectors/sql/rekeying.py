@@ -79,6 +79,14 @@ class KeyChange:
                 reason = f"its column {column.name!r} stays NOT NULL, and a record has nothing there"
                 raise self._error(table, key, self._kept(table), reason)
 
+    def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
+        """Say beside what a table refuses that its key is not the stream's, which may be why."""
+        if table.key and set(table.key) != set(key):
+            error.args = (
+                f"{error}; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "
+                "change it by hand, drop what depends on the table, or the table",
+            )
+
     def _former(self) -> set[str]:
         former = self._load.former_key or ()
         return self._folded(list(self._dialect.column_names(former).values()))

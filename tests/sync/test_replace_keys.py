@@ -145,6 +145,18 @@ def test_a_key_column_that_is_gone_lets_records_pass(bench: Bench) -> None:
     assert bench.rows() == [(None, 10, "a"), (None, 20, "b")]
 
 
+@on("postgres", "mysql")
+def test_records_that_the_new_key_refuses_are_set_aside(bench: Bench) -> None:
+    bench.stream |= {"key_properties": ["id"], "on_bad_record": "quarantine"}
+    bench.succeeds()
+    bench.sql(*KEPT[bench.connector])
+    bench.stream["key_properties"] = ["k"]
+    bench.source("insert into s.items values (3, 20, 'c')")
+    result = bench.run()
+    assert (result.status, result.streams[0].error) == ("success", None)
+    assert (bench.key(), [row[1] for row in bench.rows()]) == (["k"], [10, 20])
+
+
 @on("mysql")
 def test_a_text_in_a_new_key_gets_a_length_that_an_index_takes(bench: Bench) -> None:
     bench.succeeds()
@@ -233,6 +245,11 @@ def test_a_key_of_somebody_elses_stays(bench: Bench) -> None:
     bench.source("alter table s.items drop constraint items_pkey; alter table s.items add primary key (id, k)")
     bench.succeeds()
     assert bench.key() == ["k"]
+    bench.source("insert into s.items values (3, 20, 'c')")
+    error = told(bench.run())
+    for part in ("mine", "the key of public.items is (k)", "the stream's is (id, k)", "by hand"):
+        assert part in error
+    assert (bench.key(), len(bench.rows())) == (["k"], 2)
 
 
 @on("postgres")
