@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .child import CallEnd
+if TYPE_CHECKING:
+    from .child import CallEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

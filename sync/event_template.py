@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from callbacks.kwargs import (
@@ -90,8 +90,7 @@ def parse_condition(text: str, known: Vocabulary) -> Parsed:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filled:
+class Filled(NamedTuple):
     """A filled template, and what secret() and env_var() gave for it."""
 
     value: Any
@@ -205,7 +204,7 @@ def _bare(text: str) -> str:
 def _evaluate(expression: str, values: Mapping[str, Any], scope: Scope) -> Filled:
     functions = Functions(scope)
     filled = _run(lambda: _compiled(expression)(**{**values, **functions.by_name()}), functions)
-    return replace(filled, value=None) if filled.value is _NOTHING else filled
+    return filled._replace(value=None) if filled.value is _NOTHING else filled
 
 
 @lru_cache(maxsize=256)

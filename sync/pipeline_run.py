@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callbacks.delivery import Delivery, Outcome
 from callbacks.idle import Idle
@@ -20,7 +19,6 @@ from .catalog import NoStream
 from .config import Pipeline, load_pipeline, resolve_references
 from .coordinator import Coordinator
 from .errors import AlreadyRunning, ConfigError, SyncError
-from .hooks import Hooks
 from .lease import Lease
 from .plan import Plan
 from .progress import Progress
@@ -96,8 +94,7 @@ def run_pipeline(
         return runner.run()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Order:
+class _Order(NamedTuple):
     """What one call of `run_pipeline` asks for."""
 
     streams: Sequence[str]
@@ -216,7 +213,10 @@ class _Runner:
         self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
 
     def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
-        from callbacks.dispatcher import Dispatcher  # a run without callbacks spares the import
+        # A run without callbacks spares the imports.
+        from callbacks.dispatcher import Dispatcher
+
+        from .hooks import Hooks
 
         pipeline = self.pipeline
         dispatcher = Dispatcher(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from connectors.bookmarks import values
 from connectors.errors import FatalConnectorError
@@ -33,8 +33,7 @@ from .subscriptions import UserCode, applies, data_blocks
 _NAMING = {"singer", "parquet"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Start(NamedTuple):
     """Where a stream starts: its bookmark (None: from scratch) and why."""
 
     bookmark: Bookmark | None

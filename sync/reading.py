@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -35,8 +36,7 @@ class Reading:
         return f"{number} by {self.readers} readers into {loaders}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resumption:
+class Resumption(NamedTuple):
     """What an INCREMENTAL read does about records that its bookmark does not tell of."""
 
     bookmark_properties: tuple[str, ...]

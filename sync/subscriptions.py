@@ -10,7 +10,6 @@ from callbacks.errors import CallbackLoadError
 
 from .config import CallbackBlock, Pipeline, glob_matches
 from .errors import nearest_match
-from .hooks import recorded_hook
 from .store.model import CallbackSpec, Subscription
 
 if TYPE_CHECKING:
@@ -100,6 +99,8 @@ def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
     Raises:
         ConfigError: Apprise is missing, or knows nothing like a URL.
     """
+    from .hooks import recorded_hook
+
     block = pipeline.callbacks[number]
     if block.notify is not None:
         from callbacks import notify

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from .errors import SyncError, nearest_match
@@ -83,8 +83,7 @@ class Rendering:
     environment: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vocabulary:
+class Vocabulary(NamedTuple):
     """What a kind of template may use; hashable, since what was parsed is remembered."""
 
     names: tuple[str, ...]
@@ -106,8 +105,7 @@ class Vocabulary:
 CONFIGURATION = Vocabulary(names=DEFAULTS, attributes=(("pipeline", PIPELINE_ATTRIBUTES),))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A checked template."""
 
     #: Functions and names that it uses.
