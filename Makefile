@@ -11,7 +11,7 @@ demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback aft
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
 
 test: $(READY)  ## every test but the benchmarks
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: $(READY)  ## everything that reads the code without running it
 	$(BIN)/ruff format --check .
@@ -22,7 +22,7 @@ lint: $(READY)  ## everything that reads the code without running it
 check: lint test  ## what CI runs
 
 faults: $(READY)  ## the full set of injected faults, minutes to hours
-	SYNCBLOCKS_FAULTS=full $(BIN)/pytest -n auto tests/faults
+	SYNCBLOCKS_FAULTS=full $(BIN)/pytest -n auto --dist worksteal tests/faults
 
 bench: $(READY)  ## ratios against the limits measured in the same run; then the figures and the plot in docs/
 	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group bench; \

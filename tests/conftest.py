@@ -36,12 +36,42 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
     return processors if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else processors + 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+#: What takes longest as a whole; below `tests`.
+LONG = ("faults", "golden", "sync/test_memory.py", "connectors/test_singer_mutations.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "postgres_url" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
         if "mariadb_url" in getattr(item, "fixturenames", ()):
             item.add_marker("mariadb")
+    if hasattr(config, "workerinput"):
+        items[:] = dealt(items, config.workerinput["workercount"])
+
+
+def dealt(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Return tests in the order in which workers are given them: to each the same share, the slow ones of it first.
+
+    A worker that has nothing left to do takes from the end of another's share (`--dist worksteal`), so that at the end
+    only quick ones run. The slow ones are dealt as cards are: neighbours take about as long as each other, and wait for
+    each other where they prepare something that all of them share.
+    """
+    first = sorted((item for item in items if _is_long(item)), key=lambda item: item.get_closest_marker("slow") is None)
+    rest = [item for item in items if not _is_long(item)]
+    shares: list[pytest.Item] = []
+    for worker in range(workers):
+        own = first[worker::workers]
+        size = (len(items) - len(shares)) // (workers - worker)  # as the scheduler divides them
+        room = max(0, size - len(own)) if worker < workers - 1 else len(rest)
+        shares += [*own, *rest[:room]]
+        del rest[:room]
+    return shares
+
+
+def _is_long(item: pytest.Item) -> bool:
+    place = item.path.relative_to(Path(__file__).parent).as_posix()
+    return item.get_closest_marker("slow") is not None or place.startswith(LONG)
 
 
 @pytest.fixture
