@@ -175,13 +175,17 @@ def violations(workshop: Workshop, name: str, *, doubled: str) -> list[str]:
         name: of the scenario.
         doubled: whether one event was delivered twice: "must", "may" or "not".
     """
-    found = [*oracle._open_ends(workshop), *oracle._flags(workshop.store_rows("select * from _syncblocks_block_run"))]
-    found += oracle._order(workshop, may_repeat=True)
-    calls = workshop.calls()
-    found += _unheard(workshop, calls)
-    if SCENARIOS[name].status not in {call["status"] for call in calls}:
-        found.append(f"nothing was told as {SCENARIOS[name].status}")
-    return found + list(_doubled(workshop, calls, doubled, kills_before=bool(SCENARIOS[name].before_failpoint)))
+    with workshop.kept_open():
+        found = [
+            *oracle._open_ends(workshop),
+            *oracle._flags(workshop.store_rows("select * from _syncblocks_block_run")),
+        ]
+        found += oracle._order(workshop, may_repeat=True)
+        calls = workshop.calls()
+        found += _unheard(workshop, calls)
+        if SCENARIOS[name].status not in {call["status"] for call in calls}:
+            found.append(f"nothing was told as {SCENARIOS[name].status}")
+        return found + list(_doubled(workshop, calls, doubled, kills_before=bool(SCENARIOS[name].before_failpoint)))
 
 
 def _unheard(workshop: Workshop, calls: Iterable[Mapping[str, Any]]) -> Iterable[str]:

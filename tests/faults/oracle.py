@@ -25,14 +25,15 @@ def violations(
         has_ended: nothing may be open in the run store.
         has_zombie: a process woke up after it was replaced; what it had leased it calls once more, however late.
     """
-    found = [*_open_ends(workshop)] if has_ended else []
-    block_runs = workshop.store_rows("select * from _syncblocks_block_run")
-    found += _flags(block_runs)
-    found += _events(workshop, block_runs, kills)
-    found += _order(workshop, may_repeat=has_zombie)
-    if has_data:
-        found += _data(workshop)
-        found += [f"left in the destination: {name}" for name in workshop.leftovers()]
+    with workshop.kept_open():
+        found = [*_open_ends(workshop)] if has_ended else []
+        block_runs = workshop.store_rows("select * from _syncblocks_block_run")
+        found += _flags(block_runs)
+        found += _events(workshop, block_runs, kills)
+        found += _order(workshop, may_repeat=has_zombie)
+        if has_data:
+            found += _data(workshop)
+            found += [f"left in the destination: {name}" for name in workshop.leftovers()]
     return found
 
 
@@ -42,10 +43,13 @@ def untrue(workshop: Workshop, process: Process) -> list[str]:
     assert code is not None
     if code < 0 or run is None:
         return []
-    attempt = workshop.store_rows(
-        f"select * from _syncblocks_attempt where run_id = {run} order by attempt desc limit 1"
-    )[0]
-    due = workshop.store_rows("select state, count(*) as n from _syncblocks_delivery where state <> 'done' group by 1")
+    with workshop.kept_open():
+        attempt = workshop.store_rows(
+            f"select * from _syncblocks_attempt where run_id = {run} order by attempt desc limit 1"
+        )[0]
+        due = workshop.store_rows(
+            "select state, count(*) as n from _syncblocks_delivery where state <> 'done' group by 1"
+        )
     expected = {"success": 3 if due else 0}.get(attempt["status"], 1)
     if code in (130, 143) or code == expected:
         return []
@@ -103,9 +107,10 @@ def _events(workshop: Workshop, block_runs: Iterable[Mapping[str, Any]], kills: 
     keys = defaultdict(set)
     repeats = 0
     parents = {parent for block in workshop.document["callbacks"][:1] for parent in block["on"]}
+    stream_keys = _stream_keys(workshop)
     for call in workshop.calls():
         name = (call["run"], call["attempt"], call["parent_block_uuid"], call["stream"], call["status"])
-        if call["parent_block_uuid"] == EXPORTER and call["idempotency_key"] in _stream_keys(workshop):
+        if call["parent_block_uuid"] == EXPORTER and call["idempotency_key"] in stream_keys:
             name = (*name[:2], "stream", *name[3:])
         key = call["idempotency_key"]
         keys[name].add(key)

@@ -6,7 +6,7 @@ import copy
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Workshop:
         self.url = url
         folder.mkdir(parents=True, exist_ok=True)
         self.tables: dict[str, dict[str, Any]] = {}
+        self._kept: tuple[ExitStack, dict[str, Any]] | None = None
         self.document: dict[str, Any] = {
             "pipeline": "pipeline",
             "concurrency": 2,
@@ -134,15 +135,42 @@ class Workshop:
         log = self.folder / f"{block}.log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Ask all that is asked within over one connection a database: many questions, of which none waits for it."""
+        if self._kept is not None:
+            yield
+            return
+        with ExitStack() as connections:
+            self._kept = (connections, {})
+            try:
+                yield
+            finally:
+                self._kept = None
+
+    @contextmanager
+    def _opened(self, place: str, opened: AbstractContextManager[Any]) -> Iterator[Any]:
+        if self._kept is None:
+            with opened as connection:
+                yield connection
+            return
+        connections, known = self._kept
+        if place not in known:
+            known[place] = connections.enter_context(opened)
+        yield known[place]
+
+    def _postgres(self) -> AbstractContextManager[Any]:
+        return self._opened(self.url, postgres(self.url))
+
     def store_rows(self, sql: str) -> list[dict[str, Any]]:
         """Ask the run store; empty where there is none yet."""
         if self.store == "postgres":
-            with postgres(self.url) as connection:
+            with self._postgres() as connection:
                 return _postgres_rows(connection, sql)
         path = self.folder / ".syncblocks" / "store.db"
         if not path.exists():
             return []
-        with closing(sqlite3.connect(path, timeout=30)) as connection:
+        with self._opened(str(path), _sqlite(path)) as connection:
             cursor = connection.execute(sql)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
@@ -161,7 +189,7 @@ class Workshop:
         quoted = '"' + table.replace('"', '""') + '"'
         sql = f"select id, t, v from {quoted} order by id, t, v"
         if self.destination == "postgres":
-            with postgres(self.url) as connection:
+            with self._postgres() as connection:
                 if connection.execute("select to_regclass(%s)", (quoted,)).fetchone()[0] is None:
                     return None
                 return list(connection.execute(sql))
@@ -180,7 +208,7 @@ class Workshop:
         """Return the destination's tables that are neither a stream's nor the ledger."""
         sql = "select table_name from information_schema.tables where table_schema in ('public', 'main')"
         if self.destination == "postgres":
-            with postgres(self.url) as connection:
+            with self._postgres() as connection:
                 names = [row[0] for row in connection.execute(sql)]
         else:
             path = self.folder / f"destination.{self.destination}"
@@ -193,16 +221,8 @@ class Workshop:
         stored = ("_syncblocks_",) if self.store == self.destination == "postgres" else ()
         return [name for name in names if name not in own and not (stored and name.startswith(STORE_TABLES))]
 
-    @contextmanager
-    def _embedded(self, path: Path) -> Iterator[Any]:
-        if self.destination == "sqlite":
-            with closing(sqlite3.connect(path, timeout=30)) as connection:
-                yield connection
-            return
-        import duckdb
-
-        with closing(duckdb.connect(str(path), read_only=False)) as connection:
-            yield connection
+    def _embedded(self, path: Path) -> AbstractContextManager[Any]:
+        return self._opened(str(path), _sqlite(path) if self.destination == "sqlite" else _duckdb(path))
 
 
 STORE_TABLES = tuple(
@@ -228,6 +248,20 @@ def postgres(url: str) -> Iterator[Any]:
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+@contextmanager
+def _sqlite(path: Path) -> Iterator[Any]:
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        yield connection
+
+
+@contextmanager
+def _duckdb(path: Path) -> Iterator[Any]:
+    import duckdb
+
+    with closing(duckdb.connect(str(path), read_only=False)) as connection:
         yield connection
 
 
