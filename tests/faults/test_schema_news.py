@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,25 @@ POINTS = (
 )
 
 
-def make(zygote: Zygote, folder: Path, destination: str, url: str, settings: dict[str, Any]) -> Workshop:
+def make(
+    zygote: Zygote, folder: Path, destination: str, url: str, settings: dict[str, Any], kept: Path | None
+) -> Workshop:
+    """Return a workshop whose table has been synced, and has another column since.
+
+    What comes before is run once and copied from `kept`, where the folder holds all of it.
+    """
+    if kept is not None and kept.exists():
+        shutil.copytree(kept, folder)
     workshop = Workshop(zygote, folder, destination=destination, url=url)
     (folder / "recorder.py").write_text(RECORDER, encoding="utf-8")
     workshop.document["callbacks"] = [{"file": "recorder.py", "on": ["stream"]}]
     workshop.source_settings.update({"checkpoint_records": 2, "batch_size": 2})
     workshop.stream("a", 3, **settings)
-    workshop.write()
-    assert workshop.run().code == 0
+    if kept is None or not kept.exists():
+        workshop.write()
+        assert workshop.run().code == 0
+        if kept is not None:
+            shutil.copytree(folder, kept)
     workshop.tables["a"]["columns"]["extra"] = "int64"
     workshop.grow("a", 5)
     workshop.tables["a"]["records"][-1]["extra"] = 1
@@ -70,7 +82,8 @@ def test_an_added_column_is_told_of_once_wherever_the_process_dies(
         point = name.format(destination)
         settings = INCREMENTAL if disposition == "append" else {}
         url = postgres_url if destination == "postgres" else ""
-        workshop = make(zygote, folder / str(number), destination, url, {"write_disposition": disposition, **settings})
+        settings = {"write_disposition": disposition, **settings}
+        workshop = make(zygote, folder / str(number), destination, url, settings, None if url else folder / "kept")
         reached = workshop.folder / "reached"
         process = workshop.run(failpoint=f"{point}:kill", trace=reached)
         if process.code != -9:
