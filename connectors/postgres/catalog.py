@@ -72,6 +72,7 @@ _GRANTS = """(
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE}, 'dependents', {_HAS_DEPENDENTS},
     'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
+    'bytes', case c.relkind when 'r' then pg_catalog.pg_table_size(c.oid) end,
     'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
 from json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
@@ -217,6 +218,7 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
         has_dependents=details["dependents"],
         is_referenced=details["referenced"],
         has_triggers=details["triggers"],
+        size_bytes=details["bytes"],
         regrant=tuple(_regrant(name, details)),
     )
 

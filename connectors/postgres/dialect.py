@@ -32,6 +32,7 @@ class PostgresDialect(Dialect):
     default_schema = "public"
     max_identifier_bytes = 63
     keeps_spelling = False
+    refill_bytes = 1 << 20
     joins_statements = True
     commits_alone = True
     reserved_columns = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})

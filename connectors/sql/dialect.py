@@ -41,6 +41,9 @@ class Dialect(Naming, Rekeying):
     keys_replacements: bool = True
     #: A table takes another one's name; without, replace empties and refills the target.
     renames: bool = True
+    #: A table of up to so many bytes is replaced by deleting its records, if what comes is as little and looks the
+    #: same: cheaper than another table, where readers see neither before the commit. 0: the system is not like that.
+    refill_bytes: int = 0
     #: One round trip may carry several statements.
     joins_statements: bool = False
     #: Outside of a transaction that was begun, each statement is one.

@@ -44,6 +44,8 @@ class Disposition:
         self._admission = admission
         self._key_change = KeyChange(dialect, load, target, lease)
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
+        #: The target, alone in a list, as it is while nobody else can make or drop it; None: not looked at.
+        self._seen: list[Table | None] | None = None
 
     @property
     def _session(self) -> Session:
@@ -96,8 +98,7 @@ class Disposition:
         staged = self._staging.staged or self._staging.stage(None)
         columns = self._target_columns()
         staged = self._staging.converted(staged, columns)
-        dialect.lock_creation(self._session, self._target.name)
-        table = self._target.reflect()
+        table = self._look()
         if table is not None and not dialect.renames and self._is_misshapen(table, columns):
             # It cannot be brought into shape, and nothing can take its place.
             self._target.note_replaced(table, columns)
@@ -112,6 +113,31 @@ class Disposition:
             self._target.note_replaced(table, columns)
         statements = dialect.swap(staged.name, table, self._target.name, layout.key())
         return self._admission.swap(statements, staged.name, staged.types, layout.names, layout.key())
+
+    def refillable(self) -> Table | None:
+        """REPLACE: return the table that is there if it is small, and the very one that would take its place."""
+        planned = self._layout.planned().values()
+        if any(wire.type != column.type for column, wire in planned):
+            return None
+        table, key = self._look(), self._layout.key()
+        if table is None or table.has_dependents or list(table.key) != key:
+            return None
+        if table.size_bytes is None or table.size_bytes > self._dialect.refill_bytes:
+            return None
+        is_unique = not key or frozenset(key) in table.unique_keys
+        wanted = self._layout.required([column for column, _ in planned])
+        return table if is_unique and list(table.columns) == wanted else None
+
+    def forget(self) -> None:
+        """Begin anew: a transaction has ended, and its locks are gone."""
+        self._seen = None
+
+    def _look(self) -> Table | None:
+        """Read the catalog once nobody else makes or drops the table until the commit."""
+        if self._seen is None:
+            self._dialect.lock_creation(self._session, self._target.name)
+            self._seen = [self._target.reflect()]
+        return self._seen[0]
 
     def _is_misshapen(self, table: Table, columns: Sequence[Column]) -> bool:
         key = self._layout.key()

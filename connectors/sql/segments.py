@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ class Segments:
     def __init__(self, events: Iterator[Event | Block]) -> None:
         self._events = iter(events)
         self._next: Event | Block | None = None
+        #: Looked at already, and still to come.
+        self._ahead: deque[Event | Block] = deque()
         self._is_over = False
         #: What the iterator raised.
         self.error: BaseException | None = None
@@ -32,15 +35,42 @@ class Segments:
 
     def peek(self) -> Event | Block | None:
         """Wait for the next event and leave it in place; None at the end."""
-        if self._next is None and not self._is_over:
-            try:
-                self._next = next(self._events, None)
-            except BaseException as error:
-                self.error = error
-                self._is_over = True
-                raise
-            self._is_over = self._next is None
+        if self._next is None and self._ahead:
+            self._next = self._ahead.popleft()
+        if self._next is None:
+            self._next = self._fetch()
         return self._next
+
+    def _fetch(self) -> Event | Block | None:
+        if self._is_over:
+            return None
+        try:
+            event = next(self._events, None)
+        except BaseException as error:
+            self.error = error
+            self._is_over = True
+            raise
+        self._is_over = event is None
+        return event
+
+    def rest(self, most_bytes: int) -> list[Event | Block]:
+        """Look ahead: return the data that is left, and the final checkpoint, where that is all and little; else []."""
+        found, size_bytes = [], 0
+        while size_bytes <= most_bytes and (event := self.peek()) is not None:
+            found.append(event)
+            self._next = None
+            if isinstance(event, _MARKERS):
+                break
+            size_bytes += event.nbytes if isinstance(event, pa.RecordBatch) else len(event)
+        self._ahead.extendleft(reversed(found))
+        is_whole = bool(found) and isinstance(found[-1], Checkpoint) and found[-1].is_final
+        return found if is_whole and size_bytes <= most_bytes else []
+
+    def restart(self, rest: list[Event | Block]) -> None:
+        """Let what `rest` returned come again, from its first."""
+        self._next, self.error = None, None
+        self._ahead = deque(rest)
+        self.reset()
 
     def marker(self) -> Checkpoint | Stream | Rejected | None:
         """Take the next event, which is not data; None at the end."""

@@ -41,6 +41,7 @@ class Writer:
         self._is_replace = load.write_disposition is WriteDisposition.REPLACE
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
         self._table: Table | None = None
+        self._is_refilled = False
         self._written = 0
         self._records = 0
         limit = load.stream.max_rejected
@@ -89,6 +90,8 @@ class Writer:
     def _segment(self, segments: Segments) -> Commit | None:
         self._lease.begin()
         self._staging.staged, self._records = None, 0
+        self._is_refilled = False
+        self._disposition.forget()
         self._target.forget_changes()
         if self._sieve is not None:
             self._sieve.begin()
@@ -120,8 +123,35 @@ class Writer:
             types = {column.name: column.type for column in self._table.columns}
             self._ingest(segments, self._table.name, types)
             return
+        if self._is_replace and self._staging.staged is None and self._refill(segments):
+            return
         staged = self._staging.stage(self._table)
         self._ingest(segments, staged.name, staged.types)
+
+    def _refill(self, segments: Segments) -> bool:
+        """Write a small replacement into the small table that is there; False: it takes another table.
+
+        Of a database with hundreds of small tables, making and dropping them is most of the work, and its catalog
+        grows by it. And readers need not wait.
+        """
+        most_bytes = self._dialect.refill_bytes
+        if not most_bytes or self._sieve is not None or not (rest := segments.rest(most_bytes)):
+            return False
+        table = self._disposition.refillable()
+        if table is None:
+            return False
+        try:
+            self._target.run([self._dialect.lock_table(table.name), f"delete from {self._dialect.table(table.name)}"])
+            self._ingest(segments, table.name, {column.name: column.type for column in table.columns})
+        except FatalConnectorError:  # such as two records of one key: what takes the table's place says it
+            self._session.rollback()
+            self._lease.begin()
+            self._disposition.forget()
+            self._records = 0
+            segments.restart(rest)
+            return False
+        self._is_refilled = True
+        return True
 
     def _fits_directly(self) -> bool:
         """Tell whether the target takes the data as it comes; then keeps it from being altered."""
@@ -221,7 +251,9 @@ class Writer:
         staged = self._staging.staged
         self._dialect.settle(self._session, staged.name if staged is not None else None)
         failpoint(f"{self._dialect.name}.commit.before")
-        if self._is_replace:
+        if self._is_refilled:
+            pass  # it is in its place already
+        elif self._is_replace:
             self._records -= self._disposition.replace()
         elif staged is not None or checkpoint.is_final:
             self._records -= self._disposition.apply(self._table, is_final=checkpoint.is_final)

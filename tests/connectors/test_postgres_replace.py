@@ -20,6 +20,8 @@ from .postgres_pair import destination as destination
 
 OLD = "create table t (id bigint primary key, v text); insert into t values (1, 'old'), (7, 'old')"
 NEW = batch_of({"id": [1, 2], "v": ["new", "new"]})
+#: Takes another table; the one that is there would do for `NEW` (test_postgres_refill).
+MORE = batch_of({"id": [1, 2], "v": ["new", "new"], "more": [1, 2]})
 
 
 def replace_table(destination: PostgresDestination, batch: pa.RecordBatch = NEW) -> None:
@@ -111,7 +113,7 @@ def test_privileges_and_owner_survive(postgres_url: str) -> None:
         acl = "select relacl::text, pg_get_userbyid(relowner) from pg_class where oid = 't'::regclass"
         before, oid = rows(postgres_url, acl), rows(postgres_url, "select 't'::regclass::oid")
         destination = PostgresDestination({"url": postgres_url}, Path())
-        replace_table(destination)
+        replace_table(destination, MORE)
         destination.close()
         assert held(postgres_url) == [(1, "new"), (2, "new")]
         assert rows(postgres_url, "select 't'::regclass::oid") != oid
@@ -186,7 +188,7 @@ def test_a_reader_in_the_middle_is_waited_for(postgres_url: str, destination: Po
     script(postgres_url, OLD)
     with psycopg.connect(postgres_url) as reader:
         reader.execute("select * from t")
-        writing = threading.Thread(target=replace_table, args=(destination,))
+        writing = threading.Thread(target=replace_table, args=(destination, MORE))
         writing.start()
         waits = "select count(*) from pg_locks where not granted"
         while rows(postgres_url, waits) == [(0,)]:

@@ -57,3 +57,25 @@ def test_what_the_iterator_raised_is_kept() -> None:
         list(segments.data())
     assert isinstance(segments.error, KeyError)
     assert segments.peek() is None
+
+
+def test_what_is_left_is_looked_at_and_still_comes() -> None:
+    final = Checkpoint(is_final=True)
+    segments = Segments(iter([b"abc", b"de", final]))
+    assert segments.peek() == b"abc"
+    rest = segments.rest(5)
+    assert rest == [b"abc", b"de", final]
+    assert next(segments.data()) == b"abc"
+    segments.restart(rest)
+    assert list(segments.data()) == [b"abc", b"de"]
+    assert (segments.size_bytes, segments.marker(), segments.marker()) == (5, final, None)
+
+
+@pytest.mark.parametrize("events", [[b"abcdef", Checkpoint(is_final=True)], [b"a", Checkpoint(), b"b"], [b"a"], []])
+def test_more_than_little_or_than_one_segment_is_left_as_it_comes(events: list[Event]) -> None:
+    segments = Segments(iter(events))
+    assert segments.rest(5) == []
+    came: list[object] = []
+    while segments.peek() is not None:
+        came += list(segments.data()) if segments.has_data() else [segments.marker()]
+    assert came == events
