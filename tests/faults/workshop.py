@@ -237,7 +237,6 @@ STORE_TABLES = tuple(
         "delivery",
         "state",
         "version",
-        "alembic",
     )
 )
 
