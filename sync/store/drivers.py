@@ -7,6 +7,7 @@ import re
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -90,7 +91,8 @@ class Sqlite(Driver):
         """Open the file."""
         # Transactions are begun here, not guessed by the driver; a connection has one user at a time, of any thread.
         raw = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        raw.execute("PRAGMA synchronous=FULL")
+        with _closed_on_error(raw):
+            raw.execute("PRAGMA synchronous=FULL")
         return raw
 
     def begin(self, raw: Any, *, is_writing: bool) -> None:
@@ -152,9 +154,10 @@ class Postgres(Driver):
         """Connect, and wait as long as with a file."""
         raw = self._psycopg.connect(self._uri, autocommit=True, client_encoding="utf8")
         # A process that was stopped in mid-transaction must not hold up a takeover for ever.
-        raw.execute(f"SET lock_timeout = '{BUSY_S}s'; SET idle_in_transaction_session_timeout = '{BUSY_S}s'")
-        raw.autocommit = False
-        raw.isolation_level = self._psycopg.IsolationLevel.READ_COMMITTED
+        with _closed_on_error(raw):
+            raw.execute(f"SET lock_timeout = '{BUSY_S}s'; SET idle_in_transaction_session_timeout = '{BUSY_S}s'")
+            raw.autocommit = False
+            raw.isolation_level = self._psycopg.IsolationLevel.READ_COMMITTED
         return raw
 
     def begin(self, raw: Any, *, is_writing: bool) -> None:
@@ -196,6 +199,16 @@ class Postgres(Driver):
         """Try to take it."""
         lock = "SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
         return bool(connection.value(lock, {"name": name}))
+
+
+@contextlib.contextmanager
+def _closed_on_error(raw: Any) -> Iterator[None]:
+    """Leave no connection open that nobody gets."""
+    try:
+        yield
+    except BaseException:
+        raw.close()
+        raise
 
 
 @lru_cache(maxsize=500)

@@ -110,3 +110,19 @@ def test_who_waited_in_vain_does_not_try_again_but_the_next_one_does(made: list[
     with pytest.raises(ConnectorError, match="that_is_not_there"):
         later.connect("begin", 1 << 20)
     assert (len(made), known.users) == (3, 0)
+
+
+def test_a_connection_that_the_driver_has_miscounted_is_closed_all_the_same(two: tuple[Database, Database]) -> None:
+    session = two[0].connect("begin", 1 << 20)
+    driver = session._connection
+
+    class Miscounted:
+        def close(self) -> None:
+            driver.close()
+            raise adbc_driver_manager.InternalError(
+                "[libpq] Open connection count underflowed", status_code=adbc_driver_manager.AdbcStatusCode.INTERNAL
+            )
+
+    session._connection = Miscounted()
+    session.close()
+    assert answer(two[0]) == [(42,)]
