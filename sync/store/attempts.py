@@ -13,6 +13,7 @@ from .counters import TypeCounter
 from .events import EventRow, write_events
 from .model import CANCELLED, CRASHED, PIPELINE, RUNNING, UNCLAIMED, AttemptPlan, ErrorInfo, PipelineRun
 from .room import (
+    PLAN,
     STREAMS_OF_ATTEMPT,
     HeldRun,
     Room,
@@ -25,7 +26,6 @@ from .room import (
 from .tables import ATTEMPT, BLOCK_RUN, STREAM_RUN, TYPE_COUNTER
 
 _HAS_BEGUN = f"SELECT block FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number LIMIT 1"
-_PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
 _START = insert(
     BLOCK_RUN,
     "run_id attempt block stream block_type position destination_table status started_at",
@@ -58,7 +58,7 @@ class Attempts(Room):
     def attempt_plan(self, run_id: int, attempt: int) -> AttemptPlan | None:
         """Return the plan of an attempt; None if it ended before it had one."""
         with self._database.read() as connection:
-            encoded = connection.value(_PLAN, {"run_id": run_id, "number": attempt})
+            encoded = connection.value(PLAN, {"run_id": run_id, "number": attempt})
             if encoded is None:
                 return None
             rows = connection.rows(STREAMS_OF_ATTEMPT, {"run_id": run_id, "number": attempt})

@@ -13,8 +13,8 @@ from .ahead import Ahead, Hand
 from .connection import Connection, Row, update
 from .deliveries import WRITE_TRY, Deliveries, as_delivery, as_try
 from .queue import DUE, IN_QUEUE, WAITING
-from .room import Room
-from .tables import ATTEMPT, DELIVERY
+from .room import RELEASE_GATE, Room
+from .tables import DELIVERY
 
 #: Backoff before a further attempt: full jitter below a bound that doubles from the first to the last of these.
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 300.0
@@ -41,7 +41,6 @@ _GIVE_BACK = f"""UPDATE {DELIVERY} SET state = 'ready', attempts = attempts - 1,
     WHERE idempotency_key = :idempotency_key AND state = 'leased' AND lease_token = :lease_token"""
 _LEASED_BY = f"""SELECT * FROM {DELIVERY}
     WHERE pipeline = :pipeline AND is_open = TRUE AND lease_owner = :lease_owner FOR UPDATE"""
-_RELEASE_GATE = update(ATTEMPT, "is_gate_released", "run_id = :run_id AND attempt = :number")
 
 
 class Outbox(Deliveries):
@@ -194,7 +193,7 @@ class Outbox(Deliveries):
         """
         with self._rooms._write_and_lease("release_gate") as connection:
             run = self._rooms._lock_mine(connection, run_id)
-            connection.run(_RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
+            connection.run(RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ _LOCK_RUN = f"""SELECT id, run_key, pipeline, attempt, is_active, owner, lease_u
     FROM {PIPELINE_RUN} WHERE id = :run_id FOR UPDATE"""
 _ATTEMPT = f"""SELECT status, stop_status, open_streams, unclaimed_streams, failed_streams, cancelled_streams, error
     FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"""
-_PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
+PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
+RELEASE_GATE = update(ATTEMPT, "is_gate_released", "run_id = :run_id AND attempt = :number")
 _COUNTERS = f"SELECT * FROM {TYPE_COUNTER} WHERE run_id = :run_id AND attempt = :number"
 _SAVE_ATTEMPT = update(
     ATTEMPT,
@@ -214,7 +215,7 @@ class Room:
         """Return an attempt's plan without its streams; remembered."""
         key = (run_id, number)
         if key not in self._plans:
-            plan = connection.value(_PLAN, {"run_id": run_id, "number": number})
+            plan = connection.value(PLAN, {"run_id": run_id, "number": number})
             self._plans[key] = decode_plan(plan or {})
         return self._plans[key]
 

@@ -13,7 +13,7 @@ from .connection import Conflict, Connection, Row, insert, update
 from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Renewal
 from .outbox import void_leases
 from .owner import Owner
-from .room import RUN_WITH_ATTEMPT, Room, decode_error, decode_run, lease_end
+from .room import RELEASE_GATE, RUN_WITH_ATTEMPT, Room, decode_error, decode_run, lease_end
 from .tables import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 
 _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
@@ -27,7 +27,6 @@ _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
     JOIN {PIPELINE_RUN} r ON r.id = s.run_id AND r.attempt = s.attempt
     WHERE r.id = :run_id AND s.status = :status ORDER BY s.position"""
 _STATUSES = f"SELECT stream, status FROM {STREAM_RUN} WHERE run_id = :run_id ORDER BY attempt, position"
-_RELEASE_GATE = update(ATTEMPT, "is_gate_released", "run_id = :run_id AND attempt = :number")
 
 
 class Runs(Room):
@@ -186,7 +185,7 @@ class Runs(Room):
                 raise StateError(f"run {run_id} has not ended: end_attempt comes first")
             _set_run(connection, run_id, is_active=False)
             # A finished run holds no connections: whatever is left of it may be delivered by anybody.
-            connection.run(_RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
+            connection.run(RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
 
     # -- to show -------------------------------------------------------------------------------------------------
 
