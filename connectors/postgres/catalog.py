@@ -68,11 +68,15 @@ _GRANTS = """(
     g.privilege_type, g.is_grantable))
   from pg_catalog.aclexplode(c.relacl) g)"""
 
+# By the statistics, which wait for no lock on the table, as its size would.
+_RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
+    pg_catalog.pg_stat_get_live_tuples(c.oid) + pg_catalog.pg_stat_get_dead_tuples(c.oid)) end)"""
+
 # `offset 0`: what hangs on a table is found out once, not wherever it is mentioned.
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE}, 'dependents', {_HAS_DEPENDENTS},
     'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
-    'bytes', case c.relkind when 'r' then pg_catalog.pg_table_size(c.oid) end,
+    'records', {_RECORDS},
     'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
 from json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
@@ -218,7 +222,7 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
         has_dependents=details["dependents"],
         is_referenced=details["referenced"],
         has_triggers=details["triggers"],
-        size_bytes=details["bytes"],
+        records=details["records"],
         regrant=tuple(_regrant(name, details)),
     )
 

@@ -41,9 +41,10 @@ class Dialect(Naming, Rekeying):
     keys_replacements: bool = True
     #: A table takes another one's name; without, replace empties and refills the target.
     renames: bool = True
-    #: A table of up to so many bytes is replaced by deleting its records, if what comes is as little and looks the
-    #: same: cheaper than another table, where readers see neither before the commit. 0: the system is not like that.
+    #: Up to so many bytes replace a table of so many records by deleting these, if it looks the same: cheaper than
+    #: another table, where readers see neither before the commit. 0: the system is not like that.
     refill_bytes: int = 0
+    refill_records: int = 10_000
     #: One round trip may carry several statements.
     joins_statements: bool = False
     #: Outside of a transaction that was begun, each statement is one.

@@ -122,7 +122,7 @@ class Disposition:
         table, key = self._look(), self._layout.key()
         if table is None or table.has_dependents or list(table.key) != key:
             return None
-        if table.size_bytes is None or table.size_bytes > self._dialect.refill_bytes:
+        if table.records is None or table.records > self._dialect.refill_records:
             return None
         is_unique = not key or frozenset(key) in table.unique_keys
         wanted = self._layout.required([column for column, _ in planned])

@@ -51,8 +51,8 @@ class Table:
     is_referenced: bool = False
     #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
     has_triggers: bool = False
-    #: What its records take, without indexes; None: not known.
-    size_bytes: int | None = None
+    #: About how many records there are, deleted ones that still take room among them; None: not known.
+    records: int | None = None
     #: Statements that give a new table of this name the old one's owner and privileges.
     regrant: tuple[str, ...] = ()
 

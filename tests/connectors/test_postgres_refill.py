@@ -55,6 +55,13 @@ def test_whoever_writes_is_waited_for(postgres_url: str, destination: PostgresDe
     assert held(postgres_url) == [(1, "new"), (2, "new")]
 
 
+def test_a_look_at_a_table_waits_for_no_lock(postgres_url: str, destination: PostgresDestination) -> None:
+    script(postgres_url, f"{OLD}; alter database {postgres_url.rpartition('/')[2]} set lock_timeout = '200ms'")
+    with psycopg.connect(postgres_url) as other:
+        other.execute("lock table t in access exclusive mode")
+        assert destination.describe(["t"])["t"].schema is not None
+
+
 @pytest.mark.parametrize(
     "what",
     [
@@ -64,7 +71,7 @@ def test_whoever_writes_is_waited_for(postgres_url: str, destination: PostgresDe
         "alter table t drop constraint t_pkey",
         "alter table t drop constraint t_pkey; alter table t add primary key (id, v)",
         "alter table t drop constraint t_pkey; alter table t add primary key (id) deferrable",
-        "insert into t select n, repeat('x', 1000) from generate_series(10, 2000) n",
+        "insert into t select n, 'x' from generate_series(10, 20000) n; analyze t",
     ],
 )
 def test_what_looks_different_or_is_large_is_another_table_from_then_on(
