@@ -213,7 +213,7 @@ class Destination(Protocol):
         ...
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
-        """Drop what dead runs with these tokens left behind (staging names carry the token)."""
+        """Drop what dead runs with these tokens left behind (staging names carry the token), but for resumable ranges."""
         ...
 
     def interrupt(self, stream: str) -> None:

@@ -7,14 +7,14 @@ may lack it: then ranges go through one queue into one loader, or the stream is 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .errors import ConnectorError, RetriableError
 from .protocols import Block
-from .stream import Checkpoint, Commit, Event, Load, Stream
+from .stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream
 
 #: Ranges a reader: the smaller they are, the less is repeated after a failure, and the sooner all readers end.
 RANGES_PER_READER = 4
@@ -51,6 +51,20 @@ class OpenRanges(Protocol):
         """All of them; one or none means that splitting is not worth it: then nothing was opened."""
         ...
 
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        """What these are the ranges of, as JSON, by which a later process can resume; None: it cannot."""
+        ...
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
+        """Become the ranges of an earlier moment, if those of it that were loaded would be the same if read now.
+
+        Args:
+            moment: as `moment` was then, of the same source.
+            loaded: place of a range -> its records.
+        """
+        ...
+
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range as `Source.read` yields a stream; from any thread, several ranges at once.
 
@@ -82,6 +96,24 @@ class RangeReads(Protocol):
         """All ranges of the stream."""
         ...
 
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        """What an interrupted load is resumed by, as of `OpenRanges`; None: none is."""
+        ...
+
+    @property
+    def shape(self) -> str:
+        """Tell how records come: what was loaded in another shape cannot be resumed."""
+        ...
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
+        """Go on with an earlier load's ranges, if those that were loaded (place -> records, bytes) hold still."""
+        ...
+
+    def is_kept(self, error: BaseException) -> bool:
+        """Decide whether what was loaded before an error is kept for a later try, or run."""
+        ...
+
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range's data, no checkpoints; an exception passes through unchanged. Whoever calls it closes it."""
         ...
@@ -106,8 +138,14 @@ class LoadsRanges(Protocol):
         """Load every range once, `loaders` at a time, and commit the stream once, as `Destination.load` does.
 
         Ranges lie in staging until then, each with its row in a ledger of ranges in one transaction; a range that
-        failed is loaded again if `may_repeat` says so, the others stay. An exception leaves nothing behind.
+        failed is loaded again if `may_repeat` says so, the others stay. What a load that was cut short has left is
+        resumed, if it has the same shape and `resume` agrees, or else dropped. An exception leaves nothing behind,
+        unless `is_kept`.
         """
+        ...
+
+    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
+        """Drop what loads of a pipeline have left to be resumed, where it is not wanted."""
         ...
 
 

@@ -22,7 +22,7 @@ from .errors import AlreadyRunning, ConfigError, SyncError
 from .lease import Lease
 from .plan import Plan
 from .progress import Progress
-from .recovery import recover
+from .recovery import drop_ranges, recover
 from .repair import Repair, repairing
 from .results import RunResult, StreamResult, stream_result
 from .session import make_plan, open_session
@@ -161,6 +161,9 @@ class _Runner:
             if isinstance(plan, ErrorInfo):
                 return self._fail_before_first(run, plan)
             try:
+                is_partial = bool(self.order.streams or self.order.retry or self.order.repairs)
+                is_fresh = self.order.full_refresh
+                drop_ranges(self.session.destination, run, plan, is_partial=is_partial, is_fresh=is_fresh)
                 self._forget_gone_tables(run, plan)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -111,6 +112,44 @@ class RangeReads:
         """All of them."""
         return self._opened.ranges
 
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        """By what an interrupted load of these ranges is resumed."""
+        return self._opened.moment
+
+    @property
+    def shape(self) -> str:
+        """How records come: as planned, by this version."""
+        planned = self._run.planned
+        schemas = (planned.selected.stream.schema, planned.arriving.schema)
+        told = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
+        remedies = [column.remedy for column in planned.fit.columns]
+        return repr([version("syncblocks"), planned.wire, told, remedies])
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
+        """Go on with an earlier load's ranges, if those that were loaded hold still."""
+        try:
+            is_resumed = self._opened.resume(moment, {place: rows for place, (rows, _) in loaded.items()})
+        except BaseException as error:
+            self._source_errors.append(error)
+            raise
+        of_all = f"{len(loaded)} of {len(moment.get('ranges', self.ranges))} ranges were loaded before it was cut short"
+        end = "and are kept" if is_resumed else "but the source has changed since: they are loaded again"
+        self._run.context.progress.message(f"{self._run.name}: {of_all}, {end}")
+        if not is_resumed:
+            return False
+        # Of blocks, the commit says how many records they held.
+        is_counted = self._run.planned.wire == "arrow"
+        with self._lock:
+            self._read = {place: known if is_counted else (0, 0) for place, known in loaded.items()}
+            self._whole = set(loaded)
+            self._note_all()
+        return True
+
+    def is_kept(self, error: BaseException) -> bool:
+        """Keep what was loaded where another try or run may go on with it: not where it would fail again."""
+        return isinstance(error, RetriableError) or self._run.stop_reason is not None
+
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield a range's data as the destination takes it."""
         convert = self._run.planned.fit.convert
@@ -180,8 +219,11 @@ class RangeReads:
                 self._whole.add(part.place)
             else:
                 self._whole.discard(part.place)
-            rows, size_bytes = map(sum, zip(*self._read.values(), strict=True))
-            self._run.note_read(rows, size_bytes, is_whole=len(self._whole) == len(self._opened.ranges))
+            self._note_all()
+
+    def _note_all(self) -> None:
+        rows, size_bytes = map(sum, zip(*self._read.values(), strict=True))
+        self._run.note_read(rows, size_bytes, is_whole=len(self._whole) == len(self._opened.ranges))
 
     def _ahead(self, part: Range) -> Iterator[tuple[Any, bool]]:
         """Read one event ahead, so that the last one is known to be it."""

@@ -9,10 +9,12 @@ begins. What does not come out so is read as a whole, and whoever is right or wr
 from __future__ import annotations
 
 import codecs
+import hashlib
 import io
+import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
@@ -165,6 +167,19 @@ def is_cuttable(file: DataFile, encoding: str, escape: str | None) -> bool:
     return file.is_local and compression(file.name) is None and encoding == "utf-8" and not escape
 
 
+def moment(ranges: Sequence[Range], settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return by what the same parts of the same files are known, read in the same way; None: not all are local."""
+    facts: list[Any] = [sorted((name, str(value)) for name, value in settings.items())]
+    for part in ranges:
+        file, seen = part.locator["file"], part.locator["seen"]
+        if seen.stamp is None:
+            return None
+        bounds = (file.start, file.end, file.marked, file.delimiter, file.groups) if isinstance(file, FilePart) else ()
+        facts.append([file.label, file.partitions, seen.stamp, bounds])
+    # Paths and settings are nobody else's affair, and it only has to be compared.
+    return {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
+
+
 def listed(parts: Sequence[tuple[DataFile, str]]) -> list[Range]:
     """Return the ranges of some parts with their labels."""
     return [
@@ -173,4 +188,4 @@ def listed(parts: Sequence[tuple[DataFile, str]]) -> list[Range]:
     ]
 
 
-__all__ = ["FilePart", "cut", "is_cuttable", "listed", "part_of", "without_mark"]
+__all__ = ["FilePart", "cut", "is_cuttable", "listed", "moment", "part_of", "without_mark"]

@@ -25,7 +25,7 @@ from .jsonl_format import JSONLFormat
 from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks, metadata_of
 from .parquet_format import AHEAD_BYTES, Footer, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
-from .ranges import FilePart, listed, part_of
+from .ranges import FilePart, listed, moment, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
 from .text import parse_type
@@ -113,7 +113,9 @@ class FileSource:
                 share = max(1, round(count * file.size_bytes() / max(total, 1)))
                 parts += split(file, share, self._settings.range_bytes) if split else [(file, file.label)]
             ranges = listed(parts)
-        yield FileRanges(self, stream, ranges, known)
+            # What else a user can set does not change what is read.
+            settings = self._settings.model_dump(exclude={"path", "storage_options", "batch_size", "range_bytes"})
+        yield FileRanges(self, stream, ranges, known, moment(ranges, settings))
 
     def read_part(self, stream: Stream, part: Range, known: frozenset[str]) -> Generator[pa.RecordBatch, None, None]:
         """Yield the records of a part, of columns that are known."""
@@ -299,6 +301,11 @@ class FileRanges:
     stream: Stream
     ranges: Sequence[Range]
     known: frozenset[str]
+    moment: Mapping[str, Any] | None
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
+        """Tell whether the files are as they were: then so are the ranges."""
+        return moment == self.moment
 
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""

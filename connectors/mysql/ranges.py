@@ -6,11 +6,11 @@ own: no transaction that has written to it is open then, and all see the same re
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ConnectorError
 from ..protocols import Block
@@ -33,6 +33,12 @@ class KeyRanges:
     stream: Stream
     ranges: Sequence[Range]
     idle: SimpleQueue[Lease]
+    #: No record says when it was written.
+    moment: ClassVar[None] = None
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
+        """Never: nothing tells that a range is as it was."""
+        return False
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range over a connection that has the snapshot; one that fails is not used again."""

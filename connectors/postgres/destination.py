@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
-from ..stream import Commit, Load, ReplicationMethod, Stream, WriteDisposition
+from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 from .database import Database
 from .dialect import PostgresDialect
 from .raw import RawSession
@@ -75,6 +75,10 @@ class PostgresDestination(SqlDestination):
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load by ranges; see `ranges.LoadsRanges`."""
         return self._load_ranges(load, reads, loaders, wire)
+
+    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
+        """Drop what can be resumed and is not to be; see `ranges.LoadsRanges`."""
+        self._drop_ranges(pipeline, is_wanted)
 
     def close(self) -> None:
         """Close every connection."""

@@ -3,14 +3,19 @@
 By pages and not by key: every table has them, they are of one size however the keys are spread, each record that the
 snapshot sees lies in exactly one of them, and a range of pages is read in the order of the disk, where a range of keys
 would jump about.
+
+A load that was cut short is resumed exactly. A snapshot ends with its transaction, but each record says which
+transaction wrote it. What a range holds now and was written before all that ran at that snapshot was in it then; if it
+holds nothing younger, and as many records as were read then, it holds the same records. That is so while the table has
+the same pages and columns (`_FACTS`), and transaction numbers have not come around.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectorError, FatalConnectorError
 from ..protocols import Block
@@ -33,16 +38,42 @@ _PAGE_BYTES = 8192
 _KINDS = ("r", "p", "m")
 
 #: The largest of a table and all that is part of it (partitions, children), in pages and bytes; whether all have pages.
-_SIZE = """with recursive parts as (
+_PARTS = """with recursive parts as (
   select to_regclass({table})::oid as oid
-  union select i.inhrelid from pg_catalog.pg_inherits i join parts p on i.inhparent = p.oid)
+  union select i.inhrelid from pg_catalog.pg_inherits i join parts p on i.inhparent = p.oid)"""
+_SIZE = f"""{_PARTS}
 select coalesce(max(pg_relation_size(p.oid)) / current_setting('block_size')::bigint, 0)::bigint,
   coalesce(sum(pg_relation_size(p.oid)), 0)::bigint,
   bool_and(c.relkind = 'p' or c.relkind in ('r', 'm') and coalesce(m.amname = 'heap', false))
 from parts p join pg_catalog.pg_class c on c.oid = p.oid left join pg_catalog.pg_am m on m.oid = c.relam"""
 
+#: All that pages of a table say nothing of and its records depend on: which server and history they belong to, which
+#: files they are in, and what its columns are; of types that can change without them, everything. Row security
+#: shows each role something else: NULL.
+_FACTS = f"""{_PARTS}
+select case when bool_or(c.relrowsecurity) then null else md5(concat_ws(' ',
+  (select system_identifier from pg_catalog.pg_control_system()),
+  left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
+  (select d.oid from pg_catalog.pg_database d where d.datname = current_database()),
+  string_agg(concat_ws(':', c.oid, pg_catalog.pg_relation_filenode(c.oid)), ' ' order by c.oid),
+  (select md5(string_agg(a::text, ' ' order by a.attrelid, a.attnum)) from pg_catalog.pg_attribute a
+    where a.attrelid in (select oid from parts union select oid from pg_catalog.pg_class where relkind = 'c')),
+  (select md5(string_agg(d::text, ' ' order by d.oid)) from pg_catalog.pg_attrdef d
+    where d.adrelid in (select oid from parts)),
+  (select md5(string_agg(e::text, ' ' order by e.oid)) from pg_catalog.pg_enum e)))
+end from parts p join pg_catalog.pg_class c on c.oid = p.oid"""
 
-@dataclass(frozen=True, slots=True)
+#: Records of a range, and those that a transaction wrote which had not ended, or begun, at a snapshot. Numbers below 3
+#: are of records as old as the database.
+_YOUNGER = """select count(*), count(*) filter (where t.xmin::text::bigint > 2
+  and mod(mod({now} - t.xmin::text::bigint, 4294967296) + 4294967296, 4294967296) <= {now} - {then})
+from {table} as t where {where}"""
+
+#: Past half of their circle, numbers of transactions mean nothing.
+_CIRCLE = 1 << 31
+
+
+@dataclass(slots=True)
 class PageRanges:
     """The open ranges of one table."""
 
@@ -50,7 +81,32 @@ class PageRanges:
     stream: Stream
     wire: str
     ranges: Sequence[Range]
+    #: Of the transaction that holds the snapshot.
+    holder: Lease
+    #: As it is exported, and as `_FACTS` says what it was taken of; empty: nobody can know that again.
     snapshot: str = ""
+    facts: str = ""
+    #: Oldest transaction that ran, and the first one that had not begun.
+    running: tuple[int, int] = (0, 0)
+
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        """Return what a later snapshot is compared with."""
+        ranges = [[part.label, part.locator["where"]] for part in self.ranges]
+        return {"facts": self.facts, "running": self.running[0], "ranges": ranges} if self.facts else None
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
+        """Take the ranges of an earlier snapshot, if this one sees the same in those that were loaded."""
+        then, now = int(moment["running"]), self.running[1]
+        if moment["facts"] != self.facts or now - then >= _CIRCLE:
+            return False
+        table = self.source.dialect.table(self.source.table(self.stream))
+        for place, records in loaded.items():
+            sql = _YOUNGER.format(now=now, then=then, table=table, where=moment["ranges"][place][1])
+            if self.holder.session.query(sql) != [(records, 0)]:
+                return False
+        self.ranges = [_range(place, *known) for place, known in enumerate(moment["ranges"])]
+        return True
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range, over a connection of its own that sees the snapshot."""
@@ -100,9 +156,12 @@ def opened(source: PostgresSource, stream: Stream, readers: int, wire: str, rang
             ranges = []  # it would read the whole table for every range
         else:
             ranges = _split(lease, table, readers, range_bytes)
-        snapshot = str(lease.session.query("select pg_export_snapshot()")[0][0]) if len(ranges) > 1 else ""
+        found = PageRanges(source, stream, wire, ranges, lease)
+        if len(ranges) > 1:
+            found.facts, found.running = _facts(source, lease, table)
+            found.snapshot = str(lease.session.query("select pg_export_snapshot()")[0][0])
         try:
-            yield PageRanges(source, stream, wire, ranges, snapshot)
+            yield found
         except BaseException as error:
             # Not through the lease: it is interrupted with the readers, and would say that instead.
             failed = error
@@ -122,8 +181,26 @@ def _split(lease: Lease, table: str, readers: int, range_bytes: int) -> list[Ran
         end = bounds[place + 1] if place + 1 < count else None
         where = f"t.ctid >= '({first},0)'::tid" + ("" if end is None else f" and t.ctid < '({end},0)'::tid")
         label = f"pages {first:,} to {end - 1:,}" if end is not None else f"pages from {first:,}"
-        ranges.append(Range(place=place, label=label, locator={"where": where}))
+        ranges.append(_range(place, label, where))
     return ranges
+
+
+def _range(place: int, label: str, where: str) -> Range:
+    return Range(place=place, label=label, locator={"where": where})
+
+
+def _facts(source: PostgresSource, lease: Lease, table: str) -> tuple[str, tuple[int, int]]:
+    """Return what a load can be resumed by; where a server has it not, or keeps it to itself, nothing."""
+    source.dialect.mark(lease.session)
+    try:
+        ((facts,),) = lease.session.query(_FACTS.format(table=literal(table)))
+        ((snapshot,),) = lease.session.query("select pg_catalog.pg_current_snapshot()::text")
+    except FatalConnectorError:
+        source.dialect.take_back(lease.session)
+        return "", (0, 0)
+    source.dialect.keep(lease.session)
+    first, end, _ = str(snapshot).split(":")
+    return facts or "", (int(first), int(end))
 
 
 __all__ = ["PageRanges", "opened", "plan"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -26,9 +26,10 @@ from ..stream import (
     is_unseen,
 )
 from .dialect import Dialect
-from .identifiers import REMOVED, TableName, staging_name
+from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, staging_name
 from .ledger import Ledger, alone, commit
-from .ranges import CONVERTED_SUFFIX, LEDGER_SUFFIX, RangeLoad
+from .range_ledger import LEDGER_SUFFIX, left_behind
+from .ranges import RangeLoad, drop_left
 from .segments import Segments
 from .session import Lease, Session, Sessions
 from .tables import Table
@@ -183,15 +184,22 @@ class SqlDestination(ABC):
             error.stream = error.stream or load.key.stream
             raise
 
+    def _drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
+        """Drop what can be resumed and is not to be (`ranges.LoadsRanges`)."""
+        with self._sessions.lease() as lease:
+            drop_left(lease, self.dialect, lambda key: key.pipeline == pipeline and not is_wanted(key))
+
     def drop_staging(self, tokens: Sequence[str]) -> None:
-        """Drop staging tables whose names carry one of the tokens."""
+        """Drop staging tables whose names carry one of the tokens, but for ranges that can be resumed."""
         if not tokens or not self.is_there():
             return
         stems = tuple(staging_name(token) for token in tokens)
         with self._sessions.lease() as lease:
             lease.begin()
+            kept = {left.staging for left in left_behind(lease.session, self.dialect) if left.moment is not None}
             for name in self.dialect.list_staging(lease.session):
-                if _without_suffix(name.name) in stems:
+                stem = _without_suffix(name.name)
+                if stem in stems and TableName(name.schema, stem) not in kept:
                     self.dialect.free(lease.session, name)
                     lease.session.execute(self.dialect.drop_table(name))
             commit(lease.session, self.dialect)

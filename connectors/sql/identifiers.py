@@ -21,6 +21,9 @@ STAGING_PREFIX = "_syncblocks_stg_"
 #: End of the name of a staging table that holds keys to remove.
 REMOVED = "_d"
 
+#: End of the name of a staging table that replaces another one of other types.
+CONVERTED_SUFFIX = "_c"
+
 #: Column that numbers staged records in order of arrival: the last record of a key wins.
 SEQUENCE = "_syncblocks_seq"
 

@@ -4,13 +4,17 @@ The staging table and the ledger of ranges are made and committed first, so that
 is one transaction: its data and its row in that ledger. The row is locked before the data: whoever repeats a range
 whose COMMIT was never answered waits for that commit, and finds the range done. Nothing of this touches the target:
 only the last transaction does, with the stream's row of the real ledger, `where token = mine`, like any other load.
+
+A load that was cut short leaves both tables. The next one takes them over by giving them its own names, so that nobody
+else can write there any more, and then asks its source whether the ranges in there are still what it would read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError, TakenOver
@@ -18,67 +22,13 @@ from ..failpoints import failpoint
 from ..ranges import Range, RangeReads, RangesRefused
 from ..stream import Commit, LedgerKey, Load
 from .dialect import Dialect
-from .identifiers import TableName, literal, staging_name
+from .identifiers import TableName, staging_name
 from .ledger import Ledger, commit
+from .range_ledger import Left, RangeLedger, key_of, left_behind
 from .segments import Segments
-from .session import Lease, Session, Sessions
+from .session import Lease, Sessions
 from .staging import Staged
-from .tables import Column
 from .writer import Writer
-
-#: Ends the name of a ledger of ranges; what is before it is the staging table's.
-LEDGER_SUFFIX = "_r"
-
-#: Ends the name of a staging table that replaces another one of other types.
-CONVERTED_SUFFIX = "_c"
-
-
-class RangeLedger:
-    """Statements on the ledger of one load's ranges; each runs in the session's transaction."""
-
-    def __init__(self, dialect: Dialect, target: TableName, token: str) -> None:
-        self._dialect = dialect
-        self.name = TableName(target.schema, staging_name(token) + LEDGER_SUFFIX)
-        self._table = dialect.table(self.name)
-
-    def create(self, session: Session, ranges: Sequence[Range], load: Load) -> None:
-        """Make it, with a row a range."""
-        dialect = self._dialect
-        columns = [
-            Column(name="place", type=dialect.bigint_type, is_nullable=False),
-            Column(name="label", type=dialect.text_type, is_nullable=False),
-            Column(name="stream", type=dialect.text_type, is_nullable=False),
-            Column(name="token", type=dialect.text_type, is_nullable=False),
-            Column(name="rows", type=dialect.bigint_type),
-            Column(name="size_bytes", type=dialect.bigint_type),
-            Column(name="committed_at", type=dialect.timestamp_type),
-        ]
-        session.execute(dialect.create_table(self.name, columns, ["place"]))
-        whose = f"{literal(key_text(load.key))}, {literal(load.token)}"
-        listed = ", ".join(f"({part.place}, {literal(part.label)}, {whose})" for part in ranges)
-        into = dialect.names(["place", "label", "stream", "token"])
-        session.execute(f"insert into {self._table} ({into}) values {listed}")
-
-    def lock(self, session: Session, part: Range) -> bool:
-        """Wait for whoever loads this range, then keep others away until the commit; False: it is done."""
-        quote = self._dialect.quote
-        sql = f"update {self._table} set {quote('rows')} = null where {quote('place')} = {part.place}"
-        return session.execute(f"{sql} and {quote('committed_at')} is null") == 1
-
-    def record(self, session: Session, part: Range, *, rows: int, size_bytes: int) -> None:
-        """Write that a range has arrived."""
-        quote = self._dialect.quote
-        values = {"rows": rows, "size_bytes": size_bytes, "committed_at": self._dialect.now}
-        assigned = ", ".join(f"{quote(name)} = {value}" for name, value in values.items())
-        session.execute(f"update {self._table} set {assigned} where {quote('place')} = {part.place}")
-
-    def totals(self, session: Session) -> tuple[int, int, int]:
-        """Return ranges that have arrived, their records and their bytes."""
-        quote = self._dialect.quote
-        sums = ", ".join(f"cast(coalesce(sum({quote(name)}), 0) as bigint)" for name in ("rows", "size_bytes"))
-        where = f"where {quote('committed_at')} is not null"
-        done, rows, size_bytes = session.query(f"select count(*), {sums} from {self._table} {where}")[0]
-        return int(done), int(rows), int(size_bytes)
 
 
 class RangeLoad:
@@ -96,14 +46,17 @@ class RangeLoad:
         self._ledger = Ledger(dialect)
         self._ranges = RangeLedger(dialect, target, load.token)
         self._lock = threading.Lock()
-        self._waiting = list(reversed(reads.ranges))
+        #: Places of ranges that have arrived.
+        self._loaded: set[int] = set()
+        self._waiting: list[Range] = []
         self._leases: set[Lease] = set()
         self._error: BaseException | None = None
 
     def run(self, loaders: int) -> Iterator[Commit]:
-        """Load everything; nothing of it is left behind by an exception."""
+        """Load everything; an exception leaves nothing of it behind, but for what is kept to be resumed."""
         try:
             staged = self._prepare()
+            self._waiting = [part for part in reversed(self._reads.ranges) if part.place not in self._loaded]
             threads = [
                 threading.Thread(target=self._work, args=(staged,), name=f"load-{self._load.key.stream}", daemon=True)
                 for _ in range(min(loaders, len(self._waiting)))
@@ -115,9 +68,12 @@ class RangeLoad:
             if self._error is not None:
                 raise self._error
             done = self._finish(staged)
-        except BaseException:
-            self._clear_up()
+        except BaseException as error:
+            if not (self._loaded and self._reads.moment is not None and self._reads.is_kept(error)):
+                self._clear_up()
             raise
+        # Not in the commit itself: whoever lists what is left would wait for it.
+        self._clear_up()
         yield done
 
     # ------------------------------------------------------------ before, after
@@ -125,34 +81,77 @@ class RangeLoad:
         return Writer(self._dialect, self._load, self._target, lease, self._wire, Ledger(self._dialect))
 
     def _prepare(self) -> Staged:
-        with suppress(ConnectorError), self._sessions.lease(self._load.key.stream) as lease:
-            drop_left(self._dialect, lease, self._target, self._load)
+        """Take over what a load that was cut short has left, or begin."""
+        reads = self._reads
         with self._sessions.lease(self._load.key.stream) as lease:
-            staged = self._writer(lease).stage()
-            self._ranges.create(lease.session, self._reads.ranges, self._load)
+            staged = self._writer(lease).planned()
+            shape = self._shape(staged)
+            left = self._take_left(lease, shape)
+        is_resumed = left is not None and self._resume(left)
+        with self._sessions.lease(self._load.key.stream) as lease:
+            lease.begin()
+            if not is_resumed:
+                if left is not None:
+                    self._own().drop(lease.session, self._dialect)
+                staged = self._writer(lease).stage()
+                self._ranges.create(lease.session, reads.ranges, self._load.key)
+            if reads.moment is not None:
+                self._ranges.date(lease.session, shape, reads.moment)
             lease.check()
             commit(lease.session, self._dialect)
             return staged
 
+    def _shape(self, staged: Staged) -> str:
+        """Return what must be the same for a load to go on with another one's staging table."""
+        columns = {name: [staged.types[name], column.type] for name, column in staged.columns.items()}
+        facts = json.dumps([self._reads.shape, columns, list(self._load.stream.key_properties)])
+        return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
+
+    def _own(self) -> Left:
+        return Left(TableName(self._target.schema, staging_name(self._load.token)), "")
+
+    def _take_left(self, lease: Lease, shape: str) -> Left | None:
+        """Take over what earlier loads of this stream and table have left, if it can be resumed; drop the rest."""
+        taken = None
+        for left in _listed(lease, self._dialect, lambda key: key == self._load.key):
+            is_mine = left.staging.schema == self._target.schema and left.staging != self._own().staging
+            if taken is None and is_mine and left.moment is not None and left.shape == shape:
+                with suppress(FatalConnectorError):  # such as a table of another role
+                    lease.begin()
+                    left.hand_over(lease.session, self._dialect, self._load.token)
+                    commit(lease.session, self._dialect)
+                    taken = left
+            elif left.staging != self._own().staging:
+                _drop(lease, self._dialect, left)
+        return taken
+
+    def _resume(self, left: Left) -> bool:
+        """Go on with what was taken over, if it still is what the source would send."""
+        with self._sessions.lease(self._load.key.stream) as lease:
+            lease.begin()
+            loaded = self._ranges.loaded(lease.session)
+            lease.session.rollback()
+        # Outside of any transaction: the source may have much to look at.
+        if not loaded or not self._reads.resume(json.loads(left.moment or ""), loaded):
+            return False
+        self._loaded = set(loaded)
+        return True
+
     def _finish(self, staged: Staged) -> Commit:
         with self._sessions.lease(self._load.key.stream) as lease:
             lease.begin()
-            done, rows, size_bytes = self._ranges.totals(lease.session)
-            if done != len(self._reads.ranges):
-                raise FatalConnectorError(
-                    f"{done} of {len(self._reads.ranges)} ranges arrived", stream=self._load.key.stream
-                )
-            lease.session.execute(self._dialect.drop_table(self._ranges.name))
+            loaded, count = self._ranges.loaded(lease.session), len(self._reads.ranges)
+            if len(loaded) != count:
+                raise FatalConnectorError(f"{len(loaded)} of {count} ranges arrived", stream=self._load.key.stream)
+            rows, size_bytes = map(sum, zip(*loaded.values(), strict=True))
             checkpoint = self._reads.final()
             return self._writer(lease).finish(staged, checkpoint, records=rows, size_bytes=size_bytes)
 
     def _clear_up(self) -> None:
         """Drop what was staged. Where that fails, the next load of this stream does it, or the recovery."""
-        stem = staging_name(self._load.token)
         with suppress(ConnectorError), self._sessions.lease() as lease:
             lease.begin()
-            for suffix in (LEDGER_SUFFIX, CONVERTED_SUFFIX, ""):
-                lease.session.execute(self._dialect.drop_table(TableName(self._target.schema, stem + suffix)))
+            self._own().drop(lease.session, self._dialect)
             commit(lease.session, self._dialect)
 
     # ------------------------------------------------------------------ loaders
@@ -219,6 +218,7 @@ class RangeLoad:
         self._ranges.record(session, part, rows=written, size_bytes=segments.size_bytes)
         lease.check()
         commit(session, self._dialect)
+        self._loaded.add(part.place)
 
     def _has_arrived(self, part: Range) -> bool:
         """Ask whether the commit whose answer was lost has been kept."""
@@ -237,26 +237,26 @@ class RangeLoad:
         return error
 
 
-def key_text(key: LedgerKey) -> str:
-    """Return whose ranges they are, as their ledger keeps it."""
-    return json.dumps([key.pipeline, key.stream, key.destination_table], ensure_ascii=True)
+def drop_left(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], bool]) -> None:
+    """Drop what loads of some streams have left."""
+    for left in _listed(lease, dialect, is_left):
+        _drop(lease, dialect, left)
 
 
-def drop_left(dialect: Dialect, lease: Lease, target: TableName, load: Load) -> None:
-    """Drop what earlier loads of the same stream and table could not: their token is no longer in the ledger."""
-    quote = dialect.quote
-    lease.begin()
-    session = lease.session
-    for name in dialect.list_staging(session):
-        if name.schema != target.schema or not name.name.endswith(LEDGER_SUFFIX):
-            continue
-        whose = f"{quote('stream')} = {literal(key_text(load.key))} and {quote('token')} <> {literal(load.token)}"
-        if session.query(f"select 1 from {dialect.table(name)} where {whose} limit 1"):
-            stem = name.name.removesuffix(LEDGER_SUFFIX)
-            for left in (stem, stem + CONVERTED_SUFFIX, name.name):
-                dialect.free(session, TableName(name.schema, left))
-                session.execute(dialect.drop_table(TableName(name.schema, left)))
-    commit(session, dialect)
+def _listed(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], bool]) -> list[Left]:
+    with suppress(ConnectorError):  # another one is dropping it just now
+        lease.begin()
+        found = [left for left in left_behind(lease.session, dialect) if is_left(key_of(left.whose))]
+        lease.session.rollback()
+        return found
+    return []
 
 
-__all__ = ["CONVERTED_SUFFIX", "LEDGER_SUFFIX", "RangeLedger", "RangeLoad", "drop_left"]
+def _drop(lease: Lease, dialect: Dialect, left: Left) -> None:
+    with suppress(ConnectorError):  # such as a table of another role
+        lease.begin()
+        left.drop(lease.session, dialect)
+        commit(lease.session, dialect)
+
+
+__all__ = ["RangeLoad", "drop_left"]

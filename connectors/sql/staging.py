@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..stream import Load, WriteDisposition
 from .dialect import Dialect
-from .identifiers import TableName, staging_name
+from .identifiers import CONVERTED_SUFFIX, TableName, staging_name
 from .layout import Layout
 from .session import Lease, Session
 from .tables import Column, Table
@@ -45,14 +45,20 @@ class Staging:
     def _session(self) -> Session:
         return self._lease.session
 
-    def stage(self, target: Table | None) -> Staged:
-        """Create the staging table, or fit it to a schema that changed on the way."""
-        dialect, planned = self._dialect, self._layout.planned()
+    def planned(self) -> Staged:
+        """Return the staging table of the stream as it is now, beside the target."""
+        planned = self._layout.planned()
         types = {name: wire.type for name, (_, wire) in planned.items()}
         columns = {name: column for name, (column, _) in planned.items()}
+        return Staged(TableName(self._target.name.schema, staging_name(self._load.token)), types, columns)
+
+    def stage(self, target: Table | None) -> Staged:
+        """Create the staging table, or fit it to a schema that changed on the way."""
+        dialect, planned = self._dialect, self.planned()
+        types, columns = planned.types, planned.columns
         if self.staged is None:
             as_staged = [Column(name=name, type=types[name]) for name in columns]
-            table, sql = self._new(as_staged, target)
+            table, sql = self._new(planned.name, as_staged, target)
             self._session.execute(sql)
             self.staged = Staged(table, types, columns)
             return self.staged
@@ -63,29 +69,28 @@ class Staging:
                 held_types[name], held[name] = types[name], column
             elif column.type != held[name].type:
                 wider = self._target.widened(held[name].type, column)
-                wire = self._layout.wire_of(wider, self._layout.stream.schema.field(list(planned).index(name)))
+                wire = self._layout.wire_of(wider, self._layout.stream.schema.field(list(columns).index(name)))
                 if wire.type != held_types[name]:
                     self._session.execute(dialect.alter_type(self.staged.name, name, wire.type))
                 held_types[name], held[name] = wire.type, replace(column, type=wider)
         self.staged = Staged(self.staged.name, held_types, held)
         return self.staged
 
-    def _new(self, columns: Sequence[Column], target: Table | None) -> tuple[TableName, str]:
-        dialect, name = self._dialect, staging_name(self._load.token)
-        beside = TableName(self._target.name.schema, name)
+    def _new(self, beside: TableName, columns: Sequence[Column], target: Table | None) -> tuple[TableName, str]:
+        dialect = self._dialect
         if self._is_replace:
             return beside, dialect.create_replacement(beside, self._layout.required(columns), self._layout.key())
         if dialect.adopts_staging and not self._is_merge and target is None:
             # It may become the target itself.
             return beside, dialect.create_table(beside, columns)
-        table = dialect.staging(self._target.name, name)
+        table = dialect.staging(self._target.name, beside.name)
         return table, dialect.create_staging(table, columns, numbered=self.is_numbered)
 
     def converted(self, staged: Staged, columns: Sequence[Column]) -> Staged:
         """Return a staging table with the target's own types: another one if some had to travel as text."""
         if all(staged.types[column.name] == column.type for column in columns):
             return staged
-        name = TableName(staged.name.schema, f"{staged.name.name}_c")
+        name = TableName(staged.name.schema, staged.name.name + CONVERTED_SUFFIX)
         self._session.execute(self._dialect.create_replacement(name, columns, self._layout.key()))
         self._session.execute(self._dialect.insert_from(name, staged.name, columns, staged.types))
         self._session.execute(self._dialect.drop_table(staged.name))

@@ -70,9 +70,12 @@ class Writer:
                 return
 
     # ----------------------------------------------------------------- ranges
+    def planned(self) -> Staged:
+        """Say what `stage` would make."""
+        return self._staging.planned()
+
     def stage(self) -> Staged:
-        """Begin a transaction and make the staging table of a replacement in it."""
-        self._lease.begin()
+        """Make the staging table of a replacement within the lease's transaction."""
         return self._staging.stage(self._table)
 
     def fill(self, staged: Staged, segments: Segments) -> int:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from connectors.errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError, TakenOver
+from connectors.errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
 from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
-from connectors.ranges import OpenRanges, Range, SnapshotLost
+from connectors.ranges import Range, SnapshotLost
 from connectors.sql.identifiers import staging_name
-from connectors.stream import Checkpoint, Commit, Stream, WriteDisposition
+from connectors.stream import Commit, Stream, WriteDisposition
 
 from .postgres_pair import destination as destination
 from .postgres_pair import find, order, rows, script
 from .postgres_proxy import proxy
+from .range_reads import Reads
 
 FEW = "create table t (id bigint primary key, v text); insert into t select g, repeat('x', 500) from generate_series"
 
@@ -51,40 +51,6 @@ SMALL = {"none": f"{FEW}(1, 0) g", "one": f"{FEW}(1, 1) g", "two": f"{FEW}(1, 2)
 
 #: What both tables must have in common: each record's text, added up.
 SUM = "select count(*), sum(hashtextextended(x::text, 0)) from {} x"
-
-
-@dataclass
-class Reads:
-    """The engine's side, as plain as can be."""
-
-    opened: OpenRanges
-    #: Called with each range before it is read.
-    before: Callable[[Range], None] = lambda part: None
-    retries: int = 0
-    repeated: list[str] = field(default_factory=list)
-    finals: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def ranges(self) -> Sequence[Range]:
-        return self.opened.ranges
-
-    def read(self, part: Range) -> Generator[Any, None, None]:
-        self.before(part)
-        return self.opened.read(part)
-
-    def may_repeat(self, part: Range, error: ConnectorError) -> bool:
-        with self.lock:
-            self.retries -= 1
-            self.repeated.append(part.label)
-            return self.retries >= 0 and isinstance(error, RetriableError)
-
-    def give_up(self) -> None:
-        pass
-
-    def final(self) -> Checkpoint:
-        self.finals += 1
-        return Checkpoint(is_final=True)
 
 
 @pytest.fixture

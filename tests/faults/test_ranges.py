@@ -79,6 +79,35 @@ def test_a_fault_at_any_point_of_a_load_by_ranges_loses_and_doubles_nothing(
 
 
 @pytest.mark.timeout(0)
+def test_a_fault_while_a_killed_load_is_resumed_loses_and_doubles_nothing(
+    ranged: Ranged, injected: Count, is_full: bool
+) -> None:
+    half = "postgres.range.before:6:kill"
+    assert ranged.run().code == 0
+    assert ranged.run(failpoint=half).code == -9
+    traced = ranged.folder / "points"
+    resumed = ranged.run(trace=traced)
+    assert (resumed.code, "ranges were loaded before it was cut short, and are kept" in resumed.log()) == (0, True)
+    points = [point for point in traced.read_text().splitlines() if point.startswith(("postgres.", "stream."))]
+    cases = points if is_full else [points[number * len(points) // CASES] for number in range(CASES)]
+    found, kills = [], 1
+    for number, point in enumerate(cases):
+        if number % 2:
+            ranged.grow("src.a", 20)
+        kills += ranged.run(failpoint=half).code == -9
+        process = ranged.run(failpoint=f"{point}:{('kill', 'kill', 'raise', 'sigint')[number % 4]}")
+        kills += process.code == -9
+        last = ranged.run()
+        wrong = untrue(ranged, process) + untrue(ranged, last) + violations(ranged, kills=kills)
+        wrong += [] if last.code == 0 else [f"the restart ended with {last.code}: {last.log()[-3000:]}"]
+        found += [f"{point} ({process.code}): {violation}" for violation in wrong]
+        injected(2)
+        if found:
+            break
+    assert found == []
+
+
+@pytest.mark.timeout(0)
 def test_a_kill_at_a_random_moment_loses_and_doubles_nothing(ranged: Ranged, injected: Count, is_full: bool) -> None:
     chance = random.Random("ranges")
     began = time.monotonic()

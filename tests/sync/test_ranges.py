@@ -62,8 +62,8 @@ class Pair:
         path.write_text(yaml.safe_dump(self.document, sort_keys=False))
         return path
 
-    def run(self, progress: Progress | None = None) -> RunResult:
-        return run_pipeline(self.write(), progress=progress)
+    def run(self, progress: Progress | None = None, **options: Any) -> RunResult:
+        return run_pipeline(self.write(), progress=progress, **options)
 
     def callback(self, name: str, text: str) -> None:
         (self.folder / f"{name}.py").write_text(text)
@@ -173,7 +173,45 @@ def test_a_signal_stops_every_reader_and_loader(pair: Pair) -> None:
         result = pair.run(Interrupt(pair, blocker))
     assert (result.exit_code, statuses(result)) == (130, {"src.t": "cancelled"})
     assert pair.execute("select to_regclass('public.t')") == [(None,)]
-    assert (pair.leftovers(), pair.backends()) == ([], 0)
+    assert pair.backends() == 0
+    # What had arrived is kept, and the next run goes on with it.
+    assert pair.leftovers() != []
+    told = Told()
+    result = pair.run(told)
+    assert (statuses(result), [stream.records for stream in result.streams]) == ({"src.t": "success"}, [1000])
+    assert re.fullmatch(r"src\.t: \d+ of 12 ranges were loaded before it was cut short, and are kept", told.texts[0])
+    assert (pair.is_equal(), pair.leftovers()) == (True, [])
+
+
+@pytest.mark.parametrize("how", ["full refresh", "as a whole", "another shape", "not any more"])
+def test_what_is_not_resumed_is_dropped(pair: Pair, how: str) -> None:
+    pair.document["source"]["config"]["text_columns"] = ["src.t.v"]
+    with psycopg.connect(pair.url) as blocker:
+        pair.run(Interrupt(pair, blocker))
+    pair.execute("create table src.u as select 1 as id")
+    pair.document["streams"] += [{"stream": "src.u"}]
+    pair.run(streams=["src.u"])
+    assert pair.leftovers() != []  # another stream's run leaves them alone
+    if how == "as a whole":
+        pair.document["parallel_reads"] = 1
+    elif how == "another shape":
+        del pair.document["source"]["config"]["text_columns"]
+    elif how == "not any more":
+        del pair.document["streams"][0]
+    told = Told()
+    assert pair.run(told, full_refresh=how == "full refresh").status == "success"
+    assert (told.texts, pair.leftovers()) == ([], [])
+    assert how == "not any more" or pair.is_equal()
+
+
+def test_a_stream_whose_snapshot_is_lost_goes_on_with_what_it_has_in_its_next_try(pair: Pair) -> None:
+    pair.document["source"]["config"]["text_columns"] = ["src.t.v"]
+    pair.document |= {"retries": 1, "retry_delay_s": 0.01, "parallel_reads": 2}
+    told = Lost(pair)
+    result = pair.run(told)
+    assert (statuses(result), told.retries) == ({"src.t": "success"}, 1)
+    assert re.fullmatch(r"src\.t: \d+ of 8 ranges were loaded before it was cut short, and are kept", told.texts[0])
+    assert (pair.is_equal(), pair.leftovers(), result.streams[0].records) == (True, [], 1000)
 
 
 @pytest.mark.parametrize("connector", ["postgres", "duckdb"])
@@ -247,10 +285,21 @@ def test_loaders_hold_together_what_the_budget_has_room_for_and_one_batch_whatev
     assert max(peak for peak in peaks if peak != 25) <= 10
 
 
-class Once(Progress):
+class Told(Progress):
+    """Keeps what a person should read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        self.texts.append(text)
+
+
+class Once(Told):
     """Does something as soon as records come, once."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._first = threading.Lock()
         self.retries = 0
 
@@ -279,6 +328,32 @@ class Interrupt(Once):
         while not self._pair.execute("select 1 from pg_locks where not granted and mode = 'AccessExclusiveLock'"):
             pass
         os.kill(os.getpid(), signal.SIGINT)
+
+
+class Lost(Told):
+    """Ends the snapshot once a range has arrived."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        self._pair = pair
+        self._lock = threading.Lock()
+        self._is_lost = False
+        self.retries = 0
+
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        with self._lock:
+            ledgers = [name for (name,) in self._pair.leftovers() if name.endswith("_r")]
+            arrived = f"select 1 from {ledgers[0]} where committed_at is not null"
+            if self._is_lost or not self._pair.execute(arrived):
+                return
+            self._is_lost = True
+            sql = "from pg_stat_activity where query like 'select pg_export%' and datname = current_database()"
+            self._pair.execute(f"select pg_terminate_backend(pid) {sql}")
+            while self._pair.execute(f"select 1 {sql}"):
+                pass
+
+    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
+        self.retries += 1
 
 
 class Cut(Once):
