@@ -213,7 +213,7 @@ class Destination(Protocol):
         ...
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
-        """Drop what dead runs with these tokens left behind (staging names carry the token), but for resumable ranges."""
+        """Drop what dead runs with these tokens left behind (names carry them), but for ranges to be resumed."""
         ...
 
     def interrupt(self, stream: str) -> None:
