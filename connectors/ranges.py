@@ -132,7 +132,7 @@ class RangeReads(Protocol):
 
 
 class LoadsRanges(Protocol):
-    """What a destination may offer beside `Destination`, for REPLACE."""
+    """What a destination may offer beside `Destination`, for REPLACE, and for MERGE of streams that repeat no key."""
 
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load every range once, `loaders` at a time, and commit the stream once, as `Destination.load` does.

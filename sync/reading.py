@@ -159,8 +159,8 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
 def _why_one_loader(disposition: WriteDisposition, destination: Destination, *, is_plain: bool) -> str:
     if not hasattr(destination, "load_ranges"):
         return "one loader, since the destination has one writer"
-    if disposition is not WriteDisposition.REPLACE:
-        return f"one loader, since {disposition} writes the table itself"
+    if disposition is WriteDisposition.APPEND:
+        return "one loader, since append writes the table itself"
     if not is_plain:
         return "one loader, since transformers and callbacks take one batch after the other"
     return ""

@@ -22,6 +22,10 @@ _FOR_MERGES = (
 )
 
 
+#: Schema of temporary tables.
+_TEMPORARY = "pg_temp"
+
+
 class PostgresDialect(Dialect):
     """Identifiers of 63 bytes (longer column names are cut off silently), transactional DDL, temporary staging."""
 
@@ -110,14 +114,16 @@ class PostgresDialect(Dialect):
 
     def staging(self, target: TableName, name: str) -> TableName:
         """Stage in a temporary table: no WAL, and no privilege on the schema needed."""
-        return TableName("pg_temp", name)
+        return TableName(_TEMPORARY, name)
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
-        """Create it for this transaction."""
+        """Create it for this transaction; in a schema that others see, for all that load into it."""
         parts = [f"{self.quote(column.name)} {column.type}" for column in columns]
         if numbered:
             parts.append(f"{self.quote(SEQUENCE)} bigint generated always as identity (cache 1000)")
-        return f"create temporary table {self.quote(name.name)} ({', '.join(parts)}) on commit drop"
+        if name.schema == _TEMPORARY:
+            return f"create temporary table {self.quote(name.name)} ({', '.join(parts)}) on commit drop"
+        return f"create table {self.table(name)} ({', '.join(parts)})"
 
     def lock_table(self, name: TableName) -> str:
         """Shut out other writers, not readers."""

@@ -1,4 +1,4 @@
-"""A load by ranges: several connections fill one staging table, and one commit puts it in the target's place.
+"""A load by ranges: several connections fill one staging table, and one commit replaces the target by it, or merges it.
 
 The staging table and the ledger of ranges are made and committed first, so that every connection sees them. Each range
 is one transaction: its data and its row in that ledger. The row is locked before the data: whoever repeats a range
@@ -84,7 +84,9 @@ class RangeLoad:
         """Take over what a load that was cut short has left, or begin."""
         reads = self._reads
         with self._sessions.lease(self._load.key.stream) as lease:
+            lease.begin()
             staged = self._writer(lease).planned()
+            lease.session.rollback()
             shape = self._shape(staged)
             left = self._take_left(lease, shape)
         is_resumed = left is not None and self._resume(left)
@@ -104,7 +106,8 @@ class RangeLoad:
     def _shape(self, staged: Staged) -> str:
         """Return what must be the same for a load to go on with another one's staging table."""
         columns = {name: [staged.types[name], column.type] for name, column in staged.columns.items()}
-        facts = json.dumps([self._reads.shape, columns, list(self._load.stream.key_properties)])
+        load = self._load
+        facts = json.dumps([self._reads.shape, load.write_disposition, columns, list(load.stream.key_properties)])
         return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
 
     def _own(self) -> Left:

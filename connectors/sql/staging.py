@@ -52,13 +52,13 @@ class Staging:
         columns = {name: column for name, (column, _) in planned.items()}
         return Staged(TableName(self._target.name.schema, staging_name(self._load.token)), types, columns)
 
-    def stage(self, target: Table | None) -> Staged:
-        """Create the staging table, or fit it to a schema that changed on the way."""
+    def stage(self, target: Table | None, *, is_shared: bool = False) -> Staged:
+        """Create the staging table (shared: one that other connections see), or fit it to a schema that changed."""
         dialect, planned = self._dialect, self.planned()
         types, columns = planned.types, planned.columns
         if self.staged is None:
             as_staged = [Column(name=name, type=types[name]) for name in columns]
-            table, sql = self._new(planned.name, as_staged, target)
+            table, sql = self._new(planned.name, as_staged, target, is_shared=is_shared)
             self._session.execute(sql)
             self.staged = Staged(table, types, columns)
             return self.staged
@@ -76,14 +76,16 @@ class Staging:
         self.staged = Staged(self.staged.name, held_types, held)
         return self.staged
 
-    def _new(self, beside: TableName, columns: Sequence[Column], target: Table | None) -> tuple[TableName, str]:
+    def _new(
+        self, beside: TableName, columns: Sequence[Column], target: Table | None, *, is_shared: bool
+    ) -> tuple[TableName, str]:
         dialect = self._dialect
         if self._is_replace:
             return beside, dialect.create_replacement(beside, self._layout.required(columns), self._layout.key())
         if dialect.adopts_staging and not self._is_merge and target is None:
             # It may become the target itself.
             return beside, dialect.create_table(beside, columns)
-        table = dialect.staging(self._target.name, beside.name)
+        table = beside if is_shared else dialect.staging(self._target.name, beside.name)
         return table, dialect.create_staging(table, columns, numbered=self.is_numbered)
 
     def converted(self, staged: Staged, columns: Sequence[Column]) -> Staged:

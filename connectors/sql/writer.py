@@ -71,12 +71,14 @@ class Writer:
 
     # ----------------------------------------------------------------- ranges
     def planned(self) -> Staged:
-        """Say what `stage` would make."""
+        """Say what `stage` would make, by the target as it is within the lease's transaction."""
+        self._look()
         return self._staging.planned()
 
     def stage(self) -> Staged:
-        """Make the staging table of a replacement within the lease's transaction."""
-        return self._staging.stage(self._table)
+        """Make the staging table within the lease's transaction, for other connections too."""
+        self._look()
+        return self._staging.stage(self._table, is_shared=True)
 
     def fill(self, staged: Staged, segments: Segments) -> int:
         """Put data into staging within the lease's transaction; return the records."""
@@ -85,7 +87,8 @@ class Writer:
         return self._records
 
     def finish(self, staged: Staged, checkpoint: Checkpoint, *, records: int, size_bytes: int) -> Commit:
-        """Replace the target by what others have staged, within the lease's transaction, and commit."""
+        """Replace the target by what others have staged, or merge it, within the lease's transaction; and commit."""
+        self._look()
         self._staging.staged, self._records = staged, records
         return self._finish(checkpoint, size_bytes)
 
@@ -98,8 +101,7 @@ class Writer:
         self._target.forget_changes()
         if self._sieve is not None:
             self._sieve.begin()
-        self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
-        self._layout.follow(self._layout.stream, self._table)
+        self._look()
         if self._is_replace:
             self._disposition.check_key(self._table)
         segments.reset()
@@ -118,6 +120,10 @@ class Writer:
                 self._layout.follow(marker, self._table)
             elif marker.is_final or not self._is_replace:
                 return self._finish(marker, segments.size_bytes)
+
+    def _look(self) -> None:
+        self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
+        self._layout.follow(self._layout.stream, self._table)
 
     def _take(self, segments: Segments) -> None:
         """Put the data up to the next marker into the target itself, or into staging."""

@@ -22,7 +22,7 @@ CASES = 6
 class Ranged(Workshop):
     """One stream, out of a table of the same PostgreSQL database, in about ten ranges."""
 
-    def __init__(self, zygote: Zygote, folder: Path, url: str) -> None:
+    def __init__(self, zygote: Zygote, folder: Path, url: str, disposition: str) -> None:
         super().__init__(zygote, folder, destination="postgres", url=url)
         with postgres(url) as connection:
             connection.execute("create schema src; create table src.a (id bigint primary key, t bigint, v text)")
@@ -30,7 +30,7 @@ class Ranged(Workshop):
         self.document["source"] = {"block": LOADER, "connector": "postgres", "config": config}
         self.document["parallel_reads"] = 3
         # One table name for both sides, so that the oracle finds it: `src.a`, in the schema public.
-        self.stream("src.a", 200, destination_table='"src.a"')
+        self.stream("src.a", 200, destination_table='"src.a"', write_disposition=disposition)
 
     def grow(self, name: str, records: int) -> None:
         held = self.tables[name]["records"]
@@ -45,8 +45,8 @@ class Ranged(Workshop):
 
 
 @pytest.fixture
-def ranged(zygote: Zygote, folder: Path, postgres_url: str) -> Ranged:
-    made = Ranged(zygote, folder, postgres_url)
+def ranged(zygote: Zygote, folder: Path, postgres_url: str, request: pytest.FixtureRequest) -> Ranged:
+    made = Ranged(zygote, folder, postgres_url, getattr(request, "param", "replace"))
     made.write()
     return made
 
@@ -79,6 +79,7 @@ def test_a_fault_at_any_point_of_a_load_by_ranges_loses_and_doubles_nothing(
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.parametrize("ranged", ["replace", "merge"], indirect=True)
 def test_a_fault_while_a_killed_load_is_resumed_loses_and_doubles_nothing(
     ranged: Ranged, injected: Count, is_full: bool
 ) -> None:

@@ -214,6 +214,26 @@ def test_a_stream_whose_snapshot_is_lost_goes_on_with_what_it_has_in_its_next_tr
     assert (pair.is_equal(), pair.leftovers(), result.streams[0].records) == (True, [], 1000)
 
 
+def test_a_merge_by_ranges_has_several_loaders_and_is_resumed(pair: Pair) -> None:
+    pair.document["source"]["config"]["text_columns"] = ["src.t.v"]
+    pair.document["streams"][0]["write_disposition"] = "merge"
+    assert pair.run().status == "success"
+    pair.execute("alter table public.t add own int default 7; insert into public.t values (5000, 'stays')")
+    pair.execute("update src.t set v = v || 'new' where id % 3 = 0; delete from src.t where id = 1")
+    before = pair.execute("select * from public.t order by id")
+    with psycopg.connect(pair.url) as blocker:
+        assert statuses(pair.run(Interrupt(pair, blocker))) == {"src.t": "cancelled"}
+    assert pair.execute("select * from public.t order by id") == before
+    told = Told()
+    result = pair.run(told)
+    assert (statuses(result), [stream.records for stream in result.streams]) == ({"src.t": "success"}, [999])
+    assert re.fullmatch(r"src\.t: \d+ of \d+ ranges were loaded before it was cut short, and are kept", told.texts[0])
+    differs = "select id, v from src.t except select id, v from public.t"
+    assert (pair.execute(differs), pair.leftovers()) == ([], [])
+    assert pair.execute("select count(*), sum(own) from public.t") == [(1001, 7007)]
+    assert pair.execute("select own, v from public.t where id = 5000") == [(7, "stays")]
+
+
 @pytest.mark.parametrize("connector", ["postgres", "duckdb"])
 def test_a_csv_file_that_can_be_cut_and_one_that_cannot_both_arrive(pair: Pair, connector: str) -> None:
     inside = '"' + "1,2\n" * 30 + '"'
