@@ -259,8 +259,7 @@ def _plan_stream(
     )
     if isinstance(start, str):
         raise stream_error(pipeline, stream, start)
-    shape = shape_of(stream.stream, stream.left_out)
-    as_known = getattr(source, "as_known", None)
+    read, as_known = stream.stream, getattr(source, "as_known", None)
     if as_known is not None and not full_refresh:
         stream = replace(stream, stream=as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
@@ -272,6 +271,8 @@ def _plan_stream(
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error)) from error
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    # A table that is replaced gets a column's type anew, seen or not.
+    shape = shape_of(read, stream.left_out, None if disposition is WriteDisposition.REPLACE else before)
     changes = tuple(unless_left_out(change, fitted) for change in differences(before, shape))
     lossy = fitted.refusals if is_decided else ()
     if lossy and not changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from connectors.stream import Stream
+from connectors.stream import Stream, is_unseen
 
 #: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names]}; kept by the run store.
 Shape = Mapping[str, Any]
@@ -14,17 +14,21 @@ Shape = Mapping[str, Any]
 Change = Mapping[str, Any]
 
 
-def shape_of(stream: Stream, left_out: Sequence[str] = ()) -> Shape:
+def shape_of(stream: Stream, left_out: Sequence[str] = (), before: Shape | None = None) -> Shape:
     """Return a stream's shape.
 
     Args:
         stream: as the source yields it.
         left_out: columns that the source offers and the pipeline does not want.
+        before: its shape at the last time, whose types hold for columns of which no value was seen this time.
     """
     columns = {}
+    known = {} if before is None else before["columns"]
     for field in stream.schema:
         native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
         columns[field.name] = native or str(field.type)
+        if field.name in known and is_unseen(field):
+            columns[field.name] = known[field.name]
     return {"columns": columns, "left_out": list(left_out), "keys": list(stream.key_properties)}
 
 

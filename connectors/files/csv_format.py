@@ -67,7 +67,7 @@ class CSVFormat:
             if len(skipped.rows) > seen:
                 # A few may be set aside when the file is read; so many mean that it is not read as it was written.
                 raise self._lines.explained(file, names, None)
-        return pa.schema([pa.field(name, guess.type()) for name, guess in guesses.items()])
+        return pa.schema([guess.field(name) for name, guess in guesses.items()])
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None

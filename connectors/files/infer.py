@@ -12,6 +12,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..stream import UNSEEN
 from .text import from_text
 
 _PATTERNS = {
@@ -43,6 +44,8 @@ class Guess:
 
     def __init__(self, kinds: frozenset[str] = frozenset(_PATTERNS)) -> None:
         self._alive = set(kinds)
+        #: All of it was NULL.
+        self.is_unseen = True
         self._has_seen = False
         self._has_digits = False
         self._has_special = False
@@ -56,6 +59,7 @@ class Guess:
 
     def add(self, column: pa.Array) -> None:
         """Look at more texts (strings, NULL allowed)."""
+        self.is_unseen = self.is_unseen and column.null_count == len(column)
         if self._has_seen and not self._alive:
             return
         column = column.filter(pc.fill_null(pc.not_equal(column, ""), False))
@@ -101,6 +105,10 @@ class Guess:
             unit = "ns" if self._second_digits > 6 else "us"
             return pa.timestamp(unit, "UTC" if "zoned" in self._alive else None)
         return pa.string()
+
+    def field(self, name: str) -> pa.Field:
+        """Return a column of that type; marked, where all of it was NULL."""
+        return pa.field(name, self.type(), metadata={UNSEEN: b"1"} if self.is_unseen else None)
 
     def _without_plain(self, column: pa.Array) -> pa.Array:
         """Return what is left to look at closely.

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from connectors.files.source import CSVSource
 from connectors.stream import is_unseen
 from sync import RunResult, run_pipeline
 from tests.conftest import RunCLI
@@ -101,6 +102,31 @@ def test_a_column_without_any_value_leaves_the_tables_type(bench: Bench) -> None
     bench.succeeds()
     assert bench.column() == "jsonb"
     assert bench.sql("select id, v, n from d.items order by id") == [(1, {"a": 1}, 5), (2, None, None)]
+
+
+def test_a_csv_column_that_is_empty_today_is_of_the_type_it_was(bench: Bench) -> None:
+    file = bench.folder / "items.csv"
+    bench.source = {"connector": "csv", "config": {"path": str(file)}}
+    bench.stream |= {"stream": "items", "key_properties": ["id"], "on_schema_change": "freeze"}
+    file.write_text("id,n,d\n1,5,2020-01-01\n2,6,2020-01-02\n")
+    bench.succeeds()
+    file.write_text("id,n,d\n1,,\n3,,\n")
+    bench.succeeds()
+    file.write_text("id,n,d\n4,7,2020-01-04\n")
+    bench.succeeds()
+    found = bench.sql("select id, n, d::text from d.items order by id")
+    assert found == [(1, None, None), (2, 6, "2020-01-02"), (3, None, None), (4, 7, "2020-01-04")]
+
+
+def test_a_csv_column_of_empty_texts_is_of_texts_and_a_declared_one_of_its_type(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text('a,b,c\n,"",\n,,\n')
+    source = CSVSource({"path": "items.csv", "types": {"c": "int64"}}, tmp_path)
+    (stream,) = source.discover()
+    assert [(field.type, is_unseen(field)) for field in stream.schema] == [
+        (pa.string(), True),
+        (pa.string(), False),
+        (pa.int64(), False),
+    ]
 
 
 def test_a_key_of_filled_up_texts_still_finds_its_records(bench: Bench) -> None:
