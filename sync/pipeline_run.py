@@ -14,6 +14,7 @@ from connectors.errors import ConnectorConfigError, ConnectorError, RetriableErr
 
 from .after_run import verified
 from .attempt_plan import attempt_plan
+from .before_run import settle_tables
 from .block_runs import CANCELLED, FAILURE
 from .catalog import NoStream
 from .config import Pipeline, load_pipeline, resolve_references
@@ -22,11 +23,11 @@ from .errors import AlreadyRunning, ConfigError, SyncError
 from .lease import Lease
 from .plan import Plan
 from .progress import Progress
-from .recovery import drop_ranges, recover
+from .recovery import recover
 from .repair import Repair, repairing
 from .results import RunResult, StreamResult, stream_result
 from .session import make_plan, open_session
-from .settlement import ASK_AGAIN_S, LedgerUnreadable, forget_positions, owner_text
+from .settlement import ASK_AGAIN_S, LedgerUnreadable
 from .signals import caught_signals
 from .spool import discard_spools
 from .store import Store
@@ -161,10 +162,9 @@ class _Runner:
             if isinstance(plan, ErrorInfo):
                 return self._fail_before_first(run, plan)
             try:
-                is_partial = bool(self.order.streams or self.order.retry or self.order.repairs)
-                is_fresh = self.order.full_refresh
-                drop_ranges(self.session.destination, run, plan, is_partial=is_partial, is_fresh=is_fresh)
-                self._forget_gone_tables(run, plan)
+                order = self.order
+                is_partial = bool(order.streams or order.retry or order.repairs)
+                settle_tables(self.session.destination, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)
@@ -180,15 +180,6 @@ class _Runner:
             )
             coordinator.execute(self.order.concurrency)
             return self._finish(run, coordinator.runs, lease)
-
-    def _forget_gone_tables(self, run: PipelineRun, plan: Plan) -> None:
-        """Let every stream of a table that was dropped start over, also one that is not in this run, or fails in it."""
-        gone = {}
-        for planned in plan.streams:
-            others = [row for row in planned.table.ledger if row.key != planned.key]
-            if planned.table.schema is None and planned.table.is_described and others:
-                gone.update({row.key: row for row in planned.table.ledger})
-        forget_positions(self.session.destination, gone.values(), owner_text(run))
 
     @property
     def store(self) -> Store:

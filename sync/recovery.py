@@ -8,7 +8,6 @@ from connectors.stream import LedgerKey, LedgerRow
 
 from .block_runs import FAILURE, SUCCESS
 from .errors import AlreadyRunning
-from .plan import Plan
 from .progress import Progress
 from .settlement import fenced_row, is_completed, stream_token, was_made
 from .store import Store
@@ -44,22 +43,6 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     destination.close()
     store.outbox(pipeline).release_gate(run.id)
     return run
-
-
-def drop_ranges(destination: Destination, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
-    """Let go of what earlier runs have loaded by ranges and this one does not resume.
-
-    Args:
-        destination: where it is.
-        run: this one.
-        plan: what it reads by ranges.
-        is_partial: what is not in the plan may come later.
-        is_fresh: nothing is resumed.
-    """
-    if not hasattr(destination, "drop_ranges"):
-        return
-    planned = {stream.key: stream.reading.loaders > 1 and not is_fresh for stream in plan.streams}
-    destination.drop_ranges(run.pipeline, lambda key: planned.get(key, is_partial))
 
 
 def _tokens(run: PipelineRun, plan: AttemptPlan) -> list[str]:
