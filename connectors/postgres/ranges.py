@@ -7,7 +7,8 @@ would jump about.
 A load that was cut short is resumed exactly. A snapshot ends with its transaction, but each record says which
 transaction wrote it. What a range holds now and was written before all that ran at that snapshot was in it then; if it
 holds nothing younger, and as many records as were read then, it holds the same records. That is so while the table has
-the same pages and columns (`_FACTS`), and transaction numbers have not come around.
+the same pages and columns (`_FACTS`), and transaction numbers have not come around. The snapshot itself tells which
+transactions ran, but not which of them could have written here: so the question is put before it is taken.
 """
 
 from __future__ import annotations
@@ -63,8 +64,18 @@ select case when bool_or(c.relrowsecurity) then null else md5(concat_ws(' ',
   (select md5(string_agg(e::text, ' ' order by e.oid)) from pg_catalog.pg_enum e)))
 end from parts p join pg_catalog.pg_class c on c.oid = p.oid"""
 
-#: Records of a range, and those that a transaction wrote which had not ended, or begun, at a snapshot. Numbers below 3
-#: are of records as old as the database.
+#: Oldest transaction of this database that runs, or else the first that has not begun: whoever runs at a snapshot
+#: taken after this, and can write here, is no older.
+_OLDEST = """with s as materialized (select pg_catalog.pg_current_snapshot() as s)
+select least(pg_catalog.pg_snapshot_xmax(s)::text::bigint, (
+  select min(x::text::bigint) from pg_catalog.pg_snapshot_xip(s) x where not exists (
+    select from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+    where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and l.transactionid = x::xid
+      and a.datname <> current_database())))
+from s"""
+
+#: Records of a range, and those that no transaction older than `then` wrote. Numbers below 3 are of records as old as
+#: the database.
 _YOUNGER = """select count(*), count(*) filter (where t.xmin::text::bigint > 2
   and mod(mod({now} - t.xmin::text::bigint, 4294967296) + 4294967296, 4294967296) <= {now} - {then})
 from {table} as t where {where}"""
@@ -86,18 +97,19 @@ class PageRanges:
     #: As it is exported, and as `_FACTS` says what it was taken of; empty: nobody can know that again.
     snapshot: str = ""
     facts: str = ""
-    #: Oldest transaction that ran, and the first one that had not begun.
-    running: tuple[int, int] = (0, 0)
+    #: What `_OLDEST` said before it was taken, and the first transaction that had not begun.
+    oldest: int = 0
+    end: int = 0
 
     @property
     def moment(self) -> Mapping[str, Any] | None:
         """Return what a later snapshot is compared with."""
         ranges = [[part.label, part.locator["where"]] for part in self.ranges]
-        return {"facts": self.facts, "running": self.running[0], "ranges": ranges} if self.facts else None
+        return {"facts": self.facts, "oldest": self.oldest, "ranges": ranges} if self.facts and self.oldest else None
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
         """Take the ranges of an earlier snapshot, if this one sees the same in those that were loaded."""
-        then, now = int(moment["running"]), self.running[1]
+        then, now = int(moment["oldest"]), self.end
         if moment["facts"] != self.facts or now - then >= _CIRCLE:
             return False
         table = self.source.dialect.table(self.source.table(self.stream))
@@ -147,6 +159,7 @@ def opened(source: PostgresSource, stream: Stream, readers: int, wire: str, rang
     """Export a snapshot and keep it until the block is left."""
     failed: BaseException | None = None
     with source.sessions(wire).lease(stream.name) as lease:
+        oldest = _oldest(lease)
         lease.begin()
         table = source.dialect.table(source.table(stream))
         # Holds the lock that keeps the table from being rewritten: its pages stay what they are.
@@ -158,7 +171,8 @@ def opened(source: PostgresSource, stream: Stream, readers: int, wire: str, rang
             ranges = _split(lease, table, readers, range_bytes)
         found = PageRanges(source, stream, wire, ranges, lease)
         if len(ranges) > 1:
-            found.facts, found.running = _facts(source, lease, table)
+            found.facts, found.end = _facts(source, lease, table)
+            found.oldest = oldest
             found.snapshot = str(lease.session.query("select pg_export_snapshot()")[0][0])
         try:
             yield found
@@ -189,18 +203,28 @@ def _range(place: int, label: str, where: str) -> Range:
     return Range(place=place, label=label, locator={"where": where})
 
 
-def _facts(source: PostgresSource, lease: Lease, table: str) -> tuple[str, tuple[int, int]]:
+def _oldest(lease: Lease) -> int:
+    """Ask before a snapshot is taken; 0: the server does not say."""
+    lease.begin()
+    try:
+        return int(lease.session.query(_OLDEST)[0][0])
+    except FatalConnectorError:
+        return 0
+    finally:
+        lease.session.rollback()
+
+
+def _facts(source: PostgresSource, lease: Lease, table: str) -> tuple[str, int]:
     """Return what a load can be resumed by; where a server has it not, or keeps it to itself, nothing."""
     source.dialect.mark(lease.session)
     try:
         ((facts,),) = lease.session.query(_FACTS.format(table=literal(table)))
-        ((snapshot,),) = lease.session.query("select pg_catalog.pg_current_snapshot()::text")
+        ((end,),) = lease.session.query("select pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint")
     except FatalConnectorError:
         source.dialect.take_back(lease.session)
-        return "", (0, 0)
+        return "", 0
     source.dialect.keep(lease.session)
-    first, end, _ = str(snapshot).split(":")
-    return facts or "", (int(first), int(end))
+    return facts or "", int(end)
 
 
 __all__ = ["PageRanges", "opened", "plan"]

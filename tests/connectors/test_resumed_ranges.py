@@ -137,6 +137,24 @@ def test_a_transaction_that_ran_at_the_first_snapshot_counts_as_a_change(
     assert rows(postgres_url, SUM.format("copied")) == rows(postgres_url, SUM.format("t"))
 
 
+def test_a_transaction_of_another_database_is_no_reason_to_begin_anew(
+    postgres_url: str, source: PostgresSource, destination: PostgresDestination
+) -> None:
+    with psycopg.connect(postgres_url.rsplit("/", 1)[0] + "/postgres") as elsewhere:
+        elsewhere.execute("select pg_current_xact_id()")
+        script(postgres_url, "update t set v = v || 'new'")
+        script(postgres_url, "vacuum full t")
+        cut_short(source, destination, find(source, "public.t"))
+        assert load(source, destination, find(source, "public.t"))[0] == set(range(5))
+    with psycopg.connect(postgres_url) as here:
+        here.execute("select pg_current_xact_id()")
+        script(postgres_url, "update t set v = v || 'newer'")
+        script(postgres_url, "vacuum full t")
+        cut_short(source, destination, find(source, "public.t"))
+        assert load(source, destination, find(source, "public.t"))[0] == set()
+    assert rows(postgres_url, SUM.format("copied")) == rows(postgres_url, SUM.format("t"))
+
+
 def test_a_load_can_be_cut_short_again_and_again(
     postgres_url: str, source: PostgresSource, destination: PostgresDestination
 ) -> None:

@@ -75,6 +75,11 @@ class Pair:
     def leftovers(self) -> list[tuple[Any, ...]]:
         return self.execute("select relname from pg_class where relname ~ '_syncblocks_stg'")
 
+    def arrived(self) -> int:
+        """Ranges of the load under way that have arrived."""
+        ledgers = [name for (name,) in self.leftovers() if name.endswith("_r")]
+        return int(self.execute(f"select count(committed_at) from {ledgers[0]}")[0][0])
+
     def backends(self) -> int:
         """Sessions of ours that still do something."""
         sql = "select count(*) from pg_stat_activity where application_name = 'syncblocks' and state = 'active'"
@@ -341,6 +346,10 @@ class Interrupt(Once):
         self._pair = pair
         self._blocker = blocker
 
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        if self._pair.arrived():
+            super().advanced(stream, records=records, size_bytes=size_bytes)
+
     def act(self) -> None:
         # Granted when the ranges under way have ended: those of this very thread among them.
         sql = "lock table _syncblocks_ledger in access exclusive mode"
@@ -362,9 +371,7 @@ class Lost(Told):
 
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
         with self._lock:
-            ledgers = [name for (name,) in self._pair.leftovers() if name.endswith("_r")]
-            arrived = f"select 1 from {ledgers[0]} where committed_at is not null"
-            if self._is_lost or not self._pair.execute(arrived):
+            if self._is_lost or not self._pair.arrived():
                 return
             self._is_lost = True
             sql = "from pg_stat_activity where query like 'select pg_export%' and datname = current_database()"
