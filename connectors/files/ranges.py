@@ -175,7 +175,8 @@ def moment(ranges: Sequence[Range], settings: Mapping[str, Any]) -> dict[str, An
         if seen.stamp is None:
             return None
         bounds = (file.start, file.end, file.marked, file.delimiter, file.groups) if isinstance(file, FilePart) else ()
-        facts.append([file.label, file.partitions, seen.stamp, bounds])
+        # Without the device: a volume has another number wherever it is mounted next.
+        facts.append([file.label, file.partitions, seen.stamp[1:], bounds])
     # Paths and settings are nobody else's affair, and it only has to be compared.
     return {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
 
