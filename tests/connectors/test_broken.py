@@ -13,7 +13,7 @@ import pytest
 from connectors.memory import MemoryDestination, MemorySource, databases
 from connectors.testing import Feature, Quirks
 
-from . import broken, test_contracts
+from . import broken_destinations, broken_sources, test_contracts
 
 
 class SourceChecks(test_contracts.TestMemorySource):
@@ -60,14 +60,14 @@ def test_the_honest_connectors_fail_nothing() -> None:
     assert failing_tests(DestinationChecks, MemoryDestination) == set()
 
 
-@pytest.mark.parametrize("connector", broken.SOURCES, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("connector", broken_sources.SOURCES, ids=lambda each: each.__name__)
 def test_a_broken_source_is_caught_by_name(connector: type[Any]) -> None:
     assert failing_tests(SourceChecks, connector) == connector.caught_by
-    for opened in broken.StaysOpen.leaked:
+    for opened in broken_sources.StaysOpen.leaked:
         opened.close()
 
 
-@pytest.mark.parametrize("connector", broken.DESTINATIONS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("connector", broken_destinations.DESTINATIONS, ids=lambda each: each.__name__)
 def test_a_broken_destination_is_caught_by_name(connector: type[Any]) -> None:
     assert failing_tests(DestinationChecks, connector) == connector.caught_by
 
