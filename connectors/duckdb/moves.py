@@ -35,14 +35,9 @@ def take_back(cursor: Any) -> None:
     )
     for names in cursor.fetchall():
         table = ".".join(map(quote, names))
-        cursor.execute("begin transaction")
-        try:
-            cursor.execute(f"delete from {table} where {quote(MARK)}")
-            cursor.execute(unmarking(table))
-            cursor.execute("commit")
-        except BaseException:
-            cursor.execute("rollback")
-            raise
+        # Each a transaction: DuckDB before 2.0 does not let one delete and alter.
+        cursor.execute(f"delete from {table} where {quote(MARK)}")
+        cursor.execute(unmarking(table))
 
 
 __all__ = ["MARK", "marking", "take_back", "unmarking"]

@@ -157,12 +157,16 @@ class DuckDBSession:
 
     def _publish(self, into: str, pieces: Pieces) -> None:
         """Commit a piece of a staging table and have it written into the file, where it leaves memory."""
-        if not self._holds_lock:
-            self._acquire()
-        is_first = into not in self._settled
+        is_first, has_pending = into not in self._settled, pieces.has_pending
         if is_first:
             self._settled.append(into)
-        pieces.note_commit(is_checkpointed=self._write_through(has_pending=pieces.has_pending))
+        if not self._holds_lock and not self._acquire_now():
+            has_pending = True
+            self._run("commit")
+            self._acquire()
+            self._run("begin transaction")
+            self._run(f"comment on table {into} is '{WIDE}'")  # only what changes something is checkpointed
+        pieces.note_commit(is_checkpointed=self._write_through(has_pending=has_pending))
         if is_first:
             self._run(f"comment on table {into} is '{WIDE}'")
         self._run("begin transaction")
@@ -234,10 +238,12 @@ class DuckDBSession:
         """
         if self._holds_lock:
             return
-        self._acquire()
         if staging:
             self._settled.append(staging)
+        is_alone = self._acquire_now()
         self._run("commit")
+        if not is_alone:
+            self._acquire()
         if self._database.has_unfinished:
             self._take_back()
         self._is_wide = self._database.cuts_pieces and self._database.lacks(self._staged_bytes)
@@ -297,6 +303,15 @@ class DuckDBSession:
 
     def _full(self, table: TableName) -> str:
         return f"{quote(self.catalog)}.{quote(table.schema)}.{quote(table.name)}"
+
+    def _acquire_now(self) -> bool:
+        """Take the commit lock, if nobody has it.
+
+        Who has to wait for it commits its staging table before: while that transaction is open, nothing that the
+        other one commits is written into the file, and it may have room for no more than a piece.
+        """
+        self._holds_lock = self._database.commit_lock.acquire(blocking=False)
+        return self._holds_lock
 
     def _acquire(self) -> None:
         while not self._database.commit_lock.acquire(timeout=_LOCK_POLL_S):
