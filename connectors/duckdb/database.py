@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from .moves import MARK, take_back
 from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
 
 #: Lifts the limit for a merge, until the commit lock is given back.
@@ -27,6 +28,12 @@ _PIECES_SINCE = (1, 5, 3)
 
 #: Wide records are staged in pieces of this size, or of a quarter of a smaller budget.
 _PIECE_BYTES = 48_000_000
+
+#: In which DuckDB says its limit, each 1,024 of the one before.
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+#: One transaction has so many copies of a wide record, in the end.
+_COPIES = 3
 
 #: Comment of tables that were: a checkpoint would join their row groups, and for that have all of them in memory.
 WIDE = "has short row groups, since its records are wide: SET max_vacuum_tasks = 0 keeps checkpoints from joining them"
@@ -65,7 +72,10 @@ class Database:
         self.merge_memory_limit = ""
         self._budget_bytes = 0
         self._room_bytes = MEMORY_LIMIT_BYTES
-        self._is_limited = False
+        #: What the user has set instead; 0: nothing.
+        self._set_bytes = 0
+        #: An append is under way in several transactions, or could not be taken back: `commit_lock` guards it.
+        self.has_unfinished = False
         #: A merge has more memory than that.
         self._is_lifted = False
 
@@ -85,7 +95,7 @@ class Database:
             is_bounded: a budget that is not strict bounds it, too.
         """
         with self._lock:
-            if self._root is None or self._is_limited:
+            if self._root is None or self._set_bytes:
                 return
             if self._budget_bytes and (is_bounded or self.merge_memory_limit):
                 size_bytes = min(size_bytes, max(self._budget_bytes, most_bytes))
@@ -97,9 +107,20 @@ class Database:
                 self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
 
     def lacks(self, size_bytes: int) -> bool:
-        """Tell whether so much would need a limit that is not the user's to be lifted."""
+        """Tell whether so much is more than loads have."""
         with self._lock:
-            return not self._is_limited and size_bytes > self._room_bytes
+            return size_bytes > (self._set_bytes or self._room_bytes)
+
+    def holds(self, size_bytes: int) -> bool:
+        """Tell whether one transaction may work on so much; what bounds it is the user's limit, else a budget."""
+        with self._lock:
+            most_bytes = self._set_bytes or (self._budget_bytes and max(self._budget_bytes, self._room_bytes))
+            return not most_bytes or _COPIES * size_bytes <= most_bytes
+
+    @property
+    def can_lift_limit(self) -> bool:
+        """Tell whether it is not the user's."""
+        return not self._set_bytes
 
     def lift_limit(self) -> str:
         """Return the statement that gives a merge its memory; until `restore_limit` no load changes that."""
@@ -123,7 +144,8 @@ class Database:
     @property
     def piece_bytes(self) -> int:
         """Bytes of wide records to commit together."""
-        return min(_PIECE_BYTES, self._budget_bytes // 4) if self.merge_memory_limit else _PIECE_BYTES
+        most_bytes = self._set_bytes or (self._budget_bytes if self.merge_memory_limit else 0)
+        return min(_PIECE_BYTES, most_bytes // 4) if most_bytes else _PIECE_BYTES
 
     @contextmanager
     def writing_through(self, *, has_pending: bool) -> Iterator[None]:
@@ -165,7 +187,7 @@ class Database:
             if self._root is None:
                 self._root = _connect(self.path, settings, self.memory_limit, read_only=not needs_writing)
                 self._is_read_only = not needs_writing
-                self._is_limited = settings.memory_limit is not None
+                self._set_bytes = 0 if settings.memory_limit is None else _limit_bytes(self._root)
             elif self._is_read_only and is_writer:
                 raise RetriableError(f"{self.path} is being read in this process, and opened for reading only")
             self._holders.add(holder)
@@ -214,13 +236,22 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
         root.execute("set global TimeZone = 'UTC'")
         # Off, or a table that is missing would be looked for among our Python variables.
         root.execute("set global python_enable_replacements = false")
-        if not read_only and root.execute("select 1 from duckdb_tables() where comment = $1", [WIDE]).fetchone():
+        found = "select 1 from duckdb_tables() where ends_with(comment, $1) or contains(sql, $2)"
+        if not read_only and root.execute(found, [WIDE, MARK]).fetchone():
             root.execute("set global max_vacuum_tasks = 0")
+            take_back(root)
     except OSError as error:
         raise ConnectorConfigError(f"{path.parent} cannot be made: {error.strerror}", key="path") from error
     except duckdb.Error as error:
         raise sort_error(error, path) from error
     return root
+
+
+def _limit_bytes(root: Any) -> int:
+    """Return the limit of an instance; DuckDB says it as `244.1 MiB`, or without a fraction."""
+    (text,) = root.execute("select current_setting('memory_limit')").fetchone()
+    number, unit = text.split()
+    return int(float(number) * 1024 ** _UNITS.index(unit))
 
 
 def sort_error(error: BaseException, path: Path) -> ConnectorError:

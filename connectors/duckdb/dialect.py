@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import pyarrow as pa
 
 from ..sql.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
+from ..sql.moving import Moving
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import types
 from .database import MORE_MEMORY
 from .misfits import Misfits, UniqueIndex
+from .moves import MARK
 from .session import DuckDBSession
 
+#: End of the name under which a piece of a staging table stands.
+_PIECE = "_piece"
 
-class DuckDBDialect(Dialect):
+
+class DuckDBDialect(Dialect, Moving):
     """DuckDB 1.4 and later.
 
     Tables get no primary key: its index would have to fit in memory, whole, and slows loading down; keys are NOT NULL,
@@ -181,6 +186,43 @@ class DuckDBDialect(Dialect):
             f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
         ]
 
+    def moves(self, session: Session, target: Table, staging: TableName) -> int:
+        """Count the pieces of a commit that has too wide records for one transaction.
+
+        What a table with indexes or constraints does not take would be found out when some pieces are in; and such
+        a table cannot be altered.
+        """
+        return 0 if target.has_dependents else len(_own(session).spans(staging))
+
+    def move(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        statements: Callable[[TableName], Sequence[str]],
+        run: Callable[[Iterable[str]], None],
+    ) -> None:
+        """Take the pieces one after the other, as they were staged: each begins a row group."""
+        own = _own(session)
+        own.begin_move(target.name, is_marked=not key)
+        part = TableName(staging.schema, staging.name + _PIECE)
+        source, number = self.table(staging), self.quote(SEQUENCE) if key else self.arrival
+        if key and session.query(self.repeated_key(staging, key)):
+            # Of all pieces, not of each: none may bring a record that another one replaces.
+            last = f"select max({number}) from {source} group by {self.names(key)}"
+            run([f"delete from {source} where {number} not in ({last})"])
+        mark = Column(name=MARK, type="BOOLEAN")
+        append = self.insert_from(target.name, part, [*columns, mark], {**staged, MARK: mark.type})
+        for first, end in own.spans(staging):
+            taken = f"select *, true as {self.quote(MARK)} from {source} where {number} >= {first} and {number} < {end}"
+            brought = statements(part) if key else [append]
+            run([f"create view {self.table(part)} as {taken}", *brought, f"drop view {self.table(part)}"])
+            own.commit_piece()
+        own.end_move()
+
     def misfits(
         self,
         session: Session,
@@ -225,7 +267,12 @@ class DuckDBDialect(Dialect):
         return found
 
     def latest(self, staging: TableName, key: Sequence[str]) -> str:
-        """Write a derived table of the last record of each key; only numbers and keys are held in memory."""
+        """Write a derived table of the last record of each key; only numbers and keys are held in memory.
+
+        But for a piece's, whose records DuckDB would rather hold, since they are few: `move` has left the last ones.
+        """
+        if staging.name.endswith(_PIECE):
+            return self.table(staging)
         number, source = self.quote(SEQUENCE), self.table(staging)
         last = f"select max({number}) from {source} group by {self.names(key)}"
         return f"(select * from {source} where {number} in ({last}))"
@@ -285,6 +332,7 @@ def _table(
                 is_generated=bool(column.get("is_generated", False)),
             )
             for column in columns
+            if column["column_name"] != MARK
         ),
         key=keys.get("PRIMARY KEY", ()),
         unique_keys=tuple(unique),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from itertools import pairwise
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from ..errors import FatalConnectorError, Interrupted, TakenOver
+from ..failpoints import failpoint
 from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS, even_batches
-from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, quote
+from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, literal, quote
 from .database import MORE_MEMORY, WIDE, Database, sort_error
+from .moves import marking, take_back, unmarking
 from .pieces import Pieces
 
 #: Name under which a load's batches stand in SQL; each cursor has its own.
@@ -21,6 +24,9 @@ _INCOMING = "_syncblocks_incoming"
 
 #: How long a wait for the commit lock goes on before it looks whether it was interrupted.
 _LOCK_POLL_S = 0.1
+
+#: No record has this place.
+_NO_END = (1 << 63) - 1
 
 
 class DuckDBSession:
@@ -45,6 +51,12 @@ class DuckDBSession:
         self._is_wide = False
         #: Staging tables -> number of the next record; None: not numbered.
         self._numbers: dict[TableName, int | None] = {}
+        #: Staging tables -> how many records each ends with that came together.
+        self._ends: dict[TableName, list[int]] = {}
+        #: Pieces were committed that are not in the file itself, since another load is in the way of a checkpoint.
+        self._has_pending = False
+        #: The table (quoted) whose new records are marked until the commit.
+        self._marked = ""
         #: Name of the file's catalog: full names need it, since a schema may be named like it.
         self.catalog = str(self.query("select current_database()")[0][0])
 
@@ -107,14 +119,17 @@ class DuckDBSession:
             data = self._numbered(table, schema, data)
             names.append(SEQUENCE)
         listed = ", ".join(quote(name) for name in names)
-        into = f"{quote(self.catalog)}.{quote(table.schema)}.{quote(table.name)}"
+        into = self._full(table)
         # Names would have to be unique without regard to case in the view that `register` makes.
         places = [f"c{place}" for place in range(len(names))]
         plain = pa.schema([pa.field(place, field.type) for place, field in zip(places, schema, strict=True)])
         sql = f"insert into {into} ({listed}) select {', '.join(places)} from {_INCOMING}"
         is_cut = self._database.cuts_pieces and table.name.startswith(STAGING_PREFIX) and not self._holds_lock
         pieces = Pieces(map(_arrow, data), plain, self._database, is_cut=is_cut)
+        ends = self._ends.setdefault(table, [])
+        before = ends[-1] if ends else 0
         count = self._insert(sql, plain, pieces.piece())
+        ends.append(before + count)
         while pieces.has_more():
             self._publish(into, pieces)
             # Nothing is open while they come: the checkpoint of another load's piece would have to wait for it.
@@ -123,6 +138,7 @@ class DuckDBSession:
                 self._acquire()
                 batches.reverse()
                 count += self._insert(sql, plain, (batches.pop() for _ in range(len(batches))))
+                ends.append(before + count)
                 if not pieces.has_more():
                     self._unlock()
         self._staged_bytes = max(self._staged_bytes, pieces.whole_bytes)
@@ -141,43 +157,59 @@ class DuckDBSession:
 
     def _publish(self, into: str, pieces: Pieces) -> None:
         """Commit a piece of a staging table and have it written into the file, where it leaves memory."""
-        if not self._holds_lock:
-            self._acquire()
-        is_first = into not in self._settled
+        is_first, has_pending = into not in self._settled, pieces.has_pending
         if is_first:
             self._settled.append(into)
-        with self._database.writing_through(has_pending=pieces.has_pending):
+        if not self._holds_lock and not self._acquire_now():
+            has_pending = True
             self._run("commit")
-        left = self.query("select wal_size from pragma_database_size() where database_name = $1", (self.catalog,))
-        pieces.note_commit(is_checkpointed=left == [("0 bytes",)])
+            self._acquire()
+            self._run("begin transaction")
+            self._run(f"comment on table {into} is '{WIDE}'")  # only what changes something is checkpointed
+        pieces.note_commit(is_checkpointed=self._write_through(has_pending=has_pending))
         if is_first:
             self._run(f"comment on table {into} is '{WIDE}'")
         self._run("begin transaction")
         self._unlock()
 
+    def _write_through(self, *, has_pending: bool) -> bool:
+        """Commit, and tell whether all of it is in the file itself."""
+        with self._database.writing_through(has_pending=has_pending):
+            self._run("commit")
+        left = self.query("select wal_size from pragma_database_size() where database_name = $1", (self.catalog,))
+        return left == [("0 bytes",)]
+
     def commit(self) -> None:
         """Commit, and let others write."""
         try:
             # The log would hold copies of wide records, and need as much memory when the file is opened the next time.
-            with self._database.writing_through(has_pending=False) if self._is_wide else nullcontext():
+            with self._database.writing_through(has_pending=self._has_pending) if self._is_wide else nullcontext():
                 self._run("commit")
             self._settled.clear()
+            if self._marked:
+                self._marked, self._database.has_unfinished = "", False
         finally:
-            self._is_begun = False
-            self._staged_bytes, self._is_wide = 0, False
-            self._numbers.clear()
+            self._forget()
             if not self._settled:
                 self._unlock()
 
+    def _forget(self) -> None:
+        self._is_begun = False
+        self._staged_bytes, self._is_wide, self._has_pending = 0, False, False
+        self._numbers.clear()
+        self._ends.clear()
+
     def rollback(self) -> None:
-        """End the transaction; staging that was committed before is dropped."""
+        """End the transaction; staging that was committed before is dropped, and what came out of it taken back."""
         try:
             if self._is_begun:
                 self._is_begun = False
                 with suppress(duckdb.TransactionException):  # a failed COMMIT has ended it already
                     self._cursor.execute("rollback")
-            self._staged_bytes, self._is_wide = 0, False
-            self._numbers.clear()
+            self._forget()
+            if self._marked:
+                self._marked = ""
+                self._take_back()
             while self._settled:
                 self._cursor.execute(f"drop table if exists {self._settled[-1]}")
                 self._settled.pop()
@@ -206,14 +238,60 @@ class DuckDBSession:
         """
         if self._holds_lock:
             return
-        self._acquire()
         if staging:
             self._settled.append(staging)
+        is_alone = self._acquire_now()
         self._run("commit")
+        if not is_alone:
+            self._acquire()
+        if self._database.has_unfinished:
+            self._take_back()
         self._is_wide = self._database.cuts_pieces and self._database.lacks(self._staged_bytes)
-        if self._is_wide:
+        if self._is_wide and self._database.can_lift_limit:
             self.execute(MORE_MEMORY)
         self._run("begin transaction")
+
+    def spans(self, staging: TableName) -> list[tuple[int, int]]:
+        """Return the places of staged records that are to go into a table together; none: all of them are, at once.
+
+        Places are those of arrival: from the first one, up to another which is not theirs any more.
+        """
+        ends = self._ends.get(staging, [])
+        if not self._is_wide or len(ends) < 2 or self._database.holds(self._staged_bytes):
+            return []
+        return list(pairwise([0, *ends[:-1], _NO_END]))
+
+    def begin_move(self, table: TableName, *, is_marked: bool) -> None:
+        """Get a table ready for pieces; if they are marked, they are taken back unless `commit` comes."""
+        into = self._full(table)
+        if is_marked:
+            self._run(marking(into))
+            self._marked, self._database.has_unfinished = into, True
+        ((comment,),) = self.query(
+            "select comment from duckdb_tables() where database_name = $1 and schema_name = $2 and table_name = $3",
+            (self.catalog, table.schema, table.name),
+        )
+        if not str(comment or "").endswith(WIDE):
+            self._run(f"comment on table {into} is {literal(f'{comment}; {WIDE}' if comment else WIDE)}")
+
+    def commit_piece(self) -> None:
+        """Commit what a table has got and have it written into the file; nobody else may write yet."""
+        failpoint("duckdb.piece.inside")
+        self._has_pending = not self._write_through(has_pending=self._has_pending)
+        failpoint("duckdb.piece.after")
+        self._run("begin transaction")
+
+    def end_move(self) -> None:
+        """Make what came the table's own, at the commit."""
+        if self._marked:
+            self._run(unmarking(self._marked))
+
+    def _take_back(self) -> None:
+        try:
+            take_back(self._cursor)
+        except duckdb.Error as error:
+            raise sort_error(error, self._database.path) from error
+        self._database.has_unfinished = False
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
         """Run a statement outside of a transaction, while nobody commits; return the records it changed."""
@@ -222,6 +300,18 @@ class DuckDBSession:
             return self.execute(sql, parameters)
         finally:
             self._unlock()
+
+    def _full(self, table: TableName) -> str:
+        return f"{quote(self.catalog)}.{quote(table.schema)}.{quote(table.name)}"
+
+    def _acquire_now(self) -> bool:
+        """Take the commit lock, if nobody has it.
+
+        Who has to wait for it commits its staging table before: while that transaction is open, nothing that the
+        other one commits is written into the file, and it may have room for no more than a piece.
+        """
+        self._holds_lock = self._database.commit_lock.acquire(blocking=False)
+        return self._holds_lock
 
     def _acquire(self) -> None:
         while not self._database.commit_lock.acquire(timeout=_LOCK_POLL_S):

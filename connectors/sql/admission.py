@@ -9,6 +9,8 @@ from ..stream import ConflictMethod, Load, WriteDisposition
 from .ascent import Ascent
 from .dialect import Dialect
 from .identifiers import TableName
+from .ledger import Ledger
+from .moving import Moving
 from .refused import Statements, attempt
 from .rejected import Sieve
 from .session import Lease
@@ -76,7 +78,12 @@ class Admission:
                     is_numbered=is_numbered,
                 )
                 refused = sieve.weed(staging, types, names, misfits)
-            self._target.run([*before, *statements(staging), drop])
+            # Where some were set aside, the others stand where they stood only if they have numbers.
+            if self._is_replace or (refused and not is_numbered):
+                is_moved = False
+            else:
+                is_moved = self._move(table, staging, types, into, statements, key)
+            self._target.run([drop] if is_moved else [*before, *statements(staging), drop])
             return refused
         self._target.run(before)
         is_downwards = self._is_merge and self._load.conflict_method is ConflictMethod.IGNORE
@@ -85,6 +92,26 @@ class Admission:
         )
         self._target.run([drop])
         return refused
+
+    def _move(
+        self,
+        table: Table,
+        staging: TableName,
+        types: Mapping[str, str],
+        into: Sequence[Column],
+        statements: Statements,
+        key: Sequence[str],
+    ) -> bool:
+        """Bring in what is too much for one transaction; False: it is not. Nobody else writes until the commit."""
+        session, load = self._lease.session, self._load
+        if not isinstance(self._dialect, Moving) or not self._dialect.moves(session, table, staging):
+            return False
+        ledger = Ledger(self._dialect)
+        ledger.check(session, ledger.table(self._target.name), load.key, load.token)
+        if self._target.changes and not self._target.is_announced:
+            self._target.announce()
+        self._dialect.move(session, table, staging, into, types, key, statements, self._target.run)
+        return True
 
     def swap(
         self,

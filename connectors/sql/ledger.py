@@ -95,6 +95,15 @@ class Ledger:
         if changed != 1:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
 
+    def check(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Make sure that the row is ours, before a commit that does not write it.
+
+        Raises:
+            TakenOver: it carries another token, or is gone; the caller rolls back.
+        """
+        if [row.token for row in self.read(session, ledger, key)] != [token]:
+            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:

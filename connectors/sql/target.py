@@ -108,10 +108,14 @@ class Target:
                 statements.append(altered)
                 self._note(column.name, "widened", held.type, wider)
         if statements and self._dialect.alters_at_once:
-            self._load.announce(None, tuple(self.changes))
-            self.is_announced = True
+            self.announce()
         self._alter(statements)
         return (self.reflect() or table) if statements else table
+
+    def announce(self) -> None:
+        """Tell of changes that are committed before the checkpoint is."""
+        self._load.announce(None, tuple(self.changes))
+        self.is_announced = True
 
     def _note(self, column: str, change: str, before: str | None, after: str | None) -> None:
         self.changes.append({"column": column, "change": change, "before": before, "after": after})

@@ -260,14 +260,14 @@ class Writer:
         staged = self._staging.staged
         self._dialect.settle(self._session, staged.name if staged is not None else None)
         failpoint(f"{self._dialect.name}.commit.before")
-        if self._is_refilled:
-            pass  # it is in its place already
-        elif self._is_replace:
-            self._records -= self._disposition.replace()
-        elif staged is not None or checkpoint.is_final:
-            self._records -= self._disposition.apply(self._table, is_final=checkpoint.is_final)
-        self._written += self._records
         try:
+            if self._is_refilled:
+                pass  # it is in its place already
+            elif self._is_replace:
+                self._records -= self._disposition.replace()
+            elif staged is not None or checkpoint.is_final:
+                self._records -= self._disposition.apply(self._table, is_final=checkpoint.is_final)
+            self._written += self._records
             self._ledger.record(
                 self._session,
                 self._ledger.table(self._target.name),

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import weakref
+from hashlib import md5
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from connectors.duckdb.database import Database
 from connectors.ranges import Range
 from connectors.wide import RecordTooWide
 from sync import Progress
@@ -232,14 +234,16 @@ def test_memory_and_either_end_cap_the_streams_at_once(cap: dict[str, Any], tmp_
 
 
 # ---------------------------------------------------------------- whole processes
-def sync(folder: Path, source: dict[str, Any], stream: str, destination: dict[str, Any], memory: str) -> int:
+def sync(
+    folder: Path, source: dict[str, Any], stream: str, destination: dict[str, Any], memory: str, **how: Any
+) -> int:
     """Run it in a process of its own and return that one's peak, in bytes."""
     document = {
         "pipeline": "wide",
         "memory": memory,
         "source": source,
         "destination": destination,
-        "streams": [{"stream": stream, "destination_table": "copied"}],
+        "streams": [{"stream": stream, "destination_table": "copied", **how}],
     }
     path = folder / "pipeline.yaml"
     path.write_text(json.dumps(document))
@@ -314,6 +318,34 @@ def test_wide_values_of_files_take_no_more_than_memory(tmp_path: Path, suffix: s
     assert sync(tmp_path, wide, "docs", {**PARQUET, "config": {"path": "wide_out"}}, "160MB") - small < 160 * MEGABYTE
     read = pyarrow.parquet.read_table(tmp_path / "wide_out" / "copied.parquet")
     assert [len(text) for text in read["doc"].to_pylist()] == [20 * MEGABYTE] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+def test_wide_records_take_no_more_in_a_table_of_duckdb_that_is_there(disposition: str, tmp_path: Path) -> None:
+    import duckdb
+
+    if not Database(tmp_path).cuts_pieces:
+        pytest.skip("DuckDB before 1.5.3 does not cut row groups")
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])
+    (tmp_path / "in").mkdir()
+    source = {"connector": "parquet", "config": {"path": "in"}}
+    how = {"write_disposition": disposition, "key_properties": ["id"]}
+
+    def run(records: int, size_bytes: int) -> int:
+        with pyarrow.parquet.ParquetWriter(tmp_path / "in" / "docs.parquet", schema) as writer:
+            for number in range(records):
+                doc = md5(str(number).encode()).hexdigest() * (size_bytes // 32)
+                writer.write_table(pa.table([[number], [doc]], schema=schema))
+        return sync(tmp_path, source, "docs", DUCKDB, "256MB", **how)
+
+    run(2, 32)
+    # The process's own 100 MB, and the budget twice: what is read of a piece is beside DuckDB's own count.
+    assert run(400, MEGABYTE) < 450 * MEGABYTE
+    with duckdb.connect(str(tmp_path / "w.duckdb"), config={"memory_limit": "2GB"}) as reading:
+        found = reading.execute("select id, length(doc), count(distinct md5(doc)) from copied group by all").fetchall()
+    narrow = [] if disposition == "merge" else [(0, 32, 1), (1, 32, 1)]
+    assert sorted(found) == sorted([*narrow, *((number, MEGABYTE, 1) for number in range(400))])
 
 
 def test_duckdb_says_what_to_raise_where_the_budget_is_not_enough(tmp_path: Path) -> None:
