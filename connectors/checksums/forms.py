@@ -231,7 +231,9 @@ def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if kind == pa.json_():
-        return _Kind("json", is_own=native == "jsonb" or (system == "mysql" and native == "json" and not keeps_json))
+        is_own = native == "jsonb" or (system == "mysql" and native == "json" and not keeps_json)
+        # Which system is behind SQLAlchemy nobody knows, and drivers hand JSON over parsed.
+        return _Kind("json", is_own=is_own or (field.metadata or {}).get(b"native_system") == b"sqlalchemy")
     if kind == pa.uuid() or native.lower() == "uuid":
         return _Kind("uuid")
     types = pa.types

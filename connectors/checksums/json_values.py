@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from json.encoder import encode_basestring
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -63,18 +65,25 @@ def _written(value: Any, number: Callable[[Decimal], str]) -> str:
     if isinstance(value, list):
         return f"[{', '.join([_written(item, number) for item in value])}]"
     if isinstance(value, dict):
-        pairs = [(name.encode(), encode_basestring(name), item) for name, item in value.items()]
-        pairs.sort(key=lambda pair: (len(pair[0]), pair[0]))
-        return "{" + ", ".join([f"{name}: {_written(item, number)}" for _, name, item in pairs]) + "}"
+        pairs = sorted([(_key(name), item) for name, item in value.items()], key=itemgetter(0))
+        return "{" + ", ".join([f"{name}: {_written(item, number)}" for (_, _, name), item in pairs]) + "}"
     return "null" if value is None else "true" if value else "false"
 
 
+@lru_cache(maxsize=4096)
+def _key(name: str) -> tuple[int, bytes, str]:
+    """Return what keys are ordered by, and how this one is written; the same ones come again in every document."""
+    content = name.encode()
+    return len(content), content, encode_basestring(name)
+
+
 def _as_numeric(value: Decimal) -> str:
-    exponent = value.as_tuple().exponent
-    if value.adjusted() >= _MOST_WHOLE or (isinstance(exponent, int) and exponent < -_MOST_FRACTION):
+    if not -_MOST_FRACTION <= value.adjusted() < _MOST_WHOLE:
         raise ValueError("no numeric")
-    # It has no negative zero.
-    return format(value if value else abs(value), "f")
+    text = format(value if value else abs(value), "f")  # it has no negative zero
+    if len(text.partition(".")[2]) > _MOST_FRACTION:
+        raise ValueError("no numeric")
+    return text
 
 
 def _as_value(value: Decimal) -> str:
