@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -239,7 +240,17 @@ def is_same(left: str | None, right: str | None, column: Compared) -> bool:
         return False
     if column.form in _JSON:
         return is_same_json(left, right, _written_type(column))
+    if column.form is Form.TEXT and pa.types.is_decimal(column.field.type):
+        return _is_same_decimal(left, right)
     return column.form is Form.FLOAT and read_float(left) == read_float(right)
+
+
+def _is_same_decimal(left: str, right: str) -> bool:
+    """Compare texts of decimals, which may have exponents."""
+    try:
+        return Decimal(left) == Decimal(right)
+    except ArithmeticError:
+        return False
 
 
 #: Forms that are JSON, whatever way it is written.

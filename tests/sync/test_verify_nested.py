@@ -7,11 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 import pyarrow as pa
 import pytest
+import yaml
 
-from .verify_pairs import Places, damage, found_damage, make_pair
+from .verify_pairs import Pair, Places, damage, found_damage, make_pair
 from .verify_pairs import places as places
 from .verify_pairs import servers as servers
 
@@ -215,3 +217,47 @@ def test_json_lines_are_damaged_deep_inside(tmp_path: Path, places: Places) -> N
 
     damage(pair, [], rewrite)
     assert found_damage(pair.verify()) == {("4", "different", ("deep",))}
+
+
+@pytest.mark.parametrize("destination", ["duckdb", "sqlite", "postgres", "mysql", "csv"])
+def test_decimals_of_many_digits_are_compared(tmp_path: Path, places: Places, destination: str) -> None:
+    kind = pa.decimal256(60, 20)
+    values = [Decimal(0), Decimal("1e-20"), Decimal("-1.5"), Decimal("9" * 40), None]
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", kind), ("l", pa.list_(kind))])
+    columns = {"id": list(range(5)), "v": values, "l": [[], None, [None], values, values[::-1]]}
+    pair = make_pair(tmp_path, places, "parquet", destination, pa.RecordBatch.from_pydict(columns, schema=schema))
+    pair.run()
+    found = pair.verify()
+    assert (found.verdict, found.comparison and found.comparison.records, found.notes) == ("equal", [], ())
+    assert found.comparison is not None
+    assert found.comparison.source == found.comparison.destination
+    if destination == "duckdb":
+        damage(pair, ["update {0} set v = '1E-20' where id = 1"], list)
+        assert pair.verify().verdict == "equal"
+        damage(pair, ["update {0} set v = '2E-20', l = replace(l, '00000001', '00000002') where id in (1, 3)"], list)
+        assert found_damage(pair.verify()) == {("1", "different", ("v",)), ("3", "different", ("v", "l"))}
+
+
+@pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
+def test_lists_of_intervals_are_compared(tmp_path: Path, places: Places, destination: str) -> None:
+    config = places.source["duckdb"]
+    with duckdb.connect(config["path"]) as connection:
+        connection.execute("create table t (id int primary key, v interval[], s struct(i interval))")
+        connection.execute(
+            "insert into t values (1, [interval 1 month, interval '-1 day', interval '1 microsecond', null], null), "
+            "(2, [], {'i': interval '100 hours'}), (3, null, {'i': null})"
+        )
+    document = {
+        "source": {"connector": "duckdb", "config": config},
+        "destination": {"connector": destination, "config": places.destination[destination]},
+        "streams": [{"stream": "t"}],
+    }
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
+    pair = Pair(tmp_path, destination, places.destination[destination], "t")
+    for _ in range(2):
+        pair.run()
+        found = pair.verify()
+        assert (found.verdict, found.comparison and found.comparison.records, found.notes) == ("equal", [], ())
+    with duckdb.connect(config["path"]) as connection:
+        connection.execute("update t set v = [interval 1 month, interval '-24 hours'] where id = 1")
+    assert found_damage(pair.verify()) == {("1", "different", ("v",))}
