@@ -255,6 +255,10 @@ def revive(value: Any, kind: pa.DataType) -> Any:
     if is_nested(kind):
         _demand(isinstance(value, list))
         return [revive(item, kind.value_type) for item in value]
+    if is_json(kind):
+        from msgspec.json import Encoder  # few streams hold JSON inside of others
+
+        return Encoder(decimal_format="number").encode(value).decode()
     if types.is_boolean(kind):
         _demand(isinstance(value, bool))
         return value
@@ -277,19 +281,19 @@ def revive(value: Any, kind: pa.DataType) -> Any:
 
 
 def revived(values: Any, kind: pa.DataType) -> pa.Array:
-    """Make an array of what `revive` returned: Arrow makes none of UUIDs that are inside of others."""
+    """Make an array of what `revive` returned: Arrow makes none of UUIDs and JSON that are inside of others."""
     stored = _stored(kind) if is_nested(kind) else kind
     return pa.array(values, kind) if stored == kind else pa.array(values, stored).cast(kind)
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
-    """Return a type with the bytes of UUIDs in their place."""
+    """Return a type with the bytes of UUIDs, and the texts of JSON, in their place."""
     types = pa.types
     if types.is_struct(kind):
         return pa.struct([field.with_type(_stored(field.type)) for field in kind])
     if types.is_map(kind):
         return pa.map_(_stored(kind.key_type), _stored(kind.item_type))
-    if is_uuid(kind):
+    if is_uuid(kind) or is_json(kind):
         return kind.storage_type
     if not is_nested(kind) or _stored(kind.value_type) == kind.value_type:
         return kind

@@ -173,6 +173,22 @@ FINE = {
 }
 
 
+@pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "parquet", "csv", "jsonl"])
+def test_lists_of_json_are_compared(tmp_path: Path, places: Places, destination: str) -> None:
+    items = pa.list_(pa.json_())
+    documents = ['{"a":{"b":[1.50,1e3,null]}}', "true", '"te\\"xt"', "12345678901234567890.123", None]
+    values = pa.array([documents, [], [None], None], pa.list_(pa.string())).cast(items)
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("docs", items)])
+    batch = pa.RecordBatch.from_arrays([pa.array(range(4), pa.int64()), values], schema=schema)
+    pair = make_pair(tmp_path, places, "parquet", destination, batch)
+    pair.run()
+    found = pair.verify()
+    assert (found.verdict, found.comparison and found.comparison.records, found.notes) == ("equal", [], ())
+    if destination in ("mysql", "sqlite"):
+        damage(pair, ["update {0} set docs = replace(docs, '1.50', '1.51') where id = 0"], list)
+        assert found_damage(pair.verify()) == {("0", "different", ("docs",))}
+
+
 @pytest.mark.parametrize(
     ("source", "destination"),
     [("parquet", "postgres"), ("parquet", "mysql"), ("parquet", "duckdb"), ("duckdb", "postgres")],
