@@ -148,7 +148,8 @@ def _is_quiet(source: MySQLSource, lease: Lease, stream: Stream, sleep: Callable
         if not may_look(session) or session.query(_CLUSTER):
             return False
         number = _next_number(session)
-        sleep(_STAMP_S)
+        if is_time(stream.schema.field(stream.bookmark_properties[0]).type):
+            sleep(_STAMP_S)
         if number is None or _writing(lease, sleep):
             return False
     except (_Unknown, _Stale):
