@@ -88,8 +88,10 @@ _CLUSTER = """show global variables where
 or (variable_name = 'group_replication_group_name' and value <> '')"""
 
 
-#: Transactions of other engines take none of InnoDB's numbers; nor is it said of which engine a view's tables are.
-_ENGINE = "select engine from information_schema.tables where table_schema = $1 and table_name = $2"
+#: Transactions of other engines take none of InnoDB's numbers; nor is it said of which engine a view's tables are. One
+#: that only reads may share its files with another server (Aurora), whose transactions take the numbers.
+_NUMBERED = """select 1 from information_schema.tables
+where table_schema = $1 and table_name = $2 and engine = 'InnoDB' and not @@global.innodb_read_only"""
 
 _NEXT_NUMBER = re.compile(r"^Trx id counter (\S+)", re.MULTILINE)
 
@@ -142,7 +144,7 @@ def settle(
 def _is_quiet(source: MySQLSource, lease: Lease, stream: Stream, sleep: Callable[[float], None]) -> bool:
     """Tell whether the transaction that is open afterwards sees all that will ever be below its newest values."""
     session, name = lease.session, source.table(stream)
-    if session.query(_ENGINE, (name.schema, name.name)) != [("InnoDB",)]:
+    if not session.query(_NUMBERED, (name.schema, name.name)):
         return False
     try:
         if not may_look(session) or session.query(_CLUSTER):
@@ -161,7 +163,10 @@ def _is_quiet(source: MySQLSource, lease: Lease, stream: Stream, sleep: Callable
 
 def _next_number(session: Session) -> str | None:
     """Return the number that InnoDB gives the next transaction that changes something; None: it does not say."""
-    ((*_, text),) = session.query("show engine innodb status")
+    try:
+        ((*_, text),) = session.query("show engine innodb status")
+    except FatalConnectorError:
+        return None
     found = _NEXT_NUMBER.search(str(text))
     return found[1] if found else None
 

@@ -70,9 +70,9 @@ ACTS = st.tuples(
 
 @pytest.mark.parametrize("kind", ["microseconds", "seconds"])
 @example([("insert", 0)], [[(0, "insert", 1), (0, "commit", 1)]])
-@example([], [[(place, "insert", 0), (place, "insert", 1), (place, "commit", 1)] for place in range(6, 14)])
+@example([], [[(place, "insert", 0), (place, "insert", 1), (place, "commit", 1)] for place in range(8, 12)])
 @example([("begin", 0)], [[(9, "insert", 0), (9, "insert", 1), (9, "commit", 1), (11, "commit", 0)]])
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.lists(st.tuples(st.sampled_from(["begin", "insert"]), st.integers(0, 2)), max_size=3),
     syncs=st.lists(st.lists(ACTS, max_size=8), min_size=1, max_size=3),
