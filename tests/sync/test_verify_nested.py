@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -154,6 +155,34 @@ def test_json_is_compared_with_what_jsonb_makes_of_it(tmp_path: Path, places: Pl
     assert found_damage(pair.verify()) == {(key, "different", ("doc",)) for key in ("2", "3", "5")}
     pair.repair()
     assert pair.verify().verdict == "equal"
+
+
+@pytest.mark.parametrize("source", ["parquet", "duckdb", "mysql", "postgres"])
+def test_json_that_the_destination_writes_anew_is_compared_by_what_it_says(
+    tmp_path: Path, places: Places, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB stands for MySQL: it is told to write its JSON anew, as that does by itself."""
+    documents = ["null", "[]", '{"b": 1,  "aa": [1.5, 1e3], "a": {"z": null, "b": true}}', '"te\\"xt"', None]
+    kind = pa.json_()
+    nested = pa.list_(pa.struct([("b", pa.float64()), ("a", pa.string())]))
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", kind), ("l", nested)])
+    arrays = [
+        pa.array(range(5), pa.int64()),
+        kind.wrap_array(pa.array(documents, pa.string())),
+        pa.array([[{"b": 0.5, "a": "x"}, None], [], [None], None, [{"b": 100.0, "a": None}]], nested),
+    ]
+    pair = make_pair(tmp_path, places, source, "mysql", pa.RecordBatch.from_arrays(arrays, schema=schema))
+    pair.run()
+    keeps = itertools.cycle([True, False])  # the source, and the destination
+    monkeypatch.setattr("sync.verification.keeps_json", lambda _: next(keeps))
+    damage(pair, [f"update {{0}} set {name} = json_loose(json_normalize({name}))" for name in ("doc", "l")], list)
+    found = pair.verify()
+    assert (found.verdict, found.comparison and found.comparison.records, found.notes) == ("equal", [], ())
+    assert found.comparison is not None
+    assert found.comparison.source == found.comparison.destination
+    damage(pair, ["update {0} set doc = replace(doc, 'true', '1') where id = 2"], list)
+    damage(pair, ["update {0} set l = '[{{\"a\": null}}]' where id = 4"], list)
+    assert found_damage(pair.verify()) == {("2", "different", ("doc",)), ("4", "different", ("l",))}
 
 
 def test_json_without_a_key_is_compared_by_one_checksum(tmp_path: Path, places: Places) -> None:
