@@ -212,9 +212,12 @@ class _Columns:
         self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], reader: Source
     ) -> None:
         self.notes: list[str] = []
+        #: Columns whose values went over as texts.
+        self._texts = set[str]()
         self._planned = planned
         self._systems = systems
-        self._keeps_json, self._is_in_lines = keeps_json(reader), is_in_lines(reader)
+        self._keeps_json = keeps_json(session.source), keeps_json(reader)
+        self._is_in_lines = is_in_lines(reader)
         self._stream = planned.selected.stream
         # Files know their columns' types from what was written, better than from a look at the text.
         assert planned.table.schema is not None
@@ -265,8 +268,9 @@ class _Columns:
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
             found = next((each for each in (name, chosen[name]) if each in held), folded.get(name.casefold()))
             remedy = remedies.get(name)
-            is_kept = remedy == "text" and pa.types.is_interval(self._stream.schema.field(own).type)
-            if remedy and not is_kept:  # an interval's text is the one that it is compared by
+            if remedy == "text":
+                self._texts.add(own)
+            if remedy and remedy != "text":
                 self.notes.append(f"column {own!r} is not compared: on_lossy ({remedy}) changes its values")
                 skipped.add(found or "")
             elif found is None:
@@ -311,6 +315,7 @@ class _Columns:
             is_key=is_key,
             keeps_json=self._keeps_json,
             is_in_lines=self._is_in_lines,
+            is_text=own in self._texts,
         )
 
     def _streams(self, lefts: Sequence[Compared], rights: Sequence[Compared]) -> tuple[Stream, Stream]:

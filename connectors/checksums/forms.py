@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from .values import Compared, Form
+from .nested import is_carried, is_same_shape, is_written
+from .values import DIGITS, Compared, Form
 
 #: Types of PostgreSQL whose values are texts as they stand.
 _POSTGRES_TEXTS = ("text", "character varying", "character", "name", '"char"')
@@ -20,7 +21,7 @@ KEY_FORMS = frozenset(
 
 
 #: Forms that items of lists may have.
-_ITEM_FORMS = frozenset({*KEY_FORMS, Form.FLOAT, Form.TIME})
+_ITEM_FORMS = frozenset({*KEY_FORMS, Form.FLOAT, Form.TIME, Form.INTERVAL})
 
 #: Types of PostgreSQL whose arrays are written as JSON like any list.
 _POSTGRES_ITEMS = frozenset(
@@ -32,6 +33,7 @@ _POSTGRES_ITEMS = frozenset(
         "date",
         "double precision",
         "integer",
+        "interval",
         "numeric",
         "real",
         "smallint",
@@ -42,8 +44,6 @@ _POSTGRES_ITEMS = frozenset(
         "uuid",
     }
 )
-
-_DIGITS = {"s": 0, "ms": 3, "us": 6}
 
 
 class _Chosen(NamedTuple):
@@ -73,8 +73,9 @@ def compared_columns(
     *,
     systems: tuple[str, str],
     is_key: bool = False,
-    keeps_json: bool = False,
+    keeps_json: tuple[bool, bool] = (False, False),
     is_in_lines: bool = False,
+    is_text: bool = False,
 ) -> tuple[Compared, Compared] | str:
     """Return how a column is compared, for each side; a string is the reason why it cannot be.
 
@@ -83,35 +84,56 @@ def compared_columns(
         destination: as the destination's table is read back.
         systems: where each side's checksums are computed: `postgres`, `mysql` or `duckdb` (files and others as well).
         is_key: it must also be in a form that has an order.
-        keeps_json: the destination's `json` keeps the text as it is written (MariaDB).
+        keeps_json: whether each side's `json` keeps the text as it is written (MariaDB).
         is_in_lines: the destination is JSON lines.
+        is_text: the values went over as texts, since the destination has no such type.
     """
-    form = _form(source, destination, systems, is_key=is_key, keeps_json=keeps_json)
+    form = _form(source, destination, systems, is_key=is_key, keeps_json=keeps_json, is_text=is_text)
     if isinstance(form, str):
         return form
     if is_in_lines and form.form is Form.JSON:
         form = _Chosen(Form.JSON_LINE)
     chosen = form._asdict()
+    left, right = (_is_read(form.form, system) for system in systems)
+    left |= is_text and form.form is Form.TEXT
     return (
-        Compared(name=source.name, field=source, **chosen),
-        Compared(name=destination.name, field=destination, **chosen),
+        Compared(name=source.name, field=source, is_read=left, **chosen),
+        Compared(name=destination.name, field=destination, is_read=right, **chosen),
     )
 
 
+def _is_read(form: Form, system: str) -> bool:
+    return form is Form.JSON_VALUE or (form is Form.JSONB and system != "postgres")
+
+
 def _form(
-    source: pa.Field, destination: pa.Field, systems: tuple[str, str], *, is_key: bool, keeps_json: bool
+    source: pa.Field,
+    destination: pa.Field,
+    systems: tuple[str, str],
+    *,
+    is_key: bool,
+    keeps_json: tuple[bool, bool],
+    is_text: bool,
 ) -> _Chosen | str:
     natives = _native(source, systems[0]), _native(destination, systems[1])
     is_same = systems[0] == systems[1] and bool(natives[0]) and natives[0] == natives[1]
-    left, right = _kind(source, natives[0], systems[0]), _kind(destination, natives[1], systems[1])
-    if keeps_json and right.family == "json":
-        right = replace(right, is_own=False)
+    left, right = (
+        _kind(field, native, system, keeps_json=is_kept)
+        for field, native, system, is_kept in zip((source, destination), natives, systems, keeps_json, strict=True)
+    )
+    if is_text and not pa.types.is_interval(source.type):  # its text is the one that it is compared by
+        is_plain = right.family == "text" and not right.is_own and not is_key
+        return _Chosen(Form.TEXT) if is_plain else f"the destination has it as {natives[1] or destination.type}"
     if not is_key:
         if is_same and systems == ("postgres", "postgres"):
             return _Chosen(Form.NATIVE)
-        if source.type == destination.type and systems == ("duckdb", "duckdb") and left.family == "other":
+        if source.type == destination.type and systems == ("duckdb", "duckdb") and _is_carried(source.type):
             return _Chosen(Form.NATIVE)
-    form = _lists(left, right, systems) or _shared(left, right, source, destination, systems, is_same=is_same)
+    form = (
+        _lists(left, right, systems)
+        or _nested(left, right, source, destination, systems)
+        or _shared(left, right, source, destination, systems, is_same=is_same)
+    )
     if form is None:
         return f"{natives[0] or source.type} and {natives[1] or destination.type} have no form in common"
     if is_key and form.form not in KEY_FORMS:
@@ -134,9 +156,22 @@ def _lists(left: _Kind, right: _Kind, systems: tuple[str, str]) -> _Chosen | Non
     ]
     form = _shared(kinds[0], kinds[1], left.item, other, systems, is_same=is_same)
     unit = getattr(left.item.type, "unit", "us")
-    if form is None or form.form not in _ITEM_FORMS or unit not in _DIGITS:
+    if form is None or form.form not in _ITEM_FORMS or unit not in DIGITS:
         return None
-    return _Chosen(Form.LIST, item=form.form, digits=_DIGITS[unit])
+    return _Chosen(Form.LIST, item=form.form, digits=DIGITS[unit])
+
+
+def _nested(
+    left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field, systems: tuple[str, str]
+) -> _Chosen | None:
+    """Compare what is nested by the JSON that is made of it."""
+    if not pa.types.is_nested(source.type) or not is_written(source.type):
+        return None
+    if right.family == "other":
+        return _Chosen(Form.NESTED) if is_same_shape(source.type, destination.type) else None
+    if right.family == "json" and right.is_own:
+        return _Chosen(Form.NESTED_JSONB if systems[1] == "postgres" else Form.JSON_VALUE)
+    return _Chosen(Form.NESTED) if right.family in ("json", "text") and not right.is_own else None
 
 
 def _shared(
@@ -152,13 +187,15 @@ def _shared(
         return _Chosen(Form.FLOAT)
     if "json" in families:
         return _json(left, right, systems, is_same=is_same)
-    if left.family == "decimal" and right.family == "text" and pa.types.is_string(source.type) and not right.is_own:
+    if left.family == "decimal" and right.family == "text" and not right.is_own and _is_wide(source.type):
         return _Chosen(Form.TEXT)  # too many digits for any decimal: it went over as the text that it was read as
     if families <= {"text", "uuid"}:
         if right.is_own and not is_same:
             return None
         return _Chosen(Form.UUID if "uuid" in families else Form.TEXT)
     if left.family == "interval" and families <= {"interval", "text"}:
+        if pa.types.is_duration(source.type) and right.family == "text":
+            return None  # a number of its unit
         return _Chosen(Form.INTERVAL)
     if families == {"timestamp"}:
         if (source.type.tz is None) != (destination.type.tz is None):
@@ -171,20 +208,32 @@ def _shared(
     return None
 
 
+def _is_carried(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind)) and (is_carried(kind) or not is_written(kind))
+
+
+def _is_wide(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_decimal256(kind))
+
+
 def _json(left: _Kind, right: _Kind, systems: tuple[str, str], *, is_same: bool) -> _Chosen | None:
     if not {left.family, right.family} <= {"json", "text"}:
         return None
-    if not right.is_own or is_same:
+    if not right.is_own or (is_same and left.is_own):
         return _Chosen(Form.JSON)
-    return _Chosen(Form.JSONB) if systems == ("postgres", "postgres") and left.family == right.family else None
+    if right.family != "json" or (systems == ("postgres", "postgres") and left.family != "json"):
+        return None  # a cast to jsonb fails where a text is none by now
+    return _Chosen(Form.JSONB if systems[1] == "postgres" else Form.JSON_VALUE)
 
 
-def _kind(field: pa.Field, native: str, system: str) -> _Kind:
+def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False) -> _Kind:
     kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if kind == pa.json_():
-        return _Kind("json", is_own=native == "jsonb" or (system == "mysql" and native == "json"))
+        is_own = native == "jsonb" or (system == "mysql" and native == "json" and not keeps_json)
+        # Which system is behind SQLAlchemy nobody knows, and drivers hand JSON over parsed.
+        return _Kind("json", is_own=is_own or (field.metadata or {}).get(b"native_system") == b"sqlalchemy")
     if kind == pa.uuid() or native.lower() == "uuid":
         return _Kind("uuid")
     types = pa.types
@@ -213,7 +262,7 @@ def _list_item(field: pa.Field, native: str, system: str) -> pa.Field | None:
     if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
         return None
     item = kind.value_type
-    if any(is_type(item) for is_type in _NO_ITEMS) or isinstance(item, pa.BaseExtensionType):
+    if any(is_type(item) for is_type in _NO_ITEMS) or (isinstance(item, pa.BaseExtensionType) and item != pa.uuid()):
         return None
     base = re.sub(r"\[\d*\]$", "", native)
     metadata = {b"native_type": base, b"native_system": system} if base else None
@@ -224,10 +273,10 @@ def _list_item(field: pa.Field, native: str, system: str) -> pa.Field | None:
 _NO_ITEMS = (
     pa.types.is_nested,
     pa.types.is_dictionary,
-    pa.types.is_decimal256,
     pa.types.is_float16,
     pa.types.is_null,
     pa.types.is_date64,
+    pa.types.is_duration,
 )
 
 
@@ -242,6 +291,7 @@ _FAMILIES = (
     (pa.types.is_large_binary, "binary"),
     (pa.types.is_fixed_size_binary, "binary"),
     (pa.types.is_interval, "interval"),
+    (pa.types.is_duration, "interval"),
     (pa.types.is_null, "text"),
 )
 

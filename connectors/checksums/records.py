@@ -13,12 +13,15 @@ import pyarrow as pa
 
 from .. import compute as pc
 from ..bookmarks import past
-from ..errors import ConnectorConfigError, FatalConnectorError
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..fidelity import as_text
 from ..protocols import Source
+from ..sql.casts import json_text
 from ..stream import Checkpoint, Event, Rejected, Stream
+from .json_values import jsonb_text, value_text
+from .nested import is_carried
 from .sql import SqlChecksums
-from .values import Checksums, Compared, Digest, Key, KeyRange, Row, Side
+from .values import Checksums, Compared, Digest, Form, Key, KeyRange, Row, Side
 
 #: What DuckDB may hold of keys and hashes before it goes to disk.
 _MEMORY_LIMIT = "512MB"
@@ -45,7 +48,8 @@ def is_in_lines(source: Source) -> bool:
 def opened_checksums(source: Source, side: Side) -> AbstractContextManager[Checksums]:
     """Open one side's checksums; they end with the context."""
     opened: Callable[[Side], AbstractContextManager[Checksums]] | None = getattr(source, "checksums", None)
-    return opened(side) if opened is not None else _through_duckdb(source, side)
+    is_read = opened is None or any(column.is_read for column in side.columns)
+    return _through_duckdb(source, side) if is_read or opened is None else opened(side)
 
 
 @contextmanager
@@ -89,6 +93,8 @@ class RecordChecksums:
         self._kept: SqlChecksums | None = None
         #: Bad records of the stream, which it sets aside: they are in no digest.
         self.rejected = 0
+        #: Why the records could not be read, where DuckDB asked for them.
+        self._failure: ConnectorError | None = None
 
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
         """Return one digest a range."""
@@ -108,8 +114,7 @@ class RecordChecksums:
         condition = self._over("incoming as t").within(ranges)
         if not condition or not batch.num_rows:
             return pa.array([True] * batch.num_rows, pa.bool_())
-        kinds = [column.field.type for column in self._key]
-        keys = [_carry(batch.column(column.name), kind) for column, kind in zip(self._side.key, kinds, strict=True)]
+        keys = [_carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
         place = pa.array(range(batch.num_rows), pa.int64())
         table = pa.table([*keys, place], names=[*(column.name for column in self._key), "place"])
         self._connection.register("incoming", table)
@@ -141,11 +146,18 @@ class RecordChecksums:
         )
 
     def _run(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._sorted_errors():
+            return list(self._connection.execute(sql).fetchall())
+
+    @contextmanager
+    def _sorted_errors(self) -> Iterator[None]:
         import duckdb
 
         try:
-            return list(self._connection.execute(sql).fetchall())
+            yield
         except duckdb.Error as error:
+            if self._failure is not None:
+                raise self._failure from error
             raise FatalConnectorError(
                 f"checksums cannot be computed: {error}", stream=self._side.stream.name
             ) from error
@@ -156,7 +168,8 @@ class RecordChecksums:
         fields = [pa.field(column.name, column.field.type) for column in columns]
         schema = pa.schema([*fields, pa.field(_PAST, pa.bool_())])
         batches = self._batches(schema)
-        self._connection.register("incoming", pa.RecordBatchReader.from_batches(schema, batches))
+        with self._sorted_errors():
+            self._connection.register("incoming", pa.RecordBatchReader.from_batches(schema, batches))
         try:
             yield
         finally:
@@ -165,19 +178,23 @@ class RecordChecksums:
 
     def _batches(self, schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
         side = self._side
-        names = [column.name for column in (*side.key, *side.columns)]
+        owns, columns = (*side.key, *side.columns), (*self._key, *self._columns)
         self.rejected = 0
-        for _, event in self._source.read([side.stream], {side.stream.name: None}):
+        for _, event in self._events():
             if isinstance(event, Rejected):
                 self.rejected += len(event.records)
             if isinstance(event, Stream) or not isinstance(event, pa.RecordBatch):
                 continue
-            arrays = [
-                _carry(event.column(name), kind)
-                for name, kind in zip(names, (field.type for field in schema), strict=False)
-            ]
+            arrays = [_carry(event.column(own.name), column) for own, column in zip(owns, columns, strict=True)]
             flags = past(event, side.stream, side.until)
             yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
+
+    def _events(self) -> Iterator[tuple[str, Any]]:
+        try:
+            yield from self._source.read([self._side.stream], {self._side.stream.name: None})
+        except ConnectorError as error:
+            self._failure = error
+            raise
 
 
 def read_within(source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Iterator[Event]:
@@ -208,32 +225,64 @@ def _events(source: Source, stream: Stream) -> Iterator[Event]:
 
 def _numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
     return tuple(
-        replace(column, name=f"c{number}", field=column.field.with_type(_carried(column.field.type)))
+        replace(column, name=f"c{number}", field=column.field.with_type(_carried(column.field.type, column.form)))
         for number, column in enumerate(columns, start=first)
     )
 
 
-def _carried(kind: pa.DataType) -> pa.DataType:
+#: Forms of JSON that only Python writes.
+_WRITTEN: dict[Form, Callable[[str], str]] = {Form.JSONB: jsonb_text, Form.JSON_VALUE: value_text}
+
+
+def _carried(kind: pa.DataType, form: Form) -> pa.DataType:
     """Return the type in which DuckDB takes it."""
-    if pa.types.is_dictionary(kind):
-        return _carried(kind.value_type)
-    if kind == pa.json_() or pa.types.is_null(kind) or pa.types.is_decimal256(kind) or pa.types.is_interval(kind):
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _carried(kind.value_type, form)
+    if form is Form.TEXT or form in _WRITTEN or kind == pa.json_() or types.is_null(kind) or types.is_decimal256(kind):
         return pa.string()
-    return pa.float32() if pa.types.is_float16(kind) else kind
+    if types.is_interval(kind) or types.is_duration(kind) or (types.is_nested(kind) and not is_carried(kind)):
+        return pa.string()
+    return pa.float32() if types.is_float16(kind) else kind
 
 
-def _carry(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def _carry(array: pa.Array, column: Compared) -> pa.Array:
+    """Return values in the column's type, or in full as text where DuckDB has no such type."""
+    kind = column.field.type
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if pa.types.is_duration(array.type) and column.form is Form.INTERVAL:
+        return _interval_text(array)
+    if pa.types.is_nested(array.type) and kind != array.type:
+        array = json_text(array)
+        rewrite = jsonb_text if column.form is Form.NESTED_JSONB else _WRITTEN.get(column.form)
+    else:
+        rewrite = _WRITTEN.get(column.form)
     if array.type == pa.json_():
         array = array.storage
+    if rewrite is not None:
+        return pa.array([None if value is None else rewrite(value) for value in array.to_pylist()], kind)
     if array.type == kind:
         return array
-    if pa.types.is_interval(array.type):  # DuckDB's own has no nanoseconds
+    # DuckDB's own interval has no nanoseconds.
+    if column.form is Form.TEXT or pa.types.is_interval(array.type) or pa.types.is_decimal256(array.type):
         return as_text(array, "")
-    if pa.types.is_decimal256(array.type):
-        return pa.array([None if value is None else format(value, "f") for value in array.to_pylist()], kind)
     return pc.cast(array, kind)
+
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def _interval_text(array: pa.Array) -> pa.Array:
+    """Write durations as intervals of seconds."""
+    unit = _PER_SECOND[array.type.unit]
+    counts = pc.cast(array, pa.int64()).to_pylist()
+    return pa.array([None if count is None else _seconds(count, unit) for count in counts], pa.string())
+
+
+def _seconds(count: int, unit: int) -> str:
+    seconds, rest = divmod(abs(count), unit)
+    return f"P0M0DT{'-' if count < 0 else ''}{seconds}.{rest * (10**9 // unit):09d}S"
 
 
 __all__ = ["is_in_lines", "keeps_json", "opened_checksums", "read_within", "system_of"]

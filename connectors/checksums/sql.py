@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+
+from .json_values import is_same_json
 from .values import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
 
 #: Arguments of one function call: PostgreSQL takes a hundred.
@@ -236,19 +238,30 @@ def is_same(left: str | None, right: str | None, column: Compared) -> bool:
         return True
     if left is None or right is None:
         return False
-    if column.form is Form.LIST:
-        items = _items(left, column), _items(right, column)
-        return items[0] is not None and items[0] == items[1]
+    if column.form in _JSON:
+        return is_same_json(left, right, _written_type(column))
+    if column.form is Form.TEXT and pa.types.is_decimal(column.field.type):
+        return _is_same_decimal(left, right)
     return column.form is Form.FLOAT and read_float(left) == read_float(right)
 
 
-def _items(text: str, column: Compared) -> list[Any] | None:
-    """Read the JSON of a list; None: it is no such JSON."""
+def _is_same_decimal(left: str, right: str) -> bool:
+    """Compare texts of decimals, which may have exponents."""
     try:
-        found = json.loads(text, parse_float=float if column.item is Form.FLOAT else Decimal)
-    except ValueError:
-        return None
-    return found if isinstance(found, list) else None
+        return Decimal(left) == Decimal(right)
+    except ArithmeticError:
+        return False
+
+
+#: Forms that are JSON, whatever way it is written.
+_JSON = frozenset({Form.LIST, Form.NESTED, Form.NESTED_JSONB, Form.JSONB, Form.JSON_VALUE})
+
+
+def _written_type(column: Compared) -> pa.DataType | None:
+    """Return the type that JSON was made of; None: nobody knows."""
+    if pa.types.is_nested(column.field.type):
+        return column.field.type
+    return pa.list_(pa.float64()) if column.item is Form.FLOAT else None
 
 
 __all__ = ["Canonical", "Query", "SqlChecksums", "exponent_form", "interval_form", "is_same", "read_float"]

@@ -44,8 +44,17 @@ class Form(StrEnum):
     JSON_LINE = "json_line"
     #: JSON as PostgreSQL's jsonb writes it.
     JSONB = "jsonb"
+    #: JSON as jsonb writes it, but numbers by their value: no zeros at their end.
+    JSON_VALUE = "json_value"
     #: A list of scalars: the JSON that `files.text` writes of it.
     LIST = "list"
+    #: Lists, structs and maps of anything: the JSON that `files.text` writes of it; and as jsonb writes that anew.
+    NESTED = "nested"
+    NESTED_JSONB = "nested_jsonb"
+
+
+#: Unit of a type -> digits of a second that it has.
+DIGITS = {"s": 0, "ms": 3, "us": 6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,8 @@ class Compared:
     #: LIST: form of its items, and the digits of a second that the source's type has.
     item: Form | None = None
     digits: int = 6
+    #: No SQL of this side writes the form: its records are read, as those of files are.
+    is_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +134,4 @@ class Checksums(Protocol):
         ...
 
 
-__all__ = ["EVERYTHING", "Checksums", "Compared", "Digest", "Form", "Key", "KeyRange", "Row", "Side"]
+__all__ = ["DIGITS", "EVERYTHING", "Checksums", "Compared", "Digest", "Form", "Key", "KeyRange", "Row", "Side"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from ..checksums.sql import Canonical, exponent_form, interval_form
+from ..checksums.sql import Canonical, exponent_form
 from ..checksums.values import Compared, Form
 from ..sql.identifiers import literal
+from .nested import interval_text, list_text, nested_text
+from .types import reading
 
 
 class DuckDBCanonical(Canonical):
@@ -21,9 +23,9 @@ class DuckDBCanonical(Canonical):
         if form is Form.FLOAT:
             return _float(f"{column}::double")
         if form is Form.INTERVAL and not pa.types.is_string(compared.field.type):
-            return _interval(column)
-        if form is Form.LIST and pa.types.is_nested(compared.field.type):
-            return _list(column, compared)
+            return interval_text(column)
+        if pa.types.is_nested(compared.field.type):
+            return _nested(column, compared)
         return _FORMATS.get(form, "{}::varchar").format(column)
 
     def hashed(self, text: str, *, own: bool) -> str:
@@ -47,6 +49,20 @@ class DuckDBCanonical(Canonical):
         if form is Form.BINARY:
             return f"unhex({shown})"
         return {Form.DATE: f"date {shown}", Form.TIMESTAMP: f"timestamp {shown}"}.get(form, shown)
+
+
+def _nested(column: str, compared: Compared) -> str:
+    metadata = compared.field.metadata or {}
+    if metadata.get(b"native_system") == b"duckdb":
+        native = metadata.get(b"native_type", b"").decode()
+        read = reading(native).sql
+        # What Arrow has no type for is compared as what it is read as: it is that in the copy.
+        column = column if read == native else f"cast({column} as {read})"
+    if compared.form is Form.LIST:
+        return list_text(column, compared)
+    if compared.form is Form.NATIVE:
+        return f"{column}::varchar"
+    return nested_text(column, compared.field.type, is_jsonb=compared.form is Form.NESTED_JSONB)
 
 
 _FORMATS = {
@@ -84,61 +100,6 @@ def _float(value: str) -> str:
         f"then case when suffix({plain}, '.0') then left({plain}, length({plain}) - 2) else {plain} end "
         f"else {other} end"
     )
-
-
-def _interval(value: str) -> str:
-    def part(name: str) -> str:
-        return f"datepart('{name}', {value})::hugeint"
-
-    time = f"({part('hour')} * 3600000000 + {part('minute')} * 60000000 + {part('microsecond')})"
-    return interval_form(value, f"({part('year')} * 12 + {part('month')})", part("day"), time, as_text="varchar")
-
-
-def _list(column: str, compared: Compared) -> str:
-    """Write a list as `files.text.to_json` does."""
-    item = _item(compared)
-    joined = f"array_to_string(list_transform({column}, lambda x: coalesce({item}, 'null')), ',')"
-    # Of an empty list DuckDB before 2.0 makes NULL.
-    return f"case when {column} is not null then '[' || coalesce({joined}, '') || ']' end"
-
-
-def _item(compared: Compared) -> str:
-    form = compared.item
-    if form is Form.TEXT:
-        return _quoted("x::varchar")
-    if form is Form.FLOAT:
-        value = "x::double"
-        special = (
-            f"case when isnan({value}) then '\"NaN\"' when {value} > 0 then '\"Infinity\"' else '\"-Infinity\"' end"
-        )
-        return f"case when isfinite({value}) then ({value})::varchar when x is not null then {special} end"
-    if form is Form.TIME:
-        return _fraction("strftime(date '1970-01-01' + x::time, '%H:%M:%S.%f')", compared.digits)
-    if form is Form.TIMESTAMP:
-        is_zoned = compared.field.type.value_type.tz is not None
-        written = f"strftime(x::timestamp, '%Y-%m-%dT%H:%M:%S.%f{'Z' if is_zoned else ''}')"
-        return _fraction(written, compared.digits)
-    plain = {Form.BINARY: "base64(x)", Form.UUID: "lower(x::varchar)", Form.DATE: "x::varchar"}
-    return f"'\"' || {plain[form]} || '\"'" if form in plain else "x::varchar"
-
-
-def _fraction(text: str, digits: int) -> str:
-    """Leave out those digits of a second that the source's type does not have, if they are zeros."""
-    if digits < 6:
-        zeros, kept = ("000", r"(\.[0-9]{3})") if digits else (r"\.000000", "()")
-        text = f"regexp_replace({text}, '{kept}{zeros}(Z?)$', '\\1\\2')"
-    return f"'\"' || {text} || '\"'"
-
-
-def _quoted(text: str) -> str:
-    escaped = f"replace(replace({text}, '\\', '\\\\'), '\"', '\\\"')"
-    for number in range(32):
-        escaped = f"replace({escaped}, chr({number}), {literal(_ESCAPES.get(number, f'{chr(92)}u{number:04x}'))})"
-    is_odd = rf"""regexp_matches({text}, '[\x00-\x1f"\\]')"""
-    return f"'\"' || case when {is_odd} then {escaped} else {text} end || '\"'"
-
-
-_ESCAPES = {8: r"\b", 9: r"\t", 10: r"\n", 12: r"\f", 13: r"\r"}
 
 
 __all__ = ["DuckDBCanonical"]

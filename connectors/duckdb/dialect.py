@@ -78,7 +78,7 @@ class DuckDBDialect(Dialect, Moving):
         known = types.reading(column_type).arrow
         if types.column_type(arrow, "") == column_type:
             # As the stream has it: nested fields of the same types need no casts.
-            known = arrow if pa.types.is_nested(arrow) else known
+            known = arrow if pa.types.is_nested(arrow) and pa.types.is_nested(known) else known
         return Wire(type=column_type, arrow=known)
 
     def arrow_type(self, column: Column) -> pa.DataType:

@@ -158,6 +158,8 @@ def _column_type(kind: pa.DataType) -> str | None:
         if kind.tz is not None:
             return "TIMESTAMP WITH TIME ZONE"
         return "TIMESTAMP_NS" if kind.unit == "ns" else "TIMESTAMP"
+    if _has_wide(kind):
+        return "JSON"
     if types.is_struct(kind):
         return _struct_type(kind)
     if types.is_map(kind):
@@ -167,6 +169,20 @@ def _column_type(kind: pa.DataType) -> str | None:
         item = _column_type(kind.value_type)
         return None if item is None else f"{item}[]"
     return _scalar_type(kind)
+
+
+def _has_wide(kind: pa.DataType) -> bool:
+    """Tell whether what is nested holds decimals that DuckDB has not, and does not take from Arrow."""
+    types = pa.types
+    if types.is_map(kind):
+        parts = [kind.key_type, kind.item_type]
+    elif types.is_struct(kind):
+        parts = [field.type for field in kind]
+    else:
+        parts = [kind.value_type] if types.is_nested(kind) and not types.is_union(kind) else []
+    return any(
+        _has_wide(part) or (types.is_decimal(part) and not 0 <= part.scale <= part.precision <= 38) for part in parts
+    )
 
 
 def _scalar_type(kind: pa.DataType) -> str | None:

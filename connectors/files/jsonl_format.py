@@ -28,7 +28,7 @@ from .infer import Guess
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .settings import BLOCK_BYTES, JSONLSourceSettings
-from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive
+from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, revived
 
 #: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
 INFER_JSON_BYTES = 16 << 20
@@ -196,7 +196,7 @@ class JSONLFormat:
         column = pa.array(values, pa.string()) if texts else None
 
         def converts(part: Any) -> pa.Array:
-            return _typed(part, field.type) if texts else pa.array(part, field.type)
+            return _typed(part, field.type) if texts else revived(part, field.type)
 
         subject = values if column is None else column
         try:

@@ -151,14 +151,14 @@ class ParquetFormat:
         return not (pa.types.is_decimal(kind) and kind.scale < 0)
 
     def keeps_as_text(self, kind: pa.DataType) -> bool:
-        return bool(pa.types.is_interval(kind))
+        return _holds_intervals(kind)
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return ParquetWriter(sink, schema, self._compression, self.group_bytes)
 
 
 class ParquetWriter:
-    """Gathers batches into row groups; intervals, which Parquet lacks, are kept as text."""
+    """Gathers batches into row groups; intervals, which Parquet lacks, and what holds them, are kept as text."""
 
     def __init__(self, sink: BinaryIO, schema: pa.Schema, compression: str, group_bytes: int = GROUP_BYTES) -> None:
         self._schema = pa.schema([_kept(field) for field in schema])
@@ -272,5 +272,17 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _kept(field: pa.Field) -> pa.Field:
-    is_interval = pa.types.is_interval(field.type)
-    return field.with_type(pa.string()).with_metadata({"native_type": "interval"}) if is_interval else field
+    if pa.types.is_interval(field.type):
+        return field.with_type(pa.string()).with_metadata({"native_type": "interval"})
+    return field.with_type(pa.string()) if _holds_intervals(field.type) else field
+
+
+def _holds_intervals(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_map(kind):
+        return _holds_intervals(kind.key_type) or _holds_intervals(kind.item_type)
+    if types.is_struct(kind):
+        return any(_holds_intervals(field.type) for field in kind)
+    if types.is_nested(kind) and not types.is_union(kind):
+        return _holds_intervals(kind.value_type)
+    return bool(types.is_interval(kind))

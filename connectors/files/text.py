@@ -155,7 +155,8 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
 def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Cast to floats; of a number that none holds the cast makes an infinity, or 0, without an error."""
     found = column.cast(kind)
-    odd = column.filter(pc.or_(pc.is_inf(found), pc.equal(found, 0)))
+    wide = found.cast(pa.float32()) if pa.types.is_float16(kind) else found  # there are no kernels for halves
+    odd = column.filter(pc.or_(pc.is_inf(wide), pc.equal(wide, 0)))
     if pc.any(pc.match_substring_regex(odd, "^[^eE]*[1-9]")).as_py():
         raise ValueError(f"a number that no {kind} holds")
     return found
@@ -254,6 +255,10 @@ def revive(value: Any, kind: pa.DataType) -> Any:
     if is_nested(kind):
         _demand(isinstance(value, list))
         return [revive(item, kind.value_type) for item in value]
+    if is_json(kind):
+        from msgspec.json import Encoder  # few streams hold JSON inside of others
+
+        return Encoder(decimal_format="number").encode(value).decode()
     if types.is_boolean(kind):
         _demand(isinstance(value, bool))
         return value
@@ -270,7 +275,29 @@ def revive(value: Any, kind: pa.DataType) -> Any:
         _demand(isinstance(value, int | Decimal | str) and not isinstance(value, bool))
         return Decimal(value)
     _demand(isinstance(value, str))
+    if is_uuid(kind):
+        return uuid.UUID(value).bytes
     return from_text(pa.array([value], pa.string()), kind, is_empty_null=False)[0].as_py()
+
+
+def revived(values: Any, kind: pa.DataType) -> pa.Array:
+    """Make an array of what `revive` returned: Arrow makes none of UUIDs and JSON that are inside of others."""
+    stored = _stored(kind) if is_nested(kind) else kind
+    return pa.array(values, kind) if stored == kind else pa.array(values, stored).cast(kind)
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """Return a type with the bytes of UUIDs, and the texts of JSON, in their place."""
+    types = pa.types
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_stored(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(_stored(kind.key_type), _stored(kind.item_type))
+    if is_uuid(kind) or is_json(kind):
+        return kind.storage_type
+    if not is_nested(kind) or _stored(kind.value_type) == kind.value_type:
+        return kind
+    return (pa.large_list if types.is_large_list(kind) else pa.list_)(_stored(kind.value_type))
 
 
 def _demand(is_so: bool) -> None:
@@ -283,7 +310,7 @@ def _each(column: pa.Array, convert: Callable[[str], Any], kind: pa.DataType) ->
         values = [None if text is None else convert(text) for text in column.to_pylist()]
     except (binascii.Error, ArithmeticError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
-    return pa.array(values, kind)
+    return revived(values, kind)
 
 
 def _texts(column: pa.Array, convert: Callable[[Any], str]) -> pa.Array:
@@ -341,6 +368,7 @@ __all__ = [
     "misfit",
     "parse_type",
     "revive",
+    "revived",
     "to_json",
     "to_text",
 ]

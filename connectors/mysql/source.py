@@ -81,10 +81,7 @@ class MySQLSource(SqlSource):
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
-        found = settle(self, lease, stream, bookmark, self._settings.settle_s)
-        lease.session.rollback()
-        lease.begin()
-        return found
+        return settle(self, lease, stream, bookmark, self._settings.settle_s)
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
         """Split by an integer primary key."""

@@ -129,6 +129,8 @@ def _item(compared: Compared) -> str:
         )
     if form is Form.BINARY:
         return "'\"' || replace(encode(x, 'base64'), chr(10), '') || '\"'"
+    if form is Form.INTERVAL:
+        return f"'\"' || {_interval('x')} || '\"'"
     if form is Form.TIME:
         return _fraction("to_char(x, 'HH24:MI:SS.US')", compared.digits)
     if form is Form.TIMESTAMP:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from .. import compute as pc
 from ..decimals import from_texts
 from ..errors import FatalConnectorError
+from ..fidelity import as_text
 
 
 def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, stream: str) -> pa.RecordBatch:
@@ -57,6 +58,8 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return array
     if pa.types.is_nested(array.type) and pa.types.is_string(kind):
         return json_text(array)
+    if pa.types.is_decimal(array.type) and pa.types.is_string(kind):
+        return as_text(array, "")  # Arrow writes small ones with an exponent
     if pa.types.is_decimal(kind) and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
         return from_texts(array, kind)
     if pa.types.is_null(array.type):

@@ -1,0 +1,121 @@
+"""JSON by what it says, not by how it is written: as PostgreSQL's jsonb writes it anew, and compared by value. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from json.encoder import encode_basestring
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+
+#: Digits that PostgreSQL's numeric has before and behind the point; what has more is no number there.
+_MOST_WHOLE, _MOST_FRACTION = 131_072, 16_383
+
+
+def jsonb_text(text: str) -> str:
+    """Write a JSON text as jsonb does: keys in its order and once, numbers in full; what it would refuse as it is."""
+    return _rewritten(text, _as_numeric)
+
+
+def value_text(text: str) -> str:
+    """Write a JSON text as jsonb does, and numbers by their value: without the zeros at their end."""
+    return _rewritten(text, _as_value)
+
+
+def is_same_json(left: str, right: str, kind: pa.DataType | None = None) -> bool:
+    """Tell whether two JSON texts say the same: numbers by value, and objects whatever the order of their keys.
+
+    Args:
+        left: one.
+        right: the other.
+        kind: the type that both were made of: its floats are compared as such; None: nobody knows.
+    """
+    try:
+        return _is_same(_read(left), _read(right), kind)
+    except (ValueError, ArithmeticError, RecursionError):
+        return False
+
+
+def _read(text: str) -> Any:
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse)
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _rewritten(text: str, number: Callable[[Decimal], str]) -> str:
+    try:
+        result = _written(_read(text), number)
+        result.encode()  # half of a surrogate pair is no text
+    except (ValueError, ArithmeticError, RecursionError):
+        return text
+    return result
+
+
+def _written(value: Any, number: Callable[[Decimal], str]) -> str:
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, Decimal):
+        return number(value)
+    if isinstance(value, list):
+        return f"[{', '.join([_written(item, number) for item in value])}]"
+    if isinstance(value, dict):
+        pairs = sorted([(_key(name), item) for name, item in value.items()], key=itemgetter(0))
+        return "{" + ", ".join([f"{name}: {_written(item, number)}" for (_, _, name), item in pairs]) + "}"
+    return "null" if value is None else "true" if value else "false"
+
+
+@lru_cache(maxsize=4096)
+def _key(name: str) -> tuple[int, bytes, str]:
+    """Return what keys are ordered by, and how this one is written; the same ones come again in every document."""
+    content = name.encode()
+    return len(content), content, encode_basestring(name)
+
+
+def _as_numeric(value: Decimal) -> str:
+    if not -_MOST_FRACTION <= value.adjusted() < _MOST_WHOLE:
+        raise ValueError("no numeric")
+    text = format(value if value else abs(value), "f")  # it has no negative zero
+    if len(text.partition(".")[2]) > _MOST_FRACTION:
+        raise ValueError("no numeric")
+    return text
+
+
+def _as_value(value: Decimal) -> str:
+    text = _as_numeric(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _is_same(left: Any, right: Any, kind: pa.DataType | None) -> bool:
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(
+            _is_same(mine, other, item) for mine, other, item in zip(left, right, _items(kind, len(left)), strict=True)
+        )
+    if isinstance(left, dict) and isinstance(right, dict):
+        fields = {field.name: field.type for field in kind} if kind is not None and pa.types.is_struct(kind) else {}
+        return left.keys() == right.keys() and all(
+            _is_same(value, right[name], fields.get(name)) for name, value in left.items()
+        )
+    if isinstance(left, Decimal) and isinstance(right, Decimal):
+        return float(left) == float(right) if kind is not None and pa.types.is_floating(kind) else left == right
+    # Python's True is 1.
+    return type(left) is type(right) and bool(left == right)
+
+
+def _items(kind: pa.DataType | None, number: int) -> list[pa.DataType | None]:
+    """Return the type of each item of a list; a map is a list of pairs, which pass as structs here."""
+    if kind is None or not pa.types.is_nested(kind):
+        return [None] * number
+    if pa.types.is_struct(kind):
+        return [field.type for field in kind] if kind.num_fields == number else [None] * number
+    if pa.types.is_map(kind):
+        return [pa.struct([("key", kind.key_type), ("value", kind.item_type)])] * number
+    return [kind.value_type] * number
+
+
+__all__ = ["is_same_json", "jsonb_text", "value_text"]

@@ -1,0 +1,173 @@
+"""Lists, structs and maps as JSON in DuckDB's SQL, for checksums: word for word as `files.text.to_json` writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ..checksums.sql import interval_form
+from ..checksums.values import DIGITS, Compared, Form
+from ..sql.identifiers import literal
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """What stands between values, and how the rest differs."""
+
+    comma: str = ","
+    colon: str = ":"
+    #: As jsonb writes it: keys by their length, then by their bytes; floats without an exponent.
+    is_jsonb: bool = False
+
+
+_PLAIN = _Style()
+_JSONB = _Style(", ", ": ", is_jsonb=True)
+
+
+def list_text(column: str, compared: Compared) -> str:
+    """Write a list of scalars, all sides with as many digits of a second as the source has."""
+    zone = getattr(compared.field.type.value_type, "tz", None)
+    assert compared.item is not None
+    item = _scalar("x", compared.item, compared.digits, is_zoned=zone is not None)
+    return _joined(column, "x", item, _PLAIN)
+
+
+def nested_text(column: str, kind: pa.DataType, *, is_jsonb: bool) -> str:
+    """Write whatever is nested.
+
+    Args:
+        column: a quoted name.
+        kind: its type, of those that `checksums.nested.is_carried` knows.
+        is_jsonb: as jsonb writes it anew.
+    """
+    return _value(column, kind, _JSONB if is_jsonb else _PLAIN, 0)
+
+
+def interval_text(value: str) -> str:
+    """Write an interval."""
+
+    def part(name: str) -> str:
+        return f"datepart('{name}', {value})::hugeint"
+
+    time = f"({part('hour')} * 3600000000 + {part('minute')} * 60000000 + {part('microsecond')})"
+    return interval_form(value, f"({part('year')} * 12 + {part('month')})", part("day"), time, as_text="varchar")
+
+
+def _value(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
+    """Write a value; NULL for NULL. Each level of lists names its items otherwise."""
+    types, name = pa.types, f"x{depth}"
+    if types.is_struct(kind):
+        return _struct(value, kind, style, depth)
+    if types.is_map(kind):
+        key = _value(f"{name}.key", kind.key_type, style, depth + 1)
+        item = _value(f"{name}.value", kind.item_type, style, depth + 1)
+        return _joined(f"map_entries({value})", name, _concat(["[", style.comma, "]"], [key, item]), style)
+    if types.is_nested(kind):
+        return _joined(value, name, _value(name, kind.value_type, style, depth + 1), style)
+    form = next(form for is_type, form in _FORMS if is_type(kind))
+    written = _scalar(value, form, DIGITS.get(getattr(kind, "unit", "us"), 6), is_zoned=bool(getattr(kind, "tz", None)))
+    return _without_exponent(written, value) if form is Form.FLOAT and style.is_jsonb else written
+
+
+def _struct(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
+    fields = list(kind)
+    if style.is_jsonb:
+        fields.sort(key=lambda field: (len(field.name.encode()), field.name.encode()))
+    names = [f"{json.dumps(field.name, ensure_ascii=False)}{style.colon}" for field in fields]
+    parts = ["{" + names[0], *(style.comma + name for name in names[1:]), "}"]
+    items = [
+        _value(f"struct_extract({value}, {literal(field.name)})", field.type, style, depth + 1) for field in fields
+    ]
+    return f"case when {value} is not null then {_concat(parts, items)} end"
+
+
+def _concat(parts: Sequence[str], items: Sequence[str]) -> str:
+    """Put items between the parts of a text."""
+    found = [literal(parts[0])]
+    for item, part in zip(items, parts[1:], strict=True):
+        found += [f"coalesce({item}, 'null')", literal(part)]
+    return f"concat({', '.join(found)})"
+
+
+def _joined(items: str, name: str, item: str, style: _Style) -> str:
+    joined = f"array_to_string(list_transform({items}, lambda {name}: coalesce({item}, 'null')), '{style.comma}')"
+    # Of an empty list DuckDB before 2.0 makes NULL.
+    return f"case when {items} is not null then '[' || coalesce({joined}, '') || ']' end"
+
+
+def _scalar(value: str, form: Form, digits: int, *, is_zoned: bool) -> str:
+    if form is Form.TEXT:
+        return _quoted(f"{value}::varchar")
+    if form is Form.FLOAT:
+        number = f"{value}::double"
+        special = (
+            f"case when isnan({number}) then '\"NaN\"' when {number} > 0 then '\"Infinity\"' else '\"-Infinity\"' end"
+        )
+        return f"case when isfinite({number}) then ({number})::varchar when {value} is not null then {special} end"
+    if form is Form.TIME:
+        return _fraction(f"strftime(date '1970-01-01' + {value}::time, '%H:%M:%S.%f')", digits)
+    if form is Form.TIMESTAMP_NS:
+        return f"'\"' || strftime({value}::timestamp_ns, '%Y-%m-%dT%H:%M:%S.%n') || '\"'"
+    if form is Form.TIMESTAMP:
+        return _fraction(f"strftime({value}::timestamp, '%Y-%m-%dT%H:%M:%S.%f{'Z' if is_zoned else ''}')", digits)
+    if form is Form.INTERVAL:
+        return f"'\"' || {interval_text(value)} || '\"'"
+    plain = {Form.BINARY: "base64({})", Form.UUID: "lower({}::varchar)", Form.DATE: "{}::varchar"}
+    return f"'\"' || {plain[form].format(value)} || '\"'" if form in plain else f"{value}::varchar"
+
+
+def _without_exponent(written: str, value: str) -> str:
+    """Write a float's digits in full, as numeric does, which has no negative zero either."""
+    text = f"abs({value}::double)::varchar"
+    digits = f"replace(split_part({text}, 'e', 1), '.', '')"
+    power = f"split_part({text}, 'e', 2)::int"
+    large = (
+        f"case when length({digits}) - 1 <= {power} then rpad({digits}, {power} + 1, '0') "
+        f"else concat(left({digits}, {power} + 1), '.', substr({digits}, {power} + 2)) end"
+    )
+    small = f"concat('0.', repeat('0', -{power} - 1), {digits})"
+    sign = f"case when {value} < 0 then '-' else '' end"
+    return (
+        f"case when {value} = 0 then '0.0' when isfinite({value}::double) and contains({text}, 'e') "
+        f"then concat({sign}, case when {power} > 0 then {large} else {small} end) else {written} end"
+    )
+
+
+def _fraction(text: str, digits: int) -> str:
+    """Leave out those digits of a second that the source's type does not have, if they are zeros."""
+    if digits < 6:
+        zeros, kept = ("000", r"(\.[0-9]{3})") if digits else (r"\.000000", "()")
+        text = f"regexp_replace({text}, '{kept}{zeros}(Z?)$', '\\1\\2')"
+    return f"'\"' || {text} || '\"'"
+
+
+def _quoted(text: str) -> str:
+    escaped = f"replace(replace({text}, '\\', '\\\\'), '\"', '\\\"')"
+    for number in range(32):
+        escaped = f"replace({escaped}, chr({number}), {literal(_ESCAPES.get(number, f'{chr(92)}u{number:04x}'))})"
+    is_odd = rf"""regexp_matches({text}, '[\x00-\x1f"\\]')"""
+    return f"'\"' || case when {is_odd} then {escaped} else {text} end || '\"'"
+
+
+_ESCAPES = {8: r"\b", 9: r"\t", 10: r"\n", 12: r"\f", 13: r"\r"}
+
+_FORMS = (
+    (pa.types.is_boolean, Form.BOOLEAN),
+    (pa.types.is_integer, Form.INTEGER),
+    (pa.types.is_floating, Form.FLOAT),
+    (pa.types.is_decimal, Form.DECIMAL),
+    (pa.types.is_date, Form.DATE),
+    (pa.types.is_time, Form.TIME),
+    (lambda kind: pa.types.is_timestamp(kind) and kind.unit == "ns", Form.TIMESTAMP_NS),
+    (pa.types.is_timestamp, Form.TIMESTAMP),
+    (pa.types.is_interval, Form.INTERVAL),
+    (lambda kind: kind == pa.uuid(), Form.UUID),
+    (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view(), Form.TEXT),
+    (lambda _: True, Form.BINARY),
+)
+
+
+__all__ = ["interval_text", "list_text", "nested_text"]
