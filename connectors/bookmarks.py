@@ -323,6 +323,11 @@ _ORDERED = (
 )
 
 
+def has_order(field: pa.Field) -> bool:
+    """Tell whether a column can be one of the bookmark_properties."""
+    return field.name != BOUNDARY and any(is_kind(field.type) for is_kind in _ORDERED)
+
+
 def demand_order(stream: Stream) -> None:
     """Refuse bookmark_properties whose types have no order.
 
@@ -330,11 +335,11 @@ def demand_order(stream: Stream) -> None:
         ConnectorConfigError: with the column and its type.
     """
     for name in stream.bookmark_properties:
-        kind = stream.schema.field(name).type
-        if name == BOUNDARY or not any(is_kind(kind) for is_kind in _ORDERED):
+        field = stream.schema.field(name)
+        if not has_order(field):
+            what = f"column {name!r} of type {field.type}"
             raise ConnectorConfigError(
-                f"stream {stream.name!r}: column {name!r} of type {kind} cannot be one of the bookmark_properties",
-                stream=stream.name,
+                f"stream {stream.name!r}: {what} cannot be one of the bookmark_properties", stream=stream.name
             )
 
 
@@ -348,6 +353,7 @@ __all__ = [
     "equal_to",
     "from_json",
     "has_bookmark",
+    "has_order",
     "is_above",
     "lower_bound",
     "missing_error",

@@ -131,6 +131,11 @@ class PostgresSource(SqlSource):
             return None
         return f't.{self.dialect.quote(field.name)}::text collate "C"'
 
+    def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Make the same text of a bookmark as of the records: that of `char(n)` has lost its blanks."""
+        first = self.constant(value, field)
+        return [first] if self.tie_breaker(field) is None else [first, f"{first}::text"]
+
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""
         missing = super().incomplete(field)

@@ -270,6 +270,7 @@ def test_psycopg_reads_what_was_written(postgres_url: str, destination: Postgres
     [
         ("numeric", "(1, '1.5'), (2, '2'), (3, '2.0'), (4, '2.00')", "(5, '2.000'), (6, '3')"),
         ("text collate ci", "(1, 'a'), (2, 'B'), (3, 'b'), (4, 'B')", "(5, 'b'), (6, 'c')"),
+        ("char(5)", "(1, 'a'), (2, 'b')", "(5, 'b'), (6, 'ba')"),
         ("double precision", "(1, '0'), (2, '-0.0')", "(5, '0'), (6, '1')"),
     ],
 )

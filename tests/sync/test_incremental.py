@@ -71,12 +71,13 @@ def test_a_lookback_finds_what_came_late(bench: Bench) -> None:
         ({"lookback": 5, "write_disposition": "append"}, "lookback", "merge by keys"),
         ({"lookback": 5, "bookmark_properties": ["v"]}, "lookback", "'v' is string"),
         ({"lookback": 0}, "lookback", "more than 0"),
+        ({"bookmark_properties": ["is_paid"]}, "bookmark_properties", "'is_paid' (bool) have no order"),
         ({"null_bookmarks": "allways"}, "null_bookmarks", "always"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(bench: Bench, settings: dict[str, Any], key: str, what: str) -> None:
     bench.document["streams"] = [{**ENTRY, **settings}]
-    bench.seed("a", [{"id": 2, "t": 10, "v": "x"}])
+    bench.seed("a", [{"id": 2, "t": 10, "v": "x", "is_paid": True}])
     with pytest.raises(ConfigError, match=rf"bench.yaml:\d+.*streams\[0\]\.{key}") as caught:
         bench.run()
     assert what in str(caught.value)
