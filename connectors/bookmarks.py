@@ -261,7 +261,9 @@ def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.S
     kind = first.type
     try:
         if pa.types.is_timestamp(kind):
-            return (pa.scalar(first.value - math.ceil(back * _PER_SECOND[kind.unit]), kind),)
+            value = first.value - math.ceil(back * _PER_SECOND[kind.unit])
+            _EPOCH + timedelta(seconds=value // _PER_SECOND[kind.unit])  # a source writes times from the year 1 on only
+            return (pa.scalar(value, kind),)
         if pa.types.is_date(kind):
             return (pa.scalar(first.as_py() - timedelta(days=math.ceil(back / _DAY_S)), kind),)
         if pa.types.is_decimal(kind):
