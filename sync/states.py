@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +23,9 @@ from .inspection import one_stream, selected_streams
 from .session import Session
 from .store import Store
 from .store.model import StateCopy
+
+#: Types of databases that hold numbers, some of which are read as text: with more digits than Arrow's decimals.
+_NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
 
 #: A span of time: days, hours, minutes, seconds.
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -154,7 +159,7 @@ def rewind_state(
     else:
         wanted = _bookmark(selected, to or {})
     new, old = bookmark_values(stream, wanted), bookmark_values(stream, present)
-    if new is not None and old is not None and is_above(new, old):
+    if new is not None and old is not None and _is_ahead(stream, new, old):
         shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
         raise ConfigError(
             f"that lies ahead of where stream {name!r} stands ({shown}): what is between would never be read; "
@@ -162,6 +167,29 @@ def rewind_state(
             key="STREAM",
         )
     return _write(session, store, selected, wanted), present
+
+
+def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    for left, right, field in zip(new, old, fields, strict=True):
+        if left.equals(right):
+            continue
+        if _is_number_in_text(field):  # as texts, 9 would stand above 10
+            return _number(left.as_py(), field) > _number(right.as_py(), field)
+        return is_above((left,), (right,))
+    return False
+
+
+def _is_number_in_text(field: pa.Field) -> bool:
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
+
+
+def _number(text: str, field: pa.Field) -> Decimal:
+    with suppress(ArithmeticError):
+        if (number := Decimal(text)).is_finite():
+            return number
+    raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
 
 
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
@@ -318,7 +346,10 @@ def _bookmark(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, A
         raise ConfigError(f"a value for {', '.join(missing)} is missing", key="COLUMN=VALUE", allowed=names)
     bookmark = {}
     for column in names:
-        kind = selected.stream.schema.field(column).type
+        field = selected.stream.schema.field(column)
+        kind = field.type
+        if _is_number_in_text(field):
+            _number(texts[column], field)
         try:
             bookmark[column] = to_json(from_json(texts[column], kind, column=column, stream=selected.name))
         except ConnectorConfigError as error:
