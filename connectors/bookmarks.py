@@ -34,6 +34,9 @@ BOUNDARY = "_boundary"
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_S = 30.0
 
+#: Types of databases that hold numbers.
+_NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
+
 #: Bytes of one record's hash.
 HASH_BYTES = 8
 
@@ -192,10 +195,24 @@ def _hashable(column: pa.Array) -> list[Any]:
 
 def has_bookmark(records: pa.RecordBatch | pa.Table, names: Sequence[str]) -> pa.Array:
     """Tell of each record whether its bookmark is complete: no NULL, no NaN."""
-    mask = pc.invert(pc.is_null(records.column(names[0]), nan_is_null=True))
+    mask = pc.invert(_is_missing(records, names[0]))
     for name in names[1:]:
-        mask = pc.and_(mask, pc.invert(pc.is_null(records.column(name), nan_is_null=True)))
+        mask = pc.and_not(mask, _is_missing(records, name))
     return mask
+
+
+def _is_missing(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
+    column = records.column(name)
+    missing = pc.is_null(column, nan_is_null=True)
+    if not is_number_in_text(records.schema.field(name)):
+        return missing
+    return pc.or_(missing, pc.fill_null(pc.equal(column, "NaN"), False))
+
+
+def is_number_in_text(field: pa.Field) -> bool:
+    """Tell whether a database's numbers are read as texts: with more digits than Arrow's decimals, or told to."""
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
 
 
 def at_or_past(records: pa.RecordBatch | pa.Table, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
@@ -357,6 +374,7 @@ __all__ = [
     "has_bookmark",
     "has_order",
     "is_above",
+    "is_number_in_text",
     "lower_bound",
     "missing_error",
     "not_committed",

@@ -13,7 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import BOUNDARY, bookmark_values, can_look_back, from_json, is_above, lower_bound, to_json
+from connectors.bookmarks import (
+    BOUNDARY,
+    bookmark_values,
+    can_look_back,
+    from_json,
+    is_above,
+    is_number_in_text,
+    lower_bound,
+    to_json,
+)
 from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.stream import Bookmark, LedgerKey, ReplicationMethod, Stream
 
@@ -23,9 +32,6 @@ from .inspection import one_stream, selected_streams
 from .session import Session
 from .store import Store
 from .store.model import StateCopy
-
-#: Types of databases that hold numbers, some of which are read as text: with more digits than Arrow's decimals.
-_NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
 
 #: A span of time: days, hours, minutes, seconds.
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -174,15 +180,10 @@ def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]
     for left, right, field in zip(new, old, fields, strict=True):
         if left.equals(right):
             continue
-        if _is_number_in_text(field):  # as texts, 9 would stand above 10
+        if is_number_in_text(field):  # as texts, 9 would stand above 10
             return _number(left.as_py(), field) > _number(right.as_py(), field)
         return is_above((left,), (right,))
     return False
-
-
-def _is_number_in_text(field: pa.Field) -> bool:
-    native = (field.metadata or {}).get(b"native_type", b"").decode()
-    return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
 
 
 def _number(text: str, field: pa.Field) -> Decimal:
@@ -348,7 +349,7 @@ def _bookmark(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, A
     for column in names:
         field = selected.stream.schema.field(column)
         kind = field.type
-        if _is_number_in_text(field):
+        if is_number_in_text(field):
             _number(texts[column], field)
         try:
             bookmark[column] = to_json(from_json(texts[column], kind, column=column, stream=selected.name))

@@ -67,7 +67,9 @@ def test_a_lookback_finds_what_came_late(bench: Bench) -> None:
 def test_a_lookback_to_before_the_year_1_reads_everything(bench: Bench, postgres_url: str) -> None:
     from tests.connectors.postgres_pair import script
 
-    script(postgres_url, "create table a (id int primary key, t timestamp); insert into a values (1, '0001-01-01 01:00')")
+    script(
+        postgres_url, "create table a (id int primary key, t timestamp); insert into a values (1, '0001-01-01 01:00')"
+    )
     bench.document["source"] = {"connector": "postgres", "config": {"url": postgres_url}}
     bench.document["streams"] = [{**ENTRY, "stream": "public.a", "lookback": 7200}]
     bench.run()

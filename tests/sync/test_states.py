@@ -144,7 +144,9 @@ def test_a_ledger_that_names_a_place_with_its_secret_is_known_and_names_it_witho
 def test_numbers_that_are_read_as_texts_stand_as_numbers(tmp_path: Path, postgres_url: str, run_cli: RunHere) -> None:
     from tests.connectors.postgres_pair import script
 
-    script(postgres_url, "create table a (id int primary key, n numeric not null); insert into a values (1, 10), (2, 9)")
+    script(
+        postgres_url, "create table a (id int primary key, n numeric not null); insert into a values (1, 10), (2, 9)"
+    )
     document = {
         "source": {"connector": "postgres", "config": {"url": postgres_url}},
         "destination": {"connector": "duckdb", "config": {"path": "d.duckdb"}},
