@@ -45,6 +45,8 @@ class Kept:
     is_text: bool = False
     #: The type is the source's own, of the same system: its values need no comparison.
     is_native: bool = False
+    #: The table computes the column by itself: what arrives for it is not written.
+    is_computed: bool = False
     #: What is worth knowing beside: zones that are dropped, or why there is no type.
     note: str = ""
 
