@@ -34,6 +34,9 @@ BOUNDARY = "_boundary"
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_S = 30.0
 
+#: Types of databases that hold numbers.
+_NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
+
 #: Bytes of one record's hash.
 HASH_BYTES = 8
 
@@ -192,10 +195,24 @@ def _hashable(column: pa.Array) -> list[Any]:
 
 def has_bookmark(records: pa.RecordBatch | pa.Table, names: Sequence[str]) -> pa.Array:
     """Tell of each record whether its bookmark is complete: no NULL, no NaN."""
-    mask = pc.invert(pc.is_null(records.column(names[0]), nan_is_null=True))
+    mask = pc.invert(_is_missing(records, names[0]))
     for name in names[1:]:
-        mask = pc.and_(mask, pc.invert(pc.is_null(records.column(name), nan_is_null=True)))
+        mask = pc.and_not(mask, _is_missing(records, name))
     return mask
+
+
+def _is_missing(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
+    column = records.column(name)
+    missing = pc.is_null(column, nan_is_null=True)
+    if not is_number_in_text(records.schema.field(name)):
+        return missing
+    return pc.or_(missing, pc.fill_null(pc.equal(column, "NaN"), False))
+
+
+def is_number_in_text(field: pa.Field) -> bool:
+    """Tell whether a database's numbers are read as texts: with more digits than Arrow's decimals, or told to."""
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
 
 
 def at_or_past(records: pa.RecordBatch | pa.Table, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
@@ -261,7 +278,9 @@ def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.S
     kind = first.type
     try:
         if pa.types.is_timestamp(kind):
-            return (pa.scalar(first.value - math.ceil(back * _PER_SECOND[kind.unit]), kind),)
+            value = first.value - math.ceil(back * _PER_SECOND[kind.unit])
+            _EPOCH + timedelta(seconds=value // _PER_SECOND[kind.unit])  # a source writes times from the year 1 on only
+            return (pa.scalar(value, kind),)
         if pa.types.is_date(kind):
             return (pa.scalar(first.as_py() - timedelta(days=math.ceil(back / _DAY_S)), kind),)
         if pa.types.is_decimal(kind):
@@ -323,6 +342,11 @@ _ORDERED = (
 )
 
 
+def has_order(field: pa.Field) -> bool:
+    """Tell whether a column can be one of the bookmark_properties."""
+    return field.name != BOUNDARY and any(is_kind(field.type) for is_kind in _ORDERED)
+
+
 def demand_order(stream: Stream) -> None:
     """Refuse bookmark_properties whose types have no order.
 
@@ -330,11 +354,11 @@ def demand_order(stream: Stream) -> None:
         ConnectorConfigError: with the column and its type.
     """
     for name in stream.bookmark_properties:
-        kind = stream.schema.field(name).type
-        if name == BOUNDARY or not any(is_kind(kind) for is_kind in _ORDERED):
+        field = stream.schema.field(name)
+        if not has_order(field):
+            what = f"column {name!r} of type {field.type}"
             raise ConnectorConfigError(
-                f"stream {stream.name!r}: column {name!r} of type {kind} cannot be one of the bookmark_properties",
-                stream=stream.name,
+                f"stream {stream.name!r}: {what} cannot be one of the bookmark_properties", stream=stream.name
             )
 
 
@@ -348,7 +372,9 @@ __all__ = [
     "equal_to",
     "from_json",
     "has_bookmark",
+    "has_order",
     "is_above",
+    "is_number_in_text",
     "lower_bound",
     "missing_error",
     "not_committed",

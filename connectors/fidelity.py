@@ -45,6 +45,8 @@ class Kept:
     is_text: bool = False
     #: The type is the source's own, of the same system: its values need no comparison.
     is_native: bool = False
+    #: The table computes the column by itself: what arrives for it is not written.
+    is_computed: bool = False
     #: What is worth knowing beside: zones that are dropped, or why there is no type.
     note: str = ""
 
@@ -256,9 +258,18 @@ def cut(array: pa.Array, kind: pa.DataType, column: str) -> pa.Array:
         kind, allow_time_truncate=True, allow_decimal_truncate=True, allow_float_truncate=True, allow_int_overflow=False
     )
     try:
-        return pc.cast(array, options=options)
+        made = pc.cast(array, options=options)
+        return _earlier(array, made) if pa.types.is_timestamp(kind) and pa.types.is_timestamp(array.type) else made
     except pa.ArrowException as error:
         raise FatalConnectorError(f"column {column!r}: a value of {array.type} does not fit {kind}: {error}") from error
+
+
+def _earlier(array: pa.Array, made: pa.Array) -> pa.Array:
+    """Mend moments before 1970: Arrow rounds their numbers towards 0, which is the next microsecond."""
+    from . import compute as pc
+
+    is_later = pc.greater(made.cast(array.type), array)
+    return pc.subtract(made.cast(pa.int64()), is_later.cast(pa.int64())).cast(made.type)
 
 
 __all__ = ["Fidelity", "Kept", "as_text", "compare", "cut", "fidelity", "is_text_of_something", "plain", "worst"]

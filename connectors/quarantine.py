@@ -147,15 +147,14 @@ def too_many(limit: int, reason: str) -> str:
     )
 
 
-def places_to_know(load: Load, records: Iterable[RejectedRecord]) -> set[str]:
-    """Return the places of which a destination must look whether it has the record already.
+def may_come_again(load: Load, records: Iterable[RejectedRecord]) -> list[RejectedRecord]:
+    """Return the records of which a destination must look whether it has set them aside before.
 
-    INCREMENTAL reads files as a whole, so it finds the same bad lines in each run; they are set aside once.
+    INCREMENTAL reads files as a whole, so it finds the same bad lines in each run. Out of a database it reads again
+    what stands at its bookmark or, as no bookmark moves to a bad record, past it.
     """
     is_read_again = load.stream.replication_method is ReplicationMethod.INCREMENTAL
-    if not is_read_again or load.write_disposition is WriteDisposition.REPLACE:
-        return set()
-    return {record.place for record in records if record.place}
+    return list(records) if is_read_again and load.write_disposition is not WriteDisposition.REPLACE else []
 
 
 class Quarantine:
@@ -236,7 +235,7 @@ __all__ = [
     "Quarantine",
     "Rejected",
     "TooManyRejected",
-    "places_to_know",
+    "may_come_again",
     "rejection",
     "rejections",
     "sift",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import can_look_back
+from connectors.bookmarks import can_look_back, has_order
 from connectors.sql.identifiers import TableName
 from connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
@@ -273,6 +273,10 @@ def _bookmarks(
     for name in configured:
         if name not in kept:
             raise fail("bookmark_properties", f"{name!r} is no column of the stream, or is excluded", kept, name)
+        field = stream.schema.field(name)
+        if not stream.keeps_own_bookmark and not has_order(field):
+            ordered = [column for column in kept if has_order(stream.schema.field(column))]
+            raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
     return tuple(configured)
 
 

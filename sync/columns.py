@@ -5,7 +5,7 @@ Pure. Where the columns are declared the plan decides this; where a transformer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -162,6 +162,19 @@ def table_changes(fitted: Fit, table: TableState) -> list[str]:
     return found
 
 
+def computed_warnings(fits: Mapping[str, Fit]) -> list[str]:
+    """Warn of columns that the destination's table computes: as the source's are, or not."""
+    found = {
+        name: [column.name for column in fitted.columns if column.kept is not None and column.kept.is_computed]
+        for name, fitted in fits.items()
+    }
+    return [
+        f"{name}: the table computes {', '.join(columns)} (generated): what the stream has for it is not written"
+        for name, columns in found.items()
+        if columns
+    ]
+
+
 def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
     """Count the columns of each fidelity, the least exact first; "unknown" where the destination does not say."""
     found = [str(column.fidelity or "unknown") for column in columns if not column.is_left_out]
@@ -169,4 +182,4 @@ def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
     return {each: found.count(each) for each in order if each in found}
 
 
-__all__ = ["ColumnPlan", "Fit", "Rules", "fit", "summary", "table_changes"]
+__all__ = ["ColumnPlan", "Fit", "Rules", "computed_warnings", "fit", "summary", "table_changes"]

@@ -20,7 +20,7 @@ from connectors.stream import (
 )
 
 from .catalog import SelectedStream
-from .columns import Fit, Rules, fit
+from .columns import Fit, Rules, computed_warnings, fit
 from .config import Pipeline
 from .evolution import former_key, frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
 from .plan_checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
@@ -160,6 +160,7 @@ def plan_streams(
     if not destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
     warnings += unquarantined(pipeline, selected, destination)
+    warnings += computed_warnings({planned.name: planned.fit for planned in streams})
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 

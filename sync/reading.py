@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from connectors.bookmarks import can_look_back
+from connectors.bookmarks import can_look_back, is_number_in_text
 from connectors.protocols import Destination, Source
 from connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
@@ -74,7 +74,7 @@ def plan_resumption(stream: Stream, source: Source) -> Resumption | None:
     if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
         return None
     fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-    may_lack = any(field.nullable or pa.types.is_floating(field.type) for field in fields)
+    may_lack = any(field.nullable or pa.types.is_floating(field.type) or is_number_in_text(field) for field in fields)
     skips_late = getattr(source, "skips_late", None)
     return Resumption(
         bookmark_properties=stream.bookmark_properties,

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import BOUNDARY, bookmark_values, can_look_back, from_json, is_above, lower_bound, to_json
+from connectors.bookmarks import (
+    BOUNDARY,
+    bookmark_values,
+    can_look_back,
+    from_json,
+    is_above,
+    is_number_in_text,
+    lower_bound,
+    to_json,
+)
 from connectors.errors import ConnectorConfigError, ConnectorError
 from connectors.stream import Bookmark, LedgerKey, ReplicationMethod, Stream
 
@@ -154,7 +165,7 @@ def rewind_state(
     else:
         wanted = _bookmark(selected, to or {})
     new, old = bookmark_values(stream, wanted), bookmark_values(stream, present)
-    if new is not None and old is not None and is_above(new, old):
+    if new is not None and old is not None and _is_ahead(stream, new, old):
         shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
         raise ConfigError(
             f"that lies ahead of where stream {name!r} stands ({shown}): what is between would never be read; "
@@ -162,6 +173,24 @@ def rewind_state(
             key="STREAM",
         )
     return _write(session, store, selected, wanted), present
+
+
+def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    for left, right, field in zip(new, old, fields, strict=True):
+        if left.equals(right):
+            continue
+        if is_number_in_text(field):  # as texts, 9 would stand above 10
+            return _number(left.as_py(), field) > _number(right.as_py(), field)
+        return is_above((left,), (right,))
+    return False
+
+
+def _number(text: str, field: pa.Field) -> Decimal:
+    with suppress(ArithmeticError):
+        if (number := Decimal(text)).is_finite():
+            return number
+    raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
 
 
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
@@ -318,7 +347,10 @@ def _bookmark(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, A
         raise ConfigError(f"a value for {', '.join(missing)} is missing", key="COLUMN=VALUE", allowed=names)
     bookmark = {}
     for column in names:
-        kind = selected.stream.schema.field(column).type
+        field = selected.stream.schema.field(column)
+        kind = field.type
+        if is_number_in_text(field):
+            _number(texts[column], field)
         try:
             bookmark[column] = to_json(from_json(texts[column], kind, column=column, stream=selected.name))
         except ConnectorConfigError as error:

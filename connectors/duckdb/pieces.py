@@ -33,6 +33,8 @@ class Pieces:
         #: What no checkpoint has written yet.
         self._room = self._empty()
         self._whole = self._empty()
+        # The statement that asks for the first batch holds something of each column by then.
+        database.make_room(self._room.size_bytes)
         self._is_over = False
         #: A piece was committed and is not in the file itself, since another load is in the way of a checkpoint.
         self.has_pending = False

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..quarantine import REJECTED_SCHEMA, REJECTED_TABLE, Quarantine, places_to_know, rejections, sifted
+from ..quarantine import REJECTED_SCHEMA, REJECTED_TABLE, Quarantine, may_come_again, rejections, sifted
 from ..stream import Load, RejectedRecord, WriteDisposition
 from .columns import conformed, unified
 from .manifest import TableFile
@@ -84,19 +84,19 @@ class FileSieve:
 
     def _known(self) -> set[tuple[str, str]]:
         """Return place and record of what is there already, as far as it may come again."""
-        places = places_to_know(self._load, self._quarantine.records)
+        asked = {(each.place, each.record) for each in may_come_again(self._load, self._quarantine.records)}
         table, key = self._table, self._load.key
         names = ("pipeline", "stream", "place", "record")
         wanted = pa.schema([REJECTED_SCHEMA.field(name) for name in names])
         found: set[tuple[str, str]] = set()
-        for entry in table.storage.entries(f"{REJECTED_TABLE}/{table.quoted}") if places else ():
+        for entry in table.storage.entries(f"{REJECTED_TABLE}/{table.quoted}") if asked else ():
             file = DataFile(table.storage, entry.name, schema=REJECTED_SCHEMA)
             for batch in table.format.read(file, wanted, frozenset(REJECTED_SCHEMA.names)):
                 rows = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
                 found |= {
                     (place, record)
                     for pipeline, stream, place, record in rows
-                    if (pipeline, stream) == (key.pipeline, key.stream) and place in places
+                    if (pipeline, stream) == (key.pipeline, key.stream) and (place, record) in asked
                 }
         return found
 

@@ -18,7 +18,7 @@ from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
 from ..fidelity import Kept
 from ..protocols import Block
-from ..quarantine import Quarantine, places_to_know, rejections
+from ..quarantine import Quarantine, may_come_again, rejections
 from ..settings import parse_settings
 from ..stream import (
     Bookmark,
@@ -127,9 +127,9 @@ class MemoryDestination:
                 schema = event.schema
             elif isinstance(event, Checkpoint):
                 self._reject_by_key(load, staged, quarantine)
-                places = places_to_know(load, quarantine.records)
-                known = [each for stream, _, each in self._database.rejected if stream == load.key.stream]
-                quarantine.leave_out({(each.place, each.record) for each in known if each.place in places})
+                if may_come_again(load, quarantine.records):
+                    known = [each for stream, _, each in self._database.rejected if stream == load.key.stream]
+                    quarantine.leave_out({(each.place, each.record) for each in known})
                 commit = self._commit(load, schema, staged, event, interrupted, written, quarantine.records)
                 staged.clear()
                 quarantine.written()

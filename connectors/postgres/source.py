@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import pyarrow as pa
 
 from .. import compute as pc
+from ..bookmarks import is_number_in_text
 from ..errors import FatalConnectorError
 from ..incremental import Horizon
 from ..protocols import Block
@@ -131,10 +132,15 @@ class PostgresSource(SqlSource):
             return None
         return f't.{self.dialect.quote(field.name)}::text collate "C"'
 
+    def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Make the same text of a bookmark as of the records: that of `char(n)` has lost its blanks."""
+        first = self.constant(value, field)
+        return [first] if self.tie_breaker(field) is None else [first, f"{first}::text"]
+
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""
         missing = super().incomplete(field)
-        if not pa.types.is_floating(field.type):
+        if not pa.types.is_floating(field.type) and not is_number_in_text(field):
             return missing
         return f"{missing or 'false'} or t.{self.dialect.quote(field.name)} = 'NaN'"
 

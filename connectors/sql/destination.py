@@ -35,6 +35,9 @@ from .session import Lease, Session, Sessions
 from .tables import Table
 from .writer import Writer
 
+#: Key of a described column's metadata: the table computes it.
+_COMPUTED = b"computed"
+
 
 class SqlDestination(ABC):
     """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
@@ -274,17 +277,33 @@ class SqlDestination(ABC):
         arrow, is_text = self.dialect.kept_as(kind, field.type)
         native = metadata.get(b"native_type", b"").decode()
         is_native = metadata.get(b"native_system") == self.dialect.name.encode() and native == kind
-        return Kept(column=name, type=kind, arrow=arrow, held=before, is_text=is_text, is_native=is_native)
+        computed = None if held is None else (held.metadata or {}).get(_COMPUTED)
+        is_computed = computed == b"kept" or (computed is not None and not is_new)
+        return Kept(
+            column=name,
+            type=kind,
+            arrow=arrow,
+            held=before,
+            is_text=is_text,
+            is_native=is_native,
+            is_computed=is_computed,
+            note="the table computes it; what arrives is not written" if is_computed else "",
+        )
 
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
         if table is None:
             return TableState(ledger=tuple(ledger))
+        is_kept = table.has_dependents or not self.dialect.renames  # by a replace, too
         fields = [
             pa.field(
                 column.name,
                 self.dialect.arrow_type(column),
                 column.is_nullable,
-                {b"native_type": column.type.encode(), b"native_system": self.dialect.name.encode()},
+                {
+                    b"native_type": column.type.encode(),
+                    b"native_system": self.dialect.name.encode(),
+                    **({_COMPUTED: b"kept" if is_kept else b""} if column.is_generated else {}),
+                },
             )
             for column in table.columns
         ]

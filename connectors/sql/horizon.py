@@ -12,6 +12,7 @@ import pyarrow as pa
 from .. import compute as pc
 from ..bookmarks import BOUNDARY, bookmark_values, from_json, is_above
 from ..incremental import PENDING
+from ..quarantine import sifted
 from ..stream import Bookmark, Stream
 from .session import Lease
 
@@ -106,15 +107,19 @@ def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
     marks = [source.comparable(field) for field in fields]
     only = replace(stream, schema=pa.schema(fields))
     missing = " or ".join(filter(None, map(source.incomplete, fields)))
+    # What the source sets aside is nobody's bookmark: it looks behind as many as it may.
+    many = 1 + (stream.max_rejected or 0)
     sql = (
         f"select {source.projection(only)} from {source.dialect.table(source.table(stream))} as t "
-        f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} limit 1"
+        f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} "
+        f"limit {many}"
     )
     # To its end: a statement that is left open may take its connection with it.
     for batch in list(source.rows(lease, sql)):
-        found = source.to_schema(batch, only) if batch.num_rows else None
-        if found is not None and found.num_rows:
-            return tuple(found.column(place)[0] for place in range(len(fields)))
+        good, _ = sifted(batch, lambda part: source.to_schema(part, only), only)
+        for found in good:
+            if found.num_rows:
+                return tuple(found.column(place)[0] for place in range(len(fields)))
     return None
 
 

@@ -14,7 +14,7 @@ from ..quarantine import (
     REJECTED_TABLE,
     Quarantine,
     TooManyRejected,
-    places_to_know,
+    may_come_again,
     rejection,
     rejections,
     sift,
@@ -31,8 +31,8 @@ from .tables import Column
 
 _COLUMNS = tuple(REJECTED_SCHEMA.names)
 
-#: Places that one query asks for.
-_PLACES = 50
+#: Places, or records, that one query asks for.
+_VALUES = 50
 
 
 class Sieve:
@@ -50,13 +50,17 @@ class Sieve:
     def _session(self) -> Session:
         return self._lease.session
 
+    @property
+    def _record_type(self) -> str:
+        return self._dialect.column_type(pa.field("record", pa.string()))
+
     def create_table(self) -> None:
         """Create the table in a transaction of its own, if it is missing."""
         dialect = self._dialect
         self._lease.begin()
         if not dialect.exists(self._session, self._table):
             dialect.lock_creation(self._session, self._table)
-            long = dialect.column_type(pa.field("record", pa.string()))
+            long = self._record_type
             types = {"record": long, "reason": long, "place": long, "rejected_at": dialect.timestamp_type}
             columns = [
                 Column(name=field.name, type=types.get(field.name, dialect.text_type), is_nullable=field.nullable)
@@ -89,23 +93,28 @@ class Sieve:
 
     def _known(self) -> set[tuple[str, str]]:
         """Return place and record of what is there already, as far as it may come again."""
-        places = sorted(places_to_know(self._load, self._quarantine.records))
+        records = may_come_again(self._load, self._quarantine.records)
+        known = self._found("place", sorted({each.place for each in records if each.place}))
+        if "LOB" not in self._record_type.upper():  # large objects are not compared by every system
+            known |= self._found("record", sorted({each.record for each in records if not each.place}))
+        return known
+
+    def _found(self, column: str, values: Sequence[str]) -> set[tuple[str, str]]:
         key, names = self._load.key, self._dialect.names
         whose = (key.pipeline, key.stream, key.destination_table)
+        conditions = " and ".join(
+            f"{names([name])} = ${number}" for number, name in enumerate(("pipeline", "stream", "destination_table"), 1)
+        )
         found: set[tuple[str, str]] = set()
-        for start in range(0, len(places), _PLACES):
-            some = places[start : start + _PLACES]
-            conditions = [
-                f"{names([name])} = ${number}"
-                for number, name in enumerate(("pipeline", "stream", "destination_table"), 1)
-            ]
+        for start in range(0, len(values), _VALUES):
+            some = values[start : start + _VALUES]
             marks = ", ".join(f"${number}" for number in range(4, 4 + len(some)))
             rows = self._session.query(
                 f"select {names(['place', 'record'])} from {self._dialect.table(self._table)} "
-                f"where {' and '.join(conditions)} and {names(['place'])} in ({marks})",
+                f"where {conditions} and {names([column])} in ({marks})",
                 (*whose, *some),
             )
-            found.update((str(place), str(record)) for place, record in rows)
+            found.update((str(place or ""), str(record)) for place, record in rows)
         return found
 
     def fitting(

@@ -76,6 +76,17 @@ def test_each_column_of_a_wide_table_needs_its_blocks_nested_ones_included() -> 
     assert Room(schema, threads=3).size_bytes == 100 * 4 * 3 * COLUMN_BYTES
 
 
+def test_a_table_of_thousands_of_columns_has_its_room_before_the_first_batch(tmp_path: Path) -> None:
+    destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
+    schema = pa.schema([(f"c{place}", pa.int64()) for place in range(2500)])
+    batch = pa.RecordBatch.from_pylist([{"c2499": 1}], schema=schema)
+    events: list[Event] = [batch, Checkpoint(is_final=True)]
+    destination.limit_memory(40 << 20, is_strict=False)  # of a small budget; 2,500 columns need as much by themselves
+    load(destination, "wide", WriteDisposition.REPLACE, iter(events), schema, [])
+    destination.close()
+    assert query(tmp_path / "x.duckdb", "select c2499 from wide") == [(1,)]
+
+
 def test_a_load_raises_the_limit_but_not_under_a_merge_that_has_more(tmp_path: Path) -> None:
     destination = DuckDBDestination({"path": "x.duckdb"}, tmp_path)
     database = destination._database

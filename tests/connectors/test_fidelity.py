@@ -145,6 +145,11 @@ def test_a_table_that_is_there_has_types_of_its_own() -> None:
 def test_cutting_cuts_digits_and_refuses_what_does_not_fit() -> None:
     moments = pa.array([1_234_567_891, None], pa.timestamp("ns"))
     assert cut(moments, pa.timestamp("us"), "c").cast(pa.int64()).to_pylist() == [1_234_567, None]
+    before_1970 = pa.array(["1969-12-31T23:59:59.999999999", "1969-12-31T23:59:59.5"]).cast(pa.timestamp("ns"))
+    assert list(map(str, cut(before_1970, pa.timestamp("us"), "c"))) == [
+        "1969-12-31 23:59:59.999999",
+        "1969-12-31 23:59:59.500000",
+    ]
     with pytest.raises(FatalConnectorError, match="'c'"):
         cut(pa.array([300]), pa.int8(), "c")
 

@@ -139,6 +139,24 @@ def test_bookmarks_of_many_types(postgres_url: str, source: PostgresSource, kind
     assert found == [4]
 
 
+@pytest.mark.parametrize("kind", ["numeric", "double precision"])
+def test_not_a_number_is_no_bookmark(postgres_url: str, source: PostgresSource, kind: str) -> None:
+    script(postgres_url, f"create table t (n int, v {kind} not null); insert into t values (1, 1), (2, 'NaN')")
+    changes = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
+    with pytest.raises(FatalConnectorError, match="1 in 'v'"):
+        read(source, "public.t", **changes)
+    bookmark = None
+    for policy, first, then in ((NullBookmarks.ONCE, [2, 1], [3]), (NullBookmarks.NEVER, [1], [3])):
+        script(postgres_url, "delete from t where n = 3")
+        events = read(source, "public.t", **changes, null_bookmarks=policy)
+        bookmark = json.loads(json.dumps(events[-1].bookmark))  # type: ignore[union-attr]
+        script(postgres_url, "insert into t values (3, 5)")
+        later = read(source, "public.t", bookmark, **changes, null_bookmarks=policy)
+        for batches, expected in ((events, first), (later, then)):
+            found = [n for event in batches if isinstance(event, pa.RecordBatch) for n in event["n"].to_pylist()]
+            assert found == expected
+
+
 def test_only_the_asked_columns_are_read_in_their_order(postgres_url: str, source: PostgresSource) -> None:
     script(postgres_url, "create table t (a int, b text, c numeric(4,1)); insert into t values (1, 'x', 2.5)")
     stream = find(source, "public.t")
@@ -270,6 +288,7 @@ def test_psycopg_reads_what_was_written(postgres_url: str, destination: Postgres
     [
         ("numeric", "(1, '1.5'), (2, '2'), (3, '2.0'), (4, '2.00')", "(5, '2.000'), (6, '3')"),
         ("text collate ci", "(1, 'a'), (2, 'B'), (3, 'b'), (4, 'B')", "(5, 'b'), (6, 'c')"),
+        ("char(5)", "(1, 'a'), (2, 'b')", "(5, 'b'), (6, 'ba')"),
         ("double precision", "(1, '0'), (2, '-0.0')", "(5, '0'), (6, '1')"),
     ],
 )

@@ -64,6 +64,20 @@ def test_a_lookback_finds_what_came_late(bench: Bench) -> None:
     assert result.streams[0].bookmark == {"t": 10}
 
 
+def test_a_lookback_to_before_the_year_1_reads_everything(bench: Bench, postgres_url: str) -> None:
+    from tests.connectors.postgres_pair import script
+
+    script(
+        postgres_url, "create table a (id int primary key, t timestamp); insert into a values (1, '0001-01-01 01:00')"
+    )
+    bench.document["source"] = {"connector": "postgres", "config": {"url": postgres_url}}
+    bench.document["streams"] = [{**ENTRY, "stream": "public.a", "lookback": 7200}]
+    bench.run()
+    script(postgres_url, "insert into a values (2, '0001-01-01')")
+    assert statuses(bench.run()) == {"public.a": "success"}
+    assert ids(bench) == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("settings", "key", "what"),
     [
@@ -71,12 +85,13 @@ def test_a_lookback_finds_what_came_late(bench: Bench) -> None:
         ({"lookback": 5, "write_disposition": "append"}, "lookback", "merge by keys"),
         ({"lookback": 5, "bookmark_properties": ["v"]}, "lookback", "'v' is string"),
         ({"lookback": 0}, "lookback", "more than 0"),
+        ({"bookmark_properties": ["is_paid"]}, "bookmark_properties", "'is_paid' (bool) have no order"),
         ({"null_bookmarks": "allways"}, "null_bookmarks", "always"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(bench: Bench, settings: dict[str, Any], key: str, what: str) -> None:
     bench.document["streams"] = [{**ENTRY, **settings}]
-    bench.seed("a", [{"id": 2, "t": 10, "v": "x"}])
+    bench.seed("a", [{"id": 2, "t": 10, "v": "x", "is_paid": True}])
     with pytest.raises(ConfigError, match=rf"bench.yaml:\d+.*streams\[0\]\.{key}") as caught:
         bench.run()
     assert what in str(caught.value)

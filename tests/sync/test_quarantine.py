@@ -208,6 +208,20 @@ def test_bad_lines_of_an_incremental_read_come_before_its_checkpoint(bench: Benc
     assert result.streams[0].records == 1
 
 
+@pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
+def test_a_bad_record_past_the_bookmark_is_set_aside_once(bench: Bench, target: Target) -> None:
+    """The bookmark does not move to it, so each run reads it again."""
+    with closing(sqlite3.connect(bench.folder / "s.db")) as connection, connection:
+        connection.execute("create table a (id integer primary key, n integer)")
+        connection.execute("insert into a values (1, 10), (2, 'x'), (3, 'x')")
+    bench.document["source"] = {"block": "load", "connector": "sqlite", "config": {"path": "s.db"}}
+    bench.document["destination"] = target.document
+    bench.document["streams"] = [{**QUARANTINE, "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}]
+    counts = [bench.run().streams[0].records_rejected for _ in range(2)]
+    assert counts == [2, 0]
+    assert [record["id"] for record, _ in target.rejected()] == ["2", "3"]
+
+
 def test_values_that_only_their_own_system_has(bench: Bench, postgres_url: str) -> None:
     import psycopg
 
@@ -227,6 +241,25 @@ def test_values_that_only_their_own_system_has(bench: Bench, postgres_url: str) 
         found = [each for _, _, each in bench.destination.rejected]
         assert [json.loads(each.record)["id"] for each in found] == [7, 70]
         assert ["'at' holds" in found[0].reason, "'n' holds NaN" in found[1].reason] == [True, True]
+
+
+def test_a_bookmark_that_only_its_own_system_has_is_not_the_newest(bench: Bench, postgres_url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create table a (id int primary key, at timestamptz)")
+        connection.execute("insert into a values (1, now()), (2, 'infinity'), (3, 'infinity')")
+        config = {"url": postgres_url, "settle_s": 0}
+        bench.document["source"] = {"block": "load", "connector": "postgres", "config": config}
+        bench.document["streams"] = [
+            {**QUARANTINE, "stream": "public.a", "replication_method": "INCREMENTAL", "bookmark_properties": ["at"]}
+        ]
+        with psycopg.connect(postgres_url) as writer:  # the newest is looked up while somebody writes
+            writer.execute("insert into a values (4, now())")
+            assert statuses(bench.run()) == {"public.a": "success"}
+    bench.run()
+    assert [row["id"] for row in bench.rows("a")] == [1, 4]
+    assert [json.loads(each.record)["id"] for _, _, each in bench.destination.rejected] == [2, 3]
 
 
 def test_the_command_line_shows_how_many(run_cli: RunCLI, tmp_path: Path) -> None:

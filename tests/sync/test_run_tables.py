@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from sync.errors import ConfigError
+from tests.conftest import RunCLI
+from tests.connectors.postgres_pair import script
 
 from .pipelines import Bench, statuses
 from .pipelines import bench as bench
@@ -82,6 +85,23 @@ def test_a_full_refresh_of_an_append_makes_no_key_that_the_next_append_stumbles_
         assert statuses(bench.run()) == {"a": "success"}
         rows = bench.rows("a") if kind == "memory" else target.query("select id, n from a")
         assert len(rows) == 3
+
+
+@pytest.mark.parametrize("disposition", ["merge", "replace"])
+def test_the_plan_warns_of_a_column_that_the_table_computes(
+    tmp_path: Path, postgres_url: str, run_cli: RunCLI, disposition: str
+) -> None:
+    script(postgres_url, "create table a (id int primary key, n int); insert into a values (1, 5)")
+    script(postgres_url, "create table b (id int primary key, n int generated always as (id * 10) stored)")
+    place = {"connector": "postgres", "config": {"url": postgres_url}}
+    entry = {"stream": "public.a", "destination_table": "b"}
+    document = {"source": place, "destination": place, "streams": [{**entry, "write_disposition": "replace"}]}
+    (tmp_path / "p.yaml").write_text(json.dumps(document))
+    assert run_cli(["run", "p.yaml"], tmp_path).returncode == 0
+    document["streams"] = [{**entry, "write_disposition": disposition}]
+    (tmp_path / "p.yaml").write_text(json.dumps(document))
+    shown = run_cli(["plan", "p.yaml"], tmp_path)
+    assert "public.a: the table computes n" in shown.stderr
 
 
 def test_a_dropped_table_starts_from_scratch_whatever_the_ledger_says(bench: Bench) -> None:

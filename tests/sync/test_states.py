@@ -139,3 +139,25 @@ def test_a_ledger_that_names_a_place_with_its_secret_is_known_and_names_it_witho
     monkeypatch.setenv("FOLDER", "other-place")
     with pytest.raises(ConfigError, match="was last written from another source"):
         run_pipeline(file)
+
+
+def test_numbers_that_are_read_as_texts_stand_as_numbers(tmp_path: Path, postgres_url: str, run_cli: RunHere) -> None:
+    from tests.connectors.postgres_pair import script
+
+    script(
+        postgres_url, "create table a (id int primary key, n numeric not null); insert into a values (1, 10), (2, 9)"
+    )
+    document = {
+        "source": {"connector": "postgres", "config": {"url": postgres_url}},
+        "destination": {"connector": "duckdb", "config": {"path": "d.duckdb"}},
+        "streams": [{"stream": "public.a", "replication_method": "INCREMENTAL", "bookmark_properties": ["n"]}],
+    }
+    file = tmp_path / "p.yaml"
+    file.write_text(json.dumps(document))
+    assert run_pipeline(file).status == "success"
+    assert run_cli(["state", "rewind", str(file), "public.a", "--to", "9.5"], tmp_path).returncode == 0
+    ahead = run_cli(["state", "rewind", str(file), "public.a", "--to", "10"], tmp_path)
+    assert (ahead.returncode, "lies ahead" in ahead.stderr) == (2, True)
+    for text in ("NaN", "ten"):
+        refused = run_cli(["state", "set", str(file), "public.a", f"n={text}"], tmp_path)
+        assert (refused.returncode, "as a number" in refused.stderr) == (2, True)
