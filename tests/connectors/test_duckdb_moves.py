@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -20,6 +21,7 @@ from connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Load
 from tests.zygote import Zygote
 
 from .wide_worker import (
+    BUDGET_BYTES,
     KEY,
     RECORDS,
     SCHEMA,
@@ -272,6 +274,27 @@ def test_another_load_that_writes_is_no_obstacle(path: Path) -> None:
     assert look(path, "select id from other") == [(1,)]
     assert held(path) == expected("merge", "merge", before)
     assert look(path, COMMENT) == [(WIDE,)], "it was in pieces"
+
+
+@pytest.mark.slow
+def test_two_loads_of_one_file_take_turns(path: Path) -> None:
+    """Who waits has no transaction open, or the other one's pieces would stay in memory, which has no room for them."""
+    look(path, "create table others as from docs")
+    before, destination = held(path), make(path)
+    destination.limit_memory(2 * BUDGET_BYTES, is_strict=True)
+
+    def load_one(table: str) -> None:
+        how = order("merge", table)
+        how = replace(how, key=replace(KEY, stream=table, destination_table=table))
+        destination.take_over(how.key, token=table, owner=table, source="test://")
+        list(destination.load(how, documents(table, 60)))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(load_one, ("docs", "others")))
+    destination.close()
+    for table in ("docs", "others"):
+        found = look(path, f"select id, md5(doc) from {table} order by id")
+        assert found == [*before[:1], *digests(table, 60)]
 
 
 def test_what_fits_is_one_transaction(path: Path) -> None:
