@@ -250,9 +250,24 @@ def test_a_limit_of_the_users_is_kept_to(disposition: str, path: Path) -> None:
     assert held(path) == expected(disposition, "limited", before)
 
 
-@BOTH
-def test_a_table_with_an_index_is_refused_what_does_not_fit(disposition: str, path: Path) -> None:
-    look(path, "create index by_id on docs (id)")
+@pytest.mark.parametrize("change", ["alter table docs add primary key (id)", "create index by_id on docs (id)"])
+def test_a_merge_passes_a_primary_key_and_an_index(change: str, path: Path) -> None:
+    look(path, change)
+    before = held(path)
+    for owner in ("first", "second"):
+        main(str(path), "merge", owner)
+        assert held(path) == expected("merge", owner, before)
+
+
+@pytest.mark.parametrize(
+    ("disposition", "change"),
+    [
+        ("append", "create index by_id on docs (id)"),
+        ("merge", "create unique index by_more on docs ((id + 1))"),
+    ],
+)
+def test_what_an_index_might_not_take_is_no_piece(disposition: str, change: str, path: Path) -> None:
+    look(path, change)
     before = held(path)
     with pytest.raises(FatalConnectorError, match="raise `memory`"):
         load(path, order(disposition, "wide"), documents("wide"))
