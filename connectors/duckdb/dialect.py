@@ -192,7 +192,7 @@ class DuckDBDialect(Dialect, Moving):
         A table with indexes or constraints cannot be altered, as an append would. A merge could fail when some pieces
         are in, for what is no mistake: two records swap a unique value, and are in different pieces.
         """
-        pieces = len(_own(session).spans(staging))
+        pieces = len(_own(session).spans(staging, is_indexed=target.has_dependents))
         if pieces and target.has_dependents and (not key or self._may_refuse(session, target, key)):
             return 0
         return pieces
@@ -220,6 +220,8 @@ class DuckDBDialect(Dialect, Moving):
         """Take the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)
         own.begin_move(target.name, is_marked=not key)
+        # What alters a table and fills it goes on with its last row group: all of that one's records would be read.
+        own.commit_piece()
         part = TableName(staging.schema, staging.name + _PIECE)
         source, number = self.table(staging), self.quote(SEQUENCE) if key else self.arrival
         if key and session.query(self.repeated_key(staging, key)):

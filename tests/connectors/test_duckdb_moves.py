@@ -37,6 +37,8 @@ from .wide_worker import (
 
 pytestmark = pytest.mark.skipif(not Database(Path()).cuts_pieces, reason="DuckDB before 1.5.3 does not cut row groups")
 
+INDEXED = pytest.mark.skipif(not Database(Path()).cuts_indexed_pieces, reason="DuckDB before 2.0 has no room for it")
+
 COLUMNS = "select column_name, data_type, is_nullable, column_default from duckdb_columns() where table_name = 'docs'"
 COMMENT = "select comment from duckdb_tables() where table_name = 'docs'"
 LEDGER = "select bookmark, completed_by, token from _syncblocks_ledger"
@@ -81,6 +83,18 @@ def test_a_table_takes_more_than_the_budget_in_one_commit(disposition: str, path
     assert look(path, COMMENT) == [(f"of the legal department; {WIDE}",)]
     assert look(path, "select count(*) from duckdb_tables()") == [(2,)]
     assert not path.with_suffix(".duckdb.wal").exists()
+
+
+@BOTH
+def test_pieces_are_row_groups_of_their_own(disposition: str, path: Path) -> None:
+    """Or the last one that is there would be written anew, with all its records in memory at once."""
+    main(str(path), disposition, "first")
+    groups = (
+        "select row_group_id, max(start + count) from pragma_storage_info('docs') where column_name = 'id' group by 1"
+    )
+    first, *others = sorted(look(path, groups))
+    assert first == (0, 4)
+    assert len(others) > 3
 
 
 def twice(owner: str) -> Iterator[Event]:
@@ -250,6 +264,7 @@ def test_a_limit_of_the_users_is_kept_to(disposition: str, path: Path) -> None:
     assert held(path) == expected(disposition, "limited", before)
 
 
+@INDEXED
 @pytest.mark.parametrize("change", ["alter table docs add primary key (id)", "create index by_id on docs (id)"])
 def test_a_merge_passes_a_primary_key_and_an_index(change: str, path: Path) -> None:
     look(path, change)
@@ -259,6 +274,7 @@ def test_a_merge_passes_a_primary_key_and_an_index(change: str, path: Path) -> N
         assert held(path) == expected("merge", owner, before)
 
 
+@INDEXED
 @pytest.mark.parametrize(
     ("disposition", "change"),
     [
