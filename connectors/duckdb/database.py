@@ -26,6 +26,9 @@ MORE_MEMORY = "reset global memory_limit"
 #: From this version on, what is appended after a checkpoint begins a row group of its own.
 _PIECES_SINCE = (1, 5, 3)
 
+#: The same for tables with an index; 1.5 has no room for it at the checkpoint.
+_INDEXED_PIECES_SINCE = (2, 0, 0)
+
 #: Wide records are staged in pieces of this size, or of a quarter of a smaller budget.
 _PIECE_BYTES = 48_000_000
 
@@ -139,7 +142,12 @@ class Database:
     @property
     def cuts_pieces(self) -> bool:
         """Tell whether this version lets a load of wide records be staged in pieces."""
-        return tuple(map(int, re.findall(r"\d+", duckdb.__version__)[:3])) >= _PIECES_SINCE
+        return _version() >= _PIECES_SINCE
+
+    @property
+    def cuts_indexed_pieces(self) -> bool:
+        """Tell whether it writes pieces of a table that has an index, each into the file."""
+        return _version() >= _INDEXED_PIECES_SINCE
 
     @property
     def piece_bytes(self) -> int:
@@ -245,6 +253,10 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
     except duckdb.Error as error:
         raise sort_error(error, path) from error
     return root
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", duckdb.__version__)[:3]))
 
 
 def _limit_bytes(root: Any) -> int:

@@ -18,8 +18,9 @@ from .settings import DuckDBSettings, read_settings
 class DuckDBDestination(SqlDestination):
     """Writes tables of one DuckDB file, which is created by the first write.
 
-    The lock that fences one owner of a ledger row off another is within the process: DuckDB lets only one process
-    write a file.
+    A commit of more wide records than memory has room for is several transactions, of which the last writes the ledger
+    (`DuckDBDialect.move`). The lock that fences one owner of a ledger row off another is within the process: DuckDB
+    lets only one process write a file.
     """
 
     connector: ClassVar[str] = "duckdb"

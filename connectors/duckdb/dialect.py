@@ -186,13 +186,25 @@ class DuckDBDialect(Dialect, Moving):
             f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
         ]
 
-    def moves(self, session: Session, target: Table, staging: TableName) -> int:
+    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> int:
         """Count the pieces of a commit that has too wide records for one transaction.
 
-        What a table with indexes or constraints does not take would be found out when some pieces are in; and such
-        a table cannot be altered.
+        A table with indexes or constraints cannot be altered, as an append would. A merge could fail when some pieces
+        are in, for what is no mistake: two records swap a unique value, and are in different pieces.
         """
-        return 0 if target.has_dependents else len(_own(session).spans(staging))
+        pieces = len(_own(session).spans(staging, is_indexed=target.has_dependents))
+        if pieces and target.has_dependents and (not key or self._may_refuse(session, target, key)):
+            return 0
+        return pieces
+
+    def _may_refuse(self, session: Session, target: Table, key: Sequence[str]) -> bool:
+        """Tell whether more than the key's own uniqueness decides about records."""
+        if target.is_referenced or (target.key and set(target.key) != set(key)):
+            return True
+        place = (target.name.schema, target.name.name)
+        constraints = _by_table(session, "duckdb_constraints()", "").get(place, [])
+        others = [row for row in constraints if row["constraint_type"] not in ("NOT NULL", "PRIMARY KEY")]
+        return bool(others or self._unique_indexes(session, target.name))
 
     def move(
         self,
@@ -208,6 +220,8 @@ class DuckDBDialect(Dialect, Moving):
         """Take the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)
         own.begin_move(target.name, is_marked=not key)
+        # What alters a table and fills it goes on with its last row group: all of that one's records would be read.
+        own.commit_piece()
         part = TableName(staging.schema, staging.name + _PIECE)
         source, number = self.table(staging), self.quote(SEQUENCE) if key else self.arrival
         if key and session.query(self.repeated_key(staging, key)):

@@ -251,12 +251,15 @@ class DuckDBSession:
             self.execute(MORE_MEMORY)
         self._run("begin transaction")
 
-    def spans(self, staging: TableName) -> list[tuple[int, int]]:
+    def spans(self, staging: TableName, *, is_indexed: bool = False) -> list[tuple[int, int]]:
         """Return the places of staged records that are to go into a table together; none: all of them are, at once.
 
-        Places are those of arrival: from the first one, up to another which is not theirs any more.
+        Places are those of arrival: from the first one, up to another which is not theirs any more. Not every version
+        has pieces for a table that is indexed.
         """
         ends = self._ends.get(staging, [])
+        if is_indexed and not self._database.cuts_indexed_pieces:
+            return []
         if not self._is_wide or len(ends) < 2 or self._database.holds(self._staged_bytes):
             return []
         return list(pairwise([0, *ends[:-1], _NO_END]))

@@ -104,7 +104,7 @@ class Admission:
     ) -> bool:
         """Bring in what is too much for one transaction; False: it is not. Nobody else writes until the commit."""
         session, load = self._lease.session, self._load
-        if not isinstance(self._dialect, Moving) or not self._dialect.moves(session, table, staging):
+        if not isinstance(self._dialect, Moving) or not self._dialect.moves(session, table, staging, key):
             return False
         ledger = Ledger(self._dialect)
         ledger.check(session, ledger.table(self._target.name), load.key, load.token)

@@ -17,8 +17,8 @@ class Moving(ABC):
     """
 
     @abstractmethod
-    def moves(self, session: Session, target: Table, staging: TableName) -> int:
-        """Return how many transactions that takes, after `settle`; 0: the commit's own holds it all."""
+    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> int:
+        """Return how many transactions that takes, after `settle`; 0: it is all done in the commit's own."""
 
     @abstractmethod
     def move(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -20,6 +21,7 @@ from connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Load
 from tests.zygote import Zygote
 
 from .wide_worker import (
+    BUDGET_BYTES,
     KEY,
     RECORDS,
     SCHEMA,
@@ -34,6 +36,8 @@ from .wide_worker import (
 )
 
 pytestmark = pytest.mark.skipif(not Database(Path()).cuts_pieces, reason="DuckDB before 1.5.3 does not cut row groups")
+
+INDEXED = pytest.mark.skipif(not Database(Path()).cuts_indexed_pieces, reason="DuckDB before 2.0 has no room for it")
 
 COLUMNS = "select column_name, data_type, is_nullable, column_default from duckdb_columns() where table_name = 'docs'"
 COMMENT = "select comment from duckdb_tables() where table_name = 'docs'"
@@ -79,6 +83,18 @@ def test_a_table_takes_more_than_the_budget_in_one_commit(disposition: str, path
     assert look(path, COMMENT) == [(f"of the legal department; {WIDE}",)]
     assert look(path, "select count(*) from duckdb_tables()") == [(2,)]
     assert not path.with_suffix(".duckdb.wal").exists()
+
+
+@BOTH
+def test_pieces_are_row_groups_of_their_own(disposition: str, path: Path) -> None:
+    """Or the last one that is there would be written anew, with all its records in memory at once."""
+    main(str(path), disposition, "first")
+    groups = (
+        "select row_group_id, max(start + count) from pragma_storage_info('docs') where column_name = 'id' group by 1"
+    )
+    first, *others = sorted(look(path, groups))
+    assert first == (0, 4)
+    assert len(others) > 3
 
 
 def twice(owner: str) -> Iterator[Event]:
@@ -248,9 +264,26 @@ def test_a_limit_of_the_users_is_kept_to(disposition: str, path: Path) -> None:
     assert held(path) == expected(disposition, "limited", before)
 
 
-@BOTH
-def test_a_table_with_an_index_is_refused_what_does_not_fit(disposition: str, path: Path) -> None:
-    look(path, "create index by_id on docs (id)")
+@INDEXED
+@pytest.mark.parametrize("change", ["alter table docs add primary key (id)", "create index by_id on docs (id)"])
+def test_a_merge_passes_a_primary_key_and_an_index(change: str, path: Path) -> None:
+    look(path, change)
+    before = held(path)
+    for owner in ("first", "second"):
+        main(str(path), "merge", owner)
+        assert held(path) == expected("merge", owner, before)
+
+
+@INDEXED
+@pytest.mark.parametrize(
+    ("disposition", "change"),
+    [
+        ("append", "create index by_id on docs (id)"),
+        ("merge", "create unique index by_more on docs ((id + 1))"),
+    ],
+)
+def test_what_an_index_might_not_take_is_no_piece(disposition: str, change: str, path: Path) -> None:
+    look(path, change)
     before = held(path)
     with pytest.raises(FatalConnectorError, match="raise `memory`"):
         load(path, order(disposition, "wide"), documents("wide"))
@@ -272,6 +305,27 @@ def test_another_load_that_writes_is_no_obstacle(path: Path) -> None:
     assert look(path, "select id from other") == [(1,)]
     assert held(path) == expected("merge", "merge", before)
     assert look(path, COMMENT) == [(WIDE,)], "it was in pieces"
+
+
+@pytest.mark.slow
+def test_two_loads_of_one_file_take_turns(path: Path) -> None:
+    """Who waits has no transaction open, or the other one's pieces would stay in memory, which has no room for them."""
+    look(path, "create table others as from docs")
+    before, destination = held(path), make(path)
+    destination.limit_memory(2 * BUDGET_BYTES, is_strict=True)
+
+    def load_one(table: str) -> None:
+        how = order("merge", table)
+        how = replace(how, key=replace(KEY, stream=table, destination_table=table))
+        destination.take_over(how.key, token=table, owner=table, source="test://")
+        list(destination.load(how, documents(table, 60)))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(load_one, ("docs", "others")))
+    destination.close()
+    for table in ("docs", "others"):
+        found = look(path, f"select id, md5(doc) from {table} order by id")
+        assert found == [*before[:1], *digests(table, 60)]
 
 
 def test_what_fits_is_one_transaction(path: Path) -> None:
