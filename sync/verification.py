@@ -21,7 +21,7 @@ from connectors.checksums import (
     read_within,
     system_of,
 )
-from connectors.errors import ConnectorConfigError, ConnectorError
+from connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
 from connectors.protocols import Source
 from connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
 
@@ -105,19 +105,35 @@ def _verify(
         return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
     columns = _Columns(session, planned, copy, (system_of(source), system_of(reader)), reader)
     left, right = columns.sides(planned.start.bookmark)
-    with opened_checksums(source, left) as mine, opened_checksums(reader, right) as other:
-
-        def interrupt() -> None:
-            for side, reader_of in ((left, source), (right, reader)):
-                reader_of.interrupt(side.stream.name)
-
-        comparison = compare(
-            mine, other, left.key, left.columns, is_bounded=left.until is not None, interrupt=interrupt
-        )
-        if rejected := getattr(mine, "rejected", 0):
-            columns.notes.append(f"{rejected} bad record(s) of the source are set aside: not compared")
+    comparison, rejected = _compared(source, reader, left, right)
+    if rejected:
+        columns.notes.append(f"{rejected} bad record(s) of the source are set aside: not compared")
     found = _judged(planned, left, comparison, columns.notes)
     return _mendable(session, planned, found, reader, left, right) if with_repair else found
+
+
+def _compared(source: Source, reader: Source, left: Side, right: Side) -> tuple[Comparison, int]:
+    """Compare both sides; return also how many bad records of the source were set aside."""
+    reason: ConnectorError | None = None
+
+    def interrupt() -> None:
+        for side, reader_of in ((left, source), (right, reader)):
+            reader_of.interrupt(side.stream.name)
+
+    try:
+        with opened_checksums(source, left) as mine, opened_checksums(reader, right) as other:
+            try:
+                is_bounded = left.until is not None
+                found = compare(mine, other, left.key, left.columns, is_bounded=is_bounded, interrupt=interrupt)
+            except ConnectorError as error:
+                reason = error
+                raise
+            return found, getattr(mine, "rejected", 0)
+    except Interrupted:
+        # One side has failed, and the other says no more than that it was told to stop.
+        if reason is not None:
+            raise reason from None
+        raise
 
 
 def _mendable(

@@ -150,6 +150,8 @@ def _lists(left: _Kind, right: _Kind, systems: tuple[str, str]) -> _Chosen | Non
         # Who reads arrays as texts has handed on its own texts, and no JSON.
         if left.family != "other" or right.family not in ("json", "text") or right.is_own:
             return None
+        if pa.types.is_duration(left.item.type):
+            return None  # in JSON it is a number of its unit
         other, is_same, systems = left.item, True, (systems[0], systems[0])
     kinds = [
         _kind(item, _native(item, system), system) for item, system in zip((left.item, other), systems, strict=True)
@@ -276,7 +278,6 @@ _NO_ITEMS = (
     pa.types.is_float16,
     pa.types.is_null,
     pa.types.is_date64,
-    pa.types.is_duration,
 )
 
 

@@ -177,10 +177,17 @@ class RecordChecksums:
             batches.close()
 
     def _batches(self, schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
+        self.rejected = 0
+        try:
+            yield from self._converted(schema)
+        except ConnectorError as error:
+            self._failure = error
+            raise
+
+    def _converted(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         side = self._side
         owns, columns = (*side.key, *side.columns), (*self._key, *self._columns)
-        self.rejected = 0
-        for _, event in self._events():
+        for _, event in self._source.read([side.stream], {side.stream.name: None}):
             if isinstance(event, Rejected):
                 self.rejected += len(event.records)
             if isinstance(event, Stream) or not isinstance(event, pa.RecordBatch):
@@ -188,13 +195,6 @@ class RecordChecksums:
             arrays = [_carry(event.column(own.name), column) for own, column in zip(owns, columns, strict=True)]
             flags = past(event, side.stream, side.until)
             yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
-
-    def _events(self) -> Iterator[tuple[str, Any]]:
-        try:
-            yield from self._source.read([self._side.stream], {self._side.stream.name: None})
-        except ConnectorError as error:
-            self._failure = error
-            raise
 
 
 def read_within(source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Iterator[Event]:
@@ -254,6 +254,8 @@ def _carry(array: pa.Array, column: Compared) -> pa.Array:
     if pa.types.is_duration(array.type) and column.form is Form.INTERVAL:
         return _interval_text(array)
     if pa.types.is_nested(array.type) and kind != array.type:
+        if column.form is Form.LIST and pa.types.is_duration(array.type.value_type):
+            array = _interval_lists(array)
         array = json_text(array)
         rewrite = jsonb_text if column.form is Form.NESTED_JSONB else _WRITTEN.get(column.form)
     else:
@@ -278,6 +280,13 @@ def _interval_text(array: pa.Array) -> pa.Array:
     unit = _PER_SECOND[array.type.unit]
     counts = pc.cast(array, pa.int64()).to_pylist()
     return pa.array([None if count is None else _seconds(count, unit) for count in counts], pa.string())
+
+
+def _interval_lists(array: pa.Array) -> pa.Array:
+    unit = _PER_SECOND[array.type.value_type.unit]
+    lists = pc.cast(array, pa.list_(pa.int64())).to_pylist()
+    texts = [items and [None if count is None else _seconds(count, unit) for count in items] for items in lists]
+    return pa.array(texts, pa.list_(pa.string()))
 
 
 def _seconds(count: int, unit: int) -> str:

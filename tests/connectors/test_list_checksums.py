@@ -164,4 +164,3 @@ def test_what_has_no_one_text_is_left_out() -> None:
     assert "have no form in common" in compared(pa.int64(), "text[]")
     assert "have no form in common" in compared(pa.timestamp("ns"), "timestamp without time zone[]")
     assert "have no form in common" in compared(pa.timestamp("us"), "timestamp with time zone[]")
-    assert "have no form in common" in compared(pa.duration("us"), "interval[]")

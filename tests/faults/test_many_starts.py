@@ -18,6 +18,7 @@ from .test_zombie import freeze
 PLACES = [("duckdb", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres"), ("sqlite", "sqlite")]
 
 
+@pytest.mark.timeout(600)  # 125 processes in the full set
 @pytest.mark.parametrize(("destination", "store"), PLACES)
 @pytest.mark.parametrize("starts", [2, 5])
 def test_one_runs_and_the_others_refuse(

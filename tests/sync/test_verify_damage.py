@@ -98,3 +98,14 @@ def test_keys_of_every_kind_are_split_at_the_same_places_in_every_system(
     damage(pair, ["insert into {0} (part, k, v) select 7, k, v from (select * from {0} where v = 100) x"], list)
     assert 0 < pair.repair() <= number
     assert pair.verify().verdict == "equal"
+
+
+@pytest.mark.parametrize("source", ["sqlite", "duckdb", "postgres"])
+def test_a_side_that_fails_says_why(tmp_path: Path, places: Places, source: str) -> None:
+    """Not that it was interrupted, which is what the other side was."""
+    pair = make_pair(tmp_path, places, source, "csv", plain_records())
+    pair.run()
+    damage(pair, [], lambda records: [*records[:9], {**records[9], "part": "no number"}])
+    found = pair.verify()
+    assert found.verdict == "failed"
+    assert "column 'part': 'no number' is no double" in found.notes[0]

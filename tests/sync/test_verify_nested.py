@@ -238,18 +238,23 @@ def test_what_went_over_as_text_is_compared_by_that(
         assert found_damage(pair.verify()) == {("0", "different", ("at",))}
 
 
-def test_durations_are_the_intervals_that_they_became(tmp_path: Path, places: Places) -> None:
-    values = pa.array([0, 1, -1, 90_000_000_000, -86_400_000_000 * 40, None], pa.duration("us"))
-    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("v", values.type)])
-    batch = pa.RecordBatch.from_arrays([pa.array(range(6), pa.int64()), values], schema=schema)
-    for destination in ("postgres", "sqlite", "duckdb", "csv"):
+@pytest.mark.parametrize("unit", ["s", "us"])
+def test_durations_are_the_intervals_that_they_became(tmp_path: Path, places: Places, unit: str) -> None:
+    kind = pa.duration(unit)
+    counts = [0, 1, -1, 90_000_000_000, -86_400_000_000 * 40, None]
+    counts = counts if unit == "us" else [count and count // 1_000_000 for count in counts]
+    values, lists = pa.array(counts, kind), pa.array([counts, [], None, [None], counts[:2], counts[3:]], pa.list_(kind))
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("v", kind), pa.field("l", lists.type)])
+    batch = pa.RecordBatch.from_arrays([pa.array(range(6), pa.int64()), values, lists], schema=schema)
+    for destination in ("postgres", "sqlite", "duckdb", "parquet", "csv"):
         pair = make_pair(tmp_path, places, "parquet", destination, batch)
         pair.run()
         found = pair.verify()
         assert (found.verdict, found.comparison and found.comparison.records, found.notes) == ("equal", [], ())
         if destination == "postgres":
             damage(pair, ["update {0} set v = v + interval '1 microsecond' where id = 3"], list)
-            assert found_damage(pair.verify()) == {("3", "different", ("v",))}
+            damage(pair, ["update {0} set l = array[l[1], l[2] + interval '1 microsecond'] where id = 4"], list)
+            assert found_damage(pair.verify()) == {("3", "different", ("v",)), ("4", "different", ("l",))}
 
 
 def test_json_lines_are_damaged_deep_inside(tmp_path: Path, places: Places) -> None:
