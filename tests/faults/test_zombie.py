@@ -44,12 +44,13 @@ def lose_lease(workshop: Workshop) -> None:
     """Make the active run one of another machine, whose lease is over."""
     if workshop.store == "postgres":
         # What becomes of a transaction that another thread of the frozen process was in: the store's timeout ends it
-        # after a minute, the destination's ends with its connection.
+        # after a minute, the destination's ends with its connection. A statement may still be at work for it.
         with postgres(workshop.url) as connection:
-            connection.execute(
+            while connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
-                "and state = 'idle in transaction'"
-            )
+                "and backend_type = 'client backend' and xact_start is not null and pid <> pg_backend_pid()"
+            ).fetchall():
+                time.sleep(0.01)
     (row,) = workshop.store_rows("select id, owner from _syncblocks_pipeline_run where is_active")
     owner = json.dumps(json.loads(row["owner"]) | {"boot_id": "another", "host": "elsewhere"}, sort_keys=True)
     past = "2001-01-01 00:00:00" + ("+00" if workshop.store == "postgres" else ".000000")
