@@ -132,10 +132,11 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
     if pa.types.is_integer(kind):
         if int(value) != Decimal(value):
             raise ValueError(value)
-        return pa.scalar(int(value), kind)
+        is_small = -(1 << 63) <= int(value) < 1 << 63
+        return pc.constant(int(value), kind) if is_small else pa.scalar(int(value), kind)
     if pa.types.is_floating(kind):
-        return pa.scalar(float(value), kind)
-    return pa.scalar(str(value), kind)
+        return pc.constant(float(value), kind)
+    return pc.constant(str(value), kind)
 
 
 def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scalar, ...] | None:
@@ -206,7 +207,7 @@ def _is_missing(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     missing = pc.is_null(column, nan_is_null=True)
     if not is_number_in_text(records.schema.field(name)):
         return missing
-    return pc.or_(missing, pc.fill_null(pc.equal(column, "NaN"), False))
+    return pc.or_(missing, pc.fill_null(pc.equal(column, pc.constant("NaN")), False))
 
 
 def is_number_in_text(field: pa.Field) -> bool:
@@ -240,7 +241,7 @@ def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[p
 def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
     """Tell of each record whether no run up to the bookmark has read it: past it, or without one and left out."""
     names, values = stream.bookmark_properties, bookmark_values(stream, bookmark)
-    mask = pa.array([False] * len(records), pa.bool_())
+    mask = pa.repeat(pc.constant(False), len(records))
     if values is not None:
         mask = pc.and_not(at_or_past(records, names, values), equal_to(records, names, values))
     if names and stream.null_bookmarks is NullBookmarks.NEVER:

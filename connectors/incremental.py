@@ -255,7 +255,7 @@ class _Tracker:
         hashes = record_hashes(pc.filter(batch, may_be), committed.columns)
         keep = not_committed(hashes, may_be, committed.left)
         committed.left += Counter()  # forget those at zero
-        return batch if all(keep) else pc.filter(batch, pa.array(keep, pa.bool_()))
+        return batch if all(keep) else pc.filter(batch, pc.flags(keep))
 
     def _may_be_committed(self, batch: pa.RecordBatch) -> pa.Array:
         start, through = self._start, self._committed.through
@@ -297,7 +297,7 @@ class _Tracker:
     def _split(self, known: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         if self._horizon is None:
             return known, known.slice(0, 0)
-        is_settled = pa.repeat(pa.scalar(False, pa.bool_()), known.num_rows)
+        is_settled = pa.repeat(pc.constant(False), known.num_rows)
         for limit in (self._start, self._horizon.settled):
             if limit is not None:
                 is_settled = pc.or_(is_settled, below_or_at(known, self._names, limit))

@@ -12,6 +12,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..compute import constant
 from ..stream import UNSEEN
 from .text import from_text
 
@@ -62,7 +63,7 @@ class Guess:
         self.is_unseen = self.is_unseen and column.null_count == len(column)
         if self._has_seen and not self._alive:
             return
-        column = column.filter(pc.fill_null(pc.not_equal(column, ""), False))
+        column = column.filter(pc.fill_null(pc.not_equal(column, constant("")), constant(False)))
         if not len(column):
             return
         self._has_seen = True
@@ -144,7 +145,7 @@ class Guess:
         except ValueError:
             return column
         is_same = pc.and_(pc.equal(numbers.cast(pa.string()), column), pc.is_finite(numbers))
-        is_same = pc.and_(is_same, pc.not_equal(column, "-0"))  # which no integer is
+        is_same = pc.and_(is_same, pc.not_equal(column, constant("-0")))  # which no integer is
         plain = column.filter(is_same)
         if not len(plain):
             return column
@@ -158,9 +159,9 @@ class Guess:
         """Note how long numbers are; return the most digits behind a point, and whether there is an exponent."""
         size = pc.binary_length(column)
         point = pc.find_substring(column, ".")
-        has_point = pc.greater_equal(point, 0)
+        has_point = pc.greater_equal(point, constant(0))
         whole = pc.subtract(pc.if_else(has_point, point, size), pc.cast(pc.starts_with(column, "-"), pa.int32()))
-        fraction = pc.if_else(has_point, pc.subtract(pc.subtract(size, point), 1), 0)
+        fraction = pc.if_else(has_point, pc.subtract(pc.subtract(size, point), constant(1)), constant(0))
         most = pc.max(fraction).as_py()
         has_exponent = bool(pc.any(pc.match_substring(column, "e", ignore_case=True)).as_py())
         self._has_digits = True
@@ -184,12 +185,13 @@ class Guess:
         far = column.filter(pc.match_substring_regex(column, _MAYBE_BEYOND))
         self._is_beyond = self._is_beyond or not _is_double(far)
         if not self._is_lossy:
-            long = column.filter(pc.greater(pc.utf8_length(column), _DOUBLE_DIGITS)).to_pylist()
+            long = column.filter(pc.greater(pc.utf8_length(column), constant(_DOUBLE_DIGITS))).to_pylist()
             self._is_lossy = any(Decimal(repr(float(text))) != Decimal(text) for text in long)
 
     def _measure_seconds(self, column: pa.Array, kind: str, zone: str | None) -> None:
         point = pc.find_substring(column, ".")
-        digits = pc.if_else(pc.greater_equal(point, 0), pc.subtract(pc.binary_length(column), point), 0)
+        has_point = pc.greater_equal(point, constant(0))
+        digits = pc.if_else(has_point, pc.subtract(pc.binary_length(column), point), constant(0))
         if kind == "zoned":
             matched = pc.extract_regex(column, r"\.(?P<digits>[0-9]+)")
             digits = pc.binary_length(pc.struct_field(matched, "digits"))
@@ -207,7 +209,7 @@ def has_leading_zero(column: pa.Array) -> pa.Array | None:
     if not pc.any(zero).as_py():
         return None
     found = pc.match_substring_regex(column, LEADING_ZERO)
-    return pc.fill_null(found, False) if pc.any(found).as_py() else None
+    return pc.fill_null(found, constant(False)) if pc.any(found).as_py() else None
 
 
 def _is_double(column: pa.Array) -> bool:

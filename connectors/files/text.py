@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..compute import constant
 from ..decimals import from_texts
 from ..errors import ConnectorConfigError, FatalConnectorError
 
@@ -120,7 +121,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
     if is_text(kind):
         return column.cast(kind)
     if is_empty_null and not is_bytes(kind):  # base64 of no bytes is the empty text
-        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+        column = pc.if_else(pc.equal(column, constant("")), pa.nulls(1, column.type)[0], column)
     if types.is_decimal(kind):
         return from_texts(column, kind)
     if is_json(kind):
@@ -133,7 +134,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
         return column.cast(pa.timestamp(kind.unit, "UTC")).cast(kind)
     if types.is_time(kind):
         unit = "ns" if kind.unit == "ns" else "us"
-        joined = pc.binary_join_element_wise("1970-01-01T", column, "")
+        joined = pc.binary_join_element_wise(constant("1970-01-01T"), column, constant(""))
         return joined.cast(pa.timestamp(unit)).cast(pa.time64(unit)).cast(kind)
     if types.is_date64(kind):
         return column.cast(pa.date32()).cast(kind)
@@ -156,7 +157,7 @@ def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Cast to floats; of a number that none holds the cast makes an infinity, or 0, without an error."""
     found = column.cast(kind)
     wide = found.cast(pa.float32()) if pa.types.is_float16(kind) else found  # there are no kernels for halves
-    odd = column.filter(pc.or_(pc.is_inf(wide), pc.equal(wide, 0)))
+    odd = column.filter(pc.or_(pc.is_inf(wide), pc.equal(wide, constant(0))))
     if pc.any(pc.match_substring_regex(odd, "^[^eE]*[1-9]")).as_py():
         raise ValueError(f"a number that no {kind} holds")
     return found

@@ -102,9 +102,9 @@ def values(batch: pa.RecordBatch, size_bytes: int) -> Iterator[tuple[int, pa.Buf
 
 def _joined(fields: list[pa.Array], separator: str, end: str, null: str) -> pa.Buffer | None:
     rows = pc.binary_join_element_wise(
-        *fields, pa.scalar(separator, pa.large_string()), null_handling="replace", null_replacement=null
+        *fields, pc.constant(separator, pa.large_string()), null_handling="replace", null_replacement=null
     )
-    rows = pc.binary_join_element_wise(rows, pa.scalar("", pa.large_string()), pa.scalar(end, pa.large_string()))
+    rows = pc.binary_join_element_wise(rows, pc.constant("", pa.large_string()), pc.constant(end, pa.large_string()))
     return _content(rows) if len(rows) else None
 
 
@@ -161,7 +161,9 @@ def _refuse_special(array: pa.Array, column: str) -> None:
 
 def _in_years(text: pa.Array, width: int, column: str) -> pa.Array:
     """Refuse years before 1 and past 9999."""
-    is_fine = pc.and_(pc.equal(pc.binary_length(text), width), pc.greater_equal(text, pa.scalar("0001", text.type)))
+    is_fine = pc.and_(
+        pc.equal(pc.binary_length(text), pc.constant(width)), pc.greater_equal(text, pc.constant("0001", text.type))
+    )
     if pc.all(is_fine).as_py() is False:
         shown = text[pc.index(is_fine, False).as_py()].as_py()
         raise FatalConnectorError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..compute import constant
 from ..decimals import from_texts
 from ..sql.identifiers import quote
 from .types import EXACT_DIGITS, Form, Kind, kind_for
@@ -188,12 +189,12 @@ class Plan:
         Raises:
             Misfit: a value does not fit.
         """
-        if pc.any(pc.not_equal(batch.column(len(self.columns)), 0)).as_py():
+        if pc.any(pc.not_equal(batch.column(len(self.columns)), constant(0))).as_py():
             raise Misfit("")
         arrays = [each.decode(array) for each, array in zip(self.columns, batch.columns, strict=False)]
         places = {each.name: place for place, each in enumerate(self.columns)}
         for offset, each in enumerate(self._floats(), start=len(self.columns) + 1):
-            is_nan = pc.equal(batch.column(offset), 1)
+            is_nan = pc.equal(batch.column(offset), constant(1))
             if pc.any(is_nan).as_py():
                 place = places[each.name]
                 nan = pa.scalar(float("nan"), arrays[place].type)

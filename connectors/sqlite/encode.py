@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..compute import constant
 from ..errors import FatalConnectorError
 from ..sql.casts import json_text
 
@@ -64,12 +65,12 @@ def _timestamp_text(array: pa.Array, column: str) -> pa.Array:
     unit = "ns" if array.type.unit == "ns" else "us"
     text = pc.cast(pc.cast(pc.cast(array, pa.timestamp(unit, array.type.tz)), pa.timestamp(unit)), pa.string())
     text = _of_width(text, 29 if unit == "ns" else 26, column)
-    return text if array.type.tz is None else pc.binary_join_element_wise(text, "+00:00", "")
+    return text if array.type.tz is None else pc.binary_join_element_wise(text, constant("+00:00"), constant(""))
 
 
 def _of_width(text: pa.Array, width: int, column: str) -> pa.Array:
     """Refuse years before 1 and past 9999: SQLite's own functions do not know them, and they sort wrongly."""
-    is_fine = pc.and_(pc.equal(pc.binary_length(text), width), pc.greater_equal(text, "0001"))
+    is_fine = pc.and_(pc.equal(pc.binary_length(text), constant(width)), pc.greater_equal(text, constant("0001")))
     if pc.all(is_fine).as_py() is False:
         place = pc.index(is_fine, False).as_py()
         raise FatalConnectorError(

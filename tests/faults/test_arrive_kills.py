@@ -16,9 +16,9 @@ from .conftest import Count
 from .test_failpoints import wipe
 
 #: Cases in the set of each commit, by mode and store; all of them in the full set.
-CASES = {("inline", "sqlite"): 276, ("child", "sqlite"): 36, ("inline", "postgres"): 18}
+CASES = {("inline", "sqlite"): 207, ("child", "sqlite"): 36, ("inline", "postgres"): 18}
 #: So many parts of each, to be run side by side.
-SHARDS = {("inline", "sqlite"): 12, ("child", "sqlite"): 3, ("inline", "postgres"): 2}
+SHARDS = {("inline", "sqlite"): 9, ("child", "sqlite"): 3, ("inline", "postgres"): 2}
 PARTS = [(*place, shard) for place, shards in SHARDS.items() for shard in range(shards)]
 #: Calls of a child at which it kills its engine.
 CALLS = (1, 2, 4)
