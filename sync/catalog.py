@@ -231,9 +231,14 @@ def _configure(
         verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
-        left_out=tuple(name for name in stream.schema.names if name not in kept),
+        left_out=_left_out(stream, kept),
         location=location,
     )
+
+
+def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:
+    known = frozenset(kept)
+    return tuple(name for name in stream.schema.names if name not in known)
 
 
 def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:

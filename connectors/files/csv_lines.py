@@ -46,7 +46,7 @@ class Lines:
                 first = self._first_record(source) or []
                 names = [""] * len(first)
         names = [name or f"column_{place}" for place, name in enumerate(names, 1)]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
         if twice:
             raise FatalConnectorError(
                 f"{file.label}:1: column {shown(twice[0])} is there twice; mend the header, or skip it and give the "
