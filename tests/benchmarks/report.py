@@ -100,7 +100,7 @@ def _bars(
 ) -> None:
     """Draw a bar a figure, its rival's below it, and a line where it should be."""
     for place, figure in enumerate(figures):
-        own, asked = figure[key], float(figure["target"].split()[1])
+        own, asked = figure[key], float(figure["target"].split()[1].rstrip(","))
         axes.barh(place, own, height=0.38, color=_OURS)
         axes.text(own, place, f" {own:.2f}", va="center", fontsize=8)
         axes.plot([asked, asked], [place - 0.22, place + 0.22], color=_ASKED, linewidth=2)
