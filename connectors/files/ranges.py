@@ -15,11 +15,13 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from ..errors import RetriableError
 from ..ranges import Range, RangesRefused, SnapshotLost
 from .paths import DataFile, compression
 
@@ -153,6 +155,21 @@ class Seen:
         """Raise if it has changed since."""
         if self.stamp != _stamp(self.file):
             raise SnapshotLost(f"{self.file.label} changed while it was read")
+
+    def check_whole(self) -> None:
+        """Raise if other bytes were written over those that were read in one go.
+
+        What was appended meanwhile, as to a log, is some later run's; a file that took its place is another one.
+        """
+        with suppress(FileNotFoundError):
+            now = _stamp(self.file)
+            if now is None or self.stamp is None or now[:2] != self.stamp[:2]:
+                return
+            (*_, size, time), (*_, size_now, time_now) = self.stamp, now
+            if size_now < size or (size_now == size and time_now != time):
+                raise RetriableError(
+                    f"{self.file.label} was written anew while it was read: move files into their place"
+                )
 
 
 def _stamp(file: DataFile) -> tuple[int, ...] | None:

@@ -25,7 +25,7 @@ from .jsonl_format import JSONLFormat
 from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks, metadata_of
 from .parquet_format import AHEAD_BYTES, Footer, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
-from .ranges import FilePart, listed, moment, part_of
+from .ranges import FilePart, Seen, listed, moment, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
 from .text import parse_type
@@ -217,6 +217,7 @@ class FileSource:
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
             call.check()
+            seen = Seen.of(file)
             if wire != "arrow":
                 copied = blocks(file)
                 header = next(copied)
@@ -225,6 +226,7 @@ class FileSource:
                     for block in copied:
                         call.check()
                         yield block
+                    seen.check_whole()
                     continue
                 copied.close()
             names = self._format.names(file)
@@ -243,6 +245,7 @@ class FileSource:
                     changes.append(replace(stream, schema=schema))
                 yield _with_partitions(file, batch, frozenset(names or ()))
                 call.check()
+            seen.check_whole()
 
     def _demand_bookmark(self, stream: Stream, file: DataFile, names: Sequence[str]) -> None:
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:

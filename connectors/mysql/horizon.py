@@ -22,8 +22,8 @@ more when it commits. So all that is in the snapshot was committed before the nu
 and its values taken; so was any value below them; and who had taken one without being in the snapshot would have been
 seen to write.
 
-InnoDB answers out of a copy, which it makes anew only when nobody has asked for a tenth of a second. A mark in our
-question tells whether the copy is younger than the question: it then shows our own transaction with it.
+Not covered, and what `lookback` is for: values that were taken before their statement (by the client's clock, SET
+TIMESTAMP, another statement's `nextval`), rounded up, or given by hand; naive times of several zones; a transaction
 that has waited for its first table for hours; and servers to which others write: replicas, and clusters with several
 writers. Without the privilege PROCESS nothing is known.
 """

@@ -224,3 +224,40 @@ def test_whatever_is_in_a_csv_file_gives_records_or_one_error_naming_it(tmp_path
 def test_whatever_is_in_a_json_file_gives_records_or_one_error_naming_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.jsonl").write_bytes(content)
     assert "t.jsonl" in _outcome(source_of(tmp_path / "t.jsonl", JSONLSource))
+
+
+# Files that change while they are read
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("change", ["written over", "cut off", "appended", "replaced", "removed"])
+def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
+    tmp_path: Path, suffix: str, change: str
+) -> None:
+    path, records = tmp_path / f"t.{suffix}", 300_000
+    lines = [b"id\n"] + [b"%07d\n" % n for n in range(records)]
+    path.write_bytes(b"".join(lines) if suffix == "csv" else b"".join(b'{"id": "%07d"}\n' % n for n in range(records)))
+    before = path.read_bytes()
+    made = CSVSource if suffix == "csv" else JSONLSource
+    source = made({"path": path.name}, tmp_path)
+    (stream,) = source.discover()
+    events = source.read([stream], {})
+    read = [next(events)[1]]
+    other = before.replace(b"0000001", b"7000001")
+    if change == "written over":
+        path.write_bytes(other)
+    elif change == "cut off":
+        path.write_bytes(b"".join(other.splitlines(keepends=True)[: records // 2]))
+    elif change == "appended":
+        path.write_bytes(before + before.splitlines(keepends=True)[-1])
+    elif change == "replaced":
+        (tmp_path / "new").write_bytes(other)
+        (tmp_path / "new").replace(path)
+    else:
+        path.unlink()
+    if change in ("written over", "cut off"):
+        with pytest.raises(ConnectorError, match="was written anew while it was read|no JSON object"):
+            list(events)
+        return
+    read += [event for _, event in events]
+    assert sum(event.num_rows for event in read) in (records, records + (change == "appended"))  # type: ignore[union-attr]
