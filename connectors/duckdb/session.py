@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import duckdb
+import numpy  # which duckdb has imported
 import pyarrow as pa
 
 from ..errors import FatalConnectorError, Interrupted, TakenOver
@@ -355,7 +356,8 @@ class DuckDBSession:
         for batch in map(_arrow, data):
             start = self._numbers[table] or 0
             self._numbers[table] = start + batch.num_rows
-            numbers = pa.array(range(start, start + batch.num_rows), pa.int64())
+            places = numpy.arange(start, start + batch.num_rows, dtype=numpy.int64)
+            numbers = pa.Array.from_buffers(pa.int64(), batch.num_rows, [None, pa.py_buffer(places)])
             yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=schema)
 
 

@@ -115,5 +115,5 @@ def _normal_timestamp(name: str, kind: pa.DataType, has: Callable[[str], bool]) 
 
 def _comparable(value: pa.Scalar, field: pa.Field) -> Any:
     """Return the bookmark in the form that the expression has."""
-    text = stored(pa.array([value.as_py()], field.type), field.name)[0].as_py()
+    text = stored(pa.repeat(value, 1), field.name)[0].as_py()
     return text.removesuffix("+00:00") if pa.types.is_timestamp(field.type) else text

@@ -20,6 +20,7 @@ import adbc_driver_manager
 import adbc_driver_sqlite
 import pyarrow as pa
 
+from ..compute import constant
 from ..errors import ConnectorError, FatalConnectorError, Interrupted
 from ..protocols import Block
 from ..sql.batches import FETCH_RECORDS
@@ -161,7 +162,8 @@ class SQLiteReader:
 
 
 def _bind(statement: Any, values: Sequence[Any]) -> None:
-    batch = pa.RecordBatch.from_arrays([pa.array([value]) for value in values], [f"p{n}" for n in range(len(values))])
+    columns = [pa.repeat(constant(v), 1) if isinstance(v, str | int | float) else pa.array([v]) for v in values]
+    batch = pa.RecordBatch.from_arrays(columns, [f"p{n}" for n in range(len(values))])
     array, schema = adbc_driver_manager.ArrowArrayHandle(), adbc_driver_manager.ArrowSchemaHandle()
     batch._export_to_c(array.address, schema.address)
     statement.bind(array, schema)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 #: A library that a plain run has no use for -> why it might slip in.
 NEVER = {
@@ -69,6 +71,41 @@ def test_an_incremental_run_that_finds_nothing_needs_neither_numpy_nor_a_look_th
     assert not found & ({*NEVER, "asyncpg", "psycopg", "duckdb", "numpy", "connectors.checksums", "sync.verification"})
     assert "pyarrow.compute" not in found  # a wrapper for each of Arrow's functions
     assert "pyarrow._compute" in found
+
+
+@pytest.mark.parametrize("source", ["csv", "sqlite"])
+@pytest.mark.parametrize(
+    ("destination", "entry"),
+    [
+        ("csv", {}),
+        ("duckdb", {}),
+        ("sqlite", {}),
+        ("duckdb", {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}),
+        ("sqlite", {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}),
+    ],
+)
+def test_values_of_files_do_not_make_arrow_import_pandas(
+    tmp_path: Path, source: str, destination: str, entry: dict[str, Any]
+) -> None:
+    (tmp_path / "t.csv").write_text("id,n,x,d,at,v\n1,2,1.5,2024-01-01,2024-01-01 00:00:00,a\n3,,1e9,,,\n")
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        connection.execute("create table t (id integer primary key, x real, v text, at timestamp)")
+        connection.execute("insert into t values (1, 1.5, 'a', '2024-01-01 00:00:00'), (2, null, null, null)")
+    connection.close()
+    where = (
+        {"csv": "t.csv", "sqlite": "t.db"}[source],
+        {"csv": "out", "sqlite": "o.db", "duckdb": "o.duckdb"}[destination],
+    )
+    document = {
+        "source": {"connector": source, "config": {"path": where[0]}},
+        "destination": {"connector": destination, "config": {"path": where[1]}},
+        "streams": [{"stream": "t", **entry}],
+    }
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+    for _ in range(2):
+        code = f"{RUN}; print(*sys.modules); sys.exit(code)"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert not set(done.stdout.split()) & {"pandas", "sqlalchemy"}
 
 
 def test_models_are_made_without_plugins_and_what_comes_later_finds_them() -> None:
