@@ -224,7 +224,8 @@ class _Tracker:
             return to_json(value)
         except (ValueError, ArithmeticError) as error:
             raise FatalConnectorError(
-                f"bookmark property {name!r} of stream {self._stream.name!r} is past the year 9999",
+                f"bookmark property {name!r} of stream {self._stream.name!r} stands before the year 1 or past the year "
+                "9999, which no bookmark can keep",
                 stream=self._stream.name,
             ) from error
 
