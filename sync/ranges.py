@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -120,6 +119,8 @@ class RangeReads:
     @property
     def shape(self) -> str:
         """How records come: as planned, by this version."""
+        from importlib.metadata import version  # with the whole of `email` and `zipfile`
+
         planned = self._run.planned
         schemas = (planned.selected.stream.schema, planned.arriving.schema)
         told = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
