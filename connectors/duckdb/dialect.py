@@ -186,16 +186,15 @@ class DuckDBDialect(Dialect, Moving):
             f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
         ]
 
-    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> int:
-        """Count the pieces of a commit that has too wide records for one transaction.
+    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
+        """Tell whether a commit has too many wide records for one transaction.
 
         A table with indexes or constraints cannot be altered, as an append would. A merge could fail when some pieces
         are in, for what is no mistake: two records swap a unique value, and are in different pieces.
         """
-        pieces = len(_own(session).spans(staging, is_indexed=target.has_dependents))
-        if pieces and target.has_dependents and (not key or self._may_refuse(session, target, key)):
-            return 0
-        return pieces
+        if not _own(session).spans(staging, is_indexed=target.has_dependents):
+            return False
+        return not target.has_dependents or (bool(key) and not self._may_refuse(session, target, key))
 
     def _may_refuse(self, session: Session, target: Table, key: Sequence[str]) -> bool:
         """Tell whether more than the key's own uniqueness decides about records."""

@@ -162,7 +162,7 @@ class FileSource:
         with _located(found.name, self.connector):
             schema = found.schema or self._inferred(found.files)
             types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
-            schema = pa.schema([pa.field(f.name, types[f.name]) if f.name in types else f for f in schema])
+            schema = pa.schema([pa.field(f.name, types[f.name], f.nullable) if f.name in types else f for f in schema])
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "whole": _whole(footers)}
         if all(file.is_local for file in found.files):

@@ -17,8 +17,8 @@ class Moving(ABC):
     """
 
     @abstractmethod
-    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> int:
-        """Return how many transactions that takes, after `settle`; 0: it is all done in the commit's own."""
+    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
+        """Tell, after `settle`, whether that takes several; False: the commit's own holds it all."""
 
     @abstractmethod
     def move(

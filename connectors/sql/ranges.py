@@ -119,11 +119,13 @@ class RangeLoad:
         for left in _listed(lease, self._dialect, lambda key: key == self._load.key):
             is_mine = left.staging.schema == self._target.schema and left.staging != self._own().staging
             if taken is None and is_mine and left.moment is not None and left.shape == shape:
-                with suppress(FatalConnectorError):  # such as a table of another role
+                try:
                     lease.begin()
                     left.hand_over(lease.session, self._dialect, self._load.token)
                     commit(lease.session, self._dialect)
                     taken = left
+                except FatalConnectorError:  # such as a table of another role
+                    lease.session.rollback()
             elif left.staging != self._own().staging:
                 _drop(lease, self._dialect, left)
         return taken
@@ -247,19 +249,23 @@ def drop_left(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], boo
 
 
 def _listed(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], bool]) -> list[Left]:
+    found: list[Left] = []
     with suppress(ConnectorError):  # another one is dropping it just now
         lease.begin()
         found = [left for left in left_behind(lease.session, dialect) if is_left(key_of(left.whose))]
+    with suppress(ConnectorError):
         lease.session.rollback()
-        return found
-    return []
+    return found
 
 
 def _drop(lease: Lease, dialect: Dialect, left: Left) -> None:
-    with suppress(ConnectorError):  # such as a table of another role
+    try:
         lease.begin()
         left.drop(lease.session, dialect)
         commit(lease.session, dialect)
+    except ConnectorError:  # such as a table of another role
+        with suppress(ConnectorError):
+            lease.session.rollback()
 
 
 __all__ = ["RangeLoad", "drop_left"]

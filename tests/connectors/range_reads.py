@@ -11,6 +11,16 @@ from connectors.errors import ConnectorError, RetriableError
 from connectors.ranges import OpenRanges, Range
 from connectors.stream import Checkpoint
 
+from .postgres_pair import rows
+
+#: What both tables must have in common: each record's text, added up.
+SUM = "select count(*), sum(hashtextextended(x::text, 0)) from {} x"
+
+
+def leftovers(url: str) -> list[tuple[Any, ...]]:
+    """Return what loads by ranges have left."""
+    return rows(url, "select relname from pg_class where relname ~ '_syncblocks_stg' order by 1")
+
 
 @dataclass
 class Reads:

@@ -21,7 +21,7 @@ from connectors.stream import Commit, Stream, WriteDisposition
 from .postgres_pair import destination as destination
 from .postgres_pair import find, order, rows, script
 from .postgres_proxy import proxy
-from .range_reads import Reads
+from .range_reads import SUM, Reads, leftovers
 
 FEW = "create table t (id bigint primary key, v text); insert into t select g, repeat('x', 500) from generate_series"
 
@@ -49,9 +49,6 @@ TABLES = {
 }
 SMALL = {"none": f"{FEW}(1, 0) g", "one": f"{FEW}(1, 1) g", "two": f"{FEW}(1, 2) g"}
 
-#: What both tables must have in common: each record's text, added up.
-SUM = "select count(*), sum(hashtextextended(x::text, 0)) from {} x"
-
 
 @pytest.fixture
 def source(postgres_url: str) -> Iterator[PostgresSource]:
@@ -65,10 +62,6 @@ def load(
 ) -> list[Commit]:
     ordered = order(destination, stream, "copied", WriteDisposition.REPLACE)
     return list(destination.load_ranges(ordered, reads, loaders, wire))
-
-
-def leftovers(url: str) -> list[tuple[Any, ...]]:
-    return rows(url, "select relname from pg_class where relname ~ '_syncblocks_stg' order by 1")
 
 
 @pytest.mark.parametrize("wire", ["arrow", "pgcopy"])

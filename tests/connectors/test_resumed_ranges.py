@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,14 +18,12 @@ from connectors.files.source import CSVSource
 from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
 from connectors.ranges import Range, ReadsRanges
+from connectors.sql.identifiers import staging_name
 from connectors.stream import Commit, Load, Stream, WriteDisposition
 
 from .postgres_pair import destination as destination
 from .postgres_pair import find, key_of, order, rows, script
-from .range_reads import Reads
-
-#: What both tables must have in common: each record's text, added up.
-SUM = "select count(*), sum(hashtextextended(x::text, 0)) from {} x"
+from .range_reads import SUM, Reads, leftovers
 
 FULL = "insert into t select g, repeat('x', 500), 'a' from generate_series(1, 500) g"
 
@@ -90,10 +89,6 @@ def load(
         reads = Reads(opened, before=lambda part: read.append(part.place), shape=shape)
         (done,) = destination.load_ranges(ordered, reads, 2, "arrow")
     return set(reads.resumed), sorted(read), done
-
-
-def leftovers(url: str) -> list[tuple[Any, ...]]:
-    return rows(url, "select relname from pg_class where relname ~ '_syncblocks_stg' order by 1")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -191,6 +186,27 @@ def test_a_recovery_keeps_what_can_be_resumed_until_nobody_wants_it(
     destination.drop_ranges("p", lambda key: False)
     assert leftovers(postgres_url) == []
     assert load(source, destination, stream)[0] == set()
+
+
+def test_what_another_role_has_left_is_in_nobodys_way(
+    postgres_url: str, source: PostgresSource, destination: PostgresDestination
+) -> None:
+    stream, role = find(source, "public.t"), f"loader_{secrets.token_hex(8)}"
+    ordered = cut_short(source, destination, stream)
+    script(postgres_url, f"create role {role} login; grant all on schema public to {role}")
+    script(postgres_url, f"grant all on all tables in schema public to {role}")
+    other = PostgresDestination({"url": postgres_url, "user": role}, Path())
+    try:
+        own = staging_name("z" * 32)  # looked at last
+        key = '["p", "public.t", "copied"]'
+        script(postgres_url, f"create table {own} (v text); create table {own}_r as select '{key}'::text as stream")
+        script(postgres_url, f"alter table {own} owner to {role}; alter table {own}_r owner to {role}")
+        assert load(source, other, stream)[0] == set()
+    finally:
+        other.close()
+        script(postgres_url, f"drop owned by {role}; drop role {role}")
+    left = staging_name(ordered.token)
+    assert [name for (name,) in leftovers(postgres_url)] == [left, f"{left}_r", f"{left}_r_pkey"]
 
 
 def test_whoever_is_resumed_by_another_process_writes_nothing_more(
