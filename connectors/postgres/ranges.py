@@ -64,14 +64,18 @@ select case when bool_or(c.relrowsecurity) then null else md5(concat_ws(' ',
   (select md5(string_agg(e::text, ' ' order by e.oid)) from pg_catalog.pg_enum e)))
 end from parts p join pg_catalog.pg_class c on c.oid = p.oid"""
 
-#: Oldest transaction of this database that runs, or else the first that has not begun: whoever runs at a snapshot
-#: taken after this, and can write here, is no older.
+#: Transactions of other databases that run. Asked before `_OLDEST` looks: one that ends while it does would be listed
+#: by the snapshot and no longer here, and pass for one of this database.
+_ELSEWHERE = """select coalesce(string_agg(l.transactionid::text, ','), '')
+from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and a.datname <> current_database()"""
+
+#: Oldest other transaction that runs, or else the first that has not begun: whoever runs at a snapshot taken after
+#: this, and can write here, is no older.
 _OLDEST = """with s as materialized (select pg_catalog.pg_current_snapshot() as s)
 select least(pg_catalog.pg_snapshot_xmax(s)::text::bigint, (
-  select min(x::text::bigint) from pg_catalog.pg_snapshot_xip(s) x where not exists (
-    select from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-    where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and l.transactionid = x::xid
-      and a.datname <> current_database())))
+  select min(x::text::bigint) from pg_catalog.pg_snapshot_xip(s) x
+  where x::xid::text <> all (string_to_array({elsewhere}, ','))))
 from s"""
 
 #: Records of a range, and those that no transaction older than `then` wrote. Numbers below 3 are of records as old as
@@ -205,11 +209,18 @@ def _range(place: int, label: str, where: str) -> Range:
 
 def _oldest(lease: Lease) -> int:
     """Ask before a snapshot is taken; 0: the server does not say."""
-    lease.begin()
     try:
-        return int(lease.session.query(_OLDEST)[0][0])
+        elsewhere = str(_alone(lease, _ELSEWHERE))
+        return int(_alone(lease, _OLDEST.format(elsewhere=literal(elsewhere))))
     except FatalConnectorError:
         return 0
+
+
+def _alone(lease: Lease, sql: str) -> Any:
+    """Return what a query says in a transaction, thus a snapshot, of its own."""
+    lease.begin()
+    try:
+        return lease.session.query(sql)[0][0]
     finally:
         lease.session.rollback()
 

@@ -15,10 +15,12 @@ import pytest
 
 from connectors.errors import FatalConnectorError, TakenOver
 from connectors.files.source import CSVSource
+from connectors.postgres import ranges
 from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
 from connectors.ranges import Range, ReadsRanges
 from connectors.sql.identifiers import staging_name
+from connectors.sql.session import Lease
 from connectors.stream import Commit, Load, Stream, WriteDisposition
 
 from .postgres_pair import destination as destination
@@ -132,21 +134,44 @@ def test_a_transaction_that_ran_at_the_first_snapshot_counts_as_a_change(
     assert rows(postgres_url, SUM.format("copied")) == rows(postgres_url, SUM.format("t"))
 
 
-def test_a_transaction_of_another_database_is_no_reason_to_begin_anew(
+def test_a_transaction_of_this_database_is_a_reason_to_begin_anew(
     postgres_url: str, source: PostgresSource, destination: PostgresDestination
 ) -> None:
-    with psycopg.connect(postgres_url.rsplit("/", 1)[0] + "/postgres") as elsewhere:
-        elsewhere.execute("select pg_current_xact_id()")
-        script(postgres_url, "update t set v = v || 'new'")
-        script(postgres_url, "vacuum full t")
-        cut_short(source, destination, find(source, "public.t"))
-        assert load(source, destination, find(source, "public.t"))[0] == set(range(5))
     with psycopg.connect(postgres_url) as here:
         here.execute("select pg_current_xact_id()")
         script(postgres_url, "update t set v = v || 'newer'")
         script(postgres_url, "vacuum full t")
         cut_short(source, destination, find(source, "public.t"))
         assert load(source, destination, find(source, "public.t"))[0] == set()
+    assert rows(postgres_url, SUM.format("copied")) == rows(postgres_url, SUM.format("t"))
+
+
+@pytest.mark.parametrize("ends_at", [1, 2, None])
+def test_a_transaction_of_another_database_is_none_even_if_it_ends_meanwhile(
+    postgres_url: str,
+    source: PostgresSource,
+    destination: PostgresDestination,
+    monkeypatch: pytest.MonkeyPatch,
+    ends_at: int | None,
+) -> None:
+    asked: list[str] = []
+    with psycopg.connect(postgres_url.rsplit("/", 1)[0] + "/postgres") as elsewhere:
+
+        def ask(lease: Lease, sql: str) -> Any:
+            said = alone(lease, sql)
+            asked.append(sql)
+            if len(asked) == ends_at:
+                elsewhere.commit()
+            return said
+
+        alone = ranges._alone
+        monkeypatch.setattr(ranges, "_alone", ask)
+        elsewhere.execute("select pg_current_xact_id()")
+        script(postgres_url, "update t set v = v || 'new'")
+        script(postgres_url, "vacuum full t")
+        cut_short(source, destination, find(source, "public.t"))
+        assert load(source, destination, find(source, "public.t"))[0] == set(range(5))
+    assert len(asked) == 4
     assert rows(postgres_url, SUM.format("copied")) == rows(postgres_url, SUM.format("t"))
 
 
