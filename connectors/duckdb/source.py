@@ -108,10 +108,17 @@ class DuckDBSource(SqlSource):
         known = types.reading(native)
         return column if known.sql == native else f"cast({column} as {known.sql})"
 
+    def comparable(self, field: pa.Field) -> str:
+        """Compare the members of a UNION as the texts they arrive as; DuckDB compares which member it is first."""
+        column = super().comparable(field)
+        return f"{column}::varchar" if _is_union(field) else column
+
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Return a bookmark's value as a constant of the column's type."""
         if pa.types.is_binary(field.type):
             return f"unhex({literal(value.as_py().hex())})"
+        if _is_union(field):
+            return literal(value.as_py())
         return super().constant(value, field)
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
@@ -143,6 +150,10 @@ class DuckDBSource(SqlSource):
         if not pa.types.is_floating(field.type):
             return missing
         return f"{missing or 'false'} or isnan(t.{self.dialect.quote(field.name)})"
+
+
+def _is_union(field: pa.Field) -> bool:
+    return bool((field.metadata or {}).get(b"native_type", b"").startswith(b"UNION("))
 
 
 def _stream(table: Table) -> Stream:

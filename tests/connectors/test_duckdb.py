@@ -313,24 +313,35 @@ def test_streams_and_destination_tables_go_by_one_name(path: Path, destination: 
     assert source.identity() == destination.identity()
 
 
-def test_values_that_compare_as_equal_tie_by_their_bytes(path: Path) -> None:
-    def read(bookmark: Bookmark | None) -> tuple[list[int], Bookmark | None]:
-        source = DuckDBSource({"path": str(path)}, path.parent)
-        stream = replace(
-            source.discover()[0], replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("v",)
-        )
-        with closing(source):
-            events = [event for _, event in source.read([stream], {"t": bookmark})]
-        ids = [i for event in events if isinstance(event, pa.RecordBatch) for i in event["id"].to_pylist()]
-        last = events[-1]
-        assert isinstance(last, Checkpoint)
-        return ids, last.bookmark
+def read_new(path: Path, bookmark: Bookmark | None) -> tuple[list[int], Bookmark | None]:
+    source = DuckDBSource({"path": str(path)}, path.parent)
+    stream = replace(source.discover()[0], replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("v",))
+    with closing(source):
+        events = [event for _, event in source.read([stream], {"t": bookmark})]
+    ids = [i for event in events if isinstance(event, pa.RecordBatch) for i in event["id"].to_pylist()]
+    last = events[-1]
+    assert isinstance(last, Checkpoint)
+    return ids, last.bookmark
 
+
+def test_values_that_compare_as_equal_tie_by_their_bytes(path: Path) -> None:
     with closing(connect(path)) as connection:
         connection.execute("create table t (id integer, v varchar collate nocase not null)")
         connection.execute("insert into t values (1, 'a'), (2, 'B'), (3, 'b'), (4, 'B')")
-    ids, bookmark = read(None)
+    ids, bookmark = read_new(path, None)
     assert sorted(ids) == [1, 2, 3, 4]
     with closing(connect(path)) as connection:
         connection.execute("insert into t values (5, 'b'), (6, 'c')")
-    assert read(bookmark)[0] == [5, 6]
+    assert read_new(path, bookmark)[0] == [5, 6]
+
+
+def test_a_union_is_compared_as_the_text_that_it_arrives_as(path: Path) -> None:
+    with closing(connect(path)) as connection:
+        connection.execute("create table t (id integer, v union(n integer, s varchar) not null)")
+        connection.execute("insert into t values (1, 5), (2, 'it''s'), (3, 17)")
+    ids, bookmark = read_new(path, None)
+    assert ids == [3, 1, 2]
+    with closing(connect(path)) as connection:
+        connection.execute("update t set v = 'past' where id = 1")
+        connection.execute("insert into t values (4, 'it''s'), (5, 'j'), (6, 9)")
+    assert read_new(path, bookmark)[0] == [4, 5, 1]
