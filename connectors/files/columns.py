@@ -82,19 +82,19 @@ def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, 
     held = None if table.schema is None or place < 0 else table.schema.field(place)
     if not made.has_type(stored.type):
         return Kept(column=field.name, type="", arrow=None, note=f"there is no type for {stored.type}")
-    before, kind, note = None if held is None else str(held.type), stored.type, ""
+    before, kind, becomes, note = None if held is None else str(held.type), stored.type, stored.type, ""
     if held is not None and not is_new:
         try:
-            wider = _wider("", held, stored.type)
+            becomes = _wider("", held, stored.type)
         except FatalConnectorError:
             note = f"the table's column is {before}, the stream's is {stored.type}, and one does not hold the other"
             return Kept(column=field.name, type=str(before), arrow=None, held=before, note=note)
-        if compare(stored.type, wider) is Fidelity.LOSSY:
+        if compare(stored.type, becomes) is Fidelity.LOSSY:
             note = "each value is checked; one that does not fit is refused"
         else:
-            kind = wider
+            kind = becomes
     is_text = made.keeps_as_text(kind)
-    return Kept(column=field.name, type=str(kind), arrow=kind, held=before, is_text=is_text, note=note)
+    return Kept(column=field.name, type=str(becomes), arrow=kind, held=before, is_text=is_text, note=note)
 
 
 def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
@@ -105,6 +105,9 @@ def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
         return arriving
     if is_text(kind):
         return kind
+    signed = pa.types.is_signed_integer
+    if (kind == pa.uint64() and signed(arriving)) or (signed(kind) and arriving == pa.uint64()):
+        return pa.decimal128(20)  # Arrow would take an int64
     try:
         if _would_round(kind, arriving):
             raise pa.ArrowTypeError(f"{kind} and {arriving}")

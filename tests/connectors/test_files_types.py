@@ -47,6 +47,23 @@ def test_a_wider_type_widens_the_table_and_a_value_that_does_not_fit_is_refused(
         send("f", pa.int64(), 2**53 + 1)
 
 
+@every_format
+@pytest.mark.parametrize("kinds", [(pa.int32(), pa.uint64()), (pa.uint64(), pa.int32())])
+def test_integers_with_and_without_a_sign_are_kept_by_a_type_that_holds_both(
+    tmp_path: Path, name: str, kinds: tuple[pa.DataType, pa.DataType]
+) -> None:
+    destination, sent = destination_of(name, tmp_path), []
+    for token, kind in zip("ab", kinds, strict=True):
+        sent.append(2**64 - 1 if kind == pa.uint64() else -5)
+        batch = pa.record_batch({"id": pa.array([1]), "v": pa.array([sent[-1]], kind)})
+        load = load_of("append", token, batch.schema)
+        table = destination.describe([load.key.destination_table])[load.key.destination_table]
+        _, column = destination.keeps(load.stream, table, load.write_disposition)
+        run(destination, load, batch, FINAL)
+    assert (column.type, column.note) == ("decimal128(20, 0)", "")
+    assert [int(record["v"]) for record in read(name, tmp_path)] == sent
+
+
 @pytest.mark.parametrize("name", ["csv", "jsonl"])
 @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("s")])
 def test_years_that_text_cannot_keep_are_refused(tmp_path: Path, name: str, kind: pa.DataType) -> None:
