@@ -26,6 +26,8 @@ from ..ranges import Range, RangesRefused, SnapshotLost
 from .paths import DataFile, compression
 
 _CHUNK_BYTES = 1 << 20
+#: Of each end of a file, to know it again.
+_END_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +147,19 @@ class Seen:
 
     file: DataFile
     stamp: tuple[int, ...] | None
+    #: Bytes at both ends, which stay what they are while it is appended to; none if nobody will ask.
+    ends: bytes = b""
 
     @classmethod
     def of(cls, file: DataFile) -> Seen:
-        """Look at a file."""
+        """Look at a file that must not change, see `check`."""
         return cls(file, _stamp(file))
+
+    @classmethod
+    def growing(cls, file: DataFile) -> Seen:
+        """Look at a file that may be appended to, see `check_whole`."""
+        stamp = _stamp(file)
+        return cls(file, stamp, b"" if stamp is None else _ends(file, stamp[2]))
 
     def check(self) -> None:
         """Raise if it has changed since."""
@@ -166,7 +176,8 @@ class Seen:
             if now is None or self.stamp is None or now[:2] != self.stamp[:2]:
                 return
             (*_, size, time), (*_, size_now, time_now) = self.stamp, now
-            if size_now < size or (size_now == size and time_now != time):
+            is_same = time_now == time if size_now == size else size_now > size and _ends(self.file, size) == self.ends
+            if not is_same:
                 raise RetriableError(
                     f"{self.file.label} was written anew while it was read: move files into their place"
                 )
@@ -177,6 +188,13 @@ def _stamp(file: DataFile) -> tuple[int, ...] | None:
         return None
     found = os.stat(file.storage.label(file.place))  # noqa: PTH116 (a name in a storage)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _ends(file: DataFile, size: int) -> bytes:
+    with file.open_raw() as opened:
+        first = opened.read(min(size, _END_BYTES))
+        opened.seek(max(0, size - _END_BYTES))
+        return first + opened.read(min(size, _END_BYTES))
 
 
 def is_cuttable(file: DataFile, encoding: str, escape: str | None) -> bool:

@@ -217,7 +217,7 @@ class FileSource:
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
             call.check()
-            seen = Seen.of(file)
+            seen = Seen.growing(file)
             if wire != "arrow":
                 copied = blocks(file)
                 header = next(copied)

@@ -230,7 +230,7 @@ def test_whatever_is_in_a_json_file_gives_records_or_one_error_naming_it(tmp_pat
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-@pytest.mark.parametrize("change", ["written over", "cut off", "appended", "replaced", "removed"])
+@pytest.mark.parametrize("change", ["written over", "longer", "cut off", "appended", "replaced", "removed"])
 def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
     tmp_path: Path, suffix: str, change: str
 ) -> None:
@@ -246,6 +246,8 @@ def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
     other = before.replace(b"0000001", b"7000001")
     if change == "written over":
         path.write_bytes(other)
+    elif change == "longer":
+        path.write_bytes(other.replace(b"0299999", b"0299999 and more"))
     elif change == "cut off":
         path.write_bytes(b"".join(other.splitlines(keepends=True)[: records // 2]))
     elif change == "appended":
@@ -255,7 +257,7 @@ def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
         (tmp_path / "new").replace(path)
     else:
         path.unlink()
-    if change in ("written over", "cut off"):
+    if change in ("written over", "longer", "cut off"):
         with pytest.raises(ConnectorError, match=r"was written anew while it was read|no JSON object"):
             list(events)
         return
