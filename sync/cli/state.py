@@ -94,10 +94,10 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
     file, rest = split_file(arguments)
     if len(rest) < 2:
         raise click.UsageError("needs a STREAM and COLUMN=VALUE")
-    stream, texts = rest[0], _texts(rest[1:])
+    stream = rest[0]
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
-        state = set_state(session, store, stream, texts)
+        state = set_state(session, store, stream, _texts(rest[1:], _bookmark_properties(session, stream)))
     _done(console, "set", pipeline.pipeline, stream, [state.destination_table], bookmark=words_of(state.bookmark))
     return 0
 
@@ -142,12 +142,16 @@ def rewind_command(
 
 def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, str]:
     """Read COLUMN=VALUE, and a single VALUE as that of the only bookmark property."""
-    from ..inspection import one_stream, selected_streams
-
-    names = one_stream(selected_streams(session), stream).stream.bookmark_properties
+    names = _bookmark_properties(session, stream)
     if len(texts) == len(names) == 1 and not texts[0].startswith(f"{names[0]}="):
         return {names[0]: texts[0]}
-    return _texts(texts)
+    return _texts(texts, names)
+
+
+def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
+    from ..inspection import one_stream, selected_streams
+
+    return one_stream(selected_streams(session), stream).stream.bookmark_properties
 
 
 @state_command.command("reset")
@@ -170,10 +174,12 @@ def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) ->
     return 0
 
 
-def _texts(pairs: tuple[str, ...]) -> dict[str, str]:
+def _texts(pairs: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for pair in pairs:
-        column, sign, value = pair.partition("=")
+        # A name may hold the sign itself.
+        meant = max((name for name in names if pair.startswith(f"{name}=")), key=len, default=pair.partition("=")[0])
+        column, sign, value = meant, pair[len(meant) : len(meant) + 1], pair[len(meant) + 1 :]
         if not sign or not column:
             raise click.UsageError(f"{pair!r} is not of the form COLUMN=VALUE")
         if column in texts:

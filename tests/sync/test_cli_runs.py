@@ -232,6 +232,21 @@ def test_state_is_that_of_the_ledger_and_can_be_moved(run_cli: RunCLI, tmp_path:
     assert rows(tmp_path, "select count(*) from _syncblocks_ledger where stream = 'orders'") == [(0,)]
 
 
+@pytest.mark.parametrize("arguments", [["state", "set", "t", "a=b=7"], ["state", "rewind", "t", "--to", "a=b=7"]])
+def test_a_column_may_have_the_sign_in_its_name(run_cli: RunCLI, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "t.csv").write_text("a,a=b\n1,9\n")
+    (tmp_path / "p.yaml").write_text(
+        "pipeline: p\n"
+        "source: {block: l, connector: csv, config: {path: t.csv}}\n"
+        "destination: {block: e, connector: duckdb, config: {path: w.duckdb}}\n"
+        "streams: [{stream: t, replication_method: INCREMENTAL, bookmark_properties: ['a=b']}]\n"
+    )
+    assert run_cli(["run"], tmp_path).returncode == 0
+    done = run_cli([*arguments, "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bookmark"] == {"a=b": 7}
+
+
 def test_a_bookmark_set_into_a_lost_ledger_row_counts(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_shop(tmp_path)
     file.write_text(file.read_text() + "    write_disposition: append\n")
