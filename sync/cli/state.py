@@ -134,6 +134,7 @@ def rewind_command(
     with existing_store(pipeline) as store, opened(pipeline) as session:
         bookmark = _values(session, rest[0], values) if values else None
         state, before = rewind_state(session, store, rest[0], to=bookmark, by=by, run_id=run_id)
+        _warn_of_append(console, session, rest[0])
     words_before, tables = words_of(before), [state.destination_table]
     now = words_of(state.bookmark)
     _done(console, "rewound", pipeline.pipeline, rest[0], tables, bookmark=now, before=words_before)
@@ -169,9 +170,30 @@ def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) ->
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
         keys = reset_state(session, store, rest[0], forget=forget)
+        _warn_of_append(console, session, rest[0])
     tables = [key.destination_table for key in keys]
     _done(console, "forgotten" if forget else "reset", pipeline.pipeline, rest[0], tables)
     return 0
+
+
+def _warn_of_append(console: Console, session: Session, stream: str) -> None:
+    """Say that records which are read again are there twice then."""
+    from connectors.errors import ConnectorError
+    from connectors.stream import ReplicationMethod, WriteDisposition
+
+    from ..inspection import selected_streams
+
+    try:
+        found = [selected for selected in selected_streams(session) if selected.name == stream]
+    except ConnectorError:
+        return  # a source that cannot be reached keeps nobody from a reset
+    for selected in found:
+        is_incremental = selected.stream.replication_method is ReplicationMethod.INCREMENTAL
+        if is_incremental and selected.write_disposition is WriteDisposition.APPEND:
+            console.warn(
+                f"{stream} is appended to {selected.destination_table}: what the next run reads again is written once "
+                "more; `syncblocks run --full-refresh` starts the table over"
+            )
 
 
 def _texts(pairs: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:

@@ -226,7 +226,8 @@ def test_state_is_that_of_the_ledger_and_can_be_moved(run_cli: RunCLI, tmp_path:
     done = run_cli(["run", "--json", "--stream", "orders"], tmp_path)
     assert result(done.stdout)["streams"][0]["records"] == 2
 
-    assert run_cli(["state", "reset", "orders"], tmp_path).returncode == 0
+    done = run_cli(["state", "reset", "orders"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")  # it is merged
     assert rows(tmp_path, "select bookmark from _syncblocks_ledger where stream = 'orders'") == [(None,)]
     assert run_cli(["state", "reset", "orders", "--forget"], tmp_path).returncode == 0
     assert rows(tmp_path, "select count(*) from _syncblocks_ledger where stream = 'orders'") == [(0,)]
@@ -259,6 +260,8 @@ def test_a_bookmark_set_into_a_lost_ledger_row_counts(run_cli: RunCLI, tmp_path:
     done = run_cli(["run", "--json", "--stream", "orders"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path, "select count(*) from fact_orders") == [(3,)]
+    done = run_cli(["state", "reset", "orders"], tmp_path)
+    assert (done.returncode, "is written once more" in done.stderr) == (0, True)
 
 
 @pytest.mark.parametrize(
