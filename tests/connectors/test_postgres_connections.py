@@ -27,7 +27,7 @@ from connectors.postgres.source import PostgresSource
 from connectors.sql.identifiers import TableName
 from connectors.stream import Checkpoint, Event, Stream, WriteDisposition
 
-from .postgres_pair import batch_of, find, order, rows, script, write
+from .postgres_pair import batch_of, copy, find, order, rows, script, write
 from .postgres_pair import destination as destination
 
 BATCH = batch_of({"id": [1, 2]})
@@ -202,6 +202,41 @@ def test_deadlocks_and_lock_timeouts_are_retriable(postgres_url: str, destinatio
         other.execute("lock table t")
         with pytest.raises(RetriableError, match="lock timeout"):
             write(destination, [BATCH], "t", WriteDisposition.MERGE, key=["id"])
+
+
+#: What a database may be set to and its texts, or ours, would read differently by.
+SETTINGS = {
+    "client_encoding": "latin1",
+    "datestyle": "German, DMY",
+    "intervalstyle": "iso_8601",
+    "timezone": "Asia/Kathmandu",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "standard_conforming_strings": "off",
+    "array_nulls": "off",
+    "search_path": "",
+    "default_transaction_isolation": "serializable",
+}
+
+
+@pytest.mark.parametrize("wire", ["arrow", "pgcopy"])
+def test_what_a_database_is_set_to_changes_no_value(postgres_url: str, wire: str) -> None:
+    script(
+        postgres_url,
+        r"""create table t (id bigint primary key, v text, a text[], n int[], b bytea, d date, f double precision,
+              at timestamptz, span interval);
+            insert into t select g, 'it''s \ ' || chr(128512) || g, array['a,"', null, '\'], array[null, g],
+              '\x00ff5c27', date '2024-02-03' + g, g / 3.0, timestamptz '2024-01-01 03:04:05.678901+02',
+              interval '1 mon -2 days 3.5 s'
+            from generate_series(1, 20) g""",
+    )
+    name = postgres_url.rpartition("/")[2]
+    script(postgres_url, "; ".join(f"alter database {name} set {key} = '{value}'" for key, value in SETTINGS.items()))
+    copy(postgres_url, "public.t", "public.copied", WriteDisposition.REPLACE, wire)
+    copy(postgres_url, "public.t", "public.copied", WriteDisposition.MERGE, wire)
+    sql = "select count(*), md5(string_agg(r::text, ',' order by id)) from public.{} r"
+    assert rows(postgres_url, sql.format("copied")) == rows(postgres_url, sql.format("t"))
+    assert rows(postgres_url, "select a, n from public.copied where id = 1") == [(['a,"', None, "\\"], [None, 1])]
 
 
 PASSWORD = "p@ss w/rd:?#%41"
