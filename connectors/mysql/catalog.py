@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -207,13 +208,20 @@ def _table(
     )
 
 
+#: How the catalog writes what is in the members of an enum or a set, whatever the session's mode; our statements write
+#: them as they are.
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_CHARACTERS = {"0": "\0", "n": "\n", "r": "\r"}
+
+
 def _column(table: str, described: Sequence[Any], json_columns: set[tuple[str, str]]) -> Column:
     name, column_type, is_nullable, default, extra, comment = (
         str(part) if part is not None else None for part in described
     )
     assert name is not None
-    kind = Kind.parse(column_type or "")
-    text = normal(column_type or "")
+    declared = _ESCAPED.sub(lambda found: _CHARACTERS.get(found[1], found[1]), column_type or "")
+    kind = Kind.parse(declared)
+    text = normal(declared)
     if (table, name) in json_columns:
         text = "json"
     elif kind.name == "datetime" and comment == UTC_COMMENT:

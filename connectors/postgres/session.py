@@ -20,8 +20,8 @@ from .settings import Address
 #: that acknowledges a commit before it is durable would make the ledger lie.
 SETUP = (
     "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; "
-    "set client_encoding = 'UTF8'; set bytea_output = 'hex'; set standard_conforming_strings = on; set array_nulls = on; "
-    "set idle_in_transaction_session_timeout = 0; "
+    "set client_encoding = 'UTF8'; set bytea_output = 'hex'; set standard_conforming_strings = on; "
+    "set array_nulls = on; set idle_in_transaction_session_timeout = 0; "
     "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
 )
 

@@ -36,6 +36,8 @@ TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
     "time(3)": ("'23:59:59.999'", pa.time64("us"), None),
     "enum('a','it''s, \"q\"')": ("'it''s, \"q\"'", pa.string(), 'it\'s, "q"'),
     "set('x','y')": ("'x,y'", pa.string(), "x,y"),
+    r"enum('a','it''s \\ \n\r\\n')": (r"'it''s \\ \n\r\\n'", pa.string(), "it's \\ \n\r\\n"),
+    r"set('x','\\''')": (r"'x,\\'''", pa.string(), r"x,\'"),
     "char(5)": ("'ab'", pa.string(), "ab"),
     "varchar(20) character set latin1": ("'é'", pa.string(), "é"),
     "binary(4)": ("x'00ff'", pa.binary(), b"\x00\xff\x00\x00"),
