@@ -167,7 +167,7 @@ class MySQLDialect(Dialect):
         return self._create(f"table {'if not exists ' if if_not_exists else ''}{self.table(name)}", parts)
 
     def _create(self, what: str, parts: Sequence[str]) -> str:
-        return f"create {what} ({', '.join(parts)}) engine InnoDB character set utf8mb4 collate {self.collation}"
+        return f"create {what} ({', '.join(parts)}) {swaps.OPTIONS} collate {self.collation}"
 
     def _column(self, column: Column, column_type: str) -> str:
         # Without NULL a timestamp would be NOT NULL on some servers.

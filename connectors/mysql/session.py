@@ -18,9 +18,9 @@ from .encode import LOAD_FORMAT, lines, values, years_written_out
 from .failures import NO_SUCH_TABLE, connect_failure, errno, failure, is_lost
 from .settings import Address
 
-#: What every connection sets: constants without escapes, errors instead of cut-off values, UTC, and no end of
-#: patience with the other side, which may be slow. Without autocommit: else, after a DDL statement's implicit commit,
-#: each statement would be a transaction of its own.
+#: What every connection sets: constants without escapes, errors instead of cut-off values, UTC, no end of patience with
+#: the other side, which may be slow, and all records: a server's `sql_select_limit` ends each result without a word.
+#: Without autocommit: else, after a DDL statement's implicit commit, each statement would be a transaction of its own.
 SQL_MODE = (
     "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,NO_BACKSLASH_ESCAPES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO"
@@ -30,6 +30,7 @@ _SETUP = (
     "set session time_zone = '+00:00'",
     "set session autocommit = 0",
     "set session net_write_timeout = 86400, net_read_timeout = 86400, wait_timeout = 86400",
+    "set session sql_select_limit = 18446744073709551615, sql_big_selects = 1",
     "set session sql_safe_updates = 0, foreign_key_checks = 1, unique_checks = 1",
 )
 

@@ -23,6 +23,9 @@ from ..sql.identifiers import TableName, literal, quote
 #: Notes, beside the ledger.
 SWAPS_TABLE = "_syncblocks_swaps"
 
+#: What a table of ours is made of, whatever the server's defaults: it takes part in transactions; its key may be long.
+OPTIONS = "engine InnoDB row_format dynamic character set utf8mb4"
+
 #: Marks the statement that writes a note: its session carries it out after the commit.
 MARK = "/* swap */ "
 
@@ -52,9 +55,7 @@ def table(schema: str) -> TableName:
 def create(schema: str) -> str:
     """Write CREATE for the table of notes."""
     columns = "staging varchar(64) not null primary key, target varchar(64) not null"
-    return (
-        f"create table if not exists {_name(schema, SWAPS_TABLE)} ({columns}) character set utf8mb4 collate utf8mb4_bin"
-    )
+    return f"create table if not exists {_name(schema, SWAPS_TABLE)} ({columns}) {OPTIONS} collate utf8mb4_bin"
 
 
 def note(schema: str, staging: str, target: str) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from connectors.errors import ConnectorConfigError, ConnectorError, Interrupted, TakenOver
+from connectors.mysql import session
 from connectors.registry import make_destination, make_source
 from connectors.stream import ConflictMethod, Event
 
@@ -44,6 +45,26 @@ def test_large_values_go_through(mariadb_url: str) -> None:
     destination.close()
     assert query(mariadb_url, "select name from people where id = 1")[1] == [(text,)]
     assert {record["id"]: record["name"] for record in read(mariadb_url, "people")[1]} == {1: text, 2: ""}
+
+
+def test_what_a_server_is_set_to_changes_nothing(mariadb_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it is a session's, which spares the server that other tests use: it is set before all of ours."""
+    hostile = (
+        "set session sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,PAD_CHAR_TO_FULL_LENGTH', time_zone = '+05:45'",
+        "set session sql_select_limit = 1, sql_big_selects = 0, max_join_size = 1, sql_safe_updates = 1",
+        "set session default_storage_engine = MyISAM, div_precision_increment = 0, group_concat_max_len = 4",
+        "set session sql_auto_is_null = 1, completion_type = 1, max_sort_length = 8, innodb_strict_mode = 0",
+    )
+    monkeypatch.setattr(session, "_SETUP", (*hostile, *session._SETUP))
+    sent = people((1, "it's \\"), (2, '"b"'), (3, None))
+    destination = destination_of(mariadb_url)
+    for disposition in (REPLACE, MERGE):
+        write(destination, load_of(PEOPLE, disposition), [sent, FINAL])
+    destination.close()
+    stream, records = read(mariadb_url, "people")
+    assert (records, stream.key_properties) == (sent.to_pylist(), ("id",))
+    engines = "select distinct engine from information_schema.tables where table_schema = database()"
+    assert query(mariadb_url, engines)[1] == [("InnoDB",)]
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
