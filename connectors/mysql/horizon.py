@@ -231,17 +231,18 @@ def _writing(lease: Lease, sleep: Callable[[float], None]) -> dict[str, int]:
     Their names are `<connection>:<transaction>`, the latter empty where it has none yet.
     """
     session = lease.session
-    for _ in range(_TRIES):
-        lease.check()
-        # Whoever asks keeps InnoDB's copy as it is: two that take no turns would do so for each other, for good.
-        session.query(f"select get_lock('{_TURN}', {_TURN_S})")
-        try:
+    # Whoever asks keeps InnoDB's copy as it is: two that take no turns would do so for each other, for good. A turn
+    # lasts until it has its answer: what one waits for would else be the next one's.
+    session.query(f"select get_lock('{_TURN}', {_TURN_S})")
+    try:
+        for _ in range(_TRIES):
+            lease.check()
             found = _look(session)
             if found is not None:
                 return found
             sleep(_LOOK_S)
-        finally:
-            session.query(f"select release_lock('{_TURN}')")
+    finally:
+        session.query(f"select release_lock('{_TURN}')")
     raise _Stale
 
 
