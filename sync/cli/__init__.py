@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .console import Console
+from .console import Console, open_standard_streams
 
 #: Blocks beyond this are the system's again as soon as they are freed; those of usual batches are smaller.
 _LARGE_BYTES = 8 << 20
@@ -119,6 +119,7 @@ def invoke(args: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
+    open_standard_streams()
     _collect_after_imports()
     # Arrow's own allocator keeps what it has once had, for each thread: 70 MB of four that read a CSV file.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")

@@ -36,6 +36,7 @@ class Console:
         self.is_debug = is_debug
         self._redactor: Redactor | None = None
         self._json: IO[str] | None = None
+        self._has_lost = False
 
     # -- what must not be shown ----------------------------------------------------------------------------------
 
@@ -97,8 +98,8 @@ class Console:
         except UnicodeEncodeError:
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        except BrokenPipeError:
-            _silence(stream)
+        except OSError as error:
+            self._lose(stream, error)
 
     # -- JSON ----------------------------------------------------------------------------------------------------
 
@@ -118,8 +119,8 @@ class Console:
             # In one piece, and at once: whoever reads along sees whole lines. Lone surrogates have no UTF-8.
             stream.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
             stream.flush()
-        except (BrokenPipeError, ValueError):  # nobody reads any more: the work goes on
-            _silence(stream)
+        except (OSError, ValueError) as error:
+            self._lose(stream, error)
 
     # -- errors --------------------------------------------------------------------------------------------------
 
@@ -155,8 +156,28 @@ class Console:
             if stream is not None:
                 try:
                     stream.flush()
-                except (BrokenPipeError, ValueError):
-                    _silence(stream)
+                except (OSError, ValueError) as error:
+                    self._lose(stream, error)
+
+    def _lose(self, stream: IO[str], error: Exception) -> None:
+        """Give a stream up that takes no more (nobody reads, the disk is full): the work goes on."""
+        _silence(stream)
+        if not isinstance(error, BrokenPipeError | ValueError) and not self._has_lost:
+            self._has_lost = True
+            name = "stderr" if stream is sys.stderr else "stdout"
+            self.warn(f"what is said on {name} is lost from here on: {error}")
+
+
+def open_standard_streams() -> None:
+    """Lead those that are closed (`>&-`) nowhere: else the next file opened gets their number, and what they are told."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def has_color(stream: IO[str]) -> bool:

@@ -6,7 +6,9 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.sync.cli_pipelines import (
     write_hanging,
     write_shop,
 )
+from tests.zygote import SCRIPT
 
 FAILING = "@transformer\ndef fail(df):\n    raise ValueError('the third party is down')\n"
 TRANSFORMER = "transformers:\n  - {block: change, file: change.py, streams: [orders]}\n"
@@ -206,6 +209,20 @@ def test_runs_show_takes_a_number_and_knows_which_there_are(run_cli: RunCLI, tmp
     assert json.loads(run_cli(["runs", "show", "shop.yaml", "1", "--json"], tmp_path).stdout)["run_id"] == 1
     assert json.loads(run_cli(["runs", "show", "--json"], tmp_path).stdout)["run_id"] == 2
     assert run_cli(["runs", "show", "7"], tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "streams", [">&-", "2>&-", "<&- >&- 2>&-", "--json >&-", "--json 2>&-", ">/dev/full", "--json >/dev/full"]
+)
+def test_a_run_goes_on_though_nothing_takes_what_it_says(tmp_path: Path, streams: str) -> None:
+    if "/dev/full" in streams and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    write_shop(tmp_path)
+    command = f"{shlex.quote(str(SCRIPT))} run {streams}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path, "select count(*) from fact_orders") == [(3,)]
+    assert ("No space left" in done.stderr) == ("/dev/full" in streams)
 
 
 def test_state_is_that_of_the_ledger_and_can_be_moved(run_cli: RunCLI, tmp_path: Path) -> None:
