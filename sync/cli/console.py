@@ -169,7 +169,7 @@ class Console:
 
 
 def open_standard_streams() -> None:
-    """Lead those that are closed (`>&-`) nowhere: else the next file opened gets their number, and what they are told."""
+    """Lead those that are closed (`>&-`) nowhere: the next file opened would have their number, and what is printed."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)
