@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +160,11 @@ class TestShell:
             child.kill()
         assert end.kind == "timeout"
         assert b"said\nalso\n" in end.output
-        started = int((tmp_path / "pid").read_text())
-        # Dead, though perhaps not reaped by whoever adopts orphans here.
-        assert not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE
+        with suppress(psutil.NoSuchProcess):
+            started = psutil.Process(int((tmp_path / "pid").read_text()))
+            _, alive = psutil.wait_procs([started], timeout=2)
+            # Dead, though perhaps not reaped by whoever adopts orphans here.
+            assert [process.status() for process in alive] in ([], [psutil.STATUS_ZOMBIE])
 
 
 class TestNotify:

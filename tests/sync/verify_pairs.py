@@ -163,12 +163,12 @@ def damage_file(path: Path, rewrite: Rewrite) -> None:
         table = pq.read_table(path)
         pq.write_table(pa.Table.from_pylist(rewrite(table.to_pylist()), schema=table.schema), path)
     elif path.suffix == ".jsonl":
-        records = rewrite([json.loads(line) for line in path.read_text().splitlines()])
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        records = rewrite([json.loads(line) for line in path.read_text("utf-8").splitlines()])
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
     else:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             records = rewrite(list(csv.DictReader(file)))
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(records[0]), quoting=csv.QUOTE_MINIMAL)
             writer.writeheader()
             writer.writerows(records)
