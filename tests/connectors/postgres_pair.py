@@ -100,9 +100,10 @@ def copy(
     disposition: WriteDisposition = WriteDisposition.REPLACE,
     wire: str = "arrow",
     key: Sequence[str] | None = None,
+    into: str = "",
 ) -> list[Commit]:
-    """Sync one table of the server into another one."""
-    source, destination = PostgresSource({"url": url}, Path()), PostgresDestination({"url": url}, Path())
+    """Sync one table of the server into another one, of the same server unless told."""
+    source, destination = PostgresSource({"url": url}, Path()), PostgresDestination({"url": into or url}, Path())
     try:
         stream = find(source, source_table)
         if key is not None:
