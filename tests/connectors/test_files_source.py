@@ -6,7 +6,9 @@ import gzip
 import io
 import threading
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -263,3 +265,45 @@ def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
         return
     read += [event for _, event in events]
     assert sum(event.num_rows for event in read) in (records, records + (change == "appended"))  # type: ignore[union-attr]
+
+
+TEN = Decimal("0.12345678901234567890")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([TEN], pa.decimal128(38, 20)), pa.array([1.5])),
+        (pa.array([[TEN]], pa.list_(pa.decimal128(38, 20))), pa.array([[1.5]])),
+        (pa.array(["x"]), pa.array([1])),
+    ],
+)
+def test_files_whose_types_no_other_holds_are_refused_unless_one_is_said(
+    tmp_path: Path, first: pa.Array, second: pa.Array
+) -> None:
+    (tmp_path / "t").mkdir()
+    for name, column in (("a", first), ("b", second)):
+        pyarrow.parquet.write_table(pa.table({"v": column}), tmp_path / f"t/{name}.parquet")
+    with pytest.raises(FatalConnectorError, match=r"b\.parquet and the other files .*'v' is .*config\.types: \{v: str"):
+        only(source_of(tmp_path, ParquetSource))
+    texts = [record["v"] for record in records_of(source_of(tmp_path, ParquetSource, types={"v": "string"}))]
+    assert texts[0] in ("0.12345678901234567890", "[0.12345678901234567890]", "x")
+    assert texts[1] in ("1.5", "[1.5]", "1")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "values"),
+    [
+        (pa.array(["abcd", None]), pa.array([b"\x00\xff"]), [b"abcd", None, b"\x00\xff"]),
+        (pa.array([b"\x00\xff"]), pa.array(["abcd"]), [b"\x00\xff", b"abcd"]),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([-1]), [Decimal(2**64 - 1), Decimal(-1)]),
+        (pa.array([None], pa.null()), pa.array([1.5]), [None, 1.5]),
+    ],
+)
+def test_files_of_two_types_keep_each_value(
+    tmp_path: Path, first: pa.Array, second: pa.Array, values: list[Any]
+) -> None:
+    (tmp_path / "t").mkdir()
+    for name, column in (("a", first), ("b", second)):
+        pyarrow.parquet.write_table(pa.table({"v": column}), tmp_path / f"t/{name}.parquet")
+    assert [record["v"] for record in records_of(source_of(tmp_path, ParquetSource))] == values
