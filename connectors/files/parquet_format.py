@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -15,6 +15,7 @@ from ..errors import FatalConnectorError
 from .bad import Bad, shown
 from .columns import both_held
 from .formats import Writer, plain, unfit
+from .int96 import has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
 from .settings import BLOCK_BYTES, ParquetSourceSettings
@@ -120,6 +121,7 @@ class ParquetFormat:
             present = [name for name in wanted.names if name in opened.schema_arrow.names]
             try:
                 chosen = file.groups if isinstance(file, FilePart) else None
+                opened = source.exact(opened, wanted, chosen)
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
                     for batch in reader.iter_batches(batch_size=size, columns=present, row_groups=groups):
@@ -259,21 +261,40 @@ class _Opened:
     def __init__(self, file: DataFile) -> None:
         self._file = file
         self._raw = file.open_raw()
+        #: Of INT96.
+        self._unit: str | None = None
 
     def __enter__(self) -> pyarrow.parquet.ParquetFile:
         try:
-            # Without a buffer whole columns of a row group would be in memory.
-            size = _READ_BYTES if self._file.is_local else _FETCH_BYTES
-            return pyarrow.parquet.ParquetFile(pa.PythonFile(self._raw, mode="r"), pre_buffer=False, buffer_size=size)
+            return self._reader()
         except (OSError, pa.ArrowException) as error:
             self._raw.close()
             raise FatalConnectorError(f"{self._file.label}: no Parquet file: {shown(str(error))}") from error
 
+    def exact(
+        self, opened: pyarrow.parquet.ParquetFile, wanted: pa.Schema, groups: Sequence[int] | None
+    ) -> pyarrow.parquet.ParquetFile:
+        """Return the reader, or another one, that changes no INT96 on its way to what is wanted."""
+        if not has_int96(opened.metadata):
+            return opened
+        micros = self._reader(metadata=opened.metadata, coerce_int96_timestamp_unit="us")
+        self._unit = unit_of(self._file.label, opened, micros, wanted, groups)
+        return micros if self._unit == "us" else opened
+
     def ahead(self, opened: pyarrow.parquet.ParquetFile) -> pyarrow.parquet.ParquetFile:
         """Return a reader that first fetches all that it is asked for at once, and keeps it."""
         return pyarrow.parquet.ParquetFile(
-            pa.PythonFile(self._raw, mode="r"), metadata=opened.metadata, pre_buffer=True
+            pa.PythonFile(self._raw, mode="r"),
+            metadata=opened.metadata,
+            pre_buffer=True,
+            coerce_int96_timestamp_unit=self._unit,
         )
+
+    def _reader(self, **options: Any) -> pyarrow.parquet.ParquetFile:
+        # Without a buffer whole columns of a row group would be in memory.
+        size = _READ_BYTES if self._file.is_local else _FETCH_BYTES
+        raw = pa.PythonFile(self._raw, mode="r")
+        return pyarrow.parquet.ParquetFile(raw, pre_buffer=False, buffer_size=size, **options)
 
     def __exit__(self, *_: object) -> None:
         self._raw.close()
