@@ -6,9 +6,11 @@ import gzip
 import io
 import threading
 from dataclasses import replace
+from datetime import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import fsspec
 import pyarrow as pa
@@ -68,6 +70,24 @@ def test_partition_folders_add_columns(tmp_path: Path) -> None:
     assert records_of(source_of(tmp_path, ParquetSource)) == expected
     assert only(source_of(tmp_path / "s", ParquetSource)).name == "s"
     assert records_of(source_of(tmp_path / "s", ParquetSource)) == expected
+
+
+def test_partition_folders_are_read_as_they_were_written_and_typed_as_columns_are(tmp_path: Path) -> None:
+    key, uuid = "6e6f7400-0000-4000-8000-000000000001", UUID("6e6f7400-0000-4000-8000-000000000001")
+    for name in (f"my%20id={key}/n=/at=10:30", f"my%20id={key}/n=5/at="):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        (tmp_path / "s" / name / "0.csv").write_text("v\nx\n")
+    records = records_of(source_of(tmp_path, types={"my id": "uuid", "at": "time"}))
+    assert records == [
+        {"v": "x", "my id": uuid, "n": None, "at": time(10, 30)},
+        {"v": "x", "my id": uuid, "n": 5, "at": None},
+    ]
+    with pytest.raises(FatalConnectorError, match=r"at=10:30/0\.csv: column 'at': '10:30' is no int64; `config\.types"):
+        records_of(source_of(tmp_path, types={"at": "int64"}))
+    (tmp_path / "s" / "n=%E9").mkdir()
+    (tmp_path / "s" / "n=%E9" / "0.csv").write_text("v\nx\n")
+    with pytest.raises(FatalConnectorError, match=r"n=%E9/0\.csv: .* no UTF-8"):
+        only(source_of(tmp_path))
 
 
 def test_a_link_out_of_the_folder_is_refused_and_one_named_as_path_is_not(tmp_path: Path) -> None:
