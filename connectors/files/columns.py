@@ -37,6 +37,21 @@ def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
     return pa.schema([*fields, *(field.with_nullable(True) for field in arriving if field.name not in names)])
 
 
+def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Return a type that holds the values of both, as far as there is one.
+
+    Raises:
+        pa.ArrowTypeError: there is none.
+    """
+    signed = pa.types.is_signed_integer
+    if (kind == pa.uint64() and signed(other)) or (signed(kind) and other == pa.uint64()):
+        return pa.decimal128(20)  # Arrow would take an int64
+    if _would_round(kind, other):
+        raise pa.ArrowTypeError(f"{kind} and {other} have no type that keeps both")
+    both = [pa.schema([("c", kind)]), pa.schema([("c", other)])]
+    return pa.unify_schemas(both, promote_options="permissive").field(0).type
+
+
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return the batch in the schema's columns, order and types.
 
@@ -105,14 +120,8 @@ def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
         return arriving
     if is_text(kind):
         return kind
-    signed = pa.types.is_signed_integer
-    if (kind == pa.uint64() and signed(arriving)) or (signed(kind) and arriving == pa.uint64()):
-        return pa.decimal128(20)  # Arrow would take an int64
     try:
-        if _would_round(kind, arriving):
-            raise pa.ArrowTypeError(f"{kind} and {arriving}")
-        both = [pa.schema([("c", kind)]), pa.schema([("c", arriving)])]
-        return pa.unify_schemas(both, promote_options="permissive").field(0).type
+        return both_held(kind, arriving)
     except pa.ArrowException as error:
         raise FatalConnectorError(
             f"column {field.name!r} of table {table!r} is {kind}, and {arriving} arrives, which does not fit: rename "

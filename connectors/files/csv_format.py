@@ -22,7 +22,7 @@ from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
 from .formats import Writer, plain, sliced, unfit
-from .infer import Guess, has_leading_zero
+from .infer import Guess, has_leading_zero, keeps_digits
 from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .settings import CSVSourceSettings
@@ -196,6 +196,8 @@ class CSVFormat:
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
                 if is_guessed and has_leading_zero(part) is not None:
                     raise ValueError("leading zero")
+                if is_guessed and pa.types.is_floating(field.type) and not keeps_digits(part):
+                    raise ValueError("more digits than a double keeps")
                 return from_text(part, field.type, is_empty_null=True)
 
             try:

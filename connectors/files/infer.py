@@ -1,8 +1,8 @@
 """Types of columns that come as text: the narrowest one that loses nothing.
 
 A leading zero keeps a column text, integers past int64 become decimal, fractions that a double would round become
-decimal too, numbers beyond all doubles stay text, and times with an offset become UTC. What does not fit later is an
-error, never a guess.
+decimal too, numbers beyond all doubles stay text (and so do those of too many digits beside ones with an exponent), and
+times with an offset become UTC. What does not fit later is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -36,8 +36,16 @@ MAX_DIGITS = 38
 #: Digits that every double keeps.
 _DOUBLE_DIGITS = 15
 
+#: Digits that tell all doubles apart.
+_PRINTED_DIGITS = 17
+
 #: What a number looks like that may be beyond all doubles.
 _MAYBE_BEYOND = r"[eE][+-]?[0-9]{3}|^-?[0-9]{300}"
+
+
+#: What a number looks like that may not have been a double when it was written: a long integer, or more digits than the
+#: 17 that tell all doubles apart. Those with an exponent are taken for measurements.
+MAYBE_ROUNDED = r"-?(?:[1-9][0-9]{15,}|(?:0\.0*)?[1-9](?:\.?[0-9]){17,}\.?)"
 
 
 class Guess:
@@ -52,6 +60,7 @@ class Guess:
         self._has_special = False
         self._is_wide = False
         self._is_lossy = False
+        self._is_rounded = False
         self._is_beyond = False
         self._has_exponent = False
         self._whole_digits = 0
@@ -95,7 +104,7 @@ class Guess:
         if "integer" in self._alive:
             return self._decimal(0) if self._is_wide else pa.int64()
         if "number" in self._alive and self._has_digits:
-            if self._is_beyond:
+            if self._is_beyond or (self._has_exponent and self._is_rounded):
                 return pa.string()
             if not self._is_lossy or self._has_exponent:
                 return pa.float64()
@@ -187,6 +196,7 @@ class Guess:
         if not self._is_lossy:
             long = column.filter(pc.greater(pc.utf8_length(column), constant(_DOUBLE_DIGITS))).to_pylist()
             self._is_lossy = any(Decimal(repr(float(text))) != Decimal(text) for text in long)
+        self._is_rounded = self._is_rounded or not keeps_digits(column)
 
     def _measure_seconds(self, column: pa.Array, kind: str, zone: str | None) -> None:
         point = pc.find_substring(column, ".")
@@ -210,6 +220,27 @@ def has_leading_zero(column: pa.Array) -> pa.Array | None:
         return None
     found = pc.match_substring_regex(column, LEADING_ZERO)
     return pc.fill_null(found, constant(False)) if pc.any(found).as_py() else None
+
+
+def keeps_digits(column: pa.Array) -> bool:
+    """Tell whether doubles keep numbers (as texts) as they are written; cheap where none of them is long."""
+    size = pc.binary_length(column)
+    if (pc.max(size).as_py() or 0) <= _DOUBLE_DIGITS:
+        return True
+    is_fraction = pc.match_substring(column, ".")
+    texts = []
+    for is_kind, digits in ((is_fraction, _PRINTED_DIGITS + 1), (pc.invert(is_fraction), _DOUBLE_DIGITS)):
+        found = column.filter(pc.and_(is_kind, pc.greater(size, constant(digits))))
+        # Zeros in front of a fraction, and at its end, are no digits of it.
+        found = pc.ascii_rtrim(found, "0") if is_kind is is_fraction else found
+        texts += found.filter(pc.match_substring_regex(found, f"^{MAYBE_ROUNDED}$")).to_pylist()
+    return not any(map(is_rounded, texts))
+
+
+def is_rounded(text: str) -> bool:
+    """Tell whether a double is another number than such a text, however it is written."""
+    number, kept = Decimal(text), float(text)
+    return number not in (Decimal(repr(kept)), Decimal(kept))
 
 
 def _is_double(column: pa.Array) -> bool:

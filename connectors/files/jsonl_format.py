@@ -7,7 +7,6 @@ new column.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -25,6 +24,7 @@ from ..wide import SLACK_BYTES, too_wide
 from .bad import Bad, shown
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess
+from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .settings import BLOCK_BYTES, JSONLSourceSettings
@@ -81,7 +81,7 @@ class JSONLFormat:
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
     ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
-        doubtful = _doubtful(wanted)
+        doubtful = doubtful_in(wanted, self._guessed(file, wanted))
         for start, block in _blocks(file, self.record_bytes):
             is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
             batch = self._quick(block, wanted, known) if is_quick and is_sure else None
@@ -167,6 +167,11 @@ class JSONLFormat:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(records), pa.struct([])))
         return pa.record_batch(columns, schema=wanted)
 
+    def _guessed(self, file: DataFile, wanted: pa.Schema) -> list[str]:
+        """Return the columns that are taken for floats by what was seen of them."""
+        is_ours, said = file.schema is not None, self._settings.types
+        return [] if is_ours else [f.name for f in wanted if pa.types.is_floating(f.type) and f.name not in said]
+
     def _widened(
         self,
         file: DataFile,
@@ -186,10 +191,13 @@ class JSONLFormat:
         self, file: DataFile, field: pa.Field, lines: list[int], records: Sequence[dict[str, msgspec.Raw]]
     ) -> pa.Array:
         raws, said = [record.get(field.name) for record in records], self._settings.types
+        is_guessed = bool(self._guessed(file, pa.schema([field])))
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):
             try:
                 values.append(None if raw is None else _value(raw, field.type, is_said=field.name in said))
+                if is_guessed and raw is not None:
+                    demand_digits(bytes(raw).decode())
             except (*MALFORMED, ArithmeticError, TypeError) as error:
                 raise unfit(file, line, field.name, _text_of(raw), field.type) from error
         texts = is_json(field.type) or not _is_bare(field.type)
@@ -344,25 +352,6 @@ def _raw_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that Arrow's parser is told."""
     types = pa.types
     return kind if (_is_bare(kind) and not types.is_float16(kind)) or types.is_decimal(kind) else pa.string()
-
-
-def _doubtful(wanted: pa.Schema) -> str:
-    """Return a pattern of what Arrow's parser may get wrong in a block, without an error; empty: nothing.
-
-    That is a decimal with more digits before or behind the point than its column has room for, or with an exponent; and
-    a number so near to 0 that no double holds it. A key that is written with a backslash may be any column's.
-    """
-    decimals = [field for field in wanted if pa.types.is_decimal(field.type)]
-    parts = []
-    for field in decimals:
-        whole, scale = field.type.precision - field.type.scale, field.type.scale
-        number = rf"[0-9]{{{whole + 1}}}|[0-9]*\.[0-9]{{{scale + 1}}}|[0-9]*\.?[0-9]*[eE]"
-        parts.append(rf'"{re.escape(field.name)}"[ \t\r]*:[ \t\r]*"?[-+]?(?:{number})')
-    if parts:
-        parts.append(r'\\.[^"]*"[ \t\r]*:')
-    if any(pa.types.is_floating(field.type) for field in wanted):
-        parts.append("[0-9][eE]-[0-9]{3}")
-    return "|".join(parts)
 
 
 def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:

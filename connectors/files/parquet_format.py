@@ -6,18 +6,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from ..errors import FatalConnectorError
 from .bad import Bad, shown
+from .columns import both_held
 from .formats import Writer, plain, unfit
+from .int96 import has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
 from .settings import BLOCK_BYTES, ParquetSourceSettings
-from .text import from_text, is_text, misfit, to_text
+from .text import from_text, is_bytes, is_text, misfit, to_text
 
 #: A row group is written once it holds so many bytes (fewer where memory is short) or records.
 GROUP_BYTES = 64 << 20
@@ -65,14 +67,33 @@ class ParquetFormat:
         return list(self._schema(file).names)
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
-        schemas = [self._schema(file) for file in files]
-        try:
+        schema = self._schema(files[0]) if files else pa.schema([])
+        for file in files[1:]:
+            own = self._schema(file)
             # Wider than any of them; a value that does not survive the cast is an error when it is read.
-            return pa.unify_schemas(schemas, promote_options="permissive")
-        except pa.ArrowException as error:
-            raise FatalConnectorError(
-                f"{files[0].label} and the other files of its stream differ in type: {shown(str(error))}", key="types"
-            ) from error
+            schema = schema if own.equals(schema) else self._united(schema, own, file)
+        return schema
+
+    def _united(self, schema: pa.Schema, own: pa.Schema, file: DataFile) -> pa.Schema:
+        """Return the columns of some files and of one more; those that only one side has may be NULL."""
+        fields = [self._both(field, own, file) for field in schema]
+        return pa.schema([*fields, *(field.with_nullable(True) for field in own if field.name not in schema.names)])
+
+    def _both(self, field: pa.Field, own: pa.Schema, file: DataFile) -> pa.Field:
+        place = own.get_field_index(field.name)
+        if place < 0:
+            return field.with_nullable(True)
+        other, kind = own.field(place), field.type
+        if field.name not in self._settings.types and not kind.equals(other.type):
+            try:
+                kind = both_held(kind, other.type)
+            except pa.ArrowException as error:
+                raise FatalConnectorError(
+                    f"{file.label} and the other files of its stream differ in type: column {field.name!r} is {kind} "
+                    f"there and {other.type} here; `config.types: {{{field.name}: string}}` takes it as text",
+                    key="types",
+                ) from error
+        return field.with_type(kind).with_nullable(field.nullable or other.nullable)
 
     def _schema(self, file: DataFile) -> pa.Schema:
         return self.footer(file).schema
@@ -100,12 +121,30 @@ class ParquetFormat:
             present = [name for name in wanted.names if name in opened.schema_arrow.names]
             try:
                 chosen = file.groups if isinstance(file, FilePart) else None
+                opened = source.exact(opened, wanted, chosen)
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
                     for batch in reader.iter_batches(batch_size=size, columns=present, row_groups=groups):
-                        yield _fitted(file, batch, wanted)
+                        yield self._fitted(file, batch, wanted)
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+
+    def _fitted(self, file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+        columns = []
+        for field in wanted:
+            if field.name not in batch.schema.names:
+                columns.append(pa.nulls(batch.num_rows, field.type))
+                continue
+            column = batch.column(field.name)
+            casts = partial(_cast, kind=field.type, is_said=field.name in self._settings.types)
+            try:
+                columns.append(casts(column))
+            except (pa.ArrowException, ValueError) as error:
+                place = misfit(column, casts)
+                raise unfit(file, None, field.name, column[place].as_py(), field.type) from error
+        if not columns:
+            return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
+        return pa.record_batch(columns, schema=wanted)
 
     def _fetches(
         self, metadata: pyarrow.parquet.FileMetaData, groups: Sequence[int] | None
@@ -222,48 +261,52 @@ class _Opened:
     def __init__(self, file: DataFile) -> None:
         self._file = file
         self._raw = file.open_raw()
+        #: Of INT96.
+        self._unit: str | None = None
 
     def __enter__(self) -> pyarrow.parquet.ParquetFile:
         try:
-            # Without a buffer whole columns of a row group would be in memory.
-            size = _READ_BYTES if self._file.is_local else _FETCH_BYTES
-            return pyarrow.parquet.ParquetFile(pa.PythonFile(self._raw, mode="r"), pre_buffer=False, buffer_size=size)
+            return self._reader()
         except (OSError, pa.ArrowException) as error:
             self._raw.close()
             raise FatalConnectorError(f"{self._file.label}: no Parquet file: {shown(str(error))}") from error
 
+    def exact(
+        self, opened: pyarrow.parquet.ParquetFile, wanted: pa.Schema, groups: Sequence[int] | None
+    ) -> pyarrow.parquet.ParquetFile:
+        """Return the reader, or another one, that changes no INT96 on its way to what is wanted."""
+        if not has_int96(opened.metadata):
+            return opened
+        micros = self._reader(metadata=opened.metadata, coerce_int96_timestamp_unit="us")
+        self._unit = unit_of(self._file.label, opened, micros, wanted, groups)
+        return micros if self._unit == "us" else opened
+
     def ahead(self, opened: pyarrow.parquet.ParquetFile) -> pyarrow.parquet.ParquetFile:
         """Return a reader that first fetches all that it is asked for at once, and keeps it."""
         return pyarrow.parquet.ParquetFile(
-            pa.PythonFile(self._raw, mode="r"), metadata=opened.metadata, pre_buffer=True
+            pa.PythonFile(self._raw, mode="r"),
+            metadata=opened.metadata,
+            pre_buffer=True,
+            coerce_int96_timestamp_unit=self._unit,
         )
+
+    def _reader(self, **options: Any) -> pyarrow.parquet.ParquetFile:
+        # Without a buffer whole columns of a row group would be in memory.
+        size = _READ_BYTES if self._file.is_local else _FETCH_BYTES
+        raw = pa.PythonFile(self._raw, mode="r")
+        return pyarrow.parquet.ParquetFile(raw, pre_buffer=False, buffer_size=size, **options)
 
     def __exit__(self, *_: object) -> None:
         self._raw.close()
 
 
-def _fitted(file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
-    columns = []
-    for field in wanted:
-        if field.name not in batch.schema.names:
-            columns.append(pa.nulls(batch.num_rows, field.type))
-            continue
-        column = batch.column(field.name)
-        try:
-            columns.append(_cast(column, field.type))
-        except (pa.ArrowException, ValueError) as error:
-            place = misfit(column, partial(_cast, kind=field.type))
-            raise unfit(file, None, field.name, column[place].as_py(), field.type) from error
-    if not columns:
-        return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
-    return pa.record_batch(columns, schema=wanted)
-
-
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _cast(column: pa.Array, kind: pa.DataType, *, is_said: bool) -> pa.Array:
     if column.type.equals(kind):
         return column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if is_text(column.type) and is_bytes(kind) and not is_said:  # other files of the stream have it as bytes
+        return column.cast(kind)
     if is_text(column.type) and not is_text(kind):
         return from_text(column.cast(pa.string()), kind, is_empty_null=False)
     if is_text(kind):

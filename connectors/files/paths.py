@@ -285,7 +285,19 @@ class _Finder:
     def _file(self, name: str, start: int = 0) -> DataFile:
         folders = name[start:].split("/")[:-1]
         pairs = [folder.partition("=") for folder in folders if "=" in folder]
-        values = tuple((key, None if value == HIVE_NULL else unquote(value)) for key, _, value in pairs)
+        try:
+            values = tuple((_decoded(key), None if value == HIVE_NULL else _decoded(value)) for key, _, value in pairs)
+        except UnicodeError as error:
+            raise FatalConnectorError(
+                f"{self._storage.label(name)}: a folder's column or value is no UTF-8: rename the folder", key="path"
+            ) from error
         if len({key for key, _ in values}) < len(values):
             raise FatalConnectorError(f"{self._storage.label(name)}: the path gives one column twice")
         return DataFile(self._storage, name, partitions=values)
+
+
+def _decoded(text: str) -> str:
+    """Undo a folder's percent signs; raises `UnicodeError` for what is no text."""
+    decoded = unquote(text, errors="strict")
+    decoded.encode()
+    return decoded

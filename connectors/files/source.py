@@ -19,7 +19,7 @@ from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .bad import Bad
 from .calls import Call, Calls
 from .csv_format import CSVFormat
-from .formats import INFER_BYTES, Format, plain
+from .formats import INFER_BYTES, Format, plain, unfit
 from .infer import Guess
 from .jsonl_format import JSONLFormat
 from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks, metadata_of
@@ -28,7 +28,7 @@ from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
-from .text import parse_type
+from .text import from_text, parse_type
 
 
 class FileSource:
@@ -347,7 +347,9 @@ def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str])
         if place < 0 or name in own or (not own and batch.column(place).null_count < batch.num_rows):
             continue
         field = batch.schema.field(place)
-        text = pa.array([value], pa.string())
-        column = pa.repeat(text.cast(field.type)[0], batch.num_rows)
-        batch = batch.set_column(place, field, column)
+        try:
+            single = from_text(pa.array([value], pa.string()), field.type, is_empty_null=True)
+        except (ValueError, pa.ArrowException) as error:
+            raise unfit(file, None, name, value, field.type) from error
+        batch = batch.set_column(place, field, single.take(pa.repeat(0, batch.num_rows)))
     return batch

@@ -174,6 +174,23 @@ def test_a_number_that_no_double_holds_is_an_error_and_not_infinity_or_zero(tmp_
             records_of(source, stream)
 
 
+@pytest.mark.parametrize("late", ["9007199254740993", "-12345678901234567890.5", "0.12345678901234567890"])
+def test_a_number_that_a_double_would_round_is_an_error_unless_it_is_said_to_be_one(tmp_path: Path, late: str) -> None:
+    for place in (tmp_path / "t.csv", tmp_path / "t.jsonl"):
+        is_csv = place.suffix == ".csv"
+        place.write_text("n,t\n0.5,x\n" if is_csv else '{"n": 0.5}\n')
+        kind = CSVSource if is_csv else JSONLSource
+        source, stream = source_of(place, kind), only(source_of(place, kind))
+        with place.open("a") as file:
+            file.writelines(
+                f"{text},y\n" if is_csv else f'{{"n": {text}}}\n' for text in ("0.1000000000000000056e5", late)
+            )
+        with pytest.raises(FatalConnectorError, match=rf"{place.name}:[34]: column 'n': .*is no double.*config\.types"):
+            records_of(source, stream)
+        said = records_of(source_of(place, kind, types={"n": "double"}))
+        assert [record["n"] for record in said] == [0.5, 10000.0, float(late)]
+
+
 @pytest.mark.parametrize(("late", "shown"), [("x", "'x'"), ("007", "'007'"), ("9223372036854775808", "92233")])
 def test_a_value_that_does_not_fit_later_is_an_error_with_its_line(tmp_path: Path, late: str, shown: str) -> None:
     path = tmp_path / "t.csv"

@@ -6,7 +6,11 @@ import gzip
 import io
 import threading
 from dataclasses import replace
+from datetime import time
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import fsspec
 import pyarrow as pa
@@ -66,6 +70,24 @@ def test_partition_folders_add_columns(tmp_path: Path) -> None:
     assert records_of(source_of(tmp_path, ParquetSource)) == expected
     assert only(source_of(tmp_path / "s", ParquetSource)).name == "s"
     assert records_of(source_of(tmp_path / "s", ParquetSource)) == expected
+
+
+def test_partition_folders_are_read_as_they_were_written_and_typed_as_columns_are(tmp_path: Path) -> None:
+    key, uuid = "6e6f7400-0000-4000-8000-000000000001", UUID("6e6f7400-0000-4000-8000-000000000001")
+    for name in (f"my%20id={key}/n=/at=10:30", f"my%20id={key}/n=5/at="):
+        (tmp_path / "s" / name).mkdir(parents=True)
+        (tmp_path / "s" / name / "0.csv").write_text("v\nx\n")
+    records = records_of(source_of(tmp_path, types={"my id": "uuid", "at": "time"}))
+    assert records == [
+        {"v": "x", "my id": uuid, "n": None, "at": time(10, 30)},
+        {"v": "x", "my id": uuid, "n": 5, "at": None},
+    ]
+    with pytest.raises(FatalConnectorError, match=r"at=10:30/0\.csv: column 'at': '10:30' is no int64; `config\.types"):
+        records_of(source_of(tmp_path, types={"at": "int64"}))
+    (tmp_path / "s" / "n=%E9").mkdir()
+    (tmp_path / "s" / "n=%E9" / "0.csv").write_text("v\nx\n")
+    with pytest.raises(FatalConnectorError, match=r"n=%E9/0\.csv: .* no UTF-8"):
+        only(source_of(tmp_path))
 
 
 def test_a_link_out_of_the_folder_is_refused_and_one_named_as_path_is_not(tmp_path: Path) -> None:
@@ -263,3 +285,45 @@ def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
         return
     read += [event for _, event in events]
     assert sum(event.num_rows for event in read) in (records, records + (change == "appended"))  # type: ignore[union-attr]
+
+
+TEN = Decimal("0.12345678901234567890")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([TEN], pa.decimal128(38, 20)), pa.array([1.5])),
+        (pa.array([[TEN]], pa.list_(pa.decimal128(38, 20))), pa.array([[1.5]])),
+        (pa.array(["x"]), pa.array([1])),
+    ],
+)
+def test_files_whose_types_no_other_holds_are_refused_unless_one_is_said(
+    tmp_path: Path, first: pa.Array, second: pa.Array
+) -> None:
+    (tmp_path / "t").mkdir()
+    for name, column in (("a", first), ("b", second)):
+        pyarrow.parquet.write_table(pa.table({"v": column}), tmp_path / f"t/{name}.parquet")
+    with pytest.raises(FatalConnectorError, match=r"b\.parquet and the other files .*'v' is .*config\.types: \{v: str"):
+        only(source_of(tmp_path, ParquetSource))
+    texts = [record["v"] for record in records_of(source_of(tmp_path, ParquetSource, types={"v": "string"}))]
+    assert texts[0] in ("0.12345678901234567890", "[0.12345678901234567890]", "x")
+    assert texts[1] in ("1.5", "[1.5]", "1")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "values"),
+    [
+        (pa.array(["abcd", None]), pa.array([b"\x00\xff"]), [b"abcd", None, b"\x00\xff"]),
+        (pa.array([b"\x00\xff"]), pa.array(["abcd"]), [b"\x00\xff", b"abcd"]),
+        (pa.array([2**64 - 1], pa.uint64()), pa.array([-1]), [Decimal(2**64 - 1), Decimal(-1)]),
+        (pa.array([None], pa.null()), pa.array([1.5]), [None, 1.5]),
+    ],
+)
+def test_files_of_two_types_keep_each_value(
+    tmp_path: Path, first: pa.Array, second: pa.Array, values: list[Any]
+) -> None:
+    (tmp_path / "t").mkdir()
+    for name, column in (("a", first), ("b", second)):
+        pyarrow.parquet.write_table(pa.table({"v": column}), tmp_path / f"t/{name}.parquet")
+    assert [record["v"] for record in records_of(source_of(tmp_path, ParquetSource))] == values

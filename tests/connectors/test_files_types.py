@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from connectors.errors import FatalConnectorError
 from connectors.files.parquet_format import ParquetFormat
+from connectors.files.source import ParquetSource
 
 from . import files_readback
 from .files_load import load_of, run
-from .files_pair import FINAL, FORMATS, destination_of, every_format, read
+from .files_pair import FINAL, FORMATS, destination_of, every_format, read, records_of, source_of
 
 # Columns
 
@@ -186,3 +187,31 @@ def test_wide_columns_of_a_parquet_file_get_neither_dictionary_nor_statistics() 
     assert "RLE_DICTIONARY" in narrow.encodings
     assert "RLE_DICTIONARY" not in wide.encodings
     assert pyarrow.parquet.read_table(sink).to_batches() == [batch]
+
+
+def test_old_timestamps_of_parquet_come_as_they_are_or_not_at_all(tmp_path: Path) -> None:
+    first, near, far = map(datetime.fromisoformat, ("0001-01-01", "1960-01-01T01:02:03.000004", "9999-12-31T23:59:59"))
+    columns = {
+        "far": pa.array([far, None, first], pa.timestamp("us")),
+        "near": pa.array([near, None, near], pa.timestamp("us")),
+        "digits": pa.array([1, None, -1], pa.timestamp("ns")),
+        "deep": pa.array([[near], None, [far]], pa.list_(pa.timestamp("us"))),
+    }
+    for name, values in columns.items():
+        pyarrow.parquet.write_table(
+            pa.table({name: values}), tmp_path / f"{name}.parquet", use_deprecated_int96_timestamps=True
+        )
+
+    def read_in(name: str, **types: str) -> list[Any]:
+        source = source_of(tmp_path / f"{name}.parquet", ParquetSource, types=types)
+        return [record[name] for record in records_of(source)]
+
+    assert read_in("far", far="timestamp") == columns["far"].to_pylist()
+    assert read_in("near") == read_in("near", near="timestamp") == columns["near"].to_pylist()
+    assert read_in("digits") == columns["digits"].to_pylist()
+    with pytest.raises(FatalConnectorError, match=r"far\.parquet: column 'far': 9999.* ends in 2262; .*timestamp\}"):
+        read_in("far")
+    with pytest.raises(FatalConnectorError, match=r"deep\.parquet: column 'deep': 9999.* ends in 2262"):
+        read_in("deep")
+    with pytest.raises(FatalConnectorError, match=r"digits\.parquet: column 'digits': 1970.* has nanoseconds"):
+        read_in("digits", digits="timestamp")

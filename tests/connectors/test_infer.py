@@ -44,6 +44,9 @@ def test_blocks_make_no_difference_and_no_number_changes(texts: list[str | None]
     elif pa.types.is_floating(kind) and not any(set("eE") & set(text or "") for text in texts):
         pairs = [(value, text) for value, text in zip(values, texts, strict=True) if value is not None]
         assert all(Decimal(repr(value)) == Decimal(text or "") for value, text in pairs if math.isfinite(value))
+    elif pa.types.is_floating(kind):
+        whole = [text for text in texts if text and text.lstrip("-").isdigit()]
+        assert all(Decimal(text) in (Decimal(float(text)), Decimal(repr(float(text)))) for text in whole)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,11 @@ def test_blocks_make_no_difference_and_no_number_changes(texts: list[str | None]
         (["1", "2024-02-29"], pa.string()),
         (["007"], pa.string()),
         (["1e400"], pa.string()),
+        (["1e5", "9007199254740993"], pa.string()),
+        (["1e-7", "0.12345678901234567890"], pa.string()),
+        (["1e-7", "-12345678901234567890.0"], pa.string()),
+        (["1e-7", "0.10000000000000001", "1.50000000000000000000", "9007199254740992"], pa.float64()),
+        (["1.000000000000000056e-01", "1.234567890123456789e+05"], pa.float64()),
     ],
 )
 def test_the_narrowest_type_that_loses_nothing(texts: list[str | None], kind: pa.DataType) -> None:

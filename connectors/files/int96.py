@@ -1,0 +1,84 @@
+"""INT96, the timestamps of old writers: a day and its nanoseconds, so that neither unit of Arrow holds them all.
+
+As nanoseconds, which is how Arrow reads them, they wrap around before 1677 and past 2262 without an error; as
+microseconds they lose digits. Read in both ways, each tells what the other has lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from ..errors import FatalConnectorError
+
+_NS_OF_US = 1000
+
+
+def has_int96(metadata: pyarrow.parquet.FileMetaData) -> bool:
+    """Tell whether a file has such columns."""
+    return any(metadata.schema.column(place).physical_type == "INT96" for place in range(len(metadata.schema)))
+
+
+def unit_of(
+    label: str,
+    nanos: pyarrow.parquet.ParquetFile,
+    micros: pyarrow.parquet.ParquetFile,
+    wanted: pa.Schema,
+    groups: Sequence[int] | None,
+) -> str:
+    """Return the unit to read INT96 in, once it is known to hold all of its values.
+
+    Raises:
+        FatalConnectorError: it does not.
+    """
+    as_nanos, as_micros = nanos.schema_arrow, micros.schema_arrow
+    names = [
+        name
+        for name in wanted.names
+        if name in as_nanos.names and not as_nanos.field(name).type.equals(as_micros.field(name).type)
+    ]
+    is_micro = any(_is_coarse(wanted.field(name).type) for name in names)
+    both = (reader.iter_batches(columns=names, row_groups=groups) for reader in (nanos, micros))
+    for fine, coarse in zip(*both, strict=True) if names else ():
+        for name in names:
+            _demand_same(label, name, fine.column(name), coarse.column(name), is_micro=is_micro)
+    return "us" if is_micro else "ns"
+
+
+def _demand_same(label: str, name: str, fine: pa.Array, coarse: pa.Array, *, is_micro: bool) -> None:
+    import numpy as np
+
+    for ns, us in zip(_leaves(fine), _leaves(coarse), strict=True):
+        numbers = [leaf.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) for leaf in (ns, us)]
+        lost = numbers[0] != numbers[1] * _NS_OF_US if is_micro else numbers[0] // _NS_OF_US != numbers[1]
+        if lost.any():
+            value = us[int(np.argmax(lost))].cast(pa.string()).as_py()
+            mend = f"no {ns.type}, which ends in 2262; `config.types: {{{name}: timestamp}}` takes it in microseconds"
+            if is_micro:
+                mend = "only a part of what is there: it has nanoseconds; leave the column out of `config.types`"
+            raise FatalConnectorError(f"{label}: column {name!r}: {value} is {mend}", key="types")
+
+
+def _is_coarse(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_date(kind) or (types.is_timestamp(kind) and kind.unit != "ns"))
+
+
+def _leaves(column: pa.Array) -> Iterator[pa.Array]:
+    """Yield the timestamps of a column, however deep they are."""
+    kind, types = column.type, pa.types
+    if types.is_map(kind):
+        for part in (column.keys, column.items):
+            yield from _leaves(part)
+    elif types.is_struct(kind):
+        for part in column.flatten():
+            yield from _leaves(part)
+    elif types.is_nested(kind):
+        yield from _leaves(column.flatten())
+    elif types.is_timestamp(kind):
+        yield column
+
+
+__all__ = ["has_int96", "unit_of"]

@@ -1,0 +1,44 @@
+"""Numbers of JSON lines that must not change: which ones Arrow's parser may get wrong, and which no double keeps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from .infer import MAYBE_ROUNDED, is_rounded
+
+_MAYBE_ROUNDED = re.compile(MAYBE_ROUNDED)
+
+
+def doubtful_in(wanted: pa.Schema, guessed: Sequence[str]) -> str:
+    """Return a pattern of what Arrow's parser may get wrong in a block, without an error; empty: nothing.
+
+    That is a decimal with more digits before or behind the point than its column has room for, or with an exponent; a
+    number so near to 0 that no double holds it; and one with more digits than a double keeps, in a column that is only
+    `guessed` to be one. A key that is written with a backslash may be any column's.
+    """
+    decimals = [field for field in wanted if pa.types.is_decimal(field.type)]
+    parts = []
+    for field in decimals:
+        whole, scale = field.type.precision - field.type.scale, field.type.scale
+        number = rf"[0-9]{{{whole + 1}}}|[0-9]*\.[0-9]{{{scale + 1}}}|[0-9]*\.?[0-9]*[eE]"
+        parts.append(rf'"{re.escape(field.name)}"[ \t\r]*:[ \t\r]*"?[-+]?(?:{number})')
+    if guessed:
+        names = "|".join(map(re.escape, guessed))
+        parts.append(rf'"(?:{names})"[ \t\r]*:[ \t\r]*{MAYBE_ROUNDED}[^0-9.eE]')
+    if parts:
+        parts.append(r'\\.[^"]*"[ \t\r]*:')
+    if any(pa.types.is_floating(field.type) for field in wanted):
+        parts.append("[0-9][eE]-[0-9]{3}")
+    return "|".join(parts)
+
+
+def demand_digits(text: str) -> None:
+    """Raise `ValueError` for a number that a double, for which it is taken, would round."""
+    if _MAYBE_ROUNDED.fullmatch(text) and is_rounded(text):
+        raise ValueError("more digits than a double keeps")
+
+
+__all__ = ["demand_digits", "doubtful_in"]
