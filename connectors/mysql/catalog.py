@@ -17,16 +17,18 @@ from .types import UTC_COMMENT, Kind, arrow_of, normal
 _SCHEMA = "information_schema"
 
 
-def reflect(session: Session, tables: Sequence[TableName], is_mariadb: bool) -> Mapping[TableName, Table]:
-    """Read the catalog for some tables."""
+def reflect(
+    session: Session, tables: Sequence[TableName], is_mariadb: bool, *, folds_names: bool
+) -> Mapping[TableName, Table]:
+    """Read the catalog for some tables; `folds_names`: the server tells no case apart in their names."""
     found: dict[TableName, Table] = {}
     for schema in sorted({table.schema for table in tables}):
         wanted = {table.name: table for table in tables if table.schema == schema}
         listed = ", ".join(literal(name) for name in sorted(wanted))
         read = _read(session, schema, f"table_name in ({listed})", is_mariadb)
-        folded = {name.lower(): table for name, table in wanted.items()}
+        # There the catalog may have another spelling; elsewhere it finds names by another case that are other tables'.
+        folded = {name.lower(): table for name, table in wanted.items()} if folds_names else {}
         for name, table in read.items():
-            # With lower_case_table_names the catalog may have another spelling.
             asked = wanted.get(name) or folded.get(name.lower())
             if asked is not None:
                 found[asked] = table

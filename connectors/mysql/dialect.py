@@ -37,13 +37,14 @@ class MySQLDialect(Dialect):
     def __init__(self, database: str, lock_timeout_s: int) -> None:
         self.default_schema = database
         self.is_mariadb = True
+        self._folds_names = False
         #: Texts differ if one character does, be it in case or a space at the end; set by the first connection.
         self.collation = "utf8mb4_bin"
         self._lock_timeout_s = lock_timeout_s
 
     def adapt(self, session: MySQLSession) -> None:
         """Take over what differs between servers."""
-        self.is_mariadb = session.is_mariadb
+        self.is_mariadb, self._folds_names = session.is_mariadb, session.folds_names
         if session.is_mariadb:
             self.collation = "utf8mb4_nopad_bin" if session.version >= (10, 2) else "utf8mb4_bin"
         else:
@@ -121,7 +122,7 @@ class MySQLDialect(Dialect):
     # ---------------------------------------------------------------- catalog
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog."""
-        return catalog.reflect(session, tables, self.is_mariadb) if tables else {}
+        return catalog.reflect(session, tables, self.is_mariadb, folds_names=self._folds_names) if tables else {}
 
     def exists(self, session: Session, name: TableName) -> bool:
         """Look the name up."""

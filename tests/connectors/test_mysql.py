@@ -100,6 +100,15 @@ def test_names_that_are_no_identifiers_here_are_told_apart_by_a_hash(mariadb_url
     destination.close()
 
 
+def test_a_table_whose_name_differs_in_case_is_another(mariadb_url: str) -> None:
+    run(mariadb_url, "create table people (other int)", "create table PEOPLE (more int)")
+    destination = destination_of(mariadb_url)
+    assert destination.describe(["People", "pets"])["People"].schema is None
+    states = destination.describe(["people", "PEOPLE"])
+    destination.close()
+    assert {name: state.schema.names for name, state in states.items()} == {"people": ["other"], "PEOPLE": ["more"]}
+
+
 def test_nothing_of_ours_is_offered(mariadb_url: str) -> None:
     destination = destination_of(mariadb_url)
     write(destination, load_of(PEOPLE, APPEND), [people((1, "a")), FINAL])
