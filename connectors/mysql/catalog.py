@@ -25,7 +25,7 @@ def reflect(
     for schema in sorted({table.schema for table in tables}):
         wanted = {table.name: table for table in tables if table.schema == schema}
         listed = ", ".join(literal(name) for name in sorted(wanted))
-        read = _read(session, schema, f"table_name in ({listed})", is_mariadb)
+        read = _read(session, schema, f"table_name in ({listed})", is_mariadb, _NAMED)
         # There the catalog may have another spelling; elsewhere it finds names by another case that are other tables'.
         folded = {name.lower(): table for name, table in wanted.items()} if folds_names else {}
         for name, table in read.items():
@@ -45,7 +45,7 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
         )
     }
     found = []
-    for name, table in _read(session, schema, "", is_mariadb).items():
+    for name, table in _read(session, schema, "", is_mariadb, _STREAMS).items():
         if name.startswith(OWN_PREFIX) or not table.columns:
             continue
         fields = [
@@ -105,10 +105,23 @@ def dependents(session: Session, name: TableName) -> list[str]:
     return [str(found) for (found,) in rows]
 
 
-def _read(session: Session, schema: str, condition: str, is_mariadb: bool) -> dict[str, Table]:
+#: Kinds of what can be read, and of what takes the name of a table.
+_STREAMS = ("BASE TABLE", "VIEW", "SYSTEM VERSIONED")
+_NAMED = (*_STREAMS, "SEQUENCE")
+
+_UNFIT = (
+    "is of the engine {}, which has no transactions: a load that fails or dies halfway would leave a part of its "
+    "records, and the next one would send them again; make it one of InnoDB (`alter table ... engine = InnoDB`)"
+)
+
+
+def _read(
+    session: Session, schema: str, condition: str, is_mariadb: bool, kinds_wanted: Sequence[str]
+) -> dict[str, Table]:
     of_schema = f"table_schema = {literal(schema)}" + (f" and {condition}" if condition else "")
     kinds = session.query(
-        f"select table_name, table_type, create_options from {_SCHEMA}.tables where {of_schema} order by table_name"
+        f"select table_name, table_type, create_options, engine, (select e.transactions from {_SCHEMA}.engines as e "
+        f"where e.engine = t.engine) from {_SCHEMA}.tables as t where {of_schema} order by table_name"
     )
     if not kinds:
         return {}
@@ -150,9 +163,10 @@ def _read(session: Session, schema: str, condition: str, is_mariadb: bool) -> di
             is_referenced=str(name) in referenced,
             is_partitioned="partitioned" in str(options or ""),
             json_columns=json_columns,
+            unfit=_UNFIT.format(engine) if transactions == "NO" else "",
         )
-        for name, kind, options in kinds
-        if str(kind) in ("BASE TABLE", "VIEW", "SYSTEM VERSIONED")
+        for name, kind, options, engine, transactions in kinds
+        if str(kind) in kinds_wanted
     }
 
 
@@ -180,6 +194,7 @@ def _table(
     is_referenced: bool,
     is_partitioned: bool,
     json_columns: set[tuple[str, str]],
+    unfit: str,
 ) -> Table:
     parts: dict[str, list[tuple[str | None, bool]]] = {}
     unique: set[str] = set()
@@ -199,7 +214,8 @@ def _table(
         columns=tuple(_column(name.name, column, json_columns) for column in columns),
         key=key,
         unique_keys=tuple(whole),
-        is_table=kind != "VIEW",
+        is_table=kind not in ("VIEW", "SEQUENCE"),
+        unfit=unfit,
         has_dependents=has_triggers
         or is_referring
         or is_referenced

@@ -47,6 +47,8 @@ class Table:
     is_table: bool = True
     #: Something (views, foreign keys, indexes, triggers, privileges of columns ...) would be lost by drop and rename.
     has_dependents: bool = False
+    #: Why nothing can be written into it as it stands, behind its name; another table may take its place.
+    unfit: str = ""
     #: Other tables' foreign keys point here: records may be updated, but not deleted and put back.
     is_referenced: bool = False
     #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).

@@ -233,6 +233,17 @@ def test_a_column_that_comes_in_the_middle_of_an_append_commits_nothing_early(ma
     assert query(mariadb_url, "select id from people")[1] == [(1,)]
 
 
+def test_nothing_is_written_into_a_table_without_transactions(mariadb_url: str) -> None:
+    destination = destination_of(mariadb_url)
+    write(destination, load_of(PEOPLE, MERGE), [people((1, "a")), FINAL])
+    run(mariadb_url, "alter table people engine = MyISAM, add key by_name (name(9))")
+    for disposition in (APPEND, MERGE, REPLACE):
+        with pytest.raises(ConnectorError, match="people is of the engine MyISAM"):
+            write(destination, load_of(PEOPLE, disposition), [people((2, "b")), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select * from people")[1] == [(1, "a")]
+
+
 # -- locks and ends --------------------------------------------------------------------------------------------------
 
 
