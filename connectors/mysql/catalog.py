@@ -90,7 +90,7 @@ def list_staging(session: Session) -> list[TableName]:
 
 
 def dependents(session: Session, name: TableName) -> list[str]:
-    """Name what is on a table: indexes, triggers, foreign keys, partitions."""
+    """Name what is on a table: indexes, triggers, foreign keys, partitions, the history that MariaDB keeps."""
     schema, table = literal(name.schema), literal(name.name)
     rows = session.query(
         f"select distinct concat('index ', index_name) from {_SCHEMA}.statistics where table_schema = {schema} "
@@ -100,7 +100,9 @@ def dependents(session: Session, name: TableName) -> list[str]:
         f"from {_SCHEMA}.referential_constraints where (constraint_schema = {schema} and table_name = {table}) "
         f"or (unique_constraint_schema = {schema} and referenced_table_name = {table}) "
         f"union all select 'its partitions' from {_SCHEMA}.tables where table_schema = {schema} "
-        f"and table_name = {table} and create_options like '%partitioned%' order by 1"
+        f"and table_name = {table} and create_options like '%partitioned%' union all select 'its history' "
+        f"from {_SCHEMA}.tables where table_schema = {schema} and table_name = {table} "
+        "and table_type = 'SYSTEM VERSIONED' order by 1"
     )
     return [str(found) for (found,) in rows]
 
@@ -220,6 +222,7 @@ def _table(
         or is_referring
         or is_referenced
         or is_partitioned
+        or kind == "SYSTEM VERSIONED"
         or bool(set(parts) - {"PRIMARY"}),
         is_referenced=is_referenced,
         has_triggers=has_triggers,

@@ -212,7 +212,7 @@ class MySQLDialect(Dialect):
         return [f"alter table {self.table(table.name)} {', '.join(parts)}"]
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
-        """Return indexes, triggers, foreign keys and partitions."""
+        """Return indexes, triggers, foreign keys, partitions and history."""
         return catalog.dependents(session, table.name)
 
     def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:

@@ -183,6 +183,23 @@ def test_a_table_with_an_index_is_refilled_and_keeps_it(mariadb_url: str) -> Non
     assert tables(mariadb_url) == {"people", "_syncblocks_ledger", "_syncblocks_swaps"}
 
 
+def test_a_table_that_keeps_its_history_is_refilled(mariadb_url: str) -> None:
+    run(
+        mariadb_url,
+        "create table people (id bigint primary key, name longtext) with system versioning",
+        "insert into people values (1, 'old')",
+    )
+    destination = destination_of(mariadb_url)
+    write(destination, load_of(PEOPLE, REPLACE), [people((2, "new")), FINAL])
+    rekeyed = load_of(PEOPLE, REPLACE, key=["name"], former_key=("id",))
+    with pytest.raises(ConnectorError, match="its history"):
+        write(destination, rekeyed, [people((2, "new")), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select * from people")[1] == [(2, "new")]
+    history = "select id, name, row_end < now(6) from people for system_time all order by id"
+    assert query(mariadb_url, history)[1] == [(1, "old", 1), (2, "new", 0)]
+
+
 def test_a_table_that_foreign_keys_point_at_is_replaced_in_place(mariadb_url: str) -> None:
     run(
         mariadb_url,
