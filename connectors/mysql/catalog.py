@@ -129,8 +129,8 @@ def _read(
         return {}
     columns = _grouped(
         session.query(
-            f"select table_name, column_name, column_type, is_nullable, column_default, extra, column_comment "
-            f"from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
+            "select table_name, column_name, column_type, is_nullable, column_default, extra, column_comment, "
+            f"collation_name from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
         )
     )
     indexes = _grouped(
@@ -236,7 +236,7 @@ _CHARACTERS = {"0": "\0", "n": "\n", "r": "\r"}
 
 
 def _column(table: str, described: Sequence[Any], json_columns: set[tuple[str, str]]) -> Column:
-    name, column_type, is_nullable, default, extra, comment = (
+    name, column_type, is_nullable, default, extra, comment, collation = (
         str(part) if part is not None else None for part in described
     )
     assert name is not None
@@ -255,6 +255,7 @@ def _column(table: str, described: Sequence[Any], json_columns: set[tuple[str, s
         is_nullable=is_nullable == "YES",
         is_generated=is_generated and "default_generated" not in extra,
         has_default="auto_increment" in extra or (default is not None and default.upper() != "NULL"),
+        collation=collation or "",
     )
 
 

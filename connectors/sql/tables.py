@@ -21,6 +21,8 @@ class Column:
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).
     has_default: bool = False
+    #: How its texts are told apart and ordered, where a system lets each column say that.
+    collation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,37 @@ def test_keys_that_differ_in_case_or_a_space_at_the_end_stay_apart(mariadb_url: 
     assert sorted(query(mariadb_url, "select id from people")[1]) == [("A",), ("a",), ("a ",), ("á",)]
 
 
+#: Collation of a key's column -> texts that its index takes for equal.
+BLURRED = {
+    "utf8mb4_general_ci": ("a", "A"),
+    "utf8mb4_bin": ("a", "a "),
+    "latin1_swedish_ci": ("é", "É"),
+    "utf8mb3_unicode_ci": ("a", "á"),
+}
+
+
+@pytest.mark.parametrize("method", list(ConflictMethod), ids=str)
+@pytest.mark.parametrize("collation", BLURRED)
+def test_keys_that_a_tables_own_collation_takes_for_one_are_not_merged_into_one(
+    mariadb_url: str, collation: str, method: ConflictMethod
+) -> None:
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("n", pa.int64())])
+    key = f"id varchar(200) collate {collation} primary key"
+    run(mariadb_url, "set names utf8mb4", f"create table people ({key}, n bigint)")
+    held, arriving = BLURRED[collation]
+    run(mariadb_url, f"insert into people values ('{held}', 1), ('z', 1)")
+    destination = destination_of(mariadb_url)
+    for keys in ([arriving], [held, arriving]):
+        batch = pa.RecordBatch.from_pylist([{"id": each, "n": 2} for each in keys], schema=schema)
+        with pytest.raises(ConnectorError, match="Duplicate entry"):
+            write(destination, load_of(schema, MERGE, conflict_method=method), [batch, FINAL])
+    batch = pa.RecordBatch.from_pylist([{"id": each, "n": 3} for each in (held, "z", "y")], schema=schema)
+    write(destination, load_of(schema, MERGE, conflict_method=method), [batch, FINAL])
+    destination.close()
+    kept = 3 if method is ConflictMethod.UPDATE else 1
+    assert sorted(query(mariadb_url, "select * from people")[1]) == sorted([(held, kept), ("z", kept), ("y", 3)])
+
+
 def test_large_values_go_through(mariadb_url: str) -> None:
     destination = destination_of(mariadb_url)
     text = "é\t\n\\'" * 1_000_000 + '"' * 100
