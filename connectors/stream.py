@@ -166,6 +166,8 @@ class TableState:
     ledger: tuple[LedgerRow, ...] = ()
     #: False: a view or something else that cannot be written.
     is_table: bool = True
+    #: Write dispositions that cannot write it as it stands -> why, behind its name.
+    refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
     #: False: the destination cannot say what it holds (a Singer target); `schema` is None then.
     is_described: bool = True
     #: The table as a source of the same place would name its stream (`public.users`, `users`).

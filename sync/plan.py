@@ -190,7 +190,12 @@ def starting_point(
     if table.schema is None and table.is_described:
         return Start(bookmark=None, reason="no destination table")
     if not table.is_table:
-        return f"{stream.destination_table!r} is a view of the destination; give the stream another `destination_table`"
+        return (
+            f"{stream.destination_table!r} is no table of the destination, but a view or the like; give the stream "
+            "another `destination_table`"
+        )
+    if refusal := table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition):
+        return f"table {stream.destination_table!r} {refusal}"
     is_stranger = table.is_described and committed is None and not table.ledger and not is_known
     if is_stranger and not stream.replaces_explicitly:
         return (

@@ -17,16 +17,18 @@ from .types import UTC_COMMENT, Kind, arrow_of, normal
 _SCHEMA = "information_schema"
 
 
-def reflect(session: Session, tables: Sequence[TableName], is_mariadb: bool) -> Mapping[TableName, Table]:
-    """Read the catalog for some tables."""
+def reflect(
+    session: Session, tables: Sequence[TableName], is_mariadb: bool, *, folds_names: bool
+) -> Mapping[TableName, Table]:
+    """Read the catalog for some tables; `folds_names`: the server tells no case apart in their names."""
     found: dict[TableName, Table] = {}
     for schema in sorted({table.schema for table in tables}):
         wanted = {table.name: table for table in tables if table.schema == schema}
         listed = ", ".join(literal(name) for name in sorted(wanted))
-        read = _read(session, schema, f"table_name in ({listed})", is_mariadb)
-        folded = {name.lower(): table for name, table in wanted.items()}
+        read = _read(session, schema, f"table_name in ({listed})", is_mariadb, _NAMED)
+        # There the catalog may have another spelling; elsewhere it finds names by another case that are other tables'.
+        folded = {name.lower(): table for name, table in wanted.items()} if folds_names else {}
         for name, table in read.items():
-            # With lower_case_table_names the catalog may have another spelling.
             asked = wanted.get(name) or folded.get(name.lower())
             if asked is not None:
                 found[asked] = table
@@ -43,7 +45,7 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
         )
     }
     found = []
-    for name, table in _read(session, schema, "", is_mariadb).items():
+    for name, table in _read(session, schema, "", is_mariadb, _STREAMS).items():
         if name.startswith(OWN_PREFIX) or not table.columns:
             continue
         fields = [
@@ -88,7 +90,7 @@ def list_staging(session: Session) -> list[TableName]:
 
 
 def dependents(session: Session, name: TableName) -> list[str]:
-    """Name what is on a table: indexes, triggers, foreign keys, partitions."""
+    """Name what is on a table: indexes, triggers, foreign keys, partitions, the history that MariaDB keeps."""
     schema, table = literal(name.schema), literal(name.name)
     rows = session.query(
         f"select distinct concat('index ', index_name) from {_SCHEMA}.statistics where table_schema = {schema} "
@@ -98,22 +100,37 @@ def dependents(session: Session, name: TableName) -> list[str]:
         f"from {_SCHEMA}.referential_constraints where (constraint_schema = {schema} and table_name = {table}) "
         f"or (unique_constraint_schema = {schema} and referenced_table_name = {table}) "
         f"union all select 'its partitions' from {_SCHEMA}.tables where table_schema = {schema} "
-        f"and table_name = {table} and create_options like '%partitioned%' order by 1"
+        f"and table_name = {table} and create_options like '%partitioned%' union all select 'its history' "
+        f"from {_SCHEMA}.tables where table_schema = {schema} and table_name = {table} "
+        "and table_type = 'SYSTEM VERSIONED' order by 1"
     )
     return [str(found) for (found,) in rows]
 
 
-def _read(session: Session, schema: str, condition: str, is_mariadb: bool) -> dict[str, Table]:
+#: Kinds of what can be read, and of what takes the name of a table.
+_STREAMS = ("BASE TABLE", "VIEW", "SYSTEM VERSIONED")
+_NAMED = (*_STREAMS, "SEQUENCE")
+
+_UNFIT = (
+    "is of the engine {}, which has no transactions: a load that fails or dies halfway would leave a part of its "
+    "records, and the next one would send them again; make it one of InnoDB (`alter table ... engine = InnoDB`)"
+)
+
+
+def _read(
+    session: Session, schema: str, condition: str, is_mariadb: bool, kinds_wanted: Sequence[str]
+) -> dict[str, Table]:
     of_schema = f"table_schema = {literal(schema)}" + (f" and {condition}" if condition else "")
     kinds = session.query(
-        f"select table_name, table_type, create_options from {_SCHEMA}.tables where {of_schema} order by table_name"
+        f"select table_name, table_type, create_options, engine, (select e.transactions from {_SCHEMA}.engines as e "
+        f"where e.engine = t.engine) from {_SCHEMA}.tables as t where {of_schema} order by table_name"
     )
     if not kinds:
         return {}
     columns = _grouped(
         session.query(
-            f"select table_name, column_name, column_type, is_nullable, column_default, extra, column_comment "
-            f"from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
+            "select table_name, column_name, column_type, is_nullable, column_default, extra, column_comment, "
+            f"collation_name from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
         )
     )
     indexes = _grouped(
@@ -148,9 +165,10 @@ def _read(session: Session, schema: str, condition: str, is_mariadb: bool) -> di
             is_referenced=str(name) in referenced,
             is_partitioned="partitioned" in str(options or ""),
             json_columns=json_columns,
+            unfit=_UNFIT.format(engine) if transactions == "NO" else "",
         )
-        for name, kind, options in kinds
-        if str(kind) in ("BASE TABLE", "VIEW", "SYSTEM VERSIONED")
+        for name, kind, options, engine, transactions in kinds
+        if str(kind) in kinds_wanted
     }
 
 
@@ -178,6 +196,7 @@ def _table(
     is_referenced: bool,
     is_partitioned: bool,
     json_columns: set[tuple[str, str]],
+    unfit: str,
 ) -> Table:
     parts: dict[str, list[tuple[str | None, bool]]] = {}
     unique: set[str] = set()
@@ -197,11 +216,13 @@ def _table(
         columns=tuple(_column(name.name, column, json_columns) for column in columns),
         key=key,
         unique_keys=tuple(whole),
-        is_table=kind != "VIEW",
+        is_table=kind not in ("VIEW", "SEQUENCE"),
+        unfit=unfit,
         has_dependents=has_triggers
         or is_referring
         or is_referenced
         or is_partitioned
+        or kind == "SYSTEM VERSIONED"
         or bool(set(parts) - {"PRIMARY"}),
         is_referenced=is_referenced,
         has_triggers=has_triggers,
@@ -215,7 +236,7 @@ _CHARACTERS = {"0": "\0", "n": "\n", "r": "\r"}
 
 
 def _column(table: str, described: Sequence[Any], json_columns: set[tuple[str, str]]) -> Column:
-    name, column_type, is_nullable, default, extra, comment = (
+    name, column_type, is_nullable, default, extra, comment, collation = (
         str(part) if part is not None else None for part in described
     )
     assert name is not None
@@ -234,6 +255,7 @@ def _column(table: str, described: Sequence[Any], json_columns: set[tuple[str, s
         is_nullable=is_nullable == "YES",
         is_generated=is_generated and "default_generated" not in extra,
         has_default="auto_increment" in extra or (default is not None and default.upper() != "NULL"),
+        collation=collation or "",
     )
 
 

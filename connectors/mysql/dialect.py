@@ -37,13 +37,14 @@ class MySQLDialect(Dialect):
     def __init__(self, database: str, lock_timeout_s: int) -> None:
         self.default_schema = database
         self.is_mariadb = True
+        self._folds_names = False
         #: Texts differ if one character does, be it in case or a space at the end; set by the first connection.
         self.collation = "utf8mb4_bin"
         self._lock_timeout_s = lock_timeout_s
 
     def adapt(self, session: MySQLSession) -> None:
         """Take over what differs between servers."""
-        self.is_mariadb = session.is_mariadb
+        self.is_mariadb, self._folds_names = session.is_mariadb, session.folds_names
         if session.is_mariadb:
             self.collation = "utf8mb4_nopad_bin" if session.version >= (10, 2) else "utf8mb4_bin"
         else:
@@ -121,7 +122,7 @@ class MySQLDialect(Dialect):
     # ---------------------------------------------------------------- catalog
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog."""
-        return catalog.reflect(session, tables, self.is_mariadb) if tables else {}
+        return catalog.reflect(session, tables, self.is_mariadb, folds_names=self._folds_names) if tables else {}
 
     def exists(self, session: Session, name: TableName) -> bool:
         """Look the name up."""
@@ -211,7 +212,7 @@ class MySQLDialect(Dialect):
         return [f"alter table {self.table(table.name)} {', '.join(parts)}"]
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
-        """Return indexes, triggers, foreign keys and partitions."""
+        """Return indexes, triggers, foreign keys, partitions and history."""
         return catalog.dependents(session, table.name)
 
     def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
@@ -234,9 +235,11 @@ class MySQLDialect(Dialect):
     ) -> Sequence[str]:
         """Insert in order of arrival, so that the last record of a key wins; not where another index may interfere.
 
-        Where what is there counts, the last one goes first.
+        Nor where the key's own index takes texts for equal that are not. Where what is there counts, the last one goes
+        first.
         """
-        if set(target.unique_keys) != {frozenset(key)}:
+        is_blurred = any(column.name in key and not _is_exact(column.collation) for column in columns)
+        if is_blurred or set(target.unique_keys) != {frozenset(key)}:
             return super().merge(target, staging, columns, staged, key, method)
         arriving = {column.name for column in columns}
         changes = [
@@ -283,6 +286,21 @@ class MySQLDialect(Dialect):
         sql = super().delete_keys(target, columns, removed, key, kept=kept)
         return sql.replace("delete from ", "delete t from ", 1)
 
+    def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
+        """Compare texts character by character, whatever the table's own collation, but find them by its index."""
+        conditions = []
+        for column in columns:
+            if column.name not in key:
+                continue
+            held, arriving = f"t.{self.quote(column.name)}", f"s.{self.quote(column.name)}"
+            if column.collation in ("", self.collation):
+                conditions.append(f"{held} = {arriving}")
+                continue
+            charset = column.collation.partition("_")[0]
+            conditions.append(f"{held} = convert({arriving} using {charset}) collate {column.collation}")
+            conditions.append(f"{held} = {arriving} collate {self.collation}")
+        return " and ".join(conditions)
+
     def _update(
         self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
     ) -> str:
@@ -297,6 +315,11 @@ class MySQLDialect(Dialect):
             return ""
         joined = f"{self.table(target.name)} as t join {source} as s on {self._same_key(columns, staged, key)}"
         return f"update {joined} set {', '.join(assignments)}"
+
+
+def _is_exact(collation: str) -> bool:
+    """Tell whether a collation tells all texts apart, by spaces at the end as well."""
+    return not collation or collation == "binary" or collation.endswith(("_nopad_bin", "_0900_bin"))
 
 
 def _fit(name: str) -> str:

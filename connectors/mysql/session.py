@@ -84,10 +84,12 @@ class MySQLSession:
                 f"set session innodb_lock_wait_timeout = {lock_timeout_s}, lock_wait_timeout = {lock_timeout_s}",
             ):
                 self._run(sql)
-            version, can_load, packet = self.query("select version(), @@local_infile, @@max_allowed_packet")[0]
+            asked = "select version(), @@local_infile, @@max_allowed_packet, @@lower_case_table_names"
+            version, can_load, packet, lower_case = self.query(asked)[0]
             self.is_mariadb = "mariadb" in str(version).lower()
             self.version = tuple(int(part) for part in re.findall(r"\d+", str(version))[:3])
             self.can_load = bool(can_load)
+            self.folds_names = bool(lower_case)
             self._packet_bytes = int(packet)
         except (ConnectorError, pymysql.MySQLError):
             self.close()

@@ -354,6 +354,9 @@ def _wider_text(before: str, old: Kind, new: Kind, sizes: dict[str, int], longes
     if old.name in ("uuid", "inet4", "inet6"):
         return longest if new.name in sizes or new.name == "json" else None
     length = sizes.get(old.name) or (old.numbers or (1,))[0]
+    variable = "varbinary" if old.is_binary else "varchar"
+    if _is_padded(old, new):
+        before = f"{variable}({length})"
     if new.name in sizes or new.name == "json":
         if new.name == longest or new.name == "json":
             return before if old.name in sizes or length >= _LONG_ENOUGH else longest
@@ -363,8 +366,12 @@ def _wider_text(before: str, old: Kind, new: Kind, sizes: dict[str, int], longes
         needed = max(len(new.arguments), 1)
     if length >= needed:
         return before
-    variable = "varbinary" if old.is_binary else "varchar"
     return f"{variable}({needed})" if needed <= 16_000 else longest
+
+
+def _is_padded(old: Kind, new: Kind) -> bool:
+    """Tell whether values would lose the spaces at their end in a char, or be filled up with zeros in a binary."""
+    return old.name == "binary" or (old.name == "char" and (new.name in ("varchar", "json") or new.name in _TEXTS))
 
 
 def selectable(column_type: str) -> bool:

@@ -315,6 +315,11 @@ class SqlDestination(ABC):
             schema=pa.schema(fields),
             ledger=tuple(ledger),
             is_table=table.is_table,
+            refuses={
+                disposition: table.unfit
+                for disposition in WriteDisposition
+                if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
+            },
             stream_name=str(name) if self.dialect.default_schema else name.name,
         )
 

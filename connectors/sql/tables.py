@@ -21,6 +21,8 @@ class Column:
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).
     has_default: bool = False
+    #: How its texts are told apart and ordered, where a system lets each column say that.
+    collation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,8 @@ class Table:
     is_table: bool = True
     #: Something (views, foreign keys, indexes, triggers, privileges of columns ...) would be lost by drop and rename.
     has_dependents: bool = False
+    #: Why nothing can be written into it as it stands, behind its name; another table may take its place.
+    unfit: str = ""
     #: Other tables' foreign keys point here: records may be updated, but not deleted and put back.
     is_referenced: bool = False
     #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).

@@ -47,12 +47,17 @@ class Target:
         table = self._dialect.reflect(self._session, [self.name]).get(self.name)
         if table is not None and not table.is_table:
             raise FatalConnectorError(
-                f"{self.name} is a view, not a table; choose another destination_table", stream=self._stream
+                f"{self.name} is no table, but a view or the like; choose another destination_table",
+                stream=self._stream,
             )
         return table
 
     def lock(self, table: Table | None) -> Table | None:
-        """Shut out other writers and read the catalog again; None: missing, and nobody else can create it now."""
+        """Shut out other writers and read the catalog again; None: missing, and nobody else can create it now.
+
+        Raises:
+            FatalConnectorError: it cannot be written.
+        """
         if table is None:
             self._dialect.lock_creation(self._session, self.name)
             table = self.reflect()
@@ -62,6 +67,8 @@ class Target:
         if lock:
             self._session.execute(lock)
             table = self.reflect()
+        if table is not None and table.unfit:
+            raise FatalConnectorError(f"{self.name} {table.unfit}", stream=self._stream)
         return table
 
     def forget_changes(self) -> None:

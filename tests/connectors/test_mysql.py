@@ -38,6 +38,37 @@ def test_keys_that_differ_in_case_or_a_space_at_the_end_stay_apart(mariadb_url: 
     assert sorted(query(mariadb_url, "select id from people")[1]) == [("A",), ("a",), ("a ",), ("á",)]
 
 
+#: Collation of a key's column -> texts that its index takes for equal.
+BLURRED = {
+    "utf8mb4_general_ci": ("a", "A"),
+    "utf8mb4_bin": ("a", "a "),
+    "latin1_swedish_ci": ("é", "É"),
+    "utf8mb3_unicode_ci": ("a", "á"),
+}
+
+
+@pytest.mark.parametrize("method", list(ConflictMethod), ids=str)
+@pytest.mark.parametrize("collation", BLURRED)
+def test_keys_that_a_tables_own_collation_takes_for_one_are_not_merged_into_one(
+    mariadb_url: str, collation: str, method: ConflictMethod
+) -> None:
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("n", pa.int64())])
+    key = f"id varchar(200) collate {collation} primary key"
+    run(mariadb_url, "set names utf8mb4", f"create table people ({key}, n bigint)")
+    held, arriving = BLURRED[collation]
+    run(mariadb_url, f"insert into people values ('{held}', 1), ('z', 1)")
+    destination = destination_of(mariadb_url)
+    for keys in ([arriving], [held, arriving]):
+        batch = pa.RecordBatch.from_pylist([{"id": each, "n": 2} for each in keys], schema=schema)
+        with pytest.raises(ConnectorError, match="Duplicate entry"):
+            write(destination, load_of(schema, MERGE, conflict_method=method), [batch, FINAL])
+    batch = pa.RecordBatch.from_pylist([{"id": each, "n": 3} for each in (held, "z", "y")], schema=schema)
+    write(destination, load_of(schema, MERGE, conflict_method=method), [batch, FINAL])
+    destination.close()
+    kept = 3 if method is ConflictMethod.UPDATE else 1
+    assert sorted(query(mariadb_url, "select * from people")[1]) == sorted([(held, kept), ("z", kept), ("y", 3)])
+
+
 def test_large_values_go_through(mariadb_url: str) -> None:
     destination = destination_of(mariadb_url)
     text = "é\t\n\\'" * 1_000_000 + '"' * 100
@@ -98,6 +129,15 @@ def test_names_that_are_no_identifiers_here_are_told_apart_by_a_hash(mariadb_url
         assert list(rows[0]) == list(record.values())
         assert "é" * 64 in names
     destination.close()
+
+
+def test_a_table_whose_name_differs_in_case_is_another(mariadb_url: str) -> None:
+    run(mariadb_url, "create table people (other int)", "create table PEOPLE (more int)")
+    destination = destination_of(mariadb_url)
+    assert destination.describe(["People", "pets"])["People"].schema is None
+    states = destination.describe(["people", "PEOPLE"])
+    destination.close()
+    assert {name: state.schema.names for name, state in states.items()} == {"people": ["other"], "PEOPLE": ["more"]}
 
 
 def test_nothing_of_ours_is_offered(mariadb_url: str) -> None:
@@ -174,6 +214,23 @@ def test_a_table_with_an_index_is_refilled_and_keeps_it(mariadb_url: str) -> Non
     assert tables(mariadb_url) == {"people", "_syncblocks_ledger", "_syncblocks_swaps"}
 
 
+def test_a_table_that_keeps_its_history_is_refilled(mariadb_url: str) -> None:
+    run(
+        mariadb_url,
+        "create table people (id bigint primary key, name longtext) with system versioning",
+        "insert into people values (1, 'old')",
+    )
+    destination = destination_of(mariadb_url)
+    write(destination, load_of(PEOPLE, REPLACE), [people((2, "new")), FINAL])
+    rekeyed = load_of(PEOPLE, REPLACE, key=["name"], former_key=("id",))
+    with pytest.raises(ConnectorError, match="its history"):
+        write(destination, rekeyed, [people((2, "new")), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select * from people")[1] == [(2, "new")]
+    history = "select id, name, row_end < now(6) from people for system_time all order by id"
+    assert query(mariadb_url, history)[1] == [(1, "old", 1), (2, "new", 0)]
+
+
 def test_a_table_that_foreign_keys_point_at_is_replaced_in_place(mariadb_url: str) -> None:
     run(
         mariadb_url,
@@ -222,6 +279,17 @@ def test_a_column_that_comes_in_the_middle_of_an_append_commits_nothing_early(ma
         write(destination, load, events())
     destination.close()
     assert query(mariadb_url, "select id from people")[1] == [(1,)]
+
+
+def test_nothing_is_written_into_a_table_without_transactions(mariadb_url: str) -> None:
+    destination = destination_of(mariadb_url)
+    write(destination, load_of(PEOPLE, MERGE), [people((1, "a")), FINAL])
+    run(mariadb_url, "alter table people engine = MyISAM, add key by_name (name(9))")
+    for disposition in (APPEND, MERGE, REPLACE):
+        with pytest.raises(ConnectorError, match="people is of the engine MyISAM"):
+            write(destination, load_of(PEOPLE, disposition), [people((2, "b")), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select * from people")[1] == [(1, "a")]
 
 
 # -- locks and ends --------------------------------------------------------------------------------------------------

@@ -107,6 +107,40 @@ def test_a_column_of_members_takes_new_ones(mariadb_url: str, held: str, arrivin
     assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
 
 
+#: The same of types that pad their values, or cut the spaces at their end off, and the value that arrives.
+PADDED = [
+    ("char(5)", "varchar(4)", "'ab  '", "varchar(5)"),
+    ("char(200)", "longtext", "'ab  '", "varchar(200)"),
+    ("char(5)", "varchar(8)", "'ab  '", "varchar(8)"),
+    ("char(5)", "char(4)", "'ab'", "char(5)"),
+    ("char(5)", "enum('ab')", "'ab'", "char(5)"),
+    ("binary(4)", "varbinary(3)", "x'01'", "varbinary(4)"),
+    ("binary(4)", "binary(3)", "x'01'", "varbinary(4)"),
+    ("binary(4)", "binary(4)", "x'01'", "binary(4)"),
+    ("binary(200)", "longblob", "x'01'", "varbinary(200)"),
+]
+
+
+@pytest.mark.parametrize(("held", "arriving", "value", "wider"), PADDED)
+def test_what_arrives_is_neither_padded_nor_cut(
+    mariadb_url: str, held: str, arriving: str, value: str, wider: str
+) -> None:
+    run(
+        mariadb_url,
+        f"create table new (id bigint primary key, v {arriving})",
+        f"insert into new values (1, {value})",
+        f"create table kept (id bigint primary key, v {held})",
+    )
+    stream, records = read(mariadb_url, "new")
+    destination = destination_of(mariadb_url)
+    load = replace(load_of(stream.schema, MERGE, "kept"), stream=replace(stream, name="s"))
+    write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
+    destination.close()
+    same = "select hex(new.v) = hex(kept.v) from new join kept on new.id = kept.id"
+    assert query(mariadb_url, same)[1] == [(1,)]
+    assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
+
+
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
 def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
     """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""

@@ -104,6 +104,39 @@ def test_the_plan_warns_of_a_column_that_the_table_computes(
     assert "public.a: the table computes n" in shown.stderr
 
 
+@pytest.mark.parametrize("engine", ["MyISAM", "Aria"])
+def test_a_table_without_transactions_is_refused_where_it_would_be_written(
+    bench: Bench, mariadb_url: str, engine: str
+) -> None:
+    from tests.connectors.mysql_databases import query, run
+
+    bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
+    bench.seed("a", 2)
+    assert bench.run().exit_code == 0
+    run(mariadb_url, f"alter table a engine = {engine}", "alter table a add key other (id)")
+    for disposition in ("append", "merge", "replace"):
+        bench.document["streams"] = [{"stream": "a", "write_disposition": disposition}]
+        with pytest.raises(ConfigError, match=f"table 'a' is of the engine {engine}, which has no transactions"):
+            bench.run()
+    run(mariadb_url, "alter table a drop key other")
+    bench.seed("a", 3)
+    assert bench.run().exit_code == 0
+    engines = "select engine from information_schema.tables where table_schema = database() and table_name = 'a'"
+    assert query(mariadb_url, f"select count(*), ({engines}) from a")[1] == [(3, "InnoDB")]
+
+
+def test_a_sequence_that_has_the_tables_name_stays(bench: Bench, mariadb_url: str) -> None:
+    from tests.connectors.mysql_databases import query, run
+
+    run(mariadb_url, "create sequence a start with 7")
+    bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
+    bench.document["streams"] = [{"stream": "a", "write_disposition": "replace"}]
+    bench.seed("a", 2)
+    with pytest.raises(ConfigError, match="'a' is no table of the destination"):
+        bench.run()
+    assert query(mariadb_url, "select nextval(a)")[1] == [(7,)]
+
+
 def test_a_dropped_table_starts_from_scratch_whatever_the_ledger_says(bench: Bench) -> None:
     bench.document["streams"] = [{"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}]
     bench.seed("a", 5)
