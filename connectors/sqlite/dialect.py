@@ -242,7 +242,7 @@ def _table(
             Column(
                 name=column,
                 type=declared,
-                is_nullable=not (is_required or column in key),
+                is_nullable=not (is_required or column in is_numbered),
                 is_generated=hidden in (2, 3),
                 has_default=bool(has_default) or column in is_numbered,
             )

@@ -124,6 +124,33 @@ def test_records_without_a_bookmark_come_first_nan_as_well(path: Path) -> None:
     assert ids_from(path, bookmark)[0] == []
 
 
+@pytest.mark.parametrize(
+    ("declared", "options", "is_nullable"),
+    [
+        ("text primary key", "", True),
+        ("integer primary key desc", "", True),
+        ("integer primary key", "", False),
+        ("text not null primary key", "", False),
+        ("text primary key", "without rowid", False),
+        ("text primary key", "strict", False),
+    ],
+)
+def test_a_primary_key_may_be_null_where_sqlite_lets_it(
+    declared: str, options: str, is_nullable: bool, path: Path
+) -> None:
+    script(path, f"create table t (id {declared}) {options}; insert into t values (1)")
+    source = source_of(path)
+    (found,) = source.discover()
+    source.close()
+    assert found.schema.field("id").nullable == is_nullable
+    if is_nullable:
+        _, bookmark, _ = ids_from(path, None, "id")
+        script(path, "insert into t values (null)")
+        assert len(ids_from(path, None, "id")[0]) == 2
+        with pytest.raises(ConnectorError, match="records without a bookmark"):
+            ids_from(path, bookmark, "id", NullBookmarks.FAIL)
+
+
 # Names
 
 
