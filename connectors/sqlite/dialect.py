@@ -232,7 +232,7 @@ def _table(
         if is_unique and not is_partial:
             unique.setdefault(index, set()).add(column)
     # A single INTEGER of the key that no index keeps is the record's own number, which SQLite gives where nothing is
-    # written. Other keys may hold NULL, here alone, unless NOT NULL is said (or the table has no row ids, or is strict).
+    # written. Other keys may hold NULL, unless NOT NULL is said (or the table has no row ids, or is strict).
     is_own = len(key) == 1 and not any(origin == "pk" for _, _, origin, _, _ in indexes)
     is_numbered = {name for name, declared, _, place, *_ in columns if place and is_own and _is_number(declared)}
     complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]
