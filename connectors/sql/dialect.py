@@ -347,6 +347,11 @@ class Dialect(Naming, Rekeying):
     def _value(self, column: Column, staged: Mapping[str, str]) -> str:
         return self.cast(f"s.{self.quote(column.name)}", column.type, staged[column.name])
 
+    def _emptied(self, target: Table, columns: Sequence[Column]) -> list[str]:
+        """Return the columns in which a record that is updated gets NULL; a key that never arrived stays."""
+        arriving = {*(column.name for column in columns), *target.key}
+        return [column.name for column in target.columns if self._is_emptied(column, arriving)]
+
     @staticmethod
     def _is_emptied(column: Column, arriving: Collection[str]) -> bool:
         """Tell whether a record that is updated gets NULL here: the column no longer arrives, and may hold NULL."""
@@ -360,13 +365,10 @@ class Dialect(Naming, Rekeying):
     def _update(
         self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
     ) -> str:
-        arriving = {column.name for column in columns}
         assignments = [
             f"{self.quote(column.name)} = {self._value(column, staged)}" for column in columns if column.name not in key
         ]
-        assignments += [
-            f"{self.quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
-        ]
+        assignments += [f"{self.quote(name)} = null" for name in self._emptied(target, columns)]
         if not assignments:
             return ""
         return (

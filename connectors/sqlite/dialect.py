@@ -157,16 +157,11 @@ class SQLiteDialect(Dialect):
         has_index = frozenset(key) in target.unique_keys
         if not has_index or method is ConflictMethod.IGNORE or target.has_triggers:
             return super().merge(target, staging, columns, staged, key, method)
-        arriving = {column.name for column in columns}
         updates = [
             f"{self.quote(column.name)} = excluded.{self.quote(column.name)}"
             for column in columns
             if column.name not in key
-        ] + [
-            f"{self.quote(column.name)} = null"
-            for column in target.columns
-            if column.name not in arriving and not column.is_generated
-        ]
+        ] + [f"{self.quote(name)} = null" for name in self._emptied(target, columns)]
         names = self.names([column.name for column in columns])
         action = f"update set {', '.join(updates)}" if updates else "nothing"
         return [
@@ -185,7 +180,10 @@ def _is_text(arrow: pa.DataType) -> bool:
     return bool(pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_string_view(arrow))
 
 
-_COLUMNS = 'c.name, c.type, c."notnull", c.pk, c.hidden'
+_COLUMNS = 'c.name, c.type, c."notnull", c.pk, c.hidden, c.dflt_value is not null'
+
+#: What `_COLUMNS` selects.
+_Column = tuple[str, str, int, int, int, int]
 
 
 def read_catalog(session: Session) -> list[Table]:
@@ -194,12 +192,12 @@ def read_catalog(session: Session) -> list[Table]:
         "select name, type from pragma_table_list where schema = 'main' and type in ('table', 'view', 'virtual') "
         "and name not like 'sqlite\\_%' escape '\\' order by name"
     )
-    columns: dict[str, list[tuple[str, str, int, int, int]]] = {}
+    columns: dict[str, list[_Column]] = {}
     for table, *column in session.query(
         f"select l.name, {_COLUMNS} from pragma_table_list l, pragma_table_xinfo(l.name, 'main') c "
         "where l.schema = 'main' and l.type <> 'view' and c.hidden <> 1 order by l.name, c.cid"
     ):
-        columns.setdefault(str(table), []).append(cast("tuple[str, str, int, int, int]", tuple(column)))
+        columns.setdefault(str(table), []).append(cast("_Column", tuple(column)))
     for table, kind in tables:
         if kind == "view":
             # One by one: a view of something that is gone has no columns, and must not hide the others.
@@ -207,7 +205,7 @@ def read_catalog(session: Session) -> list[Table]:
                 rows = session.query(
                     f"select {_COLUMNS} from pragma_table_xinfo($1, 'main') c order by c.cid", (table,)
                 )
-                columns[str(table)] = cast("list[tuple[str, str, int, int, int]]", rows)
+                columns[str(table)] = cast("list[_Column]", rows)
     indexes: dict[str, list[tuple[str, int, str, int, str | None]]] = {}
     for table, *index in session.query(
         'select l.name, i.name, i."unique", i.origin, i.partial, c.name from pragma_table_list l, '
@@ -224,17 +222,19 @@ def read_catalog(session: Session) -> list[Table]:
 def _table(
     name: str,
     kind: str,
-    columns: Sequence[tuple[str, str, int, int, int]],
+    columns: Sequence[_Column],
     indexes: Sequence[tuple[str, int, str, int, str | None]],
     has_triggers: bool,
 ) -> Table:
-    key = [column for column, _, _, place, _ in sorted(columns, key=lambda column: column[3]) if place]
+    key = [column for column, _, _, place, *_ in sorted(columns, key=lambda column: column[3]) if place]
     unique: dict[str, set[str | None]] = {}
     for index, is_unique, _, is_partial, column in indexes:
         if is_unique and not is_partial:
             unique.setdefault(index, set()).add(column)
-    # A single INTEGER of the key is the record's own number, which SQLite gives where nothing is written.
-    is_numbered = {name for name, declared, _, place, _ in columns if place and len(key) == 1 and _is_number(declared)}
+    # A single INTEGER of the key that no index keeps is the record's own number, which SQLite gives where nothing is
+    # written. Other keys may hold NULL, unless NOT NULL is said (or the table has no row ids, or is strict).
+    is_own = len(key) == 1 and not any(origin == "pk" for _, _, origin, _, _ in indexes)
+    is_numbered = {name for name, declared, _, place, *_ in columns if place and is_own and _is_number(declared)}
     complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]
     return Table(
         name=TableName("", name),
@@ -242,11 +242,11 @@ def _table(
             Column(
                 name=column,
                 type=declared,
-                is_nullable=not (is_required or place),
+                is_nullable=not (is_required or column in is_numbered),
                 is_generated=hidden in (2, 3),
-                has_default=column in is_numbered,
+                has_default=bool(has_default) or column in is_numbered,
             )
-            for column, declared, is_required, place, hidden in columns
+            for column, declared, is_required, _, hidden, has_default in columns
         ),
         key=tuple(key),
         unique_keys=(*complete, *([frozenset(key)] if key else [])),

@@ -97,8 +97,7 @@ class SQLiteSource(SqlSource):
                 kind = UNTYPED[self._sampled(session, table, column)]
                 column = replace(column, type="")
             metadata = {b"native_type": column.type.encode(), b"native_system": b"sqlite"} if column.type else None
-            is_nullable = column.is_nullable and column.name not in table.key
-            fields.append(pa.field(column.name, kind.arrow, is_nullable, metadata))
+            fields.append(pa.field(column.name, kind.arrow, column.is_nullable, metadata))
         return Stream(
             name=table.name.name,
             schema=pa.schema(fields),

@@ -44,14 +44,16 @@ from .sqlite_files import path as path
 # Bookmarks
 
 
-def ids_from(path: Path, bookmark: Bookmark | None, column: str = "at") -> tuple[list[int], Bookmark | None, int]:
+def ids_from(
+    path: Path, bookmark: Bookmark | None, column: str = "at", null_bookmarks: NullBookmarks = NullBookmarks.ONCE
+) -> tuple[list[int], Bookmark | None, int]:
     source = source_of(path, checkpoint_records=1)
     (found,) = source.discover()
     stream = replace(
         found,
         replication_method=ReplicationMethod.INCREMENTAL,
         bookmark_properties=(column,),
-        null_bookmarks=NullBookmarks.ONCE,
+        null_bookmarks=null_bookmarks,
     )
     events = [event for _, event in source.read([stream], {"t": bookmark})]
     source.close()
@@ -120,6 +122,33 @@ def test_records_without_a_bookmark_come_first_nan_as_well(path: Path) -> None:
     assert (sorted(ids[:2]), ids[2:]) == ([2, 3], [4, 1, 5])
     assert checkpoints >= 1
     assert ids_from(path, bookmark)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "options", "is_nullable"),
+    [
+        ("text primary key", "", True),
+        ("integer primary key desc", "", True),
+        ("integer primary key", "", False),
+        ("text not null primary key", "", False),
+        ("text primary key", "without rowid", False),
+        ("text primary key", "strict", False),
+    ],
+)
+def test_a_primary_key_may_be_null_where_sqlite_lets_it(
+    declared: str, options: str, is_nullable: bool, path: Path
+) -> None:
+    script(path, f"create table t (id {declared}) {options}; insert into t values (1)")
+    source = source_of(path)
+    (found,) = source.discover()
+    source.close()
+    assert found.schema.field("id").nullable == is_nullable
+    if is_nullable:
+        _, bookmark, _ = ids_from(path, None, "id")
+        script(path, "insert into t values (null)")
+        assert len(ids_from(path, None, "id")[0]) == 2
+        with pytest.raises(ConnectorError, match="records without a bookmark"):
+            ids_from(path, bookmark, "id", NullBookmarks.FAIL)
 
 
 # Names
@@ -196,6 +225,22 @@ def test_merge_without_a_unique_index_updates_all_the_same(path: Path, destinati
     script(path, "create table people (id integer, name text, extra text); insert into people values (1, 'a', 'x')")
     load(destination, "people", MERGE, [people((1, "b"), (2, "c"), (1, "d")), FINAL], PEOPLE, ["id"])
     assert sorted(query(path, "select * from people")) == [(1, "d", None), (2, "c", None)]
+
+
+@pytest.mark.parametrize("trigger", ["", "create trigger tr after update on people begin select 1; end"])
+@pytest.mark.parametrize("key", ["integer", "text"])
+def test_merge_leaves_alone_what_never_arrives_and_cannot_be_null(
+    key: str, trigger: str, path: Path, destination: SQLiteDestination
+) -> None:
+    columns = "id int unique, name text, kept text not null default 'x', noted text default 'y', emptied text"
+    script(path, f"create table people (own {key} primary key, {columns}); {trigger}")
+    script(path, "insert into people values (7, 1, 'a', 'kept', 'noted', 'gone')")
+    load(destination, "people", MERGE, [people((1, "b"), (2, "c")), FINAL], PEOPLE, ["id"])
+    own = {"integer": (7, 8), "text": ("7", None)}[key]
+    assert query(path, "select * from people order by id") == [
+        (own[0], 1, "b", "kept", "noted", None),
+        (own[1], 2, "c", "x", "y", None),
+    ]
 
 
 def test_a_column_that_is_too_narrow_is_refused_with_the_way_out(path: Path, destination: SQLiteDestination) -> None:

@@ -169,6 +169,7 @@ MISFITS: list[tuple[str, str]] = [
     ("DATE", "20240229"),
     ("DATE", "'2024-02-29 12:00:00'"),
     ("TIME", "'25:00:00'"),
+    ("TIME", "12"),  # no hour
     ("DATETIME", "1709208000"),
     ("DATETIME", "'yesterday'"),
     ("DATETIME", "'2024-02-29 12:00:00Z'"),
