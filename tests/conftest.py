@@ -124,7 +124,7 @@ def run_cli(zygote: Zygote) -> RunCLI:
             env=environment,
             input=stdin,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=timeout_s,
             check=False,
         )

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import click
 import msgspec
 import pyarrow as pa
 from singer_sdk import Target
@@ -174,6 +175,15 @@ class DestinationTarget(Target):
         self._run = secrets.token_hex(16)
         #: Tables that this run has replaced: what comes later is added.
         self.overwritten: set[str] = set()
+
+    @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """Read `--input` as what messages are in, whatever the locale says."""
+        command = super().get_singer_command()
+        for parameter in command.params:
+            if parameter.name == "file_input":
+                parameter.type = click.File("r", encoding="utf-8")
+        return command
 
     @property
     def destination(self) -> Destination:

@@ -82,7 +82,7 @@ def installed(pip: str, *, program: str, python: str, folder: Path, timeout_s: f
 
 def _is_ready(home: Path, requirements: Sequence[str]) -> bool:
     try:
-        found = json.loads((home / _READY).read_text())
+        found = json.loads((home / _READY).read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return (
@@ -129,7 +129,7 @@ def _build(home: Path, requirements: Sequence[str], python: str, folder: Path, t
             shutil.rmtree(home, ignore_errors=True)
             raise ConnectorConfigError(f"{shown} cannot be installed:\n{failure}", connector="singer", key="pip")
         log.info("uv could not install %s, trying pip:\n%s", shown, failure)
-    (home / _READY).write_text(json.dumps({"requirements": list(requirements), "python": python}))
+    (home / _READY).write_text(json.dumps({"requirements": list(requirements), "python": python}), "utf-8")
     log.info("installed %s in %.0f s", shown, time.monotonic() - started)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ def run_plugin(kind: str, connector: str, arguments: Sequence[str]) -> None:
         ConnectorConfigError: no such connector, or its driver is not installed.
         SystemExit: always, in the end.
     """
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # as messages are, whatever the locale says
     if kind == "tap":
         from .as_tap import tap_class
 

@@ -218,7 +218,7 @@ class SingerSource:
             return self._settings.flags
         kept = self._kept_file("flags", [str(program), program.stat().st_mtime_ns])
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads(kept.read_text())
+            found = json.loads(kept.read_text("utf-8"))
             if isinstance(found, list):
                 return [flag for flag in _FLAGS if flag in found]
         text = ""
@@ -289,7 +289,7 @@ class SingerSource:
     def _wider(self) -> dict[str, Any]:
         """Return what earlier runs learned of numbers with more digits than a double or an int64 holds."""
         try:
-            found = json.loads(self._wider_file().read_text())
+            found = json.loads(self._wider_file().read_text("utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

@@ -103,7 +103,9 @@ def read(source: CSVSource, **changes: Any) -> tuple[list[dict[str, Any]], list[
 def test_wide_records_are_read_among_narrow_ones(tmp_path: Path) -> None:
     path, wide = tmp_path / "docs.csv", 'say "é",\n' * (WIDE // 9)
     quoted = wide.replace('"', '""')
-    path.write_text(f'id,doc,n\n1,a,7\n2,"{quoted}",8\n3,,9\n4,"",\n5,x"y,{10**6}\n6,"{quoted}z",\n', newline="")
+    path.write_text(
+        f'id,doc,n\n1,a,7\n2,"{quoted}",8\n3,,9\n4,"",\n5,x"y,{10**6}\n6,"{quoted}z",\n', encoding="utf-8", newline=""
+    )
     records, _ = read(source_of(path))
     assert [(record["id"], record["n"]) for record in records] == [
         (1, 7),

@@ -195,3 +195,20 @@ def test_a_normal_run_does_not_import_singer_sdk(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("place", ["stdin", "--input"])
+def test_messages_are_utf8_whatever_the_locale_says(shop: Path, run_cli: RunCLI, place: str) -> None:
+    messages = [
+        {"type": "SCHEMA", "stream": "s", "schema": {"properties": {"v": {"type": "string"}}}, "key_properties": []},
+        {"type": "RECORD", "stream": "s", "record": {"v": "é😀"}},
+    ]
+    text = "".join(json.dumps(message, ensure_ascii=False) + "\n" for message in messages)
+    (shop / "messages").write_text(text, "utf-8")
+    arguments = ["target", "sqlite", "--config", "config.json"]
+    arguments, stdin = ([*arguments, "--input", "messages"], "") if place == "--input" else (arguments, text)
+    locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+    done = run_cli(arguments, shop, locale, stdin=stdin, is_warm=False)
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(shop / "shop.db")) as database:
+        assert database.execute("select v from s").fetchall() == [("é😀",)]

@@ -34,7 +34,7 @@ def tap(folder: Path, *messages: Any, streams: list[dict[str, Any]] | None = Non
 
 
 def written(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "out.jsonl").read_text("utf-8").splitlines()]
 
 
 def of_type(folder: Path, kind: str) -> list[dict[str, Any]]:
