@@ -141,6 +141,41 @@ def test_what_arrives_is_neither_padded_nor_cut(
     assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
 
 
+#: Declared in SHOW CREATE TABLE, before and after; MODIFY forgets what it is not told.
+SAID = [
+    (
+        "int(11) NOT NULL AUTO_INCREMENT COMMENT 'it''s \\\\ me'",
+        "bigint(20) NOT NULL AUTO_INCREMENT COMMENT 'it''s \\\\ me'",
+    ),
+    ("int(11) DEFAULT (1 + 2) CHECK (`v` > 1)", "bigint(20) DEFAULT (1 + 2) CHECK (`v` > 1)"),
+    ("int(11) DEFAULT 7 INVISIBLE", "bigint(20) DEFAULT 7 INVISIBLE"),
+    (
+        "varchar(5) CHARACTER SET latin1 COLLATE latin1_bin NOT NULL DEFAULT 'd''\\\\' CHECK (`v` <> '\\\\d')",
+        "varchar(50) CHARACTER SET latin1 COLLATE latin1_bin NOT NULL DEFAULT 'd''\\\\' CHECK (`v` <> '\\\\d')",
+    ),
+    (
+        "timestamp NOT NULL DEFAULT current_timestamp() ON UPDATE current_timestamp()",
+        "timestamp(6) NOT NULL DEFAULT current_timestamp(6) ON UPDATE current_timestamp(6)",
+    ),
+    ("enum('a comment b') DEFAULT 'a comment b'", "enum('a comment b','b') DEFAULT 'a comment b'"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), SAID)
+def test_a_column_that_widens_keeps_all_else_that_is_said_of_it(mariadb_url: str, before: str, after: str) -> None:
+    wide = after.partition(")")[0] + ")"
+    run(
+        mariadb_url,
+        f"create table new (id bigint primary key, v {wide} null)",
+        f"create table kept (id bigint primary key, v {before}, key (v)) character set utf8mb4",
+    )
+    stream, _ = read(mariadb_url, "new")
+    destination = destination_of(mariadb_url)
+    write(destination, replace(load_of(stream.schema, MERGE, "kept"), stream=replace(stream, name="s")), [FINAL])
+    destination.close()
+    assert f"`v` {after},\n" in query(mariadb_url, "show create table kept")[1][0][1]
+
+
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
 def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
     """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""
