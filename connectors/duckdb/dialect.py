@@ -40,6 +40,7 @@ class DuckDBDialect(Dialect, Moving):
     appends_directly = False
     arrival = "rowid"
     keys_replacements = False
+    keeps_infinite = True
     text_type = "VARCHAR"
     bigint_type = "BIGINT"
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from ..errors import ConnectorConfigError
+from ..errors import ConnectorConfigError, FatalConnectorError
+from ..odd_times import has_extremes, has_leaf, is_past_day
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.session import Lease, Session
 from ..sql.source import SqlSource
@@ -108,6 +109,18 @@ class DuckDBSource(SqlSource):
         known = types.reading(native)
         return column if known.sql == native else f"cast({column} as {known.sql})"
 
+    def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        """Refuse what Arrow has no value for; other infinite dates and timestamps only DuckDB's destination takes."""
+        for name, array in zip(batch.schema.names, batch.columns, strict=True):
+            if has_leaf(array, _is_unheard_of):
+                raise FatalConnectorError(
+                    f"column {name!r} holds 24:00, or an infinite TIMESTAMP_NS, which Arrow does not have; read it "
+                    "through a view that casts it to text, or exclude the column with `columns`",
+                    connector="duckdb",
+                    stream=stream.name,
+                )
+        return super().to_schema(batch, stream)
+
     def comparable(self, field: pa.Field) -> str:
         """Compare the members of a UNION as the texts they arrive as; DuckDB compares which member it is first."""
         column = super().comparable(field)
@@ -150,6 +163,10 @@ class DuckDBSource(SqlSource):
         if not pa.types.is_floating(field.type):
             return missing
         return f"{missing or 'false'} or isnan(t.{self.dialect.quote(field.name)})"
+
+
+def _is_unheard_of(array: pa.Array) -> bool:
+    return is_past_day(array) or (array.type == pa.timestamp("ns") and has_extremes(array))
 
 
 def _is_union(field: pa.Field) -> bool:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from ..compute import constant
 from ..decimals import from_texts
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..odd_times import is_past_day
 
 #: Names of types in `config.types`.
 TYPES: dict[str, pa.DataType] = {
@@ -198,6 +199,8 @@ def to_text(column: pa.Array, name: str) -> pa.Array:
     if types.is_date(kind):
         _check_years(column, name)
         return column.cast(pa.date32()).cast(pa.string())
+    if types.is_time(kind) and is_past_day(column):
+        raise FatalConnectorError(f"column {name!r} holds 24:00, which text cannot keep; Parquet can")
     if types.is_decimal(kind):
         return _plain(column)
     if types.is_duration(kind):

@@ -9,6 +9,7 @@ from .. import compute as pc
 from ..decimals import from_texts
 from ..errors import FatalConnectorError
 from ..fidelity import as_text
+from ..odd_times import has_leaf, is_infinite
 
 
 def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, stream: str) -> pa.RecordBatch:
@@ -34,7 +35,7 @@ def cast_array(array: pa.Array, kind: pa.DataType, column: str, stream: str) -> 
         return array
     try:
         return _cast(array, kind)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         raise FatalConnectorError(
             f"column {column!r}: a value of type {array.type} does not fit {kind}: {_first_line(error)}; "
             "change the column's type in the destination, or exclude it with `columns`",
@@ -95,6 +96,23 @@ def refuse_nanoseconds(batch: pa.RecordBatch, stream: str) -> None:
                 )
 
 
+def refuse_infinite(batch: pa.RecordBatch, stream: str) -> None:
+    """Raise for what DuckDB calls infinite: counted from another system's epoch it would be a finite moment.
+
+    Not for nanoseconds, where the highest number is a moment of its own (pandas' Timestamp.max).
+
+    Raises:
+        FatalConnectorError: with the column.
+    """
+    for field, array in zip(batch.schema, batch.columns, strict=True):
+        if has_leaf(array, is_infinite):
+            raise FatalConnectorError(
+                f"column {field.name!r} holds an infinite date or time, which the destination does not take; read it "
+                "through a view that casts it to text, or exclude the column with `columns`",
+                stream=stream,
+            )
+
+
 def uuid_text(storage: pa.Array) -> pa.Array:
     """Write 16-byte values as 8-4-4-4-12 hexadecimal digits."""
     import uuid
@@ -108,4 +126,10 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-__all__ = ["cast_array", "cast_batch", "json_text", "refuse_nanoseconds"]
+__all__ = [
+    "cast_array",
+    "cast_batch",
+    "json_text",
+    "refuse_infinite",
+    "refuse_nanoseconds",
+]

@@ -53,6 +53,8 @@ class Dialect(Naming, Rekeying):
     alters_at_once: bool = False
     #: Intervals hold nanoseconds; False: microseconds.
     keeps_nanoseconds: bool = False
+    #: Dates and timestamps may be infinite, by the numbers that DuckDB takes for that.
+    keeps_infinite: bool = False
 
     # ------------------------------------------------------------------ types
     @abstractmethod

@@ -12,7 +12,7 @@ from ..failpoints import failpoint
 from ..protocols import Block
 from ..stream import Checkpoint, Commit, Load, Rejected, Stream, WriteDisposition
 from .admission import Admission
-from .casts import cast_batch, refuse_nanoseconds
+from .casts import cast_batch, refuse_infinite, refuse_nanoseconds
 from .dialect import Dialect
 from .dispositions import Disposition
 from .identifiers import TableName
@@ -240,6 +240,8 @@ class Writer:
             raise
 
     def _fitted(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        if not self._dialect.keeps_infinite:
+            refuse_infinite(batch, self._layout.stream.name)
         batch = cast_batch(batch, schema, self._layout.stream.name)
         if not self._dialect.keeps_nanoseconds:
             refuse_nanoseconds(batch, self._layout.stream.name)

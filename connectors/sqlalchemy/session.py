@@ -326,7 +326,7 @@ class AlchemySession:
 
     def _values(self, array: pa.Array, column: str) -> list[Any]:
         self._traits.refuse(array, column)
-        values = values_of(array)
+        values = values_of(array, column)
         # Firebird's driver wants zones of its own; its dialect sees to that for single records only.
         adapt: Any = getattr(self._engine.dialect, "adapt_timezone", None)
         is_zoned = pa.types.is_timestamp(array.type) and array.type.tz is not None

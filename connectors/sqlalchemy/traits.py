@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from .. import compute as pc
 from ..errors import FatalConnectorError
+from ..odd_times import is_past_day
 from .types import Kind, sqlalchemy_type
 
 _MICROSECONDS = 123_457
@@ -45,6 +46,8 @@ class Traits:
         kind, types = array.type, pa.types
         if types.is_timestamp(kind) and self.timestamp_step_us > 1:
             _refuse_fractions(array, self.timestamp_step_us, column)
+        elif is_past_day(array):
+            raise FatalConnectorError(f"column {column!r} holds 24:00, which is no time here", connector="sqlalchemy")
         elif types.is_time(kind) and self.time_step_us > 1:
             _refuse_fractions(array, self.time_step_us, column)
         elif types.is_floating(kind) and not self.keeps_special_floats:

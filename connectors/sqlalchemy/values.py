@@ -80,13 +80,22 @@ def _text(value: Any, native: str, column: str, stream: str) -> str:
     )
 
 
-def values_of(array: pa.Array) -> list[Any]:
-    """Return a column's values as drivers take them."""
+def values_of(array: pa.Array, column: str) -> list[Any]:
+    """Return a column's values as drivers take them.
+
+    Raises:
+        FatalConnectorError: a date that Python does not have.
+    """
     if array.type == pa.uuid():
         return [None if value is None else uuid.UUID(bytes=value) for value in array.storage.to_pylist()]
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
-    values: list[Any] = array.to_pylist()
+    try:
+        values: list[Any] = array.to_pylist()
+    except (OverflowError, ValueError) as error:
+        raise FatalConnectorError(
+            f"column {column!r}: a date is outside the years 1 to 9999 ({error})", connector="sqlalchemy"
+        ) from error
     return values
 
 

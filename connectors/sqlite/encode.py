@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from ..compute import constant
 from ..errors import FatalConnectorError
+from ..odd_times import is_past_day
 from ..sql.casts import json_text
 
 _NANOS = 1_000_000_000
@@ -38,14 +39,25 @@ def stored(array: pa.Array, column: str) -> pa.Array:
     if types.is_date(kind):
         return _of_width(pc.cast(array, pa.string()), 10, column)
     if types.is_time(kind):
+        if is_past_day(array):
+            raise FatalConnectorError(f"column {column!r} holds 24:00, which is no time here", connector="sqlite")
         return pc.cast(pc.cast(array, pa.time64("us")), pa.string())
     if types.is_duration(kind) or types.is_interval(kind):
         return _interval_text(array)
     if types.is_nested(kind):
-        return json_text(array)
+        return _json_text(array, column)
     if types.is_null(kind):
         return pc.cast(array, pa.string())
     return array
+
+
+def _json_text(array: pa.Array, column: str) -> pa.Array:
+    try:
+        return json_text(array)
+    except OverflowError as error:
+        raise FatalConnectorError(
+            f"column {column!r}: a date is outside the years 1 to 9999 ({error})", connector="sqlite"
+        ) from error
 
 
 def _decimal_text(array: pa.Array) -> pa.Array:

@@ -168,9 +168,9 @@ class SQLiteSource(SqlSource):
         self, lease: Lease, stream: Stream, query: Query, bad: list[RejectedRecord]
     ) -> Iterator[pa.RecordBatch]:
         """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
-        if query.misfits:
-            for row in lease.session.query(query.misfits, query.parameters):
-                bad.append(_misfit_record(stream, row))
+        found = lease.session.query(query.misfits, query.parameters) if query.misfits else []
+        encoding = _encoding(lease.session) if found else ""
+        bad += [_misfit_record(stream, row, encoding) for row in found]
         session = cast("SQLiteReader | SQLiteSession", lease.session)
         has_literals = True
         try:
@@ -206,14 +206,14 @@ class SQLiteSource(SqlSource):
         self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: Plan, misfit: Misfit
     ) -> ConnectorError:
         """Find the record whose value does not fit."""
-        table = self.dialect.table(self.table(stream))
+        table, encoding = self.dialect.table(self.table(stream)), _encoding(session)
         for each in plan.columns:
             if misfit.column not in ("", each.name):
                 continue
             name = f"t.{self.dialect.quote(each.name)}"
-            by_value = misfit.column and misfit.value is not None
+            by_value = bool(misfit.column) and misfit.value is not None
             condition = f"cast({each.selected} as blob) = $1" if by_value else each.misfit
-            parameters = (misfit.value,) if by_value else ()
+            parameters = (_recoded(misfit.value or b"", encoding),) if by_value else ()
             # As bytes: what is in the way may be text that is none.
             shown = f"typeof({name}), cast(substr(quote({name}), 1, 60) as blob)"
             where = f"from {table} as t where {condition} limit 1"
@@ -222,7 +222,7 @@ class SQLiteSource(SqlSource):
             except FatalConnectorError:  # a view, or a table without row ids
                 rows = [(None, *row) for row in session.query(f"select {shown} {where}", parameters)]
             if rows:
-                return _misfit_error(stream, plan.schema.field(each.name), rows[0], misfit.reason)
+                return _misfit_error(stream, plan.schema.field(each.name), rows[0], misfit.reason, encoding)
         name = misfit.column or "one column"
         return FatalConnectorError(
             f"table {stream.name!r}, column {name!r}: a value does not fit its declared type: {misfit.reason}",
@@ -246,10 +246,21 @@ def _rejections(batch: pa.RecordBatch, stream: Stream, found: Sequence[tuple[int
     return rejections(raw.take(pa.array([place for place, _ in found])), lambda place: found[place][1])
 
 
-def _misfit_record(stream: Stream, row: Sequence[Any]) -> RejectedRecord:
+def _encoding(session: Session | SQLiteReader) -> str:
+    """Return the encoding of the file's texts, in which they become blobs."""
+    ((encoding,),) = session.query("pragma encoding")
+    return str(encoding)
+
+
+def _recoded(text: bytes, encoding: str) -> bytes:
+    """Return what was read as a text (UTF-8, as far as it is one) as the bytes that are in the file."""
+    return text if encoding == "UTF-8" else text.decode(errors="replace").encode(encoding)
+
+
+def _misfit_record(stream: Stream, row: Sequence[Any], encoding: str) -> RejectedRecord:
     """Make what is kept of a record of `Plan.select_misfits`."""
     names = stream.schema.names
-    values = {name: value.decode(errors="backslashreplace") for name, value in zip(names, row, strict=False)}
+    values = {name: value.decode(encoding, "backslashreplace") for name, value in zip(names, row, strict=False)}
     wrong = [name for name, is_wrong in zip(names, row[len(names) :], strict=True) if is_wrong]
     shown = ", ".join(
         f"column {name!r}: {values[name][:60]} does not fit {stream.schema.field(name).type}" for name in wrong
@@ -257,8 +268,8 @@ def _misfit_record(stream: Stream, row: Sequence[Any]) -> RejectedRecord:
     return rejection(values, shown)
 
 
-def _misfit_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason: str) -> ConnectorError:
-    rowid, stored, value = row[0], row[1], row[2].decode(errors="replace")
+def _misfit_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason: str, encoding: str) -> ConnectorError:
+    rowid, stored, value = row[0], row[1], row[2].decode(encoding, "replace")
     declared = (field.metadata or {}).get(b"native_type", b"").decode()
     place = f", rowid {rowid}" if rowid is not None else ""
     promise = f"declared {declared}" if declared else f"taken for {field.type} after its first values"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ from connectors.duckdb import DuckDBDestination, DuckDBSource
 from connectors.errors import ConnectorError, FatalConnectorError
 from connectors.stream import (
     Checkpoint,
+    Rejected,
     Stream,
     WriteDisposition,
 )
@@ -126,6 +128,27 @@ def test_an_interval_longer_than_nanoseconds_can_count_is_an_error_and_not_anoth
             connection.execute("insert into t values (interval '2562047:47:16.854776')")
         with pytest.raises(FatalConnectorError, match=r"2562047:47:16\.854776 is longer"):
             read(source, stream)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "good"),
+    [
+        ("TIME", "'24:00:00'", "'23:59:59.999999'"),
+        ("TIME[]", "['24:00:00']", "['23:59:59.999999', null]"),
+        ("TIMESTAMP_NS", "'infinity'", "'2262-04-11 23:47:16.854775806'"),
+        ("STRUCT(a MAP(INTEGER, TIMESTAMP_NS))", "{'a': map {1: '-infinity'}}", "{'a': map {1: null}}"),
+    ],
+)
+def test_what_arrow_has_no_value_for_is_refused_or_set_aside(kind: str, bad: str, good: str, path: Path) -> None:
+    with connect(path) as connection:
+        connection.execute(f"create table t (n integer, v {kind}); insert into t values (1, {good}), (2, {bad})")
+    with closing(DuckDBSource({"path": str(path)}, path.parent)) as source:
+        (stream,) = source.discover()
+        with pytest.raises(FatalConnectorError, match="'v' holds 24:00, or an infinite TIMESTAMP_NS"):
+            read(source, stream)
+        events = [event for _, event in source.read([replace(stream, max_rejected=1)], {})]
+    assert [n for event in events if isinstance(event, pa.RecordBatch) for n in event["n"].to_pylist()] == [1]
+    assert sum(len(event.records) for event in events if isinstance(event, Rejected)) == 1
 
 
 def test_python_values_arrive_in_their_own_types(destination: DuckDBDestination, path: Path) -> None:

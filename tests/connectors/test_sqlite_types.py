@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +19,7 @@ from connectors.errors import (
     FatalConnectorError,
 )
 from connectors.sqlite import SQLiteDestination
+from connectors.stream import Rejected
 
 from .sqlite_files import APPEND, FINAL, MERGE, REPLACE, load, query, read_all, script, source_of
 from .sqlite_files import destination as destination
@@ -210,6 +214,24 @@ def test_a_value_that_does_not_fit_is_an_error_that_finds_it(
 def test_a_misfit_in_a_table_without_row_ids_is_found_too(path: Path) -> None:
     script(path, "create table t (k text primary key, v integer) without rowid; insert into t values ('a', 'x')")
     with pytest.raises(FatalConnectorError, match="'v': 'x' is stored as text"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_what_does_not_fit_is_shown_as_it_is_in_a_file_of_another_encoding(encoding: str, path: Path) -> None:
+    script(path, f"pragma encoding = '{encoding}'; create table t (n integer primary key, b blob, d date)")
+    script(path, "insert into t values (1, 'é', null), (2, x'00', '2024-13-01'), (3, x'01', '2024-12-01')")
+    with closing(source_of(path)) as source:
+        (stream,) = source.discover()
+        events = [event for _, event in source.read([replace(stream, max_rejected=2)], {})]
+    records = [record for event in events if isinstance(event, Rejected) for record in event.records]
+    assert [json.loads(record.record) for record in records] == [
+        {"n": "1", "b": "'é'", "d": "NULL"},
+        {"n": 2, "b": "00", "d": "2024-13-01"},
+    ]
+    assert "column 'b': 'é' does not fit" in records[0].reason
+    script(path, "delete from t where n = 1")
+    with pytest.raises(FatalConnectorError, match="column 'd', rowid 2: '2024-13-01' is stored as text"):
         read_all(path)
 
 

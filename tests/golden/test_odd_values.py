@@ -78,6 +78,43 @@ def test_a_nanosecond_of_an_interval_is_refused_where_it_would_be_cut_off(places
         assert connection.execute("select v::varchar from odd").fetchall() == [("1 month -2 days -00:00:00.000003",)]
 
 
+DAY = pa.array([24 * 3600 * 10**6]).view(pa.time64("us"))
+FOREVER = pa.array([2**63 - 1]).view(pa.timestamp("us"))
+
+
+@pytest.mark.parametrize("system", ["postgres", "mysql", "sqlite"])
+@pytest.mark.parametrize(
+    "array",
+    [
+        FOREVER,
+        pa.array([1 - 2**63]).view(pa.timestamp("us", "UTC")),
+        pa.array([2**31 - 1], pa.int32()).view(pa.date32()),
+        pa.ListArray.from_arrays([0, 1], FOREVER),
+        pa.MapArray.from_arrays([0, 1], pa.array(["k"]), pa.StructArray.from_arrays([FOREVER], ["at"])),
+    ],
+    ids=["timestamp", "before all", "date", "list", "map of structs"],
+)
+def test_an_infinite_time_is_refused_and_not_a_finite_one(
+    places: dict[str, dict[str, Any]], system: str, array: pa.Array
+) -> None:
+    with pytest.raises(FatalConnectorError, match=r"'v'.*infinite"):
+        load(system, places[system], array)
+    load("duckdb", places["duckdb"], array)
+    with duckdb.connect(places["duckdb"]["path"]) as connection:
+        (found,) = connection.execute("select v::varchar from odd").fetchall()
+    assert "infinity" in found[0]
+
+
+@pytest.mark.parametrize("system", ["sqlite", "mysql", "sqlalchemy", "jsonl", "csv"])
+def test_the_end_of_a_day_is_refused_where_it_would_be_another_time(
+    places: dict[str, dict[str, Any]], tmp_path: Path, system: str
+) -> None:
+    files = {"path": str(tmp_path / "files")}
+    others = {"sqlalchemy": {"url": f"sqlite:///{tmp_path / 'other.db'}"}, "jsonl": files, "csv": files}
+    with pytest.raises(FatalConnectorError, match=r"['\"]v['\"]"):
+        load(system, {**places, **others}[system], DAY)
+
+
 @pytest.mark.parametrize("system", ["parquet", "sqlite", "mysql"])
 def test_a_decimal_with_a_negative_scale_has_no_type(system: str) -> None:
     config = {"url": "mysql://nobody@127.0.0.1/x"} if system == "mysql" else {"path": "nowhere"}

@@ -1,0 +1,63 @@
+"""Numbers that Arrow's dates and times have room for, but no meaning: 24:00, and what DuckDB takes for infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from . import compute as pc
+
+_DAY_S = 24 * 3600
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def has_leaf(array: pa.Array, is_odd: Callable[[pa.Array], bool]) -> bool:
+    """Ask about an array, or about what its lists, structs and maps hold in the end."""
+    return any(map(is_odd, _leaves(array)))
+
+
+def _leaves(array: pa.Array) -> Iterator[pa.Array]:
+    types = pa.types
+    if isinstance(array.type, pa.BaseExtensionType):
+        yield from _leaves(array.storage)
+    elif types.is_struct(array.type):
+        for each in array.flatten():
+            yield from _leaves(each)
+    elif types.is_map(array.type):
+        first, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        for each in (array.keys, array.items):
+            yield from _leaves(each.slice(first, end - first))
+    elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+        yield from _leaves(array.flatten())
+    else:
+        yield array
+
+
+def is_infinite(array: pa.Array) -> bool:
+    """Tell whether there is an infinite date or timestamp.
+
+    Not of nanoseconds, whose highest number is a moment of its own elsewhere (pandas' Timestamp.max).
+    """
+    types = pa.types
+    is_one = types.is_date32(array.type) or (types.is_timestamp(array.type) and array.type.unit != "ns")
+    return is_one and has_extremes(array)
+
+
+def has_extremes(array: pa.Array) -> bool:
+    """Tell whether there is a number in an array of dates or timestamps that DuckDB calls infinite."""
+    bits = 32 if pa.types.is_date32(array.type) else 64
+    numbers, most = array.view(pa.int32() if bits == 32 else pa.int64()), 2 ** (bits - 1) - 1
+    return most in (pc.max(numbers).as_py(), -(pc.min(numbers).as_py() or 0))
+
+
+def is_past_day(array: pa.Array) -> bool:
+    """Tell whether there is a time of 24:00 or later."""
+    kind = array.type
+    if not pa.types.is_time(kind):
+        return False
+    last = pc.max(array.view(pa.int32() if kind.bit_width == 32 else pa.int64())).as_py()
+    return last is not None and last >= _DAY_S * _UNITS[kind.unit]
+
+
+__all__ = ["has_extremes", "has_leaf", "is_infinite", "is_past_day"]
