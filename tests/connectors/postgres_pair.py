@@ -40,6 +40,15 @@ def script(url: str, sql: str) -> None:
         connection.execute(sql)
 
 
+def can(url: str, sql: str) -> bool:
+    """Tell whether a server was built with what a query needs."""
+    try:
+        rows(url, sql)
+    except psycopg.errors.FeatureNotSupported:
+        return False
+    return True
+
+
 def batch_of(columns: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(dict(columns), schema=schema)
 

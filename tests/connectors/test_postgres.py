@@ -18,7 +18,7 @@ from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
 from connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
-from .postgres_pair import batch_of, copy, find, read, rows, script, write
+from .postgres_pair import batch_of, can, copy, find, read, rows, script, write
 from .postgres_pair import destination as destination
 from .postgres_pair import source as source
 
@@ -295,7 +295,9 @@ def test_psycopg_reads_what_was_written(postgres_url: str, destination: Postgres
 def test_values_that_compare_as_equal_tie_by_their_bytes(
     postgres_url: str, source: PostgresSource, kind: str, first: str, second: str
 ) -> None:
-    script(postgres_url, "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    collation = "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+    if "collate" in kind and not can(postgres_url, collation):
+        pytest.skip("the server was built without ICU")
     script(postgres_url, f"create table t (id int, v {kind}); insert into t values {first}")
     changes = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
     events = read(source, "public.t", **changes)

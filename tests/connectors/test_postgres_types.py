@@ -15,7 +15,7 @@ from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
 from connectors.stream import Checkpoint, Stream, WriteDisposition
 
-from .postgres_pair import batch_of, copy, order, read, rows, script, write
+from .postgres_pair import batch_of, can, copy, order, read, rows, script, write
 from .postgres_pair import destination as destination
 from .postgres_pair import source as source
 
@@ -76,10 +76,11 @@ TYPES = {
 @pytest.mark.parametrize("wire", ["arrow", "pgcopy"])
 @pytest.mark.parametrize("disposition", list(WriteDisposition))
 def test_every_built_in_type_survives(postgres_url: str, wire: str, disposition: WriteDisposition) -> None:
-    columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(TYPES))
-    first = ", ".join(values[0] for values in TYPES.values())
-    second = ", ".join(values[1] for values in TYPES.values())
-    nulls = ", ".join("null" for _ in TYPES)
+    types = TYPES if can(postgres_url, "select '<a/>'::xml") else {k: v for k, v in TYPES.items() if k != "xml"}
+    columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(types))
+    first = ", ".join(values[0] for values in types.values())
+    second = ", ".join(values[1] for values in types.values())
+    nulls = ", ".join("null" for _ in types)
     script(
         postgres_url,
         f"create table a (id int primary key, {columns}); "
@@ -88,7 +89,7 @@ def test_every_built_in_type_survives(postgres_url: str, wire: str, disposition:
     for _ in range(2 if disposition is not WriteDisposition.APPEND else 1):
         commits = copy(postgres_url, "public.a", "b", disposition, wire)
         assert commits[-1].records == 3
-    for place, kind in enumerate(TYPES):
+    for place, kind in enumerate(types):
         made = rows(
             postgres_url,
             "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = 'b'::regclass and attname = %s",
