@@ -11,7 +11,7 @@ from connectors.errors import ConnectorConfigError, ConnectorError
 from .catalog import SelectedStream, select_streams
 from .config import Pipeline, config_error_from_connector, glob_matches
 from .errors import ConfigError, nearest_match
-from .reader import destination_reader
+from .reader import copy_of, destination_reader
 from .session import Session, open_session, role_of
 from .store import Store
 
@@ -141,9 +141,9 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
 def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
     """Count destination tables by reading the destination as a source, where its connector is one."""
     described = session.destination.describe(list(dict.fromkeys(tables)))
-    names = {table: state.stream_name or table for table, state in described.items() if state.schema is not None}
-    if not names:
+    if all(state.schema is None for state in described.values()):
         return {}
     with destination_reader(session) as reader:
         offered = {stream.name: stream for stream in reader.discover()}
-        return {table: reader.count(offered[name]) for table, name in names.items() if name in offered}
+        copies = {table: copy_of(state, offered) for table, state in described.items()}
+        return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from connectors.errors import ConnectorConfigError
 from connectors.protocols import Source
 from connectors.registry import connector_class, make_source
+from connectors.stream import Stream, TableState
 
 from .session import Session
 
@@ -34,4 +35,17 @@ def destination_reader(session: Session) -> Iterator[Source]:
         reader.close()
 
 
-__all__ = ["destination_reader"]
+def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:
+    """Return a table as a stream of its reader; None: there is no such table.
+
+    A database's reader may not offer it: it stands outside the schema or database that `config` names, or this user may
+    not read it. Then it is what the destination says of it.
+    """
+    found = offered.get(table.stream_name)
+    if found is not None or table.schema is None:
+        return found
+    is_of_database = any(b"native_system" in (field.metadata or {}) for field in table.schema)
+    return Stream(name=table.stream_name, schema=table.schema) if is_of_database else None
+
+
+__all__ = ["copy_of", "destination_reader"]

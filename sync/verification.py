@@ -27,7 +27,7 @@ from connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Strea
 
 from .comparison import Comparison, compare
 from .plan import Plan, PlannedStream
-from .reader import destination_reader
+from .reader import copy_of, destination_reader
 from .repair import Repair
 from .session import Session
 
@@ -95,8 +95,8 @@ def _verify(
     source, stream, table = session.source, planned.selected.stream, planned.table
     if not table.is_described:
         return _uncompared(planned, "the destination cannot say what it holds")
-    copy = offered.get(table.stream_name)
-    if table.schema is None or copy is None:
+    copy = copy_of(table, offered)
+    if copy is None:
         found = replace(_uncompared(planned, "there is no destination table"), verdict=DIFFERS)
         return replace(found, source_records=source.count(stream), destination_records=0)
     reason = _why_counted(planned, is_shared=is_shared)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import psycopg
 import pyarrow as pa
+import pytest
 import yaml
 
-from sync import run_pipeline
+from sync import load_pipeline, run_pipeline
+from sync.inspection import count_streams, opened
 
 from .verify_pairs import RECORDS, Pair, Places, damage, found_damage, in_source, make_pair, plain_records
 from .verify_pairs import pair as pair
@@ -107,6 +109,44 @@ def test_what_a_transformer_changes_is_counted(pair: Pair) -> None:
 def test_a_table_that_is_not_there_differs(pair: Pair) -> None:
     found = pair.verify()
     assert (found.verdict, found.source_records, found.destination_records) == ("differs", RECORDS, 0)
+
+
+@pytest.mark.parametrize(("destination", "schema"), [("postgres", "public"), ("duckdb", "main")])
+def test_a_table_outside_of_the_schema_of_the_config_is_found(
+    tmp_path: Path, places: Places, destination: str, schema: str
+) -> None:
+    places.destination[destination]["schema"] = schema
+    pair = make_pair(tmp_path, places, "sqlite", destination, plain_records())
+    pair.table = f"{pair.table}_schema.copies"
+    pair.write(destination_table=pair.table)
+    pair.run()
+    assert pair.verify().verdict == "equal"
+    damage(pair, ["delete from {} where id = 7"], list)
+    assert found_damage(pair.verify()) == {("7", "missing", ())}
+    with opened(load_pipeline(pair.folder / "p.yaml")) as session:
+        assert count_streams(session).streams[0].destination == RECORDS - 1
+    pair.repair()
+    assert pair.verify().verdict == "equal"
+
+
+def test_a_copy_that_may_not_be_read_is_not_called_missing(tmp_path: Path, places: Places) -> None:
+    pair = make_pair(tmp_path, places, "sqlite", "postgres", plain_records())
+    pair.run()
+    url = places.destination["postgres"]["url"]
+    who = f"blind_{pair.table}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"create role {who} login")
+        try:
+            connection.execute(f"grant all on _syncblocks_ledger to {who}")
+            path = pair.folder / "p.yaml"
+            document = yaml.safe_load(path.read_text())
+            document["destination"]["config"] = {**places.destination["postgres"], "user": who}
+            path.write_text(yaml.safe_dump(document))
+            found = pair.verify()
+        finally:
+            connection.execute(f"drop owned by {who}; drop role {who}")
+    assert found.verdict == "failed"
+    assert "permission denied" in found.notes[0]
 
 
 def test_everything_differs_in_bounded_work(pair: Pair) -> None:
