@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from connectors.errors import FatalConnectorError
+from connectors.stream import Stream, WriteDisposition
 
 from .mysql_databases import query, run, tables
 from .mysql_pair import APPEND, FINAL, MERGE, PEOPLE, REPLACE, destination_of, load_of, people, read, write
@@ -174,6 +175,29 @@ def test_a_column_that_widens_keeps_all_else_that_is_said_of_it(mariadb_url: str
     write(destination, replace(load_of(stream.schema, MERGE, "kept"), stream=replace(stream, name="s")), [FINAL])
     destination.close()
     assert f"`v` {after},\n" in query(mariadb_url, "show create table kept")[1][0][1]
+
+
+@pytest.mark.parametrize("disposition", [APPEND, MERGE, REPLACE], ids=str)
+def test_a_column_that_the_table_computes_stays_one(mariadb_url: str, disposition: WriteDisposition) -> None:
+    """Whatever type comes for it: nothing is written there, so nothing has to fit."""
+    run(
+        mariadb_url,
+        "create table people (id bigint primary key, name varchar(9) as (concat('n', id)) stored, key (name))",
+        "create table kin (id int, name varchar(9) as (concat('n', id)) virtual, at int as (id + 1) virtual)",
+    )
+    schema = pa.schema([*PEOPLE, ("at", pa.string())])
+    records = pa.RecordBatch.from_pylist([{"id": 1, "name": "x" * 99, "at": "x"}], schema=schema)
+    destination = destination_of(mariadb_url)
+    (_, kept, _) = destination.keeps(
+        Stream(name="s", schema=schema, key_properties=("id",)), destination.describe(["people"])["people"], disposition
+    )
+    assert (kept.type, kept.held, kept.is_computed) == ("varchar(9)", "varchar(9)", True)
+    write(destination, load_of(schema, disposition), [records, FINAL])
+    write(destination, load_of(schema, APPEND, "kin"), [records, FINAL])
+    destination.close()
+    assert query(mariadb_url, "select * from people")[1] == [(1, "n1", "x")]
+    assert query(mariadb_url, "select * from kin")[1] == [(1, "n1", 2)]
+    assert "GENERATED ALWAYS" in query(mariadb_url, "show create table people")[1][0][1]
 
 
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
