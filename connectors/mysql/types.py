@@ -11,6 +11,7 @@
 | decimal(p,s) past 38 digits | string |
 | char, varchar, text, enum, set, uuid, inet4, inet6 | string |
 | binary, varbinary, blob | binary |
+| vector | binary: its numbers, four bytes each (float32, little-endian) |
 | json (in MariaDB longtext with a check json_valid) | json |
 | date | date32; zero dates are refused |
 | datetime(n) | timestamp[us] |
@@ -160,6 +161,8 @@ _ARROW = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
     "time": pa.time64("us"),
+    # As it is stored: the server's own texts of a vector have six digits.
+    "vector": pa.binary(),
 }
 
 

@@ -42,6 +42,8 @@ TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
     "char(5)": ("'ab'", pa.string(), "ab"),
     "varchar(20) character set latin1": ("'é'", pa.string(), "é"),
     "binary(4)": ("x'00ff'", pa.binary(), b"\x00\xff\x00\x00"),
+    "vector(2)": ("x'0000000000000000'", pa.binary(), bytes(8)),
+    "vector(3)": ("x'cdcccc3d0000a0c07f96984b'", pa.binary(), bytes.fromhex("cdcccc3d0000a0c07f96984b")),
     "mediumblob": ("x'00ff0a'", pa.binary(), b"\x00\xff\n"),
     "json": ("'{\"a\": 1.0}'", pa.json_(), '{"a": 1.0}'),
 }
