@@ -32,6 +32,8 @@ from ..errors import FatalConnectorError
 
 #: Comment of a datetime column that holds moments, in UTC.
 UTC_COMMENT = "UTC"
+#: Behind the type of such a column.
+UTC_SUFFIX = f" comment '{UTC_COMMENT}'"
 
 _TYPE = re.compile(
     r"([a-z]\w*)\s*(\(.*\))?\s*(unsigned)?\s*(zerofill)?\s*(comment 'UTC')?\s*", re.DOTALL | re.IGNORECASE
@@ -127,7 +129,7 @@ class Kind:
         text = f"{self.name}({arguments})" if arguments else self.name
         if self.is_unsigned:
             text += " unsigned"
-        return f"{text} comment '{UTC_COMMENT}'" if self.is_utc else text
+        return text + UTC_SUFFIX if self.is_utc else text
 
 
 def normal(text: str) -> str:

@@ -23,6 +23,8 @@ class Column:
     has_default: bool = False
     #: How its texts are told apart and ordered, where a system lets each column say that.
     collation: str = ""
+    #: What else is said of it (a default, a comment), as it is written behind its type, where altering would forget it.
+    attributes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

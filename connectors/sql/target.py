@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import FatalConnectorError
@@ -118,8 +119,7 @@ class Target:
                 continue
             wider = self.widened(held.type, column)
             if wider != held.type:
-                altered = self._dialect.alter_type(table.name, column.name, wider, is_nullable=held.is_nullable)
-                statements.append(altered)
+                statements.append(self._dialect.alter_type(table.name, replace(held, type=wider)))
                 self._note(column.name, "widened", held.type, wider)
         if statements and self._dialect.alters_at_once:
             self.announce()
