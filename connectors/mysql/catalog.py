@@ -230,6 +230,8 @@ def _table(
 #: How the catalog writes what is in texts (members of an enum, defaults, checks), whatever the session's mode; our
 #: statements write them as they are.
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+#: What MariaDB says behind the type of a column that it compresses.
+_COMPRESSED = re.compile(r" /\*M!\d+ COMPRESSED\*/$", re.IGNORECASE)
 _CHARACTERS = {"0": "\0", "n": "\n", "r": "\r"}
 
 
@@ -238,7 +240,7 @@ def _column(described: Sequence[Any], check: str, is_mariadb: bool) -> Column:
         str(part) if part is not None else None for part in described
     )
     assert name is not None
-    declared = _unescaped(column_type or "")
+    declared = _unescaped(_COMPRESSED.sub("", column_type or ""))
     kind = Kind.parse(declared)
     text = normal(declared)
     # A column declared JSON: MariaDB keeps longtext with a check.

@@ -45,6 +45,8 @@ TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
     "vector(2)": ("x'0000000000000000'", pa.binary(), bytes(8)),
     "vector(3)": ("x'cdcccc3d0000a0c07f96984b'", pa.binary(), bytes.fromhex("cdcccc3d0000a0c07f96984b")),
     "mediumblob": ("x'00ff0a'", pa.binary(), b"\x00\xff\n"),
+    "text compressed": ("'ab'", pa.string(), "ab"),
+    "varbinary(9) compressed": ("x'00ff'", pa.binary(), b"\x00\xff"),
     "json": ("'{\"a\": 1.0}'", pa.json_(), '{"a": 1.0}'),
 }
 
