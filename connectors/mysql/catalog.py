@@ -258,6 +258,7 @@ def _column(described: Sequence[Any], check: str, is_mariadb: bool) -> Column:
         is_nullable=is_nullable == "YES",
         is_generated=is_generated and "default_generated" not in extra,
         has_default="auto_increment" in extra or bool(written),
+        fills_nulls="auto_increment" in extra or (kind.name == "timestamp" and is_nullable != "YES"),
         collation=collation or "",
         attributes=_attributes(written, extra, comment or "", "" if is_json else check),
     )

@@ -204,6 +204,30 @@ def test_a_column_that_the_table_computes_stays_one(mariadb_url: str, dispositio
     assert "GENERATED ALWAYS" in query(mariadb_url, "show create table people")[1][0][1]
 
 
+@pytest.mark.parametrize("declared", ["bigint auto_increment unique", "timestamp(6) not null default now(6)"])
+def test_nothing_does_not_become_a_number_or_the_current_time(mariadb_url: str, declared: str) -> None:
+    kind = "bigint" if "bigint" in declared else "timestamp(6)"
+    run(
+        mariadb_url,
+        f"create table new (id bigint primary key, v {kind} null)",
+        f"insert into new values (1, null), (2, {7 if kind == 'bigint' else 20240101000000})",
+        f"create table kept (id bigint primary key, v {declared}, key other (id))",
+    )
+    stream, records = read(mariadb_url, "new")
+    batch = pa.RecordBatch.from_pylist(records, schema=stream.schema)
+    destination = destination_of(mariadb_url)
+    for disposition in (APPEND, MERGE, REPLACE):
+        load = replace(load_of(stream.schema, disposition, "kept"), stream=replace(stream, name="s"))
+        with pytest.raises(FatalConnectorError, match="kept refuses NULL"):
+            write(destination, load, [batch, FINAL])
+        quarantine = replace(load, stream=replace(load.stream, max_rejected=1))
+        commits = write(destination, quarantine, [batch, FINAL])
+        assert [(commit.records, commit.rejected) for commit in commits] == [(1, 1)]
+        assert query(mariadb_url, "select id from kept")[1] == [(2,)]
+        run(mariadb_url, "delete from kept")
+    destination.close()
+
+
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
 def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
     """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""
