@@ -12,7 +12,7 @@ from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream
-from .types import UTC_COMMENT, Kind, arrow_of, normal
+from .types import UTC_COMMENT, UTC_SUFFIX, Kind, arrow_of, normal
 
 _SCHEMA = "information_schema"
 
@@ -153,7 +153,7 @@ def _read(
         referring.add(str(name))
         if str(other_schema) == schema:
             referenced.add(str(other))
-    json_columns = _json_checks(session, schema) if is_mariadb else set()
+    checks = _checks(session, schema) if is_mariadb else {}
     return {
         str(name): _table(
             TableName(schema, str(name)),
@@ -164,7 +164,8 @@ def _read(
             is_referring=str(name) in referring,
             is_referenced=str(name) in referenced,
             is_partitioned="partitioned" in str(options or ""),
-            json_columns=json_columns,
+            checks=checks,
+            is_mariadb=is_mariadb,
             unfit=_UNFIT.format(engine) if transactions == "NO" else "",
         )
         for name, kind, options, engine, transactions in kinds
@@ -172,17 +173,13 @@ def _read(
     }
 
 
-def _json_checks(session: Session, schema: str) -> set[tuple[str, str]]:
-    """Return the columns declared JSON: MariaDB keeps longtext with a check."""
+def _checks(session: Session, schema: str) -> dict[tuple[str, str], str]:
+    """Return what MariaDB checks of single columns: these checks have the columns' names."""
     rows = session.query(
         f"select table_name, constraint_name, check_clause from {_SCHEMA}.check_constraints "
-        f"where constraint_schema = {literal(schema)} and check_clause like 'json_valid(%'"
+        f"where constraint_schema = {literal(schema)}"
     )
-    return {
-        (str(table), str(column))
-        for table, column, clause in rows
-        if str(clause) == f"json_valid(`{str(column).replace('`', '``')}`)"
-    }
+    return {(str(table), str(column)): str(clause) for table, column, clause in rows}
 
 
 def _table(
@@ -195,7 +192,8 @@ def _table(
     is_referring: bool,
     is_referenced: bool,
     is_partitioned: bool,
-    json_columns: set[tuple[str, str]],
+    checks: Mapping[tuple[str, str], str],
+    is_mariadb: bool,
     unfit: str,
 ) -> Table:
     parts: dict[str, list[tuple[str | None, bool]]] = {}
@@ -213,7 +211,7 @@ def _table(
     ]
     return Table(
         name=name,
-        columns=tuple(_column(name.name, column, json_columns) for column in columns),
+        columns=tuple(_column(column, checks.get((name.name, str(column[0])), ""), is_mariadb) for column in columns),
         key=key,
         unique_keys=tuple(whole),
         is_table=kind not in ("VIEW", "SEQUENCE"),
@@ -229,34 +227,74 @@ def _table(
     )
 
 
-#: How the catalog writes what is in the members of an enum or a set, whatever the session's mode; our statements write
-#: them as they are.
+#: How the catalog writes what is in texts (members of an enum, defaults, checks), whatever the session's mode; our
+#: statements write them as they are.
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+#: What MariaDB says behind the type of a column that it compresses.
+_COMPRESSED = re.compile(r" /\*M!\d+ COMPRESSED\*/$", re.IGNORECASE)
 _CHARACTERS = {"0": "\0", "n": "\n", "r": "\r"}
 
 
-def _column(table: str, described: Sequence[Any], json_columns: set[tuple[str, str]]) -> Column:
+def _column(described: Sequence[Any], check: str, is_mariadb: bool) -> Column:
     name, column_type, is_nullable, default, extra, comment, collation = (
         str(part) if part is not None else None for part in described
     )
     assert name is not None
-    declared = _ESCAPED.sub(lambda found: _CHARACTERS.get(found[1], found[1]), column_type or "")
+    declared = _unescaped(_COMPRESSED.sub("", column_type or ""))
     kind = Kind.parse(declared)
     text = normal(declared)
-    if (table, name) in json_columns:
+    # A column declared JSON: MariaDB keeps longtext with a check.
+    is_json = check == f"json_valid(`{name.replace('`', '``')}`)"
+    if is_json:
         text = "json"
     elif kind.name == "datetime" and comment == UTC_COMMENT:
-        text += f" comment '{UTC_COMMENT}'"
+        text += UTC_SUFFIX
     extra = (extra or "").lower()
     is_generated = "virtual" in extra or "stored" in extra or "persistent" in extra
+    written = "" if default is None or default.upper() == "NULL" else _default(default, kind, extra, is_mariadb)
     return Column(
         name=name,
         type=text,
         is_nullable=is_nullable == "YES",
         is_generated=is_generated and "default_generated" not in extra,
-        has_default="auto_increment" in extra or (default is not None and default.upper() != "NULL"),
+        has_default="auto_increment" in extra or bool(written),
+        fills_nulls="auto_increment" in extra or (kind.name == "timestamp" and is_nullable != "YES"),
         collation=collation or "",
+        attributes=_attributes(written, extra, comment or "", "" if is_json else check),
     )
+
+
+#: What the catalog says of a column beside its type, and is written in the same words.
+_EXTRA = re.compile(r"auto_increment|on update current_timestamp(?:\(\d*\))?|invisible|without system versioning")
+
+
+def _attributes(default: str, extra: str, comment: str, check: str) -> str:
+    parts = [f"default {default}" if default else "", *_EXTRA.findall(extra)]
+    parts.append(f"comment {literal(comment)}" if comment else "")
+    parts.append(f"check ({_unescaped(check)})" if check else "")
+    return " ".join(filter(None, parts))
+
+
+def _default(text: str, kind: Kind, extra: str, is_mariadb: bool) -> str:
+    """Return a default as it is written; MySQL shows texts bare, and takes that of a long one as an expression only."""
+    if is_mariadb:
+        return _unescaped(text)
+    if "default_generated" in extra:
+        return text if text.lower().startswith("current_timestamp") else f"({_unescaped(text)})"
+    if kind.is_binary or kind.name == "bit":
+        return text
+    return f"({literal(text)})" if kind.is_text else literal(text)
+
+
+def in_digits(attributes: str, column_type: str) -> str:
+    """Return the attributes of a column with as many digits of the current time as its type has."""
+    digits = Kind.parse(column_type).arguments
+    now = f"current_timestamp({digits})" if digits.isdigit() else "current_timestamp"
+    return re.sub(r"(?<=default |.update )current_timestamp(\(\d*\))?", now, attributes)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda found: _CHARACTERS.get(found[1], found[1]), text)
 
 
 def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
@@ -266,4 +304,4 @@ def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     return result
 
 
-__all__ = ["dependents", "list_staging", "reflect", "streams"]
+__all__ = ["dependents", "in_digits", "list_staging", "reflect", "streams"]

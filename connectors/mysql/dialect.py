@@ -16,6 +16,7 @@ from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import catalog, swaps, types
 from .session import MySQLSession, lock_statement
+from .types import Kind
 
 #: Longest identifier, in characters.
 MAX_CHARACTERS = 64
@@ -82,7 +83,7 @@ class MySQLDialect(Dialect):
         metadata = column.metadata or {}
         native: str = metadata.get(b"native_type", b"").decode()
         if native and metadata.get(b"native_system") == self.name.encode():
-            kind = types.Kind.parse(native)
+            kind = Kind.parse(native)
             is_odd = kind.name in ("uuid", "inet4", "inet6") and not self.is_mariadb
             if types.arrow_of(native) == column.type and not is_odd and types.selectable(native):
                 return types.normal(native)
@@ -171,10 +172,16 @@ class MySQLDialect(Dialect):
         return f"create {what} ({', '.join(parts)}) {swaps.OPTIONS} collate {self.collation}"
 
     def _column(self, column: Column, column_type: str) -> str:
+        parts = [self.quote(column.name), declared := column_type.removesuffix(types.UTC_SUFFIX)]
+        if column.collation and Kind.parse(column_type).is_text:
+            parts.append(f"collate {column.collation}")
         # Without NULL a timestamp would be NOT NULL on some servers.
-        declared, comment, rest = column_type.partition(" comment ")
-        nullable = "null" if column.is_nullable else "not null"
-        return f"{self.quote(column.name)} {declared} {nullable}{comment}{rest}"
+        parts.append("null" if column.is_nullable else "not null")
+        if declared != column_type:  # moments, of which a default of their former type knows nothing
+            parts.append(types.UTC_SUFFIX.strip())
+        elif column.attributes:
+            parts.append(catalog.in_digits(column.attributes, column_type))
+        return " ".join(parts)
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
         """Create it for this connection: that commits nothing, and leaves nothing when the connection ends."""
@@ -191,10 +198,9 @@ class MySQLDialect(Dialect):
         """Write ADD COLUMN."""
         return f"alter table {self.table(name)} add column {self._column(column, column.type)}"
 
-    def alter_type(self, name: TableName, column: str, column_type: str, *, is_nullable: bool = True) -> str:
+    def alter_type(self, name: TableName, column: Column) -> str:
         """Write the change to a wider type; what is not said of the column would be forgotten."""
-        changed = Column(name=column, type=column_type, is_nullable=is_nullable)
-        return f"alter table {self.table(name)} modify column {self._column(changed, column_type)}"
+        return f"alter table {self.table(name)} modify column {self._column(column, column.type)}"
 
     def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
         """Change the key on the records that are there: DDL commits, so that it cannot come after they are deleted."""
@@ -202,7 +208,7 @@ class MySQLDialect(Dialect):
         parts = ["drop primary key"]
         for column in table.columns:
             if column.name in key and types.is_unlimited(column.type):
-                short = Column(name=column.name, type=types.key_type(column.type, texts), is_nullable=False)
+                short = replace(column, type=types.key_type(column.type, texts), is_nullable=False)
                 parts.append(f"modify column {self._column(short, short.type)}")
             elif column.name in freed(table, key):
                 free = replace(column, is_nullable=True)

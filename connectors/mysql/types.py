@@ -11,6 +11,7 @@
 | decimal(p,s) past 38 digits | string |
 | char, varchar, text, enum, set, uuid, inet4, inet6 | string |
 | binary, varbinary, blob | binary |
+| vector | binary: its numbers, four bytes each (float32, little-endian) |
 | json (in MariaDB longtext with a check json_valid) | json |
 | date | date32; zero dates are refused |
 | datetime(n) | timestamp[us] |
@@ -31,6 +32,8 @@ from ..errors import FatalConnectorError
 
 #: Comment of a datetime column that holds moments, in UTC.
 UTC_COMMENT = "UTC"
+#: Behind the type of such a column.
+UTC_SUFFIX = f" comment '{UTC_COMMENT}'"
 
 _TYPE = re.compile(
     r"([a-z]\w*)\s*(\(.*\))?\s*(unsigned)?\s*(zerofill)?\s*(comment 'UTC')?\s*", re.DOTALL | re.IGNORECASE
@@ -126,7 +129,7 @@ class Kind:
         text = f"{self.name}({arguments})" if arguments else self.name
         if self.is_unsigned:
             text += " unsigned"
-        return f"{text} comment '{UTC_COMMENT}'" if self.is_utc else text
+        return text + UTC_SUFFIX if self.is_utc else text
 
 
 def normal(text: str) -> str:
@@ -160,6 +163,8 @@ _ARROW = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
     "time": pa.time64("us"),
+    # As it is stored: the server's own texts of a vector have six digits.
+    "vector": pa.binary(),
 }
 
 

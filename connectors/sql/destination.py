@@ -262,6 +262,10 @@ class SqlDestination(ABC):
         metadata = field.metadata or {}
         before = None if held is None else (held.metadata or {}).get(b"native_type", b"").decode()
         name = name if held is None else held.name
+        computed = None if held is None else (held.metadata or {}).get(_COMPUTED)
+        if before is not None and (computed == b"kept" or (computed is not None and not is_new)):
+            note = "the table computes it; what arrives is not written"
+            return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         try:
             made = before if before is not None and is_unseen(field) else self.dialect.column_type(field)
         except FatalConnectorError:
@@ -277,8 +281,6 @@ class SqlDestination(ABC):
         arrow, is_text = self.dialect.kept_as(kind, field.type)
         native = metadata.get(b"native_type", b"").decode()
         is_native = metadata.get(b"native_system") == self.dialect.name.encode() and native == kind
-        computed = None if held is None else (held.metadata or {}).get(_COMPUTED)
-        is_computed = computed == b"kept" or (computed is not None and not is_new)
         return Kept(
             column=name,
             type=kind,
@@ -286,8 +288,6 @@ class SqlDestination(ABC):
             held=before,
             is_text=is_text,
             is_native=is_native,
-            is_computed=is_computed,
-            note="the table computes it; what arrives is not written" if is_computed else "",
         )
 
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:

@@ -173,9 +173,9 @@ class Dialect(Naming, Rekeying):
         """Write ADD COLUMN."""
         return f"alter table {self.table(name)} add column {self.quote(column.name)} {column.type}"
 
-    def alter_type(self, name: TableName, column: str, column_type: str, *, is_nullable: bool = True) -> str:
-        """Write the change of a column to a wider type; whether it refuses NULL stays as it is."""
-        return f"alter table {self.table(name)} alter column {self.quote(column)} type {column_type}"
+    def alter_type(self, name: TableName, column: Column) -> str:
+        """Write the change of a column that is there to the wider type that it has now; all else stays as it is."""
+        return f"alter table {self.table(name)} alter column {self.quote(column.name)} type {column.type}"
 
     def lock_table(self, name: TableName) -> str:
         """Write the statement that shuts out other writers until the commit; empty: not needed."""

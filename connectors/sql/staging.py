@@ -71,7 +71,8 @@ class Staging:
                 wider = self._target.widened(held[name].type, column)
                 wire = self._layout.wire_of(wider, self._layout.stream.schema.field(list(columns).index(name)))
                 if wire.type != held_types[name]:
-                    self._session.execute(dialect.alter_type(self.staged.name, name, wire.type))
+                    altered = Column(name=name, type=wire.type)
+                    self._session.execute(dialect.alter_type(self.staged.name, altered))
                 held_types[name], held[name] = wire.type, replace(column, type=wider)
         self.staged = Staged(self.staged.name, held_types, held)
         return self.staged

@@ -21,8 +21,12 @@ class Column:
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).
     has_default: bool = False
+    #: A NULL that is written becomes a value of the database's own (a number, the current time).
+    fills_nulls: bool = False
     #: How its texts are told apart and ordered, where a system lets each column say that.
     collation: str = ""
+    #: What else is said of it (a default, a comment), as it is written behind its type, where altering would forget it.
+    attributes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import FatalConnectorError
@@ -80,12 +81,15 @@ class Target:
         """Tell whether `evolve` would change anything."""
         for column in columns:
             held = table.column(column.name)
-            if held is None or self._wider(held.type, column) != held.type:
+            if held is None or (not held.is_generated and self._wider(held.type, column) != held.type):
                 return True
         return False
 
     def _wider(self, before: str, column: Column) -> str | None:
-        """Return the type that holds both; of what comes, the key's columns and no others refuse NULL."""
+        """Return the type that holds both; of what comes, the key's columns and no others refuse NULL.
+
+        Not asked of columns that the table computes: nothing is written into them.
+        """
         if column.is_nullable:
             return self._dialect.widen(before, column.type)
         return self._dialect.widen_key(before, column.type, len(self._load.stream.key_properties))
@@ -98,7 +102,9 @@ class Target:
         if set(table.key) != set(key) and table.key and set(table.key) <= {column.name for column in columns}:
             return True
         held = ((table.column(column.name), column) for column in columns)
-        return any(found and self._wider(found.type, column) is None for found, column in held)
+        return any(
+            found and not found.is_generated and self._wider(found.type, column) is None for found, column in held
+        )
 
     def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
         """Add columns that are missing, widen those that are too narrow."""
@@ -109,10 +115,11 @@ class Target:
                 statements.append(self._dialect.add_column(table.name, column))
                 self._note(column.name, "added", None, column.type)
                 continue
+            if held.is_generated:
+                continue
             wider = self.widened(held.type, column)
             if wider != held.type:
-                altered = self._dialect.alter_type(table.name, column.name, wider, is_nullable=held.is_nullable)
-                statements.append(altered)
+                statements.append(self._dialect.alter_type(table.name, replace(held, type=wider)))
                 self._note(column.name, "widened", held.type, wider)
         if statements and self._dialect.alters_at_once:
             self.announce()

@@ -41,6 +41,8 @@ class Writer:
         self._is_replace = load.write_disposition is WriteDisposition.REPLACE
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
         self._table: Table | None = None
+        #: Columns of a table that is written where it stands in which NULL would become another value.
+        self._filled: frozenset[str] = frozenset()
         self._is_refilled = False
         self._written = 0
         self._records = 0
@@ -124,6 +126,8 @@ class Writer:
     def _look(self) -> None:
         self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
         self._layout.follow(self._layout.stream, self._table)
+        table = self._table if not self._is_replace or (self._table and self._table.has_dependents) else None
+        self._filled = frozenset(column.name for column in (table.columns if table else ()) if column.fills_nulls)
 
     def _take(self, segments: Segments) -> None:
         """Put the data up to the next marker into the target itself, or into staging."""
@@ -245,6 +249,13 @@ class Writer:
         batch = cast_batch(batch, schema, self._layout.stream.name)
         if not self._dialect.keeps_nanoseconds:
             refuse_nanoseconds(batch, self._layout.stream.name)
+        for name in self._filled.intersection(batch.schema.names):
+            if batch.column(name).null_count:
+                raise FatalConnectorError(
+                    f"column {name!r} of {self._target.name} refuses NULL, but would put a value of its own there, and "
+                    "a record has nothing: exclude the column with `columns`, or let it hold NULL",
+                    stream=self._layout.stream.name,
+                )
         return batch
 
     def _refuse_null_key_of(self, batch: pa.RecordBatch) -> None:

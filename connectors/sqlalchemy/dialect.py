@@ -187,13 +187,13 @@ class SQLAlchemyDialect(Dialect):
         word = "add" if self.engine.dialect.name in _ADD else "add column"
         return f"alter table {self.table(name)} {word} {self.quote(column.name)} {self.native(column).type}"
 
-    def alter_type(self, name: TableName, column: str, column_type: str, *, is_nullable: bool = True) -> str:
+    def alter_type(self, name: TableName, column: Column) -> str:
         """Write the change to a wider type."""
-        native = ddl(Kind.parse(column_type), self.engine.dialect)
+        native = ddl(Kind.parse(column.type), self.engine.dialect)
         how = {"mssql": "alter column {} {}", "oracle": "modify {} {}"}.get(
             self.engine.dialect.name, "alter column {} type {}"
         )
-        return f"alter table {self.table(name)} {how.format(self.quote(column), native)}"
+        return f"alter table {self.table(name)} {how.format(self.quote(column.name), native)}"
 
     def lock_late(self, name: TableName) -> str:
         """Write what makes the session lock the table."""

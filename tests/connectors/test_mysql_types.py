@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from connectors.errors import FatalConnectorError
+from connectors.stream import Stream, WriteDisposition
 
 from .mysql_databases import query, run, tables
 from .mysql_pair import APPEND, FINAL, MERGE, PEOPLE, REPLACE, destination_of, load_of, people, read, write
@@ -41,7 +42,11 @@ TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
     "char(5)": ("'ab'", pa.string(), "ab"),
     "varchar(20) character set latin1": ("'é'", pa.string(), "é"),
     "binary(4)": ("x'00ff'", pa.binary(), b"\x00\xff\x00\x00"),
+    "vector(2)": ("x'0000000000000000'", pa.binary(), bytes(8)),
+    "vector(3)": ("x'cdcccc3d0000a0c07f96984b'", pa.binary(), bytes.fromhex("cdcccc3d0000a0c07f96984b")),
     "mediumblob": ("x'00ff0a'", pa.binary(), b"\x00\xff\n"),
+    "text compressed": ("'ab'", pa.string(), "ab"),
+    "varbinary(9) compressed": ("x'00ff'", pa.binary(), b"\x00\xff"),
     "json": ("'{\"a\": 1.0}'", pa.json_(), '{"a": 1.0}'),
 }
 
@@ -174,6 +179,53 @@ def test_a_column_that_widens_keeps_all_else_that_is_said_of_it(mariadb_url: str
     write(destination, replace(load_of(stream.schema, MERGE, "kept"), stream=replace(stream, name="s")), [FINAL])
     destination.close()
     assert f"`v` {after},\n" in query(mariadb_url, "show create table kept")[1][0][1]
+
+
+@pytest.mark.parametrize("disposition", [APPEND, MERGE, REPLACE], ids=str)
+def test_a_column_that_the_table_computes_stays_one(mariadb_url: str, disposition: WriteDisposition) -> None:
+    """Whatever type comes for it: nothing is written there, so nothing has to fit."""
+    run(
+        mariadb_url,
+        "create table people (id bigint primary key, name varchar(9) as (concat('n', id)) stored, key (name))",
+        "create table kin (id int, name varchar(9) as (concat('n', id)) virtual, at int as (id + 1) virtual)",
+    )
+    schema = pa.schema([*PEOPLE, ("at", pa.string())])
+    records = pa.RecordBatch.from_pylist([{"id": 1, "name": "x" * 99, "at": "x"}], schema=schema)
+    destination = destination_of(mariadb_url)
+    (_, kept, _) = destination.keeps(
+        Stream(name="s", schema=schema, key_properties=("id",)), destination.describe(["people"])["people"], disposition
+    )
+    assert (kept.type, kept.held, kept.is_computed) == ("varchar(9)", "varchar(9)", True)
+    write(destination, load_of(schema, disposition), [records, FINAL])
+    write(destination, load_of(schema, APPEND, "kin"), [records, FINAL])
+    destination.close()
+    assert query(mariadb_url, "select * from people")[1] == [(1, "n1", "x")]
+    assert query(mariadb_url, "select * from kin")[1] == [(1, "n1", 2)]
+    assert "GENERATED ALWAYS" in query(mariadb_url, "show create table people")[1][0][1]
+
+
+@pytest.mark.parametrize("declared", ["bigint auto_increment unique", "timestamp(6) not null default now(6)"])
+def test_nothing_does_not_become_a_number_or_the_current_time(mariadb_url: str, declared: str) -> None:
+    kind = "bigint" if "bigint" in declared else "timestamp(6)"
+    run(
+        mariadb_url,
+        f"create table new (id bigint primary key, v {kind} null)",
+        f"insert into new values (1, null), (2, {7 if kind == 'bigint' else 20240101000000})",
+        f"create table kept (id bigint primary key, v {declared}, key other (id))",
+    )
+    stream, records = read(mariadb_url, "new")
+    batch = pa.RecordBatch.from_pylist(records, schema=stream.schema)
+    destination = destination_of(mariadb_url)
+    for disposition in (APPEND, MERGE, REPLACE):
+        load = replace(load_of(stream.schema, disposition, "kept"), stream=replace(stream, name="s"))
+        with pytest.raises(FatalConnectorError, match="kept refuses NULL"):
+            write(destination, load, [batch, FINAL])
+        quarantine = replace(load, stream=replace(load.stream, max_rejected=1))
+        commits = write(destination, quarantine, [batch, FINAL])
+        assert [(commit.records, commit.rejected) for commit in commits] == [(1, 1)]
+        assert query(mariadb_url, "select id from kept")[1] == [(2,)]
+        run(mariadb_url, "delete from kept")
+    destination.close()
 
 
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
