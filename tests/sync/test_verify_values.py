@@ -157,8 +157,8 @@ ODD_DUCKDB = (
     "id int primary key, n decimal(2,2), w decimal(30,30), l decimal(2,2)[], s struct(n decimal(2,2)), m timestamp"
 )
 ODD_DUCKDB_ROWS = """
-    (1, 0.50, -0.5, [0.05, -0.05, 0], {'n': -0.25}, '0044-03-15 (BC) 10:00:00.5'), (2, 0, 0, [], {'n': 0}, '0001-01-01'),
-    (3, null, null, null, null, null), (4, -0.01, 0.1, [null], null, '0001-12-31 (BC)')
+    (1, 0.50, -0.5, [0.05, -0.05, 0], {'n': -0.25}, '0044-03-15 (BC) 10:00:00.5'),
+    (2, 0, 0, [], {'n': 0}, '0001-01-01'), (3, null, null, null, null, null), (4, -0.01, 0.1, [null], null, '0001-12-31 (BC)')
 """
 
 
