@@ -7,7 +7,7 @@ import pyarrow as pa
 from ..checksums.sql import Canonical, exponent_form
 from ..checksums.values import Compared, Form
 from ..sql.identifiers import literal
-from .nested import interval_text, list_text, nested_text
+from .nested import decimal_text, interval_text, list_text, nested_text
 from .types import reading
 
 
@@ -17,8 +17,10 @@ class DuckDBCanonical(Canonical):
     def text(self, column: str, compared: Compared) -> str:
         """Write a value's canonical text."""
         form = compared.form
-        if form is Form.DECIMAL and compared.scale is None:
-            text = f"{column}::varchar"
+        if form is Form.DECIMAL:
+            text = decimal_text(column, compared.field.type)
+            if compared.scale is not None:
+                return text
             return f"case when contains({text}, '.') then rtrim(rtrim({text}, '0'), '.') else {text} end"
         if form is Form.FLOAT:
             return _float(f"{column}::double")
@@ -72,7 +74,9 @@ _FORMATS = {
     Form.UUID: "lower({}::varchar)",
     Form.JSON_LINE: "nullif(trim({}::varchar, concat(' ', chr(9), chr(10), chr(13))), 'null')",
     Form.DATE: "replace({}::varchar, ' (BC)', ' BC')",
-    Form.TIMESTAMP: "replace({}::timestamp::varchar, ' (BC)', ' BC')",
+    Form.TIMESTAMP: (
+        "replace({0}::timestamp::varchar, ' (BC)', '') || case when {0} < timestamp '0001-01-01' then ' BC' else '' end"
+    ),
     Form.TIMESTAMP_NS: "{}::timestamp_ns::varchar",
 }
 

@@ -32,6 +32,8 @@ def list_text(column: str, compared: Compared) -> str:
     zone = getattr(compared.field.type.value_type, "tz", None)
     assert compared.item is not None
     item = _scalar("x", compared.item, compared.digits, is_zoned=zone is not None)
+    if compared.item is Form.DECIMAL:
+        item = decimal_text("x", compared.field.type.value_type)
     return _joined(column, "x", item, _PLAIN)
 
 
@@ -56,6 +58,14 @@ def interval_text(value: str) -> str:
     return interval_form(value, f"({part('year')} * 12 + {part('month')})", part("day"), time, as_text="varchar")
 
 
+def decimal_text(value: str, kind: pa.DataType) -> str:
+    """Write a decimal; DuckDB leaves out the zero before the point where its type has no digit there."""
+    text = f"{value}::varchar"
+    if not pa.types.is_decimal(kind) or kind.scale < kind.precision:
+        return text
+    return f"ltrim(replace(replace(' ' || {text}, ' .', ' 0.'), ' -.', ' -0.'))"
+
+
 def _value(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
     """Write a value; NULL for NULL. Each level of lists names its items otherwise."""
     types, name = pa.types, f"x{depth}"
@@ -68,6 +78,8 @@ def _value(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
     if types.is_nested(kind):
         return _joined(value, name, _value(name, kind.value_type, style, depth + 1), style)
     form = next(form for is_type, form in _FORMS if is_type(kind))
+    if form is Form.DECIMAL:
+        return decimal_text(value, kind)
     written = _scalar(value, form, DIGITS.get(getattr(kind, "unit", "us"), 6), is_zoned=bool(getattr(kind, "tz", None)))
     return _without_exponent(written, value) if form is Form.FLOAT and style.is_jsonb else written
 
@@ -170,4 +182,4 @@ _FORMS = (
 )
 
 
-__all__ = ["interval_text", "list_text", "nested_text"]
+__all__ = ["decimal_text", "interval_text", "list_text", "nested_text"]

@@ -150,3 +150,39 @@ def test_intervals_are_compared_by_months_days_and_microseconds(
     with connected as connection:
         connection.execute(f"update {table} set v = v + interval '1 microsecond' where id = 0")
     assert found_damage(pair.verify()) == {("0", "different", ("v",))}
+
+
+#: DuckDB's own ways to write: no zero before the point, BC before the hour.
+ODD_DUCKDB = (
+    "id int primary key, n decimal(2,2), w decimal(30,30), l decimal(2,2)[], s struct(n decimal(2,2)), m timestamp"
+)
+ODD_DUCKDB_ROWS = """
+    (1, 0.50, -0.5, [0.05, -0.05, 0], {'n': -0.25}, '0044-03-15 (BC) 10:00:00.5'),
+    (2, 0, 0, [], {'n': 0}, '0001-01-01'), (3, null, null, null, null, null),
+    (4, -0.01, 0.1, [null], null, '0001-12-31 (BC)')
+"""
+
+
+@pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "parquet"])
+def test_what_duckdb_writes_in_its_own_way_is_equal_in_the_copy(
+    tmp_path: Path, places: Places, destination: str
+) -> None:
+    table = f"t{secrets.token_hex(4)}"
+    is_modern = destination in ("mysql", "sqlite")  # they know no years before the first
+    with duckdb.connect(places.source["duckdb"]["path"]) as connection:
+        connection.execute(f"create table {table} ({ODD_DUCKDB}); insert into {table} values {ODD_DUCKDB_ROWS}")
+        if is_modern:
+            connection.execute(f"update {table} set m = null where m < '0001-01-01'")
+    document = {
+        "source": {"connector": "duckdb", "config": places.source["duckdb"]},
+        "destination": {"connector": destination, "config": places.destination[destination]},
+        "streams": [{"stream": table}],
+    }
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
+    pair = Pair(tmp_path, destination, places.destination[destination], table)
+    pair.run()
+    found = pair.verify()
+    assert (found.verdict, found.source_records, found.notes) == ("equal", 4, ())
+    with duckdb.connect(places.source["duckdb"]["path"]) as connection:
+        connection.execute(f"update {table} set w = 0.2 where id = 4")
+    assert found_damage(pair.verify()) == {("4", "different", ("w",))}
