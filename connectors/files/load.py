@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
+from ..fidelity import Fidelity, compare
 from ..protocols import Block
 from ..stream import Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .calls import Call
@@ -277,17 +278,18 @@ class TableLoad:
     def _must_rewrite(self, manifest: Manifest, schema: pa.Schema) -> bool:
         """Tell whether the parts would no longer read together: other columns in CSV, other types in Parquet.
 
-        Integers that become floats are looked at as well: none may be past what those hold.
+        Values that a wider type may not hold (nanoseconds end in 2262), or writes in another way, are looked at, too.
         """
         if manifest.schema is None or not manifest.files:
             return False
-        is_float, is_integer = pa.types.is_floating, pa.types.is_integer
-        if any(is_integer(field.type) and is_float(schema.field(field.name).type) for field in manifest.schema):
+        pairs = [(field.type, schema.field(field.name).type) for field in manifest.schema]
+        changed = [(before, after) for before, after in pairs if not before.equals(after)]
+        is_moved = [pa.types.is_floating(after) or pa.types.is_timestamp(after) for _, after in changed]
+        if any(is_moved) or any(compare(before, after) is Fidelity.LOSSY for before, after in changed):
             return True
         if self._table.format.needs_equal_columns:
             return any(list(file.columns) != schema.names for file in manifest.files)
-        is_typed = self._table.format.suffix == "parquet"
-        return is_typed and any(not schema.field(field.name).type.equals(field.type) for field in manifest.schema)
+        return self._table.format.suffix == "parquet" and bool(changed)
 
     def _old(self, manifest: Manifest, schema: pa.Schema) -> Callable[[], Iterator[pa.RecordBatch]]:
         def batches() -> Iterator[pa.RecordBatch]:
