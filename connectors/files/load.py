@@ -278,13 +278,14 @@ class TableLoad:
     def _must_rewrite(self, manifest: Manifest, schema: pa.Schema) -> bool:
         """Tell whether the parts would no longer read together: other columns in CSV, other types in Parquet.
 
-        Values that a wider type may not hold, or are written in another way as floats, are looked at as well.
+        Values that a wider type may not hold (nanoseconds end in 2262), or writes in another way, are looked at, too.
         """
         if manifest.schema is None or not manifest.files:
             return False
         pairs = [(field.type, schema.field(field.name).type) for field in manifest.schema]
         changed = [(before, after) for before, after in pairs if not before.equals(after)]
-        if any(pa.types.is_floating(after) or compare(before, after) is Fidelity.LOSSY for before, after in changed):
+        is_moved = [pa.types.is_floating(after) or pa.types.is_timestamp(after) for _, after in changed]
+        if any(is_moved) or any(compare(before, after) is Fidelity.LOSSY for before, after in changed):
             return True
         if self._table.format.needs_equal_columns:
             return any(list(file.columns) != schema.names for file in manifest.files)

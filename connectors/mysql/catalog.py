@@ -290,7 +290,7 @@ def in_digits(attributes: str, column_type: str) -> str:
     """Return the attributes of a column with as many digits of the current time as its type has."""
     digits = Kind.parse(column_type).arguments
     now = f"current_timestamp({digits})" if digits.isdigit() else "current_timestamp"
-    return re.sub(r"(?<=default |.update )current_timestamp(\(\d*\))?", now, attributes)
+    return re.sub(r"(?<=default |.update )current_timestamp(\(\d*\))?", now, attributes, flags=re.IGNORECASE)
 
 
 def _unescaped(text: str) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,34 @@ def test_a_wider_type_widens_the_table_and_a_value_that_does_not_fit_is_refused(
     assert [record["v"] for record in read(name, tmp_path)] == [7, 2**40, 3, 0.5]
     with pytest.raises(FatalConnectorError, match="'v'"):
         send("f", pa.int64(), 2**53 + 1)
+
+
+@every_format
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([2**63 - 1]), pa.array([Decimal("1.50")], pa.decimal128(5, 2))),
+        (pa.array([253402214400], pa.timestamp("s")), pa.array([1], pa.timestamp("ns"))),
+    ],
+)
+def test_a_value_that_is_there_and_that_the_wider_type_does_not_hold_refuses_the_load(
+    tmp_path: Path, name: str, first: pa.Array, second: pa.Array
+) -> None:
+    destination = destination_of(name, tmp_path)
+    batches = [pa.record_batch({"id": pa.array([1]), "v": values}) for values in (first, second)]
+    run(destination, load_of("append", "a", batches[0].schema), batches[0], FINAL)
+    with pytest.raises(FatalConnectorError, match="column 'v'"):
+        run(destination, load_of("append", "b", batches[1].schema), batches[1], FINAL)
+    assert [record["v"] for record in read(name, tmp_path)] == first.to_pylist()
+
+
+@every_format
+def test_floats_stay_the_numbers_that_they_are_when_doubles_arrive(tmp_path: Path, name: str) -> None:
+    destination = destination_of(name, tmp_path)
+    for token, kind in (("a", pa.float32()), ("b", pa.float64())):
+        batch = pa.record_batch({"id": pa.array([1]), "v": pa.array([0.1], kind)})
+        run(destination, load_of("append", token, batch.schema), batch, FINAL)
+    assert [record["v"] for record in read(name, tmp_path)] == [pa.scalar(0.1, pa.float32()).as_py(), 0.1]
 
 
 @every_format
