@@ -47,7 +47,7 @@ _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.
 
 #: Everything that hangs on this very table and that a new one of the same name would not have.
 _HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c.reltablespace <> 0
-  or c.reloptions is not null or c.reloftype <> 0
+  or c.reloptions is not null or c.reloftype <> 0 or c.relreplident <> 'd'
   or exists (select 1 from pg_catalog.pg_inherits h where c.oid in (h.inhparent, h.inhrelid))
   or exists (select 1 from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_class'::regclass
     and d.refobjid = c.oid and d.deptype = 'n' and d.classid <> 'pg_catalog.pg_attrdef'::regclass)
@@ -57,7 +57,8 @@ _HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c
   or exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indisprimary)
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n'))
   or exists (select 1 from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0
-    and not a.attisdropped and (a.attacl is not null or a.atthasdef or a.attidentity <> ''))
+    and not a.attisdropped and (a.attacl is not null or a.atthasdef or a.attidentity <> ''
+      or a.attcollation <> (select t.typcollation from pg_catalog.pg_type t where t.oid = a.atttypid)))
   or exists (select 1 from pg_catalog.pg_publication_rel r where r.prrelid = c.oid)
   or exists (select 1 from pg_catalog.pg_statistic_ext s where s.stxrelid = c.oid)
   or exists (select 1 from pg_catalog.pg_description s where s.objoid = c.oid

@@ -150,6 +150,10 @@ class PostgresDialect(Dialect):
         return statements
 
     # ------------------------------------------------------------------- data
+    def shown(self, name: str, column_type: str) -> str:
+        """Let the server write what the drivers' own values lack."""
+        return types.shown(column_type).format(self.quote(name))
+
     def merge(
         self,
         target: Table,

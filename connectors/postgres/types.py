@@ -112,6 +112,15 @@ _FIXED: dict[str, pa.DataType] = {
 }
 
 
+#: Types whose values every driver gives to Python as what they are.
+_PLAIN = frozenset(
+    {"smallint", "integer", "bigint", "real", "double precision", "numeric", "boolean", "text", "character varying"}
+) | {"character", "name", "uuid", "json", "jsonb", "bytea", "oid"}
+
+#: Types that JSON has a form of its own for.
+_MOMENTS = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """A type's name, taken apart: `numeric(12,2)[]`."""
@@ -165,6 +174,16 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     if name.base == "money":
         return pa.decimal128(20, 2), "{}::numeric::text"
     return pa.string(), "{}::text"
+
+
+def shown(column_type: str) -> str:
+    """Return what is selected for people to read: Python's times end at the year 9999, its intervals have no months."""
+    name = Name.parse(column_type)
+    if name.base in _PLAIN:
+        return "{}"
+    if name.base in _MOMENTS and not name.is_array:
+        return "to_json({}) #>> '{{}}'"
+    return "{}::text[]" if name.is_array else "{}::text"
 
 
 def kept_as(column_type: str, arriving: Any) -> pa.DataType:
@@ -371,4 +390,4 @@ def _wider_numeric(held: Name, new: Name) -> str | None:
     return "numeric" if whole + scale > 1000 or scale < 0 else f"numeric({whole + scale},{scale})"
 
 
-__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "is_filled", "kept_as", "widen", "wire"]
+__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "is_filled", "kept_as", "shown", "widen", "wire"]

@@ -260,8 +260,12 @@ class Dialect(Naming, Rekeying):
             numbers: list of numbers, in parentheses.
         """
         number = self.quote(SEQUENCE)
-        names = self.names([column.name for column in columns])
+        names = ", ".join(self.shown(column.name, column.type) for column in columns)
         return session.query(f"select {number}, {names} from {self.table(staging)} where {number} in {numbers}")
+
+    def shown(self, name: str, column_type: str) -> str:
+        """Write a staged column as its values are read to be shown; default: the driver makes something of them all."""
+        return self.quote(name)
 
     def insert_from(
         self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]

@@ -199,7 +199,8 @@ class Sieve:
         if number > self._limit:
             raise TooManyRejected(too_many(self._limit, reason))
         if number:
-            rows = self._session.query(f"select {self._dialect.names(list(types), 's.')} {of_them}")
+            shown = ", ".join(self._dialect.shown(name, kind) for name, kind in types.items())
+            rows = self._session.query(f"select {shown} {of_them}")
             self._set_aside([(dict(zip(types, values, strict=True)), reason) for values in rows], names)
             self._session.execute(f"delete {of_them}")
         return int(number)

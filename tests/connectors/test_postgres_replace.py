@@ -66,6 +66,11 @@ DEPENDENTS = {
         "select 2 from pg_trigger where tgname = 'g'",
     ),
     "storage": ("alter table t set (fillfactor = 50)", "select 2 from pg_class where reloptions is not null limit 1"),
+    "replica identity": ("alter table t replica identity full", "select 2 from pg_class where relreplident = 'f'"),
+    "collation": (
+        'alter table t alter v type text collate "C"',
+        "select 2 from pg_attribute where attrelid = 't'::regclass and attcollation = '\"C\"'::regcollation",
+    ),
     "inheritance": ("create table child () inherits (t)", "select 2 from pg_inherits"),
 }
 

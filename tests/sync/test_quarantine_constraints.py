@@ -200,6 +200,40 @@ def test_values_past_what_the_targets_columns_hold_are_set_aside(tmp_path: Path,
     assert {*set_aside(target), *(number for (number,) in target.query("select id from a"))} == {2, 3, 4, 5}
 
 
+#: Column of PostgreSQL -> its type, a value of a bad record, and what is kept of it.
+_SHOWN = {
+    "born": ("date", "0044-03-15 BC", "0044-03-15 BC"),
+    "seen": ("timestamptz", "10000-01-02 03:04:05.5+00", "10000-01-02T03:04:05.5+00:00"),
+    "pause": ("interval", "1 year 2 mons 3 days 04:05:06.000007", "1 year 2 mons 3 days 04:05:06.000007"),
+    "within": ("int4range", "[1,5)", "[1,5)"),
+    "flags": ("bit(3)", "101", "101"),
+    "grade": ('"char"', "a", "a"),
+    "place": ("point", "(1,2)", "(1,2)"),
+    "paid": ("numeric(40,2)", "12345678901234567890.10", "12345678901234567890.10"),
+}
+
+
+@pytest.mark.parametrize("target", ["postgres"], indirect=True)
+@pytest.mark.parametrize("disposition", ["replace", "append", "merge"])
+def test_values_that_python_lacks_are_kept_in_full(tmp_path: Path, target: Target, disposition: str) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _, _) in _SHOWN.items())
+    target.query(f"create schema here; create table here.a (id bigint primary key, {columns})")
+    bench = Bench(tmp_path)
+    bench.document["source"] = {"connector": "postgres", "config": {"url": target.url, "schema": "here"}}
+    bench.document["destination"] = target.document
+    stream = {"stream": "here.a", "on_bad_record": "quarantine", "write_disposition": disposition}
+    if disposition == "merge":  # over the other driver
+        stream |= {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    bench.document["streams"] = [stream]
+    assert statuses(bench.run()) == {"here.a": "success"}
+    target.query("alter table a add check (id < 2)")
+    target.query(f"insert into here.a values (2, {', '.join(f'{value!r}' for _, value, _ in _SHOWN.values())})")
+    result = bench.run()
+    assert statuses(result) == {"here.a": "success"}, result.streams[0].error
+    ((found, _),) = target.rejected()
+    assert found == {"id": 2, **{name: kept for name, (_, _, kept) in _SHOWN.items()}}
+
+
 @pytest.mark.parametrize("target", ["postgres", "psycopg"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 def test_where_the_statement_itself_is_refused_no_record_is(tmp_path: Path, target: Target, disposition: str) -> None:
