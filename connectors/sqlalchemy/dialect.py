@@ -20,7 +20,7 @@ from . import catalog
 from .names import Names
 from .session import LOCK, AlchemySession
 from .traits import Traits
-from .types import Kind, ddl, key_kind, kind_for, sqlalchemy_type, widen
+from .types import Kind, ddl, is_rounded, key_kind, kind_for, sqlalchemy_type, widen
 
 #: Dialects that add a column without the word COLUMN.
 _ADD = ("firebird", "firebird.firebird", "firebird.firebirdsql", "hana", "mssql", "oracle")
@@ -97,7 +97,7 @@ class SQLAlchemyDialect(Dialect):
             return Kind("varchar", 36)
         if kind.name == "timestamptz" and ddl(kind, own) == ddl(Kind("timestamp"), own):
             return Kind("timestamp")
-        return Kind("text") if kind.name == "json" else kind
+        return Kind("text") if kind.name == "json" or is_rounded(kind, own) else kind
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Values travel in the type in which the column is read."""
@@ -117,7 +117,7 @@ class SQLAlchemyDialect(Dialect):
         if pa.types.is_time(kind):
             unit = _unit(self.traits.time_step_us)
             return pa.time64(unit) if unit == "us" else pa.time32(unit), False
-        return kind, False
+        return pa.float64() if is_rounded(Kind.parse(column_type), self.engine.dialect) else kind, False
 
     def key_type(self, column_type: str, texts: int) -> str:
         """Return the type of a key's column."""

@@ -20,7 +20,7 @@ from . import catalog
 from .dialect import SQLAlchemyDialect
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
-from .types import Kind, kind_for, sqlalchemy_type
+from .types import Kind, kind_for, reading_type
 
 
 class SQLAlchemySource(SqlSource):
@@ -128,9 +128,14 @@ class SQLAlchemySource(SqlSource):
             raise missing_error(stream, [int(count) for count in found], is_all=True)
 
     def is_ordered(self, stream: Stream) -> bool:
-        """Tell whether the database compares the bookmarks as Arrow does: not texts, whose collation is its own."""
+        """Tell whether the database compares the bookmarks as Arrow does: not texts, whose collation is its own.
+
+        SQLite has texts for dates and times, which may be written in several ways.
+        """
+        is_sqlite, types = self._own.engine.dialect.name == "sqlite", pa.types
         return not any(
-            pa.types.is_string(field.type) or pa.types.is_binary(field.type) for field in self._marked(stream)
+            types.is_string(field.type) or types.is_binary(field.type) or (is_sqlite and types.is_temporal(field.type))
+            for field in self._marked(stream)
         )
 
     def _marked(self, stream: Stream) -> list[pa.Field]:
@@ -147,7 +152,7 @@ class SQLAlchemySource(SqlSource):
         is_own = metadata.get(b"native_system") == b"sqlalchemy"
         kind = Kind.parse(native) if is_own else kind_for(field.type, field.name)
         name = self._own.names_.spell(field.name, is_exact=catalog.QUOTED in metadata)
-        return sa.column(name, sqlalchemy_type(kind, self._own.engine.dialect))
+        return sa.column(name, reading_type(kind, self._own.engine.dialect))
 
     def _batches(
         self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]

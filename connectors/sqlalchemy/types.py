@@ -28,6 +28,9 @@ from sqlalchemy.engine import Dialect
 
 from ..errors import FatalConnectorError
 
+#: Digits of a decimal that survive where doubles stand for decimals.
+EXACT_DIGITS = 15
+
 _KIND = re.compile(r"(\w+)(?:\((\d+)(?:,(\d+))?\))?")
 
 _ARROW = {
@@ -124,6 +127,8 @@ def kind_of(found: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind:
 
 
 def _float(found: Any, dialect: Dialect) -> Kind:
+    if dialect.name == "sqlite":
+        return Kind("double")  # whatever it is called
     visit = str(found.__visit_name__).upper()
     precision = getattr(found, "precision", None)
     is_short = visit == "REAL" or (visit == "FLOAT" and precision is None and dialect.name in _SHORT_FLOAT)
@@ -233,6 +238,17 @@ def sqlalchemy_type(kind: Kind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
     if kind.name in ("varchar", "char"):
         return sa.String(kind.size) if kind.name == "varchar" else sa.CHAR(kind.size)
     return _MADE_OF[kind.name]() if kind.name in _MADE_OF else sa.types.NullType()
+
+
+def reading_type(kind: Kind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+    """Return the type by which values are read: SQLite's as they are stored; SQLAlchemy would round them, or guess."""
+    is_stored = dialect.name == "sqlite" and kind.name not in ("text", "varchar", "char", "json", "binary", "uuid")
+    return sa.types.NullType() if is_stored else sqlalchemy_type(kind, dialect)
+
+
+def is_rounded(kind: Kind, dialect: Dialect) -> bool:
+    """Tell whether numbers of a kind lose digits: SQLite has doubles for decimals."""
+    return kind.name == "decimal" and (kind.size or 0) > EXACT_DIGITS and dialect.name == "sqlite"
 
 
 class Binary(sa.types.TypeDecorator[bytes]):
@@ -350,4 +366,15 @@ def _digits(kind: Kind) -> tuple[int, int] | None:
     return (_DIGITS[kind.name], 0) if kind.name in _DIGITS else None
 
 
-__all__ = ["Kind", "ddl", "key_kind", "kind_for", "kind_of", "sqlalchemy_type", "widen"]
+__all__ = [
+    "EXACT_DIGITS",
+    "Kind",
+    "ddl",
+    "is_rounded",
+    "key_kind",
+    "kind_for",
+    "kind_of",
+    "reading_type",
+    "sqlalchemy_type",
+    "widen",
+]

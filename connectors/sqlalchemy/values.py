@@ -11,8 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from .. import compute as pc
 from ..bookmarks import to_json
 from ..errors import FatalConnectorError
+from .types import EXACT_DIGITS
 
 
 def array_of(values: Sequence[Any], field: pa.Field, stream: str) -> pa.Array:
@@ -23,24 +25,40 @@ def array_of(values: Sequence[Any], field: pa.Field, stream: str) -> pa.Array:
     """
     kind = field.type
     try:
-        if isinstance(kind, pa.BaseExtensionType) or pa.types.is_string(kind) or pa.types.is_timestamp(kind):
+        if isinstance(kind, pa.BaseExtensionType) or pa.types.is_string(kind) or pa.types.is_temporal(kind):
             raise TypeError  # these take more than one form
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         pass
     native = (field.metadata or {}).get(b"native_type", b"").decode()
-    plain = [None if value is None else _plain(value, kind, native, field.name, stream) for value in values]
     try:
+        plain = [None if value is None else _plain(value, kind, native, field.name, stream) for value in values]
         if isinstance(kind, pa.BaseExtensionType):
             return kind.wrap_array(pa.array(plain, kind.storage_type))
+        if pa.types.is_temporal(kind) and any(isinstance(value, str) for value in plain):
+            return _parsed(pa.array(plain, pa.string()), kind)
         return pa.array(plain, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+    except (pa.ArrowException, TypeError, ValueError, ArithmeticError) as error:
         raise FatalConnectorError(
             f"column {field.name!r}: a value does not fit {native or kind}: {str(error).partition(chr(10))[0]}; "
             "correct it, read it through a view with a CAST, or exclude the column with `columns`",
             connector="sqlalchemy",
             stream=stream,
         ) from error
+
+
+def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_time(kind):
+        return pc.cast(texts, kind)
+    if pc.any(pc.less(pc.binary_length(texts), len("23:59"))).as_py():
+        raise ValueError("no time of the form 23:59:59.999999")
+    moments = pc.cast(pc.binary_join_element_wise("1970-01-01", texts, " "), pa.timestamp("us"))
+    return pc.cast(moments, kind)
+
+
+def _decimal(value: float, scale: int) -> Decimal:
+    """Take a double for the decimal that it stands for, with the digits that are the number's own."""
+    return Decimal(f"{value:.{EXACT_DIGITS}g}" if abs(value) < 10 ** (EXACT_DIGITS - scale) else repr(value))
 
 
 def _plain(value: Any, kind: pa.DataType, native: str, column: str, stream: str) -> Any:
@@ -54,10 +72,14 @@ def _plain(value: Any, kind: pa.DataType, native: str, column: str, stream: str)
         if is_zoned:
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+    if types.is_temporal(kind) and isinstance(value, int | float):
+        raise ValueError(f"{value} is a number")  # Arrow would count days, or microseconds
     if types.is_binary(kind) and isinstance(value, bytearray | memoryview):
         return bytes(value)
     if kind == pa.json_() or types.is_string(kind):
         return _text(value, native, column, stream)
+    if types.is_decimal(kind) and isinstance(value, float | str):
+        return Decimal(value) if isinstance(value, str) else _decimal(value, kind.scale)
     if types.is_boolean(kind) and value in (0, 1):
         return bool(value)
     return value
@@ -70,6 +92,8 @@ def _text(value: Any, native: str, column: str, stream: str) -> str:
         return format(value, "f")
     if isinstance(value, int | uuid.UUID):
         return str(value)
+    if isinstance(value, float) and native == "numeric":
+        return format(Decimal(repr(value)), "f")
     if isinstance(value, dict | list | tuple) or (native == "json" and isinstance(value, float)):
         return json.dumps(value, ensure_ascii=False, default=to_json)
     raise FatalConnectorError(

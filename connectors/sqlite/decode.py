@@ -118,8 +118,7 @@ def column(field: pa.Field, *, has_affinity: bool) -> Column:
         selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
         unnoticed = misfit
     elif form is Form.DECIMAL:
-        # How many digits a cast writes is a matter of SQLite's version; more than 15 are not the number's own.
-        selected = f"case typeof({name}) when 'real' then printf('%.{EXACT_DIGITS}g', {name}) else {name} end"
+        selected = f"case typeof({name}) when 'real' then {_digits(name, kind.arrow.scale)} else {name} end"
         selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
     elif form is Form.UUID:
         physical = _BINARY
@@ -127,6 +126,19 @@ def column(field: pa.Field, *, has_affinity: bool) -> Column:
         misfit = f"{name} is not null and ({misfit} or length({selected}) is not 16)"
         unnoticed = misfit
     return Column(field.name, kind, physical, selected, misfit, unnoticed, field.type)
+
+
+def _digits(name: str, scale: int) -> str:
+    """Write a real number as the decimal that it stands for.
+
+    How many digits a cast writes is a matter of SQLite's version; more than 15 are not the number's own. Where they do
+    not reach down to the scale, all are needed that tell it from its neighbours: with fewer it would be another number.
+    """
+    short, longer, longest = (f"printf('%!.{digits}g', {name})" for digits in range(EXACT_DIGITS, EXACT_DIGITS + 3))
+    return (
+        f"case when abs({name}) < 1e{EXACT_DIGITS - scale} or cast({short} as real) = {name} then {short} "
+        f"when cast({longer} as real) = {name} then {longer} else {longest} end"
+    )
 
 
 @dataclass(frozen=True, slots=True)
