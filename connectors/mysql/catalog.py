@@ -12,7 +12,7 @@ from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream
-from .types import UTC_COMMENT, UTC_SUFFIX, Kind, arrow_of, normal
+from .types import UTC_COMMENT, UTC_SUFFIX, Kind, arrow_of, is_unlimited, normal
 
 _SCHEMA = "information_schema"
 
@@ -276,21 +276,25 @@ def _attributes(default: str, extra: str, comment: str, check: str) -> str:
 
 
 def _default(text: str, kind: Kind, extra: str, is_mariadb: bool) -> str:
-    """Return a default as it is written; MySQL shows texts bare, and takes that of a long one as an expression only."""
+    """Return a default as it is written; MySQL shows texts bare."""
     if is_mariadb:
         return _unescaped(text)
     if "default_generated" in extra:
         return text if text.lower().startswith("current_timestamp") else f"({_unescaped(text)})"
-    if kind.is_binary or kind.name == "bit":
-        return text
-    return f"({literal(text)})" if kind.is_text else literal(text)
+    return text if kind.is_binary or kind.name == "bit" else literal(text)
 
 
-def in_digits(attributes: str, column_type: str) -> str:
-    """Return the attributes of a column with as many digits of the current time as its type has."""
+def fitted(attributes: str, column_type: str) -> str:
+    """Return the attributes of a column as its type takes them.
+
+    The current time has as many digits as the type; of a long text MySQL takes only an expression as a default.
+    """
     digits = Kind.parse(column_type).arguments
     now = f"current_timestamp({digits})" if digits.isdigit() else "current_timestamp"
-    return re.sub(r"(?<=default |.update )current_timestamp(\(\d*\))?", now, attributes, flags=re.IGNORECASE)
+    attributes = re.sub(r"(?<=default |.update )current_timestamp(\(\d*\))?", now, attributes, flags=re.IGNORECASE)
+    if is_unlimited(column_type):
+        attributes = re.sub(r"^default ('(?:[^']|'')*')", r"default (\1)", attributes)
+    return attributes
 
 
 def _unescaped(text: str) -> str:
@@ -304,4 +308,4 @@ def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     return result
 
 
-__all__ = ["dependents", "in_digits", "list_staging", "reflect", "streams"]
+__all__ = ["dependents", "fitted", "list_staging", "reflect", "streams"]

@@ -180,7 +180,7 @@ class MySQLDialect(Dialect):
         if declared != column_type:  # moments, of which a default of their former type knows nothing
             parts.append(types.UTC_SUFFIX.strip())
         elif column.attributes:
-            parts.append(catalog.in_digits(column.attributes, column_type))
+            parts.append(catalog.fitted(column.attributes, column_type))
         return " ".join(parts)
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:

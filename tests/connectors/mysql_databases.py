@@ -54,6 +54,15 @@ def run(url: str, *statements: str) -> None:
             cursor.execute(sql)
 
 
+def numbers(count: int) -> str:
+    """Return a table of the numbers from 1, in the column `seq`, for any of these servers."""
+    return f"json_table(concat('[0', repeat(',0', {count - 1}), ']'), '$[*]' columns (seq for ordinality)) as numbers"
+
+
+def is_mariadb(url: str) -> bool:
+    return "mariadb" in query(url, "select version()")[1][0][0].lower()
+
+
 def database(url: str) -> str:
     return urlsplit(url).path.strip("/")
 

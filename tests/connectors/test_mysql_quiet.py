@@ -16,7 +16,7 @@ from connectors.mysql.session import MySQLSession
 from connectors.mysql.source import MySQLSource
 from connectors.sql.session import Lease
 
-from .mysql_databases import run
+from .mysql_databases import numbers, run
 from .test_mysql_horizon import Table
 from .test_mysql_horizon import url as url
 
@@ -152,7 +152,7 @@ def test_a_table_that_nobody_writes_is_read_once(url: str, monkeypatch: pytest.M
     with closing(Table(url, "microseconds", is_merge=False)) as table:
         only_own(table, monkeypatch)
         monkeypatch.setattr(horizon, "_next_number", lambda session: "1")
-        table.execute(0, "insert into t (at) select now(6) from seq_1_to_1000")
+        table.execute(0, f"insert into t (at) select now(6) from {numbers(1000)}")
         table.commit(0)
         table.sync(0)
         with table.source.sessions("arrow").lease() as lease:

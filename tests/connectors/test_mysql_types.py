@@ -11,7 +11,7 @@ import pytest
 from connectors.errors import FatalConnectorError
 from connectors.stream import Stream, WriteDisposition
 
-from .mysql_databases import query, run, tables
+from .mysql_databases import is_mariadb, query, run, tables
 from .mysql_pair import APPEND, FINAL, MERGE, PEOPLE, REPLACE, destination_of, load_of, people, read, write
 
 pytest.importorskip("pymysql")
@@ -53,6 +53,8 @@ TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
 
 @pytest.mark.parametrize("declared", TYPES)
 def test_a_type_is_read_exactly_and_kept_on_the_way_to_another_table(mariadb_url: str, declared: str) -> None:
+    if declared.endswith("compressed") and not is_mariadb(mariadb_url):
+        pytest.skip("only MariaDB compresses columns")
     constant, kind, value = TYPES[declared]
     run(
         mariadb_url,
@@ -146,7 +148,7 @@ def test_what_arrives_is_neither_padded_nor_cut(
     assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
 
 
-#: Declared in SHOW CREATE TABLE, before and after; MODIFY forgets what it is not told.
+#: Declared before and after; MODIFY forgets what it is not told.
 SAID = [
     (
         "int(11) NOT NULL AUTO_INCREMENT COMMENT 'it''s \\\\ me'",
@@ -168,17 +170,23 @@ SAID = [
 
 @pytest.mark.parametrize(("before", "after"), SAID)
 def test_a_column_that_widens_keeps_all_else_that_is_said_of_it(mariadb_url: str, before: str, after: str) -> None:
+    if "CHECK (`v` <> '" in before and not is_mariadb(mariadb_url):
+        pytest.skip("MySQL itself writes such a check's constant anew in the mode of whoever changes the table")
     wide = after.partition(")")[0] + ")"
     run(
         mariadb_url,
         f"create table new (id bigint primary key, v {wide} null)",
-        f"create table kept (id bigint primary key, v {before}, key (v)) character set utf8mb4",
+        *(
+            f"create table {name} (id bigint primary key, v {declared}, key (v)) character set utf8mb4"
+            for name, declared in (("kept", before), ("meant", after))
+        ),
     )
     stream, _ = read(mariadb_url, "new")
     destination = destination_of(mariadb_url)
     write(destination, replace(load_of(stream.schema, MERGE, "kept"), stream=replace(stream, name="s")), [FINAL])
     destination.close()
-    assert f"`v` {after},\n" in query(mariadb_url, "show create table kept")[1][0][1]
+    made, meant = (query(mariadb_url, f"show create table {name}")[1][0][1] for name in ("kept", "meant"))
+    assert made.replace("kept", "meant").replace(" CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_ai_ci", "") == meant
 
 
 @pytest.mark.parametrize("disposition", [APPEND, MERGE, REPLACE], ids=str)
@@ -268,7 +276,8 @@ def test_what_no_other_system_has_is_refused_by_name(mariadb_url: str, declared:
     run(
         mariadb_url,
         f"create table things (id bigint primary key, odd {declared})",
-        f"set statement sql_mode = '' for insert into things values (1, {constant})",
+        "set sql_mode = ''",
+        f"insert into things values (1, {constant})",
     )
     with pytest.raises(FatalConnectorError, match=f"(?s)'odd'.*{said}"):
         read(mariadb_url, "things")

@@ -74,7 +74,8 @@ def test_what_does_not_fit_is_set_aside_in_texts_too(mariadb_url: str) -> None:
     run(
         mariadb_url,
         "create table t (id int primary key, day date, at datetime, span time(2), flag tinyint(1))",
-        "set statement sql_mode = '' for insert into t values (1, '2024-01-02', now(), '01:02:03.25', 1), "
+        "set sql_mode = ''",
+        "insert into t values (1, '2024-01-02', now(), '01:02:03.25', 1), "
         "(2, '0000-00-00', now(), '01:00:00', 1), (3, null, '0000-00-00 00:00:00', null, null), "
         "(4, null, null, '30:00:00', 0), (5, null, null, '-00:00:01', 0), (6, null, null, null, 7)",
     )

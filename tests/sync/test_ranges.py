@@ -267,7 +267,7 @@ def test_a_mariadb_table_is_read_by_its_key(pair: Pair, mariadb_url: str, connec
     mysql_databases.run(
         mariadb_url,
         "create table t (id int primary key, v text)",
-        "insert into t select seq, repeat('x', 200) from seq_1_to_1000",
+        f"insert into t select seq, repeat('x', 200) from {mysql_databases.numbers(1000)}",
         "analyze table t",
     )
     pair.document["source"] = {"connector": "mysql", "config": {"url": mariadb_url, "range_bytes": 8192}}
