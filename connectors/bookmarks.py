@@ -15,7 +15,6 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import ROUND_FLOOR, Decimal
-from hashlib import blake2b
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -162,12 +161,6 @@ def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scala
     )
 
 
-def record_hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[bytes]:
-    """Hash each record of a (small) batch over the named columns, to `HASH_BYTES` each."""
-    rows = zip(*(_hashable(batch.column(name)) for name in columns), strict=True)
-    return [blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest() for row in rows]
-
-
 def not_committed(hashes: Iterable[H], may_be: pa.Array, committed: Counter[H]) -> list[bool]:
     """Tell of each record whether it is new: none that was committed before, as often as it was.
 
@@ -184,14 +177,6 @@ def not_committed(hashes: Iterable[H], may_be: pa.Array, committed: Counter[H]) 
         else:
             keep[place] = True
     return keep
-
-
-def _hashable(column: pa.Array) -> list[Any]:
-    """Python values whose `repr` is the same everywhere, whatever zone database is installed."""
-    if pa.types.is_temporal(column.type) and not pa.types.is_interval(column.type):
-        # As integers: databases hold times past Python's, such as PostgreSQL's infinity.
-        column = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64())
-    return list(column.to_pylist())
 
 
 def has_bookmark(records: pa.RecordBatch | pa.Table, names: Sequence[str]) -> pa.Array:
@@ -381,7 +366,6 @@ __all__ = [
     "not_committed",
     "past",
     "python_value",
-    "record_hashes",
     "same",
     "to_json",
     "values",

@@ -35,11 +35,11 @@ from .bookmarks import (
     lower_bound,
     missing_error,
     not_committed,
-    record_hashes,
     same,
     to_json,
 )
 from .errors import FatalConnectorError
+from .hashes import BY_VALUE, record_hashes
 from .stream import Bookmark, Checkpoint, Event, NullBookmarks, Stream
 
 log = logging.getLogger("syncblocks")
@@ -113,6 +113,7 @@ class _Committed:
     def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
         boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
         self.columns: list[str] = list(boundary.get("columns") or ())
+        self.by_value = bool(boundary.get(BY_VALUE))
         keys: Mapping[str, Any] = boundary.get("keys") or {}
         hashes, key_hashes = _unpacked(boundary), _unpacked(keys)
         #: Hash of a record -> of its key, where they are kept.
@@ -159,6 +160,7 @@ class _Tracker:
         self._position: tuple[pa.Scalar, ...] | None = None
         # The columns of then: a column added since must not make old records look new.
         self._columns = self._committed.columns if self._committed.left else list(stream.schema.names)
+        self._by_value = self._committed.by_value if self._committed.left else True
         #: Of the records seen at or past the bookmark; None: too many, and a merge may meet them again.
         self._hashes: list[bytes] | None = []
         #: The same of their keys, should a column go away before the next run: a merge, which may repeat, needs none.
@@ -191,6 +193,8 @@ class _Tracker:
         if self._is_empty:
             return None
         boundary: dict[str, Any] = {"columns": self._columns, "hashes": ""}
+        if self._by_value:
+            boundary[BY_VALUE] = True
         through = self._position if self._is_ordered else self._high
         if self._hashes is not None:
             left = self._unread()
@@ -253,7 +257,7 @@ class _Tracker:
         may_be = self._may_be_committed(batch)
         if not pc.any(may_be).as_py():
             return batch
-        hashes = record_hashes(pc.filter(batch, may_be), committed.columns)
+        hashes = record_hashes(pc.filter(batch, may_be), committed.columns, by_value=committed.by_value)
         keep = not_committed(hashes, may_be, committed.left)
         committed.left += Counter()  # forget those at zero
         return batch if all(keep) else pc.filter(batch, pc.flags(keep))
@@ -312,7 +316,7 @@ class _Tracker:
                 return
             self._high, self._hashes, self._key_hashes = high, [], []
             if not self._is_within(high):
-                self._columns = list(self._stream.schema.names)
+                self._columns, self._by_value = list(self._stream.schema.names), True
         self._add(pc.filter(known, equal_to(known, self._names, high)))
 
     def _is_within(self, values: tuple[pa.Scalar, ...]) -> bool:
@@ -330,9 +334,9 @@ class _Tracker:
         if self._stream.may_repeat and len(self._hashes) + records.num_rows > MANY_HASHES:
             self._hashes = None
             return
-        self._hashes += record_hashes(records, self._columns)
+        self._hashes += record_hashes(records, self._columns, by_value=self._by_value)
         if self._keys:
-            self._key_hashes += record_hashes(records, self._keys)
+            self._key_hashes += record_hashes(records, self._keys, by_value=self._by_value)
 
     def _highest(self, batch: pa.RecordBatch) -> tuple[pa.Scalar, ...]:
         if self._is_ordered:

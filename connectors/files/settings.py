@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
@@ -70,6 +70,17 @@ class CSVSourceSettings(FileSourceSettings):
             return codecs.lookup(encoding).name
         except LookupError as error:
             raise ValueError(f"unknown encoding {encoding!r}") from error
+
+    @model_validator(mode="after")
+    def _nulls_are_met(self) -> CSVSourceSettings:
+        lost = [text for text in self.null_values if self.escape and self.escape in text]
+        if self.escape and lost:
+            left = lost[0].replace(self.escape, "")
+            raise ValueError(
+                f"null_values: no field is {lost[0]!r}, since `escape` makes it {left!r}: say that one, where all "
+                "such texts but NULL are quoted, or leave `escape` out"
+            )
+        return self
 
 
 class JSONLSourceSettings(FileSourceSettings):

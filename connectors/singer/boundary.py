@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..bookmarks import BOUNDARY, from_json, not_committed, record_hashes, to_json
+from ..bookmarks import BOUNDARY, from_json, not_committed, to_json
 from ..errors import ConnectorConfigError
+from ..hashes import record_hashes
 from ..stream import Bookmark
 from .numbers import EXACT
 

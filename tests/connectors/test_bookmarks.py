@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,11 +24,11 @@ from connectors.bookmarks import (
     bookmark_values,
     from_json,
     python_value,
-    record_hashes,
     to_json,
     values,
 )
 from connectors.errors import ConnectorConfigError, FatalConnectorError
+from connectors.hashes import BY_VALUE, record_hashes
 from connectors.incremental import incremental
 from connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
 
@@ -236,10 +236,50 @@ def test_where_a_column_was_dropped_an_append_knows_the_boundary_by_its_keys(is_
     assert again == [(6, 4, "y")]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (pa.array([7]), pa.array([7.0])),
+        (pa.array([7], pa.uint64()), pa.array([Decimal(7)], pa.decimal128(20))),
+        (pa.array([Decimal("1.50")], pa.decimal128(9, 2)), pa.array([Decimal("1.500")], pa.decimal128(9, 3))),
+        (pa.array([1.5]), pa.array([Decimal("1.500")], pa.decimal128(9, 3))),
+        (pa.array([18262], pa.date32()), pa.array([1577836800], pa.timestamp("s"))),
+        (pa.array([1577836800], pa.timestamp("s")), pa.array([1577836800 * 10**9], pa.timestamp("ns"))),
+        (pa.array([-1], pa.timestamp("us", "UTC")), pa.array([-1000], pa.timestamp("ns", "UTC"))),
+        (pa.array([36000], pa.time32("s")), pa.array([36000 * 10**6], pa.time64("us"))),
+    ],
+)
+@pytest.mark.parametrize("name", ["a", "v"])
+def test_a_record_at_the_bookmark_is_known_again_when_its_column_has_become_wider(
+    name: str, before: pa.Array, after: pa.Array
+) -> None:
+    """As the bookmark itself, and beside it."""
+    bookmark, records = None, []
+    for column, others in ((before, [1]), (after, [1])):
+        found = pa.record_batch({"a": others, "v": others} | {name: column})
+        records, (checkpoint,) = run(stream(schema=found.schema), [found], bookmark, is_ordered=False)
+        bookmark = checkpoint.bookmark
+    assert records == []
+
+
+def test_a_bookmark_of_before_is_gone_on_with() -> None:
+    """Its hashes are of numbers as their types have them."""
+    _, (checkpoint,) = run(stream(), [batch([(1, 5, "x")])])
+    kept = checkpoint.bookmark[BOUNDARY]
+    hashes = record_hashes(batch([(1, 5, "x")]), kept["columns"])
+    old = {"a": 5, BOUNDARY: {"columns": kept["columns"], "hashes": b64encode(b"".join(hashes)).decode()}}
+    records, (second,) = run(stream(), [batch([(1, 5, "x"), (2, 5, "y")])], old)
+    assert [record[0] for record in records] == [2]
+    assert BY_VALUE not in second.bookmark[BOUNDARY]
+    records, (third,) = run(stream(), [batch([(1, 5, "x"), (2, 5, "y"), (3, 6, "z")])], second.bookmark)
+    assert [record[0] for record in records] == [3]
+    assert third.bookmark[BOUNDARY][BY_VALUE]
+
+
 def test_a_merge_keeps_no_hashes_of_keys() -> None:
     of = replace(stream(), key_properties=("id",), may_repeat=True)
     _, checkpoints = run(of, [batch([(1, 1, "x")])])
-    assert set(checkpoints[-1].bookmark[BOUNDARY]) == {"columns", "hashes"}
+    assert set(checkpoints[-1].bookmark[BOUNDARY]) == {"columns", "hashes", "by_value"}
 
 
 def test_unordered_batches_get_one_checkpoint_after_all() -> None:

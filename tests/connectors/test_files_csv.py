@@ -92,6 +92,16 @@ def test_an_unknown_type_or_column_in_config_types_is_an_error(tmp_path: Path) -
         source_of(tmp_path / "t.csv", types={"zpi": "string"}).discover()
 
 
+def test_a_null_value_that_the_escape_sign_would_change_is_refused(tmp_path: Path) -> None:
+    """As MySQL and PostgreSQL write NULL, which came as the text N."""
+    path, options = tmp_path / "t.tsv", {"escape": "\\", "null_values": ["\\N"]}
+    path.write_text('a\tb\n\\N\t"N"\n')
+    with pytest.raises(ConnectorConfigError, match=r"null_values: no field is .*N', since `escape` makes it 'N'"):
+        source_of(path, **options)
+    assert records_of(source_of(path, **options | {"null_values": ["N"]})) == [{"a": None, "b": "N"}]
+    assert records_of(source_of(path, null_values=["\\N"])) == [{"a": None, "b": "N"}]
+
+
 # Hostile files
 
 
