@@ -12,8 +12,9 @@ import logging
 import time
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
@@ -121,11 +122,13 @@ class _Committed:
         #: Highest of the records that are hashed.
         self.through = self.start
         self.left = Counter[bytes]()
-        if not set(self.columns) <= set(stream.schema.names):
-            # A column is gone, so no record has these hashes any more; its key may tell it.
-            if not key_hashes or not set(keys["columns"]) <= set(stream.schema.names):
+        is_gone = not set(self.columns) <= set(stream.schema.names)
+        if is_gone or keys.get("forms") not in (None, _forms(stream, self.columns)):
+            # A column is gone or of another type, so no record has these hashes any more; its key may tell it.
+            if key_hashes and set(keys["columns"]) <= set(stream.schema.names):
+                self.columns, hashes = list(keys["columns"]), key_hashes
+            elif is_gone:
                 return
-            self.columns, hashes = list(keys["columns"]), key_hashes
         self.left.update(hashes)
         if boundary.get("through"):
             fields = [stream.schema.field(name) for name in stream.bookmark_properties]
@@ -133,6 +136,20 @@ class _Committed:
                 from_json(value, field.type, column=field.name, stream=stream.name)
                 for value, field in zip(boundary["through"], fields, strict=True)
             )
+
+
+def _forms(stream: Stream, columns: Sequence[str]) -> str:
+    """Sum up what hashes of records depend on beside the values: numbers of other digits behind the point differ."""
+    forms = repr([_form(stream.schema.field(name).type) for name in columns])
+    return blake2b(forms.encode(), digest_size=HASH_BYTES).hexdigest()
+
+
+def _form(kind: pa.DataType) -> str:
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind):
+        return "float"
+    return f"decimal {kind.scale}" if pa.types.is_decimal(kind) else str(kind)
 
 
 def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
@@ -197,7 +214,8 @@ class _Tracker:
             boundary["hashes"] = b64encode(b"".join([*self._hashes, *left])).decode()
             if self._keys and all(each in self._committed.keys for each in left):
                 keys = [*self._key_hashes, *(self._committed.keys[each] for each in left)]
-                boundary["keys"] = {"columns": list(self._keys), "hashes": b64encode(b"".join(keys)).decode()}
+                packed, forms = b64encode(b"".join(keys)).decode(), _forms(self._stream, self._columns)
+                boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": forms}
             if left or through is None:
                 through = self._committed.through
         if self._horizon is not None and self._horizon.pending is not None:
