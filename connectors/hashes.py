@@ -41,6 +41,21 @@ def _hashable(column: pa.Array, *, by_value: bool) -> list[Any]:
     return [_digits(each) for each in column.to_pylist()] if by_value and is_number else list(column.to_pylist())
 
 
+def forms(schema: pa.Schema, columns: Sequence[str]) -> str:
+    """Sum up what hashes by value depend on beside the values: where it differs no record has the same hash."""
+    shown = repr([_form(schema.field(name).type) for name in columns])
+    return blake2b(shown.encode(), digest_size=HASH_BYTES).hexdigest()
+
+
+def _form(kind: Any) -> str:
+    types = pa.types
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_timestamp(kind) or types.is_date(kind):
+        return "moment"
+    return "clock" if types.is_time(kind) else str(kind)
+
+
 def _unit(kind: Any) -> int:
     """Return the nanoseconds that one of a column's integers counts."""
     if pa.types.is_date32(kind):
@@ -60,4 +75,4 @@ def _digits(number: Any) -> str | None:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-__all__ = ["BY_VALUE", "record_hashes"]
+__all__ = ["BY_VALUE", "forms", "record_hashes"]

@@ -39,7 +39,7 @@ from .bookmarks import (
     to_json,
 )
 from .errors import FatalConnectorError
-from .hashes import BY_VALUE, record_hashes
+from .hashes import BY_VALUE, forms, record_hashes
 from .stream import Bookmark, Checkpoint, Event, NullBookmarks, Stream
 
 log = logging.getLogger("syncblocks")
@@ -122,11 +122,13 @@ class _Committed:
         #: Highest of the records that are hashed.
         self.through = self.start
         self.left = Counter[bytes]()
-        if not set(self.columns) <= set(stream.schema.names):
-            # A column is gone, so no record has these hashes any more; its key may tell it.
-            if not key_hashes or not set(keys["columns"]) <= set(stream.schema.names):
+        is_gone = not set(self.columns) <= set(stream.schema.names)
+        if is_gone or keys.get("forms") not in (None, forms(stream.schema, self.columns)):
+            # A column is gone or of another type, so no record has these hashes any more; its key may tell it.
+            if key_hashes and set(keys["columns"]) <= set(stream.schema.names):
+                self.columns, hashes = list(keys["columns"]), key_hashes
+            elif is_gone:
                 return
-            self.columns, hashes = list(keys["columns"]), key_hashes
         self.left.update(hashes)
         if boundary.get("through"):
             fields = [stream.schema.field(name) for name in stream.bookmark_properties]
@@ -201,7 +203,8 @@ class _Tracker:
             boundary["hashes"] = b64encode(b"".join([*self._hashes, *left])).decode()
             if self._keys and all(each in self._committed.keys for each in left):
                 keys = [*self._key_hashes, *(self._committed.keys[each] for each in left)]
-                boundary["keys"] = {"columns": list(self._keys), "hashes": b64encode(b"".join(keys)).decode()}
+                packed, shown = b64encode(b"".join(keys)).decode(), forms(self._stream.schema, self._columns)
+                boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown}
             if left or through is None:
                 through = self._committed.through
         if self._horizon is not None and self._horizon.pending is not None:

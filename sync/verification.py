@@ -350,25 +350,27 @@ class _Columns:
         )
         return stream, copy
 
+    def _is_ordered_alike(self, own: pa.Field, there: pa.Field) -> bool:
+        """Tell whether a bookmark bounds both sides alike: texts go by a collation, or by what they are."""
+        if pa.types.is_string(own.type) or pa.types.is_string(there.type):
+            # In files a number of many digits is a text like others.
+            return is_number_in_text(own) and is_number_in_text(there) and "duckdb" not in self._systems
+        return True
+
     def _translated(self, copy: Stream, until: Bookmark | None) -> dict[str, Any] | None:
         """Return the bookmark under the copy's names; None: it says nothing there, and single records decide."""
         marks = self._stream.bookmark_properties
         if until is None or len(copy.bookmark_properties) < len(marks):
             return None
-        if not all(_is_ordered_alike(self._stream.schema.field(m), copy.schema.field(self._names[m])) for m in marks):
+        if not all(
+            self._is_ordered_alike(self._stream.schema.field(m), copy.schema.field(self._names[m])) for m in marks
+        ):
             return None
         bookmark = {self._names[name]: until[name] for name in marks}
         try:
             return bookmark if bookmark_values(copy, bookmark) is not None else None
         except ConnectorConfigError:  # another type there
             return None
-
-
-def _is_ordered_alike(own: pa.Field, there: pa.Field) -> bool:
-    """Tell whether a bookmark bounds both sides alike: texts are ordered as their column's collation, or type, says."""
-    if pa.types.is_string(own.type) or pa.types.is_string(there.type):
-        return is_number_in_text(own) and is_number_in_text(there)
-    return True
 
 
 def _only(schema: pa.Schema, names: set[str]) -> pa.Schema:

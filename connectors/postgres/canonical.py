@@ -15,7 +15,7 @@ class PostgresCanonical(Canonical):
         """Write a value's canonical text."""
         base = _base(compared)
         form = compared.form
-        if base == "character" and form in (Form.NATIVE, Form.TEXT):
+        if base in ("character", "bpchar") and form in (Form.NATIVE, Form.TEXT):
             # A cast to text would drop the blanks at its end.
             return f"case when {column} is not null then concat({column}) end"
         if form is Form.DECIMAL:

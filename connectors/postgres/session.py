@@ -21,7 +21,7 @@ from .settings import Address
 SETUP = (
     "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; "
     "set client_encoding = 'UTF8'; set bytea_output = 'hex'; set standard_conforming_strings = on; "
-    "set array_nulls = on; set idle_in_transaction_session_timeout = 0; "
+    "set array_nulls = on; set xmloption = content; set idle_in_transaction_session_timeout = 0; "
     "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
 )
 

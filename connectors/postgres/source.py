@@ -37,6 +37,12 @@ _FIRST_MICROSECOND = -210866803200000000
 _FIRST_DAY = -2440588
 _LAST_TIME = 86_400_000_000
 
+#: `relkind` of what is not committed in the transactions that are asked for -> what happens there instead.
+_LATE = {
+    "f": "a foreign table's records are committed at another server",
+    "m": "a materialized view shows records when it is refreshed, not when they are committed",
+}
+
 _MEND = (
     "read the column as text with the source's `text_columns`, exclude it with `columns`, or sync it to PostgreSQL "
     "without transformers, where values are copied as they are"
@@ -157,10 +163,10 @@ class PostgresSource(SqlSource):
             raise
 
     def skips_late(self, stream: Stream) -> str:
-        """Say of which bookmarks nothing is known, or where."""
+        """Say of which bookmarks or tables nothing is known, or where."""
         if not can_settle(stream):
             return "only of times and numbers a transaction's begin says what it may hold back"
-        return STANDBY if self._is_standby else ""
+        return STANDBY if self._is_standby else _LATE.get(str(stream.locator.get("kind", "")), "")
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""

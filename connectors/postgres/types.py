@@ -158,6 +158,9 @@ class Name:
 def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     """Return the Arrow type a column is read in, and what is selected: a format with `{}` for the column."""
     name = Name.parse(column_type)
+    if column_type == "bpchar":
+        # A `character` without a length, as views have it: a cast to text would drop the blanks at its end.
+        return pa.string(), "textin(bpcharout({}))"
     if name.is_array or not name.is_native:
         return pa.string(), "{}::text"
     if name.base in _FIXED:

@@ -45,6 +45,9 @@ def stream(*properties: str, schema: pa.Schema = SCHEMA) -> Stream:
     )
 
 
+WIDTHS = (pa.int32(), pa.int64())
+
+
 def batch(records: Iterable[Sequence[Any]], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([dict(zip(schema.names, each, strict=True)) for each in records], schema=schema)
 
@@ -274,6 +277,34 @@ def test_a_bookmark_of_before_is_gone_on_with() -> None:
     records, (third,) = run(stream(), [batch([(1, 5, "x"), (2, 5, "y"), (3, 6, "z")])], second.bookmark)
     assert [record[0] for record in records] == [3]
     assert third.bookmark[BOUNDARY][BY_VALUE]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((pa.int64(), 5), (pa.decimal128(9, 2), Decimal("5.00"))),
+        ((pa.decimal128(5, 2), Decimal("1.50")), (pa.decimal128(7, 3), Decimal("1.500"))),
+        ((pa.decimal128(5, 2), Decimal("1.50")), (pa.string(), "1.50")),  # a `numeric` without precision
+    ],
+)
+def test_where_a_column_has_another_type_an_append_knows_the_boundary_by_its_keys(
+    before: tuple[pa.DataType, Any], after: tuple[pa.DataType, Any]
+) -> None:
+    def of(kind: pa.DataType) -> Stream:
+        schema = SCHEMA.set(2, pa.field("b", kind))
+        return replace(stream(schema=schema), key_properties=("id",))
+
+    old, new = of(before[0]), of(after[0])
+    _, checkpoints = run(old, [batch([(1, 1, before[1]), (2, 2, before[1])], old.schema)])
+    again, _ = run(new, [batch([(2, 2, after[1]), (3, 2, after[1])], new.schema)], checkpoints[-1].bookmark)
+    assert again == [(3, 2, after[1])]
+
+
+def test_an_integer_of_another_width_is_the_same_value() -> None:
+    narrow, wide = (replace(stream(schema=SCHEMA.set(2, pa.field("b", k))), key_properties=("id",)) for k in WIDTHS)
+    _, checkpoints = run(narrow, [batch([(1, 1, 7)], narrow.schema)])
+    again, _ = run(wide, [batch([(1, 1, 7), (1, 1, 8)], wide.schema)], checkpoints[-1].bookmark)
+    assert again == [(1, 1, 8)], "whole records count still"
 
 
 def test_a_merge_keeps_no_hashes_of_keys() -> None:

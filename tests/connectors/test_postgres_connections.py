@@ -214,6 +214,7 @@ SETTINGS = {
     "extra_float_digits": "-15",
     "standard_conforming_strings": "off",
     "array_nulls": "off",
+    "xmloption": "document",
     "search_path": "",
     "default_transaction_isolation": "serializable",
 }
@@ -224,10 +225,10 @@ def test_what_a_database_is_set_to_changes_no_value(postgres_url: str, wire: str
     script(
         postgres_url,
         r"""create table t (id bigint primary key, v text, a text[], n int[], b bytea, d date, f double precision,
-              at timestamptz, span interval);
+              at timestamptz, span interval, x xml);
             insert into t select g, 'it''s \ ' || chr(128512) || g, array['a,"', null, '\'], array[null, g],
               '\x00ff5c27', date '2024-02-03' + g, g / 3.0, timestamptz '2024-01-01 03:04:05.678901+02',
-              interval '1 mon -2 days 3.5 s'
+              interval '1 mon -2 days 3.5 s', 'no document'
             from generate_series(1, 20) g""",
     )
     name = postgres_url.rpartition("/")[2]

@@ -310,6 +310,18 @@ def test_arrays_that_arrow_would_flatten_stay_as_they_are(postgres_url: str, sou
     assert batch.column("v").to_pylist() == ["{{1,2},{3,4}}"]
 
 
+def test_a_character_of_no_length_keeps_its_blanks(postgres_url: str) -> None:
+    script(
+        postgres_url,
+        "create table t (a char(3), b char(5)); insert into t values ('x', 'y'), (null, null); "
+        "create view v as select a from t union all select b from t",
+    )
+    copy(postgres_url, "public.v", "public.copied", WriteDisposition.REPLACE, "arrow")
+    lengths = "select octet_length(textin(bpcharout(a))) from v order by 1"
+    assert rows(postgres_url, lengths) == [(3,), (5,), (None,), (None,)]
+    assert rows(postgres_url, "select octet_length(a) from copied order by 1") == rows(postgres_url, lengths)
+
+
 def test_nul_in_a_text_is_refused(postgres_url: str, destination: PostgresDestination) -> None:
     with pytest.raises(FatalConnectorError, match="0x00"):
         write(destination, [batch_of({"v": ["a\0b"]})], "t")

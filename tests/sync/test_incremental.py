@@ -148,3 +148,31 @@ def test_the_plan_knows_what_postgres_waits_for(tmp_path: Path, postgres_url: st
         shown = run_cli(["plan", "p.yaml"], tmp_path)
         assert ("none that commits late is skipped" in shown.stdout) is is_safe
         assert ("a time or a number" in shown.stderr) is not is_safe
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        ("create table b (id bigint); create materialized view a as select * from b", "when it is refreshed"),
+        (
+            "create extension file_fdw; create server s foreign data wrapper file_fdw; "
+            "create foreign table a (id bigint) server s options (filename '/dev/null')",
+            "at another server",
+        ),
+    ],
+)
+def test_the_plan_does_not_promise_what_postgres_cannot_tell(
+    tmp_path: Path, postgres_url: str, run_cli: RunCLI, made: str, why: str
+) -> None:
+    from tests.connectors.postgres_pair import script
+
+    script(postgres_url, made)
+    document = {
+        "source": {"connector": "postgres", "config": {"url": postgres_url}},
+        "destination": {"connector": "duckdb", "config": {"path": "d.duckdb"}},
+        "streams": [{**ENTRY, "stream": "public.a", "bookmark_properties": ["id"], "key_properties": ["id"]}],
+    }
+    (tmp_path / "p.yaml").write_text(json.dumps(document))
+    shown = run_cli(["plan", "p.yaml"], tmp_path)
+    assert "records that commit late may be skipped" in shown.stdout
+    assert why in shown.stderr

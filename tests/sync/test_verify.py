@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
@@ -73,6 +74,15 @@ def test_append_is_equal_though_its_texts_have_another_order_there(tmp_path: Pat
     assert pair.verify().verdict == "equal"
     damage(pair, ["delete from {} where id = 7"], list)
     assert pair.verify().verdict == "differs"
+
+
+def test_append_is_equal_though_its_numbers_are_texts_there(tmp_path: Path, places: Places) -> None:
+    """Among the texts of a file `9` is past the bookmark `10`."""
+    numbers = pa.array([Decimal(n) for n in range(2, 12)], pa.decimal256(50, 0))
+    pair = make_pair(tmp_path, places, "postgres", "jsonl", pa.record_batch({"id": numbers}))
+    pair.write(write_disposition="append", replication_method="INCREMENTAL", bookmark_properties=["id"])
+    pair.run()
+    assert pair.verify().verdict == "equal"
 
 
 def test_without_a_key_all_records_together_are_compared(pair: Pair) -> None:
