@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from ..compute import constant
 from ..errors import FatalConnectorError
 from ..quarantine import sift
 from ..ranges import RangesRefused
@@ -191,13 +192,11 @@ class CSVFormat:
                 columns.append(pa.nulls(texts.num_rows, field.type))
                 continue
             column = texts.column(field.name)
-            is_guessed = field.name not in self._settings.types and file.schema is None and _is_number(field.type)
+            is_guessed = field.name not in self._settings.types and file.schema is None
 
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
-                if is_guessed and has_leading_zero(part) is not None:
-                    raise ValueError("leading zero")
-                if is_guessed and pa.types.is_floating(field.type) and not keeps_digits(part):
-                    raise ValueError("more digits than a double keeps")
+                if is_guessed:
+                    _demand_guessed(part, field.type)
                 return from_text(part, field.type, is_empty_null=True)
 
             try:
@@ -354,6 +353,16 @@ def _column(column: pa.Array, name: str) -> pa.Array:
         to_text(column, name)
         return column
     return to_text(column, name)
+
+
+def _demand_guessed(column: pa.Array, kind: pa.DataType) -> None:
+    """Raise `ValueError` for texts that the cast takes, but that would have been guessed to be of another type."""
+    if _is_number(kind) and has_leading_zero(column) is not None:
+        raise ValueError("leading zero")
+    if pa.types.is_floating(kind) and not keeps_digits(column):
+        raise ValueError("more digits than a double keeps")
+    if pa.types.is_boolean(kind) and pc.any(pc.equal(pc.binary_length(column), constant(1))).as_py():
+        raise ValueError("0 and 1 are numbers")
 
 
 def _is_number(kind: pa.DataType) -> bool:

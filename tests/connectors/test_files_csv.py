@@ -214,6 +214,22 @@ def test_a_value_that_does_not_fit_later_is_an_error_with_its_line(tmp_path: Pat
     assert caught.value.stream == "t"
 
 
+@pytest.mark.parametrize("late", ["1", "0"])
+def test_a_number_in_a_column_of_truth_values_is_an_error_unless_it_is_said_to_be_one(
+    tmp_path: Path, late: str
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("b,t\ntrue,x\n,x\nFALSE,x\n")
+    source, stream = source_of(path), only(source_of(path))
+    assert [record["b"] for record in records_of(source)] == [True, None, False]
+    with path.open("a") as file:
+        file.write(f"{late},y\n")
+    with pytest.raises(FatalConnectorError, match=rf"t\.csv:5: column 'b': '{late}' is no bool; `config\.types"):
+        records_of(source, stream)
+    said = records_of(source_of(path, types={"b": "bool"}))
+    assert [record["b"] for record in said] == [True, None, False, late == "1"]
+
+
 def test_a_record_longer_than_a_block_is_read(tmp_path: Path) -> None:
     long = "x" * 9_000_000
     (tmp_path / "t.csv").write_text(f"a,b\n1,y\n2,{long}\n3,z\n")
