@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 
 from connectors.errors import FatalConnectorError
+from connectors.mysql import session
+from connectors.mysql.session import MySQLSession
 from connectors.stream import Stream, WriteDisposition
 
 from .mysql_databases import query, run, tables
@@ -229,10 +231,36 @@ def test_nothing_does_not_become_a_number_or_the_current_time(mariadb_url: str, 
 
 
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
+def test_spaces_that_have_no_room_are_refused_as_all_else_is(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool
+) -> None:
+    """The server cuts them off, in strict mode too, with no more than a note; and a session may go without notes."""
+    monkeypatch.setattr(session, "_SETUP", ("set session sql_notes = 0, max_error_count = 0", *session._SETUP))
+    monkeypatch.setattr(
+        MySQLSession, "can_load", property(lambda _: can_load, lambda _self, _value: None), raising=False
+    )
+    run(mariadb_url, "create table people (id bigint primary key, name varchar(200), key (name))")
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("n", pa.int64())])
+    long = pa.RecordBatch.from_pylist([{"id": "x" + " " * 600, "n": 1}], schema=schema)
+    destination = destination_of(mariadb_url)
+    for disposition in (APPEND, MERGE, REPLACE):
+        load = load_of(PEOPLE, disposition)
+        with pytest.raises(FatalConnectorError, match="truncated for column 'name'"):
+            write(destination, load, [people((1, "x" + " " * 300)), FINAL])
+        load = replace(load, stream=replace(load.stream, max_rejected=1))
+        commits = write(destination, load, [people((1, "x" + " " * 300), (2, "y ")), FINAL])
+        assert [(commit.records, commit.rejected) for commit in commits] == [(1, 1)]
+        assert query(mariadb_url, "select id, name from people")[1] == [(2, "y ")]
+        run(mariadb_url, "delete from people")
+        if disposition is not APPEND:
+            with pytest.raises(FatalConnectorError, match="truncated for column 'id'"):
+                write(destination, load_of(schema, disposition, "keyed"), [long, FINAL])
+    destination.close()
+
+
+@pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
 def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
     """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""
-    from connectors.mysql.session import MySQLSession
-
     monkeypatch.setattr(
         MySQLSession, "can_load", property(lambda _: can_load, lambda _self, _value: None), raising=False
     )
