@@ -87,6 +87,7 @@ MEMBERS = [
     ("enum('a','b')", "enum('c','it''s','b')", "enum('a','b','c','it''s')"),
     ("enum('a','b')", "enum('b')", "enum('a','b')"),
     ("set('a','b')", "set('b','c')", "set('a','b','c')"),
+    ("set('a','b','c')", "set('c','d','b')", "varchar(5)"),
     ("enum('a','bcd')", "varchar(2)", "varchar(3)"),
     ("set('a','bcd')", "char(2)", "varchar(5)"),
     ("enum('a')", "set('a','b')", "varchar(3)"),
@@ -112,6 +113,22 @@ def test_a_column_of_members_takes_new_ones(mariadb_url: str, held: str, arrivin
     destination.close()
     assert query(mariadb_url, "select v from kept order by id")[1] == [("a",), (last,)]
     assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
+
+
+def test_members_of_a_set_keep_the_order_that_the_source_shows_them_in(mariadb_url: str) -> None:
+    run(
+        mariadb_url,
+        "create table new (id bigint primary key, v set('b','a'))",
+        "insert into new values (1, 'b,a')",
+        "create table kept (id bigint primary key, v set('a','b'))",
+    )
+    stream, records = read(mariadb_url, "new")
+    assert records == [{"id": 1, "v": "b,a"}]
+    destination = destination_of(mariadb_url)
+    load = replace(load_of(stream.schema, MERGE, "kept"), stream=replace(stream, name="s"))
+    write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select v from kept")[1] == [("b,a",)]
 
 
 #: The same of types that pad their values, or cut the spaces at their end off, and the value that arrives.
