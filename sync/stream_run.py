@@ -136,10 +136,15 @@ class StreamRun:
         self._start = planned.start.bookmark if is_planned else self._restart(row)
         return self._start
 
+    def _planned_row(self) -> LedgerRow:
+        """Return the ledger's row as it was when the plan was made."""
+        key = self.planned.key
+        found = (row for row in self.planned.table.ledger if row.key == key)
+        return next(found, LedgerRow(key=key, source="", token=""))
+
     def _has_moved(self, row: LedgerRow) -> bool:
         """Whether somebody has committed since the plan was made: a run that began and ended in between."""
-        ledger = self.planned.table.ledger
-        before = next((known for known in ledger if known.key == row.key), LedgerRow(key=row.key, source="", token=""))
+        before = self._planned_row()
         return (row.bookmark, row.completed_by, row.committed_at) != (
             before.bookmark,
             before.completed_by,
@@ -147,13 +152,15 @@ class StreamRun:
         )
 
     def _restart(self, row: LedgerRow) -> Bookmark | None:
-        planned = self.planned
+        planned, before = self.planned, self._planned_row()
         table = self.context.destination.describe([planned.key.destination_table])[planned.key.destination_table]
+        # A table that a try has made, and left empty, says nothing of commits.
+        is_known = self._commits > 0 or before.committed_at is not None or before.bookmark is not None
         start = starting_point(
             planned.selected,
             table,
             row,
-            is_known=True,
+            is_known=is_known,
             sources=(self.context.source_name, self.context.source.identity()),
             full_refresh=planned.commits_once,
         )

@@ -244,7 +244,8 @@ class MySQLDialect(Dialect):
         Nor where the key's own index takes texts for equal that are not. Where what is there counts, the last one goes
         first.
         """
-        is_blurred = any(column.name in key and not _is_exact(column.collation) for column in columns)
+        known = ("", self.collation)
+        is_blurred = any(c.name in key and c.collation not in known and not _is_exact(c.collation) for c in columns)
         if is_blurred or set(target.unique_keys) != {frozenset(key)}:
             return super().merge(target, staging, columns, staged, key, method)
         arriving = {column.name for column in columns}
@@ -325,7 +326,7 @@ class MySQLDialect(Dialect):
 
 def _is_exact(collation: str) -> bool:
     """Tell whether a collation tells all texts apart, by spaces at the end as well."""
-    return not collation or collation == "binary" or collation.endswith(("_nopad_bin", "_0900_bin"))
+    return collation == "binary" or collation.endswith(("_nopad_bin", "_0900_bin"))
 
 
 def _fit(name: str) -> str:

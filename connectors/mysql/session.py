@@ -32,6 +32,7 @@ _SETUP = (
     "set session net_write_timeout = 86400, net_read_timeout = 86400, wait_timeout = 86400",
     "set session sql_select_limit = 18446744073709551615, sql_big_selects = 1",
     "set session sql_safe_updates = 0, foreign_key_checks = 1, unique_checks = 1",
+    "set session sql_notes = 1, max_error_count = 64",
 )
 
 #: `$1`, but not in constants and quoted names.
@@ -45,6 +46,9 @@ _DML = re.compile(r"\s*(insert|update|delete|replace|load)\b", re.IGNORECASE)
 
 #: `do get_lock(...)`: waited for, and given back at the end of the transaction.
 _LOCK = re.compile(r"do get_lock\((.*), (\d+)\)")
+
+#: Number of the warning that a value was cut off.
+_CUT = 1265
 
 #: Size of one INSERT where LOAD DATA is not allowed.
 _INSERT_BYTES = 1 << 20
@@ -159,7 +163,10 @@ class MySQLSession:
             self._swap_schemas.add(match[1].replace("``", "`"))
             # It stays: from the commit on it is the table itself.
             self._staging = {name: kind for name, kind in self._staging.items() if kind}
-        return int(self._run(filled(sql, parameters)).rowcount)
+        cursor = self._run(filled(sql, parameters))
+        if cursor.warning_count and _DML.match(sql):
+            self._refuse_cut()
+        return int(cursor.rowcount)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a small result."""
@@ -199,6 +206,12 @@ class MySQLSession:
                     swaps.finish(self, schema, staging, target)
             self._run(f"drop table if exists {name}")
         self._staging[name] = is_temporary
+
+    def _refuse_cut(self) -> None:
+        """Raise where spaces at the end of a text had no room: strict mode only notes that they are cut off."""
+        cut = next((text for _, number, text in self.query("show warnings") if int(number) == _CUT), "")
+        if cut:
+            raise FatalConnectorError(f"{self._address.identity()}: {cut} (error {_CUT})", connector="mysql")
 
     def _run(self, sql: str | bytes) -> Any:
         cursor = self._connection.cursor()
@@ -284,7 +297,8 @@ class MySQLSession:
         columns = ", ".join(quote(field.name, "mysql") for field in batch.schema)
         head = f"insert into {name} ({columns}) values ".encode()
         for _, content in values(batch, min(_INSERT_BYTES, self._packet_bytes // 2)):
-            self._run(head + content.to_pybytes())
+            if self._run(head + content.to_pybytes()).warning_count:
+                self._refuse_cut()
         return int(batch.num_rows)
 
     # ------------------------------------------------------------------ the end

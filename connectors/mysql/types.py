@@ -335,10 +335,11 @@ def _wider_members(before: str, old: Kind, new: Kind) -> str | None:
     if new.name == old.name:
         held = old.members
         added = [member for member in new.members if member not in held]
-        if not added:
-            return before
-        if old.name == "enum" or len(held) + len(added) <= _MAX_SET:
-            return str(Kind(old.name, ",".join([*held, *added])))
+        members = [*held, *added]
+        # A set's value is a text that shows its members in the order of the column.
+        is_same_order = [member for member in members if member in new.members] == list(new.members)
+        if old.name == "enum" or (is_same_order and len(members) <= _MAX_SET):
+            return str(Kind(old.name, ",".join(members))) if added else before
     if new.name not in ("enum", "set", "char", "varchar"):
         return None
     needed = max(_longest_of(old), _longest_of(new))

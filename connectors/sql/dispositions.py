@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
@@ -183,7 +182,7 @@ class Disposition:
         types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
         name = TableName(self._target.name.schema, staging_name(self._load.token) + REMOVED)
         name = dialect.staging(self._target.name, name.name)
-        as_staged = [replace(column, type=types[column.name], is_nullable=True) for column in columns]
+        as_staged = [Column(name=column.name, type=types[column.name]) for column in columns]
         self._session.execute(dialect.create_staging(name, as_staged, numbered=False))
         schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
         ordered = removed.select([fields[column.name].name for column in columns])

@@ -248,6 +248,20 @@ def test_a_table_that_foreign_keys_point_at_is_replaced_in_place(mariadb_url: st
     assert query(mariadb_url, "select * from pets")[1] == [(2,)]
 
 
+@pytest.mark.parametrize("key", ["id bigint auto_increment", "id varchar(9) character set latin1 not null default 'x'"])
+def test_records_are_removed_by_a_key_of_which_more_is_said(mariadb_url: str, key: str) -> None:
+    run(mariadb_url, f"create table people ({key}, name varchar(200), primary key (id))")
+    run(mariadb_url, "insert into people values (1, 'gone'), (2, 'old'), (3, 'c')")
+    kind = pa.int64() if "bigint" in key else pa.string()
+    schema = pa.schema([pa.field("id", kind, nullable=False), ("name", pa.string())])
+    arriving = pa.table({"id": pa.array([2]).cast(kind), "name": ["new"]}, schema=schema)
+    removed = pa.table({"id": pa.array([1, 2]).cast(kind)})
+    destination = destination_of(mariadb_url)
+    write(destination, load_of(schema, MERGE, removed=removed), [*arriving.to_batches(), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select id + 0, name from people order by id")[1] == [(2, "new"), (3, "c")]
+
+
 @pytest.mark.parametrize("method", list(ConflictMethod), ids=str)
 @pytest.mark.parametrize("index", ["", "unique key other (name)", "primary key (id), unique key other (name)"])
 def test_merge_by_any_set_of_indexes(mariadb_url: str, index: str, method: ConflictMethod) -> None:

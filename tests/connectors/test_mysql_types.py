@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 
 from connectors.errors import FatalConnectorError
+from connectors.mysql import session
+from connectors.mysql.session import MySQLSession
 from connectors.stream import Stream, WriteDisposition
 
 from .mysql_databases import is_mariadb, query, run, tables
@@ -87,6 +89,7 @@ MEMBERS = [
     ("enum('a','b')", "enum('c','it''s','b')", "enum('a','b','c','it''s')"),
     ("enum('a','b')", "enum('b')", "enum('a','b')"),
     ("set('a','b')", "set('b','c')", "set('a','b','c')"),
+    ("set('a','b','c')", "set('c','d','b')", "varchar(5)"),
     ("enum('a','bcd')", "varchar(2)", "varchar(3)"),
     ("set('a','bcd')", "char(2)", "varchar(5)"),
     ("enum('a')", "set('a','b')", "varchar(3)"),
@@ -112,6 +115,22 @@ def test_a_column_of_members_takes_new_ones(mariadb_url: str, held: str, arrivin
     destination.close()
     assert query(mariadb_url, "select v from kept order by id")[1] == [("a",), (last,)]
     assert query(mariadb_url, "show columns from kept like 'v'")[1][0][1] == wider
+
+
+def test_members_of_a_set_keep_the_order_that_the_source_shows_them_in(mariadb_url: str) -> None:
+    run(
+        mariadb_url,
+        "create table new (id bigint primary key, v set('b','a'))",
+        "insert into new values (1, 'b,a')",
+        "create table kept (id bigint primary key, v set('a','b'))",
+    )
+    stream, records = read(mariadb_url, "new")
+    assert records == [{"id": 1, "v": "b,a"}]
+    destination = destination_of(mariadb_url)
+    load = replace(load_of(stream.schema, MERGE, "kept"), stream=replace(stream, name="s"))
+    write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
+    destination.close()
+    assert query(mariadb_url, "select v from kept")[1] == [("b,a",)]
 
 
 #: The same of types that pad their values, or cut the spaces at their end off, and the value that arrives.
@@ -237,10 +256,36 @@ def test_nothing_does_not_become_a_number_or_the_current_time(mariadb_url: str, 
 
 
 @pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
+def test_spaces_that_have_no_room_are_refused_as_all_else_is(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool
+) -> None:
+    """The server cuts them off, in strict mode too, with no more than a note; and a session may go without notes."""
+    monkeypatch.setattr(session, "_SETUP", ("set session sql_notes = 0, max_error_count = 0", *session._SETUP))
+    monkeypatch.setattr(
+        MySQLSession, "can_load", property(lambda _: can_load, lambda _self, _value: None), raising=False
+    )
+    run(mariadb_url, "create table people (id bigint primary key, name varchar(200), key (name))")
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("n", pa.int64())])
+    long = pa.RecordBatch.from_pylist([{"id": "x" + " " * 600, "n": 1}], schema=schema)
+    destination = destination_of(mariadb_url)
+    for disposition in (APPEND, MERGE, REPLACE):
+        load = load_of(PEOPLE, disposition)
+        with pytest.raises(FatalConnectorError, match="truncated for column 'name'"):
+            write(destination, load, [people((1, "x" + " " * 300)), FINAL])
+        load = replace(load, stream=replace(load.stream, max_rejected=1))
+        commits = write(destination, load, [people((1, "x" + " " * 300), (2, "y ")), FINAL])
+        assert [(commit.records, commit.rejected) for commit in commits] == [(1, 1)]
+        assert query(mariadb_url, "select id, name from people")[1] == [(2, "y ")]
+        run(mariadb_url, "delete from people")
+        if disposition is not APPEND:
+            with pytest.raises(FatalConnectorError, match="truncated for column 'id'"):
+                write(destination, load_of(schema, disposition, "keyed"), [long, FINAL])
+    destination.close()
+
+
+@pytest.mark.parametrize("can_load", [True, False], ids=["LOAD DATA", "INSERT"])
 def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytest.MonkeyPatch, can_load: bool) -> None:
     """As a text it would, which is what LOAD DATA carries; and 5 would become 2005, however it comes."""
-    from connectors.mysql.session import MySQLSession
-
     monkeypatch.setattr(
         MySQLSession, "can_load", property(lambda _: can_load, lambda _self, _value: None), raising=False
     )

@@ -149,6 +149,31 @@ def test_runs_cancel_from_elsewhere_cancels_the_run(bench: Bench) -> None:
     assert [c["status"] for c in bench.calls()] == ["cancelled", "cancelled"]
 
 
+def test_a_first_append_that_was_cut_off_behind_its_table_is_tried_again(
+    bench: Bench, mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MySQL keeps the table that a try has made, and nothing else of it: no bookmark was ever there."""
+    from connectors.errors import RetriableError
+    from connectors.mysql.dialect import MySQLDialect
+    from tests.connectors.mysql_databases import query
+
+    insert_from, cuts = MySQLDialect.insert_from, [1]
+
+    def cut_off_once(self: Any, *arguments: Any) -> str:
+        if cuts.pop() if cuts else 0:
+            raise RetriableError("lost", connector="mysql")
+        return insert_from(self, *arguments)
+
+    monkeypatch.setattr(MySQLDialect, "insert_from", cut_off_once)
+    bench.document |= {"retries": 1, "retry_delay_s": 0.01}
+    bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    bench.seed("a", 3)
+    assert bench.run().exit_code == 0
+    assert query(mariadb_url, "select id from a order by id")[1] == [(0,), (1,), (2,)]
+
+
 def test_retry_starts_a_new_attempt_over_what_did_not_succeed(bench: Bench) -> None:
     for name in ("a", "b", "c"):
         bench.seed(name, 3)
