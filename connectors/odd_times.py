@@ -44,6 +44,11 @@ def is_infinite(array: pa.Array) -> bool:
     return is_one and has_extremes(array)
 
 
+def is_last_nanosecond(array: pa.Array) -> bool:
+    """Tell whether there is the first or last timestamp of nanoseconds."""
+    return pa.types.is_timestamp(array.type) and array.type.unit == "ns" and has_extremes(array)
+
+
 def has_extremes(array: pa.Array) -> bool:
     """Tell whether there is a number in an array of dates or timestamps that DuckDB calls infinite."""
     bits = 32 if pa.types.is_date32(array.type) else 64
@@ -60,4 +65,4 @@ def is_past_day(array: pa.Array) -> bool:
     return last is not None and last >= _DAY_S * _UNITS[kind.unit]
 
 
-__all__ = ["has_extremes", "has_leaf", "is_infinite", "is_past_day"]
+__all__ = ["has_leaf", "is_infinite", "is_last_nanosecond", "is_past_day"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..odd_times import has_extremes, has_leaf, is_past_day
+from ..odd_times import has_leaf, is_last_nanosecond, is_past_day
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.session import Lease, Session
 from ..sql.source import SqlSource
@@ -168,7 +168,7 @@ class DuckDBSource(SqlSource):
 
 
 def _is_unheard_of(array: pa.Array) -> bool:
-    return is_past_day(array) or (array.type == pa.timestamp("ns") and has_extremes(array))
+    return is_past_day(array) or is_last_nanosecond(array)
 
 
 def _is_union(field: pa.Field) -> bool:
