@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -13,8 +14,16 @@ _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def has_leaf(array: pa.Array, is_odd: Callable[[pa.Array], bool]) -> bool:
-    """Ask about an array, or about what its lists, structs and maps hold in the end."""
-    return any(map(is_odd, _leaves(array)))
+    """Ask about an array of times, or about those that its lists, structs and maps hold in the end."""
+    return _has_times(array.type) and any(map(is_odd, _leaves(array)))
+
+
+@lru_cache(maxsize=1024)
+def _has_times(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_times(kind.storage_type)
+    children = (kind.field(place).type for place in range(kind.num_fields))
+    return bool(pa.types.is_temporal(kind)) or any(map(_has_times, children))
 
 
 def _leaves(array: pa.Array) -> Iterator[pa.Array]:
