@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -13,8 +14,16 @@ _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def has_leaf(array: pa.Array, is_odd: Callable[[pa.Array], bool]) -> bool:
-    """Ask about an array, or about what its lists, structs and maps hold in the end."""
-    return any(map(is_odd, _leaves(array)))
+    """Ask about an array of times, or about those that its lists, structs and maps hold in the end."""
+    return _has_times(array.type) and any(map(is_odd, _leaves(array)))
+
+
+@lru_cache(maxsize=1024)
+def _has_times(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_times(kind.storage_type)
+    children = (kind.field(place).type for place in range(kind.num_fields))
+    return bool(pa.types.is_temporal(kind)) or any(map(_has_times, children))
 
 
 def _leaves(array: pa.Array) -> Iterator[pa.Array]:
@@ -44,6 +53,11 @@ def is_infinite(array: pa.Array) -> bool:
     return is_one and has_extremes(array)
 
 
+def is_last_nanosecond(array: pa.Array) -> bool:
+    """Tell whether there is the first or last timestamp of nanoseconds."""
+    return pa.types.is_timestamp(array.type) and array.type.unit == "ns" and has_extremes(array)
+
+
 def has_extremes(array: pa.Array) -> bool:
     """Tell whether there is a number in an array of dates or timestamps that DuckDB calls infinite."""
     bits = 32 if pa.types.is_date32(array.type) else 64
@@ -60,4 +74,4 @@ def is_past_day(array: pa.Array) -> bool:
     return last is not None and last >= _DAY_S * _UNITS[kind.unit]
 
 
-__all__ = ["has_extremes", "has_leaf", "is_infinite", "is_past_day"]
+__all__ = ["has_leaf", "is_infinite", "is_last_nanosecond", "is_past_day"]

@@ -24,6 +24,8 @@ class DuckDBCanonical(Canonical):
             return f"case when contains({text}, '.') then rtrim(rtrim({text}, '0'), '.') else {text} end"
         if form is Form.FLOAT:
             return _float(f"{column}::double")
+        if form is Form.INTEGER and pa.types.is_boolean(compared.field.type):
+            form = Form.BOOLEAN
         if form is Form.INTERVAL and not pa.types.is_string(compared.field.type):
             return interval_text(column)
         if pa.types.is_nested(compared.field.type):

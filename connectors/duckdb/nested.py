@@ -66,6 +66,27 @@ def decimal_text(value: str, kind: pa.DataType) -> str:
     return f"ltrim(replace(replace(' ' || {text}, ' .', ' 0.'), ' -.', ' -0.'))"
 
 
+def any_interval(value: str, kind: pa.DataType, condition: str, depth: int = 0) -> str:
+    """Write whether one of the intervals in a value meets a condition; empty: its type has none."""
+    types, name = pa.types, f"x{depth}"
+    if types.is_interval(kind):
+        return f"({condition.format(value)})"
+    if types.is_struct(kind):
+        parts = [
+            any_interval(f"struct_extract({value}, {literal(field.name)})", field.type, condition, depth)
+            for field in kind
+        ]
+    elif types.is_map(kind):
+        lists = ((f"map_keys({value})", kind.key_type), (f"map_values({value})", kind.item_type))
+        parts = [any_interval(items, pa.list_(item), condition, depth) for items, item in lists]
+    elif types.is_nested(kind):
+        inner = any_interval(name, kind.value_type, condition, depth + 1)
+        parts = [inner and f"len(list_filter({value}, lambda {name}: {inner})) > 0"]
+    else:
+        parts = []
+    return " or ".join(f"({part})" for part in parts if part)
+
+
 def _value(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
     """Write a value; NULL for NULL. Each level of lists names its items otherwise."""
     types, name = pa.types, f"x{depth}"
@@ -182,4 +203,4 @@ _FORMS = (
 )
 
 
-__all__ = ["decimal_text", "interval_text", "list_text", "nested_text"]
+__all__ = ["any_interval", "decimal_text", "interval_text", "list_text", "nested_text"]

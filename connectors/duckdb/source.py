@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..odd_times import has_extremes, has_leaf, is_past_day
+from ..odd_times import has_leaf, is_last_nanosecond, is_past_day
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.session import Lease, Session
 from ..sql.source import SqlSource
@@ -19,6 +19,7 @@ from ..stream import Bookmark, RejectedRecord, Stream
 from . import types
 from .database import open_database
 from .dialect import DuckDBDialect, read_catalog
+from .nested import any_interval
 from .room import read_bytes, widths
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
@@ -27,11 +28,9 @@ if TYPE_CHECKING:
     from ..checksums.values import Checksums, KeyRange, Side
 
 #: Arrow counts an interval's nanoseconds, and DuckDB hands over a longer one as another without a word.
-_INTERVAL = (
-    "case when abs(datepart('hour', {0})::hugeint * 3600000000 + datepart('minute', {0}) * 60000000 "
-    "+ datepart('microsecond', {0})) > 9223372036854775 "
-    "then error('the interval ' || {0}::varchar || ' is longer than the 292 years that nanoseconds can count') "
-    "else {0} end"
+_TOO_LONG = (
+    "abs(datepart('hour', {0})::hugeint * 3600000000 + datepart('minute', {0}) * 60000000 "
+    "+ datepart('microsecond', {0})) > 9223372036854775"
 )
 
 
@@ -104,10 +103,13 @@ class DuckDBSource(SqlSource):
             return column
         if native == "UUID":
             return f"unhex(replace({column}::varchar, '-', ''))"
-        if native == "INTERVAL":
-            return _INTERVAL.format(column)
         known = types.reading(native)
-        return column if known.sql == native else f"cast({column} as {known.sql})"
+        read = column if known.sql == native else f"cast({column} as {known.sql})"
+        if "INTERVAL" not in native:
+            return read
+        is_too_long = any_interval(column, known.arrow, _TOO_LONG)
+        error = f"'the interval ' || {column}::varchar || ' is longer than the 292 years that nanoseconds can count'"
+        return f"case when {is_too_long} then error({error}) else {read} end" if is_too_long else read
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Refuse what Arrow has no value for; other infinite dates and timestamps only DuckDB's destination takes."""
@@ -166,7 +168,7 @@ class DuckDBSource(SqlSource):
 
 
 def _is_unheard_of(array: pa.Array) -> bool:
-    return is_past_day(array) or (array.type == pa.timestamp("ns") and has_extremes(array))
+    return is_past_day(array) or is_last_nanosecond(array)
 
 
 def _is_union(field: pa.Field) -> bool:

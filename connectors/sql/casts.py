@@ -9,7 +9,7 @@ from .. import compute as pc
 from ..decimals import from_texts
 from ..errors import FatalConnectorError
 from ..fidelity import as_text
-from ..odd_times import has_leaf, is_infinite
+from ..odd_times import has_leaf, is_infinite, is_last_nanosecond
 
 
 def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, stream: str) -> pa.RecordBatch:
@@ -96,19 +96,22 @@ def refuse_nanoseconds(batch: pa.RecordBatch, stream: str) -> None:
                 )
 
 
-def refuse_infinite(batch: pa.RecordBatch, stream: str) -> None:
+def refuse_infinite(batch: pa.RecordBatch, stream: str, *, is_kept: bool) -> None:
     """Raise for what DuckDB calls infinite: counted from another system's epoch it would be a finite moment.
 
-    Not for nanoseconds, where the highest number is a moment of its own (pandas' Timestamp.max).
+    Not for nanoseconds, where the highest number is a moment of its own (pandas' Timestamp.max): where infinity is
+    kept, this one would become it.
 
     Raises:
         FatalConnectorError: with the column.
     """
+    is_odd = is_last_nanosecond if is_kept else is_infinite
+    problem = "the first or last nanosecond, which is infinite there" if is_kept else "an infinite date or time"
     for field, array in zip(batch.schema, batch.columns, strict=True):
-        if has_leaf(array, is_infinite):
+        if has_leaf(array, is_odd):
             raise FatalConnectorError(
-                f"column {field.name!r} holds an infinite date or time, which the destination does not take; read it "
-                "through a view that casts it to text, or exclude the column with `columns`",
+                f"column {field.name!r} holds {problem}, and the destination does not take it; read it through a view "
+                "that casts it to text, mend it in a transformer, or exclude the column with `columns`",
                 stream=stream,
             )
 

@@ -244,8 +244,7 @@ class Writer:
             raise
 
     def _fitted(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        if not self._dialect.keeps_infinite:
-            refuse_infinite(batch, self._layout.stream.name)
+        refuse_infinite(batch, self._layout.stream.name, is_kept=self._dialect.keeps_infinite)
         batch = cast_batch(batch, schema, self._layout.stream.name)
         if not self._dialect.keeps_nanoseconds:
             refuse_nanoseconds(batch, self._layout.stream.name)

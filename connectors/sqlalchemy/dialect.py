@@ -135,15 +135,13 @@ class SQLAlchemyDialect(Dialect):
     # ---------------------------------------------------------------- catalog
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog."""
-        return catalog.reflect(_own(session).connection, self.names_, tables)
+        return _own(session).inspect(lambda connection: catalog.reflect(connection, self.names_, tables))
 
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return leftovers of the schema that a destination writes by default; of others nobody knows."""
-        return [
-            name
-            for name in catalog.list_tables(_own(session).connection, self.names_, self.default_schema)
-            if name.name.lower().startswith(STAGING_PREFIX)
-        ]
+        schema = self.default_schema
+        names = _own(session).inspect(lambda connection: catalog.list_tables(connection, self.names_, schema))
+        return [name for name in names if name.name.lower().startswith(STAGING_PREFIX)]
 
     def settle(self, session: Session, staging: TableName | None) -> None:
         """Commit the staged records: what follows may have to change tables first."""

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -27,6 +27,8 @@ from .names import Names
 from .traits import Traits
 from .types import Kind, kind_for, sqlalchemy_type
 from .values import array_of, values_of
+
+T = TypeVar("T")
 
 #: Before the text of a table's name: the statement that shuts out our other writers of it until the commit.
 LOCK = "/* lock */ "
@@ -217,6 +219,11 @@ class AlchemySession:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a small result."""
         return [tuple(row) for row in self._run(lambda: self._text(sql, parameters).fetchall())]
+
+    def inspect(self, read: Callable[[sa.Connection], T]) -> T:
+        """Read the catalog, as `catalog` does."""
+        found: T = self._run(lambda: read(self._connection))
+        return found
 
     def change(self, clause: Any, values: Mapping[str, Any] | None = None) -> int:
         """Run an INSERT, UPDATE or DELETE of SQLAlchemy's; return the records it changed, -1 if nobody knows."""

@@ -66,7 +66,8 @@ class SQLAlchemySource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
-        return catalog.streams(_session(session).connection, self._own.names_, self._schema)
+        names, schema = self._own.names_, self._schema
+        return _session(session).inspect(lambda connection: catalog.streams(connection, names, schema))
 
     def close(self) -> None:
         """Close every connection."""

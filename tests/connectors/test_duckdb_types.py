@@ -131,6 +131,30 @@ def test_an_interval_longer_than_nanoseconds_can_count_is_an_error_and_not_anoth
 
 
 @pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("INTERVAL[]", "[null, interval '2562047:47:16.854776']"),
+        ("INTERVAL[][]", "[null, [interval '-2562047:47:16.854776']]"),
+        (
+            "STRUCT(\"a b\" MAP(VARCHAR, INTERVAL), c ENUM('x'))",
+            "{'a b': map {'k': interval '3000000 hours'}, 'c': 'x'}",
+        ),
+    ],
+)
+def test_an_interval_inside_of_another_value_is_no_other_one_either(kind: str, value: str, path: Path) -> None:
+    with connect(path) as connection:
+        connection.execute(f"create table t (v {kind}); insert into t values (null)")
+    with closing(DuckDBSource({"path": str(path)}, path.parent)) as source:
+        (stream,) = source.discover()
+        assert read(source, stream).column("v").to_pylist() == [None]
+        source.close()
+        with connect(path) as connection:
+            connection.execute(f"insert into t values ({value})")
+        with pytest.raises(FatalConnectorError, match="is longer than the 292 years"):
+            read(source, stream)
+
+
+@pytest.mark.parametrize(
     ("kind", "bad", "good"),
     [
         ("TIME", "'24:00:00'", "'23:59:59.999999'"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from connectors.errors import FatalConnectorError
+from connectors.sqlalchemy.source import SQLAlchemySource
 from connectors.stream import WriteDisposition
 
 from .sqlite_files import query, script
@@ -65,6 +66,14 @@ def test_a_value_that_its_type_does_not_hold_is_refused(declared: str, value: st
     script(path, f"create table t (v {declared}); insert into t values ({value})")
     with pytest.raises(FatalConnectorError, match="'v': a value does not fit"):
         read(url_of(path), "t")
+
+
+def test_a_catalog_that_cannot_be_read_is_an_error_of_the_system(path: Path) -> None:
+    path.write_bytes(b"no database" * 1000)
+    source = SQLAlchemySource({"url": url_of(path)})
+    with pytest.raises(FatalConnectorError, match="file is not a database"):
+        source.discover()
+    source.close()
 
 
 def test_what_is_written_is_read_again_as_it_was(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import secrets
@@ -103,6 +104,15 @@ def test_an_infinite_time_is_refused_and_not_a_finite_one(
     with duckdb.connect(places["duckdb"]["path"]) as connection:
         (found,) = connection.execute("select v::varchar from odd").fetchall()
     assert "infinity" in found[0]
+
+
+def test_the_last_nanosecond_does_not_become_infinite(places: dict[str, dict[str, Any]]) -> None:
+    last = pa.array([2**63 - 1]).view(pa.timestamp("ns"))  # pandas' Timestamp.max
+    with pytest.raises(FatalConnectorError, match="'v' holds the first or last nanosecond"):
+        load("duckdb", places["duckdb"], last)
+    load("sqlite", places["sqlite"], last)
+    with contextlib.closing(sqlite3.connect(places["sqlite"]["path"])) as connection:
+        assert connection.execute("select v from odd").fetchall() == [("2262-04-11 23:47:16.854775807",)]
 
 
 @pytest.mark.parametrize("system", ["sqlite", "mysql", "sqlalchemy", "jsonl", "csv"])

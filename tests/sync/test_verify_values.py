@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,17 @@ def test_what_duckdb_writes_in_its_own_way_is_equal_in_the_copy(
     with duckdb.connect(places.source["duckdb"]["path"]) as connection:
         connection.execute(f"update {table} set w = 0.2 where id = 4")
     assert found_damage(pair.verify()) == {("4", "different", ("w",))}
+
+
+@pytest.mark.parametrize("source", ["sqlite", "duckdb"])
+def test_a_boolean_equals_the_number_that_the_table_has_for_it(tmp_path: Path, places: Places, source: str) -> None:
+    batch = pa.RecordBatch.from_pydict({"id": [1, 2, 3], "v": [True, False, None]})
+    pair = make_pair(tmp_path, places, source, "sqlite", batch, write_disposition="merge")
+    pair.run()
+    with contextlib.closing(sqlite3.connect(pair.config["path"])) as connection:
+        connection.executescript(f"""
+            alter table {pair.table} rename to old; create table {pair.table} (id integer primary key, v integer);
+            insert into {pair.table} select * from old
+        """)
+    found = pair.verify()
+    assert (found.verdict, found.source_records, found.notes) == ("equal", 3, ())
