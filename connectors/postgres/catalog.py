@@ -16,10 +16,18 @@ from ..sql.tables import Column, Table
 from ..stream import Stream
 from .types import arrow_of
 
+#: Columns of a table, and of a domain the type that it is of, at last.
 _COLUMNS = """(
   select json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-    a.attgenerated <> '', a.atthasdef or a.attidentity <> '') order by a.attnum)
-  from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
+    a.attgenerated <> '', a.atthasdef or a.attidentity <> '',
+    case y.typtype when 'd' then (
+      with recursive b as (
+        select y.typbasetype as oid, y.typtypmod as mod, 1 as depth
+        union all select d.typbasetype, d.typtypmod, b.depth + 1
+        from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
+      select format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end) order by a.attnum)
+  from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
+  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
 
 _KEY = """(
   select json_agg(a.attname order by k.place)
@@ -125,14 +133,15 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
         described = json.loads(details)
         key = tuple(described["key"] or ())
         fields = []
-        for column, native, is_required, _, _ in described["columns"] or ():
+        for column, declared, is_required, _, _, base in described["columns"] or ():
+            native = base or declared
             path = f"{namespace}.{table}.{column}"
             is_text = path in wanted
             wanted.discard(path)
             kind_of = pa.string() if is_text else arrow_of(native)[0]
             metadata = {b"native_type": native.encode(), b"native_system": system.encode()}
-            if is_text:
-                metadata[b"read_as"] = b"text"
+            if is_text or base:
+                metadata[b"read_as"] = b"text" if is_text else b"base"
             fields.append(pa.field(column, kind_of, not (is_required or column in key), metadata))
         found.append(
             Stream(
@@ -210,9 +219,14 @@ def _quoted(name: TableName) -> str:
 def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
     columns = tuple(
         Column(
-            name=column, type=native, is_nullable=not is_required, is_generated=is_generated, has_default=has_default
+            name=column,
+            type=native,
+            is_nullable=not is_required,
+            is_generated=is_generated,
+            has_default=has_default,
+            base=base or "",
         )
-        for column, native, is_required, is_generated, has_default in details["columns"] or ()
+        for column, native, is_required, is_generated, has_default, base in details["columns"] or ()
     )
     return Table(
         name=name,

@@ -41,25 +41,31 @@ class PostgresDialect(Dialect):
     commits_alone = True
     reserved_columns = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 
+    def __init__(self) -> None:
+        #: Domain -> the type that it is of, at last; of those in tables that were looked at.
+        self._domains: dict[str, str] = {}
+
     def column_type(self, column: pa.Field) -> str:
         """Return the native type, or the one for the Arrow type."""
         return types.column_type(column, self.name.encode())
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Return how COPY carries it."""
-        return types.wire(column_type, arrow)
+        return types.wire(self._base(column_type), arrow)
 
     def arrow_type(self, column: Column) -> pa.DataType:
         """Return the type it is read in."""
-        return types.arrow_of(column.type)[0]
+        return types.arrow_of(self._base(column.type))[0]
 
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
         """Return what it is, where that is read as text: arrays, long and bare numerics."""
-        return types.kept_as(column_type, arriving), False
+        return types.kept_as(self._base(column_type), arriving), False
 
     def widen(self, before: str, after: str) -> str | None:
-        """Return the wider type."""
-        return types.widen(before, after)
+        """Return the wider type; a domain stays what it is, or does not hold what comes."""
+        base = self._base(before)
+        wider = types.widen(base, after)
+        return wider if base == before else before if wider == base else None
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
         """Keep the blanks that fill a `character` up, as its source has them: a cast to another text drops them."""
@@ -70,7 +76,12 @@ class PostgresDialect(Dialect):
     # ---------------------------------------------------------------- catalog
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog in one query."""
-        return catalog.reflect(session, tables)
+        found = catalog.reflect(session, tables)
+        self._domains.update((each.type, each.base) for table in found.values() for each in table.columns if each.base)
+        return found
+
+    def _base(self, column_type: str) -> str:
+        return self._domains.get(column_type, column_type)
 
     def exists(self, session: Session, name: TableName) -> bool:
         """Look the name up."""

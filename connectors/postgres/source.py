@@ -119,7 +119,10 @@ class PostgresSource(SqlSource):
             return column
         if metadata.get(b"read_as") == b"text":
             return f"{column}::text"
-        return arrow_of(metadata[b"native_type"].decode())[1].format(column)
+        native = metadata[b"native_type"].decode()
+        if metadata.get(b"read_as") == b"base":
+            column = f"{column}::{native}"  # of a domain the driver knows nothing
+        return arrow_of(native)[1].format(column)
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""

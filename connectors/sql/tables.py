@@ -17,6 +17,8 @@ class Column:
     #: Type as the dialect writes it in DDL (`numeric(12,2)`).
     type: str
     is_nullable: bool = True
+    #: Type of the values, where `type` only limits another one (a domain).
+    base: str = ""
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).
