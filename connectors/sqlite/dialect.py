@@ -245,6 +245,7 @@ def _table(
                 is_nullable=not (is_required or column in is_numbered),
                 is_generated=hidden in (2, 3),
                 has_default=bool(has_default) or column in is_numbered,
+                fills_nulls=column in is_numbered,
             )
             for column, declared, is_required, _, hidden, has_default in columns
         ),

@@ -21,6 +21,7 @@ from connectors.stream import (
     Checkpoint,
     NullBookmarks,
     ReplicationMethod,
+    WriteDisposition,
 )
 
 from .hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES
@@ -241,6 +242,18 @@ def test_merge_leaves_alone_what_never_arrives_and_cannot_be_null(
         (own[0], 1, "b", "kept", "noted", None),
         (own[1], 2, "c", "x", "y", None),
     ]
+
+
+@pytest.mark.parametrize("disposition", [APPEND, REPLACE])
+def test_nothing_does_not_become_a_number_of_sqlites_own(
+    path: Path, destination: SQLiteDestination, disposition: WriteDisposition
+) -> None:
+    script(path, "create table t (id integer primary key, name text); create index other on t (name)")
+    schema = pa.schema([("id", pa.int64()), ("name", pa.string())])
+    sent = pa.RecordBatch.from_pylist([{"id": 7, "name": "a"}, {"id": None, "name": "b"}], schema=schema)
+    with pytest.raises(FatalConnectorError, match="NULL"):
+        load(destination, "t", disposition, [sent, FINAL], schema, ())
+    assert query(path, "select * from t") == []
 
 
 def test_a_column_that_is_too_narrow_is_refused_with_the_way_out(path: Path, destination: SQLiteDestination) -> None:
