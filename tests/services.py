@@ -241,7 +241,8 @@ def own_mariadb(folder: Path, *options: str) -> Iterator[str]:
         missing("mariadbd is not installed")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--user={getpass.getuser()}"]
+    # A server that starts deletes what it takes for temporary tables of its own: not in the folder that all use.
+    common = ["--no-defaults", f"--datadir={folder / 'data'}", f"--tmpdir={folder}", f"--user={getpass.getuser()}"]
     # Paths of sockets may not be long.
     at = Path(tempfile.gettempdir()) / f"syncblocks-mariadb-{port}"
     place = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={at}", f"--pid-file={folder / 'pid'}"]
