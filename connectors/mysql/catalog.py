@@ -80,11 +80,13 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
     return found
 
 
-def list_staging(session: Session) -> list[TableName]:
-    """Return staging tables of all databases."""
+def list_staging(session: Session, schema: str = "") -> list[TableName]:
+    """Return staging tables of one database, or of all."""
+    of_schema = f"table_schema = {literal(schema)} and " if schema else ""
     sql = (
         f"select table_schema, table_name from {_SCHEMA}.tables "
-        f"where left(table_name, {len(STAGING_PREFIX)}) = {literal(STAGING_PREFIX)} and table_type = 'BASE TABLE'"
+        f"where {of_schema}left(table_name, {len(STAGING_PREFIX)}) = {literal(STAGING_PREFIX)} "
+        "and table_type = 'BASE TABLE'"
     )
     return [TableName(str(schema), str(name)) for schema, name in session.query(sql)]
 
