@@ -80,11 +80,13 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
     return found
 
 
-def list_staging(session: Session) -> list[TableName]:
-    """Return staging tables of all databases."""
+def list_staging(session: Session, schema: str = "") -> list[TableName]:
+    """Return staging tables of one database, or of all."""
+    of_schema = f"table_schema = {literal(schema)} and " if schema else ""
     sql = (
         f"select table_schema, table_name from {_SCHEMA}.tables "
-        f"where left(table_name, {len(STAGING_PREFIX)}) = {literal(STAGING_PREFIX)} and table_type = 'BASE TABLE'"
+        f"where {of_schema}left(table_name, {len(STAGING_PREFIX)}) = {literal(STAGING_PREFIX)} "
+        "and table_type = 'BASE TABLE'"
     )
     return [TableName(str(schema), str(name)) for schema, name in session.query(sql)]
 
@@ -96,9 +98,9 @@ def dependents(session: Session, name: TableName) -> list[str]:
         f"select distinct concat('index ', index_name) from {_SCHEMA}.statistics where table_schema = {schema} "
         f"and table_name = {table} and index_name <> 'PRIMARY' union all select concat('trigger ', trigger_name) "
         f"from {_SCHEMA}.triggers where event_object_schema = {schema} and event_object_table = {table} "
-        "union all select concat('foreign key ', constraint_name, ' of table ', table_name) "
-        f"from {_SCHEMA}.referential_constraints where (constraint_schema = {schema} and table_name = {table}) "
-        f"or (unique_constraint_schema = {schema} and referenced_table_name = {table}) "
+        "union all select distinct concat('foreign key ', constraint_name, ' of table ', table_name) "
+        f"from {_SCHEMA}.key_column_usage where referenced_table_name is not null and (table_schema = {schema} "
+        f"and table_name = {table} or referenced_table_schema = {schema} and referenced_table_name = {table}) "
         f"union all select 'its partitions' from {_SCHEMA}.tables where table_schema = {schema} "
         f"and table_name = {table} and create_options like '%partitioned%' union all select 'its history' "
         f"from {_SCHEMA}.tables where table_schema = {schema} and table_name = {table} "
@@ -146,12 +148,15 @@ def _read(
         )
     }
     referring, referenced = set(), set()
-    for name, other_schema, other in session.query(
-        f"select table_name, unique_constraint_schema, referenced_table_name from {_SCHEMA}.referential_constraints "
-        f"where constraint_schema = {literal(schema)} or unique_constraint_schema = {literal(schema)}"
+    # Not of `referential_constraints`: of a table of which a user may read no more than records, it shows none or half.
+    for own_schema, name, other_schema, other in session.query(
+        "select table_schema, table_name, referenced_table_schema, referenced_table_name "
+        f"from {_SCHEMA}.key_column_usage where referenced_table_name is not null "
+        f"and (table_schema = {literal(schema)} or referenced_table_schema = {literal(schema)})"
     ):
-        referring.add(str(name))
-        if str(other_schema) == schema:
+        if str(own_schema).lower() == schema.lower():
+            referring.add(str(name))
+        if str(other_schema).lower() == schema.lower():
             referenced.add(str(other))
     checks = _checks(session, schema) if is_mariadb else {}
     return {

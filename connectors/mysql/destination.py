@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
+from ..sql.identifiers import STAGING_PREFIX, staging_name
 from ..sql.session import Session
 from ..stream import LedgerKey, LedgerRow
-from . import swaps
+from . import catalog, swaps
 from .dialect import MySQLDialect
 from .ledger import MySQLLedger
 from .session import MySQLSession
@@ -28,6 +29,8 @@ class MySQLDestination(SqlDestination):
         dialect = MySQLDialect(self._settings.address.database, self._settings.lock_timeout_s)
         super().__init__(dialect, schema=self._settings.address.database)
         self._ledger = MySQLLedger(dialect)
+        #: Databases that were looked through for what broken loads have left, since the last connection was opened.
+        self._swept: set[str] = set()
 
     def connect(self) -> MySQLSession:
         """Open a connection."""
@@ -37,6 +40,7 @@ class MySQLDestination(SqlDestination):
         )
         assert isinstance(self.dialect, MySQLDialect)
         self.dialect.adapt(session)
+        self._swept.clear()  # it may be in the place of one that broke
         return session
 
     def identity(self) -> str:
@@ -57,7 +61,27 @@ class MySQLDestination(SqlDestination):
             assert isinstance(session, MySQLSession)
             for staging, target in swaps.pending(session, schema):
                 swaps.finish(session, schema, staging, target)
+            if schema not in self._swept:
+                self._swept.add(schema)
+                self._sweep(session, key, schema)
         return row
+
+    def _sweep(self, session: MySQLSession, key: LedgerKey, schema: str) -> None:
+        """Drop what loads have staged whose connection broke, and that nobody will commit: their tokens are gone.
+
+        In this order: who has made a table has its token in the ledger, and who lost it there has made its note before.
+        """
+        # Behind the token of others, such as a former table that is kept, is something more.
+        found = catalog.list_staging(session, schema)
+        left = [name for name in found if name.name.removeprefix(STAGING_PREFIX).isalnum()]
+        if not left:
+            return
+        ledger = self.dialect.table(self._ledger.table(self.target(key.destination_table)))
+        held = {staging_name(str(token)) for (token,) in session.query(f"select token from {ledger}")}
+        held.update(staging for staging, _ in swaps.pending(session, schema))
+        for name in left:
+            if name.name not in held:
+                session.drop_left(name)
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement and commit it."""

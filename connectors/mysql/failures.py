@@ -89,6 +89,8 @@ _OF_A_RECORD = {
 
 _INTERRUPTED = {1317}
 NO_SUCH_TABLE = {1051, 1146}
+#: A table that a foreign key points at is not dropped.
+REFERENCED = {1217, 1451, 3730}
 _TOO_LARGE = {1153, 1301}
 
 
@@ -146,4 +148,4 @@ def _text(error: BaseException, address: Address) -> str:
     return address.scrub(" ".join(text.split()))
 
 
-__all__ = ["NO_SUCH_TABLE", "RETRIABLE", "connect_failure", "errno", "failure", "is_lost"]
+__all__ = ["NO_SUCH_TABLE", "REFERENCED", "RETRIABLE", "connect_failure", "errno", "failure", "is_lost"]

@@ -70,6 +70,7 @@ class MySQLSession:
 
         self._address = address
         self._begin = begin
+        self._lock_timeout_s = lock_timeout_s
         self._lock = threading.Lock()
         self._is_lost = False
         #: Something is written that the ledger does not know yet: an implicit commit would be wrong.
@@ -109,6 +110,9 @@ class MySQLSession:
 
     def commit(self) -> None:
         """Commit; then rename what the transaction said, and drop staging."""
+        if self._swap_schemas:
+            # It stays, whatever the answer: from the commit on it is the table itself.
+            self._staging = {name: is_temporary for name, is_temporary in self._staging.items() if is_temporary}
         self._run("commit")
         self._is_dirty = False
         schemas, self._swap_schemas = self._swap_schemas, set()
@@ -161,8 +165,6 @@ class MySQLSession:
             match = re.match(r"insert into `((?:[^`]|``)*)`\.", sql.removeprefix(swaps.MARK))
             assert match is not None
             self._swap_schemas.add(match[1].replace("``", "`"))
-            # It stays: from the commit on it is the table itself.
-            self._staging = {name: kind for name, kind in self._staging.items() if kind}
         cursor = self._run(filled(sql, parameters))
         if cursor.warning_count and _DML.match(sql):
             self._refuse_cut()
@@ -183,6 +185,13 @@ class MySQLSession:
         changed = 0 if cursor.description else max(int(cursor.rowcount), 0)
         self._run("commit")
         return changed
+
+    def drop_left(self, name: TableName) -> None:
+        """Drop a staging table of a load whose connection broke; one that is still written its writer drops."""
+        self._run("set session lock_wait_timeout = 1")
+        with suppress(RetriableError, FatalConnectorError):  # a connection that is lost fails again just below
+            self.run_alone(f"drop table if exists {quote(name.schema, 'mysql')}.{quote(name.name, 'mysql')}")
+        self._run(f"set session lock_wait_timeout = {self._lock_timeout_s}")
 
     def _take_lock(self, name: str, sql: str) -> None:
         ((answer,),) = self.query(f"select {sql.removeprefix('do ')}")

@@ -10,15 +10,21 @@ That is right however many do it at once, and however late:
 - A staging table's name is used once. Renaming it away succeeds once; for everyone else, also one that slept
   through many later loads, it is not there, which changes nothing.
 - A crash at any point leaves the note (carried out by the next take-over) or a deleted one (all is done).
+- A table that was replaced, but that the server does not drop for a foreign key of a table which the user may not see,
+  stays aside: the commit has decided, and the note must not keep others waiting.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 from ..errors import ConnectorError, RetriableError
 from ..failpoints import failpoint
 from ..sql.identifiers import TableName, literal, quote
+from .failures import REFERENCED, errno
+
+log = logging.getLogger("syncblocks")
 
 #: Notes, beside the ledger.
 SWAPS_TABLE = "_syncblocks_swaps"
@@ -33,6 +39,13 @@ MARK = "/* swap */ "
 _ASIDE = "_o"
 
 _ATTEMPTS = 20
+
+_KEPT = (
+    "%(table)s is replaced, but its former table is kept as %(kept)s: a table that this user may not see has a foreign "
+    "key to it (%(error)s). The key went with the former table, and checks against the records in there. Let somebody "
+    "who sees it drop the key, drop %(kept)s, and add the key again to %(table)s; grant this user SELECT on the table "
+    "of the key, and from then on a replace leaves %(table)s where it is and changes its records"
+)
 
 
 class Renamer(Protocol):
@@ -93,9 +106,19 @@ def finish(session: Renamer, schema: str, staging: str, target: str) -> None:
     else:
         raise RetriableError(f"{schema}.{target} could not be replaced: others keep renaming it", connector="mysql")
     failpoint("mysql.swap.inside")
-    session.run_alone(f"drop table if exists {_name(schema, aside)}")
+    _drop(session, schema, aside, target)
     session.run_alone(f"delete from {_name(schema, SWAPS_TABLE)} where staging = {literal(staging)}")
     failpoint("mysql.swap.after")
+
+
+def _drop(session: Renamer, schema: str, aside: str, target: str) -> None:
+    """Drop a table that was replaced, or say why it stays and what becomes of the foreign keys that point at it."""
+    try:
+        session.run_alone(f"drop table if exists {_name(schema, aside)}")
+    except ConnectorError as error:
+        if errno(error.__cause__ or error) not in REFERENCED:
+            raise
+        log.warning(_KEPT, {"table": f"{schema}.{target}", "kept": f"{schema}.{aside}", "error": error})
 
 
 def _exists(session: Renamer, schema: str, name: str) -> bool:
