@@ -60,8 +60,10 @@ class Admission:
             before: what is done first.
         """
         dialect, sieve, drop = self._dialect, self._sieve, self._dialect.drop_table(staging)
-        lock = dialect.lock_late(table.name) if key else ""
-        before = [*([lock] if lock else []), *before]
+        if key and (lock := dialect.lock_late(table.name)):
+            self._target.run([lock])
+        if self._is_merge:
+            dialect.refuse_twins(self._lease.session, table, staging, into, key)
         if sieve is None or not dialect.has_savepoints:
             refused = 0
             if sieve is not None:

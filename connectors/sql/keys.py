@@ -1,16 +1,18 @@
-"""What systems say of the keys of tables that are there: how they widen and change, and what keeps a table as it is."""
+"""What systems say of the keys of tables that are there: how they widen and change, what keeps a table as it is, and
+which keys are equal."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from .identifiers import TableName
 from .session import Session
-from .tables import Table
+from .tables import Column, Table
 
 
 class Rekeying(ABC):
-    """The part of a dialect that changes keys; the defaults are those of a system that cannot."""
+    """The part of a dialect that minds keys; the defaults are those of a system that changes none."""
 
     @abstractmethod
     def widen(self, before: str, after: str) -> str | None:
@@ -32,6 +34,11 @@ class Rekeying(ABC):
             key: columns of the new one; empty: the table has none from then on.
         """
         return ()
+
+    def refuse_twins(  # noqa: B027 -- most need nothing
+        self, session: Session, target: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]
+    ) -> None:
+        """Raise for staged keys of a merge that the system takes for another one's; default: statements see to it."""
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
         """Name what would be lost if another table took this one's place ("index t_v"), for messages."""

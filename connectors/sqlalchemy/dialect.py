@@ -16,7 +16,7 @@ from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
-from . import catalog
+from . import catalog, twins
 from .names import Names
 from .session import LOCK, AlchemySession
 from .traits import Traits
@@ -220,6 +220,15 @@ class SQLAlchemyDialect(Dialect):
         source = self._part(staging, key, "s")
         condition = sa.or_(*(source[name].is_(None) for name in key))
         return self._compiled(sa.select(_one()).where(condition).limit(1))
+
+    def refuse_twins(
+        self, session: Session, target: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]
+    ) -> None:
+        """Raise for staged keys that are other texts than one that the system takes for the same."""
+        texts = [column.name for column in columns if column.name in key and Kind.parse(column.type).is_text]
+        if texts:
+            held, staged = self._part(target.name, key, "t"), self._part(staging, key, "s")
+            twins.refuse_twins(_own(session), target.name, held, staged, texts)
 
     def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one key that several staged records have."""

@@ -10,7 +10,7 @@ import itertools
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -279,7 +279,7 @@ class AlchemySession:
         """Not used: the source streams clauses, whose columns have types."""
         raise NotImplementedError
 
-    def stream(self, clause: Any, schema: pa.Schema, stream: str) -> Iterator[pa.RecordBatch]:
+    def stream(self, clause: Any, schema: pa.Schema, stream: str) -> Generator[pa.RecordBatch]:
         """Yield a SELECT's result in batches of the schema; closing the iterator ends it."""
         options = {"stream_results": True, "max_row_buffer": FETCH_RECORDS}
         result = self._run(lambda: self._connection.execute(clause, execution_options=options))

@@ -88,6 +88,11 @@ class Kind:
         return self.name in _ARROW or self.name == "decimal"
 
     @property
+    def is_text(self) -> bool:
+        """Tell whether it is one of texts, which collations compare."""
+        return self.name in ("text", "varchar", "char")
+
+    @property
     def arrow(self) -> pa.DataType:
         """Return the Arrow type in which it is read."""
         if self.name == "decimal":

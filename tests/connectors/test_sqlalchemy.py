@@ -21,7 +21,7 @@ from connectors.sqlalchemy.destination import SQLAlchemyDestination
 from connectors.sqlalchemy.ledger import SQLAlchemyLedger
 from connectors.sqlalchemy.source import SQLAlchemySource
 from connectors.sqlalchemy.types import Kind, ddl, widen
-from connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
 
 from . import firebird_files as firebird
 
@@ -56,13 +56,22 @@ def load(
     key: Sequence[str] = ("id",),
     table: str = "things",
     removed: pa.Table | None = None,
+    conflict_method: ConflictMethod = ConflictMethod.UPDATE,
     connector: type[SQLAlchemyDestination] = SQLAlchemyDestination,
 ) -> None:
     destination = connector({"url": url})
     token = secrets.token_hex(16)
     ledger_key = LedgerKey(pipeline="tests", stream="s", destination_table=table)
     stream = Stream(name="s", schema=records.schema, key_properties=tuple(key))
-    order = Load(key=ledger_key, stream=stream, write_disposition=disposition, token=token, run="1:1", removed=removed)
+    order = Load(
+        key=ledger_key,
+        stream=stream,
+        write_disposition=disposition,
+        conflict_method=conflict_method,
+        token=token,
+        run="1:1",
+        removed=removed,
+    )
     try:
         destination.take_over(ledger_key, token=token, owner="tests", source="tests://")
         list(destination.load(order, iter([*records.to_batches(), FINAL])))
