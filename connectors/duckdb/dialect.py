@@ -177,7 +177,7 @@ class DuckDBDialect(Dialect, Moving):
         first = [] if self._is_limited else [MORE_MEMORY]
         if method is ConflictMethod.IGNORE or target.is_referenced:
             return [*first, *super().merge(target, staging, columns, staged, key, method)]
-        same = self._same_key(columns, staged, key)
+        same = self._same_key(target.columns, staged, key)
         names = self.names([column.name for column in columns])
         values = ", ".join(self._value(column, staged) for column in columns)
         into, source = self.table(target.name), self.table(staging)

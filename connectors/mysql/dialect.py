@@ -245,7 +245,9 @@ class MySQLDialect(Dialect):
         first.
         """
         known = ("", self.collation)
-        is_blurred = any(c.name in key and c.collation not in known and not _is_exact(c.collation) for c in columns)
+        is_blurred = any(
+            c.name in key and c.collation not in known and not _is_exact(c.collation) for c in target.columns
+        )
         if is_blurred or set(target.unique_keys) != {frozenset(key)}:
             return super().merge(target, staging, columns, staged, key, method)
         arriving = {column.name for column in columns}
@@ -258,8 +260,8 @@ class MySQLDialect(Dialect):
             f"{self.quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
         ]
         if method is ConflictMethod.IGNORE or not changes:
-            same = f"{self.table(target.name)}.{self.quote(key[0])}"
-            changes = [f"{self.quote(key[0])} = {same}"]
+            same = self.quote(columns[0].name)
+            changes = [f"{same} = {self.table(target.name)}.{same}"]
         order = " desc" if method is ConflictMethod.IGNORE else ""
         names = self.names([column.name for column in columns])
         values = self.names([column.name for column in columns], "s.")
@@ -320,7 +322,7 @@ class MySQLDialect(Dialect):
         ]
         if not assignments:
             return ""
-        joined = f"{self.table(target.name)} as t join {source} as s on {self._same_key(columns, staged, key)}"
+        joined = f"{self.table(target.name)} as t join {source} as s on {self._same_key(target.columns, staged, key)}"
         return f"update {joined} set {', '.join(assignments)}"
 
 

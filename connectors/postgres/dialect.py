@@ -181,20 +181,21 @@ class PostgresDialect(Dialect):
         """
         # Of a key the blanks say nothing: with them, a record would no longer find itself.
         staged = {name: "bpchar" if name in key and types.is_filled(kind) else kind for name, kind in staged.items()}
-        values = ", ".join(f"{self._value(column, staged)} as {self.quote(column.name)}" for column in columns)
+        compared = [*columns, *(c for c in target.columns if c.is_generated and c.name in key)]
+        values = ", ".join(f"{self._value(column, staged)} as {self.quote(column.name)}" for column in compared)
         source = f"(select {values} from {self.table(staging)} s)"
         insert = f"{self._into(target.name, columns)} select {self.names(_names(columns), 's.')} from {source} as s"
-        first = [_FOR_MERGES, self._drop_repeated(staging, columns, staged, key)]
+        first = [_FOR_MERGES, self._drop_repeated(staging, compared, staged, key)]
         is_unique = frozenset(key) in target.unique_keys
         if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
-            same = self._same_key(columns, staged, key)
+            same = self._same_key(compared, staged, key)
             delete = f"delete from {self.table(target.name)} as t using {self.table(staging)} as s where {same}"
             return [_unless_new(insert, [*first, delete, insert])] if is_unique else [*first, delete, insert]
         if is_unique:
             changes = self._changes(target, columns, key) if method is ConflictMethod.UPDATE else ""
             action = f"update set {changes}" if changes else "nothing"
             return [*first, f"{insert} on conflict ({self.names(key)}) do {action}"]
-        types_of = {column.name: column.type for column in columns}
+        types_of = {column.name: column.type for column in compared}
         new = self._insert_new(target, source, columns, types_of, key)
         if method is ConflictMethod.IGNORE:
             return [*first, new]

@@ -343,7 +343,7 @@ class Dialect(Naming, Rekeying):
     ) -> Sequence[str]:
         """Write the statements that make the target equal to the staged records without deleting one that stays."""
         source = self.table(staging)
-        same = self._same_key(columns, staged, key)
+        same = self._same_key(target.columns, staged, key)
         return [
             f"delete from {self.table(target.name)} as t where not exists (select 1 from {source} as s where {same})",
             *(sql for sql in [self._update(target, source, columns, staged, key)] if sql),
@@ -365,6 +365,7 @@ class Dialect(Naming, Rekeying):
         return may_be_null and column.name not in arriving
 
     def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
+        """Compare a record `t` with a staged one `s`; `columns` has those of the key that the table computes, too."""
         keys = [column for column in columns if column.name in key]
         return " and ".join(f"t.{self.quote(column.name)} = {self._value(column, staged)}" for column in keys)
 
@@ -379,7 +380,7 @@ class Dialect(Naming, Rekeying):
             return ""
         return (
             f"update {self.table(target.name)} as t set {', '.join(assignments)} "
-            f"from {source} as s where {self._same_key(columns, staged, key)}"
+            f"from {source} as s where {self._same_key(target.columns, staged, key)}"
         )
 
     def _insert_new(
@@ -389,7 +390,7 @@ class Dialect(Naming, Rekeying):
         return (
             f"{self._into(target.name, columns)} select {values} "
             f"from {source} as s where not exists (select 1 from {self.table(target.name)} as t "
-            f"where {self._same_key(columns, staged, key)})"
+            f"where {self._same_key(target.columns, staged, key)})"
         )
 
     def empty(self, target: Table) -> str:

@@ -255,8 +255,8 @@ class SQLAlchemyDialect(Dialect):
         """Delete and insert; where foreign keys point at the table, or nothing may change, no record is deleted."""
         names = [column.name for column in columns]
         into = self._part(target.name, [column.name for column in target.columns])
-        source = self._part(staging, [*names, SEQUENCE], "s")
-        latest = self._part(staging, [*names, SEQUENCE], "l")
+        staged_names = dict.fromkeys([*names, *key, SEQUENCE])  # columns of the key that the table computes, too
+        source, latest = (self._part(staging, [*staged_names], alias) for alias in "sl")
         numbers = sa.select(sa.func.max(source[SEQUENCE])).group_by(*(source[name] for name in key))
         is_last = latest[SEQUENCE].in_(numbers)
         insert = self._select(latest, columns, staged).where(is_last)
@@ -281,7 +281,7 @@ class SQLAlchemyDialect(Dialect):
         """Write the statements that make the target equal to the staged records without deleting one that stays."""
         names = [column.name for column in columns]
         into = self._part(target.name, [column.name for column in target.columns])
-        source = self._part(staging, names, "s")
+        source = self._part(staging, [*dict.fromkeys([*names, *key])], "s")
         insert = self._select(source, columns, staged).where(~_exists(into, source, key))
         is_there = _exists(source, into, key)
         statements = [
