@@ -155,6 +155,15 @@ class Dialect(Naming, Rekeying):
         """Say where a staging table that is merged or inserted from stands."""
         return TableName(target.schema, name)
 
+    def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
+        """Write the index by which a merge finds staged keys; default: none, the system finds them without one.
+
+        Args:
+            name: of the staging table.
+            columns: its key.
+        """
+        return ""
+
     @abstractmethod
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
         """Write CREATE for a staging table.

@@ -60,6 +60,10 @@ class Staging:
             as_staged = [Column(name=name, type=types[name]) for name in columns]
             table, sql = self._new(planned.name, as_staged, target, is_shared=is_shared)
             self._session.execute(sql)
+            key = [column for column in as_staged if column.name in self._layout.key()]
+            index = dialect.index_staging(table, key) if self._is_merge and key else ""
+            if index:
+                self._session.execute(index)
             self.staged = Staged(table, types, columns)
             return self.staged
         held_types, held = dict(self.staged.types), dict(self.staged.columns)

@@ -20,7 +20,7 @@ from . import catalog, twins
 from .names import Names
 from .session import LOCK, AlchemySession
 from .traits import Traits
-from .types import Kind, ddl, is_rounded, key_kind, kind_for, sqlalchemy_type, widen
+from .types import KEY_CHARACTERS, Kind, ddl, is_rounded, key_kind, kind_for, sqlalchemy_type, widen
 
 #: Dialects that add a column without the word COLUMN.
 _ADD = ("firebird", "firebird.firebird", "firebird.firebirdsql", "hana", "mssql", "oracle")
@@ -171,6 +171,18 @@ class SQLAlchemyDialect(Dialect):
         """Write CREATE for a staging table; the session numbers the records."""
         numbers = [Column(name=SEQUENCE, type="bigint")] if numbered else []
         return self.create_table(name, [*columns, *numbers])
+
+    def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
+        """Write it where the system takes such keys: without, many read the whole table for each record."""
+        kinds = [Kind.parse(column.type) for column in columns]
+        texts = [kind for kind in kinds if kind.is_text]
+        are_short = sum(kind.size or KEY_CHARACTERS + 1 for kind in texts) <= KEY_CHARACTERS
+        if not all(kind.is_text or kind.is_number_or_time for kind in kinds) or not (
+            are_short or self.engine.dialect.name in _INDEXES_TEXTS
+        ):
+            return ""
+        index = self.quote(f"{name.name}_k")
+        return f"create index {index} on {self.table(name)} ({self.names([column.name for column in columns])})"
 
     def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
         """Write CREATE for a staging table that the target is refilled from."""
@@ -360,6 +372,10 @@ class SQLAlchemyDialect(Dialect):
 
 #: Columns of a table, by their names here.
 Part = dict[str, Any]
+
+
+#: Systems that take texts without a limit into an index.
+_INDEXES_TEXTS = ("sqlite", "postgresql")
 
 
 def _one() -> Any:

@@ -93,6 +93,13 @@ class Kind:
         return self.name in ("text", "varchar", "char")
 
     @property
+    def is_number_or_time(self) -> bool:
+        """Tell whether it is one of numbers, dates or times, which every system takes into an index."""
+        types = pa.types
+        kinds = (types.is_integer, types.is_decimal, types.is_floating, types.is_temporal)
+        return self.is_known and any(is_kind(self.arrow) for is_kind in kinds)
+
+    @property
     def arrow(self) -> pa.DataType:
         """Return the Arrow type in which it is read."""
         if self.name == "decimal":

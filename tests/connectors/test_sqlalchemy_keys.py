@@ -9,8 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import sqlalchemy
 
 from connectors.errors import FatalConnectorError
+from connectors.sql.identifiers import TableName
+from connectors.sql.tables import Column
+from connectors.sqlalchemy.dialect import SQLAlchemyDialect
 from connectors.stream import ConflictMethod, WriteDisposition
 
 from . import firebird_files as firebird
@@ -100,3 +104,25 @@ def test_a_database_that_tells_them_apart_has_both(mariadb_url: str) -> None:
     for value in (1, 2):
         load(mariadb_url.replace("mysql://", "mysql+pymysql://"), records(["a", "A", "a "], value), MERGE)
     assert sorted(mysql_databases.query(mariadb_url, "select * from things")[1]) == [("A", 2), ("a", 2), ("a ", 2)]
+
+
+@pytest.mark.parametrize(
+    ("key", "is_indexed"),
+    [
+        ({"a": "bigint"}, True),
+        ({"a": "decimal(38,10)", "b": "timestamp"}, True),
+        ({"a": "varchar(255)"}, True),
+        ({"a": "varchar(128)", "b": "varchar(128)"}, False),
+        ({"a": "text"}, False),
+        ({"a": "bigint", "b": "binary"}, False),
+    ],
+)
+def test_staged_keys_are_indexed_where_any_system_takes_them(key: dict[str, str], is_indexed: bool) -> None:
+    """Else to find them would take the square of the records."""
+    columns = [Column(name=name, type=kind) for name, kind in key.items()]
+    written = {
+        name: SQLAlchemyDialect(sqlalchemy.create_engine(f"{name}://")).index_staging(TableName("", "staged"), columns)
+        for name in ("mysql+pymysql", "sqlite")
+    }
+    assert (written["mysql+pymysql"] != "") == is_indexed
+    assert (written["sqlite"] != "") == (is_indexed or "binary" not in key.values())
