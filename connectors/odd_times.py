@@ -15,7 +15,7 @@ _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 def has_leaf(array: pa.Array, is_odd: Callable[[pa.Array], bool]) -> bool:
     """Ask about an array of times, or about those that its lists, structs and maps hold in the end."""
-    return _has_times(array.type) and any(map(is_odd, _leaves(array)))
+    return _has_times(array.type) and any(map(is_odd, leaves(array)))
 
 
 @lru_cache(maxsize=1024)
@@ -26,19 +26,20 @@ def _has_times(kind: pa.DataType) -> bool:
     return bool(pa.types.is_temporal(kind)) or any(map(_has_times, children))
 
 
-def _leaves(array: pa.Array) -> Iterator[pa.Array]:
+def leaves(array: pa.Array) -> Iterator[pa.Array]:
+    """Yield what a column's lists, structs and maps hold in the end."""
     types = pa.types
     if isinstance(array.type, pa.BaseExtensionType):
-        yield from _leaves(array.storage)
+        yield from leaves(array.storage)
     elif types.is_struct(array.type):
         for each in array.flatten():
-            yield from _leaves(each)
+            yield from leaves(each)
     elif types.is_map(array.type):
         first, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
         for each in (array.keys, array.items):
-            yield from _leaves(each.slice(first, end - first))
+            yield from leaves(each.slice(first, end - first))
     elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
-        yield from _leaves(array.flatten())
+        yield from leaves(array.flatten())
     else:
         yield array
 
@@ -74,4 +75,4 @@ def is_past_day(array: pa.Array) -> bool:
     return last is not None and last >= _DAY_S * _UNITS[kind.unit]
 
 
-__all__ = ["has_leaf", "is_infinite", "is_last_nanosecond", "is_past_day"]
+__all__ = ["has_leaf", "is_infinite", "is_last_nanosecond", "is_past_day", "leaves"]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..errors import FatalConnectorError
+from ..odd_times import leaves
 
 _NS_OF_US = 1000
 
@@ -50,7 +51,7 @@ def unit_of(
 def _demand_same(label: str, name: str, fine: pa.Array, coarse: pa.Array, *, is_micro: bool) -> None:
     import numpy as np
 
-    for ns, us in zip(_leaves(fine), _leaves(coarse), strict=True):
+    for ns, us in zip(_moments(fine), _moments(coarse), strict=True):
         numbers = [leaf.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) for leaf in (ns, us)]
         lost = numbers[0] != numbers[1] * _NS_OF_US if is_micro else numbers[0] // _NS_OF_US != numbers[1]
         if lost.any():
@@ -66,19 +67,8 @@ def _is_coarse(kind: pa.DataType) -> bool:
     return bool(types.is_date(kind) or (types.is_timestamp(kind) and kind.unit != "ns"))
 
 
-def _leaves(column: pa.Array) -> Iterator[pa.Array]:
-    """Yield the timestamps of a column, however deep they are."""
-    kind, types = column.type, pa.types
-    if types.is_map(kind):
-        for part in (column.keys, column.items):
-            yield from _leaves(part)
-    elif types.is_struct(kind):
-        for part in column.flatten():
-            yield from _leaves(part)
-    elif types.is_nested(kind):
-        yield from _leaves(column.flatten())
-    elif types.is_timestamp(kind):
-        yield column
+def _moments(column: pa.Array) -> Iterator[pa.Array]:
+    return (leaf for leaf in leaves(column) if pa.types.is_timestamp(leaf.type))
 
 
 __all__ = ["has_int96", "unit_of"]

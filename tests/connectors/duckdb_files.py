@@ -1,20 +1,22 @@
-"""What the DuckDB tests share: looking into a file without our own code."""
+"""What the DuckDB tests share: a file, the connector on it, and looking into it without our own code."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pytest
 
-from connectors.duckdb import DuckDBDestination
+from connectors.duckdb import DuckDBDestination, DuckDBSource
 from connectors.duckdb.database import configuration
 from connectors.duckdb.settings import DuckDBSettings
 from connectors.stream import (
+    Checkpoint,
     Commit,
     ConflictMethod,
     Event,
@@ -23,6 +25,10 @@ from connectors.stream import (
     Stream,
     WriteDisposition,
 )
+
+APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
+FINAL = Checkpoint(is_final=True)
+PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 
 
 def connect(path: Path) -> Any:
@@ -67,3 +73,24 @@ def load(
         run="run:1",
     )
     return list(destination.load(order, iter(events)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "house.duckdb"
+
+
+@pytest.fixture
+def destination(path: Path) -> Iterator[DuckDBDestination]:
+    made = DuckDBDestination({"path": str(path)}, path.parent)
+    yield made
+    made.close()
+
+
+def people(*records: tuple[int, str | None]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([{"id": number, "name": name} for number, name in records], schema=PEOPLE)
+
+
+def read(source: DuckDBSource, stream: Stream) -> pa.Table:
+    batches = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
+    return pa.Table.from_batches(batches, stream.schema)

@@ -31,32 +31,9 @@ from connectors.stream import (
     WriteDisposition,
 )
 
-from .duckdb_files import connect, load, query
-
-APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
-FINAL = Checkpoint(is_final=True)
-PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "house.duckdb"
-
-
-@pytest.fixture
-def destination(path: Path) -> Iterator[DuckDBDestination]:
-    made = DuckDBDestination({"path": str(path)}, path.parent)
-    yield made
-    made.close()
-
-
-def people(*records: tuple[int, str | None]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([{"id": number, "name": name} for number, name in records], schema=PEOPLE)
-
-
-def read(source: DuckDBSource, stream: Stream) -> pa.Table:
-    batches = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
-    return pa.Table.from_batches(batches, stream.schema)
+from .duckdb_files import APPEND, FINAL, MERGE, PEOPLE, REPLACE, connect, load, people, query, read
+from .duckdb_files import destination as destination
+from .duckdb_files import path as path
 
 
 def test_a_missing_file_is_an_empty_destination_and_no_source(path: Path, destination: DuckDBDestination) -> None:

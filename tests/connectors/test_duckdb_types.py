@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import date, time, timedelta
@@ -15,18 +14,13 @@ import pytest
 from connectors.duckdb import DuckDBDestination, DuckDBSource
 from connectors.errors import ConnectorError, FatalConnectorError
 from connectors.stream import (
-    Checkpoint,
     Rejected,
-    Stream,
-    WriteDisposition,
 )
 
-from .duckdb_files import connect, load, query, quoted
+from .duckdb_files import APPEND, FINAL, MERGE, PEOPLE, REPLACE, connect, load, people, query, quoted, read
+from .duckdb_files import destination as destination
+from .duckdb_files import path as path
 from .hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES
-
-APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
-FINAL = Checkpoint(is_final=True)
-PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 
 #: Declared type -> (literals, type in which it is read).
 TYPES: dict[str, tuple[list[str], pa.DataType]] = {
@@ -62,27 +56,6 @@ TYPES: dict[str, tuple[list[str], pa.DataType]] = {
     ),
     "MAP(VARCHAR, INTEGER)": (["map {'x': 1, 'y': null}"], pa.map_(pa.string(), pa.int32())),
 }
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "house.duckdb"
-
-
-@pytest.fixture
-def destination(path: Path) -> Iterator[DuckDBDestination]:
-    made = DuckDBDestination({"path": str(path)}, path.parent)
-    yield made
-    made.close()
-
-
-def people(*records: tuple[int, str | None]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([{"id": number, "name": name} for number, name in records], schema=PEOPLE)
-
-
-def read(source: DuckDBSource, stream: Stream) -> pa.Table:
-    batches = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
-    return pa.Table.from_batches(batches, stream.schema)
 
 
 @pytest.mark.parametrize("native", TYPES)
