@@ -30,7 +30,8 @@ def reflect(
         folded = {name.lower(): table for name, table in wanted.items()} if folds_names else {}
         for name, table in read.items():
             asked = wanted.get(name) or folded.get(name.lower())
-            if asked is not None:
+            # A table without columns was dropped between two of the queries.
+            if asked is not None and (table.columns or not table.is_table):
                 found[asked] = table
     return found
 
