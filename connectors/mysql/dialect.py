@@ -297,13 +297,15 @@ class MySQLDialect(Dialect):
         return [first.replace("delete from ", "delete t from ", 1), *rest]
 
     def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
-        """Compare texts by their characters where a collation would take others for the same."""
+        """Compare texts by their characters, whatever the table's own collation takes for the same."""
         parts = []
         for column in columns:
-            held, arriving = f"t.{self.quote(column.name)}", f"s.{self.quote(column.name)}"
-            if Kind.parse(column.type).is_text and not _is_exact(column.collation):
-                held, arriving = (f"cast(convert({each} using utf8mb4) as binary)" for each in (held, arriving))
-            parts.append(f"not ({held} <=> {arriving})")
+            pair = f"t.{self.quote(column.name)}", f"s.{self.quote(column.name)}"
+            if Kind.parse(column.type).is_text:
+                pair = tuple(f"convert({each} using utf8mb4) collate {self.collation}" for each in pair)
+                if not _is_exact(self.collation):  # it takes no heed of spaces at the end
+                    parts.append("not ({} <=> {})".format(*(f"char_length({each})" for each in pair)))
+            parts.append("not ({} <=> {})".format(*pair))
         return " or ".join(parts)
 
     def delete_keys(
