@@ -300,9 +300,9 @@ class MySQLDialect(Dialect):
         """Compare texts by their characters, whatever the table's own collation takes for the same."""
         parts = []
         for column in columns:
-            pair = f"t.{self.quote(column.name)}", f"s.{self.quote(column.name)}"
+            pair = [f"t.{self.quote(column.name)}", f"s.{self.quote(column.name)}"]
             if Kind.parse(column.type).is_text:
-                pair = tuple(f"convert({each} using utf8mb4) collate {self.collation}" for each in pair)
+                pair = [f"convert({each} using utf8mb4) collate {self.collation}" for each in pair]
                 if not _is_exact(self.collation):  # it takes no heed of spaces at the end
                     parts.append("not ({} <=> {})".format(*(f"char_length({each})" for each in pair)))
             parts.append("not ({} <=> {})".format(*pair))
