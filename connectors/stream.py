@@ -157,6 +157,22 @@ class LedgerRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """A trigger of a destination's table."""
+
+    name: str
+    #: before, after, or another word of the system's.
+    timing: str
+    #: Of insert, update, delete.
+    events: tuple[str, ...]
+    #: What it calls, where that has a name of its own.
+    function: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.timing} {', '.join(self.events)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableState:
     """What a destination holds for one table before a run; reading it changes and creates nothing."""
 
@@ -168,6 +184,8 @@ class TableState:
     is_table: bool = True
     #: Write dispositions that cannot write it as it stands -> why, behind its name.
     refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
+    #: Triggers that fire when records are written so; none where the system does not tell.
+    triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = field(default_factory=dict)
     #: False: the destination cannot say what it holds (a Singer target); `schema` is None then.
     is_described: bool = True
     #: The table as a source of the same place would name its stream (`public.users`, `users`).

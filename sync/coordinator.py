@@ -123,22 +123,29 @@ class Coordinator:
             future.result()
 
     def _must_stop(self) -> bool:
-        if self._is_asked() or self._lease.is_lost:
+        if self._is_asked() or self._is_refused or self._lease.is_lost:
             return True
         return not self._pipeline.allow_blocks_to_fail and (self._has_failed or _has_failed(self._members()))
 
     def _is_asked(self) -> bool:
-        return self._is_stopping() or self._is_refused or self._lease.is_cancelled
+        return self._is_stopping() or self._lease.is_cancelled
 
     def _stop(self) -> None:
         """End further claims, and the streams in flight."""
-        self._stop_reason = "the run was cancelled" if self._is_asked() else "another stream failed"
+        self._stop_reason = self._reason()
         try:
             self._store.request_stop(self._run.id)
         except LostRun:
             self._lease.lose()
         for member in self._members():
             member.cancel(self._stop_reason)
+
+    def _reason(self) -> str:
+        if self._is_asked() or self._store.cancel_requested(self._run.id):
+            return "the run was cancelled"
+        if self._lease.is_lost:
+            return "the run was taken over by another process"
+        return f"another stream {'failed' if any(run.status == FAILURE for run in self.runs) else 'timed out'}"
 
     def _abandon(self) -> None:
         for member in self._members():
@@ -156,7 +163,8 @@ class Coordinator:
                 member.abandon()
 
     def _members(self) -> list[StreamRun]:
-        return [member for group in self._active.values() for member in group]
+        # A copy, made in one step: streams that end ask, too.
+        return [member for group in list(self._active.values()) for member in group]
 
     def _slots(self, concurrency: int | None) -> int:
         wanted = concurrency or self._pipeline.concurrency
@@ -191,7 +199,7 @@ class Coordinator:
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim in the same transaction what takes its place."""
         is_alone = (outcome.stream,) in self._groups
-        following = self._next() if is_alone and not self._is_asked() else ()
+        following = self._next() if is_alone and not self._must_stop() else ()
         try:
             closed = self._store.close_stream(self._run.id, outcome, claim=[planned.name for planned in following])
         except LostRun:

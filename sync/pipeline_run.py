@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ from .subscriptions import warm_blocks
 
 if TYPE_CHECKING:
     from callbacks.dispatcher import Dispatcher
+
+log = logging.getLogger("syncblocks")
 
 #: After a signal, due events get one try each within this time.
 SIGNAL_DRAIN_S = 20.0
@@ -380,6 +383,7 @@ class _Runner:
         )
 
     def _error_info(self, error: Exception) -> ErrorInfo:
+        log.debug("failed before the first stream", exc_info=error)
         return ErrorInfo(
             type=type(error).__name__,
             message=self.session.redactor.redact(str(error)),

@@ -16,6 +16,7 @@ from connectors.stream import (
     ReplicationMethod,
     Stream,
     TableState,
+    Trigger,
     WriteDisposition,
 )
 
@@ -80,6 +81,11 @@ class PlannedStream:
     def name(self) -> str:
         """The stream's name."""
         return self.selected.name
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """Triggers of the destination table that fire on what is written."""
+        return self.table.triggers.get(self.write_disposition, ())
 
     @property
     def tries(self) -> int:

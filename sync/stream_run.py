@@ -285,6 +285,7 @@ class StreamRun:
 
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this try failed and will be repeated."""
+        log.debug("%s: a try failed in block %s", self.name, self.blocks.failed, exc_info=error)
         self.context.tell_retry(self.name, self.blocks.failed, self._error_info(error))
 
     def _ledger_row(self) -> LedgerRow:
@@ -312,6 +313,8 @@ class StreamRun:
         self.outcome = replace(self._make_outcome(error), is_held_true=is_held_true)
         self.context.close(self.outcome)
         self.ended = time.monotonic()
+        if self.status == FAILURE:
+            log.debug("%s: failed in block %s", self.name, self.blocks.failed, exc_info=error)
         shown = None if error is None else self.context.redactor.redact(message_of(error))
         if self._rows_rejected:
             self.context.progress.message(

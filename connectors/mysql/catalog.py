@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import Stream
+from ..stream import Stream, Trigger
 from .types import UTC_COMMENT, UTC_SUFFIX, Kind, arrow_of, is_unlimited, normal
 
 _SCHEMA = "information_schema"
@@ -30,7 +30,8 @@ def reflect(
         folded = {name.lower(): table for name, table in wanted.items()} if folds_names else {}
         for name, table in read.items():
             asked = wanted.get(name) or folded.get(name.lower())
-            if asked is not None:
+            # A table without columns was dropped between two of the queries.
+            if asked is not None and (table.columns or not table.is_table):
                 found[asked] = table
     return found
 
@@ -141,12 +142,12 @@ def _read(
             f"where {of_schema} order by table_name, index_name, seq_in_index"
         )
     )
-    triggered = {
-        str(name)
-        for (name,) in session.query(
-            f"select event_object_table from {_SCHEMA}.triggers where event_object_schema = {literal(schema)}"
+    triggers = _grouped(
+        session.query(
+            f"select event_object_table, trigger_name, action_timing, event_manipulation from {_SCHEMA}.triggers "
+            f"where event_object_schema = {literal(schema)} order by trigger_name"
         )
-    }
+    )
     referring, referenced = set(), set()
     # Not of `referential_constraints`: of a table of which a user may read no more than records, it shows none or half.
     for own_schema, name, other_schema, other in session.query(
@@ -165,7 +166,7 @@ def _read(
             str(kind),
             columns.get(str(name), []),
             indexes.get(str(name), []),
-            has_triggers=str(name) in triggered,
+            triggers=[_trigger(*map(str, each)) for each in triggers.get(str(name), ())],
             is_referring=str(name) in referring,
             is_referenced=str(name) in referenced,
             is_partitioned="partitioned" in str(options or ""),
@@ -193,7 +194,7 @@ def _table(
     columns: Iterable[Sequence[Any]],
     indexes: Iterable[Sequence[Any]],
     *,
-    has_triggers: bool,
+    triggers: Sequence[Trigger],
     is_referring: bool,
     is_referenced: bool,
     is_partitioned: bool,
@@ -221,15 +222,20 @@ def _table(
         unique_keys=tuple(whole),
         is_table=kind not in ("VIEW", "SEQUENCE"),
         unfit=unfit,
-        has_dependents=has_triggers
+        has_dependents=bool(triggers)
         or is_referring
         or is_referenced
         or is_partitioned
         or kind == "SYSTEM VERSIONED"
         or bool(set(parts) - {"PRIMARY"}),
         is_referenced=is_referenced,
-        has_triggers=has_triggers,
+        has_triggers=bool(triggers),
+        triggers=tuple(triggers),
     )
+
+
+def _trigger(name: str, timing: str, event: str) -> Trigger:
+    return Trigger(name=name, timing=timing.lower(), events=(event.lower(),))
 
 
 #: How the catalog writes what is in texts (members of an enum, defaults, checks), whatever the session's mode; our

@@ -34,6 +34,8 @@ class MySQLDialect(Dialect):
     appends_directly = False
     adopts_staging = False
     alters_at_once = True
+    compares = True
+    _and_if = "where"
 
     def __init__(self, database: str, lock_timeout_s: int) -> None:
         self.default_schema = database
@@ -281,6 +283,30 @@ class MySQLDialect(Dialect):
         """Write the same statements as the base, with MySQL's DELETE."""
         first, *rest = super().replace_in_place(target, staging, columns, staged, key)
         return [first.replace("delete from ", "delete t from ", 1), *rest]
+
+    def replace_changed(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the same statements as the base, with MySQL's DELETE."""
+        first, *rest = super().replace_changed(target, staging, columns, staged, key)
+        return [first.replace("delete from ", "delete t from ", 1), *rest]
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare texts by their characters, whatever the table's own collation takes for the same."""
+        parts = []
+        for column in columns:
+            pair = [f"t.{self.quote(column.name)}", f"s.{self.quote(column.name)}"]
+            if Kind.parse(column.type).is_text:
+                pair = [f"convert({each} using utf8mb4) collate {self.collation}" for each in pair]
+                if not _is_exact(self.collation):  # it takes no heed of spaces at the end
+                    parts.append("not ({} <=> {})".format(*(f"char_length({each})" for each in pair)))
+            parts.append("not ({} <=> {})".format(*pair))
+        return " or ".join(parts)
 
     def delete_keys(
         self,

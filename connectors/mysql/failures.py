@@ -50,6 +50,9 @@ RETRIABLE = {
     4031,  # disconnected because of inactivity
 }
 
+#: What only code within the database raises; a load calls none but a table's triggers.
+_OF_A_TRIGGER = {1442, 1644}
+
 #: Wrong credentials, database or privileges to connect.
 _CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2005, 2026, 2054, 2059}
 
@@ -138,7 +141,10 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
         message += "; raise the server's max_allowed_packet"
         return FatalConnectorError(message, connector="mysql")
     is_of_record = not number or number in _OF_A_RECORD
-    return (FatalConnectorError if is_of_record else StatementRefused)(message, connector="mysql")
+    result = (FatalConnectorError if is_of_record else StatementRefused)(message, connector="mysql")
+    if number in _OF_A_TRIGGER:
+        result.raised_in = ("*",)
+    return result
 
 
 def _text(error: BaseException, address: Address) -> str:

@@ -13,7 +13,7 @@ from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal, qu
 from ..sql.keys import freed
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import Stream
+from ..stream import Stream, Trigger
 from .types import arrow_of
 
 #: Columns of a table, and of a domain the type that it is of, at last.
@@ -77,6 +77,12 @@ _GRANTS = """(
     g.privilege_type, g.is_grantable))
   from pg_catalog.aclexplode(c.relacl) g)"""
 
+# Of those that fire in a session like ours.
+_TRIGGERS = """(
+  select json_agg(json_build_array(g.tgname, g.tgtype, p.proname) order by g.tgname)
+  from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
+  where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('O', 'A'))"""
+
 # By the statistics, which wait for no lock on the table, as its size would.
 _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
     pg_catalog.pg_stat_get_live_tuples(c.oid) + pg_catalog.pg_stat_get_dead_tuples(c.oid)) end)"""
@@ -85,7 +91,7 @@ _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE}, 'dependents', {_HAS_DEPENDENTS},
     'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
-    'records', {_RECORDS},
+    'records', {_RECORDS}, 'firing', {_TRIGGERS},
     'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
 from json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
@@ -237,9 +243,20 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
         has_dependents=details["dependents"],
         is_referenced=details["referenced"],
         has_triggers=details["triggers"],
+        triggers=tuple(_trigger(*described) for described in details["firing"] or ()),
         records=details["records"],
         regrant=tuple(_regrant(name, details)),
     )
+
+
+#: Bits of `pg_trigger.tgtype`.
+_EVENTS = {4: "insert", 16: "update", 8: "delete"}
+
+
+def _trigger(name: str, bits: int, function: str) -> Trigger:
+    timing = "before" if bits & 2 else "instead of" if bits & 64 else "after"
+    events = tuple(event for bit, event in _EVENTS.items() if bits & bit)
+    return Trigger(name=name, timing=timing, events=events, function=function)
 
 
 def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:

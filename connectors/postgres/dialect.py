@@ -39,6 +39,7 @@ class PostgresDialect(Dialect):
     refill_bytes = 1 << 20
     joins_statements = True
     commits_alone = True
+    compares = True
     reserved_columns = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 
     def __init__(self) -> None:
@@ -217,6 +218,12 @@ class PostgresDialect(Dialect):
             f"group by {', '.join(keys.values())} having count(*) > 1"
         )
         return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} < r.{sequence}"
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare the images of the records: there are types that have no equality, and equal values that differ."""
+        held = ", ".join(f"t.{self.quote(column.name)}" for column in columns)
+        arriving = ", ".join(self._value(column, staged) for column in columns)
+        return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
 
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
         return f"{super()._into(target, columns)} overriding system value"

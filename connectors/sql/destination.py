@@ -320,6 +320,7 @@ class SqlDestination(ABC):
                 for disposition in WriteDisposition
                 if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
             },
+            triggers={disposition: table.fires(disposition) for disposition in WriteDisposition if table.triggers},
             stream_name=str(name) if self.dialect.default_schema else name.name,
         )
 

@@ -250,7 +250,7 @@ def drop_left(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], boo
 
 def _listed(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], bool]) -> list[Left]:
     found: list[Left] = []
-    with suppress(ConnectorError):  # another one is dropping it just now
+    with suppress(ConnectorError):  # such as a deadlock with whoever drops it just now
         lease.begin()
         found = [left for left in left_behind(lease.session, dialect) if is_left(key_of(left.whose))]
     with suppress(ConnectorError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from ..stream import Trigger, WriteDisposition
 from .identifiers import TableName
 
 
@@ -61,10 +62,21 @@ class Table:
     is_referenced: bool = False
     #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
     has_triggers: bool = False
+    #: Those that fire on statements of ours, by name; `has_triggers` says more than that there are some.
+    triggers: tuple[Trigger, ...] = ()
     #: About how many records there are, deleted ones that still take room among them; None: not known.
     records: int | None = None
     #: Statements that give a new table of this name the old one's owner and privileges.
     regrant: tuple[str, ...] = ()
+
+    def fires(self, disposition: WriteDisposition) -> tuple[Trigger, ...]:
+        """Return the triggers that fire on the statements of a write disposition."""
+        events = {"insert"}
+        if disposition is WriteDisposition.MERGE or (disposition is WriteDisposition.REPLACE and self.is_referenced):
+            events.add("update")
+        if disposition is WriteDisposition.REPLACE:
+            events.add("delete")
+        return tuple(trigger for trigger in self.triggers if events.intersection(trigger.events))
 
     def column(self, name: str) -> Column | None:
         """Find a column by its exact name (dialects that fold names reflect them as the stream has them)."""

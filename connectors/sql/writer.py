@@ -211,10 +211,11 @@ class Writer:
                 self._records += self._sieve.put(table, schema, data)
                 return
             count = self._session.ingest(table, schema, data, self._wire)
-        except ConnectorError:
+        except ConnectorError as error:
             if segments.error is not None:
                 raise segments.error from None
             self._lease.check()
+            self._target.blame(error)
             raise
         sent = segments.records - before if self._wire == "arrow" else count
         if count != sent:

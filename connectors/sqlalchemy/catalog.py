@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Inspector
-from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError
+from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, UnreflectableTableError
 
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.tables import Column, Table
@@ -96,12 +96,15 @@ def _column(column: Mapping[str, Any], connection: Connection, spelling: Names) 
 def _columns(inspector: Inspector, name: str, schema: str | None) -> Sequence[Mapping[str, Any]]:
     try:
         return inspector.get_columns(name, schema=schema)
-    except NoSuchTableError:
+    except (NoSuchTableError, UnreflectableTableError):  # the latter: a view of a table that is gone
         return ()
 
 
 def _key(inspector: Inspector, name: str, schema: str | None) -> tuple[str, ...]:
-    found = inspector.get_pk_constraint(name, schema=schema)
+    try:
+        found = inspector.get_pk_constraint(name, schema=schema)
+    except NoSuchTableError:  # dropped since its columns were read
+        return ()
     return tuple(str(column) for column in found.get("constrained_columns", ()))
 
 

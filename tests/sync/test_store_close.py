@@ -91,11 +91,13 @@ def test_a_close_claims_what_takes_the_streams_place(store: Store) -> None:
     assert flags(store, run.id)["export:b"] == (1, True)
 
 
-def test_a_close_that_stops_the_run_claims_nothing(store: Store) -> None:
+@pytest.mark.parametrize("status", ["failure", "cancelled"])
+def test_a_close_that_stops_the_run_claims_nothing(store: Store, status: str) -> None:
     run = begin(store, attempt_plan([A, B]))
     store.claim(run.id, ["a"])
-    closed = store.close_stream(run.id, outcome(A, failed_block=EXPORTER), claim=["b"])
-    assert (closed.has_claimed, closed.run_ended, closed.status) == (False, True, "failure")
+    ended = outcome(A, failed_block=EXPORTER) if status == "failure" else outcome(A, status)
+    closed = store.close_stream(run.id, ended, claim=["b"])
+    assert (closed.has_claimed, closed.run_ended, closed.status) == (False, True, status)
     assert flags(store, run.id) == {"load:a": (0, True), "export:a": (0, True)}
     assert store.never_started(run.id) == ("b",)
 
