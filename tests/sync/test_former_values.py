@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,55 @@ def test_an_append_with_keys_gets_every_version(way: Callable[..., Way], source:
         made.put((1, value), (2, "other"))
         made.run()
     assert made.copied() == [(1, "A"), (1, "B"), (1, "A"), (2, "other")]
+
+
+VALUES = "ABC"
+#: Every history of four runs that one key can have, three of them in a table.
+HISTORIES = ["".join(values) for values in product(VALUES, repeat=4)]
+TABLES = [HISTORIES[place : place + 3] for place in range(0, len(HISTORIES), 3)]
+
+
+def committed(history: str, *, is_keyed: bool) -> list[str]:
+    """What an append has then: with keys, each value that differs from the last; without, each value once."""
+    if not is_keyed:
+        return sorted(set(history))
+    return [value for place, value in enumerate(history) if place == 0 or value != history[place - 1]]
+
+
+@pytest.mark.parametrize("kind", ["merge", "append with keys", "append without keys"])
+def test_every_history_of_four_runs(tmp_path: Path, kind: str) -> None:
+    is_keyed = kind != "append without keys"
+    document = {
+        "pipeline": "p",
+        "source": {"connector": "sqlite", "config": {"path": "source.db"}},
+        "destination": {"connector": "sqlite", "config": {"path": "copy.db"}},
+        "streams": [
+            {
+                "stream": "*",
+                "replication_method": "INCREMENTAL",
+                "bookmark_properties": ["updated_on"],
+                "key_properties": ["id"] if is_keyed else [],
+                "write_disposition": kind.split()[0],
+            }
+        ],
+    }
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(document))
+    for turn in range(4):
+        with closing(sqlite3.connect(tmp_path / "source.db")) as source, source:
+            for place, histories in enumerate(TABLES):
+                source.execute(f"create table if not exists t{place} (id integer, updated_on date, value text)")
+                source.execute(f"delete from t{place}")
+                rows = [(key, str(DAY), history[turn]) for key, history in enumerate(histories)]
+                source.executemany(f"insert into t{place} values (?, ?, ?)", rows)
+        assert run_pipeline(path).status == "success"
+        with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+            for place, histories in enumerate(TABLES):
+                for key, history in enumerate(histories):
+                    found = copy.execute(f"select value from t{place} where id = ? order by rowid", [key]).fetchall()
+                    values = [value for (value,) in found]
+                    if kind == "merge":
+                        assert values == [history[turn]], history
+                    else:
+                        wanted = committed(history[: turn + 1], is_keyed=is_keyed)
+                        assert (values if is_keyed else sorted(values)) == wanted, history
