@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import ROUND_FLOOR, Decimal
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from . import compute as pc
 from .errors import ConnectorConfigError, FatalConnectorError
 from .stream import Bookmark, NullBookmarks, Stream
-
-H = TypeVar("H", bound=Hashable)
 
 #: Key of a bookmark under which the hashes are kept; no column may be named like it.
 BOUNDARY = "_boundary"
@@ -39,10 +36,22 @@ _NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
 #: Bytes of one record's hash.
 HASH_BYTES = 8
 
+#: What stands under `BOUNDARY` for the records there; the rest is the source's own.
+_OF_RECORDS = ("columns", "by_value", "hashes", "keys", "through")
+
 
 def values(bookmark: Bookmark | None) -> dict[str, Any] | None:
     """Return the bookmark as people read it: without the boundary's hashes."""
     return None if bookmark is None else {k: v for k, v in bookmark.items() if k != BOUNDARY}
+
+
+def without_records(bookmark: Bookmark | None) -> Bookmark | None:
+    """Return the bookmark without the hashes of records: a merge then sends those at or past it once more."""
+    kept = (bookmark or {}).get(BOUNDARY)
+    if bookmark is None or not kept:
+        return bookmark
+    rest = {name: value for name, value in kept.items() if name not in _OF_RECORDS}
+    return {name: value for name, value in bookmark.items() if name != BOUNDARY} | ({BOUNDARY: rest} if rest else {})
 
 
 def to_json(value: Any) -> Any:
@@ -159,24 +168,6 @@ def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scala
         from_json(bookmark[name], stream.schema.field(name).type, column=name, stream=stream.name)
         for name in stream.bookmark_properties
     )
-
-
-def not_committed(hashes: Iterable[H], may_be: pa.Array, committed: Counter[H]) -> list[bool]:
-    """Tell of each record whether it is new: none that was committed before, as often as it was.
-
-    Args:
-        hashes: of the records that may have been, in order.
-        may_be: of each record, whether it may have been.
-        committed: how often each hash was; what is found again is taken out.
-    """
-    keep: list[bool] = pc.invert(may_be).to_pylist()
-    places = (place for place, is_new in enumerate(keep) if not is_new)
-    for place, digest in zip(places, hashes, strict=True):
-        if committed[digest] > 0:
-            committed[digest] -= 1
-        else:
-            keep[place] = True
-    return keep
 
 
 def has_bookmark(records: pa.RecordBatch | pa.Table, names: Sequence[str]) -> pa.Array:
@@ -363,10 +354,10 @@ __all__ = [
     "is_number_in_text",
     "lower_bound",
     "missing_error",
-    "not_committed",
     "past",
     "python_value",
     "same",
     "to_json",
     "values",
+    "without_records",
 ]

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import replace
 from typing import Any, cast
 
-from connectors.bookmarks import values
+from connectors.bookmarks import values, without_records
 from connectors.errors import ConnectorError, RetriableError
 from connectors.quarantine import REJECTED_TABLE
 from connectors.ranges import LoadsRanges, OpenRanges, RangesRefused
@@ -173,8 +173,10 @@ class StreamRun:
         self._feed = feed
         try:
             self.check()
+            # A repair writes records that its bookmark does not tell of: what was committed before is no last version.
+            start = self._start if self.planned.repair is None else without_records(self._start)
             way = StreamEvents(
-                self.blocks, self.context.progress, start=self._start, check=self.check, send_final=self.send_final
+                self.blocks, self.context.progress, start=start, check=self.check, send_final=self.send_final
             )
             stream, events = way.read(feed)
             for commit in self.context.destination.load(self._order(stream), events, self.planned.wire):
