@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from . import compute as pc
+from .decimals import fitting
 from .errors import ConnectorConfigError, FatalConnectorError
 from .stream import Bookmark, NullBookmarks, Stream
 
@@ -113,7 +114,7 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
     if any(is_kind(kind) for is_kind in _BINARY):
         return pa.scalar(bytes.fromhex(str(value)), kind)
     if pa.types.is_decimal(kind):
-        return pa.scalar(Decimal(str(value)), kind)
+        return pa.scalar(fitting(Decimal(str(value)), kind), kind)
     if pa.types.is_timestamp(kind):
         moment = datetime.fromisoformat(str(value))
         if (moment.tzinfo is None) != (kind.tz is None):
