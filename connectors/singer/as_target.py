@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import click
@@ -80,6 +80,7 @@ class DestinationSink(BatchSink):
         self._ours = target
         self._columns = columns_of(self.schema)
         self.table = table_name(stream_name, target.connector, self.config)
+        target.claim(self.table, stream_name)
 
     def _parse_timestamps_in_record(self, record: Any, schema: Any, treatment: Any) -> None:
         """Leave texts as they are: they are read with the columns' types, all records at once."""
@@ -175,6 +176,8 @@ class DestinationTarget(Target):
         self._run = secrets.token_hex(16)
         #: Tables that this run has replaced: what comes later is added.
         self.overwritten: set[str] = set()
+        #: What all names of a table have in common -> the stream that is written into it.
+        self._streams: dict[str, str] = {}
 
     @classmethod
     def get_singer_command(cls) -> click.Command:
@@ -192,6 +195,25 @@ class DestinationTarget(Target):
             self._destination = make_connector(self.connector, "destination", self.config)
             self.max_parallelism = self._destination.max_loads or 4
         return self._destination
+
+    def claim(self, table: str, stream: str) -> None:
+        """Note that a stream is written into a table.
+
+        Raises:
+            FatalConnectorError: another stream is already; of records with the same key one would be lost.
+        """
+        one_name: Callable[[str], str] = getattr(self.destination, "one_name", str)
+        other = self._streams.setdefault(one_name(table), stream)
+        if other != stream:
+            way_out = "leave out `schema` of the target's config, by which each goes into its own schema; or " * (
+                self.connector in _WITH_SCHEMAS and bool(self.config.get("schema"))
+            )
+            raise FatalConnectorError(
+                f"streams {other!r} and {stream!r} would both be written into table {table!r}, where records with the "
+                f"same key replace each other: {way_out}give one of them another name by `__alias__` in `stream_maps`, "
+                "or send each to a target of its own",
+                stream=stream,
+            )
 
     def load(self, sink: DestinationSink, batches: Iterable[pa.RecordBatch], disposition: WriteDisposition) -> None:
         """Write batches of one stream and commit them."""
