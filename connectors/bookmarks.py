@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from . import compute as pc
+from .decimals import fitting
 from .errors import ConnectorConfigError, FatalConnectorError
 from .stream import Bookmark, NullBookmarks, Stream
 
@@ -122,7 +123,7 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
     if any(is_kind(kind) for is_kind in _BINARY):
         return pa.scalar(bytes.fromhex(str(value)), kind)
     if pa.types.is_decimal(kind):
-        return pa.scalar(Decimal(str(value)), kind)
+        return pa.scalar(fitting(Decimal(str(value)), kind), kind)
     if pa.types.is_timestamp(kind):
         moment = datetime.fromisoformat(str(value))
         if (moment.tzinfo is None) != (kind.tz is None):
@@ -215,14 +216,26 @@ def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[p
 
 
 def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
-    """Tell of each record whether no run up to the bookmark has read it: past it, or without one and left out."""
+    """Tell of each record whether it is past the bookmark, or has none and is left out (see `unread`)."""
     names, values = stream.bookmark_properties, bookmark_values(stream, bookmark)
     mask = pa.repeat(pc.constant(False), len(records))
     if values is not None:
         mask = pc.and_not(at_or_past(records, names, values), equal_to(records, names, values))
-    if names and stream.null_bookmarks is NullBookmarks.NEVER:
-        mask = pc.or_(mask, pc.invert(has_bookmark(records, names)))
-    return mask
+    return pc.or_(mask, unread(records, stream, bookmark))
+
+
+def leaves_out_incomplete(stream: Stream, bookmark: Bookmark | None) -> bool:
+    """Tell whether a read that goes on from a bookmark leaves out the records without one."""
+    policy = stream.null_bookmarks
+    is_left_out = policy is NullBookmarks.NEVER or (policy is NullBookmarks.ONCE and bool(bookmark))
+    return is_left_out and bool(stream.bookmark_properties)
+
+
+def unread(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
+    """Tell of each record whether it has no bookmark, and so is not read by a run that goes on from this one."""
+    if not leaves_out_incomplete(stream, bookmark):
+        return pa.repeat(pc.constant(False), len(records))
+    return pc.invert(has_bookmark(records, stream.bookmark_properties))
 
 
 def equal_to(records: pa.RecordBatch, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:

@@ -25,8 +25,8 @@ class Repair:
     side: Side
     #: Ascending and disjoint; of these all records are read.
     ranges: tuple[KeyRange, ...]
-    #: Keys of these ranges in the destination, named as they arrive: what does not arrive is removed.
-    removed: pa.Table
+    #: Keys of these ranges in the destination, named as they arrive: what does not arrive is removed; None: nothing is.
+    removed: pa.Table | None
 
 
 class NarrowedSource:
@@ -39,12 +39,17 @@ class NarrowedSource:
     def read(
         self, group: Sequence[Stream], _bookmarks: Mapping[str, Bookmark | None], _wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
-        """Yield the records of the ranges, whatever the bookmark says."""
+        """Yield the records of the ranges, whatever the bookmark says; not those that the stream never reads."""
+        from connectors import compute as pc
+        from connectors.bookmarks import unread
         from connectors.checksums import read_within
 
         (stream,) = group
         whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE)
-        for event in read_within(self._source, whole, self._repair.side, self._repair.ranges):
+        side = self._repair.side
+        for event in read_within(self._source, whole, side, self._repair.ranges):
+            if isinstance(event, pa.RecordBatch):
+                event = event.filter(pc.invert(unread(event, side.stream, side.until)))
             yield stream.name, event
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .forms import compared_columns
-from .records import is_in_lines, keeps_json, opened_checksums, read_within, system_of
+from .records import canonical_keys, is_in_lines, keeps_json, opened_checksums, read_within, system_of
 from .values import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "KeyRange",
     "Row",
     "Side",
+    "canonical_keys",
     "compared_columns",
     "is_in_lines",
     "keeps_json",

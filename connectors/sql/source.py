@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import pyarrow as pa
 
 from .. import compute as pc
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S, bookmark_values, lower_bound, missing_error, python_value
+from ..bookmarks import (
+    CHECKPOINT_RECORDS,
+    CHECKPOINT_S,
+    bookmark_values,
+    leaves_out_incomplete,
+    lower_bound,
+    missing_error,
+    python_value,
+)
 from ..errors import ConnectorError
 from ..incremental import Horizon, incremental
 from ..protocols import Block
@@ -219,11 +227,11 @@ class SqlSource(ABC):
         return False
 
     def past(self, stream: Stream, bookmark: Bookmark | None) -> str:
-        """Write the condition of records that no run up to the bookmark has read; empty: there are none."""
+        """Write the condition of records that `bookmarks.past` tells; empty: there are none."""
         values = bookmark_values(stream, bookmark)
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
         missing = " or ".join(filter(None, map(self.incomplete, fields)))
-        is_left_out = missing and stream.null_bookmarks is NullBookmarks.NEVER
+        is_left_out = missing and leaves_out_incomplete(stream, bookmark)
         if values is None:
             return missing if is_left_out else ""
         marks = ", ".join(map(self.comparable, fields))
