@@ -255,6 +255,7 @@ def _plan_stream(
     full_refresh: bool,
 ) -> PlannedStream:
     row = next((row for row in table.ledger if row.key == key), None)
+    table = table if row is None else replace(table, columns=row.columns)
     start = starting_point(
         stream,
         table,

@@ -65,17 +65,13 @@ class MySQLDialect(Dialect):
         name = TableName.parse(destination_table, default_schema or self.default_schema)
         return TableName(_fit(name.schema), _fit(name.name))
 
-    def column_names(self, names: Sequence[str]) -> dict[str, str]:
-        """Map a stream's column names to the table's."""
-        result: dict[str, str] = {}
-        taken = {SEQUENCE, RANK}
-        for name in names:
-            chosen = _fit(name)
-            if self.fold(chosen) in taken:
-                chosen = _marked(name)
-            taken.add(self.fold(chosen))
-            result[name] = chosen
-        return result
+    def plain(self, name: str) -> str:
+        """Return the name, or for one that is no identifier here one told apart by a hash."""
+        return _fit(name)
+
+    def marked(self, name: str) -> str:
+        """Return the name with a hash."""
+        return _marked(name)
 
     # ------------------------------------------------------------------ types
     def column_type(self, column: pa.Field) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -172,20 +172,60 @@ class Naming:
         limit = self.max_identifier_bytes
         return TableName(shorten(name.schema, limit), shorten(name.name, limit))
 
-    def column_names(self, names: Sequence[str]) -> dict[str, str]:
+    def plain(self, name: str) -> str:
+        """Return what a stream's column is called in a table where no other column is in its way."""
+        return shorten(name, self.max_identifier_bytes)
+
+    def marked(self, name: str) -> str:
+        """Return the column's name with a hash of all of it: the same at every run, and no other column's."""
+        return tell_apart(name, self.max_identifier_bytes)
+
+    def column_names(
+        self, names: Sequence[str], held: Sequence[str] = (), known: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """Map a stream's column names to the table's: shortened, and told apart where the system folds them.
 
-        So are those that are the system's, or staging's.
+        So are those that are the system's, or staging's. The order of the names decides only between two that are
+        new to the table.
+
+        Args:
+            names: of the stream.
+            held: columns of the table that is there.
+            known: what earlier loads called the stream's columns, where that is not the plain name; also of columns
+                that do not come now.
         """
-        result: dict[str, str] = {}
+        known = known or {}
+        spelled = {self.fold(column): column for column in held}
         taken = {*self.reserved_columns, self.fold(SEQUENCE), self.fold(RANK)}
+        found: dict[str, str] = {}
+
+        def claim(name: str, column: str) -> None:
+            if name not in found and self.fold(column) not in taken:
+                taken.add(self.fold(column))
+                found[name] = column
+
         for name in names:
-            chosen = shorten(name, self.max_identifier_bytes)
-            if self.fold(chosen) in taken:
-                chosen = tell_apart(name, self.max_identifier_bytes)
-            taken.add(self.fold(chosen))
-            result[name] = chosen
-        return result
+            if name in known:
+                claim(name, spelled.get(self.fold(known[name]), known[name]))
+        for name in names:
+            for column in (self.plain(name), self.marked(name)):
+                # Exactly so: a column of another spelling may belong to another name.
+                if spelled.get(self.fold(column)) == column:
+                    claim(name, column)
+        told_apart = {self.fold(name) for name, column in known.items() if column == self.marked(name)}
+        for name in names:
+            for column in (self.plain(name), self.marked(name)):
+                there = spelled.get(self.fold(column), column)
+                # Another spelling of one name, unless the stream is known to mean two things by two spellings.
+                if there == column or self.fold(name) not in told_apart:
+                    claim(name, there)
+        return {name: found.get(name, self.marked(name)) for name in names}
+
+    def remembered(self, found: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+        """Return what the next load has to know of the names that this one has found."""
+        taken = {self.fold(column) for column in found.values()}
+        kept = {name: column for name, column in known.items() if name not in found and self.fold(column) not in taken}
+        return kept | {name: column for name, column in found.items() if column != self.plain(name)}
 
     def names(self, names: Sequence[str], prefix: str = "") -> str:
         """Quote names for a list, each behind the prefix (`s.`)."""
