@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ..sql.dialect import Dialect
-from ..sql.identifiers import RANK, SEQUENCE, TableName, tell_apart
+from ..sql.identifiers import SEQUENCE, TableName, tell_apart
 from ..sql.keys import freed
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire

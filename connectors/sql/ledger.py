@@ -177,8 +177,9 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        has_names = isinstance(decoded, dict) and _NAMES in decoded
-        columns, decoded = (decoded[_NAMES], decoded["bookmark"]) if has_names else ({}, decoded)
+        columns = {}
+        if isinstance(decoded, dict) and _NAMES in decoded:
+            columns, decoded = decoded[_NAMES], decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
             f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "

@@ -232,7 +232,8 @@ def test_a_rename_beside_the_same_name_in_another_case(
 ) -> None:
     bench = Days(tmp_path, config(system, request, tmp_path), MERGE)
     bench.run([{"id": 1, "w": "w1"}])
-    bench.extra = {"transformers": [{"block": "names", "rename": {"v": "W"}}]}
+    (tmp_path / "names.py").write_text("@transformer\ndef names(df):\n    return df\n")
+    bench.extra = {"transformers": [{"file": "names.py", "rename": {"v": "W"}}]}
     (tmp_path / "in.jsonl").write_text('{"id": 2, "v": "v2", "w": "w2"}\n{"v": "v3", "id": 3, "w": "w3"}\n')
     assert run_pipeline(bench.file()).status == "success"
     bench.expected += [{"id": 2, "W": "v2", "w": "w2"}, {"id": 3, "W": "v3", "w": "w3"}]
