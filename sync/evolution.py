@@ -123,6 +123,6 @@ def planned_changes(
 
 
 __all__ = [
-    "Ignored", "former_key", "frozen", "ignored", "left_out_text", "of_source", "planned_changes", "rekeyed", "unless_left_out",
-    "without_columns",
+    "Ignored", "former_key", "frozen", "ignored", "left_out_text", "of_source", "planned_changes", "rekeyed",
+    "unless_left_out", "without_columns",
 ]  # fmt: skip

@@ -83,7 +83,7 @@ class PlannedStream:
     refusal: str
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
-    #: Columns of the source that `on_schema_change: ignore` leaves out; None: it says something else, or does not matter.
+    #: Columns of the source that `on_schema_change: ignore` leaves out; None: nothing is to be left out.
     ignored: tuple[str, ...] | None
     #: Only these records are read, and merged; None: what the stream says.
     repair: Repair | None = None

@@ -57,8 +57,8 @@ class MySQLDialect(Dialect):
         return name.lower()
 
     def fold_table(self, name: str) -> str:
-        """Names of tables are files on most servers, which tell case apart."""
-        return name
+        """Names of tables are files on most servers, which tell case apart; others say that they do not."""
+        return name.lower() if self._folds_names else name
 
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
         """Read a `destination_table`; parts that no identifier can be are changed, told apart by a hash."""

@@ -1,9 +1,11 @@
-"""`on_schema_change: ignore` leaves out what is new at the source, everywhere; what the pipeline file changes arrives."""
+"""`on_schema_change: ignore` leaves out what is new at the source; what the pipeline file changes arrives."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +201,32 @@ def forget(folder: Path) -> None:
         file.unlink()
 
 
+@pytest.mark.parametrize("is_transformed", [False, True])
+def test_a_shape_of_an_earlier_version_is_read_on(
+    tmp_path: Path, request: pytest.FixtureRequest, is_transformed: bool
+) -> None:
+    bench = Bench(tmp_path, config("sqlite", request, tmp_path), "merge")
+    if is_transformed:
+        bench.renames()
+    bench.run({"id": 1, "v": "a"})
+    bench.run({"id": 2, "v": "b", "old": "o"})
+    for number in (3, 4):
+        with closing(sqlite3.connect(tmp_path / ".syncblocks" / "store.db")) as store:
+            store.execute("update _syncblocks_state set shape = json_remove(shape, '$.ignored')")
+            store.commit()
+        bench.run({"id": number, "v": "c", "old": "o", "new": "n"})
+        assert bench.found()[-1] == {"id": number, "v": "c"}, "left out before, and now"
+    bench.renames(v="val")
+    bench.run({"id": 5, "v": "d", "old": "o", "new": "n"})
+    assert bench.found()[-1] == {"id": 5, "val": "d"}
+
+
 def test_a_column_of_that_name_in_the_table_is_written(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     bench = Bench(tmp_path, config("sqlite", request, tmp_path), "merge")
     bench.run({"id": 1, "v": "a"})
     bench.run({"id": 2, "v": "b", "new": "n"})
-    import sqlite3
-
-    connection = sqlite3.connect(tmp_path / "out.db")
-    connection.execute("alter table t add column new text")
-    connection.close()
+    with closing(sqlite3.connect(tmp_path / "out.db")) as connection:
+        connection.execute("alter table t add column new text")
     bench.run({"id": 3, "v": "c", "new": "n"})
     assert bench.found()[-1] == {"id": 3, "v": "c", "new": "n"}
     with Store.open(f"sqlite:///{tmp_path}/.syncblocks/store.db") as store:
