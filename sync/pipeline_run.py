@@ -21,6 +21,7 @@ from .catalog import NoStream
 from .config import Pipeline, load_pipeline, resolve_references
 from .coordinator import Coordinator
 from .errors import AlreadyRunning, ConfigError, SyncError
+from .evolution import left_out_text
 from .lease import Lease
 from .plan import Plan
 from .progress import Progress
@@ -273,6 +274,9 @@ class _Runner:
             plan = self._make_plan(only)
             for skipped in plan.skipped:
                 self.progress.message(skipped, level="warning")
+            for planned in plan.streams:
+                if planned.ignored:
+                    self.progress.message(left_out_text(planned.name, planned.ignored))
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -66,6 +67,8 @@ class StreamRun:
         self._news = SchemaNews(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
+        #: What the ledger says of the columns' names.
+        self._columns: Mapping[str, str] = {}
         #: Whether the next try reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         self._attempt = 1
@@ -131,6 +134,7 @@ class StreamRun:
         if not context.is_owner():
             # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
             raise Stopped("the run was taken over by another process")
+        self._columns = row.columns
         self._news.settle(row)
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = planned.start.bookmark if is_planned else self._restart(row)
@@ -216,6 +220,7 @@ class StreamRun:
             run=self.context.run_reference,
             announce=self._news.announce,
             former_key=self.planned.former_key,
+            columns=self._columns,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 

@@ -351,13 +351,14 @@ class _Columns:
     def _matched(self, session: Session) -> dict[str, str]:
         """Map the source's names to those of the table's columns; note what has no counterpart."""
         arriving = self._planned.arriving.schema.names
-        chosen = getattr(session.destination, "column_names", lambda names: {name: name for name in names})(arriving)
+        naming = getattr(session.destination, "column_names", lambda names, _table: {name: name for name in names})
+        chosen = naming(arriving, self._planned.table)
         held = set(self._copy.schema.names)
-        folded = {name.casefold(): name for name in held}
+        folded = {name.casefold(): name for name in held.difference(chosen.values())}
         names, missing, skipped = {}, [], set[str]()
         remedies = {column.name: column.remedy for column in self._planned.fit.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
-            found = next((each for each in (name, chosen[name]) if each in held), folded.get(name.casefold()))
+            found = chosen[name] if chosen[name] in held else folded.get(name.casefold())
             remedy = remedies.get(name)
             if remedy == "text":
                 self._texts.add(own)

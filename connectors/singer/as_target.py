@@ -302,7 +302,7 @@ class DestinationTarget(Target):
         key = LedgerKey(pipeline=self.name, stream=sink.stream_name, destination_table=sink.table)
         token = secrets.token_hex(16)
         owner = f"{self.name} on {socket.gethostname()}, process {os.getpid()}"
-        self.destination.take_over(key, token=token, owner=owner, source=f"singer://{sink.stream_name}")
+        row = self.destination.take_over(key, token=token, owner=owner, source=f"singer://{sink.stream_name}")
         batches = iter(batches)
         first = next(batches, None)
         schema = (stream.schema if stream else sink._schema()) if first is None else first.schema
@@ -325,6 +325,7 @@ class DestinationTarget(Target):
             token=token,
             run=f"{self._run}:1",
             removed=removed,
+            columns=row.columns,
         )
         for _ in self.destination.load(load, iter(events())):
             pass

@@ -85,6 +85,8 @@ class Writer:
     def fill(self, staged: Staged, segments: Segments) -> int:
         """Put data into staging within the lease's transaction; return the records."""
         self._records = 0
+        # The names that staging got when the target was looked at.
+        self._layout.follow(self._layout.stream, Table(name=staged.name, columns=tuple(staged.columns.values())))
         self._ingest(segments, staged.name, staged.types)
         return self._records
 
@@ -289,6 +291,7 @@ class Writer:
                 bookmark=checkpoint.bookmark,
                 completed_by=self._load.run if checkpoint.is_final else None,
                 rows=self._written,
+                columns=self._layout.known,
             )
         except TakenOver:
             raise self.taken_over() from None
