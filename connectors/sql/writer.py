@@ -85,6 +85,7 @@ class Writer:
     def fill(self, staged: Staged, segments: Segments) -> int:
         """Put data into staging within the lease's transaction; return the records."""
         self._records = 0
+        self._refuse_altered(staged.name, staged.types)
         self._ingest(segments, staged.name, staged.types)
         return self._records
 
@@ -153,9 +154,11 @@ class Writer:
         table = self._disposition.refillable()
         if table is None:
             return False
+        types = {column.name: column.type for column in table.columns}
         try:
             self._target.run([self._dialect.lock_table(table.name), f"delete from {self._dialect.table(table.name)}"])
-            self._ingest(segments, table.name, {column.name: column.type for column in table.columns})
+            self._refuse_altered(table.name, types)
+            self._ingest(segments, table.name, types)
         except FatalConnectorError:  # such as two records of one key: what takes the table's place says it
             self._session.rollback()
             self._lease.begin()
@@ -165,6 +168,14 @@ class Writer:
             return False
         self._is_refilled = True
         return True
+
+    def _refuse_altered(self, table: TableName, types: Mapping[str, str]) -> None:
+        if not self._dialect.keeps_types(self._session, table, types):
+            raise FatalConnectorError(
+                f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
+                "are written for; run again",
+                stream=self._layout.stream.name,
+            )
 
     def _fits_directly(self) -> bool:
         """Tell whether the target takes the data as it comes; then keeps it from being altered."""
