@@ -85,7 +85,6 @@ class Writer:
     def fill(self, staged: Staged, segments: Segments) -> int:
         """Put data into staging within the lease's transaction; return the records."""
         self._records = 0
-        self._refuse_altered(staged.name, staged.types)
         self._ingest(segments, staged.name, staged.types)
         return self._records
 
@@ -94,6 +93,15 @@ class Writer:
         self._look()
         self._staging.staged, self._records = staged, records
         return self._finish(checkpoint, size_bytes)
+
+    def refuse_altered(self, table: TableName, types: Mapping[str, str]) -> None:
+        """Keep a table's types as they are until the end of the transaction; raise if they are others."""
+        if not self._dialect.keeps_types(self._session, table, types):
+            raise FatalConnectorError(
+                f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
+                "are written for; run again",
+                stream=self._layout.stream.name,
+            )
 
     # --------------------------------------------------------------- segments
     def _segment(self, segments: Segments) -> Commit | None:
@@ -157,7 +165,7 @@ class Writer:
         types = {column.name: column.type for column in table.columns}
         try:
             self._target.run([self._dialect.lock_table(table.name), f"delete from {self._dialect.table(table.name)}"])
-            self._refuse_altered(table.name, types)
+            self.refuse_altered(table.name, types)
             self._ingest(segments, table.name, types)
         except FatalConnectorError:  # such as two records of one key: what takes the table's place says it
             self._session.rollback()
@@ -168,14 +176,6 @@ class Writer:
             return False
         self._is_refilled = True
         return True
-
-    def _refuse_altered(self, table: TableName, types: Mapping[str, str]) -> None:
-        if not self._dialect.keeps_types(self._session, table, types):
-            raise FatalConnectorError(
-                f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
-                "are written for; run again",
-                stream=self._layout.stream.name,
-            )
 
     def _fits_directly(self) -> bool:
         """Tell whether the target takes the data as it comes; then keeps it from being altered."""

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,7 @@ def test_a_target_that_changes_while_its_load_waits_keeps_its_values(
             error = _while_it_is_altered(
                 postgres_url,
                 ["alter table copied alter n type real"],
-                lambda: altered.load(wire, disposition),
+                partial(altered.load, wire, disposition),
             )
             found = rows(postgres_url, "select n::float8 from copied where id > 1")
             assert error or found == [(3.0,)], (wire, error, found)
