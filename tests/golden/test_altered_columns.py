@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from connectors.errors import ConnectorError
@@ -115,6 +118,56 @@ def test_a_column_of_another_type_is_not_taken_for_the_one_that_was_planned(
                 found: Any = values(source, stream)
             except ConnectorError as error:
                 found = "" if "'a'" in str(error) else str(error)
+        if found != "" and found != [expected]:
+            wrong.append((planned, now, found))
+    assert wrong == []
+
+
+MOMENT = datetime(2020, 2, 3, 4, 5, 6, 789012)
+
+#: Of Parquet: the type that is planned; the value and the type that are read, and the value as it may arrive, or None.
+PARQUET: list[tuple[pa.DataType, Any, pa.DataType, Any]] = [
+    (pa.int32(), 3.5, pa.float32(), None),
+    (pa.int32(), 7, pa.int64(), 7),
+    (pa.int32(), 2**40, pa.int64(), None),
+    (pa.float32(), 0.1, pa.float64(), None),
+    (pa.float64(), 0.5, pa.float32(), 0.5),
+    (pa.date32(), 3, pa.int32(), None),
+    (pa.date32(), MOMENT, pa.timestamp("us"), None),
+    (pa.timestamp("us"), 3, pa.int64(), None),
+    (pa.timestamp("us"), MOMENT, pa.timestamp("us", "UTC"), None),
+    (pa.timestamp("us", "UTC"), MOMENT, pa.timestamp("us"), None),
+    (pa.timestamp("ms"), MOMENT, pa.timestamp("us"), None),
+    (pa.timestamp("us"), MOMENT, pa.timestamp("ns"), MOMENT),
+    (pa.bool_(), 5, pa.int32(), None),
+    (pa.int32(), True, pa.bool_(), None),
+    (pa.decimal128(10, 2), 3.123456, pa.float64(), None),
+    (pa.float64(), Decimal("3.12"), pa.decimal128(10, 2), None),
+    (pa.decimal128(10, 2), Decimal("3.123456"), pa.decimal128(10, 6), None),
+    (pa.decimal128(10, 2), Decimal("3.120000"), pa.decimal128(10, 6), Decimal("3.12")),
+    (pa.string(), b"abc", pa.binary(), None),
+    (pa.binary(), "abc", pa.string(), b"abc"),
+    (pa.time64("us"), 3, pa.int64(), None),
+    (pa.string(), 3, pa.int32(), None),
+    (pa.int32(), "3", pa.string(), None),
+]
+
+
+@pytest.mark.parametrize("wire", ["arrow", "parquet"])
+def test_a_parquet_file_of_another_type_is_not_taken_for_the_one_that_was_planned(tmp_path: Path, wire: str) -> None:
+    wrong = []
+    for planned, value, now, expected in PARQUET:
+        pq.write_table(pa.table({"id": [1], "a": pa.nulls(1, planned)}), tmp_path / "t.parquet")
+        with closing(make_source("parquet", {"path": "."}, tmp_path)) as source:
+            (stream,) = source.discover()
+            pq.write_table(pa.table({"id": [1], "a": pa.array([value], now)}), tmp_path / "t.parquet")
+            try:
+                events = [event for _, event in source.read([stream], {}, wire)]
+                (batch,) = events
+                assert isinstance(batch, pa.RecordBatch)
+                found: Any = batch.column(1).to_pylist()
+            except ConnectorError as error:
+                found = "" if "'a'" in str(error) or "column a" in str(error) else str(error)
         if found != "" and found != [expected]:
             wrong.append((planned, now, found))
     assert wrong == []
