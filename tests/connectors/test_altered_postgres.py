@@ -6,17 +6,19 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from connectors.errors import ConnectorError
 from connectors.postgres.destination import PostgresDestination
 from connectors.postgres.source import PostgresSource
-from connectors.stream import Checkpoint, Stream, WriteDisposition
+from connectors.stream import Checkpoint, ReplicationMethod, Stream, WriteDisposition
 from sync import run_pipeline
 
 from .postgres_pair import find, order, rows, script
@@ -91,10 +93,6 @@ class Altered:
 
 
 def _with_schema(stream: Stream, fields: list[Any]) -> Stream:
-    from dataclasses import replace
-
-    import pyarrow as pa
-
     return replace(stream, schema=pa.schema(fields))
 
 
@@ -219,6 +217,47 @@ def test_a_table_that_is_rewritten_while_its_read_waits_is_not_empty(postgres_ur
         )
         assert error == ""
         assert rows(postgres_url, "select id, n from copied") == [(1, 10)]
+
+
+@pytest.mark.parametrize("kind", ["int", "text"])
+def test_an_incremental_read_that_waits_for_a_rewritten_table_is_not_empty(postgres_url: str, kind: str) -> None:
+    script(postgres_url, f"create table t (id {kind} primary key, n int); insert into t values ('1', 10)")
+    # What was taken back is still told of in the catalog.
+    script(postgres_url, "begin; alter table t alter n type bigint; rollback")
+    with closing(Altered(postgres_url)) as altered:
+        altered.stream = replace(
+            altered.stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("id",)
+        )
+        error = _while_it_is_altered(
+            postgres_url,
+            ["alter table t add extra double precision default random()"],
+            lambda: altered.load("arrow", REPLACE),
+        )
+        assert error == ""
+        assert rows(postgres_url, "select id::text, n from copied") == [("1", 10)]
+
+
+@pytest.mark.parametrize("change", ["add extra double precision default random()", "alter n type timestamptz"])
+def test_ranges_that_wait_for_a_table_that_is_altered_are_those_of_after_it(postgres_url: str, change: str) -> None:
+    script(
+        postgres_url,
+        "create table t (id int, n timestamp, s text); insert into t select g, '2020-02-03', repeat('x', 100) "
+        "from generate_series(1, 5000) g",
+    )
+    script(postgres_url, "begin; alter table t alter n type date; rollback")
+    with closing(PostgresSource({"url": postgres_url, "range_bytes": 1 << 16}, Path())) as source:
+        stream = find(source, "public.t")
+
+        def read() -> str:
+            try:
+                with source.open_ranges(stream, 2, "arrow") as opened:
+                    batches = [batch for part in opened.ranges for batch in opened.read(part)]
+            except ConnectorError as error:
+                return str(error)
+            return str(sum(batch.num_rows for batch in batches if isinstance(batch, pa.RecordBatch)))
+
+        found = _while_it_is_altered(postgres_url, ["set timezone = 'UTC'", f"alter table t {change}"], read)
+        assert found == "5000" if "add" in change else "'n'" in found
 
 
 @pytest.mark.parametrize("wire", ["pgcopy", "arrow"])

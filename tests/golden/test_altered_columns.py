@@ -123,7 +123,7 @@ def test_a_column_of_another_type_is_not_taken_for_the_one_that_was_planned(
     assert wrong == []
 
 
-MOMENT = datetime(2020, 2, 3, 4, 5, 6, 789012)
+MOMENT = datetime.fromisoformat("2020-02-03T04:05:06.789012")
 
 #: Of Parquet: the type that is planned; the value and the type that are read, and the value as it may arrive, or None.
 PARQUET: list[tuple[pa.DataType, Any, pa.DataType, Any]] = [
