@@ -112,6 +112,13 @@ _LOCKED = (
     "where c.oid = pg_catalog.to_regclass({name}) and not exists (select 1 from {table} where false)"
 )
 
+# Of a table with that condition as well; without what takes a domain apart, which is most of the work.
+_COLUMNS_NOW = """select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int,
+  y.typtype = 'd', a.attrelid::bigint
+from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
+where a.attrelid = pg_catalog.to_regclass({name}) and a.attnum > 0 and not a.attisdropped
+  and not exists (select 1 from {table} where false)"""
+
 # A row of the catalog that was written anew since the snapshot names who did it, even if that was taken back.
 _NEWS = """concat_ws(' ', nullif(c.xmax::text, '0'), (
   select string_agg(a.attnum || ':' || a.xmax, ' ') from pg_catalog.pg_attribute a
@@ -186,12 +193,14 @@ def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict
     Among the places is the table's own number, by the empty name. In a transaction that sees one moment these are the
     columns of then; elsewhere they are what any statement behind this one reads.
     """
-    types: dict[str, str] = {}
-    places: dict[str, int] = {}
-    for oid, columns in session.query(_locked(name, f"c.oid::bigint, {_COLUMNS}::text")):
-        places[""] = int(oid)
-        for column, declared, _, _, _, base, place in json.loads(columns or "[]") or ():
-            types[column], places[column] = base or declared, place
+    found = session.query(_COLUMNS_NOW.format(name=literal(_quoted(name)), table=_quoted(name)))
+    types = {str(column): str(declared) for column, declared, *_ in found}
+    places = {str(column): int(place) for column, _, place, *_ in found}
+    if found:
+        places[""] = int(found[0][-1])
+    if any(is_domain for *_, is_domain, _ in found):
+        ((columns,),) = session.query(_locked(name, f"{_COLUMNS}::text"))
+        types.update({column: base or declared for column, declared, _, _, _, base, _ in json.loads(columns)})
     return types, places
 
 
