@@ -58,6 +58,8 @@ def is_held(arriving: pa.DataType, kind: pa.DataType) -> bool:
     Arrow's safe casts take a number for a date, cut a time off, and round a double.
     """
     types = pa.types
+    if types.is_string(arriving) or types.is_large_string(arriving):
+        return True  # it is parsed, and refused if it is none
     if types.is_timestamp(arriving) and types.is_timestamp(kind):
         return (arriving.tz is None) == (kind.tz is None)
     exact = (types.is_integer, types.is_decimal, types.is_time)

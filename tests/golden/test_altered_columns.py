@@ -149,7 +149,8 @@ PARQUET: list[tuple[pa.DataType, Any, pa.DataType, Any]] = [
     (pa.binary(), "abc", pa.string(), b"abc"),
     (pa.time64("us"), 3, pa.int64(), None),
     (pa.string(), 3, pa.int32(), None),
-    (pa.int32(), "3", pa.string(), None),
+    (pa.int32(), "3", pa.string(), 3),
+    (pa.int32(), "no", pa.string(), None),
 ]
 
 
