@@ -81,6 +81,18 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
     return found
 
 
+def columns_now(session: Session, name: TableName, is_mariadb: bool) -> dict[str, str]:
+    """Return the types of one table's columns."""
+    condition = f"table_schema = {literal(name.schema)} and table_name = {literal(name.name)}"
+    found = session.query(f"select {_COLUMNS} from {_SCHEMA}.columns where {condition}")
+    has_long_texts = any(str(described[2]).lower() == "longtext" for described in found)
+    checks = _checks(session, name.schema, name.name) if is_mariadb and has_long_texts else {}
+    columns = [
+        _column(described, checks.get((str(table), str(described[0])), ""), is_mariadb) for table, *described in found
+    ]
+    return {column.name: column.type for column in columns}
+
+
 def list_staging(session: Session, schema: str = "") -> list[TableName]:
     """Return staging tables of one database, or of all."""
     of_schema = f"table_schema = {literal(schema)} and " if schema else ""
@@ -120,6 +132,9 @@ _UNFIT = (
 )
 
 
+_COLUMNS = "table_name, column_name, column_type, is_nullable, column_default, extra, column_comment, collation_name"
+
+
 def _read(
     session: Session, schema: str, condition: str, is_mariadb: bool, kinds_wanted: Sequence[str]
 ) -> dict[str, Table]:
@@ -132,8 +147,7 @@ def _read(
         return {}
     columns = _grouped(
         session.query(
-            "select table_name, column_name, column_type, is_nullable, column_default, extra, column_comment, "
-            f"collation_name from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
+            f"select {_COLUMNS} from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
         )
     )
     indexes = _grouped(
@@ -179,13 +193,14 @@ def _read(
     }
 
 
-def _checks(session: Session, schema: str) -> dict[tuple[str, str], str]:
+def _checks(session: Session, schema: str, table: str = "") -> dict[tuple[str, str], str]:
     """Return what MariaDB checks of single columns: these checks have the columns' names."""
+    of_table = f" and table_name = {literal(table)}" if table else ""
     rows = session.query(
         f"select table_name, constraint_name, check_clause from {_SCHEMA}.check_constraints "
-        f"where constraint_schema = {literal(schema)}"
+        f"where constraint_schema = {literal(schema)}{of_table}"
     )
-    return {(str(table), str(column)): str(clause) for table, column, clause in rows}
+    return {(str(name), str(column)): str(clause) for name, column, clause in rows}
 
 
 def _table(
@@ -319,4 +334,4 @@ def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     return result
 
 
-__all__ = ["dependents", "fitted", "list_staging", "reflect", "streams"]
+__all__ = ["columns_now", "dependents", "fitted", "list_staging", "reflect", "streams"]

@@ -25,7 +25,7 @@ _COLUMNS = """(
         select y.typbasetype as oid, y.typtypmod as mod, 1 as depth
         union all select d.typbasetype, d.typtypmod, b.depth + 1
         from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
-      select format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end) order by a.attnum)
+      select format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end, a.attnum) order by a.attnum)
   from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
 
@@ -103,7 +103,7 @@ _STAGING = f"""select n.nspname::text, c.relname::text from pg_catalog.pg_class 
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence <> 't' and starts_with(c.relname::text, '{STAGING_PREFIX}')"""
 
-_STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages,
+_STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages, c.oid::bigint,
   json_build_object('columns', {_COLUMNS}, 'key', {_KEY})::text
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
@@ -111,6 +111,25 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relp
   and not starts_with(c.relname::text, '{OWN_PREFIX}')
   and ($1 = '' or n.nspname = $1)
   and has_schema_privilege(n.oid, 'USAGE') and has_any_column_privilege(c.oid, 'SELECT')"""
+
+#: A table, which is locked by this against being altered; `{found}` of it.
+_LOCKED = (
+    "select {found} from pg_catalog.pg_class c "
+    "where c.oid = pg_catalog.to_regclass({name}) and not exists (select 1 from {table} where false)"
+)
+
+# Of a table with that condition as well; without what takes a domain apart, which is most of the work.
+_COLUMNS_NOW = """select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int,
+  y.typtype = 'd', a.attrelid::bigint
+from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
+where a.attrelid = pg_catalog.to_regclass({name}) and a.attnum > 0 and not a.attisdropped
+  and not exists (select 1 from {table} where false)"""
+
+# A row of the catalog that was written anew since the snapshot names who did it, even if that was taken back.
+_NEWS = """concat_ws(' ', nullif(c.xmax::text, '0'), (
+  select string_agg(a.attnum || ':' || a.xmax, ' ') from pg_catalog.pg_attribute a
+  where a.attrelid = c.oid and a.xmax::text <> '0'), case
+  when c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(c.oid), 0) then 'rewritten' end)"""
 
 # Of `_HAS_DEPENDENTS`, what has a name; `$1` is the table.
 _DEPENDENTS = """select w.kind || ' ' || w.name from (
@@ -134,12 +153,12 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
     """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours."""
     found = []
     wanted = set(text_columns)
-    for namespace, table, kind, estimate, pages, details in session.query(_STREAMS, (schema,)):
+    for namespace, table, kind, estimate, pages, oid, details in session.query(_STREAMS, (schema,)):
         name = TableName(namespace, table)
         described = json.loads(details)
         key = tuple(described["key"] or ())
         fields = []
-        for column, declared, is_required, _, _, base in described["columns"] or ():
+        for column, declared, is_required, _, _, base, _ in described["columns"] or ():
             native = base or declared
             path = f"{namespace}.{table}.{column}"
             is_text = path in wanted
@@ -156,7 +175,13 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
                 key_properties=key,
                 is_view=kind not in _TABLE_KINDS and kind != "f",
                 estimated_records=estimate if estimate > 0 or (estimate == 0 and kind == "r") else None,
-                locator={"schema": namespace, "table": table, "kind": kind, "pages": pages},
+                locator={
+                    "schema": namespace,
+                    "table": table,
+                    "kind": kind,
+                    "pages": pages,
+                    "places": {"": oid, **{column: place for column, *_, place in described["columns"] or ()}},
+                },
             )
         )
     if wanted:
@@ -166,6 +191,37 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
             key="text_columns",
         )
     return found
+
+
+def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:
+    """Lock a table against being altered, and return its columns' types, of domains what they are of, and their places.
+
+    Among the places is the table's own number, by the empty name. In a transaction that sees one moment these are the
+    columns of then; elsewhere they are what any statement behind this one reads.
+    """
+    found = session.query(_COLUMNS_NOW.format(name=literal(_quoted(name)), table=_quoted(name)))
+    types = {str(column): str(declared) for column, declared, *_ in found}
+    places = {str(column): int(place) for column, _, place, *_ in found}
+    if found:
+        places[""] = int(found[0][-1])
+    if any(is_domain for *_, is_domain, _ in found):
+        ((columns,),) = session.query(_locked(name, f"{_COLUMNS}::text"))
+        types.update({column: base or declared for column, declared, _, _, _, base, _ in json.loads(columns)})
+    return types, places
+
+
+def news(session: Session, name: TableName) -> str:
+    """Lock a table against being altered, and say what became of it between the snapshot and now; empty: nothing.
+
+    What was taken back is told of as well, again and again in the same words.
+    """
+    found = session.query(_locked(name, _NEWS))
+    return str(found[0][0]) if found else "made anew"
+
+
+def _locked(name: TableName, found: str) -> str:
+    # The lock is taken when the statement is looked at, before it begins.
+    return _LOCKED.format(found=found, name=literal(_quoted(name)), table=_quoted(name))
 
 
 def is_indexed(session: Session, name: TableName, column: str) -> bool:
@@ -232,7 +288,7 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
             has_default=has_default,
             base=base or "",
         )
-        for column, native, is_required, is_generated, has_default, base in details["columns"] or ()
+        for column, native, is_required, is_generated, has_default, base, _ in details["columns"] or ()
     )
     return Table(
         name=name,
@@ -283,4 +339,4 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = ["dependents", "is_indexed", "list_staging", "reflect", "rekey", "streams"]
+__all__ = ["columns_now", "dependents", "is_indexed", "list_staging", "news", "reflect", "rekey", "streams"]

@@ -93,6 +93,11 @@ class PostgresDialect(Dialect):
         session.execute(f"lock table {self.table(name)} in row exclusive mode")
         return True
 
+    def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
+        """Ask the catalog: COPY takes what arrives for whatever type is there."""
+        now, _ = catalog.columns_now(session, name)
+        return all(now.get(column) == self._base(kind) for column, kind in types.items())
+
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return leftovers of every schema."""
         return catalog.list_staging(session)

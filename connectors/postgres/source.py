@@ -15,6 +15,7 @@ from ..errors import FatalConnectorError
 from ..incremental import Horizon
 from ..protocols import Block
 from ..settings import parse_settings
+from ..sql.agreed import altered
 from ..sql.casts import cast_batch
 from ..sql.horizon import can_settle
 from ..sql.session import Lease, Session, Sessions
@@ -23,11 +24,11 @@ from ..stream import Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database
 from .dialect import PostgresDialect
-from .horizon import BEGIN, STANDBY, settle
+from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .raw import RawSession
 from .session import AdbcSession
 from .settings import PostgresSettings
-from .types import Name, arrow_of
+from .types import INTEGERS, Name, arrow_of, widen
 
 if TYPE_CHECKING:
     from ..checksums.values import Checksums, KeyRange, Side
@@ -111,6 +112,43 @@ class PostgresSource(SqlSource):
         super().close()
         self._database.close()
 
+    def begin_read(self, lease: Lease, stream: Stream) -> None:
+        """Let a whole table's snapshot be taken once the table is locked; what is read with others needs one moment."""
+        if stream.replication_method is ReplicationMethod.INCREMENTAL:
+            lease.begin()
+        else:
+            lease.first(lambda session: session.execute(BEGIN_LOCKED))
+
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Ask the catalog, once the table is locked.
+
+        Raises:
+            FatalConnectorError: the table is the one that was planned, and a name means another of its columns.
+        """
+        types, places = catalog.columns_now(lease.session, self.table(stream))
+        planned: Mapping[str, int] = stream.locator.get("places", {})
+        if planned.get("") == places.get(""):
+            renamed = [name for name in stream.schema.names if places.get(name, 0) != planned.get(name)]
+            found = [f"column {name!r} is now the name of another column" for name in renamed if name in places]
+            if found:
+                raise altered(stream, found)
+        return types
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Tell whether the same is selected of both, and the planned type holds it; raw bytes are of one type only.
+
+        Of integers Arrow refuses those that do not fit.
+        """
+        if wire != "arrow":
+            return False
+        metadata = field.metadata or {}
+        if metadata.get(b"read_as") == b"text":
+            return True
+        planned = metadata[b"native_type"].decode()
+        if {planned, native} <= INTEGERS.keys():
+            return True
+        return arrow_of(planned) == arrow_of(native) and widen(planned, native) == planned
+
     def expression(self, field: pa.Field) -> str:
         """Cast what the driver cannot carry."""
         column = super().expression(field)
@@ -173,7 +211,7 @@ class PostgresSource(SqlSource):
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
-        return settle(self, lease, stream, bookmark, self._settings.settle_s)
+        return unaltered(self, lease, stream, lambda: settle(self, lease, stream, bookmark, self._settings.settle_s))
 
     def is_indexed(self, lease: Lease, stream: Stream) -> bool:
         """Ask the catalog."""

@@ -90,7 +90,8 @@ _REWRITTEN = _PARSED - {"json", "xml"}
 
 _BITS = ("bit", "bit varying")
 
-_INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
+#: Their digits.
+INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
 
 #: Types that COPY carries as one Arrow type, whatever is put in.
 _FIXED: dict[str, pa.DataType] = {
@@ -340,8 +341,8 @@ def widen(before: str, after: str) -> str | None:
         return before
     if {held.base, new.base} == {"json", "jsonb"}:
         return before
-    if held.base in _INTEGERS and new.base in _INTEGERS:
-        return before if _INTEGERS[held.base] >= _INTEGERS[new.base] else after
+    if held.base in INTEGERS and new.base in INTEGERS:
+        return before if INTEGERS[held.base] >= INTEGERS[new.base] else after
     if {held.base, new.base} == {"real", "double precision"}:
         return "double precision"
     if "numeric" in (held.base, new.base):
@@ -381,8 +382,8 @@ def _wider_bits(before: str, held: Name, new: Name) -> str:
 def _wider_numeric(held: Name, new: Name) -> str | None:
     pair = []
     for name in (held, new):
-        if name.base in _INTEGERS:
-            pair.append((_INTEGERS[name.base], 0))
+        if name.base in INTEGERS:
+            pair.append((INTEGERS[name.base], 0))
         elif name.base != "numeric":
             return None
         elif name.first is None:
@@ -393,4 +394,4 @@ def _wider_numeric(held: Name, new: Name) -> str | None:
     return "numeric" if whole + scale > 1000 or scale < 0 else f"numeric({whole + scale},{scale})"
 
 
-__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "is_filled", "kept_as", "shown", "widen", "wire"]
+__all__ = ["INTEGERS", "NATIVE", "Name", "arrow_of", "column_type", "is_filled", "kept_as", "shown", "widen", "wire"]

@@ -109,6 +109,13 @@ class Dialect(Naming, Rekeying):
         """Tell whether there is a table (or view) of that name."""
         return name in self.reflect(session, [name])
 
+    def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
+        """Keep a table from being altered, and tell whether its columns are of these types; asked behind `lock_table`.
+
+        Default: True, for systems that take values and not bytes.
+        """
+        return True
+
     def lock_shape(self, session: Session, name: TableName) -> bool:
         """Keep others from altering an existing table until the commit; True: read its catalog entry again."""
         return False

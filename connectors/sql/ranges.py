@@ -211,6 +211,7 @@ class RangeLoad:
         rows = self._ledger.read(session, self._ledger.table(self._target), self._load.key)
         if not rows or rows[0].token != self._load.token:
             raise writer.taken_over()
+        writer.refuse_altered(staged.name, staged.types)
         if not self._ranges.lock(session, part):
             return  # an earlier try's commit was kept; only its answer was lost
         # Closed here and not some day by the collector: it holds a connection of the source.

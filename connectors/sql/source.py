@@ -25,6 +25,7 @@ from ..incremental import Horizon, incremental
 from ..protocols import Block
 from ..quarantine import sifted
 from ..stream import Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
+from .agreed import refuse_altered
 from .casts import cast_batch
 from .dialect import Dialect
 from .identifiers import TableName, literal
@@ -80,6 +81,17 @@ class SqlSource(ABC):
     @abstractmethod
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog; `locator` holds `schema` and `table`."""
+
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Return the columns that are there and their types, and keep them so for the transaction.
+
+        As `streams` names them in `native_type`; default: nobody can tell.
+        """
+        return {}
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Tell whether a column that is now of another type is read as it would have been; default: it is not."""
+        return False
 
     def expression(self, field: pa.Field) -> str:
         """Return what is selected for a column: itself, or a cast where the driver cannot carry its type."""
@@ -275,6 +287,15 @@ class SqlSource(ABC):
         within = f"({before}) and ({condition})" if before else condition
         return replace(stream, locator={**stream.locator, WITHIN: within})
 
+    def begin_read(self, lease: Lease, stream: Stream) -> None:
+        """Start the transaction in which a stream is read."""
+        lease.begin()
+
+    def agree(self, lease: Lease, stream: Stream, wire: str) -> None:
+        """Refuse to read a table whose columns are not what they were when the stream was planned."""
+        now = self.columns_now(lease, stream)
+        refuse_altered(stream, now, lambda field, native: self.is_alike(field, native, wire), self.dialect.name)
+
     def read_leased(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Event | Block]:
         """Yield the records of a stream that is read as a whole, in the lease's transaction."""
         if wire != "arrow":
@@ -314,16 +335,19 @@ class SqlSource(ABC):
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
         with self.sessions(wire).lease(stream.name) as lease:
-            lease.begin()
+            self.begin_read(lease, stream)
             if wire != "arrow":
+                self.agree(lease, stream, wire)
                 yield from self.blocks(lease, stream, wire)
                 return
             bad: list[RejectedRecord] = []
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+                self.agree(lease, stream, wire)
                 yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
                 return
             pc.import_ahead()
             horizon = self.horizon(lease, stream, bookmark)
+            self.agree(lease, stream, wire)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)
             # Closed at once, also under an error: one that is kept would keep the statement open.

@@ -96,6 +96,15 @@ class Writer:
         self._staging.staged, self._records = staged, records
         return self._finish(checkpoint, size_bytes)
 
+    def refuse_altered(self, table: TableName, types: Mapping[str, str]) -> None:
+        """Keep a table's types as they are until the end of the transaction; raise if they are others."""
+        if not self._dialect.keeps_types(self._session, table, types):
+            raise FatalConnectorError(
+                f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
+                "are written for; run again",
+                stream=self._layout.stream.name,
+            )
+
     # --------------------------------------------------------------- segments
     def _segment(self, segments: Segments) -> Commit | None:
         self._lease.begin()
@@ -155,9 +164,11 @@ class Writer:
         table = self._disposition.refillable()
         if table is None:
             return False
+        types = {column.name: column.type for column in table.columns}
         try:
             self._target.run([self._dialect.lock_table(table.name), f"delete from {self._dialect.table(table.name)}"])
-            self._ingest(segments, table.name, {column.name: column.type for column in table.columns})
+            self.refuse_altered(table.name, types)
+            self._ingest(segments, table.name, types)
         except FatalConnectorError:  # such as two records of one key: what takes the table's place says it
             self._session.rollback()
             self._lease.begin()

@@ -69,6 +69,13 @@ def streams(connection: Connection, spelling: Names, schema: str) -> list[Stream
     return found
 
 
+def columns_now(connection: Connection, spelling: Names, name: TableName, *, is_exact: bool) -> dict[str, str]:
+    """Return the types of one table's columns; empty: there is no such table."""
+    table = spelling.spell(name.name, is_exact=is_exact)
+    columns = _columns(sa.inspect(connection), table, _schema(spelling, name.schema))
+    return {spelling.shown(each["name"]): str(kind_of(each["type"], connection.dialect)) for each in columns}
+
+
 def _schema(spelling: Names, schema: str) -> str | None:
     return spelling.spell(schema) if schema else None
 
@@ -130,4 +137,4 @@ def list_tables(connection: Connection, spelling: Names, schema: str) -> list[Ta
     return [TableName(schema, spelling.shown(name)) for name in found]
 
 
-__all__ = ["QUOTED", "list_tables", "reflect", "streams"]
+__all__ = ["QUOTED", "columns_now", "list_tables", "reflect", "streams"]
