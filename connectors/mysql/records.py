@@ -177,9 +177,7 @@ def _bitmap(nulls: Mask | None) -> pa.Buffer | None:
 
 
 # --------------------------------------------------------------------- texts and bytes
-def _texts(
-    buffer: Buffer, at: Places, ends: Places, nulls: Mask | None, *, is_text: bool
-) -> tuple[pa.Array, Places]:
+def _texts(buffer: Buffer, at: Places, ends: Places, nulls: Mask | None, *, is_text: bool) -> tuple[pa.Array, Places]:
     firsts = buffer[at] if nulls is None else np.where(nulls, 0, buffer[at])
     lengths, heads = firsts.astype(np.int64), np.ones(len(at), np.int64)
     if firsts.max() > _SHORT:

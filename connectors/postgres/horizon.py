@@ -59,9 +59,11 @@ STANDBY = "a standby does not know which transactions of its primary still run"
 #: Shared advisory lock that every transaction of a source holds, on any machine: it only reads.
 _READER = (1937337955, 1886545261)
 
-#: Begins a transaction that changes nothing, and in which each statement sees the same moment.
+#: Begins a transaction that changes nothing, and in which each statement sees the same moment. Names are looked for in
+#: no schema but the server's own: a function or an operator that somebody else made could fit a record's values better
+#: than the one we mean, and would run as us.
 BEGIN = (
-    "begin transaction isolation level repeatable read read only; "
+    "begin transaction isolation level repeatable read read only; set local search_path = ''; "
     f"select pg_catalog.pg_advisory_xact_lock_shared({_READER[0]}, {_READER[1]})"
 )
 

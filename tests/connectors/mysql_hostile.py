@@ -12,8 +12,6 @@ from connectors.errors import ConnectorError
 
 from .mysql_proxy import Proxy, _end, serving
 
-LOAD = b"load data local"
-
 
 class Hostile(Proxy):
     """Asks for a file in the place of the answer to one command, by its number over all connections.
@@ -41,6 +39,8 @@ class Hostile(Proxy):
                 if is_command and payload[:1] != b"\1" and next(self._count) == self._number:
                     self.reached = is_asked = True
                     client.sendall(self._request)
+                elif is_asked and header[3] == 0:
+                    break  # the client took no notice, and goes on
                 elif not is_asked:
                     server.sendall(header + payload)
                 elif not payload and not is_known:
