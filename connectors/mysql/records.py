@@ -90,8 +90,12 @@ def decode(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[Kind]) -> l
         Numbers as they are; dates, moments (timestamp[us]) and times (time64[us]); bytes; everything else as strings
         that nobody has checked to be UTF-8. A column with a date, moment or time that Arrow has no value for comes as
         strings as well.
+
+    Raises:
+        BrokenAnswer: a record is not as long as its packet, or none of these columns.
     """
     width = (len(kinds) + 9) // 8
+    _check(at + (1 + width) <= ends)
     bits = _taken(buffer, at + 1, width)
     is_set = np.bitwise_or.reduce(bits, 0)
     at = at + 1 + width
