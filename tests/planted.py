@@ -16,9 +16,9 @@ from psycopg import sql
 
 #: What our values and the catalog's are of; `citext` is one that somebody installed.
 TYPES = """bool "char" name int2 int4 int8 oid text varchar bpchar float4 float8 numeric timestamptz timestamp date
-bytea uuid regclass xid tid public.citext public.mood public.short""".split()
+bytea uuid regclass xid tid public.citext public.mood public.short"""
 
-OPERATORS = "= <> < > <= >= || + - * / % ~ ~~".split()
+OPERATORS = "= <> < > <= >= || + - * / % ~ ~~"
 
 FUNCTIONS = """hashtextextended count lower upper max min sum abs md5 length trim_scale encode decode to_regclass btrim
 split_part ltrim rtrim replace coalesced array_to_json string_agg unnest isfinite to_char to_json regexp_replace mod
@@ -26,7 +26,7 @@ pg_relation_size bool_and bool_or concat concat_ws left lpad json_agg json_build
 starts_with has_schema_privilege has_any_column_privilege set_config current_setting pg_size_bytes quote_ident
 pg_get_userbyid textin bpcharout pg_advisory_xact_lock pg_terminate_backend greatest least position substring round
 pg_snapshot_xmax pg_snapshot_xip string_to_array pg_relation_filenode to_number array_ndims pg_has_role aclexplode
-pg_try_advisory_xact_lock json_to_recordset chr row_number floor ceil trunc nullif""".split()
+pg_try_advisory_xact_lock json_to_recordset chr row_number floor ceil trunc nullif"""
 
 _OPERATORS = """
 do $$
@@ -54,7 +54,7 @@ declare a text; b text; f text; arguments text;
 begin
   foreach f in array %(functions)s::text[] loop
     foreach a in array %(types)s::text[] loop
-      foreach b in array array['', 'text', 'int4', 'text[]'] loop
+      foreach b in array array['', 'int4', 'text[]'] loop
         arguments := a || case b when '' then '' when 'text[]' then ', variadic text[]' else ', ' || b end;
         if to_regprocedure('pg_catalog.' || f || '(' || replace(arguments, 'variadic ', '') || ')') is null
             and to_regprocedure('public.' || f || '(' || replace(arguments, 'variadic ', '') || ')') is null then
@@ -77,7 +77,7 @@ def planted(url: str) -> Iterator[None]:
             "create extension if not exists citext schema public; create type public.mood as enum ('sad', 'glad'); "
             "create domain public.short as varchar(40)"
         )
-        values = {"types": TYPES, "operators": OPERATORS, "functions": FUNCTIONS}
+        values = {"types": TYPES.split(), "operators": OPERATORS.split(), "functions": FUNCTIONS.split()}
         with psycopg.ClientCursor(connection) as cursor:
             cursor.execute("set check_function_bodies = off")
             cursor.execute(_OPERATORS, values)

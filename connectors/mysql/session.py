@@ -293,7 +293,8 @@ class MySQLSession:
             if is_bytes:
                 sets.append(f"{column} = unhex(@v{place})")
         assigned = f" set {', '.join(sets)}" if sets else ""
-        sql = f"load data local infile '{results.LOAD_FILE}' into table {name} {LOAD_FORMAT} ({', '.join(places)}){assigned}"
+        into = f"into table {name} {LOAD_FORMAT} ({', '.join(places)}){assigned}"
+        sql = f"load data local infile '{results.LOAD_FILE}' {into}"
         content = lines(batch)
         try:
             loaded, warnings = results.load(self._connection, sql, results.LOAD_FILE, content)

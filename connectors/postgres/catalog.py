@@ -43,7 +43,8 @@ _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regn
 #: Columns of a table, and of a domain the type that it is of, at last.
 _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
-    a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '', a.atthasdef or a.attidentity <> '',
+    a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
+    a.atthasdef or a.attidentity <> '',
     case y.typtype when 'd' then (
       with recursive b as (
         select y.typbasetype as oid, y.typtypmod as mod, 1 as depth
@@ -147,7 +148,8 @@ _DEPENDENTS = """select w.kind || ' ' || w.name from (
   union all select 'trigger', g.tgname::text from pg_catalog.pg_trigger g
   where g.tgrelid = pg_catalog.to_regclass($1)::oid and not g.tgisinternal
   union all select 'foreign key', k.conname::text || ' of table ' || o.relname::text from pg_catalog.pg_constraint k
-  join pg_catalog.pg_class o on o.oid = k.conrelid where k.confrelid = pg_catalog.to_regclass($1)::oid and k.contype = 'f'
+  join pg_catalog.pg_class o on o.oid = k.conrelid
+  where k.confrelid = pg_catalog.to_regclass($1)::oid and k.contype = 'f'
   union all select 'constraint', k.conname::text from pg_catalog.pg_constraint k
   where k.conrelid = pg_catalog.to_regclass($1)::oid and k.contype not in ('p', 'n', 'u')) as w order by 1"""
 

@@ -132,7 +132,7 @@ class Database:
 
 
 def _made(driver: str, address: Address) -> Any:
-    """Make the driver's database. What the driver asks the catalog must find no functions and operators but the server's.
+    """Make the driver's database: what it asks the catalog then finds no functions and operators but the server's.
 
     Later connections search the schemas that the user's settings say.
     """

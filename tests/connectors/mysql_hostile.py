@@ -53,10 +53,9 @@ def sent_to_a_hostile_server(url: str, file: Path, operate: Callable[[str], obje
     """Operate over and over, with each command answered that way once; return how many there are, and all was sent."""
     received = bytearray()
     for number in itertools.count():
-        with serving(Hostile(url, number, file)) as between:
-            # Errors are what is expected; nothing else may come out.
-            with suppress(ConnectorError):
-                operate(between.url)
+        # Errors are what is expected; nothing else may come out.
+        with serving(Hostile(url, number, file)) as between, suppress(ConnectorError):
+            operate(between.url)
         received += between.received
         if not between.reached:
             return number, bytes(received)

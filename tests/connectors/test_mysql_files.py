@@ -19,8 +19,9 @@ from connectors.registry import make_source
 from connectors.stream import ReplicationMethod
 
 from .mysql_databases import database, run
-from .mysql_hostile import sent_to_a_hostile_server
+from .mysql_hostile import Hostile, sent_to_a_hostile_server
 from .mysql_pair import FINAL, MERGE, PEOPLE, load_of, people, write
+from .mysql_proxy import serving
 
 SECRET = b"what nobody else may read"
 
@@ -80,9 +81,6 @@ def test_no_file_goes_to_a_server_that_asks_for_one(
 
 
 def test_a_server_is_told_that_it_was_refused(mariadb_url: str, tmp_path: Path) -> None:
-    from .mysql_hostile import Hostile
-    from .mysql_proxy import serving
-
-    with serving(Hostile(mariadb_url, 12, tmp_path)) as between:
-        with pytest.raises(FatalConnectorError, match="asks for a file of this machine"):
-            discover(between.url)
+    refusal = "asks for a file of this machine"
+    with serving(Hostile(mariadb_url, 12, tmp_path)) as between, pytest.raises(FatalConnectorError, match=refusal):
+        discover(between.url)

@@ -85,7 +85,8 @@ def database() -> Iterator[str]:
 @pytest.fixture
 def bench(database: str, tmp_path: Path, run_cli: RunCLI) -> Iterator[Bench]:
     made = Bench(database, tmp_path, run_cli)
-    made.execute("create schema src", "create schema dst", "select pg_catalog.pg_stat_reset()")
+    made.execute("drop function if exists public.note()", "create schema src", "create schema dst")
+    made.execute("select pg_catalog.pg_stat_reset()")
     yield made
     made.execute("drop schema src cascade", "drop schema dst cascade")
 
@@ -131,20 +132,28 @@ def test_no_load_by_ranges_or_with_bad_records_does(bench: Bench, on_bad_record:
     bench.command("verify")
 
 
-def test_a_trigger_of_the_destination_finds_its_tables(bench: Bench) -> None:
-    bench.make("t", "public.citext")
+@pytest.mark.slow
+@pytest.mark.parametrize("is_unique", [True, False])
+def test_a_trigger_of_the_destination_finds_its_tables(bench: Bench, is_unique: bool) -> None:
+    """And a key of another one's type is compared by that type's own operator."""
+    bench.execute("create table src.t (id text primary key, n int)", "insert into src.t values ('A', 0), ('b', 2)")
     bench.write([{"stream": "src.t", "write_disposition": "merge"}])
     bench.command("run")
     bench.execute(
+        "update src.t set id = 'a', n = 1 where n = 0",
+        *([] if is_unique else ["alter table dst.t drop constraint t_pkey"]),
+        "alter table dst.t alter id type public.citext",
+        "drop table if exists public.seen",
         "create table public.seen (id text)",
-        "create function public.note() returns trigger language plpgsql as "
+        "create or replace function public.note() returns trigger language plpgsql as "
         "'begin insert into seen values (new.id); return new; end'",
         "create trigger note after insert or update on dst.t for each row execute function public.note()",
     )
-    bench.execute("update src.t set id = 'k00001'::public.citext, n = 99::int2 where n = 1::int2")
     outcome = bench.run_cli(["run", "--json"], bench.folder)
     assert outcome.returncode == 0, outcome.stdout
-    assert called(bench.url) == ["public.note()"]
+    assert called(bench.url) in (["public.note()"], ["note()"])
     with psycopg.connect(bench.url) as connection:
-        # Its key is the same to citext: it was updated.
-        assert connection.execute("select count(*) from dst.t").fetchone() == (60,)
+        rows = connection.execute('select id::text collate "C", n from dst.t order by n').fetchall()
+        seen = connection.execute("select count(*) from public.seen").fetchone()
+    assert [(key.lower(), n) for key, n in rows] == [("a", 1), ("b", 2)]
+    assert seen == (2,)
