@@ -207,7 +207,8 @@ class PostgresSource(SqlSource):
 def _type_name(field: pa.Field) -> str:
     """Return what a statement calls the type of a column; empty: nobody knows."""
     metadata = field.metadata or {}
-    return metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b"")).decode()
+    name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
+    return name.decode()
 
 
 def is_raw(stream: Stream) -> bool:
