@@ -62,15 +62,17 @@ STANDBY = "a standby does not know which transactions of its primary still run"
 #: Shared advisory lock that every transaction of a source holds, on any machine: it only reads.
 _READER = (1937337955, 1886545261)
 
+#: Begins a transaction that changes nothing. Names are looked for in no schema but the server's own: a function or an
+#: operator that somebody else made could fit a record's values better than the one we mean, and would run as us.
 _MARKED = (
-    "begin transaction isolation level {} read only; "
+    "begin transaction isolation level {} read only; set local search_path = ''; "
     f"select pg_catalog.pg_advisory_xact_lock_shared({_READER[0]}, {_READER[1]})"
 )
 
-#: Begins a transaction that changes nothing, and in which each statement sees the same moment.
+#: In it each statement sees the same moment.
 BEGIN = _MARKED.format("repeatable read")
 
-#: Begins one whose statements see what was committed before each of them. A table that is rewritten while a read waits
+#: In it each statement sees what was committed before it. A table that is rewritten while a read waits
 #: for its lock is empty in any snapshot from before: so the lock comes first, and then the statement that reads.
 BEGIN_LOCKED = _MARKED.format("read committed")
 

@@ -22,7 +22,8 @@ SETUP = (
     "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; "
     "set client_encoding = 'UTF8'; set bytea_output = 'hex'; set standard_conforming_strings = on; "
     "set array_nulls = on; set xmloption = content; set idle_in_transaction_session_timeout = 0; "
-    "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
+    "select pg_catalog.set_config('synchronous_commit', 'on', false) "
+    "where pg_catalog.current_setting('synchronous_commit') = 'off'"
 )
 
 

@@ -83,6 +83,8 @@ class PostgresSource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
+        # What a type is called depends on where it is looked for: as the destination does.
+        session.execute("set local search_path to default")
         self._is_standby = bool(session.query("select pg_catalog.pg_is_in_recovery()")[0][0])
         return catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
 
@@ -159,8 +161,13 @@ class PostgresSource(SqlSource):
             return f"{column}::text"
         native = metadata[b"native_type"].decode()
         if metadata.get(b"read_as") == b"base":
-            column = f"{column}::{native}"  # of a domain the driver knows nothing
+            column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing
         return arrow_of(native)[1].format(column)
+
+    def constant(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Name the schema of the type."""
+        name = _type_name(field)
+        return super().constant(value, field.with_metadata({b"native_type": name.encode()}) if name else field)
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
@@ -233,6 +240,13 @@ class PostgresSource(SqlSource):
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.PageRanges]:
         """Export a snapshot, and split the table by its pages."""
         return ranges.opened(self, stream, readers, wire, self._settings.range_bytes)
+
+
+def _type_name(field: pa.Field) -> str:
+    """Return what a statement calls the type of a column; empty: nobody knows."""
+    metadata = field.metadata or {}
+    name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
+    return name.decode()
 
 
 def is_raw(stream: Stream) -> bool:

@@ -161,7 +161,7 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     name = Name.parse(column_type)
     if column_type == "bpchar":
         # A `character` without a length, as views have it: a cast to text would drop the blanks at its end.
-        return pa.string(), "textin(bpcharout({}))"
+        return pa.string(), "pg_catalog.textin(pg_catalog.bpcharout({}))"
     if name.is_array or not name.is_native:
         return pa.string(), "{}::text"
     if name.base in _FIXED:

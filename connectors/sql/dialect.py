@@ -405,6 +405,10 @@ class Dialect(Naming, Rekeying):
         emptied = [f"t.{self.quote(name)} is not null" for name in self._emptied(target, columns)]
         return " or ".join([*([self.differs(columns, staged)] if columns else []), *emptied])
 
+    def equals(self, left: str, right: str, column: Column) -> str:
+        """Write that two values of a column's type are the same."""
+        return f"{left} = {right}"
+
     def _value(self, column: Column, staged: Mapping[str, str]) -> str:
         return self.cast(f"s.{self.quote(column.name)}", column.type, staged[column.name])
 
@@ -422,7 +426,9 @@ class Dialect(Naming, Rekeying):
     def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
         """Compare a record `t` with a staged one `s`; `columns` has those of the key that the table computes, too."""
         keys = [column for column in columns if column.name in key]
-        return " and ".join(f"t.{self.quote(column.name)} = {self._value(column, staged)}" for column in keys)
+        return " and ".join(
+            self.equals(f"t.{self.quote(column.name)}", self._value(column, staged), column) for column in keys
+        )
 
     def _update(
         self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]

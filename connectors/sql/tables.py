@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -20,6 +20,8 @@ class Column:
     is_nullable: bool = True
     #: Type of the values, where `type` only limits another one (a domain).
     base: str = ""
+    #: Schema of the operator `=` of its values, where that is not the system's own; says nothing of the column itself.
+    equality: str = field(default="", compare=False)
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).

@@ -56,6 +56,16 @@ _DRIVERS = {
 }
 
 
+#: Driver of MySQL -> what keeps it from sending files of this machine that a server asks for. Some do so by default,
+#: and we load by other means.
+_NO_LOCAL_FILES: Mapping[str, Mapping[str, Any]] = {
+    "mariadbconnector": {"local_infile": False},
+    "mysqlconnector": {"allow_local_infile": False},
+    "mysqldb": {"local_infile": 0},
+    "pymysql": {"local_infile": False},
+}
+
+
 class SQLAlchemySettings(Settings):
     """Config of a source or destination by its SQLAlchemy dialect."""
 
@@ -84,7 +94,8 @@ class SQLAlchemySettings(Settings):
         name = url.drivername.partition("+")[0]
         try:
             # Every session holds its own connection as long as it lives; `Sessions` is the pool.
-            return sa.create_engine(url, poolclass=sa.NullPool, connect_args=dict(self.connect_args))
+            arguments = {**self.connect_args, **_NO_LOCAL_FILES.get(url.get_dialect().driver, {})}
+            return sa.create_engine(url, poolclass=sa.NullPool, connect_args=arguments)
         except NoSuchModuleError as error:
             package = PACKAGES.get(name)
             hint = f"pip install {package}" if package else "install the package that brings it"

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import StateError
 from .connection import Connection
-from .tables import PREFIX
+from .tables import VERSION_TABLE
 
 if TYPE_CHECKING:
     from .drivers import Driver
-
-VERSION_TABLE = f"{PREFIX}version"
 
 # `SERIAL_KEY` is a key that counts up; the number of a run that was deleted is not given to another.
 _FIRST = (
