@@ -22,6 +22,7 @@ from .memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
 from .plan import Plan, PlannedStream
 from .progress import Progress
 from .session import Session
+from .signals import STOP_S
 from .spool import spool_folder
 from .store import Store
 from .store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
@@ -69,6 +70,8 @@ class Coordinator:
         #: Claimed when another stream ended, and not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
         self._active: dict[Future[None], list[StreamRun]] = {}
+        #: Who is ended without his thread.
+        self._ends: dict[StreamRun, Future[None]] = {}
         self.runs: list[StreamRun] = []
         self._context = self._make_context()
 
@@ -89,7 +92,7 @@ class Coordinator:
             self._collect(0.05 if stopped_at else 0.2)
             self._cancel_late()
             if stopped_at is not None and time.monotonic() - stopped_at > GRACE_S:
-                self._abandon()
+                self._give_up()
                 return
 
     def _next(self) -> Sequence[PlannedStream]:
@@ -117,9 +120,10 @@ class Coordinator:
         self._active[_in_thread(run_group, group)] = group
 
     def _collect(self, timeout_s: float) -> None:
-        done, _ = wait(self._active, timeout=timeout_s, return_when=FIRST_COMPLETED)
+        watched = [*self._active, *(end for end in self._ends.values() if not end.done())]
+        done, _ = wait(watched, timeout=timeout_s, return_when=FIRST_COMPLETED)
         for future in done:
-            self._has_failed |= _has_failed(self._active.pop(future))
+            self._has_failed |= _has_failed(self._active.pop(future, ()))
             future.result()
 
     def _must_stop(self) -> bool:
@@ -147,9 +151,27 @@ class Coordinator:
             return "the run was taken over by another process"
         return f"another stream {'failed' if any(run.status == FAILURE for run in self.runs) else 'timed out'}"
 
-    def _abandon(self) -> None:
-        for member in self._members():
-            member.abandon()
+    def _give_up(self) -> None:
+        """End the streams in flight without their threads, and wait until each is closed.
+
+        After a signal there is no time to wait for a destination or a run store that does not answer: what is still
+        open then stays so, and the next start settles it.
+        """
+        members = self._members()
+        for member in members:
+            self._abandon(member)
+        limit: float | None = None
+        while not all(member.has_ended for member in members):
+            if limit is None and self._is_stopping():
+                limit = time.monotonic() + STOP_S - GRACE_S
+            if limit is not None and time.monotonic() > limit:
+                return
+            self._collect(0.02)
+
+    def _abandon(self, member: StreamRun) -> None:
+        """End a stream without its thread; in the background, since it may have to ask a destination that is gone."""
+        if member not in self._ends:
+            self._ends[member] = _in_thread(lambda group: group[0].abandon(), [member])
 
     def _cancel_late(self) -> None:
         for member in self._members():
@@ -160,7 +182,7 @@ class Coordinator:
             if late_s >= 0:
                 member.cancel(f"timeout_s={limit_s:g} is over")
             if late_s > GRACE_S:
-                member.abandon()
+                self._abandon(member)
 
     def _members(self) -> list[StreamRun]:
         # A copy, made in one step: streams that end ask, too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..network import Canceller, libpq_parameters, limit_socket
 from ..protocols import Block
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
 from . import results, swaps
@@ -81,6 +83,7 @@ class MySQLSession:
         self._drops: list[str] = []
         self._swap_schemas: set[str] = set()
         self._named_locks: list[str] = []
+        self._canceller = Canceller()
         self._connection = _connect(address, database=address.database, is_loading=is_loading)
         try:
             for sql in (
@@ -322,6 +325,9 @@ class MySQLSession:
     # ------------------------------------------------------------------ the end
     def cancel(self) -> None:
         """Make the statement under way fail soon: KILL QUERY, over a second connection."""
+        self._canceller.start(self._kill)
+
+    def _kill(self) -> None:
         try:
             other = _connect(self._address, database=None)
             try:
@@ -331,10 +337,14 @@ class MySQLSession:
         except Exception:  # no second connection: then the first one ends
             self._is_lost = True
             with suppress(Exception):
-                self._connection._force_close()
+                # To close it would wait for whoever reads from it.
+                socket.socket.shutdown(self._connection._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""
+        self._canceller.close(self._end_connection)
+
+    def _end_connection(self) -> None:
         with suppress(Exception):
             self._connection.close()
 
@@ -344,18 +354,25 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
     import pymysql
     from pymysql.constants import CLIENT
 
+    timeout_s = address.connect_timeout_s
+    limits = libpq_parameters(timeout_s, address.network_timeout_s)
     try:
-        return pymysql.connect(
+        connection = pymysql.connect(
             **address.driver_arguments(),
             database=database,
             charset="utf8mb4",
             local_infile=False,
             # What LOAD DATA LOCAL needs is agreed on here; only connections that load say that they can.
             client_flag=CLIENT.FOUND_ROWS | (CLIENT.LOCAL_FILES if is_loading else 0),
-            connect_timeout=30,
             autocommit=None,
             program_name="syncblocks",
+            # Of the login only: a statement may take as long as it likes.
+            read_timeout=timeout_s,
+            write_timeout=timeout_s,
         )
+        connection._read_timeout = connection._write_timeout = None
+        limit_socket(connection._sock, limits)
+        return connection
     except Exception as error:
         raise connect_failure(error, address) from None
 
