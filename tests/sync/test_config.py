@@ -259,14 +259,14 @@ def test_what_comes_from_env_var_or_secret_is_stored_as_its_reference(load: Load
     assert references["nested"]["$template"] == {"a": ["{{ env_var('TOK') }}-{{ ds }}", 2]}
     assert "token" not in json.dumps(references).replace('"token"', "")
     assert {"env-token", "secret-token"} <= pipeline.secret_values
-    assert resolve_references(references, tmp_path, environ) == pipeline.variables
+    assert resolve_references(references, pipeline, environ) == pipeline.variables
     kwargs = {"event": {"$template": "{{ secret('tok') }}"}, "pipeline_run": {"id": 1, "variables": references}}
-    resolved = resolve_references({**references, **kwargs}, tmp_path, environ)
+    resolved = resolve_references({**references, **kwargs}, pipeline, environ)
     assert resolved["event"] == {"$template": "{{ secret('tok') }}"}
     assert resolved["token"] == "secret-token"
     assert resolved["pipeline_run"] == {"id": 1, "variables": pipeline.variables}
     with pytest.raises(ConfigError, match="no secret 'tok'"):
-        resolve_references(references, tmp_path, {})
+        resolve_references(references, pipeline, {})
 
 
 def test_a_run_that_is_tried_again_keeps_its_variables_and_looks_its_secrets_up_anew(load: Load) -> None:
