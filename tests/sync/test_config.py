@@ -273,11 +273,17 @@ def test_a_run_that_is_tried_again_keeps_its_variables_and_looks_its_secrets_up_
     text = SMALL + "variables: {region: eu, token: \"{{ secret('tok') }}-{{ ds }}\"}\n"
     first = load(text, variables={"region": "us"}, environ={"SYNCBLOCKS_SECRET_TOK": "old-token"})
     recorded = json.loads(json.dumps(first.variable_references))
-    changed = SMALL + "variables: {region: cn, token: none, new: 1}\n"
+    changed = SMALL + "variables: {region: cn, token: \"{{ secret('tok') }}-{{ ds }}\", new: 1}\n"
     again = load(changed, recorded=recorded, environ={"SYNCBLOCKS_SECRET_TOK": "new-token"})
     assert again.variables == {"new": 1, "region": "us", "token": "new-token-2023-04-26"}
     assert again.variable_references == {**recorded, "new": 1}
     assert "new-token" in again.secret_values
+    # What the file does not say any more, or never said, is not looked up.
+    for said in ("none", "\"{{ secret('other') }}\""):
+        with pytest.raises(ConfigError, match=r"variables\.token: the run store has another reference"):
+            load(changed.replace("\"{{ secret('tok') }}-{{ ds }}\"", said), recorded=recorded)
+    with pytest.raises(ConfigError, match=r"the run store has another reference"):
+        load(SMALL, recorded=recorded)
 
 
 def test_a_destination_table_that_names_the_stream_is_filled_in_per_stream(load: Load) -> None:

@@ -212,9 +212,7 @@ def test_a_store_that_is_a_server_is_believed_no_more(
 
 
 @pytest.mark.parametrize("deliver", PATHS, ids=lambda path: path.__name__)
-def test_a_hook_of_the_file_is_what_the_file_says(
-    url: str, tmp_path: Path, listener: Listener, deliver: Path_
-) -> None:
+def test_a_hook_of_the_file_is_what_the_file_says(url: str, tmp_path: Path, listener: Listener, deliver: Path_) -> None:
     target = Target(tmp_path, url)
     target.block.pop("file")
     target.block["shell"] = 'test ! -e broken && echo "$SYNCBLOCKS_STREAM" >> told.log'
@@ -283,7 +281,10 @@ def test_a_reference_of_the_file_is_looked_up_with_the_environment_of_now(
     template = "{{ env_var('PROD_TOKEN') if env == 'prod' else env_var('TEST_TOKEN') }}-{{ hr }}"
     target.bench.document["variables"] = {"token": template}
     target.fail()
-    target.set("pipeline_run", variables=json.dumps({"token": {"$template": template, "$defaults": {"env": "prod", "hr": "07"}}}))
+    target.set(
+        "pipeline_run",
+        variables=json.dumps({"token": {"$template": template, "$defaults": {"env": "prod", "hr": "07"}}}),
+    )
     retried(target)
     assert [one["token"] for one in target.told()] == ["of-test-07"]
 
@@ -356,7 +357,9 @@ def test_a_stream_that_the_filter_leaves_out_is_not_told(url: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("deliver", PATHS, ids=lambda path: path.__name__)
-@pytest.mark.parametrize("form", ["{folder}/theirs/x.arrow", "{spool}/../theirs/x.arrow", "theirs/x.arrow", "/dev/zero"])
+@pytest.mark.parametrize(
+    "form", ["{folder}/theirs/x.arrow", "{spool}/../theirs/x.arrow", "theirs/x.arrow", "/dev/zero"]
+)
 def test_data_outside_of_the_spool_folder_is_neither_read_nor_removed(
     tmp_path: Path, form: str, deliver: Path_, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -455,3 +458,18 @@ def test_the_store_keeps_names_and_digests_of_blocks_only(url: str, tmp_path: Pa
     ((text,),) = query(url, "SELECT plan FROM _syncblocks_attempt")
     assert [sorted(one) for one in json.loads(text)["callbacks"]] == [["block", "digest"]] * 3
     assert not [word for word in ("told.py", "c0mmand", "path-of-ours") if word in text]
+
+
+@pytest.mark.parametrize("deliver", [retried, next_start, recovered], ids=lambda path: path.__name__)
+def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
+    url: str, tmp_path: Path, deliver: Path_, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = Target(tmp_path, url)
+    target.fail()
+    target.plan(hook={"kind": "shell", "shell": f"touch {tmp_path}/owned"})
+    query(url, "UPDATE _syncblocks_version SET version_num = '0003'")
+    deliver(target)
+    assert target.told()[0]["stream"] == "users"
+    assert not target.is_owned()
+    assert "has changed" not in caplog.text
+    assert "touch" not in str(query(url, "SELECT plan FROM _syncblocks_attempt"))
