@@ -47,6 +47,9 @@ _DATES = {
     "execution_partition": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]*/[0-9]+T[0-9]{6}"),
 }
 
+#: Settings of connectors that say what is started (see `connectors.singer.settings`).
+_PROGRAMS = ("pip", "executable", "python", "env", "tap", "target")
+
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
 
@@ -108,6 +111,8 @@ class _Loader:
     def __init__(self, document: Document, scope: Scope) -> None:
         self._document = document
         self._scope = scope
+        #: For what names a program: without the variables of an earlier run.
+        self._own_scope = scope
         self._secrets: set[str] = set()
         self._templated: set[Loc] = set()
         self._distinct: set[str] = set()
@@ -126,6 +131,7 @@ class _Loader:
             defaults=self._scope.defaults,
             variables=variables,
         )
+        self._own_scope = replace(self._scope, variables=self._own_variables(raw.get("variables"), variables, recorded))
         values = {
             key: self._rendered(value, (key,)) for key, value in raw.items() if key not in ("pipeline", "variables")
         }
@@ -207,6 +213,16 @@ class _Loader:
             values[name] = references[name] = value
         return values, references
 
+    def _own_variables(self, raw: Any, values: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the variables without those of an earlier run: instead of them, the file's."""
+        own = {name: value for name, value in values.items() if name not in recorded}
+        for name in recorded:
+            if isinstance(raw, dict) and name in raw:
+                # One that the earlier run did without may lack its secret.
+                with suppress(ConfigError):
+                    own[name] = self._rendered(raw[name], ("variables", name))
+        return own
+
     def _reference(self, value: Any, names: set[str]) -> dict[str, Any]:
         needed = {name: self._scope.defaults[name] for name in sorted(names & self._scope.defaults.keys())}
         return {TEMPLATE_KEY: value, **({SCOPE_KEY: needed} if needed else {})}
@@ -233,7 +249,8 @@ class _Loader:
     def _filled(self, text: str, loc: Loc, names: set[str] | None) -> Any:
         is_table = len(loc) == 3 and loc[0] == "streams" and loc[2] == "destination_table"
         is_late = is_table and "stream" in template_names(text)
-        found = render(text, self._scope.knowing(stream="schema.table") if is_late else self._scope)
+        scope = self._own_scope if _names_program(loc) else self._scope
+        found = render(text, scope.knowing(stream="schema.table") if is_late else scope)
         self._secrets |= found.secrets
         if loc[0] in _SENSITIVE_SECTIONS or is_hook_setting(loc):
             # Elsewhere env_var gives names of streams, tables and blocks: to mask them would garble every message.
@@ -265,6 +282,15 @@ class _Loader:
 
     def _is_filled(self, loc: Loc) -> bool:
         return any(loc[:end] in self._templated for end in range(1, len(loc) + 1))
+
+
+def _names_program(loc: Loc) -> bool:
+    """Tell whether a place of the file says what is executed, or where the run store is."""
+    if loc[0] in ("callbacks", "transformers"):
+        return loc[2:3] == ("file",)
+    if loc[0] in ("source", "destination"):
+        return loc[1:2] == ("connector",) or (len(loc) > 2 and loc[1] == "config" and loc[2] in _PROGRAMS)
+    return loc[0] == "store"
 
 
 def _texts(value: Any, loc: Loc) -> Iterable[tuple[Loc, str]]:

@@ -286,6 +286,26 @@ def test_a_run_that_is_tried_again_keeps_its_variables_and_looks_its_secrets_up_
         load(SMALL, recorded=recorded)
 
 
+def test_variables_of_an_earlier_run_name_no_program(load: Load, tmp_path: Path) -> None:
+    for name in ("own.py", "evil.py"):
+        (tmp_path / name).write_text("@callback\ndef told(): pass\n")
+    text = SMALL + (
+        "store: \"sqlite:///{{ variables('f') }}.db\"\ncallbacks: [{block: told, file: \"{{ variables('f') }}.py\"}]\n"
+        "transformers: [{file: \"{{ variables('f') }}.py\"}]\nvariables: {f: own}\n"
+    )
+    again = load(text, recorded={"f": "evil"})
+    assert again.variables == {"f": "evil"}
+    assert (again.callbacks[0].file, again.transformers[0].file) == ("own.py", "own.py")
+    assert again.store_url.endswith("/own.db")
+    assert load(text, variables={"f": "evil"}).callbacks[0].file == "evil.py"
+    with pytest.raises(ConfigError, match="there is no variable 'f'"):
+        load(text.replace("variables: {f: own}", "variables: {}"), recorded={"f": "evil"})
+    tap = text.replace("connector: sqlite", "connector: \"{{ variables('c') }}\"")
+    assert tap != text
+    with pytest.raises(ConfigError, match="there is no variable 'c'"):
+        load(tap, recorded={"c": "singer"})
+
+
 def test_a_destination_table_that_names_the_stream_is_filled_in_per_stream(load: Load) -> None:
     text = SMALL + "    destination_table: \"{{ variables('p') }}_{{ stream | table }}\"\nvariables: {p: raw}\n"
     pipeline = load(text)
