@@ -379,18 +379,17 @@ def test_data_outside_of_the_spool_folder_is_neither_read_nor_removed(
     assert "so it is None" in caplog.text
 
 
-def test_the_key_of_a_run_names_no_file_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deliver", [recovered, run_again], ids=lambda path: path.__name__)
+@pytest.mark.parametrize("key", ["../theirs", "../*"])
+def test_the_key_of_a_run_names_no_file_elsewhere(tmp_path: Path, key: str, deliver: Path_) -> None:
     target = Target(tmp_path, f"sqlite:///{tmp_path}/store.db")
     target.fail()
     theirs = tmp_path / "theirs-of-value"
     theirs.touch()
-    for key in ("../theirs", "../*", f"{tmp_path}/theirs"):
-        target.set("pipeline_run", run_key=key)
-        for deliver in (recovered, run_again):
-            query(target.url, "DELETE FROM _syncblocks_pipeline_run WHERE id > 1")
-            deliver(target)
-        assert theirs.exists()
-        assert [path.name for path in tmp_path.iterdir() if path.suffix == ".arrow"] == []
+    target.set("pipeline_run", run_key=key)
+    deliver(target)
+    assert theirs.exists()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".arrow"] == []
 
 
 @pytest.mark.parametrize("change", ["content", "name"])
