@@ -261,7 +261,7 @@ class Coordinator:
                 "stream": planned.name,
                 "destination_table": planned.key.destination_table,
             }
-            kwargs = hydrate(resolve_references(recorded, self._pipeline.folder, os.environ))
+            kwargs = hydrate(resolve_references(recorded, self._pipeline, os.environ))
             functions = [_bind(function, kwargs) for function in self._session.code.transformers[block.block]]
             made.append(Transformer(block.block, functions, block.rename or {}))
         return made

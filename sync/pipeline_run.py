@@ -21,6 +21,7 @@ from .block_runs import CANCELLED, FAILURE
 from .catalog import NoStream
 from .config import Pipeline, load_pipeline, resolve_references
 from .coordinator import Coordinator
+from .current_callbacks import CurrentCallbacks
 from .errors import AlreadyRunning, ConfigError, SyncError
 from .evolution import left_out_text
 from .lease import Lease
@@ -237,8 +238,12 @@ class _Runner:
         pipeline = self.pipeline
         self._store = Store.open(pipeline.store_url)
         self.session.use_store(self._store)
-        self._outbox = self._store.outbox(pipeline.pipeline, is_served=not self._is_inline)
+        callbacks = CurrentCallbacks(pipeline, self.session.code)
+        self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
         blocks = [*self._outbox.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
+        if (left := self._store.active_run(pipeline.pipeline)) is not None:
+            # Its recovery may tell blocks that the file has no more, which somebody has to say.
+            blocks += [callback.block for callback in self._store.attempt_plan_of(left.id).callbacks]
         self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
 
     def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
@@ -251,7 +256,7 @@ class _Runner:
         dispatcher = Dispatcher(
             self.outbox,
             blocks,
-            resolve=lambda kwargs: resolve_references(kwargs, pipeline.folder, os.environ),
+            resolve=lambda kwargs: resolve_references(kwargs, pipeline, os.environ),
             prepare=Hooks(pipeline, self.session.redactor).prepare,
             redact=self.session.redactor.redact,
             on_outcome=self._delivered,

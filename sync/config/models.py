@@ -246,6 +246,8 @@ class Origin(NamedTuple):
     execution_date: datetime
     trigger: str
     references: Mapping[str, Any]
+    #: Variables that were given in place of the file's: not those of an earlier run.
+    overrides: Mapping[str, Any]
     secret_values: frozenset[str]
     warnings: tuple[str, ...]
 
@@ -345,6 +347,17 @@ class Pipeline(Defaulting):
     def variable_references(self) -> Mapping[str, Any]:
         """The variables as they may be stored: what came from env_var or secret is `{"$template": ...}`."""
         return self._origin.references
+
+    @property
+    def variable_overrides(self) -> Mapping[str, Any]:
+        """The variables that were given when the file was loaded; those of an earlier run are not among them."""
+        return self._origin.overrides
+
+    @property
+    def raw_variables(self) -> Mapping[str, Any]:
+        """What the file says of its variables, before templates were filled."""
+        found = self._origin.document.value.get("variables")
+        return found if isinstance(found, dict) else {}
 
     @property
     def secret_values(self) -> frozenset[str]:
