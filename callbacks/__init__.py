@@ -1,6 +1,6 @@
 """Callback blocks: marking, loading, binding and calling user functions.
 
-A callback file needs no import, since the marks stand in its namespace; `from callbacks import callback` gives the same
+A callback file needs no import, since the marks stand in its namespace; `from syncblocks import callback` gives the same
 marks to editors and type checkers.
 """
 

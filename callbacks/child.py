@@ -32,7 +32,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("callbacks", sys.argv[1])
 sys.modules["callbacks"] = module = module_from_spec(spec)
 spec.loader.exec_module(module)
-from callbacks.worker import main
+from syncblocks.callbacks.worker import main
 main(*map(int, sys.argv[2:5]), imports=sys.argv[6:])
 """
 

@@ -38,7 +38,7 @@ def make_event(
     ended = _ended(status)
     error = {
         "type": "ValueError",
-        "message": "made by callbacks.testing",
+        "message": "made by syncblocks.callbacks.testing",
         "traceback": "",
         "stream": stream,
         "block": "export_memory" if block == "pipeline" else block,

@@ -1,6 +1,6 @@
 """Try callbacks offline, with events made up. `call` calls in this process, `try_file` as a run does, in a child.
 
-from callbacks.testing import call, make_event
+from syncblocks.callbacks.testing import call, make_event
 
 def test_the_alert_names_the_stream(capsys):
     call("callbacks/alerts.py", "failure", make_event("failure", stream="orders"))

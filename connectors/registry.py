@@ -17,23 +17,38 @@ if TYPE_CHECKING:
 
 #: name -> (source class, destination class) as "module:Class"; None where there is none.
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
-    "csv": ("connectors.files.source:CSVSource", "connectors.files.destination:CSVDestination"),
-    "duckdb": ("connectors.duckdb:DuckDBSource", "connectors.duckdb:DuckDBDestination"),
-    "jsonl": ("connectors.files.source:JSONLSource", "connectors.files.destination:JSONLDestination"),
-    "mariadb": ("connectors.mysql.source:MySQLSource", "connectors.mysql.destination:MySQLDestination"),
-    "memory": ("connectors.memory:MemorySource", "connectors.memory:MemoryDestination"),
-    "mysql": ("connectors.mysql.source:MySQLSource", "connectors.mysql.destination:MySQLDestination"),
-    "parquet": ("connectors.files.source:ParquetSource", "connectors.files.destination:ParquetDestination"),
+    "csv": ("syncblocks.connectors.files.source:CSVSource", "syncblocks.connectors.files.destination:CSVDestination"),
+    "duckdb": ("syncblocks.connectors.duckdb:DuckDBSource", "syncblocks.connectors.duckdb:DuckDBDestination"),
+    "jsonl": (
+        "syncblocks.connectors.files.source:JSONLSource",
+        "syncblocks.connectors.files.destination:JSONLDestination",
+    ),
+    "mariadb": (
+        "syncblocks.connectors.mysql.source:MySQLSource",
+        "syncblocks.connectors.mysql.destination:MySQLDestination",
+    ),
+    "memory": ("syncblocks.connectors.memory:MemorySource", "syncblocks.connectors.memory:MemoryDestination"),
+    "mysql": (
+        "syncblocks.connectors.mysql.source:MySQLSource",
+        "syncblocks.connectors.mysql.destination:MySQLDestination",
+    ),
+    "parquet": (
+        "syncblocks.connectors.files.source:ParquetSource",
+        "syncblocks.connectors.files.destination:ParquetDestination",
+    ),
     "postgres": (
-        "connectors.postgres.source:PostgresSource",
-        "connectors.postgres.destination:PostgresDestination",
+        "syncblocks.connectors.postgres.source:PostgresSource",
+        "syncblocks.connectors.postgres.destination:PostgresDestination",
     ),
-    "singer": ("connectors.singer.source:TapSource", "connectors.singer.target:SingerDestination"),
+    "singer": (
+        "syncblocks.connectors.singer.source:TapSource",
+        "syncblocks.connectors.singer.target:SingerDestination",
+    ),
     "sqlalchemy": (
-        "connectors.sqlalchemy.source:SQLAlchemySource",
-        "connectors.sqlalchemy.destination:SQLAlchemyDestination",
+        "syncblocks.connectors.sqlalchemy.source:SQLAlchemySource",
+        "syncblocks.connectors.sqlalchemy.destination:SQLAlchemyDestination",
     ),
-    "sqlite": ("connectors.sqlite:SQLiteSource", "connectors.sqlite:SQLiteDestination"),
+    "sqlite": ("syncblocks.connectors.sqlite:SQLiteSource", "syncblocks.connectors.sqlite:SQLiteDestination"),
 }
 
 #: Extra that a connector's driver comes with.

@@ -1,6 +1,6 @@
 """The engine: pipelines, runs, the run store and the command line.
 
-`from sync import load_pipeline, run_pipeline` does what the command line does. Names are imported when first used, so
+`from syncblocks import load_pipeline, run_pipeline` does what the command line does. Names are imported when first used, so
 that `syncblocks --help` starts without Arrow and SQLAlchemy.
 """
 

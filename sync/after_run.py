@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from connectors.errors import ConnectorError
+from syncblocks.connectors.errors import ConnectorError
 
 from .block_runs import SUCCESS
 from .errors import SyncError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from connectors.protocols import Destination
+from syncblocks.connectors.protocols import Destination
 
 from .plan import Plan
 from .settlement import forget_positions, owner_text

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import can_look_back, has_order
-from connectors.sql.identifiers import TableName
-from connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.bookmarks import can_look_back, has_order
+from syncblocks.connectors.sql.identifiers import TableName
+from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .config import Pipeline, StreamEntry, glob_matches, render_destination_table
 from .errors import ConfigError, nearest_match

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from connectors.fidelity import Fidelity, Kept, as_text, cut, fidelity
-from connectors.protocols import Destination
-from connectors.stream import Stream, TableState, WriteDisposition
+from syncblocks.connectors.fidelity import Fidelity, Kept, as_text, cut, fidelity
+from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

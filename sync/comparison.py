@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
 
-from connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
-from connectors.checksums.sql import is_same
-from connectors.checksums.values import Key
+from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
+from syncblocks.connectors.checksums.sql import is_same
+from syncblocks.connectors.checksums.values import Key
 
 #: Ranges with at most so many records are not split any more: their records are looked at.
 LEAF_RECORDS = 1000

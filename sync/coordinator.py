@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from typing import Any
 
-from connectors.bookmarks import values
+from syncblocks.connectors.bookmarks import values
 
 from .block_runs import CANCELLED, FAILURE
 from .config import resolve_references
@@ -220,7 +220,7 @@ class Coordinator:
         self._notify()
 
     def _transformers(self, planned: PlannedStream) -> list[Transformer]:
-        from callbacks.kwargs import hydrate
+        from syncblocks.callbacks.kwargs import hydrate
 
         made = []
         for block in self._pipeline.transformers:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from connectors.registry import CONNECTORS
+from syncblocks.connectors.registry import CONNECTORS
 
 from .errors import ConfigError, nearest_match
 from .template import has_template

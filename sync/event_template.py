@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from callbacks.kwargs import (
+from syncblocks.callbacks.kwargs import (
     RESERVED,
     STATUSES_WITH_ERROR,
     BlockRun,

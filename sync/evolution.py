@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from connectors.stream import TableState, WriteDisposition
+from syncblocks.connectors.stream import TableState, WriteDisposition
 
 from .catalog import SelectedStream
 from .columns import Fit, Rules, table_changes

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from connectors.stream import Bookmark, Stream
+from syncblocks.connectors.stream import Bookmark, Stream
 
 from .wide import refuse_wide
 

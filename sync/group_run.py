@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import cast
 
-from connectors.ranges import ReadsRanges
-from connectors.stream import Bookmark
+from syncblocks.connectors.ranges import ReadsRanges
+from syncblocks.connectors.stream import Bookmark
 
 from .feed import Feed, start_reading
 from .ranges import start_reading_ranges

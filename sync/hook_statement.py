@@ -6,10 +6,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any, cast
 
-from callbacks.child import CallEnd
-from connectors.errors import ConnectorError
-from connectors.protocols import RunsStatements
-from connectors.registry import make_destination
+from syncblocks.callbacks.child import CallEnd
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.protocols import RunsStatements
+from syncblocks.connectors.registry import make_destination
 
 from .config import Pipeline
 
@@ -18,7 +18,7 @@ _INTERRUPT_EVERY_S = 0.2
 
 
 class Statement:
-    """One call of a `sql` callback; implements `callbacks.dispatcher.LocalCall`.
+    """One call of a `sql` callback; implements `syncblocks.callbacks.dispatcher.LocalCall`.
 
     It has a connector of its own, closed after the statement: then a file-locking database is free again, also when
     the run has closed its own connections already.

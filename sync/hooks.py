@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from callbacks.delivery import Delivery, Prepared
-from callbacks.kwargs import RESERVED, STATUSES
-from connectors.named import parameter_names
+from syncblocks.callbacks.delivery import Delivery, Prepared
+from syncblocks.callbacks.kwargs import RESERVED, STATUSES
+from syncblocks.connectors.named import parameter_names
 
 from .config import Pipeline
 from .config.hook_checks import holds_token

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 
 from .catalog import SelectedStream, select_streams
 from .config import Pipeline, config_error_from_connector, glob_matches

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from callbacks.delivery import Delivery, Outcome
-from callbacks.idle import Idle
-from connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.idle import Idle
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from .after_run import verified
 from .attempt_plan import attempt_plan
@@ -37,7 +37,7 @@ from .stream_run import StreamRun
 from .subscriptions import warm_blocks
 
 if TYPE_CHECKING:
-    from callbacks.dispatcher import Dispatcher
+    from syncblocks.callbacks.dispatcher import Dispatcher
 
 #: After a signal, due events get one try each within this time.
 SIGNAL_DRAIN_S = 20.0
@@ -208,7 +208,7 @@ class _Runner:
 
     def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
         # A run without callbacks spares the imports.
-        from callbacks.dispatcher import Dispatcher
+        from syncblocks.callbacks.dispatcher import Dispatcher
 
         from .hooks import Hooks
 

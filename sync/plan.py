@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from connectors.bookmarks import values
-from connectors.errors import FatalConnectorError
-from connectors.protocols import Destination, Source
-from connectors.stream import (
+from syncblocks.connectors.bookmarks import values
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import (
     Bookmark,
     LedgerKey,
     LedgerRow,

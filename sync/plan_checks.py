@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from connectors.protocols import Destination, Source
-from connectors.stream import TableState, WriteDisposition
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import TableState, WriteDisposition
 
 from .catalog import SelectedStream
 from .config import Pipeline

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import to_json
-from connectors.stream import ReplicationMethod, Stream
+from syncblocks.connectors.bookmarks import to_json
+from syncblocks.connectors.stream import ReplicationMethod, Stream
 
 from .catalog import SelectedStream
 from .inspection import one_stream, selected_streams
@@ -59,7 +59,7 @@ def preview(session: Session, name: str, limit: int) -> Preview:
 
 
 def _transformers(session: Session, selected: SelectedStream) -> list[Transformer]:
-    from callbacks.kwargs import hydrate
+    from syncblocks.callbacks.kwargs import hydrate
 
     pipeline, made = session.pipeline, []
     for block in pipeline.transformers:

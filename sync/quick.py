@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from connectors.settings import resolve_path
+from syncblocks.connectors.settings import resolve_path
 
 from .config import Pipeline, load_pipeline
 from .endpoints import Endpoint, infer

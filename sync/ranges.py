@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from connectors.errors import ConnectorError, RetriableError
-from connectors.protocols import Block
-from connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
-from connectors.stream import Checkpoint, Event, Stream
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.protocols import Block
+from syncblocks.connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
+from syncblocks.connectors.stream import Checkpoint, Event, Stream
 
 from .feed import Feed, Item, is_batch, size_of
 from .wide import refuse_wide
@@ -93,7 +93,7 @@ class _Readers:
 
 
 class RangeReads:
-    """What the loaders of a stream take their ranges from; see `connectors.ranges.RangeReads`."""
+    """What the loaders of a stream take their ranges from; see `syncblocks.connectors.ranges.RangeReads`."""
 
     def __init__(self, run: StreamRun, opened: OpenRanges) -> None:
         self._run = run

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from connectors.errors import ConnectorConfigError
-from connectors.protocols import Source
-from connectors.registry import connector_class, make_source
-from connectors.stream import Stream, TableState
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.registry import connector_class, make_source
+from syncblocks.connectors.stream import Stream, TableState
 
 from .session import Session
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from connectors.bookmarks import can_look_back, is_number_in_text
-from connectors.protocols import Destination, Source
-from connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.bookmarks import can_look_back, is_number_in_text
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .catalog import SelectedStream
 

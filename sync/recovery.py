@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from connectors.bookmarks import values
-from connectors.protocols import Destination
-from connectors.stream import LedgerKey, LedgerRow
+from syncblocks.connectors.bookmarks import values
+from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.stream import LedgerKey, LedgerRow
 
 from .block_runs import FAILURE, SUCCESS
 from .errors import AlreadyRunning

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from callbacks.delivery import Delivery, Outcome
-from callbacks.dispatcher import Dispatcher
-from callbacks.trial import deliver_once
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.dispatcher import Dispatcher
+from syncblocks.callbacks.trial import deliver_once
 
 from .config import Pipeline, resolve_references
 from .errors import StateError
@@ -114,7 +114,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         pipeline: The pipeline file.
         number: Place of the callback block among `callbacks`.
         status: Of the event.
-        event: See `callbacks.events.make_event`; variables as they are recorded.
+        event: See `syncblocks.callbacks.events.make_event`; variables as they are recorded.
     """
     block, redactor = pipeline.callbacks[number], Redactor(pipeline.secret_values)
     delivery = Delivery(

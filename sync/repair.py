@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from connectors.protocols import Block, Source
-from connectors.stream import Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.protocols import Block, Source
+from syncblocks.connectors.stream import Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
 
 if TYPE_CHECKING:
-    from connectors.checksums import KeyRange, Side
+    from syncblocks.connectors.checksums import KeyRange, Side
 
     from .plan import Plan
 
@@ -40,7 +40,7 @@ class NarrowedSource:
         self, group: Sequence[Stream], _bookmarks: Mapping[str, Bookmark | None], _wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
         """Yield the records of the ranges, whatever the bookmark says."""
-        from connectors.checksums import read_within
+        from syncblocks.connectors.checksums import read_within
 
         (stream,) = group
         whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE)

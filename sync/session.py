@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
-from connectors.errors import ConnectorConfigError
-from connectors.protocols import Destination, Source
-from connectors.registry import make_destination, make_source
-from connectors.stream import Stream
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.stream import Stream
 
 from .catalog import SelectedStream, select_streams, skipped_streams
 from .config import Pipeline, config_error_from_connector, glob_matches

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from connectors.errors import ConnectorError
-from connectors.protocols import Destination
-from connectors.stream import Bookmark, Checkpoint, LedgerKey, LedgerRow
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerKey, LedgerRow
 
 from .errors import SyncError
 from .store.model import PipelineRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from connectors.stream import Stream, is_unseen
+from syncblocks.connectors.stream import Stream, is_unseen
 
 #: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names]}; kept by the run store.
 Shape = Mapping[str, Any]

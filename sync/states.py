@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import (
+from syncblocks.connectors.bookmarks import (
     BOUNDARY,
     bookmark_values,
     can_look_back,
@@ -23,8 +23,8 @@ from connectors.bookmarks import (
     lower_bound,
     to_json,
 )
-from connectors.errors import ConnectorConfigError, ConnectorError
-from connectors.stream import Bookmark, LedgerKey, ReplicationMethod, Stream
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.stream import Bookmark, LedgerKey, ReplicationMethod, Stream
 
 from .catalog import SelectedStream
 from .errors import AlreadyRunning, ConfigError, StateError, nearest_match

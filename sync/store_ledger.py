@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from connectors.errors import ConnectorError, TakenOver
-from connectors.protocols import Block, Destination
-from connectors.stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+from syncblocks.connectors.errors import ConnectorError, TakenOver
+from syncblocks.connectors.protocols import Block, Destination
+from syncblocks.connectors.stream import (
+    Bookmark,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from .store import Store
 from .store.model import LostRun, StateCopy

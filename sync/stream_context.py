@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from connectors.protocols import Destination, Source
-from connectors.stream import Checkpoint, LedgerRow
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import Checkpoint, LedgerRow
 
 from .config import Pipeline
 from .feed import Budget

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from connectors.protocols import Block
-from connectors.quarantine import sifted
-from connectors.stream import Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.protocols import Block
+from syncblocks.connectors.quarantine import sifted
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
 from .block_runs import StreamBlocks
 from .columns import Fit, fit

@@ -9,11 +9,11 @@ import traceback
 from dataclasses import replace
 from typing import Any, cast
 
-from connectors.bookmarks import values
-from connectors.errors import ConnectorError, RetriableError
-from connectors.quarantine import REJECTED_TABLE
-from connectors.ranges import LoadsRanges, OpenRanges, RangesRefused
-from connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
+from syncblocks.connectors.bookmarks import values
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.quarantine import REJECTED_TABLE
+from syncblocks.connectors.ranges import LoadsRanges, OpenRanges, RangesRefused
+from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
 
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .errors import SyncError

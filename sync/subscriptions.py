@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from callbacks.errors import CallbackLoadError
+from syncblocks.callbacks.errors import CallbackLoadError
 
 from .config import CallbackBlock, Pipeline, glob_matches
 from .errors import nearest_match
 from .store.model import CallbackSpec, Subscription
 
 if TYPE_CHECKING:
-    from callbacks.loader import CallbackFile, CallbackFunction, TransformerFunction
+    from syncblocks.callbacks.loader import CallbackFile, CallbackFunction, TransformerFunction
 
 #: Parents that stand for blocks, beside the block_uuids themselves.
 STREAM, PIPELINE = "stream", "pipeline"
@@ -103,7 +103,7 @@ def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
 
     block = pipeline.callbacks[number]
     if block.notify is not None:
-        from callbacks import notify
+        from syncblocks.callbacks import notify
 
         if not notify.is_installed():
             raise pipeline.error(("callbacks", number, "notify"), notify.MISSING)
@@ -179,7 +179,7 @@ def _load(
     expects: Literal["callback", "transformer"],
     parents: Sequence[str] | None = None,
 ) -> CallbackFile:
-    from callbacks.loader import load_file  # a pipeline without such files spares the import
+    from syncblocks.callbacks.loader import load_file  # a pipeline without such files spares the import
 
     names = tuple(pipeline.variables)
     try:

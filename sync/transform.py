@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors import compute as pc
-from connectors.stream import Stream
+from syncblocks.connectors import compute as pc
+from syncblocks.connectors.stream import Stream
 
 from .errors import SyncError
 

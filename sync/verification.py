@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import bookmark_values, is_number_in_text
-from connectors.checksums import (
+from syncblocks.connectors.bookmarks import bookmark_values, is_number_in_text
+from syncblocks.connectors.checksums import (
     Compared,
     Form,
     Side,
@@ -21,9 +21,9 @@ from connectors.checksums import (
     read_within,
     system_of,
 )
-from connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
-from connectors.protocols import Source
-from connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
 
 from .comparison import Comparison, compare
 from .plan import Plan, PlannedStream

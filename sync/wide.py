@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors import compute as pc
-from connectors.wide import SLACK_BYTES, megabytes, too_wide
+from syncblocks.connectors import compute as pc
+from syncblocks.connectors.wide import SLACK_BYTES, megabytes, too_wide
 
 #: Most characters of a key's value that a message shows.
 _SHOWN = 40

@@ -14,12 +14,12 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from callbacks.delivery import Outcome
-from callbacks.kwargs import RESERVED, STATUSES
-from callbacks.loader import load_file
-from connectors.registry import CONNECTORS, connector_class
-from sync.cli import root
-from sync.config import (
+from syncblocks.callbacks.delivery import Outcome
+from syncblocks.callbacks.kwargs import RESERVED, STATUSES
+from syncblocks.callbacks.loader import load_file
+from syncblocks.connectors.registry import CONNECTORS, connector_class
+from syncblocks.sync.cli import root
+from syncblocks.sync.config import (
     RESERVED_PARENTS,
     CallbackBlock,
     Columns,
@@ -30,8 +30,7 @@ from sync.config import (
     TransformerBlock,
     load_pipeline,
 )
-
-from .docs import PAGES, ROOT, Example, examples, headings, section, tables
+from tests.docs import PAGES, ROOT, Example, examples, headings, section, tables
 
 BASE = {
     "source": {"connector": "csv", "config": {"path": "data"}},

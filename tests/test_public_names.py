@@ -9,7 +9,15 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = ["callbacks", "callbacks.testing", "connectors", "connectors.testing", "sync", "sync.config", "sync.store"]
+PACKAGES = [
+    "callbacks",
+    "syncblocks.callbacks.testing",
+    "connectors",
+    "syncblocks.connectors.testing",
+    "sync",
+    "syncblocks.sync.config",
+    "syncblocks.sync.store",
+]
 
 #: What users write into their files and programs. A name goes from here with a note in the changelog only.
 PUBLIC = {
@@ -23,8 +31,8 @@ PUBLIC = {
         "on_success",
         "transformer",
     },
-    "callbacks.testing": {"Called", "Trial", "UnknownName", "call", "make_event", "try_file"},
-    "connectors.testing": {
+    "syncblocks.callbacks.testing": {"Called", "Trial", "UnknownName", "call", "make_event", "try_file"},
+    "syncblocks.connectors.testing": {
         "VALUES",
         "DestinationContract",
         "Feature",
@@ -50,7 +58,7 @@ def test_the_public_names_are_these(name: str) -> None:
     assert set(importlib.import_module(name).__all__) == PUBLIC[name]
 
 
-@pytest.mark.parametrize("name", ["callbacks", "callbacks.testing", "connectors.testing"])
+@pytest.mark.parametrize("name", ["callbacks", "syncblocks.callbacks.testing", "syncblocks.connectors.testing"])
 def test_all_is_what_a_package_exports(name: str) -> None:
     module = importlib.import_module(name)
     found = {
@@ -65,7 +73,7 @@ def test_all_is_what_a_package_exports(name: str) -> None:
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    import sync
+    from syncblocks import sync
 
     with pytest.raises(AttributeError, match="no attribute 'run_pipelin'"):
         _ = sync.run_pipelin
@@ -73,6 +81,6 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 def test_the_marks_cost_no_heavy_import() -> None:
     heavy = "('pandas', 'pyarrow', 'sync')"
-    code = f"import sys, callbacks, callbacks.testing; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, callbacks, syncblocks.callbacks.testing; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sync import RunResult, load_pipeline, run_pipeline
-from sync.redelivery import replay
-from sync.store import Store
-
-from .docs import examples, section
+from syncblocks.sync import RunResult, load_pipeline, run_pipeline
+from syncblocks.sync.redelivery import replay
+from syncblocks.sync.store import Store
+from tests.docs import examples, section
 
 ORDERS = "id,day,amount\n1,2026-04-26,10\n2,2026-04-26,5\n"
 SOURCE = {"connector": "csv", "config": {"path": "data"}}

@@ -1,6 +1,6 @@
 """Records that a tap sends again: those at its bookmark, which were committed before.
 
-Taps read `>=` their bookmark. As for our own sources (`connectors.bookmarks`), hashes of the records that stand at it
+Taps read `>=` their bookmark. As for our own sources (`syncblocks.connectors.bookmarks`), hashes of the records that stand at it
 are kept with the bookmark, and tell which of them were committed.
 """
 

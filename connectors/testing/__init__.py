@@ -21,12 +21,12 @@ with the reason; the suite then demands that it says so with an error.
 import pytest
 
 pytest.register_assert_rewrite(
-    "connectors.testing.destination_data",
-    "connectors.testing.destination_ledger",
-    "connectors.testing.destination_rejected",
-    "connectors.testing.source_base",
-    "connectors.testing.source_bookmarks",
-    "connectors.testing.source_records",
+    "syncblocks.connectors.testing.destination_data",
+    "syncblocks.connectors.testing.destination_ledger",
+    "syncblocks.connectors.testing.destination_rejected",
+    "syncblocks.connectors.testing.source_base",
+    "syncblocks.connectors.testing.source_bookmarks",
+    "syncblocks.connectors.testing.source_records",
 )
 
 from .destination import DestinationContract  # noqa: E402 -- after the line that makes its assertions talk

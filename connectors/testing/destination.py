@@ -8,4 +8,4 @@ from .destination_rejected import RejectedPromises
 
 
 class DestinationContract(DataPromises, LedgerPromises, RejectedPromises):
-    """Subclass it as `TestMyDestination`; see `connectors.testing`."""
+    """Subclass it as `TestMyDestination`; see `syncblocks.connectors.testing`."""

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorError
-from connectors.protocols import Destination
-from connectors.stream import (
+from ..errors import ConnectorError
+from ..protocols import Destination
+from ..stream import (
     Checkpoint,
     Commit,
     ConflictMethod,
@@ -24,7 +24,6 @@ from connectors.stream import (
     TableState,
     WriteDisposition,
 )
-
 from .values import Feature, Quirks
 
 APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE

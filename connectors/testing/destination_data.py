@@ -10,15 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError
-from connectors.protocols import Destination
-from connectors.stream import (
+from ..errors import ConnectorConfigError, ConnectorError
+from ..protocols import Destination
+from ..stream import (
     Checkpoint,
     ConflictMethod,
     Event,
     WriteDisposition,
 )
-
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, WIDER, DestinationPromises, people
 from .values import COLUMN_NAMES, TABLE_NAMES, VALUES, Feature, in_order
 

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorError, TakenOver
-from connectors.protocols import Destination
-from connectors.stream import (
+from ..errors import ConnectorError, TakenOver
+from ..protocols import Destination
+from ..stream import (
     Bookmark,
     Checkpoint,
     Event,
@@ -23,7 +23,6 @@ from connectors.stream import (
     Load,
     WriteDisposition,
 )
-
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 

@@ -10,11 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import TakenOver
-from connectors.protocols import Destination
-from connectors.quarantine import REJECTED_TABLE, TooManyRejected, rejection
-from connectors.stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
-
+from ..errors import TakenOver
+from ..protocols import Destination
+from ..quarantine import REJECTED_TABLE, TooManyRejected, rejection
+from ..stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 

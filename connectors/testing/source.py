@@ -7,4 +7,4 @@ from .source_records import RecordPromises
 
 
 class SourceContract(RecordPromises, BookmarkPromises):
-    """Subclass it as `TestMySource`; see `connectors.testing`."""
+    """Subclass it as `TestMySource`; see `syncblocks.connectors.testing`."""

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from connectors.protocols import Source
-from connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
-
+from ..protocols import Source
+from ..stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
 from .values import Feature, Quirks
 
 #: Columns of the table that most tests seed.

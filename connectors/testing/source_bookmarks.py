@@ -11,11 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.bookmarks import values
-from connectors.errors import ConnectorConfigError, FatalConnectorError
-from connectors.protocols import Source
-from connectors.stream import Checkpoint, NullBookmarks
-
+from ..bookmarks import values
+from ..errors import ConnectorConfigError, FatalConnectorError
+from ..protocols import Source
+from ..stream import Checkpoint, NullBookmarks
 from .source_base import SourcePromises
 from .values import Feature
 

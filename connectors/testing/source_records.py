@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
-from connectors.protocols import Source
-
+from ..errors import ConnectorConfigError, ConnectorError, Interrupted
+from ..protocols import Source
 from .source_base import PEOPLE, SourcePromises
 from .values import VALUES, Feature, in_order
 

@@ -19,13 +19,13 @@ from .options import SUFFIXES, common, find_file, open_pipeline, split_file, var
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from callbacks.delivery import Outcome
-    from callbacks.trial import Trial
+    from syncblocks.callbacks.delivery import Outcome
+    from syncblocks.callbacks.trial import Trial
 
     from ..config import CallbackBlock, Pipeline
     from ..store.model import HistoryEntry
 
-#: Statuses that `--status` takes; a test holds them against callbacks.kwargs, which help does not import.
+#: Statuses that `--status` takes; a test holds them against syncblocks.callbacks.kwargs, which help does not import.
 STATUSES = ("success", "failure", "cancelled", "retry", "schema_changed", "recovered", "crashed")
 
 _EVENT_COLUMNS = ("started", "run", "callback", "function", "parent", "stream", "status")
@@ -68,7 +68,7 @@ def test_command(
     is what it received, printed, returned or raised, and which keyword arguments it names that do not exist. A hook
     really sends, runs or writes. Exit code 1 if a function did not return, or a hook failed.
     """
-    from callbacks.trial import try_file
+    from syncblocks.callbacks.trial import try_file
 
     from ..errors import StateError
 
@@ -121,7 +121,7 @@ def _event(
     variables: dict[str, Any],
 ) -> Iterator[tuple[Event, list[str] | None, float, tuple[str, Path | None] | None]]:
     """Yield what makes events, `on`, the deadline; of a recorded event its status and data."""
-    from callbacks.events import make_event
+    from syncblocks.callbacks.events import make_event
 
     block = None if pipeline is None else _block_of(pipeline, file)
     timeout_s = 60.0 if block is None else float(block.timeout_s)
@@ -147,7 +147,7 @@ def _made_up(
     pipeline: Pipeline, block: CallbackBlock | None, status: str, stream: str | None, parent: str
 ) -> dict[str, Any]:
     """Make an event up as this pipeline would have it."""
-    from callbacks.events import make_event
+    from syncblocks.callbacks.events import make_event
 
     from ..config import is_glob, render_destination_table
 
@@ -185,7 +185,7 @@ def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path
     """Return status, kwargs and data of a delivery."""
     import os
 
-    from callbacks.kwargs import RESERVED
+    from syncblocks.callbacks.kwargs import RESERVED
 
     from ..config import resolve_references
     from ..errors import StateError

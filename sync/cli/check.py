@@ -67,7 +67,7 @@ def _check_store(pipeline: Pipeline) -> None:
 
 
 def _result(name: str, place: str, check: Callable[[], Any]) -> dict[str, Any]:
-    from connectors.errors import ConnectorError
+    from syncblocks.connectors.errors import ConnectorError
 
     from ..errors import SyncError
     from .errors import describe

@@ -12,7 +12,7 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
-    from connectors.stream import Stream
+    from syncblocks.connectors.stream import Stream
 
 
 @click.command("discover", short_help="Show the source's streams, columns and keys.")

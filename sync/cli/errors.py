@@ -85,7 +85,7 @@ def _engine(error: BaseException) -> Problem | None:
 
 
 def _connector(error: BaseException) -> Problem | None:
-    from connectors.errors import ConnectorConfigError, ConnectorError
+    from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 
     if not isinstance(error, ConnectorError):
         return None
@@ -101,7 +101,7 @@ def _connector(error: BaseException) -> Problem | None:
 
 
 def _callbacks(error: BaseException) -> Problem | None:
-    from callbacks.errors import CallbackError
+    from syncblocks.callbacks.errors import CallbackError
 
     if not isinstance(error, CallbackError):
         return None

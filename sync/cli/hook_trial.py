@@ -13,7 +13,7 @@ from .console import Console
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from callbacks.delivery import Outcome
+    from syncblocks.callbacks.delivery import Outcome
 
     from ..config import CallbackBlock, Pipeline
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from connectors.imports import without_numpy
+from syncblocks.connectors.imports import without_numpy
 
 if TYPE_CHECKING:
     from ..config import Pipeline

@@ -13,7 +13,7 @@ from .console import Console
 from .tracker import Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
-    from callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.delivery import Delivery, Outcome
 
     from ..plan import Plan
     from ..store.model import PipelineRun

@@ -18,7 +18,7 @@ from .console import STATUS_COLORS, Console, clean
 from .tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
-    from callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.delivery import Delivery, Outcome
 
     from ..plan import Plan
     from ..store.model import PipelineRun

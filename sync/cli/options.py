@@ -146,7 +146,7 @@ def open_pipeline(
     console: Console, file: Path | None, variables: Sequence[tuple[str, Any]] = (), trigger: str | None = None
 ) -> Pipeline:
     """Find and load the pipeline file; what it knows as secret is hidden from now on."""
-    from connectors.imports import without_model_plugins
+    from syncblocks.connectors.imports import without_model_plugins
 
     with without_model_plugins():
         from ..config import Pipeline, load_pipeline

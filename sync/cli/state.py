@@ -178,8 +178,8 @@ def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) ->
 
 def _warn_of_append(console: Console, session: Session, stream: str) -> None:
     """Say that records which are read again are there twice then."""
-    from connectors.errors import ConnectorError
-    from connectors.stream import ReplicationMethod, WriteDisposition
+    from syncblocks.connectors.errors import ConnectorError
+    from syncblocks.connectors.stream import ReplicationMethod, WriteDisposition
 
     from ..inspection import selected_streams
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..progress import Progress
 
 if TYPE_CHECKING:
-    from callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.delivery import Delivery, Outcome
 
     from ..plan import Plan
     from ..store.model import PipelineRun

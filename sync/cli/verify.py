@@ -14,7 +14,7 @@ from .options import common, file_argument, open_pipeline, stream_option, variab
 from .run import result_document, show_result
 
 if TYPE_CHECKING:
-    from connectors.checksums import KeyRange
+    from syncblocks.connectors.checksums import KeyRange
 
     from ..verification import StreamVerification
 

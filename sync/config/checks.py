@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from connectors import registry
-from connectors.errors import ConnectorConfigError
-from connectors.settings import resolve_path
+from syncblocks.connectors import registry
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.settings import resolve_path
 
 from ..errors import ConfigError, nearest_match
 from .document import Loc

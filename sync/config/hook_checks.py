@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from callbacks.kwargs import STATUSES
-from connectors.named import parameter_names
+from syncblocks.callbacks.kwargs import STATUSES
+from syncblocks.connectors.named import parameter_names
 
 from ..errors import ConfigError, nearest_match
 from ..event_template import parse_condition, vocabulary

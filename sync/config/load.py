@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from connectors.errors import ConnectorConfigError
+from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from connectors.settings import resolve_path
+from syncblocks.connectors.settings import resolve_path
 
 from .base import Defaulting, Model, wrong
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Command, Sql, Text, Urls, WebhookSettings

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from callbacks.delivery import Delivery
+from syncblocks.callbacks.delivery import Delivery
 
 from .connection import Connection
 from .database import Database

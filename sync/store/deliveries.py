@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.delivery import Delivery, Outcome
 
 from ..errors import StateError
 from .connection import Connection, Row, insert, one_of, update

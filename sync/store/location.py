@@ -43,7 +43,7 @@ def locate(url: str, folder: Path | None = None) -> Location:
     if not separator:
         raise _not_a_store("it is no URL")
     if kind in ("postgresql", "postgres", "postgresql+psycopg"):
-        from connectors.postgres.settings import parse_address
+        from syncblocks.connectors.postgres.settings import parse_address
 
         address = parse_address(f"postgresql://{rest}")
         public = {name: value for name, value in address.parameters.items() if "password" not in name.lower()}

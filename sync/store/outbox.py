@@ -6,7 +6,7 @@ import random
 import secrets
 from datetime import datetime, timedelta
 
-from callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.delivery import Delivery, Outcome
 
 from ..failpoints import failpoint
 from .ahead import Ahead, Hand

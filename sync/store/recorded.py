@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, build_kwargs
+from syncblocks.callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, build_kwargs
 
 from .connection import Connection, Row
 from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS, UNCLAIMED

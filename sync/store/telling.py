@@ -59,7 +59,7 @@ class Telling(Attempts):
             run_id: The run.
             stream: Its stream.
             block: Of the destination.
-            changes: See `connectors.stream.Commit`.
+            changes: See `syncblocks.connectors.stream.Commit`.
             commit: By what the commit will be known again; JSON.
 
         Raises:

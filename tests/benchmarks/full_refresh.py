@@ -5,8 +5,8 @@ from __future__ import annotations
 import filecmp
 from typing import Any
 
-from .bench import DUCKDB_FILE, Bench, Figure, duckdb, figures, postgres
-from .measure import Usage, alternate
+from tests.benchmarks.bench import DUCKDB_FILE, Bench, Figure, duckdb, figures, postgres
+from tests.benchmarks.measure import Usage, alternate
 
 
 def postgres_to_postgres(bench: Bench) -> list[Figure]:

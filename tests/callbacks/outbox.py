@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from callbacks.delivery import Delivery, Outcome
-from callbacks.testing import make_event
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.testing import make_event
 
 
 class MemoryOutbox:

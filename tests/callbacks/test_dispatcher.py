@@ -12,10 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from callbacks.delivery import Delivery, Outcome
-from callbacks.dispatcher import Dispatcher
-
-from .outbox import MemoryOutbox, delivery
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.dispatcher import Dispatcher
+from tests.callbacks.outbox import MemoryOutbox, delivery
 
 Make = Callable[..., Dispatcher]
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from callbacks.dispatcher import Dispatcher
-from callbacks.idle import Idle
+from syncblocks.callbacks.dispatcher import Dispatcher
+from syncblocks.callbacks.idle import Idle
 
 
 @pytest.mark.parametrize("name", ["notify", "drain", "close"])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.kwargs import RESERVED
-from callbacks.loader import load_file
-from callbacks.names import unknown_names
+from syncblocks.callbacks.kwargs import RESERVED
+from syncblocks.callbacks.loader import load_file
+from syncblocks.callbacks.names import unknown_names
 
 
 def found(folder: Path, text: str, variables: frozenset[str] = frozenset()) -> list[tuple[int, str, str | None]]:

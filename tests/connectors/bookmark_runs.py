@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.bookmarks import BOUNDARY, HASH_BYTES
-from connectors.incremental import incremental
-from connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
+from syncblocks.connectors.bookmarks import BOUNDARY, HASH_BYTES
+from syncblocks.connectors.incremental import incremental
+from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
 
 SCHEMA = pa.schema([("id", pa.int64()), ("a", pa.int64()), ("b", pa.string())])
 

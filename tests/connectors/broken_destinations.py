@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.errors import FatalConnectorError, TakenOver
-from connectors.memory import MemoryDestination
-from connectors.stream import (
+from syncblocks.connectors.errors import FatalConnectorError, TakenOver
+from syncblocks.connectors.memory import MemoryDestination
+from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     Commit,

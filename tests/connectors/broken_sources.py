@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.bookmarks import BOUNDARY, bookmark_values
-from connectors.errors import FatalConnectorError
-from connectors.memory import MemorySource
-from connectors.stream import (
+from syncblocks.connectors.bookmarks import BOUNDARY, bookmark_values
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.memory import MemorySource
+from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     Stream,

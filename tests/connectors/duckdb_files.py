@@ -12,10 +12,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from connectors.duckdb import DuckDBDestination, DuckDBSource
-from connectors.duckdb.database import configuration
-from connectors.duckdb.settings import DuckDBSettings
-from connectors.stream import (
+from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
+from syncblocks.connectors.duckdb.database import configuration
+from syncblocks.connectors.duckdb.settings import DuckDBSettings
+from syncblocks.connectors.stream import (
     Checkpoint,
     Commit,
     ConflictMethod,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.registry import make_destination
-from connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
 from tests.zygote import Zygote
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", pa.string())])

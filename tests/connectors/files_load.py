@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.quarantine import rejection
-from connectors.registry import make_destination
-from connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Rejected, Stream, WriteDisposition
+from syncblocks.connectors.quarantine import rejection
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Rejected, Stream, WriteDisposition
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 

@@ -8,11 +8,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.files.destination import CSVDestination, FileDestination, JSONLDestination, ParquetDestination
-from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
-from connectors.stream import Checkpoint, LedgerRow, Stream
-
-from . import files_load, files_readback
+from syncblocks.connectors.files.destination import (
+    CSVDestination,
+    FileDestination,
+    JSONLDestination,
+    ParquetDestination,
+)
+from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.stream import Checkpoint, LedgerRow, Stream
+from tests.connectors import files_load, files_readback
 
 FINAL = Checkpoint(bookmark={"n": 1}, is_final=True)
 FORMATS: dict[str, tuple[type[FileDestination], type[FileSource]]] = {

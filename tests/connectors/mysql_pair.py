@@ -9,10 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.registry import make_destination, make_source
-from connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition
-
-from .mysql_databases import database
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition
+from tests.connectors.mysql_databases import database
 
 FINAL = Checkpoint(is_final=True)
 PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])

@@ -12,9 +12,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.stream import (
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     Commit,

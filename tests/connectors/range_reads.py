@@ -7,11 +7,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.errors import ConnectorError, RetriableError
-from connectors.ranges import OpenRanges, Range
-from connectors.stream import Checkpoint
-
-from .postgres_pair import rows
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.ranges import OpenRanges, Range
+from syncblocks.connectors.stream import Checkpoint
+from tests.connectors.postgres_pair import rows
 
 #: What both tables must have in common: each record's text, added up.
 SUM = "select count(*), sum(hashtextextended(x::text, 0)) from {} x"

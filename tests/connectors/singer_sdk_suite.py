@@ -18,7 +18,7 @@ from typing import Any
 TAP = """
 import json, os
 from singer_sdk.testing import SuiteConfig, get_tap_test_class
-from connectors.singer.as_tap import tap_class
+from syncblocks.connectors.singer.as_tap import tap_class
 
 TestOurs = get_tap_test_class(
     tap_class(os.environ["CONNECTOR"]), config=json.loads(os.environ["CONFIG"]), parse_env_config=False
@@ -28,7 +28,7 @@ TestOurs = get_tap_test_class(
 TARGET = """
 import json, os
 from singer_sdk.testing import get_target_test_class
-from connectors.singer.as_target import target_class
+from syncblocks.connectors.singer.as_target import target_class
 
 TestOurs = get_target_test_class(
     target_class(os.environ["CONNECTOR"]), config=json.loads(os.environ["CONFIG"]), parse_env_config=False

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.sqlite import SQLiteDestination, SQLiteSource
-from connectors.stream import (
+from syncblocks.connectors.sqlite import SQLiteDestination, SQLiteSource
+from syncblocks.connectors.stream import (
     Checkpoint,
     Commit,
     ConflictMethod,

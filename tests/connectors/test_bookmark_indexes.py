@@ -10,13 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.mysql.source import MySQLSource
-from connectors.postgres.source import PostgresSource
-from connectors.sql.source import SqlSource
-from connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream
-
-from . import mysql_databases, postgres_pair
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.sql.source import SqlSource
+from syncblocks.connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream
+from tests.connectors import mysql_databases, postgres_pair
 
 RECORDS = 20_000
 

@@ -13,18 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.bookmarks import (
+from syncblocks.connectors.bookmarks import (
     bookmark_values,
     from_json,
     python_value,
     to_json,
 )
-from connectors.errors import ConnectorConfigError, FatalConnectorError
-from connectors.hashes import record_hashes
-from connectors.incremental import incremental
-from connectors.stream import Checkpoint
-
-from .bookmark_runs import batch, hash_count, run, stream
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
+from syncblocks.connectors.hashes import record_hashes
+from syncblocks.connectors.incremental import incremental
+from syncblocks.connectors.stream import Checkpoint
+from tests.connectors.bookmark_runs import batch, hash_count, run, stream
 
 #: Zones have no rules before and after.
 BOUNDS = (datetime(1900, 1, 1), datetime(2100, 1, 1))  # noqa: DTZ001 -- Hypothesis wants them naive

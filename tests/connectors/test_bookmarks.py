@@ -16,18 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.bookmarks import (
+from syncblocks.connectors.bookmarks import (
     BOUNDARY,
     at_or_past,
     bookmark_values,
     values,
 )
-from connectors.errors import FatalConnectorError
-from connectors.hashes import BY_VALUE, record_hashes
-from connectors.incremental import incremental
-from connectors.stream import Bookmark, Checkpoint, Stream
-
-from .bookmark_runs import SCHEMA, WIDTHS, batch, hash_count, run, stream
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.hashes import BY_VALUE, record_hashes
+from syncblocks.connectors.incremental import incremental
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from tests.connectors.bookmark_runs import SCHEMA, WIDTHS, batch, hash_count, run, stream
 
 # Runs over a growing table
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from connectors.memory import MemoryDestination, MemorySource, databases
-from connectors.testing import Feature, Quirks
-
-from . import broken_destinations, broken_sources, test_contracts
+from syncblocks.connectors.memory import MemoryDestination, MemorySource, databases
+from syncblocks.connectors.testing import Feature, Quirks
+from tests.connectors import broken_destinations, broken_sources, test_contracts
 
 
 class SourceChecks(test_contracts.TestMemorySource):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pytest
 
-from connectors import compute
+from syncblocks.connectors import compute
 
 NUMBERS = pa.array([3, None, 1, 2])
 FLOATS = pa.array([1.5, None, float("nan")])
@@ -80,9 +80,9 @@ def test_what_does_not_fit_is_refused_alike() -> None:
 
 def test_wrappers_are_imported_for_other_functions_only() -> None:
     code = (
-        "import sys; from connectors.imports import without_numpy\n"
+        "import sys; from syncblocks.connectors.imports import without_numpy\n"
         "with without_numpy(): import pyarrow as pa\n"
-        "from connectors import compute; records = pa.RecordBatch.from_arrays([pa.nulls(2, pa.int64())], ['a']);"
+        "from syncblocks.connectors import compute; records = pa.RecordBatch.from_arrays([pa.nulls(2, pa.int64())], ['a']);"
         "compute.filter(records, compute.invert(compute.is_null(records.column(0))));"
         "print('pyarrow.compute' in sys.modules); compute.sum(records.column(0));"
         "print('pyarrow.compute' in sys.modules)"

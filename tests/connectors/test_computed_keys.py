@@ -14,10 +14,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.registry import make_destination
-from connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
-
-from . import mysql_databases
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
+from tests.connectors import mysql_databases
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("kind", pa.string()), ("name", pa.string())])
 LOADS = [[(1, "A", "Ax"), (1, "B", "Bx")], [(1, "A", "Ay"), (2, "C", "Cz"), (1, "A", "Az")]]

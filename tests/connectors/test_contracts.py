@@ -17,9 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 import pyarrow as pa
 import pytest
 
-from connectors.memory import MemoryDestination, MemorySource, database, databases
-from connectors.registry import CONNECTORS, connector_class
-from connectors.testing import DestinationContract, SourceContract
+from syncblocks.connectors.memory import MemoryDestination, MemorySource, database, databases
+from syncblocks.connectors.registry import CONNECTORS, connector_class
+from syncblocks.connectors.testing import DestinationContract, SourceContract
 
 
 class InMemory:

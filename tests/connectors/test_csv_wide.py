@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.errors import FatalConnectorError
-from connectors.files.csv_wide import Records, TooLong
-from connectors.files.source import CSVSource
-from connectors.stream import Rejected
-from connectors.wide import RecordTooWide
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.csv_wide import Records, TooLong
+from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.stream import Rejected
+from syncblocks.connectors.wide import RecordTooWide
 
 NAMES = ["a", "b"]
 NULLS = ["", "NULL"]

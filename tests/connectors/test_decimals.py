@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from connectors.decimals import from_texts
-from connectors.errors import FatalConnectorError
-from connectors.registry import make_source
-from connectors.stream import Checkpoint
+from syncblocks.connectors.decimals import from_texts
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.stream import Checkpoint
 
 EXACT = Context(prec=1000)
 

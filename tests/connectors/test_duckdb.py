@@ -17,9 +17,15 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from connectors.duckdb import DuckDBDestination, DuckDBSource
-from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError, TakenOver
-from connectors.stream import (
+from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
+from syncblocks.connectors.errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    RetriableError,
+    TakenOver,
+)
+from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     Event,
@@ -30,10 +36,9 @@ from connectors.stream import (
     Stream,
     WriteDisposition,
 )
-
-from .duckdb_files import APPEND, FINAL, MERGE, PEOPLE, REPLACE, connect, load, people, query, read
-from .duckdb_files import destination as destination
-from .duckdb_files import path as path
+from tests.connectors.duckdb_files import APPEND, FINAL, MERGE, PEOPLE, REPLACE, connect, load, people, query, read
+from tests.connectors.duckdb_files import destination as destination
+from tests.connectors.duckdb_files import path as path
 
 
 def test_a_missing_file_is_an_empty_destination_and_no_source(path: Path, destination: DuckDBDestination) -> None:

@@ -11,11 +11,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from connectors.duckdb import DuckDBDestination, DuckDBSource
-from connectors.duckdb.database import open_database
-from connectors.testing import DestinationContract, SourceContract
-
-from .duckdb_files import connect, query, quoted
+from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
+from syncblocks.connectors.duckdb.database import open_database
+from syncblocks.connectors.testing import DestinationContract, SourceContract
+from tests.connectors.duckdb_files import connect, query, quoted
 
 
 class TestDuckDBSource(SourceContract):

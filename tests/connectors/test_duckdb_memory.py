@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from connectors.duckdb import DuckDBDestination, DuckDBSource
-from connectors.duckdb.room import COLUMN_BYTES, Room
-from connectors.duckdb.settings import MEMORY_LIMIT_BYTES
-from connectors.stream import Checkpoint, Event, WriteDisposition
-
-from .duckdb_files import load, query
+from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
+from syncblocks.connectors.duckdb.room import COLUMN_BYTES, Room
+from syncblocks.connectors.duckdb.settings import MEMORY_LIMIT_BYTES
+from syncblocks.connectors.stream import Checkpoint, Event, WriteDisposition
+from tests.connectors.duckdb_files import load, query
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 BATCHES, RECORDS = 40, 65_536

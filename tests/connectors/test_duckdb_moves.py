@@ -14,14 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.duckdb import DuckDBDestination
-from connectors.duckdb.database import WIDE, Database
-from connectors.duckdb.moves import MARK
-from connectors.errors import FatalConnectorError, TakenOver
-from connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Load
-from tests.zygote import Zygote
-
-from .wide_worker import (
+from syncblocks.connectors.duckdb import DuckDBDestination
+from syncblocks.connectors.duckdb.database import WIDE, Database
+from syncblocks.connectors.duckdb.moves import MARK
+from syncblocks.connectors.errors import FatalConnectorError, TakenOver
+from syncblocks.connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Load
+from tests.connectors.wide_worker import (
     BUDGET_BYTES,
     KEY,
     RECORDS,
@@ -35,6 +33,7 @@ from .wide_worker import (
     make,
     order,
 )
+from tests.zygote import Zygote
 
 pytestmark = pytest.mark.skipif(not Database(Path()).cuts_pieces, reason="DuckDB before 1.5.3 does not cut row groups")
 

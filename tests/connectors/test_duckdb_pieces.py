@@ -11,12 +11,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from connectors.duckdb import DuckDBDestination
-from connectors.duckdb.database import Database
-from connectors.errors import FatalConnectorError
-from connectors.stream import Checkpoint, Event, WriteDisposition
-
-from .duckdb_files import load, query
+from syncblocks.connectors.duckdb import DuckDBDestination
+from syncblocks.connectors.duckdb.database import Database
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.stream import Checkpoint, Event, WriteDisposition
+from tests.connectors.duckdb_files import load, query
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])
 BUDGET_BYTES = 32_000_000

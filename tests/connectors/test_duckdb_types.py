@@ -11,16 +11,27 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from connectors.duckdb import DuckDBDestination, DuckDBSource
-from connectors.errors import ConnectorError, FatalConnectorError
-from connectors.stream import (
+from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
+from syncblocks.connectors.errors import ConnectorError, FatalConnectorError
+from syncblocks.connectors.stream import (
     Rejected,
 )
-
-from .duckdb_files import APPEND, FINAL, MERGE, PEOPLE, REPLACE, connect, load, people, query, quoted, read
-from .duckdb_files import destination as destination
-from .duckdb_files import path as path
-from .hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES
+from tests.connectors.duckdb_files import (
+    APPEND,
+    FINAL,
+    MERGE,
+    PEOPLE,
+    REPLACE,
+    connect,
+    load,
+    people,
+    query,
+    quoted,
+    read,
+)
+from tests.connectors.duckdb_files import destination as destination
+from tests.connectors.duckdb_files import path as path
+from tests.connectors.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES
 
 #: Declared type -> (literals, type in which it is read).
 TYPES: dict[str, tuple[list[str], pa.DataType]] = {

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from connectors.registry import make_destination
+from syncblocks.connectors.registry import make_destination
+from tests.connectors import duckdb_files
+from tests.connectors.embedded_worker import load_in_a_process
 from tests.zygote import Zygote
-
-from . import duckdb_files
-from .embedded_worker import load_in_a_process
 
 DISPOSITIONS = ("append", "merge", "replace")
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.errors import FatalConnectorError
-from connectors.fidelity import Fidelity, as_text, compare, cut, fidelity
-from connectors.registry import make_destination
-from connectors.stream import Stream, TableState, WriteDisposition
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.fidelity import Fidelity, as_text, compare, cut, fidelity
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
 EXACT, WIDENED, TEXT, LOSSY = Fidelity
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import FatalConnectorError, TakenOver
-from connectors.stream import Event
+from syncblocks.connectors.errors import FatalConnectorError, TakenOver
+from syncblocks.connectors.stream import Event
+from tests.connectors import files_load, files_readback
+from tests.connectors.files_load import batch_of, key_of, load_of, run
+from tests.connectors.files_pair import FINAL, PAIRS, destination_of, every_format, looked_at, read, row_of
 from tests.zygote import Zygote
-
-from . import files_load, files_readback
-from .files_load import batch_of, key_of, load_of, run
-from .files_pair import FINAL, PAIRS, destination_of, every_format, looked_at, read, row_of
 
 # A crash at every step
 
@@ -97,9 +96,9 @@ def test_a_full_disk_keeps_the_former_table_and_names_the_file(
 ) -> None:
     destination = destination_of(name, tmp_path)
     run(destination, load_of("replace", "t0"), batch_of((9, "old")), FINAL)
-    monkeypatch.setattr("connectors.failpoints._ON", True)
-    monkeypatch.setattr("connectors.failpoints._ARMED", "files.replace.inside:2:enospc")
-    monkeypatch.setattr("connectors.failpoints._hits", __import__("collections").Counter())
+    monkeypatch.setattr("syncblocks.connectors.failpoints._ON", True)
+    monkeypatch.setattr("syncblocks.connectors.failpoints._ARMED", "files.replace.inside:2:enospc")
+    monkeypatch.setattr("syncblocks.connectors.failpoints._hits", __import__("collections").Counter())
     with pytest.raises(FatalConnectorError, match=r"orders\.\w+\.json.*space"):
         run(destination, load_of("replace", "t1"), batch_of((1, "new")), FINAL)
     assert looked_at(name, tmp_path) == [(9, "old")]

@@ -15,12 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from connectors.files.destination import CSVDestination, JSONLDestination, ParquetDestination
-from connectors.files.source import CSVSource, JSONLSource, ParquetSource
-from connectors.quarantine import REJECTED_TABLE
-from connectors.testing import DestinationContract, Feature, Quirks, SourceContract
-
-from . import files_readback
+from syncblocks.connectors.files.destination import CSVDestination, JSONLDestination, ParquetDestination
+from syncblocks.connectors.files.source import CSVSource, JSONLSource, ParquetSource
+from syncblocks.connectors.quarantine import REJECTED_TABLE
+from syncblocks.connectors.testing import DestinationContract, Feature, Quirks, SourceContract
+from tests.connectors import files_readback
 
 NO_KEYS = {Feature.KEYS: "files know no keys"}
 

@@ -16,11 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, FatalConnectorError
-from connectors.files.csv_input import Input
-from connectors.files.source import CSVSource, JSONLSource
-
-from .files_pair import column, only, records_of, source_of
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
+from syncblocks.connectors.files.csv_input import Input
+from syncblocks.connectors.files.source import CSVSource, JSONLSource
+from tests.connectors.files_pair import column, only, records_of, source_of
 
 UTC_US = pa.timestamp("us", "UTC")
 

@@ -18,15 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
-from connectors.files.destination import CSVDestination
-from connectors.files.manifest import MAX_NAME_BYTES, quote, unquote_name
-from connectors.files.source import CSVSource
-from connectors.stream import ConflictMethod, Stream
-
-from . import files_readback
-from .files_load import batch_of, key_of, load_of, run
-from .files_pair import FINAL, destination_of, every_format, looked_at, read
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
+from syncblocks.connectors.files.destination import CSVDestination
+from syncblocks.connectors.files.manifest import MAX_NAME_BYTES, quote, unquote_name
+from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.stream import ConflictMethod, Stream
+from tests.connectors import files_readback
+from tests.connectors.files_load import batch_of, key_of, load_of, run
+from tests.connectors.files_pair import FINAL, destination_of, every_format, looked_at, read
 
 # What others see
 

@@ -12,12 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.files.source import FileSource, JSONLSource
-from connectors.stream import Stream
-from connectors.wide import RecordTooWide
-
-from .files_pair import only, records_of, source_of, types_of
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.source import FileSource, JSONLSource
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.wide import RecordTooWide
+from tests.connectors.files_pair import only, records_of, source_of, types_of
 
 
 def jsonl(path: Path, *records: Any) -> FileSource:

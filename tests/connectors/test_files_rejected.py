@@ -10,13 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.quarantine import REJECTED_SCHEMA, REJECTED_TABLE
-from connectors.stream import Load
+from syncblocks.connectors.quarantine import REJECTED_SCHEMA, REJECTED_TABLE
+from syncblocks.connectors.stream import Load
+from tests.connectors import files_readback
+from tests.connectors.files_load import SCHEMA, batch_of, load_of, run
+from tests.connectors.files_pair import FINAL, destination_of, every_format, looked_at, read
 from tests.zygote import Zygote
-
-from . import files_readback
-from .files_load import SCHEMA, batch_of, load_of, run
-from .files_pair import FINAL, destination_of, every_format, looked_at, read
 
 
 def rejecting(load: Load, limit: int = 10) -> Load:

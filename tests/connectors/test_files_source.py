@@ -19,13 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.bookmarks import values
-from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
-from connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
-from connectors.files.storage import LocalStorage
-from connectors.stream import Checkpoint, ReplicationMethod, Stream
-
-from .files_pair import only, records_of, source_of, types_of
+from syncblocks.connectors.bookmarks import values
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.files.storage import LocalStorage
+from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
+from tests.connectors.files_pair import only, records_of, source_of, types_of
 
 # Paths
 

@@ -16,13 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from connectors.errors import FatalConnectorError
-from connectors.files.parquet_format import ParquetFormat
-from connectors.files.source import ParquetSource
-
-from . import files_readback
-from .files_load import load_of, run
-from .files_pair import FINAL, FORMATS, destination_of, every_format, read, records_of, source_of
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.parquet_format import ParquetFormat
+from syncblocks.connectors.files.source import ParquetSource
+from tests.connectors import files_readback
+from tests.connectors.files_load import load_of, run
+from tests.connectors.files_pair import FINAL, FORMATS, destination_of, every_format, read, records_of, source_of
 
 # Columns
 

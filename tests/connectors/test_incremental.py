@@ -9,9 +9,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from connectors.bookmarks import BOUNDARY, values
-from connectors.incremental import MANY_HASHES, MAX_UNSETTLED, Horizon, incremental
-from connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
+from syncblocks.connectors.bookmarks import BOUNDARY, values
+from syncblocks.connectors.incremental import MANY_HASHES, MAX_UNSETTLED, Horizon, incremental
+from syncblocks.connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
 
 SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64())])
 APPENDED = Stream(name="s", schema=SCHEMA, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("t",))

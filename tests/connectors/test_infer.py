@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.files.infer import Guess
-from connectors.files.text import from_text
+from syncblocks.connectors.files.infer import Guess
+from syncblocks.connectors.files.text import from_text
 
 _INTEGERS = st.integers(-(10**25), 10**25).map(str) | st.integers(-9, 9).map(str)
 _NUMBERS = (

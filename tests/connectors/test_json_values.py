@@ -11,7 +11,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.checksums.json_values import is_same_json, jsonb_text, value_text
+from syncblocks.connectors.checksums.json_values import is_same_json, jsonb_text, value_text
 
 RANDOM = random.Random(11)
 

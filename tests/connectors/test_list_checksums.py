@@ -14,11 +14,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from connectors.checksums import Compared, compared_columns
-from connectors.checksums.sql import is_same
-from connectors.duckdb.canonical import DuckDBCanonical
-from connectors.files.text import to_json
-from connectors.postgres.canonical import PostgresCanonical
+from syncblocks.connectors.checksums import Compared, compared_columns
+from syncblocks.connectors.checksums.sql import is_same
+from syncblocks.connectors.duckdb.canonical import DuckDBCanonical
+from syncblocks.connectors.files.text import to_json
+from syncblocks.connectors.postgres.canonical import PostgresCanonical
 
 RANDOM = random.Random(7)
 

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted, RetriableError
-from connectors.memory import MemoryDestination, MemorySource, database, databases
-from connectors.stream import (
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted, RetriableError
+from syncblocks.connectors.memory import MemoryDestination, MemorySource, database, databases
+from syncblocks.connectors.stream import (
     Checkpoint,
     Event,
     LedgerKey,

@@ -14,13 +14,23 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError, Interrupted, TakenOver
-from connectors.mysql import session
-from connectors.registry import make_destination, make_source
-from connectors.stream import ConflictMethod, Event
-
-from .mysql_databases import connect, database, is_mariadb, query, run, tables
-from .mysql_pair import APPEND, FINAL, MERGE, PEOPLE, REPLACE, destination_of, load_of, people, read, write
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted, TakenOver
+from syncblocks.connectors.mysql import session
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.stream import ConflictMethod, Event
+from tests.connectors.mysql_databases import connect, database, is_mariadb, query, run, tables
+from tests.connectors.mysql_pair import (
+    APPEND,
+    FINAL,
+    MERGE,
+    PEOPLE,
+    REPLACE,
+    destination_of,
+    load_of,
+    people,
+    read,
+    write,
+)
 
 pytest.importorskip("pymysql")
 
@@ -158,7 +168,7 @@ def test_nothing_of_ours_is_offered(mariadb_url: str) -> None:
 def test_where_load_data_is_off_inserts_carry_the_same_values(
     mariadb_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from connectors.mysql.session import MySQLSession
+    from syncblocks.connectors.mysql.session import MySQLSession
 
     def refuse(*_: object) -> int:
         raise AssertionError("LOAD DATA was used")
@@ -312,7 +322,7 @@ def test_nothing_is_written_into_a_table_without_transactions(mariadb_url: str) 
 
 
 def test_a_takeover_waits_for_the_commit_under_way_and_finds_it(mariadb_url: str) -> None:
-    from connectors.mysql import session as module
+    from syncblocks.connectors.mysql import session as module
 
     first, second = destination_of(mariadb_url), destination_of(mariadb_url)
     load = load_of(PEOPLE, REPLACE)
@@ -351,7 +361,7 @@ def test_a_takeover_waits_for_the_commit_under_way_and_finds_it(mariadb_url: str
 
 def test_a_writer_that_sleeps_between_commit_and_rename_undoes_nothing(mariadb_url: str) -> None:
     """Others rename for it; what it does late finds nothing to rename."""
-    from connectors.mysql import swaps
+    from syncblocks.connectors.mysql import swaps
 
     first, second = destination_of(mariadb_url), destination_of(mariadb_url)
     finish, asleep, go_on = swaps.finish, threading.Event(), threading.Event()
@@ -388,7 +398,7 @@ def test_a_writer_that_sleeps_between_commit_and_rename_undoes_nothing(mariadb_u
 
 
 def test_an_interrupt_ends_a_statement_that_waits_for_a_lock(mariadb_url: str) -> None:
-    from .mysql_databases import connect
+    from tests.connectors.mysql_databases import connect
 
     destination = destination_of(mariadb_url)
     load = load_of(PEOPLE, MERGE)

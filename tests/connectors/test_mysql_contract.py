@@ -10,15 +10,14 @@ from urllib.parse import urlsplit, urlunsplit
 import pyarrow as pa
 import pytest
 
-from connectors.protocols import Destination
-from connectors.registry import connector_class
-from connectors.stream import WriteDisposition
-from connectors.testing import DestinationContract, Feature, Quirks, SourceContract
-from connectors.testing.destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, people
-from connectors.testing.values import COLUMN_NAMES, TABLE_NAMES
-
-from . import mysql_databases
-from .mysql_databases import database, query
+from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.registry import connector_class
+from syncblocks.connectors.stream import WriteDisposition
+from syncblocks.connectors.testing import DestinationContract, Feature, Quirks, SourceContract
+from syncblocks.connectors.testing.destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, people
+from syncblocks.connectors.testing.values import COLUMN_NAMES, TABLE_NAMES
+from tests.connectors import mysql_databases
+from tests.connectors.mysql_databases import database, query
 
 #: Identifiers end at U+FFFF here: names past that carry a hash, see test_mysql.py.
 PLAIN_COLUMN_NAMES = [name for name in COLUMN_NAMES if max(name) <= "\uffff"]

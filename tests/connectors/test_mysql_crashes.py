@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from connectors.registry import make_destination
-from connectors.stream import LedgerKey
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import LedgerKey
+from tests.connectors.embedded_worker import load_in_a_process
+from tests.connectors.embedded_worker import main as load
+from tests.connectors.mysql_databases import query, tables
+from tests.connectors.mysql_databases import run as execute
+from tests.connectors.test_embedded_crashes import DISPOSITIONS
 from tests.zygote import Zygote
-
-from .embedded_worker import load_in_a_process
-from .embedded_worker import main as load
-from .mysql_databases import query, tables
-from .mysql_databases import run as execute
-from .test_embedded_crashes import DISPOSITIONS
 
 pytest.importorskip("pymysql")
 

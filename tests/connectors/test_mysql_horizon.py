@@ -19,13 +19,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from connectors.bookmarks import BOUNDARY, values
-from connectors.incremental import PENDING, Horizon
-from connectors.mysql.horizon import settle
-from connectors.mysql.source import MySQLSource
-from connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
-
-from .mysql_databases import connect, database, run
+from syncblocks.connectors.bookmarks import BOUNDARY, values
+from syncblocks.connectors.incremental import PENDING, Horizon
+from syncblocks.connectors.mysql.horizon import settle
+from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
+from tests.connectors.mysql_databases import connect, database, run
 
 WRITERS = 3
 

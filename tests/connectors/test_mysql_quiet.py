@@ -11,14 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from connectors.mysql import horizon
-from connectors.mysql.session import MySQLSession
-from connectors.mysql.source import MySQLSource
-from connectors.sql.session import Lease
-
-from .mysql_databases import numbers, run
-from .test_mysql_horizon import Table
-from .test_mysql_horizon import url as url
+from syncblocks.connectors.mysql import horizon
+from syncblocks.connectors.mysql.session import MySQLSession
+from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.sql.session import Lease
+from tests.connectors.mysql_databases import numbers, run
+from tests.connectors.test_mysql_horizon import Table
+from tests.connectors.test_mysql_horizon import url as url
 
 
 class WatchedSource(MySQLSource):

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import ConnectorError
-from connectors.mysql.source import MySQLSource
-from connectors.ranges import OpenRanges, RangesRefused, SnapshotLost
-from connectors.stream import Stream
-
-from .mysql_databases import connect, database, query, run
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.ranges import OpenRanges, RangesRefused, SnapshotLost
+from syncblocks.connectors.stream import Stream
+from tests.connectors.mysql_databases import connect, database, query, run
 
 #: Keys, as SQL over a number `n` from 1 to 400; what they are declared as.
 KEYS = {

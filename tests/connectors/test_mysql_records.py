@@ -19,14 +19,13 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pymysql")
 
-from connectors.errors import Interrupted, RetriableError
-from connectors.mysql.packets import Packets
-from connectors.mysql.results import select, select_texts
-from connectors.mysql.source import MySQLSource
-from connectors.mysql.types import selected
-from connectors.stream import Rejected, Stream
-
-from .mysql_databases import connect, database, numbers, query, run
+from syncblocks.connectors.errors import Interrupted, RetriableError
+from syncblocks.connectors.mysql.packets import Packets
+from syncblocks.connectors.mysql.results import select, select_texts
+from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.mysql.types import selected
+from syncblocks.connectors.stream import Rejected, Stream
+from tests.connectors.mysql_databases import connect, database, numbers, query, run
 
 #: Lengths around those where the protocol writes a length in another way.
 LENGTHS = st.sampled_from([0, 1, 250, 251, 252, 65_535, 65_536]) | st.integers(0, 300)

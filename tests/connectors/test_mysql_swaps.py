@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import ConnectorError, RetriableError, TakenOver
-from connectors.stream import Event
-
-from .mysql_databases import database, query, run, tables
-from .mysql_pair import APPEND, FINAL, PEOPLE, REPLACE, destination_of, load_of, people, write
+from syncblocks.connectors.errors import ConnectorError, RetriableError, TakenOver
+from syncblocks.connectors.stream import Event
+from tests.connectors.mysql_databases import database, query, run, tables
+from tests.connectors.mysql_pair import APPEND, FINAL, PEOPLE, REPLACE, destination_of, load_of, people, write
 
 pytest.importorskip("pymysql")
 

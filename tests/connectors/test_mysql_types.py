@@ -8,13 +8,23 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.mysql import session
-from connectors.mysql.session import MySQLSession
-from connectors.stream import Stream, WriteDisposition
-
-from .mysql_databases import is_mariadb, query, run, tables
-from .mysql_pair import APPEND, FINAL, MERGE, PEOPLE, REPLACE, destination_of, load_of, people, read, write
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.mysql import session
+from syncblocks.connectors.mysql.session import MySQLSession
+from syncblocks.connectors.stream import Stream, WriteDisposition
+from tests.connectors.mysql_databases import is_mariadb, query, run, tables
+from tests.connectors.mysql_pair import (
+    APPEND,
+    FINAL,
+    MERGE,
+    PEOPLE,
+    REPLACE,
+    destination_of,
+    load_of,
+    people,
+    read,
+    write,
+)
 
 pytest.importorskip("pymysql")
 

@@ -14,13 +14,12 @@ import pytest
 
 pytest.importorskip("pymysql")
 
-from connectors.errors import FatalConnectorError
-from connectors.mysql.source import MySQLSource
-from connectors.stream import Event, Rejected, ReplicationMethod
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.stream import Event, Rejected, ReplicationMethod
 from tests import services
-
-from .mysql_databases import database, run
-from .mysql_proxy import EXECUTE, PREPARE, proxy
+from tests.connectors.mysql_databases import database, run
+from tests.connectors.mysql_proxy import EXECUTE, PREPARE, proxy
 
 TABLE = """
 create table t (id int unsigned zerofill primary key, flag tinyint(1), bits bit(9), one bit(1), born year, r float,

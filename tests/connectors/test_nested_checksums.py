@@ -13,15 +13,14 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.checksums import EVERYTHING, Compared, Digest, Side, compared_columns, opened_checksums
-from connectors.checksums.json_values import jsonb_text
-from connectors.checksums.values import Form
-from connectors.duckdb.canonical import DuckDBCanonical
-from connectors.files.text import to_json
-from connectors.memory.database import database
-from connectors.memory.source import MemorySource
-
-from .test_list_checksums import ITEMS
+from syncblocks.connectors.checksums import EVERYTHING, Compared, Digest, Side, compared_columns, opened_checksums
+from syncblocks.connectors.checksums.json_values import jsonb_text
+from syncblocks.connectors.checksums.values import Form
+from syncblocks.connectors.duckdb.canonical import DuckDBCanonical
+from syncblocks.connectors.files.text import to_json
+from syncblocks.connectors.memory.database import database
+from syncblocks.connectors.memory.source import MemorySource
+from tests.connectors.test_list_checksums import ITEMS
 
 RANDOM = random.Random(3)
 

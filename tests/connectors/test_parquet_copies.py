@@ -17,20 +17,19 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from connectors.errors import FatalConnectorError, RetriableError
-from connectors.files.destination import ParquetDestination
-from connectors.files.parquet_copy import WIRE
-from connectors.files.source import ParquetSource
-from connectors.files.thrift import parse, written
-from connectors.stream import Checkpoint, Stream
-from sync import load_pipeline, run_pipeline
-from sync.inspection import existing_store, opened
-from sync.plan import PlannedStream
-from sync.session import make_plan
-from sync.verification import verify_streams
-
-from . import files_readback
-from .files_load import load_of, run
+from syncblocks.connectors.errors import FatalConnectorError, RetriableError
+from syncblocks.connectors.files.destination import ParquetDestination
+from syncblocks.connectors.files.parquet_copy import WIRE
+from syncblocks.connectors.files.source import ParquetSource
+from syncblocks.connectors.files.thrift import parse, written
+from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks.sync.inspection import existing_store, opened
+from syncblocks.sync.plan import PlannedStream
+from syncblocks.sync.session import make_plan
+from syncblocks.sync.verification import verify_streams
+from tests.connectors import files_readback
+from tests.connectors.files_load import load_of, run
 
 RECORDS = 20_000
 
@@ -108,7 +107,9 @@ class Copy:
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
-    monkeypatch.setattr("connectors.files.source.LEAST_GROUP_BYTES", 100_000)  # so that the tests' files may be small
+    monkeypatch.setattr(
+        "syncblocks.connectors.files.source.LEAST_GROUP_BYTES", 100_000
+    )  # so that the tests' files may be small
     return Copy(tmp_path)
 
 

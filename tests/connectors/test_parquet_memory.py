@@ -9,10 +9,10 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet
 
-from connectors.files.parquet_format import ParquetFormat
-from connectors.files.paths import DataFile
-from connectors.files.ranges import part_of
-from connectors.files.storage import Storage
+from syncblocks.connectors.files.parquet_format import ParquetFormat
+from syncblocks.connectors.files.paths import DataFile
+from syncblocks.connectors.files.ranges import part_of
+from syncblocks.connectors.files.storage import Storage
 from tests.peaks import peak_of_code
 
 COLUMNS = 8
@@ -21,9 +21,9 @@ COLUMNS = 8
 READ = """import os, sys
 from pathlib import Path
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
-from connectors.files.parquet_format import ParquetFormat
-from connectors.files.paths import DataFile
-from connectors.files.storage import LocalStorage
+from syncblocks.connectors.files.parquet_format import ParquetFormat
+from syncblocks.connectors.files.paths import DataFile
+from syncblocks.connectors.files.storage import LocalStorage
 made, file = ParquetFormat(), DataFile(LocalStorage(Path(sys.argv[1])), sys.argv[2])
 wanted = made.footer(file).schema
 assert sum(batch.num_rows for batch in made.read(file, wanted, frozenset())) == int(sys.argv[3])"""

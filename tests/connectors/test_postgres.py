@@ -13,14 +13,13 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
-
-from .postgres_pair import batch_of, can, copy, find, read, rows, script, write
-from .postgres_pair import destination as destination
-from .postgres_pair import source as source
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from tests.connectors.postgres_pair import batch_of, can, copy, find, read, rows, script, write
+from tests.connectors.postgres_pair import destination as destination
+from tests.connectors.postgres_pair import source as source
 
 
 def test_discovery_knows_tables_views_partitions_and_keys(postgres_url: str, source: PostgresSource) -> None:
@@ -251,9 +250,9 @@ def test_a_plain_run_imports_no_pandas(postgres_url: str) -> None:
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 import pyarrow as pa
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.stream import Checkpoint, LedgerKey, Load, WriteDisposition
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, WriteDisposition
 config = {{"url": {postgres_url!r}}}
 source, destination = PostgresSource(config, None), PostgresDestination(config, None)
 (stream,) = [stream for stream in source.discover() if stream.name == "public.a"]

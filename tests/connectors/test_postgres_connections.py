@@ -13,22 +13,21 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.errors import (
+from syncblocks.connectors.errors import (
     ConnectorConfigError,
     ConnectorError,
     FatalConnectorError,
     Interrupted,
     RetriableError,
 )
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.raw import RawSession
-from connectors.postgres.settings import PostgresSettings
-from connectors.postgres.source import PostgresSource
-from connectors.sql.identifiers import TableName
-from connectors.stream import Checkpoint, Event, Stream, WriteDisposition
-
-from .postgres_pair import batch_of, copy, find, order, rows, script, write
-from .postgres_pair import destination as destination
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.raw import RawSession
+from syncblocks.connectors.postgres.settings import PostgresSettings
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.sql.identifiers import TableName
+from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
+from tests.connectors.postgres_pair import batch_of, copy, find, order, rows, script, write
+from tests.connectors.postgres_pair import destination as destination
 
 BATCH = batch_of({"id": [1, 2]})
 STREAM = Stream(name="s", schema=BATCH.schema, key_properties=("id",))

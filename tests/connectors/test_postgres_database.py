@@ -9,9 +9,9 @@ from typing import Any
 import adbc_driver_manager
 import pytest
 
-from connectors.errors import ConnectorError
-from connectors.postgres.database import FRESH_S, Database
-from connectors.postgres.settings import PostgresSettings
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.postgres.database import FRESH_S, Database
+from syncblocks.connectors.postgres.settings import PostgresSettings
 
 
 class Clock:

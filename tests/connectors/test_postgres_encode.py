@@ -17,14 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.errors import FatalConnectorError
-from connectors.postgres import encode
-from connectors.postgres.destination import PostgresDestination
-from connectors.sql.session import COLUMN_TYPE
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.postgres import encode
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.sql.session import COLUMN_TYPE
 from tests import services
-
-from .postgres_pair import batch_of, rows, write
-from .postgres_pair import destination as destination
+from tests.connectors.postgres_pair import batch_of, rows, write
+from tests.connectors.postgres_pair import destination as destination
 
 _NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, places=5, min_value=-(10**50), max_value=10**50)
 

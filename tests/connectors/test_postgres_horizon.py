@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from connectors.bookmarks import BOUNDARY, values
-from connectors.incremental import PENDING
-from connectors.postgres.horizon import settle
-from connectors.postgres.session import AdbcSession
-from connectors.postgres.source import PostgresSource
-from connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
+from syncblocks.connectors.bookmarks import BOUNDARY, values
+from syncblocks.connectors.incremental import PENDING
+from syncblocks.connectors.postgres.horizon import settle
+from syncblocks.connectors.postgres.session import AdbcSession
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
 
 WRITERS = 3
 
@@ -253,7 +253,9 @@ def test_nothing_is_skipped_whatever_happens_between_two_statements(
 
 
 def test_nothing_is_looked_up_where_nobody_writes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connectors.postgres.horizon._written", lambda lease: "0/0")  # other tests write all the time
+    monkeypatch.setattr(
+        "syncblocks.connectors.postgres.horizon._written", lambda lease: "0/0"
+    )  # other tests write all the time
     with closing(Table(url, "now", is_merge=False)) as table:
         table.insert(0)
         table.commit(0)

@@ -8,12 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.postgres.destination import PostgresDestination
-from connectors.stream import ConflictMethod, WriteDisposition
-
-from .postgres_pair import batch_of, rows, script, write
-from .postgres_pair import destination as destination
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.stream import ConflictMethod, WriteDisposition
+from tests.connectors.postgres_pair import batch_of, rows, script, write
+from tests.connectors.postgres_pair import destination as destination
 
 
 def test_merge_keeps_the_last_record_of_a_key(postgres_url: str, destination: PostgresDestination) -> None:

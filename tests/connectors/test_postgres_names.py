@@ -10,13 +10,12 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.sql.identifiers import TableName, quote
-from connectors.stream import Checkpoint, WriteDisposition
-
-from .postgres_pair import batch_of, order, rows, script, write
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.sql.identifiers import TableName, quote
+from syncblocks.connectors.stream import Checkpoint, WriteDisposition
+from tests.connectors.postgres_pair import batch_of, order, rows, script, write
 
 HOSTILE = {
     "double quote": 'a"b',

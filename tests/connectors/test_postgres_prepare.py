@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from connectors.errors import ConnectorConfigError
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.stream import Checkpoint
-
-from .postgres_pair import find, key_of, order, rows, script
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.stream import Checkpoint
+from tests.connectors.postgres_pair import find, key_of, order, rows, script
 
 _OPEN = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'syncblocks'"
 

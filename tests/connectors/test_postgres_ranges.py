@@ -11,17 +11,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from connectors.errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.ranges import Range, SnapshotLost
-from connectors.sql.identifiers import staging_name
-from connectors.stream import Commit, Stream, WriteDisposition
-
-from .postgres_pair import destination as destination
-from .postgres_pair import find, order, rows, script
-from .postgres_proxy import proxy
-from .range_reads import SUM, Reads, leftovers
+from syncblocks.connectors.errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.ranges import Range, SnapshotLost
+from syncblocks.connectors.sql.identifiers import staging_name
+from syncblocks.connectors.stream import Commit, Stream, WriteDisposition
+from tests.connectors.postgres_pair import destination as destination
+from tests.connectors.postgres_pair import find, order, rows, script
+from tests.connectors.postgres_proxy import proxy
+from tests.connectors.range_reads import SUM, Reads, leftovers
 
 FEW = "create table t (id bigint primary key, v text); insert into t select g, repeat('x', 500) from generate_series"
 

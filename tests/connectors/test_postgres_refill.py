@@ -8,12 +8,11 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError, RetriableError
-from connectors.postgres.destination import PostgresDestination
-from connectors.stream import Checkpoint, Event, Stream, WriteDisposition
-
-from .postgres_pair import batch_of, order, rows, script, write
-from .postgres_pair import destination as destination
+from syncblocks.connectors.errors import FatalConnectorError, RetriableError
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
+from tests.connectors.postgres_pair import batch_of, order, rows, script, write
+from tests.connectors.postgres_pair import destination as destination
 
 OLD = "create table t (id bigint primary key, v text); insert into t values (1, 'old'), (7, 'old')"
 NEW = batch_of({"id": [1, 2], "v": ["new", "new"]})

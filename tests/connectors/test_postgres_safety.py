@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import (
+from syncblocks.connectors.errors import (
     RetriableError,
     TakenOver,
 )
-from connectors.postgres.destination import PostgresDestination
-from connectors.stream import Checkpoint, Event, Load, Stream, WriteDisposition
-
-from .postgres_pair import batch_of, key_of, order, rows, script
-from .postgres_pair import destination as destination
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.stream import Checkpoint, Event, Load, Stream, WriteDisposition
+from tests.connectors.postgres_pair import batch_of, key_of, order, rows, script
+from tests.connectors.postgres_pair import destination as destination
 
 BATCH = batch_of({"id": [1, 2]})
 STREAM = Stream(name="s", schema=BATCH.schema, key_properties=("id",))

@@ -9,13 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from connectors.postgres.source import PostgresSource
-from connectors.stream import ReplicationMethod, WriteDisposition
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.stream import ReplicationMethod, WriteDisposition
 from tests import services
-
-from .postgres_pair import copy, find, order, read, rows, script
-from .postgres_pair import destination as destination
-from .range_reads import SUM, Reads
+from tests.connectors.postgres_pair import copy, find, order, read, rows, script
+from tests.connectors.postgres_pair import destination as destination
+from tests.connectors.range_reads import SUM, Reads
 
 INCREMENTAL = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("at",)}
 

@@ -10,14 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, FatalConnectorError
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.stream import Checkpoint, Stream, WriteDisposition
-
-from .postgres_pair import batch_of, can, copy, order, read, rows, script, write
-from .postgres_pair import destination as destination
-from .postgres_pair import source as source
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.stream import Checkpoint, Stream, WriteDisposition
+from tests.connectors.postgres_pair import batch_of, can, copy, order, read, rows, script, write
+from tests.connectors.postgres_pair import destination as destination
+from tests.connectors.postgres_pair import source as source
 
 #: Type and a value or two of it, as SQL; every one must survive PostgreSQL -> PostgreSQL on both wires.
 TYPES = {

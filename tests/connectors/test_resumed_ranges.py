@@ -13,19 +13,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from connectors.errors import FatalConnectorError, TakenOver
-from connectors.files.source import CSVSource
-from connectors.postgres import ranges
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.source import PostgresSource
-from connectors.ranges import Range, ReadsRanges
-from connectors.sql.identifiers import staging_name
-from connectors.sql.session import Lease
-from connectors.stream import Commit, Load, Stream, WriteDisposition
-
-from .postgres_pair import destination as destination
-from .postgres_pair import find, key_of, order, rows, script
-from .range_reads import SUM, Reads, leftovers
+from syncblocks.connectors.errors import FatalConnectorError, TakenOver
+from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.postgres import ranges
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.ranges import Range, ReadsRanges
+from syncblocks.connectors.sql.identifiers import staging_name
+from syncblocks.connectors.sql.session import Lease
+from syncblocks.connectors.stream import Commit, Load, Stream, WriteDisposition
+from tests.connectors.postgres_pair import destination as destination
+from tests.connectors.postgres_pair import find, key_of, order, rows, script
+from tests.connectors.range_reads import SUM, Reads, leftovers
 
 FULL = "insert into t select g, repeat('x', 500), 'a' from generate_series(1, 500) g"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.singer.plugin_config import plugins
+from syncblocks.connectors.singer.plugin_config import plugins
 from tests.conftest import RunCLI
 
 PEOPLE = [(1, "Ada", 10, 1.5), (2, 'Grace "x"', 20, None), (3, None, 20, 2.5)]
@@ -190,8 +190,8 @@ def test_an_unknown_connector_is_named(tmp_path: Path, run_cli: RunCLI) -> None:
 
 def test_a_normal_run_does_not_import_singer_sdk(tmp_path: Path) -> None:
     program = (
-        "import sys, sync.cli, connectors.singer.target, connectors.singer.source; "
-        "sync.cli.invoke(['plan', '--json', 'nothing.yaml']); sys.exit('singer_sdk' in sys.modules)"
+        "import sys, syncblocks.sync.cli, syncblocks.connectors.singer.target, syncblocks.connectors.singer.source; "
+        "syncblocks.sync.cli.invoke(['plan', '--json', 'nothing.yaml']); sys.exit('singer_sdk' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError
-from connectors.registry import make_source
-from connectors.singer.catalog import streams_of
-from connectors.singer.environments import program_name
-from connectors.stream import ReplicationMethod
-
-from .singer_helpers import BOTH, entry, full_table, source_of, tap_program
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.singer.catalog import streams_of
+from syncblocks.connectors.singer.environments import program_name
+from syncblocks.connectors.stream import ReplicationMethod
+from tests.connectors.singer_helpers import BOTH, entry, full_table, source_of, tap_program
 
 
 def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
-from connectors.registry import make_destination, make_source
-from connectors.stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 
 TAP = "tests.connectors.sdk_plugins:TapShop"
 TARGET = "tests.connectors.sdk_plugins:TargetLines"

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.singer.json_schema import json_schema, property_schema
-from connectors.singer.lines import RecordLines, schema_line
-from connectors.singer.types import column_of
-from connectors.stream import Stream
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.singer.json_schema import json_schema, property_schema
+from syncblocks.connectors.singer.lines import RecordLines, schema_line
+from syncblocks.connectors.singer.types import column_of
+from syncblocks.connectors.stream import Stream
 
 NOON = datetime.fromisoformat("2024-05-06T12:00:00.000120")
 UUID = uuid.UUID("00112233-4455-6677-8899-aabbccddeeff")

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.errors import FatalConnectorError
-from connectors.singer.raw import Lines, RawReader, addressed
-from connectors.singer.reader import Reader
-from connectors.stream import Checkpoint, Stream
-
-from .singer_helpers import SCHEMA, lines, record, schema, state, stream_of
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.singer.raw import Lines, RawReader, addressed
+from syncblocks.connectors.singer.reader import Reader
+from syncblocks.connectors.stream import Checkpoint, Stream
+from tests.connectors.singer_helpers import SCHEMA, lines, record, schema, state, stream_of
 
 EXAMPLES = int(os.environ.get("SYNCBLOCKS_SINGER_MUTATIONS", "500"))
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.singer.numbers import has_exponents, has_negative_zero, may_have_long_numbers
-from connectors.stream import Stream
-
-from .singer_helpers import ORDERS, lines, read, record, records, schema, stream_of
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.singer.numbers import has_exponents, has_negative_zero, may_have_long_numbers
+from syncblocks.connectors.stream import Stream
+from tests.connectors.singer_helpers import ORDERS, lines, read, record, records, schema, stream_of
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from connectors.errors import ConnectorConfigError
-from connectors.registry import make_source
-from connectors.singer.environments import installed
-
-from .singer_helpers import pipeline, run
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.singer.environments import installed
+from tests.connectors.singer_helpers import pipeline, run
 
 TAP_JSONL = "tap-jsonl==0.3.1"
 TAP_POSTGRES = "meltanolabs-tap-postgres==0.10.0"

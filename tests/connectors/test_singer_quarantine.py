@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.quarantine import TooManyRejected
-from connectors.stream import Checkpoint, Rejected
-
-from .singer_helpers import (
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.quarantine import TooManyRejected
+from syncblocks.connectors.stream import Checkpoint, Rejected
+from tests.connectors.singer_helpers import (
     SCHEMA,
     full_table,
     lines,

@@ -13,12 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.singer.records import Parser
-from connectors.singer.types import columns_of
-from connectors.stream import Checkpoint, Stream
-
-from .singer_helpers import ORDERS, SCHEMA, checkpoints, lines, read, record, records, schema, state, stream_of
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.singer.records import Parser
+from syncblocks.connectors.singer.types import columns_of
+from syncblocks.connectors.stream import Checkpoint, Stream
+from tests.connectors.singer_helpers import (
+    ORDERS,
+    SCHEMA,
+    checkpoints,
+    lines,
+    read,
+    record,
+    records,
+    schema,
+    state,
+    stream_of,
+)
 
 WANTED = [{"id": 1, "stamp": "a", "note": "x"}, {"id": 2, "stamp": None, "note": "é"}]
 

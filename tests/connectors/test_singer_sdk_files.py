@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from .singer_helpers import pipeline, run, tap_program
-from .test_singer_sdk_targets import expected_of, stream_files
+from tests.connectors.singer_helpers import pipeline, run, tap_program
+from tests.connectors.test_singer_sdk_targets import expected_of, stream_files
 
 #: What a tap must not say, and where that is seen.
 REFUSED = {

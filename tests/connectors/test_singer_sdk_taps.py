@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.singer.plugin_config import plugins
+from syncblocks.connectors.singer.plugin_config import plugins
 from tests.connectors import mysql_databases
 from tests.connectors.singer_sdk_suite import TAP, run_suite
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from connectors.singer.plugin_config import plugins
+from syncblocks.connectors.singer.plugin_config import plugins
 from tests.conftest import RunCLI
 from tests.connectors.singer_sdk_suite import TARGET, run_suite
 

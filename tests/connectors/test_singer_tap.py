@@ -21,13 +21,11 @@ from typing import Any
 import psutil
 import pytest
 
-from connectors.errors import FatalConnectorError, Interrupted, RetriableError
-from connectors.registry import make_source
-from connectors.singer.process import PrivateFiles
-from connectors.stream import Stream
-from tests.sync.pipelines import RECORDER
-
-from .singer_helpers import (
+from syncblocks.connectors.errors import FatalConnectorError, Interrupted, RetriableError
+from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.singer.process import PrivateFiles
+from syncblocks.connectors.stream import Stream
+from tests.connectors.singer_helpers import (
     BOTH,
     SQLITE,
     entry,
@@ -41,6 +39,7 @@ from .singer_helpers import (
     state,
     tap_program,
 )
+from tests.sync.pipelines import RECORDER
 
 
 def written(folder: Path, table: str) -> list[tuple[Any, ...]]:
@@ -103,7 +102,7 @@ def test_config_and_catalog_are_private_files_that_are_removed(tmp_path: Path, m
 def test_files_of_a_killed_process_are_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code = (
-        "import os, tempfile\nfrom connectors.singer.process import PrivateFiles\n"
+        "import os, tempfile\nfrom syncblocks.connectors.singer.process import PrivateFiles\n"
         f"tempfile.tempdir = {str(tmp_path)!r}\nfiles = PrivateFiles().__enter__()\n"
         "files.write('config.json', {'password': 'x'})\nos._exit(1)\n"
     )
@@ -214,7 +213,7 @@ def taps_running(folder: Path) -> list[psutil.Process]:
 def test_the_tap_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     config = small(tmp_path, *BOTH, own={"then": "hang", "note": str(tmp_path / "note")})
     code = (
-        "import json, sys\nfrom pathlib import Path\nfrom connectors.registry import make_source\n"
+        "import json, sys\nfrom pathlib import Path\nfrom syncblocks.connectors.registry import make_source\n"
         f"source = make_source('singer', json.loads({json.dumps(config)!r}), Path({str(tmp_path)!r}))\n"
         "events = source.read(source.discover(), {})\nnext(events)\nprint('reading', flush=True)\n"
         "for _ in events: pass\n"

@@ -13,9 +13,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from connectors.singer.target import SingerDestination
-from connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    Interrupted,
+    RetriableError,
+)
+from syncblocks.connectors.singer.target import SingerDestination
+from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream, WriteDisposition
 from tests.connectors.singer_targets import make_target
 
 PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])

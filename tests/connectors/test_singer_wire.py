@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from connectors.singer.raw import Lines, addressed, first_version
+from syncblocks.connectors.singer.raw import Lines, addressed, first_version
 from tests.conftest import RunCLI
+from tests.connectors.singer_helpers import entry, full_table, lines, pipeline, record, run, schema, state, tap_program
+from tests.connectors.singer_targets import make_target
 from tests.sync.pipelines import RECORDER
-
-from .singer_helpers import entry, full_table, lines, pipeline, record, run, schema, state, tap_program
-from .singer_targets import make_target
 
 #: `mark` is no part of a RECORD: it arrives only if the line itself does.
 MARKED = b'{"type": "RECORD", "stream": "orders", "record": {"id":%d,  "note": "t\\u00e4glich"}, "mark": 1}'

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.errors import FatalConnectorError
-from connectors.sql.identifiers import TableName, literal, quote, shorten, staging_name
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.sql.identifiers import TableName, literal, quote, shorten, staging_name
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=80)
 

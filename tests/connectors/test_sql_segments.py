@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from connectors.sql.segments import Segments
-from connectors.stream import Checkpoint, Event, Stream
+from syncblocks.connectors.sql.segments import Segments
+from syncblocks.connectors.stream import Checkpoint, Event, Stream
 
 BATCH = pa.RecordBatch.from_pydict({"a": [1, 2]})
 EMPTY = BATCH.slice(0, 0)

@@ -15,15 +15,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql, oracle
 
-from connectors.errors import ConnectorConfigError, FatalConnectorError
-from connectors.registry import make_destination, make_source
-from connectors.sqlalchemy.destination import SQLAlchemyDestination
-from connectors.sqlalchemy.ledger import SQLAlchemyLedger
-from connectors.sqlalchemy.source import SQLAlchemySource
-from connectors.sqlalchemy.types import Kind, ddl, widen
-from connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
-
-from . import firebird_files as firebird
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
+from syncblocks.connectors.sqlalchemy.ledger import SQLAlchemyLedger
+from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
+from syncblocks.connectors.sqlalchemy.types import Kind, ddl, widen
+from syncblocks.connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
+from tests.connectors import firebird_files as firebird
 
 FINAL = Checkpoint(is_final=True)
 

@@ -10,17 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorError
-from connectors.protocols import Destination, Source
-from connectors.sqlalchemy.destination import SQLAlchemyDestination
-from connectors.sqlalchemy.source import SQLAlchemySource
-from connectors.testing import DestinationContract, Feature, Quirks, SourceContract
-from connectors.testing.destination_base import APPEND, FINAL
-from connectors.testing.source_bookmarks import BOOKMARKS
-from connectors.testing.values import VALUES
-
-from . import firebird_files as firebird
-from . import test_contracts
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
+from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
+from syncblocks.connectors.testing import DestinationContract, Feature, Quirks, SourceContract
+from syncblocks.connectors.testing.destination_base import APPEND, FINAL
+from syncblocks.connectors.testing.source_bookmarks import BOOKMARKS
+from syncblocks.connectors.testing.values import VALUES
+from tests.connectors import firebird_files as firebird
+from tests.connectors import test_contracts
 
 #: Firebird keeps seconds with four digits behind the point.
 COARSE = ("aware datetimes", "naive timestamps", "times")

@@ -8,12 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from connectors.registry import make_destination
-from connectors.stream import LedgerKey
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import LedgerKey
+from tests.connectors.embedded_worker import load_in_a_process
+from tests.connectors.embedded_worker import main as load
 from tests.zygote import Zygote
-
-from .embedded_worker import load_in_a_process
-from .embedded_worker import main as load
 
 KEY = LedgerKey(pipeline="p", stream="s", destination_table="people")
 

@@ -11,15 +11,14 @@ import pyarrow as pa
 import pytest
 import sqlalchemy
 
-from connectors.errors import FatalConnectorError
-from connectors.sql.identifiers import TableName
-from connectors.sql.tables import Column
-from connectors.sqlalchemy.dialect import SQLAlchemyDialect
-from connectors.stream import ConflictMethod, WriteDisposition
-
-from . import firebird_files as firebird
-from . import mysql_databases, sqlite_files
-from .test_sqlalchemy import load
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.sql.identifiers import TableName
+from syncblocks.connectors.sql.tables import Column
+from syncblocks.connectors.sqlalchemy.dialect import SQLAlchemyDialect
+from syncblocks.connectors.stream import ConflictMethod, WriteDisposition
+from tests.connectors import firebird_files as firebird
+from tests.connectors import mysql_databases, sqlite_files
+from tests.connectors.test_sqlalchemy import load
 
 MERGE = WriteDisposition.MERGE
 

@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.sqlalchemy.source import SQLAlchemySource
-from connectors.stream import WriteDisposition
-
-from .sqlite_files import query, script
-from .test_sqlalchemy import load, read
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
+from syncblocks.connectors.stream import WriteDisposition
+from tests.connectors.sqlite_files import query, script
+from tests.connectors.test_sqlalchemy import load, read
 
 
 @pytest.fixture

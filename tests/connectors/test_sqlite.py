@@ -10,22 +10,21 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from connectors.errors import (
+from syncblocks.connectors.errors import (
     ConnectorConfigError,
     ConnectorError,
     FatalConnectorError,
 )
-from connectors.sqlite import SQLiteDestination
-from connectors.stream import (
+from syncblocks.connectors.sqlite import SQLiteDestination
+from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     NullBookmarks,
     ReplicationMethod,
     WriteDisposition,
 )
-
-from .hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES
-from .sqlite_files import (
+from tests.connectors.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES
+from tests.connectors.sqlite_files import (
     APPEND,
     FINAL,
     MERGE,
@@ -39,8 +38,8 @@ from .sqlite_files import (
     script,
     source_of,
 )
-from .sqlite_files import destination as destination
-from .sqlite_files import path as path
+from tests.connectors.sqlite_files import destination as destination
+from tests.connectors.sqlite_files import path as path
 
 # Bookmarks
 
@@ -282,7 +281,7 @@ def test_the_slow_reader_finds_the_same_as_the_fast_one(path: Path) -> None:
 def test_records_so_wide_that_few_fill_a_batch_come_in_batches_of_few(
     path: Path, is_written: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.sqlite.source._WIDE_BYTES", 10_000_000)
+    monkeypatch.setattr("syncblocks.connectors.sqlite.source._WIDE_BYTES", 10_000_000)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("create table t (id integer primary key, name text)")
         rows = [(number, str(number) * 5_000_000) for number in range(6)]

@@ -11,10 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.sqlite import SQLiteDestination, SQLiteSource
-from connectors.testing import DestinationContract, SourceContract
-
-from .sqlite_files import as_python, as_stored, declared, query, quoted
+from syncblocks.connectors.sqlite import SQLiteDestination, SQLiteSource
+from syncblocks.connectors.testing import DestinationContract, SourceContract
+from tests.connectors.sqlite_files import as_python, as_stored, declared, query, quoted
 
 
 class TestSQLiteSource(SourceContract):

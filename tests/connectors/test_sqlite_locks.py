@@ -14,26 +14,25 @@ from typing import Any
 
 import pytest
 
-from connectors.errors import (
+from syncblocks.connectors.errors import (
     ConnectorError,
     Interrupted,
     RetriableError,
     TakenOver,
 )
-from connectors.sqlite import SQLiteDestination
-from connectors.sqlite.reader import SQLiteReader, open_reader
-from connectors.sqlite.session import SQLiteSession
-from connectors.stream import (
+from syncblocks.connectors.sqlite import SQLiteDestination
+from syncblocks.connectors.sqlite.reader import SQLiteReader, open_reader
+from syncblocks.connectors.sqlite.session import SQLiteSession
+from syncblocks.connectors.stream import (
     Checkpoint,
     Event,
     LedgerKey,
     Load,
     Stream,
 )
-
-from .sqlite_files import APPEND, FINAL, PEOPLE, REPLACE, load, people, query, script, source_of
-from .sqlite_files import destination as destination
-from .sqlite_files import path as path
+from tests.connectors.sqlite_files import APPEND, FINAL, PEOPLE, REPLACE, load, people, query, script, source_of
+from tests.connectors.sqlite_files import destination as destination
+from tests.connectors.sqlite_files import path as path
 
 
 def test_another_process_that_writes_is_waited_for_and_then_worth_a_repetition(
@@ -89,8 +88,8 @@ def test_a_takeover_by_another_process_waits_for_the_commit_and_then_wins(path: 
     key = LedgerKey(pipeline="p", stream="s", destination_table="people")
     first.take_over(key, token="mine", owner="first", source="s")
     take = (
-        "import sys; from pathlib import Path; from connectors.sqlite import SQLiteDestination; "
-        "from connectors.stream import LedgerKey; d = SQLiteDestination({'path': sys.argv[1]}, Path('/')); "
+        "import sys; from pathlib import Path; from syncblocks.connectors.sqlite import SQLiteDestination; "
+        "from syncblocks.connectors.stream import LedgerKey; d = SQLiteDestination({'path': sys.argv[1]}, Path('/')); "
         "key = LedgerKey(pipeline='p', stream='s', destination_table='people'); "
         "row = d.take_over(key, token='theirs', owner='x'); "
         "print(row.bookmark, flush=True)"

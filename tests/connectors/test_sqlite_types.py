@@ -15,15 +15,14 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
-from connectors.errors import (
+from syncblocks.connectors.errors import (
     FatalConnectorError,
 )
-from connectors.sqlite import SQLiteDestination
-from connectors.stream import Rejected
-
-from .sqlite_files import APPEND, FINAL, MERGE, REPLACE, load, query, read_all, script, source_of
-from .sqlite_files import destination as destination
-from .sqlite_files import path as path
+from syncblocks.connectors.sqlite import SQLiteDestination
+from syncblocks.connectors.stream import Rejected
+from tests.connectors.sqlite_files import APPEND, FINAL, MERGE, REPLACE, load, query, read_all, script, source_of
+from tests.connectors.sqlite_files import destination as destination
+from tests.connectors.sqlite_files import path as path
 
 #: Arrow column -> (declared type, what stands in the file).
 STORED: dict[str, tuple[pa.Array, str, list[Any]]] = {

@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from connectors.duckdb import DuckDBDestination
-from connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.duckdb import DuckDBDestination
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition
 from tests.zygote import Zygote
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sync.store import Store
+from syncblocks.sync.store import Store
 from tests.sync.store_helpers import attempt_plan, begin, deliver_all, outcome, stream_plan
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from callbacks.delivery import Delivery, Outcome
-from sync.clock import Clock
-from sync.store import Store
-from sync.store.model import (
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.sync.clock import Clock
+from syncblocks.sync.store import Store
+from syncblocks.sync.store.model import (
     AttemptPlan,
     BlockOutcome,
     BlockPlan,

@@ -11,11 +11,11 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from callbacks.delivery import Delivery
-from sync.store import Store
-from sync.store.database import open_database
-from sync.store.model import PipelineRun, StreamPlan
-from sync.store.owner import Owner
+from syncblocks.callbacks.delivery import Delivery
+from syncblocks.sync.store import Store
+from syncblocks.sync.store.database import open_database
+from syncblocks.sync.store.model import PipelineRun, StreamPlan
+from syncblocks.sync.store.owner import Owner
 from tests.sync.store_helpers import (
     EXPORTER,
     OK,

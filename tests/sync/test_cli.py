@@ -21,7 +21,7 @@ def documents(text: str) -> list[dict[str, Any]]:
 def modules_after(folder: Path, *args: str) -> set[str]:
     """Top-level modules that a command has imported when it ends."""
     code = (
-        "import sys; from sync.cli import invoke; invoke(sys.argv[1:]); "
+        "import sys; from syncblocks.sync.cli import invoke; invoke(sys.argv[1:]); "
         "print('\\nMODULES', *{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code, *args], cwd=folder, capture_output=True, text=True, check=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from callbacks.kwargs import STATUSES
-from sync.cli import callback_calls
+from syncblocks.callbacks.kwargs import STATUSES
+from syncblocks.sync.cli import callback_calls
 from tests.conftest import RunCLI
 from tests.sync.cli_pipelines import start, wait_until_hanging, write_callback, write_hanging, write_shop
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from sync import load_pipeline, run_pipeline
-from sync.errors import ConfigError
+from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 
 NANOS = 1_700_000_000_123_456_789

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.checksums import Compared, Digest, Form, KeyRange, Row
-from connectors.checksums.sql import read_float
-from connectors.checksums.values import Key
-from sync.comparison import Comparison, compare
+from syncblocks.connectors.checksums import Compared, Digest, Form, KeyRange, Row
+from syncblocks.connectors.checksums.sql import read_float
+from syncblocks.connectors.checksums.values import Key
+from syncblocks.sync.comparison import Comparison, compare
 
 KEY = (Compared(name="id", field=pa.field("id", pa.int64()), form=Form.INTEGER),)
 VALUE = (Compared(name="v", field=pa.field("v", pa.int64()), form=Form.INTEGER),)

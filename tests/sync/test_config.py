@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 import yaml
 
-from connectors.errors import ConnectorConfigError
-from connectors.settings import Settings, parse_settings
-from sync.config import (
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.settings import Settings, parse_settings
+from syncblocks.sync.config import (
     Pipeline,
     config_error_from_connector,
     glob_matches,
@@ -26,7 +26,7 @@ from sync.config import (
     render_destination_table,
     resolve_references,
 )
-from sync.errors import ConfigError
+from syncblocks.sync.errors import ConfigError
 
 MOMENT = datetime(2023, 4, 26, 20, 28, 17, tzinfo=UTC)
 ENVIRON = {"CRM_URL": "postgresql://crm:pa%40ss-word@db.example.com/crm", "SYNCBLOCKS_SECRETS_DIR": "/nonexistent"}
@@ -426,7 +426,7 @@ def test_the_json_schema_describes_every_key() -> None:
 def test_loading_imports_neither_arrow_nor_the_template_engine_it_does_not_need(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(SMALL)
     code = (
-        "import sys; from sync.config import load_pipeline; load_pipeline(sys.argv[1]);"
+        "import sys; from syncblocks.sync.config import load_pipeline; load_pipeline(sys.argv[1]);"
         "print([name for name in ('pyarrow', 'pandas', 'jinja2', 'sqlalchemy') if name in sys.modules])"
     )
     done = subprocess.run(

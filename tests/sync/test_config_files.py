@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sync.config import load_pipeline
-from sync.errors import ConfigError
-
-from .test_config_mistakes import BASE, failure
-from .test_config_mistakes import folder as folder
+from syncblocks.sync.config import load_pipeline
+from syncblocks.sync.errors import ConfigError
+from tests.sync.test_config_mistakes import BASE, failure
+from tests.sync.test_config_mistakes import folder as folder
 
 
 @pytest.mark.parametrize(

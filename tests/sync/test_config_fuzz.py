@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sync.config import Pipeline, load_pipeline, render_destination_table, resolve_references
-from sync.errors import ConfigError
+from syncblocks.sync.config import Pipeline, load_pipeline, render_destination_table, resolve_references
+from syncblocks.sync.errors import ConfigError
 
 #: The full set is run with SYNCBLOCKS_FUZZ=10000. Examples are derived from the test: each commit tries the same ones,
 #: all of which the full set has tried before.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sync.config import load_pipeline
-from sync.errors import ConfigError
+from syncblocks.sync.config import load_pipeline
+from syncblocks.sync.errors import ConfigError
 
 BASE = """\
 pipeline: crm

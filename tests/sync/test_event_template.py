@@ -8,11 +8,20 @@ from typing import Any
 
 import pytest
 
-from callbacks.events import make_event
-from callbacks.kwargs import STATUSES
-from sync.event_template import duration_text, event_values, fill, holds, parse_condition, shown, size_text, vocabulary
-from sync.hook_texts import default_message
-from sync.template import Scope, TemplateError, Vocabulary, parse
+from syncblocks.callbacks.events import make_event
+from syncblocks.callbacks.kwargs import STATUSES
+from syncblocks.sync.event_template import (
+    duration_text,
+    event_values,
+    fill,
+    holds,
+    parse_condition,
+    shown,
+    size_text,
+    vocabulary,
+)
+from syncblocks.sync.hook_texts import default_message
+from syncblocks.sync.template import Scope, TemplateError, Vocabulary, parse
 
 KNOWN = vocabulary(statuses=STATUSES, parents=["stream", "pipeline"], variables=["region", "big"])
 
@@ -85,7 +94,7 @@ def test_a_condition_is_true_or_false_of_an_event(condition: str, expected: bool
 def test_a_failure_has_an_error(tmp_path: Path) -> None:
     values = event("failure")
     assert holds("error.type == 'ValueError' and error", values, KNOWN, scope(tmp_path))
-    assert fill("{{ error }}!", values, KNOWN, scope(tmp_path)).value == "made by callbacks.testing!"
+    assert fill("{{ error }}!", values, KNOWN, scope(tmp_path)).value == "made by syncblocks.callbacks.testing!"
 
 
 def test_a_condition_that_does_not_fit_is_an_error_without_values(tmp_path: Path) -> None:
@@ -165,7 +174,7 @@ def test_a_block_knows_the_names_that_its_parents_and_statuses_have() -> None:
             "failure",
             {},
             "pipeline_under_test: public.orders failure in 0.0 s; ValueError in export_memory: "
-            "made by callbacks.testing",
+            "made by syncblocks.callbacks.testing",
         ),
         (
             "cancelled",

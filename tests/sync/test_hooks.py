@@ -14,16 +14,15 @@ import duckdb
 import psycopg
 import pytest
 
-from callbacks.delivery import Delivery, Outcome
-from sync import Progress, load_pipeline, run_pipeline
-from sync.hooks import HookError, Hooks
-from sync.redelivery import redeliver, replay
-from sync.secrets import Redactor
-from sync.store import Store
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.sync import Progress, load_pipeline, run_pipeline
+from syncblocks.sync.hooks import HookError, Hooks
+from syncblocks.sync.redelivery import redeliver, replay
+from syncblocks.sync.secrets import Redactor
+from syncblocks.sync.store import Store
 from tests.callbacks.listener import Listener, http_listener
-
-from .cli_pipelines import write_shop
-from .pipelines import Bench
+from tests.sync.cli_pipelines import write_shop
+from tests.sync.pipelines import Bench
 
 TOKEN = "t0ken-0f-the-service"
 
@@ -274,7 +273,7 @@ def test_a_database_that_is_not_there_is_not_made_by_a_statement(tmp_path: Path)
     (tmp_path / "bad.py").write_text("@transformer\ndef bad(df):\n    raise ValueError\n")
     file.write_text(file.read_text().replace("warehouse.duckdb", "none/x.duckdb"))
     pipeline = load_pipeline(file)
-    from sync.hook_statement import Statement
+    from syncblocks.sync.hook_statement import Statement
 
     end = Statement(pipeline, "create table t (a int)", {}, "key").run(5.0)
     assert end.kind == "raised"
@@ -389,7 +388,7 @@ def test_an_event_from_outside_cannot_name_a_secret(bench: Bench, monkeypatch: p
 
 
 def test_plans_of_before_hooks_still_load() -> None:
-    from sync.store.room import decode_plan
+    from syncblocks.sync.store.room import decode_plan
 
     plan = {"callbacks": [{"block": "a", "file": "/a.py", "timeout_s": 60.0, "attempts": 5}]}
     (spec,) = decode_plan(plan).callbacks

@@ -11,11 +11,11 @@ import jsonschema
 import pytest
 import yaml
 
-from sync.config import Pipeline, load_pipeline, pipeline_json_schema
-from sync.errors import ConfigError
-from sync.hook_texts import describe_hook
-from sync.hooks import recorded_hook
-from sync.subscriptions import load_user_code
+from syncblocks.sync.config import Pipeline, load_pipeline, pipeline_json_schema
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.hook_texts import describe_hook
+from syncblocks.sync.hooks import recorded_hook
+from syncblocks.sync.subscriptions import load_user_code
 
 BASE = """\
 pipeline: crm
@@ -242,7 +242,7 @@ def test_a_missing_extra_is_a_mistake_at_plan_time(tmp_path: Path) -> None:
     load(tmp_path, "notify: json://x")
     program = (
         "import sys; sys.modules['apprise'] = None\n"
-        "from sync.subscriptions import load_user_code\nfrom sync.config import load_pipeline\n"
+        "from syncblocks.sync.subscriptions import load_user_code\nfrom syncblocks.sync.config import load_pipeline\n"
         "try: load_user_code(load_pipeline('crm.yaml'))\n"
         "except Exception as error: print(error)"
     )
@@ -258,7 +258,7 @@ def test_a_missing_extra_is_a_mistake_at_plan_time(tmp_path: Path) -> None:
 
 
 def test_statements_need_a_destination_that_runs_them(tmp_path: Path) -> None:
-    from sync.session import open_session
+    from syncblocks.sync.session import open_session
 
     pipeline = load(tmp_path, "sql: select 1")
     open_session(pipeline).close()

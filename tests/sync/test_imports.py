@@ -23,12 +23,12 @@ NEVER = {
     "adbc_driver_manager.dbapi": "it imports pandas",
     "sqlalchemy": "the connector `sqlalchemy` alone needs it",
     "psycopg": "the run store is SQLite",
-    "callbacks.dispatcher": "no callback",
-    "callbacks.loader": "no file of functions",
+    "syncblocks.callbacks.dispatcher": "no callback",
+    "syncblocks.callbacks.loader": "no file of functions",
     "difflib": "no mistake",
 }
 
-RUN = "import sys; from sync.cli import invoke; code = invoke(['run', 'pipeline.yaml'])"
+RUN = "import sys; from syncblocks.sync.cli import invoke; code = invoke(['run', 'pipeline.yaml'])"
 
 
 def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any], **entry: Any) -> set[str]:
@@ -68,7 +68,17 @@ def test_an_incremental_run_that_finds_nothing_needs_neither_numpy_nor_a_look_th
     to = {"connector": "postgres", "config": {"url": postgres_url}}
     marks = {"replication_method": "INCREMENTAL", "bookmark_properties": ["at"]}
     found = imported_by_a_second_run(tmp_path, postgres_url, to, **marks)
-    assert not found & ({*NEVER, "asyncpg", "psycopg", "duckdb", "numpy", "connectors.checksums", "sync.verification"})
+    assert not found & (
+        {
+            *NEVER,
+            "asyncpg",
+            "psycopg",
+            "duckdb",
+            "numpy",
+            "syncblocks.connectors.checksums",
+            "syncblocks.sync.verification",
+        }
+    )
     assert "pyarrow.compute" not in found  # a wrapper for each of Arrow's functions
     assert "pyarrow._compute" in found
 
@@ -110,7 +120,7 @@ def test_values_of_files_do_not_make_arrow_import_pandas(
 
 def test_models_are_made_without_plugins_and_what_comes_later_finds_them() -> None:
     code = (
-        "import os; from connectors.registry import connector_class; connector_class('postgres', 'source');"
+        "import os; from syncblocks.connectors.registry import connector_class; connector_class('postgres', 'source');"
         "from pydantic.plugin import _loader; print(_loader._plugins, 'PYDANTIC_DISABLE_PLUGINS' in os.environ)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -122,8 +132,8 @@ def test_a_pipeline_is_loaded_without_what_looks_for_installed_packages(tmp_path
     document = {"source": place, "destination": place, "streams": [{"stream": "*"}]}
     (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
     code = (
-        "import sys; from pathlib import Path; from sync.cli.console import Console;"
-        "from sync.cli.options import open_pipeline;"
+        "import sys; from pathlib import Path; from syncblocks.sync.cli.console import Console;"
+        "from syncblocks.sync.cli.options import open_pipeline;"
         "open_pipeline(Console(is_json=False, is_debug=False), Path('pipeline.yaml')); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -155,7 +165,7 @@ def test_arrow_has_numpy_where_a_function_may_want_it(postgres_url: str, tmp_pat
 
 def test_garbage_is_looked_for_late_the_first_time_only() -> None:
     code = (
-        "import gc; from sync import cli; cli._collect_after_imports(); before = gc.get_threshold()[0];"
+        "import gc; from syncblocks.sync import cli; cli._collect_after_imports(); before = gc.get_threshold()[0];"
         "kept = [[] for _ in range(before + 1)]; print(before, gc.get_threshold()[0], len(gc.callbacks))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

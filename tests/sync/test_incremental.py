@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from sync.errors import ConfigError
+from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
-
-from .pipelines import Bench, statuses
-from .pipelines import bench as bench
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.pipelines import bench as bench
 
 ENTRY = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 FIRST = [{"id": 1, "t": None}, {"id": 2, "t": 10}]

@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from tests import services
-
-from .verify_pairs import Pair
+from tests.sync.verify_pairs import Pair
 
 TEXTS = (
     '{"b": 1, "a": 2,  "b": 3}',

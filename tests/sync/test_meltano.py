@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sync import load_pipeline
-from sync.errors import ConfigError
-from sync.meltano import read_meltano
+from syncblocks.sync import load_pipeline
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.meltano import read_meltano
 from tests.conftest import RunCLI
 
 PROJECT = """\

@@ -16,17 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from connectors.duckdb.database import Database
-from connectors.ranges import Range
-from connectors.wide import RecordTooWide
-from sync import Progress
-from sync.feed import Budget, Feed, Item
-from sync.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
-from sync.ranges import RangeReads, start_reading_ranges
-from sync.spooled_feed import SpooledFeed
+from syncblocks.connectors.duckdb.database import Database
+from syncblocks.connectors.ranges import Range
+from syncblocks.connectors.wide import RecordTooWide
+from syncblocks.sync import Progress
+from syncblocks.sync.feed import Budget, Feed, Item
+from syncblocks.sync.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
+from syncblocks.sync.ranges import RangeReads, start_reading_ranges
+from syncblocks.sync.spooled_feed import SpooledFeed
 from tests.peaks import peak_bytes
-
-from .pipelines import Bench
+from tests.sync.pipelines import Bench
 
 MEGABYTE = 1_000_000
 
@@ -349,9 +348,9 @@ def test_wide_records_take_no_more_in_a_table_of_duckdb_that_is_there(dispositio
 
 
 def test_duckdb_says_what_to_raise_where_the_budget_is_not_enough(tmp_path: Path) -> None:
-    from connectors.duckdb import DuckDBDestination
-    from connectors.errors import FatalConnectorError
-    from connectors.stream import Checkpoint, WriteDisposition
+    from syncblocks.connectors.duckdb import DuckDBDestination
+    from syncblocks.connectors.errors import FatalConnectorError
+    from syncblocks.connectors.stream import Checkpoint, WriteDisposition
     from tests.connectors.duckdb_files import load
 
     destination = DuckDBDestination({"path": "x.duckdb", "memory_limit": "20MB"}, tmp_path)

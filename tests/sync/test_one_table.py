@@ -9,11 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from sync import run_pipeline
-from sync.errors import ConfigError
-
-from .pipelines import Bench
-from .pipelines import bench as bench
+from syncblocks.sync import run_pipeline
+from syncblocks.sync.errors import ConfigError
+from tests.sync.pipelines import Bench
+from tests.sync.pipelines import bench as bench
 
 
 def file(folder: Path, url: str, destination: dict[str, Any], *streams: dict[str, Any]) -> Path:

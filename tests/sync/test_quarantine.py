@@ -12,14 +12,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from sync import RunResult
-from sync.errors import ConfigError
+from syncblocks.sync import RunResult
+from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.connectors.singer_targets import make_target
-
-from .cli_pipelines import write_shop
-from .pipelines import Bench, statuses
-from .targets import DESTINATIONS, Target, open_target
+from tests.sync.cli_pipelines import write_shop
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.targets import DESTINATIONS, Target, open_target
 
 QUARANTINE = {"stream": "a", "on_bad_record": "quarantine"}
 

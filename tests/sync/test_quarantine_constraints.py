@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from .pipelines import Bench, statuses
-from .targets import ALCHEMY, DESTINATIONS, Target, open_target
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.targets import ALCHEMY, DESTINATIONS, Target, open_target
 
 # Firebird's own cursors complain about the order in which they are freed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from .pipelines import statuses
-from .targets import DESTINATIONS, Target, open_target
-from .test_quarantine_constraints import bench_of, record, remake, set_aside
+from tests.sync.pipelines import statuses
+from tests.sync.targets import DESTINATIONS, Target, open_target
+from tests.sync.test_quarantine_constraints import bench_of, record, remake, set_aside
 
 #: The table as somebody else has made it, before its indexes.
 TABLE = {

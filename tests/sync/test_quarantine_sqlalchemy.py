@@ -12,13 +12,12 @@ import pytest
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from sync.config import load_pipeline
-from sync.inspection import existing_store, opened
-from sync.session import make_plan
-
-from .pipelines import Bench, statuses
-from .targets import Target, open_target
-from .test_quarantine_constraints import TABLE, bench_of, inserted, record, remake, set_aside
+from syncblocks.sync.config import load_pipeline
+from syncblocks.sync.inspection import existing_store, opened
+from syncblocks.sync.session import make_plan
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.targets import Target, open_target
+from tests.sync.test_quarantine_constraints import TABLE, bench_of, inserted, record, remake, set_aside
 
 # Firebird's own cursors complain about the order in which they are freed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from sync.endpoints import Endpoint, infer, joined
-from sync.errors import ConfigError
+from syncblocks.sync.endpoints import Endpoint, infer, joined
+from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 
 ENVIRON = {"CRM_URL": "postgresql://u:s3cr3t-word@db/crm", "PGPASSWORD": "other-word", "EMPTY": ""}

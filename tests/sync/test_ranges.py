@@ -16,16 +16,15 @@ import psycopg
 import pytest
 import yaml
 
-from connectors.ranges import OpenRanges, Range
-from sync import Progress, RunResult, run_pipeline
-from sync.feed import Budget
-from sync.ranges import RangeReads
+from syncblocks.connectors.ranges import OpenRanges, Range
+from syncblocks.sync import Progress, RunResult, run_pipeline
+from syncblocks.sync.feed import Budget
+from syncblocks.sync.ranges import RangeReads
 from tests.connectors import mysql_databases
-
-from .pipelines import RECORDER, statuses
+from tests.sync.pipelines import RECORDER, statuses
 
 if TYPE_CHECKING:
-    from sync.stream_run import StreamRun
+    from syncblocks.sync.stream_run import StreamRun
 
 SUM = "select count(*), sum(hashtextextended(x::text, 0)) from {} x"
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import yaml
 
-from sync import RunResult, run_pipeline
+from syncblocks.sync import RunResult, run_pipeline
 
 
 class Bench:

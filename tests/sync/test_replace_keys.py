@@ -11,8 +11,8 @@ import psycopg
 import pytest
 import yaml
 
-from sync import RunResult, run_pipeline
-from sync.store import Store
+from syncblocks.sync import RunResult, run_pipeline
+from syncblocks.sync.store import Store
 from tests.connectors.mysql_databases import connect as connect_mysql
 
 

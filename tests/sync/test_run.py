@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-from sync import Progress
-
-from .pipelines import Bench, statuses
-from .pipelines import bench as bench
+from syncblocks.sync import Progress
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.pipelines import bench as bench
 
 
 def test_streams_are_copied_in_order_and_each_gets_its_callback(bench: Bench) -> None:

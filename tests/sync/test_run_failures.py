@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from sync import Progress
-from sync.errors import ConfigError
-
-from .pipelines import Bench, statuses
-from .pipelines import bench as bench
+from syncblocks.sync import Progress
+from syncblocks.sync.errors import ConfigError
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.pipelines import bench as bench
 
 
 @pytest.mark.parametrize("allow", [False, True])
@@ -128,7 +127,7 @@ def test_streams_in_flight_are_cancelled_when_another_one_fails(bench: Bench) ->
 
 
 def test_runs_cancel_from_elsewhere_cancels_the_run(bench: Bench) -> None:
-    from sync.store import Store
+    from syncblocks.sync.store import Store
 
     bench.seed("slow", 4)
     bench.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
@@ -153,8 +152,8 @@ def test_a_first_append_that_was_cut_off_behind_its_table_is_tried_again(
     bench: Bench, mariadb_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MySQL keeps the table that a try has made, and nothing else of it: no bookmark was ever there."""
-    from connectors.errors import RetriableError
-    from connectors.mysql.dialect import MySQLDialect
+    from syncblocks.connectors.errors import RetriableError
+    from syncblocks.connectors.mysql.dialect import MySQLDialect
     from tests.connectors.mysql_databases import query
 
     insert_from, cuts = MySQLDialect.insert_from, [1]

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sync.errors import ConfigError
+from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.connectors.postgres_pair import script
-
-from .pipelines import Bench, statuses
-from .pipelines import bench as bench
-from .targets import open_target
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.pipelines import bench as bench
+from tests.sync.targets import open_target
 
 
 def test_a_name_that_the_ledger_cannot_hold_is_refused_before_anything_is_made(bench: Bench, mariadb_url: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .pipelines import Bench
+from tests.sync.pipelines import Bench
 
 #: As Mage's page has it; a comment is no body, so each function got the one line that tells it was called.
 SEED = """

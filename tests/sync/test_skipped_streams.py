@@ -10,8 +10,8 @@ import psycopg
 import pytest
 import yaml
 
-from sync import run_pipeline
-from sync.errors import ConfigError
+from syncblocks.sync import run_pipeline
+from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 import yaml
 
-from sync import load_pipeline, run_pipeline
-from sync.inspection import existing_store, opened
-from sync.session import make_plan
+from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks.sync.inspection import existing_store, opened
+from syncblocks.sync.session import make_plan
 
 NAMES = ["_syncblocks_seq", "_syncblocks_rank", "_SYNCBLOCKS_SEQ"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sync import load_pipeline, run_pipeline
-from sync.cli import invoke
-from sync.errors import ConfigError
-from sync.store import Store
+from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks.sync.cli import invoke
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.store import Store
 from tests.sync.cli_pipelines import rows, write_shop
 
 RunHere = Callable[[list[str], Path], "Done"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .pipelines import Bench, statuses
+from tests.sync.pipelines import Bench, statuses
 
 LISTENER = """
 import json
@@ -125,7 +125,7 @@ def test_the_pipelines_event_has_totals_and_the_failed_streams(bench: Bench) -> 
 
 CRASH = """
 import sys
-from sync import Progress, run_pipeline
+from syncblocks import Progress, run_pipeline
 
 class Die(Progress):
     def advanced(self, stream, *, records, size_bytes):

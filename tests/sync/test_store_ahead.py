@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from callbacks.delivery import Delivery
-from sync.store import LostRun, Store
-from sync.store import outbox as outbox_module
-from sync.store.owner import Owner, current_owner
+from syncblocks.callbacks.delivery import Delivery
+from syncblocks.sync.store import LostRun, Store
+from syncblocks.sync.store import outbox as outbox_module
+from syncblocks.sync.store.owner import Owner, current_owner
 from tests.sync.store_helpers import (
     OK,
     RAISED,

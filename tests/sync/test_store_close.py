@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sync.errors import StateError
-from sync.store import LostRun, Store
-from sync.store.model import AttemptPlan, BlockOutcome, BlockRun, StateCopy, StreamOutcome, Subscription
+from syncblocks.sync.errors import StateError
+from syncblocks.sync.store import LostRun, Store
+from syncblocks.sync.store.model import AttemptPlan, BlockOutcome, BlockRun, StateCopy, StreamOutcome, Subscription
 from tests.sync.store_helpers import (
     DATE,
     EXPORTER,

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from callbacks.delivery import Delivery
-from sync.errors import AlreadyRunning, StateError
-from sync.store import LostRun
-from sync.store.model import AttemptPlan, PipelineRun
+from syncblocks.callbacks.delivery import Delivery
+from syncblocks.sync.errors import AlreadyRunning, StateError
+from syncblocks.sync.store import LostRun
+from syncblocks.sync.store.model import AttemptPlan, PipelineRun
 from tests.sync.store_helpers import (
     DATE,
     EXPORTER,

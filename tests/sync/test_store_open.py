@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from sync.errors import ConfigError, StateError
-from sync.store import Store, migrations
-from sync.store.location import file_system
-from sync.store.owner import current_owner
+from syncblocks.sync.errors import ConfigError, StateError
+from syncblocks.sync.store import Store, migrations
+from syncblocks.sync.store.location import file_system
+from syncblocks.sync.store.owner import current_owner
 from tests.sync.store_helpers import DATE, query, store_url_of
 
 
@@ -207,7 +207,7 @@ def test_the_file_system_is_that_of_the_innermost_mount(folder: str, kind: str) 
 
 
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync.store.location.file_system", lambda folder: "nfs4")
+    monkeypatch.setattr("syncblocks.sync.store.location.file_system", lambda folder: "nfs4")
     with pytest.raises(StateError, match="network file system"):
         Store.open(f"sqlite:///{tmp_path}/store.db")
     assert list(tmp_path.iterdir()) == []
@@ -217,7 +217,7 @@ def test_opening_a_store_imports_nothing_heavy(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     Store.open(url).close()
     code = (
-        "import sys; from sync.store import Store; store = Store.open(sys.argv[1]); store.outbox('p').lease('x');"
+        "import sys; from syncblocks.sync.store import Store; store = Store.open(sys.argv[1]); store.outbox('p').lease('x');"
         "store.close(); heavy = {'sqlalchemy', 'pyarrow', 'pandas', 'numpy', 'psycopg', 'yaml', 'singer_sdk'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
@@ -234,7 +234,7 @@ def test_a_store_is_not_used_after_a_fork(tmp_path: Path) -> None:
 
 
 def test_the_queue_and_the_runs_are_read_by_their_indexes(tmp_path: Path) -> None:
-    from sync.store.queue import DUE
+    from syncblocks.sync.store.queue import DUE
 
     values = {"pipeline": "p", "callback_block": "x", "now": DATE}
     with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._database.read() as connection:

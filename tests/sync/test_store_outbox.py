@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.delivery import Delivery, Outcome
-from callbacks.kwargs import hydrate
-from sync.store import LostRun, Store
-from sync.store import outbox as outbox_module
-from sync.store.model import AttemptPlan, PipelineRun
-from sync.store.owner import Owner, current_owner
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.kwargs import hydrate
+from syncblocks.sync.store import LostRun, Store
+from syncblocks.sync.store import outbox as outbox_module
+from syncblocks.sync.store.model import AttemptPlan, PipelineRun
+from syncblocks.sync.store.owner import Owner, current_owner
 from tests.sync.store_helpers import (
     DATE,
     EXPORTER,

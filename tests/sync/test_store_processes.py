@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from sync.errors import AlreadyRunning
-from sync.store import Store
+from syncblocks.sync.errors import AlreadyRunning
+from syncblocks.sync.store import Store
 from tests.sync.store_helpers import attempt_plan, deliver_all, outcome, query, store_url_of, stream_plan
 from tests.zygote import Zygote
 
 #: Begins a run when told to, and tells who won.
 RACER = """
 import sys
-from sync.errors import AlreadyRunning
-from sync.store import Store
+from syncblocks.sync.errors import AlreadyRunning
+from syncblocks.sync.store import Store
 from tests.sync.store_helpers import DATE
 store = Store.open(sys.argv[1])
 print("ready", flush=True)

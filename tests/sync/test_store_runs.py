@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sync.errors import AlreadyRunning, StateError
-from sync.store import LostRun, Store
-from sync.store.model import PIPELINE, StateCopy
-from sync.store.owner import Owner, current_owner, is_process_alive
-from sync.store.room import LEASE_S
-from sync.store.state import VERSIONS_KEPT
+from syncblocks.sync.errors import AlreadyRunning, StateError
+from syncblocks.sync.store import LostRun, Store
+from syncblocks.sync.store.model import PIPELINE, StateCopy
+from syncblocks.sync.store.owner import Owner, current_owner, is_process_alive
+from syncblocks.sync.store.room import LEASE_S
+from syncblocks.sync.store.state import VERSIONS_KEPT
 from tests.sync.store_helpers import (
     DATE,
     EXPORTER,

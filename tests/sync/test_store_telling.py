@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.registry import make_destination
-from connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition
-from sync.settlement import commit_mark, run_reference, was_made
-from sync.store import LostRun, Store
-from sync.store.model import AttemptPlan, PipelineRun, Subscription
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition
+from syncblocks.sync.settlement import commit_mark, run_reference, was_made
+from syncblocks.sync.store import LostRun, Store
+from syncblocks.sync.store.model import AttemptPlan, PipelineRun, Subscription
 from tests.sync.store_helpers import (
     EXPORTER,
     attempt_plan,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sync.template import Scope, TemplateError, has_template, render, template_names
+from syncblocks.sync.template import Scope, TemplateError, has_template, render, template_names
 
 
 def scope(folder: Path, **environ: str) -> Scope:

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.stream import Stream
-from sync.transform import Transformer, TransformError
+from syncblocks.connectors.stream import Stream
+from syncblocks.sync.transform import Transformer, TransformError
 
 SINGLE = pa.schema([("id", pa.int64()), ("r", pa.float32())])
 

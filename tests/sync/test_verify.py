@@ -10,13 +10,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from sync import load_pipeline, run_pipeline
-from sync.inspection import count_streams, opened
-
-from .verify_pairs import RECORDS, Pair, Places, damage, found_damage, in_source, make_pair, plain_records
-from .verify_pairs import pair as pair
-from .verify_pairs import places as places
-from .verify_pairs import servers as servers
+from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks.sync.inspection import count_streams, opened
+from tests.sync.verify_pairs import RECORDS, Pair, Places, damage, found_damage, in_source, make_pair, plain_records
+from tests.sync.verify_pairs import pair as pair
+from tests.sync.verify_pairs import places as places
+from tests.sync.verify_pairs import servers as servers
 
 
 def test_incremental_counts_what_was_read_and_not_what_has_changed_since(pair: Pair, places: Places) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
-from .verify_pairs import (
+from tests.sync.verify_pairs import (
     RECORDS,
     SYSTEMS,
     Places,
@@ -21,8 +21,8 @@ from .verify_pairs import (
     make_pair,
     plain_records,
 )
-from .verify_pairs import places as places
-from .verify_pairs import servers as servers
+from tests.sync.verify_pairs import places as places
+from tests.sync.verify_pairs import servers as servers
 
 
 @pytest.mark.parametrize(

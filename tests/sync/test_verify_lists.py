@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from .verify_pairs import Places, damage, found_damage, make_pair
-from .verify_pairs import places as places
-from .verify_pairs import servers as servers
+from tests.sync.verify_pairs import Places, damage, found_damage, make_pair
+from tests.sync.verify_pairs import places as places
+from tests.sync.verify_pairs import servers as servers
 
 TEXTS = ["", "null", "it's", 'a "quote"', "back\\slash", "{a,b}", "line\nbreak\t\x1f", "é\U0001f600", None]
 MOMENTS = [datetime(2024, 2, 29, 23, 59, 59, 120_000, tzinfo=UTC), datetime(1, 1, 2, tzinfo=UTC), None]

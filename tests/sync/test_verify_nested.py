@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from .verify_pairs import Pair, Places, damage, found_damage, make_pair
-from .verify_pairs import places as places
-from .verify_pairs import servers as servers
+from tests.sync.verify_pairs import Pair, Places, damage, found_damage, make_pair
+from tests.sync.verify_pairs import places as places
+from tests.sync.verify_pairs import servers as servers
 
 TEXTS = ["", "null", "it's", 'a "quote"', "back\\slash", "{a,b}", "line\nbreak\t\x1f", "é\U0001f600", None]
 MOMENT = datetime(2024, 2, 29, 23, 59, 59, 120_000, tzinfo=UTC)
@@ -174,7 +174,7 @@ def test_json_that_the_destination_writes_anew_is_compared_by_what_it_says(
     pair = make_pair(tmp_path, places, source, "mysql", pa.RecordBatch.from_arrays(arrays, schema=schema))
     pair.run()
     keeps = itertools.cycle([True, False])  # the source, and the destination
-    monkeypatch.setattr("sync.verification.keeps_json", lambda _: next(keeps))
+    monkeypatch.setattr("syncblocks.sync.verification.keeps_json", lambda _: next(keeps))
     damage(pair, [f"update {{0}} set {name} = json_loose(json_normalize({name}))" for name in ("doc", "l")], list)
     found = pair.verify()
     assert (found.verdict, found.comparison and found.comparison.records, found.notes) == ("equal", [], ())

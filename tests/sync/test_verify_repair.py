@@ -6,15 +6,14 @@ import json
 
 import duckdb
 
-from sync import load_pipeline
-from sync.store import Store
-from sync.store.model import AttemptPlan
+from syncblocks.sync import load_pipeline
+from syncblocks.sync.store import Store
+from syncblocks.sync.store.model import AttemptPlan
 from tests.conftest import RunCLI
-
-from .verify_pairs import RECORDS, Pair, Places, damage, in_source
-from .verify_pairs import pair as pair
-from .verify_pairs import places as places
-from .verify_pairs import servers as servers
+from tests.sync.verify_pairs import RECORDS, Pair, Places, damage, in_source
+from tests.sync.verify_pairs import pair as pair
+from tests.sync.verify_pairs import places as places
+from tests.sync.verify_pairs import servers as servers
 
 
 def test_a_repair_leaves_the_bookmark_where_it_is(pair: Pair, places: Places) -> None:

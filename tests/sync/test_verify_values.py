@@ -16,12 +16,11 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from connectors.testing import VALUES, Feature
+from syncblocks.connectors.testing import VALUES, Feature
 from tests import services
-
-from .verify_pairs import SYSTEMS, Pair, Places, found_damage, make_pair
-from .verify_pairs import places as places
-from .verify_pairs import servers as servers
+from tests.sync.verify_pairs import SYSTEMS, Pair, Places, found_damage, make_pair
+from tests.sync.verify_pairs import places as places
+from tests.sync.verify_pairs import servers as servers
 
 #: Every kind of value, as many records as the kind with most of them has.
 LENGTH = max(len(case.values) for case in VALUES.values())

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from connectors.registry import make_destination
-from connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
-from sync import load_pipeline, run_pipeline
-from sync.inspection import existing_store, opened
-from sync.session import make_plan
-from sync.verification import StreamVerification, verify_streams
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks.sync.inspection import existing_store, opened
+from syncblocks.sync.session import make_plan
+from syncblocks.sync.verification import StreamVerification, verify_streams
 from tests import services
 
 SYSTEMS = ["postgres", "mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"]
