@@ -27,7 +27,7 @@ faults: $(READY)  ## the full set of injected faults, minutes to hours
 bench: $(READY)  ## ratios against the limits measured in the same run; then the figures and the plot in docs/
 	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group bench; \
 	else $(BIN)/python -m pip install --quiet --group bench; fi
-	@$(BIN)/python -m compileall -q sync connectors callbacks
+	@$(BIN)/python -m compileall -q syncblocks sync connectors callbacks
 	$(BIN)/python -m tests.benchmarks --publish
 
 $(READY): pyproject.toml
@@ -38,7 +38,7 @@ $(READY): pyproject.toml
 	  $(BIN)/python -m pip install --quiet -e '$(EXTRAS)' --group dev; \
 	fi
 	@# An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set no run would either.
-	@$(BIN)/python -m compileall -q sync connectors callbacks
+	@$(BIN)/python -m compileall -q syncblocks sync connectors callbacks
 	@touch $@
 
 clean:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 #: Bytes of a call's output that are kept: more than is shown, so that a secret is not cut before it is masked.
@@ -29,8 +28,8 @@ _START_TIMEOUT_S = 60.0
 _BOOT = """\
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
-spec = spec_from_file_location("callbacks", sys.argv[1])
-sys.modules["callbacks"] = module = module_from_spec(spec)
+spec = spec_from_file_location("syncblocks", sys.argv[1])
+sys.modules["syncblocks"] = module = module_from_spec(spec)
 spec.loader.exec_module(module)
 from syncblocks.callbacks.worker import main
 main(*map(int, sys.argv[2:5]), imports=sys.argv[6:])
@@ -80,7 +79,7 @@ class Child:
         self._answers, answers = os.pipe()
         lifeline, self._lifeline = os.pipe()
         ends = (requests, answers, lifeline)
-        package = str(Path(__file__).with_name("__init__.py"))
+        package = str(sys.modules["syncblocks"].__file__)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _BOOT, package, *map(str, ends), name, *imports],

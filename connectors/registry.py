@@ -15,40 +15,40 @@ if TYPE_CHECKING:
 
     from .protocols import Destination, Source
 
-#: name -> (source class, destination class) as "module:Class"; None where there is none.
+#: name -> (source class, destination class) as ".module:Class" of this package; None where there is none.
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
-    "csv": ("syncblocks.connectors.files.source:CSVSource", "syncblocks.connectors.files.destination:CSVDestination"),
-    "duckdb": ("syncblocks.connectors.duckdb:DuckDBSource", "syncblocks.connectors.duckdb:DuckDBDestination"),
+    "csv": (".files.source:CSVSource", ".files.destination:CSVDestination"),
+    "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
     "jsonl": (
-        "syncblocks.connectors.files.source:JSONLSource",
-        "syncblocks.connectors.files.destination:JSONLDestination",
+        ".files.source:JSONLSource",
+        ".files.destination:JSONLDestination",
     ),
     "mariadb": (
-        "syncblocks.connectors.mysql.source:MySQLSource",
-        "syncblocks.connectors.mysql.destination:MySQLDestination",
+        ".mysql.source:MySQLSource",
+        ".mysql.destination:MySQLDestination",
     ),
-    "memory": ("syncblocks.connectors.memory:MemorySource", "syncblocks.connectors.memory:MemoryDestination"),
+    "memory": (".memory:MemorySource", ".memory:MemoryDestination"),
     "mysql": (
-        "syncblocks.connectors.mysql.source:MySQLSource",
-        "syncblocks.connectors.mysql.destination:MySQLDestination",
+        ".mysql.source:MySQLSource",
+        ".mysql.destination:MySQLDestination",
     ),
     "parquet": (
-        "syncblocks.connectors.files.source:ParquetSource",
-        "syncblocks.connectors.files.destination:ParquetDestination",
+        ".files.source:ParquetSource",
+        ".files.destination:ParquetDestination",
     ),
     "postgres": (
-        "syncblocks.connectors.postgres.source:PostgresSource",
-        "syncblocks.connectors.postgres.destination:PostgresDestination",
+        ".postgres.source:PostgresSource",
+        ".postgres.destination:PostgresDestination",
     ),
     "singer": (
-        "syncblocks.connectors.singer.source:TapSource",
-        "syncblocks.connectors.singer.target:SingerDestination",
+        ".singer.source:TapSource",
+        ".singer.target:SingerDestination",
     ),
     "sqlalchemy": (
-        "syncblocks.connectors.sqlalchemy.source:SQLAlchemySource",
-        "syncblocks.connectors.sqlalchemy.destination:SQLAlchemyDestination",
+        ".sqlalchemy.source:SQLAlchemySource",
+        ".sqlalchemy.destination:SQLAlchemyDestination",
     ),
-    "sqlite": ("syncblocks.connectors.sqlite:SQLiteSource", "syncblocks.connectors.sqlite:SQLiteDestination"),
+    "sqlite": (".sqlite:SQLiteSource", ".sqlite:SQLiteDestination"),
 }
 
 #: Extra that a connector's driver comes with.
@@ -86,10 +86,10 @@ def connector_class(name: str, role: str) -> type[Any]:
     module, _, attribute = path.partition(":")
     try:
         with without_model_plugins():
-            return cast("type[Any]", getattr(importlib.import_module(module), attribute))
+            return cast("type[Any]", getattr(importlib.import_module(module, __package__), attribute))
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(name)
-        if extra is None or (error.name or "").split(".")[0] in ("connectors", "sync"):
+        if extra is None or (error.name or "").split(".")[0] == "syncblocks":
             raise
         raise ConnectorConfigError(
             f"connector {name!r} needs {error.name}: pip install 'syncblocks[{extra}]'", connector=name

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from syncblocks.sync import RunResult, load_pipeline, run_pipeline
+from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.redelivery import replay
 from syncblocks.sync.store import Store
 from tests.docs import examples, section

@@ -1,7 +1,7 @@
 """Records that a tap sends again: those at its bookmark, which were committed before.
 
-Taps read `>=` their bookmark. As for our own sources (`syncblocks.connectors.bookmarks`), hashes of the records that stand at it
-are kept with the bookmark, and tell which of them were committed.
+Taps read `>=` their bookmark. As for our own sources (`connectors/bookmarks.py`), hashes of the records that stand at
+it are kept with the bookmark, and tell which of them were committed.
 """
 
 from __future__ import annotations

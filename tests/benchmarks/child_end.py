@@ -62,7 +62,7 @@ def child_end(bench: Bench) -> list[Figure]:
 
 def measure(folder: Path, streams: int) -> list[float]:
     """Run the pipeline; return the seconds from each end to the next call."""
-    from syncblocks.sync import run_pipeline
+    from syncblocks import run_pipeline
 
     (folder / "ends.py").write_text(_CALLBACK)
     table = {"columns": {"id": "int64"}, "key": ["id"], "records": [{"id": 1}]}

@@ -66,9 +66,9 @@ def _read(folder: Path) -> Mapping[str, Sequence[float]]:
 
 def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[float]]:
     """Run the pipeline; return the seconds from each commit to its call, and of the stages of that."""
+    from syncblocks import Progress, run_pipeline
     from syncblocks.callbacks import runners
     from syncblocks.callbacks.delivery import Delivery, Outcome
-    from syncblocks.sync import Progress, run_pipeline
     from syncblocks.sync.store import Store, outbox
 
     (folder / "nothing.py").write_text(_CALLBACK)

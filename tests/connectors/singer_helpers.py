@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.reader import Reader
 from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
-from syncblocks.sync import RunResult, load_pipeline, run_pipeline
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

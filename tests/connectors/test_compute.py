@@ -82,7 +82,8 @@ def test_wrappers_are_imported_for_other_functions_only() -> None:
     code = (
         "import sys; from syncblocks.connectors.imports import without_numpy\n"
         "with without_numpy(): import pyarrow as pa\n"
-        "from syncblocks.connectors import compute; records = pa.RecordBatch.from_arrays([pa.nulls(2, pa.int64())], ['a']);"
+        "from syncblocks.connectors import compute; "
+        "records = pa.RecordBatch.from_arrays([pa.nulls(2, pa.int64())], ['a']);"
         "compute.filter(records, compute.invert(compute.is_null(records.column(0))));"
         "print('pyarrow.compute' in sys.modules); compute.sum(records.column(0));"
         "print('pyarrow.compute' in sys.modules)"

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.errors import FatalConnectorError, RetriableError
 from syncblocks.connectors.files.destination import ParquetDestination
 from syncblocks.connectors.files.parquet_copy import WIRE
 from syncblocks.connectors.files.source import ParquetSource
 from syncblocks.connectors.files.thrift import parse, written
 from syncblocks.connectors.stream import Checkpoint, Stream
-from syncblocks.sync import load_pipeline, run_pipeline
 from syncblocks.sync.inspection import existing_store, opened
 from syncblocks.sync.plan import PlannedStream
 from syncblocks.sync.session import make_plan

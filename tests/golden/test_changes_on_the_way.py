@@ -14,10 +14,10 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from syncblocks import run_pipeline
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.stream import Checkpoint
-from syncblocks.sync import run_pipeline
 from tests import services
 from tests.golden.systems import mysql_connection
 

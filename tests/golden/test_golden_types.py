@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks.sync import RunResult, run_pipeline
+from syncblocks import RunResult, run_pipeline
 from tests import services
 from tests.golden.columns import GOLDEN
 from tests.golden.systems import FILES, make, read_back, rows

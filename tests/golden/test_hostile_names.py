@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
+from syncblocks import run_pipeline
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
-from syncblocks.sync import run_pipeline
 from tests import services
 from tests.connectors.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
 from tests.golden.systems import FILES, mysql_connection

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from syncblocks import Progress, RunResult, run_pipeline
 from syncblocks.connectors.memory import MemoryDatabase, database
-from syncblocks.sync import Progress, RunResult, run_pipeline
 
 #: A callback file that writes down every call, one JSON line each, whatever the status.
 RECORDER = """

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from syncblocks.sync import RunResult, run_pipeline
+from syncblocks import RunResult, run_pipeline
 
 WIDE = Decimal("12345678901234567890.0123456789")
 DECIMAL, SHORT = pa.decimal128(30, 10), pa.decimal128(10, 2)

@@ -14,8 +14,8 @@ import duckdb
 import psycopg
 import pytest
 
+from syncblocks import Progress, load_pipeline, run_pipeline
 from syncblocks.callbacks.delivery import Delivery, Outcome
-from syncblocks.sync import Progress, load_pipeline, run_pipeline
 from syncblocks.sync.hooks import HookError, Hooks
 from syncblocks.sync.redelivery import redeliver, replay
 from syncblocks.sync.secrets import Redactor

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import yaml
 
-from syncblocks.sync import RunResult, run_pipeline
+from syncblocks import RunResult, run_pipeline
 from tests.conftest import RunCLI
 from tests.connectors.mysql_databases import query, run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from syncblocks.sync import load_pipeline
+from syncblocks import load_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.meltano import read_meltano
 from tests.conftest import RunCLI

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from syncblocks import Progress
 from syncblocks.connectors.duckdb.database import Database
 from syncblocks.connectors.ranges import Range
 from syncblocks.connectors.wide import RecordTooWide
-from syncblocks.sync import Progress
 from syncblocks.sync.feed import Budget, Feed, Item
 from syncblocks.sync.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
 from syncblocks.sync.ranges import RangeReads, start_reading_ranges

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from syncblocks.sync import run_pipeline
+from syncblocks import run_pipeline
 from syncblocks.sync.errors import ConfigError
 from tests.sync.pipelines import Bench
 from tests.sync.pipelines import bench as bench

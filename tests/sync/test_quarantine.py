@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from syncblocks.sync import RunResult
+from syncblocks import RunResult
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.connectors.singer_targets import make_target

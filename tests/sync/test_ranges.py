@@ -16,8 +16,8 @@ import psycopg
 import pytest
 import yaml
 
+from syncblocks import Progress, RunResult, run_pipeline
 from syncblocks.connectors.ranges import OpenRanges, Range
-from syncblocks.sync import Progress, RunResult, run_pipeline
 from syncblocks.sync.feed import Budget
 from syncblocks.sync.ranges import RangeReads
 from tests.connectors import mysql_databases

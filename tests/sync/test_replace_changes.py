@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import yaml
 
-from syncblocks.sync import RunResult, run_pipeline
+from syncblocks import RunResult, run_pipeline
 
 
 class Bench:

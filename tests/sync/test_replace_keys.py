@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import yaml
 
-from syncblocks.sync import RunResult, run_pipeline
+from syncblocks import RunResult, run_pipeline
 from syncblocks.sync.store import Store
 from tests.connectors.mysql_databases import connect as connect_mysql
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from syncblocks.sync import Progress
+from syncblocks import Progress
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 

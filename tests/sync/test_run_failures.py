@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks.sync import Progress
+from syncblocks import Progress
 from syncblocks.sync.errors import ConfigError
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import yaml
 
-from syncblocks.sync import run_pipeline
+from syncblocks import run_pipeline
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import yaml
 
-from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.inspection import existing_store, opened
 from syncblocks.sync.session import make_plan
 

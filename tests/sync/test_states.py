@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.cli import invoke
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.store import Store

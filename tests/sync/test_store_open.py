@@ -217,7 +217,8 @@ def test_opening_a_store_imports_nothing_heavy(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/store.db"
     Store.open(url).close()
     code = (
-        "import sys; from syncblocks.sync.store import Store; store = Store.open(sys.argv[1]); store.outbox('p').lease('x');"
+        "import sys; from syncblocks.sync.store import Store; "
+        "store = Store.open(sys.argv[1]); store.outbox('p').lease('x');"
         "store.close(); heavy = {'sqlalchemy', 'pyarrow', 'pandas', 'numpy', 'psycopg', 'yaml', 'singer_sdk'};"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from syncblocks import RunResult, run_pipeline
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.stream import is_unseen
-from syncblocks.sync import RunResult, run_pipeline
 from tests.conftest import RunCLI
 
 UPPER = "123E4567-E89B-12D3-A456-426614174000"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from syncblocks.sync import load_pipeline, run_pipeline
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.inspection import count_streams, opened
 from tests.sync.verify_pairs import RECORDS, Pair, Places, damage, found_damage, in_source, make_pair, plain_records
 from tests.sync.verify_pairs import pair as pair

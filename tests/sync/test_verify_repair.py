@@ -6,7 +6,7 @@ import json
 
 import duckdb
 
-from syncblocks.sync import load_pipeline
+from syncblocks import load_pipeline
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import AttemptPlan
 from tests.conftest import RunCLI

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
-from syncblocks.sync import load_pipeline, run_pipeline
 from syncblocks.sync.inspection import existing_store, opened
 from syncblocks.sync.session import make_plan
 from syncblocks.sync.verification import StreamVerification, verify_streams

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, assert_type
 
+from syncblocks import Pipeline, Progress, RunResult, SyncError, load_pipeline, run_pipeline
 from syncblocks.callbacks import (
     BlockRun,
     ParentError,
@@ -21,7 +22,6 @@ from syncblocks.callbacks.testing import Called, Trial, call, make_event, try_fi
 from syncblocks.connectors.protocols import Block, Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, Event, Stream
-from syncblocks.sync import Pipeline, Progress, RunResult, SyncError, load_pipeline, run_pipeline
 
 
 @callback
