@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from .fidelity import Kept
+from .arrow.fidelity import Kept
 from .stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
 
 #: One block of a wire format other than "arrow".
@@ -162,7 +162,7 @@ class Destination(Protocol):
 
     #: False where no ledger can be kept (then: at least once, and the engine keeps the bookmark).
     has_ledger: bool
-    #: `quarantines: bool`, optional: True where it takes `Rejected` events, see `syncblocks.connectors.quarantine`.
+    #: `quarantines: bool`, optional: True where it takes `Rejected` events, see `rejected/records.py`.
     #: How many loads may run at once; None: as many as the engine likes.
     max_loads: int | None
     # `refusal(key: LedgerKey) -> str`, optional, asked when a run is planned: why the ledger can have no row for a key

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     )
     from .sync.config import Pipeline, load_pipeline
     from .sync.errors import SyncError
-    from .sync.pipeline_run import run_pipeline
-    from .sync.progress import Progress
-    from .sync.results import RunResult, StreamResult
+    from .sync.run.pipeline import run_pipeline
+    from .sync.run.progress import Progress
+    from .sync.run.results import RunResult, StreamResult
 
 #: Public name -> the module that it comes from.
 _HOMES = {
@@ -33,16 +33,16 @@ _HOMES = {
     "ParentError": "callbacks",
     "Pipeline": "sync.config",
     "PipelineRun": "callbacks",
-    "Progress": "sync.progress",
-    "RunResult": "sync.results",
-    "StreamResult": "sync.results",
+    "Progress": "sync.run.progress",
+    "RunResult": "sync.run.results",
+    "StreamResult": "sync.run.results",
     "SyncError": "sync.errors",
     "callback": "callbacks",
     "load_pipeline": "sync.config",
     "on_cancelled": "callbacks",
     "on_failure": "callbacks",
     "on_success": "callbacks",
-    "run_pipeline": "sync.pipeline_run",
+    "run_pipeline": "sync.run.pipeline",
     "transformer": "callbacks",
 }
 

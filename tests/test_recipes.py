@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
-from syncblocks.sync.redelivery import replay
+from syncblocks.sync.run.redelivery import replay
 from syncblocks.sync.store import Store
 from tests.docs import examples, section
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..fidelity import plain
+from ..arrow.fidelity import plain
 
 _UUID = pa.uuid()
 

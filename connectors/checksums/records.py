@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from .. import compute as pc
-from ..bookmarks import past
+from ..arrow import compute as pc
+from ..arrow.casts import json_text
+from ..arrow.fidelity import as_text
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
-from ..fidelity import as_text
+from ..incremental.bookmarks import past
 from ..protocols import Source
-from ..sql.casts import json_text
 from ..stream import Checkpoint, Event, Rejected, Stream
 from .json_values import jsonb_text, value_text
 from .nested import is_carried

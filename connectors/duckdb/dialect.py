@@ -7,9 +7,9 @@ from typing import cast
 
 import pyarrow as pa
 
-from ..sql.dialect import Dialect
+from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
-from ..sql.moving import Moving
+from ..sql.load.moving import Moving
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..sql.dialect import Dialect
+from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.tables import Column, Table
 

@@ -11,10 +11,10 @@ import duckdb
 import numpy  # which duckdb has imported
 import pyarrow as pa
 
+from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..failpoints import failpoint
 from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, literal, quote
 from .database import MORE_MEMORY, WIDE, Database, sort_error
 from .moves import marking, take_back, unmarking

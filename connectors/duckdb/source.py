@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.times import has_leaf, is_last_nanosecond, is_past_day
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..odd_times import has_leaf, is_last_nanosecond, is_past_day
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
+from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource
 from ..sql.tables import Table
 from ..stream import Bookmark, RejectedRecord, Stream
 from . import types

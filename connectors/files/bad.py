@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..quarantine import TooManyRejected, rejection, too_many
+from ..rejected.records import TooManyRejected, rejection, too_many
 from ..stream import Rejected, RejectedRecord
 
 #: Longest part of a value that a message shows.

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.fidelity import Fidelity, Kept, compare
+from ..arrow.text import from_text, is_text, misfit, to_text
 from ..errors import FatalConnectorError
-from ..fidelity import Fidelity, Kept, compare
 from ..stream import TableState
 from .bad import shown
 from .formats import Format, plain_type
-from .text import from_text, is_text, misfit, to_text
 
 
 def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:

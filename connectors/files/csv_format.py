@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from ..compute import constant
+from ..arrow.compute import constant
+from ..arrow.record_size import SLACK_BYTES
+from ..arrow.text import from_text, is_text, misfit, to_text
 from ..errors import FatalConnectorError
-from ..quarantine import sift
-from ..ranges import RangesRefused
-from ..wide import SLACK_BYTES
+from ..incremental.ranges import RangesRefused
+from ..rejected.records import sift
 from .bad import Bad, Misfit, Skipped
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
@@ -27,7 +28,6 @@ from .infer import Guess, has_leading_zero, keeps_digits
 from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .settings import CSVSourceSettings
-from .text import from_text, is_text, misfit, to_text
 
 #: Bytes that are parsed at once; more where a record is longer, and where that is not enough records are cut out.
 BLOCK_BYTES = 1 << 19

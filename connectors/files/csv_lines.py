@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.record_size import too_wide
 from ..errors import FatalConnectorError
-from ..wide import too_wide
 from .bad import shown
 from .csv_input import Input, delimiter_of
 from .csv_wide import MAX_RECORD_BYTES

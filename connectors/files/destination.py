@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..fidelity import Kept
 from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition

@@ -12,9 +12,9 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..compute import constant
+from ..arrow.compute import constant
+from ..arrow.text import from_text
 from ..stream import UNSEEN
-from .text import from_text
 
 _PATTERNS = {
     "bool": r"^(?:true|false|True|False|TRUE|FALSE)$",

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..arrow.times import leaves
 from ..errors import FatalConnectorError
-from ..odd_times import leaves
 
 _NS_OF_US = 1000
 

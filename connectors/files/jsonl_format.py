@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from ..arrow.record_size import SLACK_BYTES, too_wide
+from ..arrow.text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, revived
 from ..errors import FatalConnectorError
-from ..quarantine import sift
+from ..rejected.records import sift
 from ..stream import UNSEEN
-from ..wide import SLACK_BYTES, too_wide
 from .bad import Bad, shown
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess
@@ -28,7 +29,6 @@ from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .settings import BLOCK_BYTES, JSONLSourceSettings
-from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, revived
 
 #: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
 INFER_JSON_BYTES = 16 << 20

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
-from ..fidelity import Fidelity, compare
 from ..protocols import Block
 from ..stream import Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .calls import Call

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.text import is_bytes, is_text, is_uuid, to_text
 from ..errors import FatalConnectorError
 from ..stream import ConflictMethod
-from .text import is_bytes, is_text, is_uuid, to_text
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..arrow.text import from_text, is_bytes, is_text, misfit, to_text
 from ..errors import FatalConnectorError
 from .bad import Bad, shown
 from .columns import both_held
@@ -19,7 +20,6 @@ from .int96 import has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
 from .settings import BLOCK_BYTES, ParquetSourceSettings
-from .text import from_text, is_bytes, is_text, misfit, to_text
 
 #: A row group is written once it holds so many bytes (fewer where memory is short) or records.
 GROUP_BYTES = 64 << 20

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..quarantine import REJECTED_SCHEMA, REJECTED_TABLE, Quarantine, may_come_again, rejections, sifted
+from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, Quarantine, may_come_again, rejections, sifted
 from ..stream import Load, RejectedRecord, WriteDisposition
 from .columns import conformed, unified
 from .manifest import TableFile

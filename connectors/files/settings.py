@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
-from ..ranges import RANGE_BYTES
+from ..incremental.ranges import RANGE_BYTES
 from ..settings import Settings
-from .text import parse_type
 
 #: Bytes of one block that is parsed at once; batches come out at about this size.
 BLOCK_BYTES = 4 << 20

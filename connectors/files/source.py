@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.text import from_text, parse_type
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
-from ..incremental import incremental
+from ..incremental.checkpoints import incremental
+from ..incremental.ranges import Range, RangesRefused, how_many
 from ..protocols import Block
-from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
 from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .bad import Bad
@@ -28,7 +29,6 @@ from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
-from .text import from_text, parse_type
 
 
 class FileSource:

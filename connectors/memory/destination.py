@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..fidelity import Kept
 from ..protocols import Block
-from ..quarantine import Quarantine, may_come_again, rejections
+from ..rejected.records import Quarantine, may_come_again, rejections
 from ..settings import parse_settings
 from ..stream import (
     Bookmark,

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from ..bookmarks import CHECKPOINT_RECORDS
 from ..errors import ConnectorConfigError
+from ..incremental.bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings
 from .database import FailKind
 

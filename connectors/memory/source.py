@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..bookmarks import at_or_past, bookmark_values, has_bookmark, lower_bound
 from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
-from ..incremental import incremental
+from ..incremental.bookmarks import at_or_past, bookmark_values, has_bookmark, lower_bound
+from ..incremental.checkpoints import incremental
 from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import (

@@ -7,9 +7,9 @@ from datetime import time
 
 import pyarrow as pa
 
-from .. import compute as pc
+from ..arrow import compute as pc
+from ..arrow.casts import cast_array
 from ..errors import FatalConnectorError
-from ..sql.casts import cast_array
 from ..stream import Stream
 
 _VALUE = re.compile(r"string: '(.*?)'", re.DOTALL)

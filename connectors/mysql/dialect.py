@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ..sql.dialect import Dialect
+from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import RANK, SEQUENCE, TableName, tell_apart
 from ..sql.keys import freed
 from ..sql.session import Session

@@ -40,10 +40,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ..bookmarks import to_json
 from ..errors import FatalConnectorError
-from ..incremental import Horizon
-from ..sql.horizon import MANY_RUNNING, MAY_SKIP, ask, begin_of_oldest, can_settle, is_time, later, wait
+from ..incremental.bookmarks import to_json
+from ..incremental.checkpoints import Horizon
+from ..sql.read.horizon import MANY_RUNNING, MAY_SKIP, ask, begin_of_oldest, can_settle, is_time, later, wait
 from ..sql.session import Lease, Session
 from ..stream import Bookmark, Stream
 

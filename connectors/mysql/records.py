@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .. import compute as pc
+from ..arrow import compute as pc
 from .packets import Buffer, Places
 
 Mask = npt.NDArray[np.bool_]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from ..incremental import Horizon
+from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
-from ..sql.horizon import can_settle
 from ..sql.identifiers import literal
+from ..sql.read.horizon import can_settle
+from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource
 from ..stream import Bookmark, Stream
 from . import catalog, decode, ranges
 from .dialect import MySQLDialect

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from ..sql.dialect import Dialect
+from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire

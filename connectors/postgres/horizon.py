@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..bookmarks import to_json
 from ..errors import FatalConnectorError
-from ..incremental import Horizon
-from ..sql.horizon import (
+from ..incremental.bookmarks import to_json
+from ..incremental.checkpoints import Horizon
+from ..sql.identifiers import literal
+from ..sql.read.horizon import (
     MANY_RUNNING,
     MAY_SKIP,
     Question,
@@ -44,7 +45,6 @@ from ..sql.horizon import (
     later,
     wait,
 )
-from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Bookmark, Stream
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectorError, FatalConnectorError
+from ..incremental.ranges import Range, SnapshotLost, how_many
 from ..protocols import Block
-from ..ranges import Range, SnapshotLost, how_many
 from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Event, Stream

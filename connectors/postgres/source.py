@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pyarrow as pa
 
-from .. import compute as pc
-from ..bookmarks import is_number_in_text
+from ..arrow import compute as pc
+from ..arrow.casts import cast_batch
 from ..errors import FatalConnectorError
-from ..incremental import Horizon
+from ..incremental.bookmarks import is_number_in_text
+from ..incremental.checkpoints import Horizon
 from ..protocols import Block
 from ..settings import parse_settings
-from ..sql.casts import cast_batch
-from ..sql.horizon import can_settle
+from ..sql.read.horizon import can_settle
+from ..sql.read.source import WITHIN, SqlSource
 from ..sql.session import Lease, Session, Sessions
-from ..sql.source import WITHIN, SqlSource
 from ..stream import Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database

@@ -21,8 +21,8 @@ from singer_sdk import Tap
 from singer_sdk.mapper import SameRecordTransform
 from singer_sdk.singerlib.encoding import SimpleSingerWriter
 
-from ..bookmarks import BOUNDARY, values
 from ..errors import ConnectorConfigError
+from ..incremental.bookmarks import BOUNDARY, values
 from ..protocols import Source
 from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
 from .json_schema import json_schema

@@ -1,7 +1,7 @@
 """Records that a tap sends again: those at its bookmark, which were committed before.
 
-Taps read `>=` their bookmark. As for our own sources (`connectors/bookmarks.py`), hashes of the records that stand at
-it are kept with the bookmark, and tell which of them were committed.
+Taps read `>=` their bookmark. As for our own sources (`connectors/incremental/bookmarks.py`), hashes of the records
+that stand at it are kept with the bookmark, and tell which of them were committed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..bookmarks import BOUNDARY, from_json, not_committed, to_json
 from ..errors import ConnectorConfigError
-from ..hashes import record_hashes
+from ..incremental.bookmarks import BOUNDARY, from_json, not_committed, to_json
+from ..incremental.hashes import record_hashes
 from ..stream import Bookmark
 from .numbers import EXACT
 

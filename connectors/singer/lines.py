@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .. import compute as pc
+from ..arrow import compute as pc
 from ..errors import FatalConnectorError
 from ..stream import Stream
 from .json_schema import json_schema

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..files.text import from_text, is_uuid
+from ..arrow.text import from_text, is_uuid
 
 _OFFSET = r"([Zz]|[+-]\d{2}:?\d{2})$"
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..errors import FatalConnectorError
+from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..stream import Bookmark, Checkpoint, Event, Rejected, Stream
 from .incoming import Incoming
 from .numbers import Wider

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from ..files.text import is_json, misfit
+from ..arrow.text import is_json, misfit
 from .moments import from_texts
 from .numbers import (
     LONG_RUN,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..settings import Settings
 
 

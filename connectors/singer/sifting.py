@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..quarantine import rejection, sift
+from ..rejected.records import rejection, sift
 from ..stream import Rejected
 from .records import BadRecord, Parser
 

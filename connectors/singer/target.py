@@ -18,8 +18,8 @@ import msgspec
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ..bookmarks import values
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..incremental.bookmarks import values
 from ..protocols import Block
 from ..settings import parse_settings, resolve_path
 from ..stream import (

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from ..files.text import SPECIAL, revive
+from ..arrow.text import SPECIAL, revive
 from .numbers import EXACT, Wider, decimal_for, is_exact
 from .types import Column, Reading
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError
-from ..fidelity import Kept
+from ..incremental.ranges import RangeReads
 from ..named import numbered
 from ..protocols import Block
-from ..ranges import RangeReads
 from ..stream import (
     Bookmark,
     Commit,
@@ -25,15 +25,15 @@ from ..stream import (
     WriteDisposition,
     is_unseen,
 )
-from .dialect import Dialect
+from .dialect.dialect import Dialect
 from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, staging_name
 from .ledger import Ledger, alone, commit
-from .range_ledger import LEDGER_SUFFIX, left_behind
-from .ranges import RangeLoad, drop_left
-from .segments import Segments
+from .load.range_ledger import LEDGER_SUFFIX, left_behind
+from .load.ranges import RangeLoad, drop_left
+from .load.segments import Segments
+from .load.writer import Writer
 from .session import Lease, Session, Sessions
 from .tables import Table
-from .writer import Writer
 
 #: Key of a described column's metadata: the table computes it.
 _COMPUTED = b"computed"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..errors import FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..stream import Bookmark, LedgerKey, LedgerRow
-from .dialect import Dialect
+from .dialect.dialect import Dialect
 from .identifiers import LEDGER_TABLE, TableName
 from .session import Lease, Session
 from .tables import Column

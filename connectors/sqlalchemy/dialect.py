@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from ..errors import FatalConnectorError
-from ..sql.dialect import Dialect
+from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire

@@ -18,9 +18,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
+from ..arrow.batches import FETCH_RECORDS
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from .failures import connect_failure, failure
 from .names import Names

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import sqlalchemy as sa
 
-from ..bookmarks import bookmark_values, lower_bound, missing_error
+from ..arrow.batches import even_batches
+from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error
 from ..settings import parse_settings
-from ..sql.batches import even_batches
+from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource
 from ..stream import Bookmark, NullBookmarks, RejectedRecord, ReplicationMethod, Stream
 from . import catalog
 from .dialect import SQLAlchemyDialect

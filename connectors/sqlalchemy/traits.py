@@ -15,9 +15,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from .. import compute as pc
+from ..arrow import compute as pc
+from ..arrow.times import is_past_day
 from ..errors import FatalConnectorError
-from ..odd_times import is_past_day
 from .types import Kind, sqlalchemy_type
 
 _MICROSECONDS = 123_457

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from .. import compute as pc
+from ..arrow import compute as pc
 from ..errors import FatalConnectorError
 from ..sql.identifiers import TableName
 from .session import AlchemySession

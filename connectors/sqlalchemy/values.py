@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from .. import compute as pc
-from ..bookmarks import to_json
+from ..arrow import compute as pc
 from ..errors import FatalConnectorError
+from ..incremental.bookmarks import to_json
 from .types import EXACT_DIGITS
 
 

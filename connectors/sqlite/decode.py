@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..compute import constant
-from ..decimals import from_texts
+from ..arrow.compute import constant
+from ..arrow.decimals import from_texts
 from ..sql.identifiers import quote
 from .types import EXACT_DIGITS, Form, Kind, kind_for
 

@@ -9,7 +9,7 @@ from typing import cast
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect import Dialect
+from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire

@@ -20,10 +20,10 @@ import adbc_driver_manager
 import adbc_driver_sqlite
 import pyarrow as pa
 
-from ..compute import constant
+from ..arrow.batches import FETCH_RECORDS
+from ..arrow.compute import constant
 from ..errors import ConnectorError, FatalConnectorError, Interrupted
 from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS
 from ..sql.identifiers import TableName
 from .session import SQLiteSession, positional, sort_error
 

@@ -15,6 +15,7 @@ from urllib.parse import quote as quote_url
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.batches import FETCH_RECORDS
 from ..errors import (
     ConnectorConfigError,
     ConnectorError,
@@ -25,7 +26,6 @@ from ..errors import (
     TakenOver,
 )
 from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from .encode import stored
 

@@ -9,15 +9,15 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
-from ..bookmarks import bookmark_values, lower_bound
+from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
-from ..incremental import incremental
+from ..incremental.bookmarks import bookmark_values, lower_bound
+from ..incremental.checkpoints import incremental
 from ..protocols import Block
-from ..quarantine import rejection, rejections, sift
-from ..sql.batches import FETCH_RECORDS, even_batches
+from ..rejected.records import rejection, rejections, sift
 from ..sql.identifiers import OWN_PREFIX, TableName
+from ..sql.read.source import SqlSource, with_rejected
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource, with_rejected
 from ..sql.tables import Column, Table
 from ..stream import Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
 from .decode import Misfit, Plan

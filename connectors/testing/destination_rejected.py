@@ -12,7 +12,7 @@ import pytest
 
 from ..errors import TakenOver
 from ..protocols import Destination
-from ..quarantine import REJECTED_TABLE, TooManyRejected, rejection
+from ..rejected.records import REJECTED_TABLE, TooManyRejected, rejection
 from ..stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature

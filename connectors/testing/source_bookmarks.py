@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ..bookmarks import values
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..incremental.bookmarks import values
 from ..protocols import Source
 from ..stream import Checkpoint, NullBookmarks
 from .source_base import SourcePromises

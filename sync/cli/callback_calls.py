@@ -189,7 +189,7 @@ def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path
 
     from ..config import resolve_references
     from ..errors import StateError
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     with existing_store(pipeline) as store:
         if store is None:
@@ -242,8 +242,8 @@ def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -
     is in its history as "replayed". Exit code 1 if the function did not return.
     """
     from ..errors import StateError
-    from ..inspection import existing_store
-    from ..redelivery import replay
+    from ..run.redelivery import replay
+    from ..session.inspection import existing_store
 
     file, rest = split_file(arguments)
     if len(rest) != 1:
@@ -272,7 +272,7 @@ def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 def history_command(console: Console, file: Path | None, number: int | None, limit: int, key: str | None) -> int:
     """List every call of a callback function, the latest first: outcome, time, error, last line of output."""
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
     from .runs import find_run
 
     pipeline = open_pipeline(console, find_file(file))

@@ -80,8 +80,8 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
 
     Dead deliveries get all of their attempts again. Exit code 3 if one is dead or due afterwards.
     """
-    from ..inspection import existing_store
-    from ..redelivery import Redelivered, redeliver
+    from ..run.redelivery import Redelivered, redeliver
+    from ..session.inspection import existing_store
     from .lines import Lines
 
     file, rest = split_file(arguments)
@@ -110,7 +110,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
 
 
 def _list_deliveries(console: Console, pipeline: Pipeline, number: int) -> int:
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     with existing_store(pipeline) as store:
         run = find_run(store, pipeline.pipeline, number)
@@ -128,8 +128,8 @@ def _list_deliveries(console: Console, pipeline: Pipeline, number: int) -> int:
 
 def _functions(pipeline: Pipeline) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """One entry a function, in the order of calling."""
-    from ..hook_texts import describe_hook
-    from ..subscriptions import load_user_code
+    from ..config.hook_texts import describe_hook
+    from ..delivery.subscriptions import load_user_code
 
     code = load_user_code(pipeline)
     blocks = {block.block: block for block in pipeline.callbacks}

@@ -14,7 +14,7 @@ from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from ..config import Pipeline
-    from ..session import Session
+    from ..session.session import Session
 
 
 @click.command("check", short_help="Check the file, and that all can be reached.")
@@ -26,7 +26,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
 
     Writes nothing. Exit code 2 if the configuration is wrong, 1 if something cannot be reached.
     """
-    from ..inspection import opened
+    from ..session.inspection import opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
@@ -59,7 +59,7 @@ def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callab
 
 
 def _check_store(pipeline: Pipeline) -> None:
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     with existing_store(pipeline) as store:
         if store is not None:

@@ -13,7 +13,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 if TYPE_CHECKING:
-    from ..secrets import Redactor
+    from ..config.secrets import Redactor
 
 STATUS_COLORS = {
     "success": "green",
@@ -44,7 +44,7 @@ class Console:
     def redactor(self) -> Redactor:
         """Knows the secrets of the pipeline; masks passwords of URLs before there is one."""
         if self._redactor is None:
-            from ..secrets import Redactor
+            from ..config.secrets import Redactor
 
             self._redactor = Redactor()
         return self._redactor

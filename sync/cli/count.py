@@ -22,7 +22,7 @@ def count_command(
     console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Count the records of each selected stream, and of its destination table where it has one. Writes nothing."""
-    from ..inspection import count_streams, opened
+    from ..session.inspection import count_streams, opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:

@@ -27,7 +27,7 @@ def discover_command(
 
     All that the source offers, also what the pipeline does not select.
     """
-    from ..inspection import matching, opened
+    from ..session.inspection import matching, opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:

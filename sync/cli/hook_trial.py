@@ -36,7 +36,7 @@ def test_hook(
         parent: A word of `on`; None: the block's first.
         make_event: Makes the event of a block, a status and a parent.
     """
-    from ..redelivery import try_hook
+    from ..run.redelivery import try_hook
 
     place = _place(pipeline, name)
     block = pipeline.callbacks[place]
@@ -86,7 +86,7 @@ def _place(pipeline: Pipeline, name: str | None) -> int:
 
 
 def _statuses(pipeline: Pipeline, block: CallbackBlock) -> list[str]:
-    from ..subscriptions import load_user_code
+    from ..delivery.subscriptions import load_user_code
 
     subscriptions = load_user_code(pipeline).subscriptions
     return list(dict.fromkeys(one.status for one in subscriptions if one.callback_block == block.block))

@@ -130,7 +130,7 @@ def init_command(console: Console, folder: Path | None, meltano: Path | None, en
 
 
 def _from_meltano(path: Path, environment: str | None) -> tuple[dict[str, str], list[str]]:
-    from ..meltano import read_meltano
+    from ..importers.meltano import read_meltano
 
     pipelines = read_meltano(path, environment)
     notes = [f"{pipeline.file}: {note}" for pipeline in pipelines for note in pipeline.notes]

@@ -15,7 +15,7 @@ from .tracker import Tracker, outcome_text, output_lines
 if TYPE_CHECKING:
     from syncblocks.callbacks.delivery import Delivery, Outcome
 
-    from ..plan import Plan
+    from ..plan.plan import Plan
     from ..store.model import PipelineRun
 
 #: A stream under way is mentioned this often.

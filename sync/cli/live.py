@@ -20,7 +20,7 @@ from .tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_te
 if TYPE_CHECKING:
     from syncblocks.callbacks.delivery import Delivery, Outcome
 
-    from ..plan import Plan
+    from ..plan.plan import Plan
     from ..store.model import PipelineRun
 
 #: Lines of the terminal that are left to other things.

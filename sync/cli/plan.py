@@ -13,9 +13,9 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
-    from ..columns import ColumnPlan
-    from ..plan import Plan, PlannedStream
-    from ..reading import Resumption
+    from ..plan.columns import ColumnPlan
+    from ..plan.plan import Plan, PlannedStream
+    from ..plan.reading import Resumption
 
 #: Columns that a stream's line names of each fidelity.
 NAMED_COLUMNS = 5
@@ -37,8 +37,8 @@ def plan_command(
     variables: tuple[tuple[str, Any], ...],
 ) -> int:
     """Show what a run would do, stream by stream, and what to look out for. Writes nothing."""
-    from ..inspection import existing_store, opened
-    from ..session import make_plan
+    from ..session.inspection import existing_store, opened
+    from ..session.session import make_plan
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session, existing_store(pipeline) as store:
@@ -186,7 +186,7 @@ def _show_types(console: Console, plan: Plan) -> None:
 
 def _type_lines(plan: Plan) -> list[str]:
     """Say of each stream which columns are not kept exactly; streams of which all are share a line."""
-    from ..columns import summary
+    from ..plan.columns import summary
 
     lines, exact = [], 0
     for planned in plan.streams:
@@ -226,7 +226,7 @@ def _fidelity(column: ColumnPlan) -> str:
 
 
 def _bookmark(planned: PlannedStream) -> dict[str, Any] | None:
-    from ..plan import shown_bookmark
+    from ..plan.plan import shown_bookmark
 
     return shown_bookmark(planned.start.bookmark)
 

@@ -23,8 +23,8 @@ def preview_command(
     console: Console, file: Path | None, name: str, limit: int, variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Show the first records of a stream: columns as selected, renames and transformers applied. Writes nothing."""
-    from ..inspection import opened
-    from ..previews import preview
+    from ..run.previews import preview
+    from ..session.inspection import opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:

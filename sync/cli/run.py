@@ -14,7 +14,7 @@ from .options import common, event_option, file_argument, open_pipeline, stream_
 
 if TYPE_CHECKING:
     from ..config import Pipeline
-    from ..results import RunResult
+    from ..run.results import RunResult
 
 
 #: Characters of an error that are shown below the table.
@@ -75,7 +75,7 @@ def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **o
     from .lean import import_arrow
 
     import_arrow(pipeline, is_inline=inline_callbacks)
-    from ..pipeline_run import run_pipeline
+    from ..run.pipeline import run_pipeline
     from .lines import make_progress
     from .logs import redirected
 

@@ -30,7 +30,7 @@ def runs_command() -> None:
 @file_argument
 def list_command(console: Console, file: Path | None, limit: int) -> int:
     """List the pipeline's runs, the latest first."""
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store:
@@ -67,7 +67,7 @@ def list_command(console: Console, file: Path | None, limit: int) -> int:
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
 def show_command(console: Console, arguments: tuple[str, ...]) -> int:
     """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
@@ -117,7 +117,7 @@ def retry_command(console: Console, file: Path | None, concurrency: int | None, 
 def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
     """Ask the process that runs the pipeline to stop: its streams end as cancelled, callbacks are still delivered."""
     from ..errors import StateError
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
@@ -261,7 +261,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
         ],
         right=["attempt", "index", "records", "rejected", "size", "time"],
     )
-    from ..shapes import in_words
+    from ..plan.shapes import in_words
 
     changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
     for (_, stream), changes in changed.items():

@@ -13,7 +13,7 @@ from .options import common, file_argument, open_pipeline, split_file
 from .run import words_of
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..session.session import Session
 
 
 @click.group("state", cls=Group)
@@ -29,8 +29,8 @@ def show_command(console: Console, file: Path | None) -> int:
 
     Where the destination cannot be reached the run store's copy is shown, and that it is a copy.
     """
-    from ..inspection import existing_store, opened
-    from ..states import read_state
+    from ..run.states import read_state
+    from ..session.inspection import existing_store, opened
 
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
@@ -88,8 +88,8 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
 
     Every one of its bookmark_properties needs a value, in the form in which `state show` shows it.
     """
-    from ..inspection import existing_store, opened
-    from ..states import set_state
+    from ..run.states import set_state
+    from ..session.inspection import existing_store, opened
 
     file, rest = split_file(arguments)
     if len(rest) < 2:
@@ -122,8 +122,8 @@ def rewind_command(
     Refuses what lies ahead of the present bookmark. Records that are read again are merged by their keys; an append
     writes them once more.
     """
-    from ..inspection import existing_store, opened
-    from ..states import rewind_state
+    from ..run.states import rewind_state
+    from ..session.inspection import existing_store, opened
 
     file, rest = split_file(arguments)
     if len(rest) != 1:
@@ -150,7 +150,7 @@ def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, 
 
 
 def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
-    from ..inspection import one_stream, selected_streams
+    from ..session.inspection import one_stream, selected_streams
 
     return one_stream(selected_streams(session), stream).stream.bookmark_properties
 
@@ -161,8 +161,8 @@ def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
 def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) -> int:
     """Take a stream's bookmark away: the next run reads it from scratch. Its table stays as it is."""
-    from ..inspection import existing_store, opened
-    from ..states import reset_state
+    from ..run.states import reset_state
+    from ..session.inspection import existing_store, opened
 
     file, rest = split_file(arguments)
     if len(rest) != 1:
@@ -181,7 +181,7 @@ def _warn_of_append(console: Console, session: Session, stream: str) -> None:
     from syncblocks.connectors.errors import ConnectorError
     from syncblocks.connectors.stream import ReplicationMethod, WriteDisposition
 
-    from ..inspection import selected_streams
+    from ..session.inspection import selected_streams
 
     try:
         found = [selected for selected in selected_streams(session) if selected.name == stream]

@@ -13,8 +13,8 @@ from .console import Console
 from .options import common
 
 if TYPE_CHECKING:
-    from ..plan import Plan
-    from ..quick import Quick
+    from ..config.quick import Quick
+    from ..plan.plan import Plan
 
 
 @click.command("sync", short_help="Sync SRC into DST; no pipeline file needed.")
@@ -50,8 +50,8 @@ def sync_command(
     Parquet), a database file (DuckDB, SQLite), env:NAME for a URL in an environment variable, or connector:path.
     A password that was typed becomes a reference to an environment variable in the file.
     """
-    from ..endpoints import joined
-    from ..quick import quick_pipeline
+    from ..config.endpoints import joined
+    from ..config.quick import quick_pipeline
     from .run import execute
 
     if len(places) < 2:
@@ -80,8 +80,8 @@ def sync_command(
 
 
 def _show_plan(console: Console, quick: Quick) -> None:
-    from ..inspection import existing_store, opened
-    from ..session import make_plan
+    from ..session.inspection import existing_store, opened
+    from ..session.session import make_plan
     from .plan import document, show
 
     with opened(quick.pipeline) as session, existing_store(quick.pipeline) as store:

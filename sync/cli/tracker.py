@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..progress import Progress
+from ..run.progress import Progress
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.delivery import Delivery, Outcome
 
-    from ..plan import Plan
+    from ..plan.plan import Plan
     from ..store.model import PipelineRun
 
 WAITING, RUNNING, RETRYING = "waiting", "running", "retrying"

@@ -16,7 +16,7 @@ from .run import result_document, show_result
 if TYPE_CHECKING:
     from syncblocks.connectors.checksums import KeyRange
 
-    from ..verification import StreamVerification
+    from ..verify.verification import StreamVerification
 
 #: Lines of each kind that are shown for a stream; --json has all that were found.
 SHOWN = 10
@@ -39,11 +39,11 @@ def verify_command(
 
     Writes nothing without --repair. Exit code 1 if a stream differs (still), or could not be looked at.
     """
-    from ..inspection import existing_store, opened
-    from ..pipeline_run import run_pipeline
-    from ..session import make_plan
-    from ..states import refuse_while_running
-    from ..verification import DIFFERS, FAILED, verify_streams
+    from ..run.pipeline import run_pipeline
+    from ..run.states import refuse_while_running
+    from ..session.inspection import existing_store, opened
+    from ..session.session import make_plan
+    from ..verify.verification import DIFFERS, FAILED, verify_streams
 
     pipeline = open_pipeline(console, file, variables)
 

@@ -10,12 +10,12 @@ from syncblocks.callbacks.kwargs import STATUSES
 from syncblocks.connectors.named import parameter_names
 
 from ..errors import ConfigError, nearest_match
-from ..event_template import parse_condition, vocabulary
-from ..secrets import url_passwords
-from ..template import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
 from .document import Loc
+from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
 from .models import CallbackBlock, Pipeline
+from .secrets import url_passwords
+from .templates import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
 
 MakeError = Callable[..., ConfigError]
 

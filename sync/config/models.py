@@ -36,8 +36,8 @@ from .values import (
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
-    from ..template import Scope
     from .document import Document, Loc
+    from .templates import Scope
 
 #: Names in `on` that are no block's.
 RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline")
@@ -386,7 +386,7 @@ class Pipeline(Defaulting):
         self, loc: Loc, message: str, *, allowed: tuple[str, ...] = (), nearest: str | None = None
     ) -> ConfigError:
         """Make an error that names a place of the file and shows no secret."""
-        from ..secrets import Redactor
+        from .secrets import Redactor
 
         message = Redactor(self.secret_values).redact(message)
         return self._origin.document.error(loc, message, allowed=allowed, nearest=nearest)

@@ -8,11 +8,7 @@ from dataclasses import replace
 
 from ..errors import StateError
 from ..failpoints import failpoint
-from .connection import Connection, insert, one_of, update
-from .counters import TypeCounter
-from .events import EventRow, write_events
-from .model import CANCELLED, CRASHED, PIPELINE, RUNNING, UNCLAIMED, AttemptPlan, ErrorInfo, PipelineRun
-from .room import (
+from .base import (
     PLAN,
     STREAMS_OF_ATTEMPT,
     HeldRun,
@@ -23,6 +19,10 @@ from .room import (
     encode_plan,
     final_status,
 )
+from .connection import Connection, insert, one_of, update
+from .counters import TypeCounter
+from .events import EventRow, write_events
+from .model import CANCELLED, CRASHED, PIPELINE, RUNNING, UNCLAIMED, AttemptPlan, ErrorInfo, PipelineRun
 from .tables import ATTEMPT, BLOCK_RUN, STREAM_RUN, TYPE_COUNTER
 
 _HAS_BEGUN = f"SELECT block FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number LIMIT 1"

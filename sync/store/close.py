@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import StateError
 from ..failpoints import failpoint
 from .attempts import set_streams
+from .base import HeldRun, encode_error
 from .connection import Connection, update
 from .events import EventRow, write_events
 from .model import (
@@ -24,7 +25,6 @@ from .model import (
     Closed,
     StreamOutcome,
 )
-from .room import HeldRun, encode_error
 from .state import write_state
 from .tables import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .telling import Telling, wants

@@ -9,11 +9,11 @@ from typing import Any
 from syncblocks.callbacks.delivery import Delivery, Outcome
 
 from ..errors import StateError
+from .base import Room
 from .connection import Connection, Row, insert, one_of, update
 from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord, HistoryEntry
 from .queue import KEYS_AT_ONCE, history, records
 from .recorded import delivery_kwargs, event_status
-from .room import Room
 from .tables import DELIVERY, DELIVERY_TRY
 
 DELIVERY_OF_KEY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"

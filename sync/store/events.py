@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .base import HeldRun
 from .connection import Connection, insert, update
 from .model import PIPELINE, AttemptPlan, Subscription
-from .room import HeldRun
 from .tables import DELIVERY, EVENT, PIPELINE_RUN
 
 _SAVE_SEQ = update(PIPELINE_RUN, "last_seq", "id = :run_id")

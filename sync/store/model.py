@@ -76,7 +76,7 @@ class CallbackSpec:
     file: str = ""
     timeout_s: float = 60.0
     attempts: int = 5
-    #: What is called in place of functions: `kind` and its settings, without any secret (see `syncblocks.sync.hooks`).
+    #: What is called in place of functions: `kind` and its settings, without any secret (see `delivery/hooks.py`).
     hook: Mapping[str, Any] | None = None
     #: Condition over the event.
     when: str | None = None

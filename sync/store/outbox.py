@@ -10,10 +10,10 @@ from syncblocks.callbacks.delivery import Delivery, Outcome
 
 from ..failpoints import failpoint
 from .ahead import Ahead, Hand
+from .base import RELEASE_GATE, Room
 from .connection import Connection, Row, update
 from .deliveries import WRITE_TRY, Deliveries, as_delivery, as_try
 from .queue import DUE, IN_QUEUE, WAITING
-from .room import RELEASE_GATE, Room
 from .tables import DELIVERY
 
 #: Backoff before a further attempt: full jitter below a bound that doubles from the first to the last of these.

@@ -9,11 +9,11 @@ from typing import Any
 
 from ..errors import AlreadyRunning, StateError
 from .attempts import write_plan
+from .base import RELEASE_GATE, RUN_WITH_ATTEMPT, Room, decode_error, decode_run, lease_end
 from .connection import Conflict, Connection, Row, insert, update
 from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Renewal
 from .outbox import void_leases
 from .owner import Owner
-from .room import RELEASE_GATE, RUN_WITH_ATTEMPT, Room, decode_error, decode_run, lease_end
 from .tables import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 
 _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"

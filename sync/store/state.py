@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from .base import Room
 from .connection import Connection, Row, insert, update
 from .model import StateCopy, StateVersion
-from .room import Room
 from .tables import STATE, STATE_VERSION
 
 #: Versions kept of each stream's state.

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import Clock
+from .base import Liveness
 from .close import Closing
 from .database import open_database, store_exists
 from .model import PipelineRun
 from .outbox import Outbox
 from .owner import Owner, current_owner, is_process_alive
 from .recorded import run_kwargs
-from .room import Liveness
 from .runs import Runs
 from .state import States
 

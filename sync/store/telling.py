@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .attempts import Attempts
+from .base import HeldRun, encode_error
 from .connection import Connection, update
 from .events import EventRow, write_deliveries, write_events
 from .model import DATA_EXPORTER, RUNNING, SCHEMA_CHANGED, STREAM, AttemptPlan, ErrorInfo, LostRun
-from .room import HeldRun, encode_error
 from .tables import BLOCK_RUN, EVENT, PIPELINE_RUN
 
 RUNNING_BLOCKS = f"""SELECT block, block_type FROM {BLOCK_RUN}

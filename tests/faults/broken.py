@@ -35,14 +35,14 @@ def ledger_is_written_after_the_data() -> None:
 
 def recovery_believes_nothing_was_committed() -> None:
     """A dead run's streams are run again, whatever the ledger says."""
-    from syncblocks.sync import recovery
+    from syncblocks.sync.run import recovery
 
     recovery.is_completed = lambda *_: False
 
 
 def doubt_counts_as_failure() -> None:
     """A commit whose answer was lost is taken for one that was not made."""
-    from syncblocks.sync import stream_run
+    from syncblocks.sync.run import stream as stream_run
 
     stream_run.is_completed = lambda *_: False
 
@@ -110,7 +110,7 @@ def delivery_is_marked_before_the_call() -> None:
 
 def every_owner_is_dead() -> None:
     """A run is taken from a process that lives."""
-    from syncblocks.sync.store.room import Room
+    from syncblocks.sync.store.base import Room
 
     Room._is_alive = lambda *_: False  # type: ignore[method-assign]
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.connectors.singer_helpers import entry, tap_program
-from tests.connectors.singer_targets import make_target
+from tests.connectors.singer.singer_helpers import entry, tap_program
+from tests.connectors.singer.singer_targets import make_target
 from tests.faults.conftest import Count
 from tests.faults.workshop import postgres
 from tests.zygote import Process, Zygote

@@ -24,7 +24,7 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
 from tests import services
-from tests.connectors.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
+from tests.contracts.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
 from tests.golden.systems import FILES, mysql_connection
 
 NAMES = [*HOSTILE_NAMES.values(), *TWINS]

@@ -17,8 +17,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from syncblocks.connectors.arrow.fidelity import Fidelity, fidelity
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.fidelity import Fidelity, fidelity
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
 from tests.golden.systems import mysql_connection

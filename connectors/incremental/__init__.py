@@ -1,0 +1,1 @@
+"""INCREMENTAL reads: bookmarks, checkpoints, ranges, and hashes of records."""

@@ -1,0 +1,360 @@
+"""INCREMENTAL reads: from batches to checkpoints, past the records committed before, and losing none.
+
+Sources read `>=` the bookmark, never `>`. Under `BOUNDARY` a bookmark keeps hashes of the records that were committed
+at or past it: those that tie with it, and those that stand past it because a transaction that was still running could
+commit something below them (`Horizon`). Whole records are hashed, not keys alone: a record that changed within the
+same tick of a coarse clock must get through.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ..arrow import compute as pc
+from ..errors import FatalConnectorError
+from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, Stream
+from .bookmarks import (
+    BOUNDARY,
+    CHECKPOINT_RECORDS,
+    CHECKPOINT_S,
+    HASH_BYTES,
+    at_or_past,
+    below_or_at,
+    bookmark_values,
+    demand_order,
+    equal_to,
+    from_json,
+    has_bookmark,
+    is_above,
+    lower_bound,
+    missing_error,
+    not_committed,
+    same,
+    to_json,
+)
+from .hashes import BY_VALUE, forms, record_hashes
+
+log = logging.getLogger("syncblocks")
+
+#: With more hashes than this a checkpoint waits for a record past them, and a merge goes without any.
+MANY_HASHES = 10_000
+
+#: An append sends no more records than this past what is settled: the rest waits for the transaction to end.
+MAX_UNSETTLED = 250_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """Up to where a source can tell that nothing will be committed late any more."""
+
+    #: Highest settled values of the bookmark_properties, or of the first ones; None: nothing past the bookmark is.
+    settled: tuple[pa.Scalar, ...] | None
+    #: JSON that the source wants to find again in the next bookmark, under `PENDING` of its boundary.
+    pending: Mapping[str, Any] | None = None
+
+
+#: Key of the boundary under which `Horizon.pending` is kept.
+PENDING = "pending"
+
+
+def incremental(
+    stream: Stream,
+    batches: Iterable[pa.RecordBatch],
+    bookmark: Bookmark | None,
+    *,
+    is_ordered: bool,
+    horizon: Horizon | None = None,
+    checkpoint_records: int = CHECKPOINT_RECORDS,
+    checkpoint_s: float = CHECKPOINT_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Event]:
+    """Drop what was committed before, pass the batches on, and yield checkpoints between them.
+
+    Args:
+        stream: its bookmark_properties are columns of every batch; `null_bookmarks` and `lookback` hold.
+        batches: records at or past `lower_bound`; others are dropped here if `is_ordered` is False.
+        bookmark: as the ledger holds it; None: from scratch.
+        is_ordered: the batches come in ascending order of the bookmark, by the source's own comparison; records with
+            an incomplete bookmark come before all others, since no checkpoint's reader will see them again. Unordered
+            ones get a single checkpoint, after the last batch, compared by Arrow.
+        horizon: ordered batches only: the bookmark does not go past it; None: every record is settled.
+        checkpoint_records: records between two checkpoints, at least.
+        checkpoint_s: seconds after which a checkpoint comes earlier.
+        clock: seconds, monotonic.
+    """
+    tracker = _Tracker(stream, bookmark, is_ordered, horizon)
+    pending, since = 0, clock()
+    for batch in batches:
+        kept = tracker.take(batch)
+        if kept.num_rows:
+            yield kept
+            pending += kept.num_rows
+        if tracker.is_full:
+            break
+        is_due = pending >= checkpoint_records or clock() - since >= checkpoint_s
+        if is_ordered and pending and is_due and tracker.may_checkpoint:
+            tracker.has_checkpoint = True
+            yield Checkpoint(bookmark=tracker.bookmark())
+            pending, since = 0, clock()
+    yield Checkpoint(bookmark=tracker.bookmark())
+
+
+class _Committed:
+    """What the bookmark says was committed at or past it."""
+
+    def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
+        boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
+        self.columns: list[str] = list(boundary.get("columns") or ())
+        self.by_value = bool(boundary.get(BY_VALUE))
+        keys: Mapping[str, Any] = boundary.get("keys") or {}
+        hashes, key_hashes = _unpacked(boundary), _unpacked(keys)
+        #: Hash of a record -> of its key, where they are kept.
+        self.keys = dict(zip(hashes, key_hashes, strict=False))
+        self.start = bookmark_values(stream, bookmark)
+        #: Highest of the records that are hashed.
+        self.through = self.start
+        self.left = Counter[bytes]()
+        is_gone = not set(self.columns) <= set(stream.schema.names)
+        if is_gone or keys.get("forms") not in (None, forms(stream.schema, self.columns)):
+            # A column is gone or of another type, so no record has these hashes any more; its key may tell it.
+            if key_hashes and set(keys["columns"]) <= set(stream.schema.names):
+                self.columns, hashes = list(keys["columns"]), key_hashes
+            elif is_gone:
+                return
+        self.left.update(hashes)
+        if boundary.get("through"):
+            fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+            self.through = tuple(
+                from_json(value, field.type, column=field.name, stream=stream.name)
+                for value, field in zip(boundary["through"], fields, strict=True)
+            )
+
+
+def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
+    packed = b64decode(kept.get("hashes") or b"")
+    return [packed[place : place + HASH_BYTES] for place in range(0, len(packed), HASH_BYTES)]
+
+
+class _Tracker:
+    """The bookmark: the highest settled record, and hashes of those at or past it."""
+
+    def __init__(self, stream: Stream, bookmark: Bookmark | None, is_ordered: bool, horizon: Horizon | None) -> None:
+        demand_order(stream)
+        self._stream = stream
+        self._names = list(stream.bookmark_properties)
+        self._is_ordered = is_ordered
+        self._is_resumed = bool(bookmark)
+        self._is_empty = not bookmark
+        self._committed = _Committed(stream, bookmark)
+        self._start = self._committed.start
+        self._lower = lower_bound(stream, self._start)
+        self._horizon = horizon
+        #: The bookmark so far, and the highest record seen.
+        self._high = self._start
+        self._position: tuple[pa.Scalar, ...] | None = None
+        # The columns of then: a column added since must not make old records look new.
+        self._columns = self._committed.columns if self._committed.left else list(stream.schema.names)
+        self._by_value = self._committed.by_value if self._committed.left else True
+        #: Of the records seen at or past the bookmark; None: too many, and a merge may meet them again.
+        self._hashes: list[bytes] | None = []
+        #: The same of their keys, should a column go away before the next run: a merge, which may repeat, needs none.
+        has_keys = not stream.may_repeat and set(stream.key_properties) <= set(stream.schema.names)
+        self._keys = stream.key_properties if has_keys else ()
+        self._key_hashes: list[bytes] = []
+        self._unsettled = 0
+        #: No more records are taken in this run.
+        self.is_full = False
+        #: Whether a checkpoint was yielded before the last batch.
+        self.has_checkpoint = False
+
+    @property
+    def may_checkpoint(self) -> bool:
+        """False while the next run would begin from scratch, unless it merges and has no hashes to keep; or many."""
+        return self._hashes is None or (self._high is not None and len(self._hashes) <= MANY_HASHES)
+
+    def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch without records committed before, and note what it holds."""
+        if batch.num_rows:
+            batch = self._filter(batch)
+        if not batch.num_rows:
+            return batch
+        self._is_empty = False
+        self._note(batch)
+        return self._drop_committed(batch)
+
+    def bookmark(self) -> Bookmark | None:
+        """Return the bookmark up to here; None while there was no record."""
+        if self._is_empty:
+            return None
+        boundary: dict[str, Any] = {"columns": self._columns, "hashes": ""}
+        if self._by_value:
+            boundary[BY_VALUE] = True
+        through = self._position if self._is_ordered else self._high
+        if self._hashes is not None:
+            left = self._unread()
+            boundary["hashes"] = b64encode(b"".join([*self._hashes, *left])).decode()
+            if self._keys and all(each in self._committed.keys for each in left):
+                keys = [*self._key_hashes, *(self._committed.keys[each] for each in left)]
+                packed, shown = b64encode(b"".join(keys)).decode(), forms(self._stream.schema, self._columns)
+                boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown}
+            if left or through is None:
+                through = self._committed.through
+        if self._horizon is not None and self._horizon.pending is not None:
+            boundary[PENDING] = dict(self._horizon.pending)
+        if boundary["hashes"] and through is not None and (self._high is None or not same(through, self._high)):
+            boundary["through"] = [self._to_json(n, value) for n, value in zip(self._names, through, strict=True)]
+        high = self._high or [None] * len(self._names)
+        return {
+            **{name: self._to_json(name, value) for name, value in zip(self._names, high, strict=True)},
+            BOUNDARY: boundary,
+        }
+
+    def _unread(self) -> list[bytes]:
+        """Hashes of records committed before that have not come again yet, and still may."""
+        position = self._position if self._is_ordered else self._high
+        is_passed = position is not None and not self._is_within(position)
+        has_moved = self._high is not None and (self._start is None or not same(self._high, self._start))
+        if is_passed or (has_moved and not self._is_ordered):
+            return []
+        return list(self._committed.left.elements())
+
+    def _to_json(self, name: str, value: pa.Scalar | None) -> Any:
+        try:
+            return to_json(value)
+        except (ValueError, ArithmeticError) as error:
+            raise FatalConnectorError(
+                f"bookmark property {name!r} of stream {self._stream.name!r} stands before the year 1 or past the year "
+                "9999, which no bookmark can keep",
+                stream=self._stream.name,
+            ) from error
+
+    # ------------------------------------------------------------ what is left out
+    def _filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Drop what is below the bookmark, and treat incomplete ones as the stream says."""
+        policy = self._stream.null_bookmarks
+        is_complete = has_bookmark(batch, self._names)
+        is_wanted = is_complete
+        if policy is NullBookmarks.FAIL and not pc.all(is_complete).as_py():
+            counts = [len(batch) - pc.sum(has_bookmark(batch, [name])).as_py() for name in self._names]
+            raise missing_error(self._stream, counts, is_all=False)
+        if self._lower is not None and not self._is_ordered:
+            is_wanted = at_or_past(batch, self._names, self._lower)
+        keeps_incomplete = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and not self._is_resumed)
+        if keeps_incomplete:
+            is_wanted = pc.or_(is_wanted, pc.invert(is_complete))
+        return batch if pc.all(is_wanted).as_py() else pc.filter(batch, is_wanted)
+
+    def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Drop the records whose hashes the bookmark has, as many of each as it has."""
+        committed = self._committed
+        if not committed.left:
+            return batch
+        may_be = self._may_be_committed(batch)
+        if not pc.any(may_be).as_py():
+            return batch
+        hashes = record_hashes(pc.filter(batch, may_be), committed.columns, by_value=committed.by_value)
+        keep = not_committed(hashes, may_be, committed.left)
+        committed.left += Counter()  # forget those at zero
+        return batch if all(keep) else pc.filter(batch, pc.flags(keep))
+
+    def _may_be_committed(self, batch: pa.RecordBatch) -> pa.Array:
+        start, through = self._start, self._committed.through
+        if through is None:
+            return has_bookmark(batch, self._names)
+        if start is not None and same(start, through):
+            return equal_to(batch, self._names, start)
+        mask = below_or_at(batch, self._names, through)
+        return mask if start is None else pc.and_(mask, at_or_past(batch, self._names, start))
+
+    # --------------------------------------------------------------- what is noted
+    def _note(self, batch: pa.RecordBatch) -> None:
+        known = pc.filter(batch, has_bookmark(batch, self._names))
+        is_late = self.has_checkpoint and known.num_rows < batch.num_rows
+        if is_late and self._stream.null_bookmarks is not NullBookmarks.ALWAYS:
+            raise FatalConnectorError(
+                f"stream {self._stream.name!r}: a record without {self._names} came after a checkpoint, where no later "
+                "run would read it; the source must yield such records first",
+                stream=self._stream.name,
+            )
+        if not known.num_rows:
+            return
+        self._position = self._highest(known)
+        settled, unsettled = self._split(known)
+        if settled.num_rows:
+            self._note_settled(settled)
+        if unsettled.num_rows:
+            self._unsettled += unsettled.num_rows
+            self._add(unsettled)
+        if self._unsettled > MAX_UNSETTLED and not self._stream.may_repeat and not self.is_full:
+            self.is_full = True
+            log.warning(
+                "%s: a transaction has been running in the source since %s records were written; what comes after them "
+                "waits for its end",
+                self._stream.name,
+                self._unsettled,
+            )
+
+    def _split(self, known: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        if self._horizon is None:
+            return known, known.slice(0, 0)
+        is_settled = pa.repeat(pc.constant(False), known.num_rows)
+        for limit in (self._start, self._horizon.settled):
+            if limit is not None:
+                is_settled = pc.or_(is_settled, below_or_at(known, self._names, limit))
+        return pc.filter(known, is_settled), pc.filter(known, pc.invert(is_settled))
+
+    def _note_settled(self, known: pa.RecordBatch) -> None:
+        high = self._highest(known)
+        if self._high is None or not same(high, self._high):
+            may_be_lower = not self._is_ordered or self._stream.lookback is not None
+            if self._high is not None and may_be_lower and not is_above(high, self._high):
+                return
+            self._high, self._hashes, self._key_hashes = high, [], []
+            if not self._is_within(high):
+                self._columns, self._by_value = list(self._stream.schema.names), True
+        self._add(pc.filter(known, equal_to(known, self._names, high)))
+
+    def _is_within(self, values: tuple[pa.Scalar, ...]) -> bool:
+        """Tell whether records with these values may be among those committed before."""
+        start, through = self._start, self._committed.through
+        if through is None or same(values, through):
+            return bool(self._committed.left)
+        if start is not None and same(start, through) and self._stream.lookback is None:
+            return False  # compared by the source: a text's order is not Arrow's
+        return not is_above(values, through)
+
+    def _add(self, records: pa.RecordBatch) -> None:
+        if self._hashes is None:
+            return
+        if self._stream.may_repeat and len(self._hashes) + records.num_rows > MANY_HASHES:
+            self._hashes = None
+            return
+        self._hashes += record_hashes(records, self._columns, by_value=self._by_value)
+        if self._keys:
+            self._key_hashes += record_hashes(records, self._keys, by_value=self._by_value)
+
+    def _highest(self, batch: pa.RecordBatch) -> tuple[pa.Scalar, ...]:
+        if self._is_ordered:
+            place = batch.num_rows - 1
+        else:
+            keys = [(name, "descending") for name in self._names]
+            try:
+                place = pc.sort_indices(batch.select(self._names), sort_keys=keys)[0].as_py()
+            except pa.ArrowNotImplementedError as error:
+                kinds = ", ".join(str(batch.schema.field(name).type) for name in self._names)
+                raise FatalConnectorError(
+                    f"bookmark_properties {self._names} of type {kinds} have no order",
+                    stream=self._stream.name,
+                ) from error
+        return tuple(batch.column(name)[place] for name in self._names)
+
+
+__all__ = ["Horizon", "incremental"]

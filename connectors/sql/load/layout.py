@@ -1,0 +1,92 @@
+"""A stream's columns as a load's table has them: their names, their types, the key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from ...errors import FatalConnectorError
+from ...stream import Load, Stream, WriteDisposition, is_unseen
+from ..dialect.dialect import Dialect
+from ..tables import Column, Table, Wire
+
+
+class Layout:
+    """Follows one load's stream, whose schema may change on the way."""
+
+    def __init__(self, dialect: Dialect, load: Load, wire: str) -> None:
+        self._dialect = dialect
+        self._key_properties = load.stream.key_properties
+        self._wire = wire
+        self._is_merge = load.write_disposition is WriteDisposition.MERGE
+        self._has_key = self._is_merge or load.write_disposition is WriteDisposition.REPLACE
+        #: The stream, with the schema that comes now.
+        self.stream = load.stream
+        #: Column of the stream -> column of the table.
+        self.names: dict[str, str] = {}
+        #: Column of the table that is there -> its type.
+        self._held: dict[str, str] = {}
+        self.follow(load.stream, None)
+
+    def follow(self, stream: Stream, table: Table | None) -> None:
+        """Name a stream's columns as the table that is there does, if one is."""
+        self.stream = stream
+        fold = self._dialect.fold
+        held = {} if table is None else {fold(column.name): column.name for column in table.columns}
+        self._held = {} if table is None else {column.name: column.type for column in table.columns}
+        names = self._dialect.column_names(stream.schema.names)
+        self.names = {name: held.get(fold(chosen), chosen) for name, chosen in names.items()}
+
+    def wire_of(self, column_type: str, field: pa.Field) -> Wire:
+        """Say how a field's values travel into a column of a type."""
+        return self._dialect.wire(column_type, field.type)
+
+    def planned(self) -> dict[str, tuple[Column, Wire]]:
+        """Say for each column how the target should have it and how it travels there."""
+        keys = set(self._key_properties)
+        planned = {}
+        for field in self.stream.schema:
+            kind = self._type_of(field)
+            if field.name in keys and self._has_key:
+                kind = self._dialect.key_type(kind, len(keys))
+            wire = Wire(type=kind, arrow=field.type) if self._wire != "arrow" else self.wire_of(kind, field)
+            column = Column(name=self.names[field.name], type=kind, is_nullable=field.name not in keys)
+            planned[column.name] = (column, wire)
+        return planned
+
+    def _type_of(self, field: pa.Field) -> str:
+        held = self._held.get(self.names[field.name], "")
+        return held if held and is_unseen(field) else self._dialect.column_type(field)
+
+    def required(self, columns: Sequence[Column]) -> list[Column]:
+        """Let the key's columns, and no others, refuse NULL."""
+        keys = self.key()
+        return [
+            replace(column, is_nullable=not column.is_nullable)
+            if column.is_nullable == (column.name in keys)
+            else column
+            for column in columns
+        ]
+
+    def key(self) -> list[str]:
+        """Return the key's columns as the table names them; an append makes none.
+
+        Raises:
+            FatalConnectorError: the stream lacks a column of the key, or a merge has no key.
+        """
+        if not self._has_key:
+            return []
+        missing = [name for name in self._key_properties if name not in self.names]
+        if missing or (self._is_merge and not self._key_properties):
+            raise FatalConnectorError(
+                f"key_properties {', '.join(missing)}: the stream has no such columns"
+                if missing
+                else "a merge needs key_properties: name the columns that identify a record, or append",
+                stream=self.stream.name,
+            )
+        return [self.names[name] for name in self._key_properties]
+
+
+__all__ = ["Layout"]

@@ -1,0 +1,134 @@
+"""The ledger of one load's ranges, a table beside its staging table; and what loads that were cut short have left.
+
+It is made with the staging table, and each range is entered in the transaction that loads it. So whoever finds both
+tables after a crash knows which ranges are in there, and whose they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...incremental.ranges import Range
+from ...stream import LedgerKey
+from ..dialect.dialect import Dialect
+from ..identifiers import CONVERTED_SUFFIX, TableName, literal, staging_name
+from ..session import Session
+from ..tables import Column
+
+#: Ends the name of a ledger of ranges; what is before it is the staging table's.
+LEDGER_SUFFIX = "_r"
+
+
+class RangeLedger:
+    """Statements on the ledger of one load's ranges; each runs in the session's transaction."""
+
+    def __init__(self, dialect: Dialect, target: TableName, token: str) -> None:
+        self._dialect = dialect
+        self.name = TableName(target.schema, staging_name(token) + LEDGER_SUFFIX)
+        self._table = dialect.table(self.name)
+
+    def create(self, session: Session, ranges: Sequence[Range], key: LedgerKey) -> None:
+        """Make it, with a row a range."""
+        dialect = self._dialect
+        columns = [
+            Column(name="place", type=dialect.bigint_type, is_nullable=False),
+            Column(name="label", type=dialect.text_type, is_nullable=False),
+            Column(name="stream", type=dialect.text_type, is_nullable=False),
+            Column(name="shape", type=dialect.text_type),
+            Column(name="moment", type=dialect.text_type),
+            Column(name="rows", type=dialect.bigint_type),
+            Column(name="size_bytes", type=dialect.bigint_type),
+            Column(name="committed_at", type=dialect.timestamp_type),
+        ]
+        session.execute(dialect.create_table(self.name, columns, ["place"]))
+        listed = ", ".join(f"({part.place}, {literal(part.label)}, {literal(key_text(key))})" for part in ranges)
+        into = dialect.names(["place", "label", "stream"])
+        session.execute(f"insert into {self._table} ({into}) values {listed}")
+
+    def date(self, session: Session, shape: str, moment: Mapping[str, Any]) -> None:
+        """Note of which moment the ranges are: from now on the load can be resumed."""
+        quote = self._dialect.quote
+        noted = f"{quote('shape')} = {literal(shape)}, {quote('moment')} = {literal(json.dumps(moment))}"
+        session.execute(f"update {self._table} set {noted}")
+
+    def lock(self, session: Session, part: Range) -> bool:
+        """Wait for whoever loads this range, then keep others away until the commit; False: it is done."""
+        quote = self._dialect.quote
+        sql = f"update {self._table} set {quote('rows')} = null where {quote('place')} = {part.place}"
+        return session.execute(f"{sql} and {quote('committed_at')} is null") == 1
+
+    def record(self, session: Session, part: Range, *, rows: int, size_bytes: int) -> None:
+        """Write that a range has arrived."""
+        quote = self._dialect.quote
+        values = {"rows": rows, "size_bytes": size_bytes, "committed_at": self._dialect.now}
+        assigned = ", ".join(f"{quote(name)} = {value}" for name, value in values.items())
+        session.execute(f"update {self._table} set {assigned} where {quote('place')} = {part.place}")
+
+    def loaded(self, session: Session) -> dict[int, tuple[int, int]]:
+        """Return the places of ranges that have arrived, with their records and their bytes."""
+        quote = self._dialect.quote
+        listed = self._dialect.names(["place", "rows", "size_bytes"])
+        sql = f"select {listed} from {self._table} where {quote('committed_at')} is not null"
+        return {int(place): (int(rows), int(size_bytes)) for place, rows, size_bytes in session.query(sql)}
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a load has left behind: its staging table, and its ledger of ranges."""
+
+    staging: TableName
+    #: As `key_text` writes it.
+    whose: str
+    #: None: it cannot be resumed.
+    shape: str | None = None
+    moment: str | None = None
+
+    @property
+    def ledger(self) -> TableName:
+        """The ledger of its ranges."""
+        return TableName(self.staging.schema, self.staging.name + LEDGER_SUFFIX)
+
+    def drop(self, session: Session, dialect: Dialect) -> None:
+        """Drop it, and end the connections of a frozen process that would keep it from that."""
+        for suffix in ("", CONVERTED_SUFFIX, LEDGER_SUFFIX):
+            name = TableName(self.staging.schema, self.staging.name + suffix)
+            dialect.free(session, name)
+            session.execute(dialect.drop_table(name))
+
+    def hand_over(self, session: Session, dialect: Dialect, token: str) -> None:
+        """Give it the names of another load; its own finds nothing any more, whatever it still does."""
+        for name, suffix in ((self.staging, ""), (self.ledger, LEDGER_SUFFIX)):
+            dialect.free(session, name)
+            renamed = dialect.quote(staging_name(token) + suffix)
+            session.execute(f"alter table {dialect.table(name)} rename to {renamed}")
+
+
+def left_behind(session: Session, dialect: Dialect) -> Iterator[Left]:
+    """Yield what loads by ranges have left in any schema, dead or alive."""
+    found = set(dialect.list_staging(session))
+    ledgers = [name for name in sorted(found, key=str) if name.name.endswith(LEDGER_SUFFIX)]
+    tables = dialect.reflect(session, ledgers) if ledgers else {}
+    for name in ledgers:
+        staging = TableName(name.schema, name.name.removesuffix(LEDGER_SUFFIX))
+        # An earlier version wrote neither shape nor moment.
+        is_dated = tables[name].column("moment") is not None and staging in found
+        listed = dialect.names(["stream", "shape", "moment"] if is_dated else ["stream"])
+        for row in session.query(f"select {listed} from {dialect.table(name)} limit 1"):
+            yield Left(staging, *row)
+
+
+def key_text(key: LedgerKey) -> str:
+    """Return whose ranges they are, as their ledger keeps it."""
+    return json.dumps([key.pipeline, key.stream, key.destination_table], ensure_ascii=True)
+
+
+def key_of(text: str) -> LedgerKey:
+    """Read what `key_text` wrote."""
+    pipeline, stream, destination_table = json.loads(text)
+    return LedgerKey(pipeline=pipeline, stream=stream, destination_table=destination_table)
+
+
+__all__ = ["LEDGER_SUFFIX", "Left", "RangeLedger", "key_of", "key_text", "left_behind"]

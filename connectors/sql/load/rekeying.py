@@ -1,0 +1,110 @@
+"""Another key for a table that a replace only empties and refills: taken over in place, or refused before that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...errors import FatalConnectorError
+from ...stream import Load
+from ..dialect.dialect import Dialect
+from ..identifiers import TableName
+from ..session import Lease
+from ..tables import Column, Table
+from .target import Target
+
+
+class KeyChange:
+    """The change of one load's key, where the stream had another one when the table was last written.
+
+    A key that the stream never had is somebody else's and stays: the database says what it refuses.
+    """
+
+    def __init__(self, dialect: Dialect, load: Load, target: Target, lease: Lease) -> None:
+        self._dialect = dialect
+        self._load = load
+        self._target = target
+        self._lease = lease
+
+    def is_due(self, table: Table, key: Sequence[str]) -> bool:
+        """Tell whether a table still has the primary key that the stream had."""
+        return bool(table.key) and set(table.key) != set(key) and self._folded(table.key) == self._former()
+
+    def refuse(self, table: Table, key: Sequence[str]) -> None:
+        """Raise where the key cannot change in place, before anything is written.
+
+        Raises:
+            FatalConnectorError: with both keys, what keeps the table, and what can be done.
+        """
+        if not self.is_due(table, key):
+            return
+        if table.is_referenced:
+            raise self._error(table, key, self._kept(table), "foreign keys of other tables point at it")
+        if not self._dialect.rekey(self._lease.session, table, key):
+            raise self._error(table, key, self._kept(table), f"{self._dialect.name} changes no primary key")
+
+    def change(self, table: Table, key: Sequence[str]) -> Table:
+        """Give the table its new key; it is empty from then on, but where DDL commits."""
+        dialect, kept = self._dialect, self._kept(table)
+        statements = list(dialect.rekey(self._lease.session, table, key))
+        self._target.changes.append(
+            {"column": "", "change": "keys", "before": ", ".join(table.key), "after": ", ".join(key)}
+        )
+        if dialect.alters_at_once:
+            self._load.announce(None, tuple(self._target.changes))
+            self._target.is_announced = True
+        else:
+            self._target.run([dialect.empty(table)])
+        try:
+            self._target.run(statements)
+        except FatalConnectorError as error:
+            raise self._error(table, key, kept, str(error)) from error
+        return self._target.reflect() or table
+
+    def refuse_nulls(self, table: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]) -> None:
+        """Raise for records that lack what was in the key: a system without primary keys has left it NOT NULL.
+
+        Raises:
+            FatalConnectorError: with the column, what keeps the table, and what can be done.
+        """
+        if self._dialect.keys_replacements:
+            return
+        arriving = {column.name for column in columns}
+        for column in table.columns:
+            is_left = self._dialect.fold(column.name) in self._former() and column.name not in key
+            if not is_left or column.is_nullable or column.is_generated or column.has_default:
+                continue
+            condition = f" where {self._dialect.quote(column.name)} is null" if column.name in arriving else ""
+            found = self._lease.session.query(f"select 1 from {self._dialect.table(staging)}{condition} limit 1")
+            if found:
+                reason = f"its column {column.name!r} stays NOT NULL, and a record has nothing there"
+                raise self._error(table, key, self._kept(table), reason)
+
+    def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
+        """Say beside what a table refuses that its key is not the stream's, which may be why."""
+        if table.key and set(table.key) != set(key):
+            error.args = (
+                f"{error}; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "
+                "change it by hand, drop what depends on the table, or the table",
+            )
+
+    def _former(self) -> set[str]:
+        former = self._load.former_key or ()
+        return self._folded(list(self._dialect.column_names(former).values()))
+
+    def _folded(self, names: Sequence[str]) -> set[str]:
+        return {self._dialect.fold(name) for name in names}
+
+    def _kept(self, table: Table) -> str:
+        return ", ".join(self._dialect.dependents(self._lease.session, table)) or "what depends on it"
+
+    def _error(self, table: Table, key: Sequence[str], kept: str, reason: str) -> FatalConnectorError:
+        former = ", ".join(self._load.former_key or ())
+        return FatalConnectorError(
+            f"the key of {table.name} changes from ({former}) to ({', '.join(key)}), but the table stays where it is "
+            f"because of {kept}, and its key cannot be changed in place: {reason}. Change the key by hand, drop {kept} "
+            "(and make it again after the run), or drop the table",
+            stream=self._load.stream.name,
+        )
+
+
+__all__ = ["KeyChange"]

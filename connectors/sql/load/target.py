@@ -1,0 +1,192 @@
+"""The table that a load writes: its shape, and what is done to fit it to a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...errors import FatalConnectorError
+from ...stream import Load, WriteDisposition
+from ..dialect.dialect import Dialect
+from ..identifiers import TableName
+from ..session import Lease, Session
+from ..tables import Column, Table
+
+
+class Target:
+    """A load's table, over its lease; each statement looks first whether the load was interrupted."""
+
+    def __init__(self, dialect: Dialect, name: TableName, lease: Lease, load: Load) -> None:
+        self.name = name
+        #: What was changed since the last commit, as `Commit.schema_changes` wants it.
+        self.changes: list[Mapping[str, Any]] = []
+        #: Whether `Load.announce` was told of them.
+        self.is_announced = False
+        self._dialect = dialect
+        self._lease = lease
+        self._load = load
+        self._stream = load.stream.name
+
+    @property
+    def _session(self) -> Session:
+        return self._lease.session
+
+    def run(self, statements: Iterable[str]) -> None:
+        """Run statements one by one, or all in one round trip."""
+        listed = list(statements)
+        for sql in ["; ".join(listed)] if listed and self._dialect.joins_statements else listed:
+            self._lease.check()
+            self._session.execute(sql)
+
+    def reflect(self) -> Table | None:
+        """Read the catalog; None: no such table.
+
+        Raises:
+            FatalConnectorError: it is a view.
+        """
+        table = self._dialect.reflect(self._session, [self.name]).get(self.name)
+        if table is not None and not table.is_table:
+            raise FatalConnectorError(
+                f"{self.name} is no table, but a view or the like; choose another destination_table",
+                stream=self._stream,
+            )
+        return table
+
+    def lock(self, table: Table | None) -> Table | None:
+        """Shut out other writers and read the catalog again; None: missing, and nobody else can create it now.
+
+        Raises:
+            FatalConnectorError: it cannot be written.
+        """
+        if table is None:
+            self._dialect.lock_creation(self._session, self.name)
+            table = self.reflect()
+            if table is None:
+                return None
+        lock = self._dialect.lock_table(self.name)
+        if lock:
+            self._session.execute(lock)
+            table = self.reflect()
+        if table is not None and table.unfit:
+            raise FatalConnectorError(f"{self.name} {table.unfit}", stream=self._stream)
+        return table
+
+    def forget_changes(self) -> None:
+        """Begin anew: they are committed."""
+        self.changes.clear()
+        self.is_announced = False
+
+    def lacks(self, table: Table, columns: Sequence[Column]) -> bool:
+        """Tell whether `evolve` would change anything."""
+        for column in columns:
+            held = table.column(column.name)
+            if held is None or (not held.is_generated and self._wider(held.type, column) != held.type):
+                return True
+        return False
+
+    def _wider(self, before: str, column: Column) -> str | None:
+        """Return the type that holds both; of what comes, the key's columns and no others refuse NULL.
+
+        Not asked of columns that the table computes: nothing is written into them.
+        """
+        if column.is_nullable:
+            return self._dialect.widen(before, column.type)
+        return self._dialect.widen_key(before, column.type, len(self._load.stream.key_properties))
+
+    def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
+        """Tell whether `evolve` could not make it hold what comes: a column of another type, or another key.
+
+        A primary key that has columns which the stream does not have is its owner's affair.
+        """
+        if set(table.key) != set(key) and table.key and set(table.key) <= {column.name for column in columns}:
+            return True
+        held = ((table.column(column.name), column) for column in columns)
+        return any(
+            found and not found.is_generated and self._wider(found.type, column) is None for found, column in held
+        )
+
+    def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
+        """Add columns that are missing, widen those that are too narrow."""
+        statements = []
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                statements.append(self._dialect.add_column(table.name, column))
+                self._note(column.name, "added", None, column.type)
+                continue
+            if held.is_generated:
+                continue
+            wider = self.widened(held.type, column)
+            if wider != held.type:
+                statements.append(self._dialect.alter_type(table.name, replace(held, type=wider)))
+                self._note(column.name, "widened", held.type, wider)
+        if statements and self._dialect.alters_at_once:
+            self.announce()
+        self._alter(statements)
+        return (self.reflect() or table) if statements else table
+
+    def announce(self) -> None:
+        """Tell of changes that are committed before the checkpoint is."""
+        self._load.announce(None, tuple(self.changes))
+        self.is_announced = True
+
+    def _note(self, column: str, change: str, before: str | None, after: str | None) -> None:
+        self.changes.append({"column": column, "change": change, "before": before, "after": after})
+
+    def widened(self, before: str, column: Column) -> str:
+        """Return the type that holds what is there and what comes.
+
+        Raises:
+            FatalConnectorError: there is none.
+        """
+        wider = self._wider(before, column)
+        if wider is None:
+            raise FatalConnectorError(
+                f"column {column.name!r} of {self.name} is {before}, but the stream now has {column.type}, and one "
+                f"does not hold the other: {self._ways_out()}",
+                stream=self._stream,
+            )
+        return wider
+
+    def _ways_out(self) -> str:
+        # Whoever is told so by a replace has a table that cannot be made anew: --full-refresh is a replace, too.
+        is_replace = self._load.write_disposition is WriteDisposition.REPLACE
+        last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
+        return f"change the column's type by hand, exclude it with `columns`, or {last}"
+
+    def _alter(self, statements: Sequence[str]) -> None:
+        """Run what `evolve` has written, and noted.
+
+        Raises:
+            FatalConnectorError: an index, a view or something else does not take the change; names the columns.
+        """
+        try:
+            self.run(statements)
+        except FatalConnectorError as error:
+            changed = ", ".join(
+                f"column {change['column']!r} from {change['before']} to {change['after']}"
+                for change in self.changes
+                if change["change"] == "widened"
+            )
+            if not changed:
+                raise
+            raise type(error)(
+                f"{self.name} does not let {changed} widen: {error}; {self._ways_out()}", stream=self._stream
+            ) from error
+
+    def note_replaced(self, table: Table, columns: Sequence[Column]) -> None:
+        """Note how a table differs from the one that takes its place."""
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                self._note(column.name, "added", None, column.type)
+            elif held.type != column.type:
+                self._note(column.name, "retyped", held.type, column.type)
+        arrived = {column.name for column in columns}
+        for held in table.columns:
+            if held.name not in arrived:
+                self._note(held.name, "dropped", held.type, None)
+
+
+__all__ = ["Target"]

@@ -1,0 +1,264 @@
+"""Templates and conditions over an event: checked when the file is loaded, filled when a callback is called.
+
+The same sandbox as for the file's own templates, with other names: the keyword arguments of callbacks. `error` stands
+for `__error`; `status` and `duration_s` are added; what an event does not have is None, and shows as nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
+from datetime import datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from syncblocks.callbacks.kwargs import (
+    RESERVED,
+    STATUSES_WITH_ERROR,
+    BlockRun,
+    PipelineRun,
+    fillable,
+    hydrate,
+)
+
+from .templates import (
+    DEFAULTS,
+    FUNCTIONS,
+    HARMLESS,
+    PIPELINE_ATTRIBUTES,
+    Functions,
+    Parsed,
+    Scope,
+    TemplateError,
+    Vocabulary,
+    parse,
+)
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+#: Names that an event has beside the keyword arguments of functions.
+ADDED = ("status", "duration_s", "error")
+
+#: Objects and what may be asked of them. Of `pipeline_run` not its variables: `variables('x')` names one.
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "pipeline": PIPELINE_ATTRIBUTES,
+    "block_run": tuple(item.name for item in fields(BlockRun)),
+    "pipeline_run": tuple(item.name for item in fields(PipelineRun) if item.name != "variables"),
+    "error": ("type", "message", "traceback", "stream", "block"),
+    "totals": ("streams", "success", "failure", "cancelled", "rows", "bytes"),
+    "retry": ("attempts",),
+}
+_BRACED = re.compile(r"\{\{[-+]?(.*?)-?\}\}", re.DOTALL)
+_MAX_DIGITS = 6
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def vocabulary(*, statuses: Collection[str], parents: Collection[str], variables: Iterable[str]) -> Vocabulary:
+    """Return what the templates of one callback block may use.
+
+    Args:
+        statuses: What the block is called for.
+        parents: Its `on`.
+        variables: Names of the pipeline's runtime variables.
+    """
+    own = fillable(statuses=frozenset(statuses), parents=frozenset(parents)) - {"__input", "__error"}
+    added = {"status", "duration_s"} | ({"error"} if STATUSES_WITH_ERROR & set(statuses) else set())
+    defaults = {name for name in DEFAULTS if name != "stream"}
+    names = own | added | defaults | (set(variables) - RESERVED - set(FUNCTIONS))
+    return Vocabulary(
+        names=tuple(sorted(names)),
+        attributes=tuple((name, known) for name, known in ATTRIBUTES.items() if name in names),
+        whole=frozenset({"error"}),
+        filters=tuple(_FILTERS),
+        nodes=(*HARMLESS, "List", "Tuple", "Neg"),
+    )
+
+
+def parse_condition(text: str, known: Vocabulary) -> Parsed:
+    """Check a condition: one expression, with or without `{{ }}` around it.
+
+    Raises:
+        TemplateError: it is none.
+    """
+    found = parse("{{ " + _bare(text) + " }}", known)
+    if not found.is_lone:
+        raise TemplateError("must be one condition, such as is_last_block_run or block_run.rows == 0")
+    return found
+
+
+class Filled(NamedTuple):
+    """A filled template, and what secret() and env_var() gave for it."""
+
+    value: Any
+    secrets: frozenset[str]
+    environment: frozenset[str]
+
+
+def event_values(recorded: Mapping[str, Any], status: str, *, env: str) -> dict[str, Any]:
+    """Return the values of all names that a template may use.
+
+    Args:
+        recorded: The event's keyword arguments, with runtime variables as values.
+        status: Of the event.
+        env: What `env` stands for.
+    """
+    kwargs = hydrate(recorded)
+    values: dict[str, Any] = dict.fromkeys(RESERVED - {"__input", "__error"})
+    values |= dict.fromkeys(("block_run", "totals", "error"), _NOTHING)
+    values |= {
+        name: value for name, value in kwargs.items() if name not in ("__input", "__error") and value is not None
+    }
+    name = kwargs["pipeline_uuid"]
+    values |= {"pipeline": {"name": name, "uuid": name}, "env": env, "status": status, "duration_s": duration_s(kwargs)}
+    values["error"] = kwargs.get("__error", _NOTHING)
+    return values
+
+
+def duration_s(kwargs: Mapping[str, Any]) -> float | None:
+    """Return how long the block run, or the attempt of the run, has taken; None if it has not ended."""
+    if kwargs.get("block_run") is not None:
+        start, end = kwargs["block_run"].started_at, kwargs["block_run"].ended_at
+    else:
+        start = kwargs["pipeline_run"].started_at
+        ends = [run.ended_at for run in kwargs.get("block_runs", ()) if run.ended_at is not None]
+        end = max(ends, default=None)
+    return None if start is None or end is None else round(max(0.0, (end - start).total_seconds()), 3)
+
+
+def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> Filled:
+    """Fill a template; one that is a single expression keeps its value's type.
+
+    Raises:
+        TemplateError: something it names is not there (any more), or does not fit; shows no value.
+    """
+    if parse(text, known).is_lone:
+        return _evaluate(_bare(text), values, scope)
+    functions = Functions(scope)
+    return _run(lambda: _environment().from_string(text).render({**values, **functions.by_name()}), functions)
+
+
+def holds(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> bool:
+    """Tell whether a condition is true of an event.
+
+    Raises:
+        TemplateError: see `fill`.
+    """
+    parse_condition(text, known)
+    return bool(_evaluate(_bare(text), values, scope).value)
+
+
+def shown(value: Any) -> str:
+    """Write a value into a message: nothing for None, JSON for lists and mappings."""
+    if value is None or value is _NOTHING:
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def size_text(value: Any) -> str:
+    """Return a number of bytes as people write it: 1.2 MB."""
+    size = float(value)
+    place = 0
+    while size >= 1000 and place < len(_UNITS) - 1:
+        size /= 1000
+        place += 1
+    return f"{size:.0f} B" if not place else f"{size:.1f} {_UNITS[place]}"
+
+
+def duration_text(value: Any) -> str:
+    """Return seconds as people write them: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    seconds = float(value)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Nothing:
+    """What an event does not have: false, shown as nothing, and so is all that is asked of it."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+    def __bool__(self) -> bool:
+        return False
+
+
+_NOTHING = _Nothing()
+
+
+def _bare(text: str) -> str:
+    """Return an expression without the braces around it (and the engine's marks for spaces)."""
+    braced = _BRACED.fullmatch(text.strip())
+    return braced[1] if braced else text.strip()
+
+
+def _evaluate(expression: str, values: Mapping[str, Any], scope: Scope) -> Filled:
+    functions = Functions(scope)
+    filled = _run(lambda: _compiled(expression)(**{**values, **functions.by_name()}), functions)
+    return filled._replace(value=None) if filled.value is _NOTHING else filled
+
+
+@lru_cache(maxsize=256)
+def _compiled(expression: str) -> Any:
+    return _environment().compile_expression(expression, undefined_to_none=False)
+
+
+def _run(call: Any, functions: Functions) -> Filled:
+    from jinja2 import TemplateError as EngineError
+
+    try:
+        value = call()
+    except TemplateError:
+        raise
+    except (EngineError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        # Without the cause: its text may hold a value.
+        raise TemplateError(f"cannot be filled ({type(error).__name__}): check what is compared or formatted") from None
+    return Filled(value=value, secrets=frozenset(functions.secrets), environment=frozenset(functions.environment))
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, finalize=shown, autoescape=False
+    )
+    environment.filters = dict(_FILTERS)
+    environment.tests = {}
+    environment.globals = {}
+    return environment
+
+
+def _number(value: Any, digits: int = 0) -> str:
+    return "" if value is None else f"{value:,.{min(max(int(digits), 0), _MAX_DIGITS)}f}"
+
+
+def _joined(values: Any) -> str:
+    items = values if isinstance(values, list | tuple) else [values]
+    return ", ".join(shown(item.get("stream", item) if isinstance(item, dict) else item) for item in items)
+
+
+_FILTERS: dict[str, Any] = {
+    "lower": lambda value: shown(value).lower(),
+    "upper": lambda value: shown(value).upper(),
+    "trim": lambda value: shown(value).strip(),
+    "urlencode": lambda value: quote(shown(value), safe=""),
+    # A stream's name without its schema.
+    "table": lambda value: shown(value).rpartition(".")[2],
+    # 1,234,567; a number of digits after the point may be given.
+    "number": _number,
+    "bytes": lambda value: "" if value is None else size_text(value),
+    "duration": lambda value: "" if value is None else duration_text(value),
+    # A list; of `failed_streams` the names.
+    "join": _joined,
+}

@@ -1,0 +1,357 @@
+"""Interpolation of `{{ ... }}` in strings: one pass, sandboxed, nothing but the names listed here.
+
+A template is checked node by node before it is rendered: no statement, loop, arithmetic, method or attribute
+gets as far as the engine, so that neither time nor memory can be spent and no code evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from ..errors import SyncError, nearest_match
+from .secrets import lookup_secret
+
+if TYPE_CHECKING:
+    from jinja2.nodes import Node
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+FUNCTIONS = ("env_var", "secret", "variables")
+DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_partition", "stream")
+PIPELINE_ATTRIBUTES = ("name", "uuid")
+MAX_TEMPLATE_LENGTH = 65_536
+MAX_NESTING = 20
+
+_FILTERS = {
+    "lower": lambda value: str(_as_text(value)).lower(),
+    "upper": lambda value: str(_as_text(value)).upper(),
+    "trim": lambda value: str(_as_text(value)).strip(),
+    # The engine's own leaves "/" as it is, which breaks a URL with such a password.
+    "urlencode": lambda value: quote(str(_as_text(value)), safe=""),
+    # A stream's name without its schema.
+    "table": lambda value: str(_as_text(value)).rpartition(".")[2],
+}
+#: Nodes of an expression that may occur; see `_check`.
+HARMLESS = ("Const", "TemplateData", "CondExpr", "Compare", "Operand", "And", "Or", "Not", "Concat", "Keyword")
+_FREE = re.compile(r"\{\{|\{%")
+
+
+class TemplateError(SyncError):
+    """A template is wrong or cannot be filled; whoever knows its place adds file, line and key."""
+
+    code = "template"
+
+    def __init__(self, message: str, *, allowed: tuple[str, ...] = (), nearest: str | None = None) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+        self.nearest = nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What templates can see at one place of the file."""
+
+    folder: Path
+    environ: Mapping[str, str]
+    #: Values of `variables('x')`; None where it may not be used (in `variables` itself).
+    variables: Mapping[str, Any] | None = None
+    #: Mage's default variables that are known at this place.
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def knowing(self, **defaults: Any) -> Scope:
+        """Return the scope with further default variables."""
+        return replace(self, defaults={**self.defaults, **defaults})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """A filled template."""
+
+    #: Text; a JSON value if the whole template is one call of variables().
+    value: Any
+    #: Names that the template uses: functions and default variables.
+    names: frozenset[str]
+    #: What secret() returned.
+    secrets: frozenset[str]
+    #: What env_var() found in the environment (not its defaults, which stand in the file).
+    environment: frozenset[str]
+
+
+class Vocabulary(NamedTuple):
+    """What a kind of template may use; hashable, since what was parsed is remembered."""
+
+    names: tuple[str, ...]
+    #: Names of objects, and what can be had of each.
+    attributes: tuple[tuple[str, tuple[str, ...]], ...]
+    #: Of these objects, those that may also stand alone.
+    whole: frozenset[str] = frozenset()
+    filters: tuple[str, ...] = tuple(_FILTERS)
+    #: Kinds of nodes that may occur.
+    nodes: tuple[str, ...] = HARMLESS
+
+    @property
+    def dotted(self) -> tuple[str, ...]:
+        """`object.attribute`, all of them."""
+        return tuple(f"{name}.{attribute}" for name, attributes in self.attributes for attribute in attributes)
+
+
+#: What stands in the file and is filled in when it is loaded.
+CONFIGURATION = Vocabulary(names=DEFAULTS, attributes=(("pipeline", PIPELINE_ATTRIBUTES),))
+
+
+class Parsed(NamedTuple):
+    """A checked template."""
+
+    #: Functions and names that it uses.
+    names: frozenset[str]
+    #: (function, its first argument, whether it has a default).
+    calls: tuple[tuple[str, str, bool], ...]
+    #: Whether it is one expression and no text around it.
+    is_lone: bool
+    #: If it is nothing but `variables('x')`: that x.
+    lone_variable: str | None
+
+
+def has_template(text: str) -> bool:
+    """Tell whether a text holds anything to interpolate."""
+    return _FREE.search(text) is not None
+
+
+def template_names(text: str) -> frozenset[str]:
+    """Return the functions and default variables that a template uses.
+
+    Raises:
+        TemplateError: it is not a template, or uses anything that is not allowed.
+    """
+    return parse(text, CONFIGURATION).names
+
+
+def render(text: str, scope: Scope) -> Rendering:
+    """Fill a template once; what comes in is never looked at as a template again.
+
+    Raises:
+        TemplateError: the template is wrong or something it names is not there; shows no value.
+    """
+    parsed = parse(text, CONFIGURATION)
+    names, lone_variable = parsed.names, parsed.lone_variable
+    for name in sorted(names.intersection(DEFAULTS) - scope.defaults.keys()):
+        raise TemplateError(f"{name!r} is not known here", allowed=(*FUNCTIONS, *sorted(scope.defaults)))
+    functions = Functions(scope)
+    value: Any
+    if lone_variable is not None:
+        value = functions.variables(lone_variable)
+    else:
+        from jinja2 import TemplateError as EngineError
+
+        try:
+            value = _environment().from_string(text).render({**scope.defaults, **functions.by_name()})
+        except TemplateError:
+            raise
+        except (EngineError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            # Without the cause: its text may hold a value.
+            raise TemplateError(f"cannot be filled ({type(error).__name__}): check the arguments") from None
+    return Rendering(
+        value=value,
+        names=names,
+        secrets=frozenset(functions.secrets),
+        environment=frozenset(functions.environment),
+    )
+
+
+class Functions:
+    """The three functions of one rendering; they note what they gave away."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self.secrets: set[str] = set()
+        self.environment: set[str] = set()
+
+    def by_name(self) -> dict[str, Any]:
+        """Return them as the engine takes them."""
+        return {name: getattr(self, name) for name in FUNCTIONS}
+
+    def env_var(self, name: str, default: Any = None) -> str:
+        """Return an environment variable."""
+        value = self._scope.environ.get(_text(name, "env_var"))
+        if value is None:
+            if default is None:
+                raise TemplateError(
+                    f"environment variable {name!r} is not set and has no default",
+                    nearest=nearest_match(name, self._scope.environ),
+                )
+            return str(default)
+        _check_text(value, f"environment variable {name!r}")
+        self.environment.add(value)
+        return value
+
+    def secret(self, name: str) -> str:
+        """Return a secret."""
+        try:
+            value = lookup_secret(_text(name, "secret"), self._scope.folder, self._scope.environ)
+        except LookupError as error:
+            raise TemplateError(str(error)) from None
+        _check_text(value, f"secret {name!r}")
+        self.secrets.add(value)
+        return value
+
+    def variables(self, name: str) -> Any:
+        """Return a runtime variable."""
+        known = self._scope.variables
+        if known is None:
+            raise TemplateError("variables() cannot be used here: a variable is never made from another one")
+        if _text(name, "variables") not in known:
+            raise TemplateError(
+                f"there is no variable {name!r}", allowed=tuple(sorted(known)), nearest=nearest_match(name, known)
+            )
+        return known[name]
+
+
+def _text(name: Any, function: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise TemplateError(f"{function}() needs a name in quotes: {function}('x')")
+    return name
+
+
+def _check_text(value: str, what: str) -> None:
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise TemplateError(f"{what} is not text: it holds a NUL or is not UTF-8")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    # Imported here: most files of most users have templates, but `plan` of one without need not wait for it.
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, finalize=_as_text, autoescape=False
+    )
+    environment.filters = dict(_FILTERS)
+    environment.tests = {}
+    environment.globals = {}
+    return environment
+
+
+def _as_text(value: Any) -> Any:
+    """Write JSON values as JSON: `true`, not `True`. The engine hands over constants and results alike."""
+    if value is None or isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str, vocabulary: Vocabulary) -> Parsed:
+    """Check a template node by node.
+
+    Raises:
+        TemplateError: it is not a template, or uses anything that the vocabulary does not have.
+    """
+    from jinja2 import TemplateSyntaxError, nodes
+
+    if len(text) > MAX_TEMPLATE_LENGTH:
+        raise TemplateError(f"a template may have {MAX_TEMPLATE_LENGTH} characters at most")
+    try:
+        tree = _environment().parse(text)
+    except TemplateSyntaxError as error:
+        raise TemplateError(f"not a valid template: {error.message}") from None
+    except RecursionError:
+        raise TemplateError("not a valid template: nested too deeply") from None
+    check = _Check(vocabulary)
+    parts: list[Node] = []
+    for statement in tree.body:
+        if not isinstance(statement, nodes.Output):
+            raise TemplateError("statements ({% ... %}) are not allowed, only expressions: {{ ... }}")
+        for node in statement.nodes:
+            check.node(node, depth=0)
+            parts.append(node)
+    is_lone = len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData)
+    lone = None
+    if is_lone and isinstance(parts[0], nodes.Call) and len(parts[0].args) == 1 and not parts[0].kwargs:
+        function, name, _ = check.calls[0]
+        lone = name if function == "variables" else None
+    return Parsed(names=frozenset(check.names), calls=tuple(check.calls), is_lone=is_lone, lone_variable=lone)
+
+
+class _Check:
+    """Lets the names of a vocabulary pass, constants, comparisons and `x if y else z`; nothing else."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.names: set[str] = set()
+        self.calls: list[tuple[str, str, bool]] = []
+        self._vocabulary = vocabulary
+        self._attributes = dict(vocabulary.attributes)
+        self._shown = (*FUNCTIONS, *vocabulary.names)
+
+    def node(self, node: Node, *, depth: int) -> None:
+        """Check a node and all below it."""
+        from jinja2 import nodes
+
+        if depth > MAX_NESTING:
+            raise TemplateError("not a valid template: nested too deeply")
+        children = list(node.iter_child_nodes())
+        if isinstance(node, nodes.Name):
+            self._name(node.name)
+        elif isinstance(node, nodes.Call):
+            self._call(node)
+            children.remove(node.node)
+        elif isinstance(node, nodes.Getattr):
+            self._attribute(node)
+            children = []
+        elif isinstance(node, nodes.Filter):
+            filters = self._vocabulary.filters
+            if node.name not in filters:
+                raise TemplateError(
+                    f"there is no filter {node.name!r}", allowed=filters, nearest=nearest_match(node.name, filters)
+                )
+        elif type(node).__name__ not in self._vocabulary.nodes:
+            raise TemplateError(f"{type(node).__name__.lower()} is not allowed in a template", allowed=self._shown)
+        for child in children:
+            self.node(child, depth=depth + 1)
+
+    def _name(self, name: str) -> None:
+        if name in FUNCTIONS:
+            raise TemplateError(f"{name} is a function: {name}('x')")
+        if name in self._attributes and name not in self._vocabulary.whole:
+            allowed = tuple(f"{name}.{attribute}" for attribute in self._attributes[name])
+            raise TemplateError(f"write {allowed[0]}", allowed=allowed)
+        _check_name(name, self._vocabulary.names, self._shown)
+        self.names.add(name)
+
+    def _call(self, node: Any) -> None:
+        from jinja2 import nodes
+
+        if not isinstance(node.node, nodes.Name):
+            raise TemplateError("only these functions can be called", allowed=FUNCTIONS)
+        name = node.node.name
+        _check_name(name, FUNCTIONS, FUNCTIONS)
+        if node.dyn_args is not None or node.dyn_kwargs is not None:
+            raise TemplateError("* and ** are not allowed")
+        # A name that is itself filled in could be a secret, and the error that it is unknown would show it.
+        if not node.args or not isinstance(node.args[0], nodes.Const):
+            raise TemplateError(f"{name}() needs a name in quotes: {name}('x')")
+        self.names.add(name)
+        self.calls.append((name, node.args[0].value, len(node.args) + len(node.kwargs) > 1))
+
+    def _attribute(self, node: Any) -> None:
+        from jinja2 import nodes
+
+        owner = node.node.name if isinstance(node.node, nodes.Name) else ""
+        if owner not in self._attributes:
+            if owner and owner not in self._vocabulary.names and nearest_match(owner, self._attributes):
+                _check_name(owner, (), (*self._attributes,))
+            raise TemplateError(f"attributes are not allowed ({node.attr!r})", allowed=self._vocabulary.dotted)
+        known = self._attributes[owner]
+        if node.attr not in known:
+            raise TemplateError(f"{owner} has no {node.attr!r}", allowed=known, nearest=nearest_match(node.attr, known))
+        self.names.add(owner)
+
+
+def _check_name(name: str, known: tuple[str, ...], shown: tuple[str, ...]) -> None:
+    if name not in known:
+        raise TemplateError(f"{name!r} is not defined", allowed=shown, nearest=nearest_match(name, shown))

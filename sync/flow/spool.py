@@ -1,0 +1,150 @@
+"""A block's output kept on disk for its callbacks: one Arrow IPC file, written beside the load, never partial."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..config import Pipeline
+
+log = logging.getLogger("syncblocks")
+
+
+def spool_folder(pipeline: Pipeline) -> Path:
+    """Return the folder beside the run store; in the pipeline's folder where the store is a server."""
+    url = pipeline.store_url
+    if url.startswith("sqlite:///"):
+        return Path(url.removeprefix("sqlite:///")).parent / "spool"
+    return pipeline.folder / ".syncblocks" / "spool"
+
+
+def discard_spools(pipeline: Pipeline, run_key: str, *, keep: Collection[str]) -> None:
+    """Remove what a dead run has spooled, but for the files that some delivery still needs."""
+    for path in spool_folder(pipeline).glob(f"{run_key}-*"):
+        if str(path) not in keep:
+            path.unlink(missing_ok=True)
+
+
+class Spool:
+    """Tee of one block run's batches into one Arrow IPC file, written on a thread of its own, one batch behind.
+
+    It never stops a stream: over the limit or on a full disk it gives up, removes the file and says so; the callback
+    then receives None.
+    """
+
+    def __init__(self, path: Path, *, limit_bytes: int, label: str) -> None:
+        self.path = path
+        self._limit_bytes = limit_bytes
+        self._label = label
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._pending: Future[None] | None = None
+        self._schema: pa.Schema | None = None
+        self._writer: Any = None
+        self._sink: Any = None
+        self._size_bytes = 0
+        self._is_given_up = False
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append one batch; a schema other than before rewrites the file under the wider schema."""
+        self._wait()
+        if self._is_given_up:
+            return
+        self._size_bytes += batch.nbytes
+        if self._size_bytes > self._limit_bytes:
+            self.give_up(f"over spool_limit ({self._limit_bytes} bytes)")
+            return
+        self._pending = self._thread.submit(self._append, batch)
+
+    def close(self, schema: pa.Schema) -> str | None:
+        """Finish the file and return its path; None if it was given up. `schema` serves a stream without batches."""
+        self._wait()
+        if self._is_given_up:
+            return None
+        try:
+            if self._writer is None:
+                self._open(schema)
+            self._end()
+        except (OSError, pa.ArrowException) as error:
+            self.give_up(str(error))
+            return None
+        self._thread.shutdown()
+        return str(self.path)
+
+    def give_up(self, reason: str) -> None:
+        """Remove the file; callbacks get None."""
+        self._is_given_up = True
+        log.warning("%s: output is not kept for callbacks, they receive None: %s", self._label, reason)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove whatever was written (a failed or repeated try)."""
+        self._thread.shutdown()
+        if self._writer is not None:
+            try:
+                self._end()
+            except (OSError, pa.ArrowException) as error:
+                log.debug("%s: %s", self._label, error)
+            self._writer = None
+        self._size_bytes = 0
+        self.path.unlink(missing_ok=True)
+
+    def _wait(self) -> None:
+        """Wait for the batch before, and learn how it went."""
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+        except (OSError, pa.ArrowException) as error:
+            self.give_up(str(error))
+        self._pending = None
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._open(batch.schema)
+        elif batch.schema != self._schema:
+            self._widen(batch.schema)
+        self._writer.write_batch(_conform(batch, self._schema))
+
+    def _open(self, schema: pa.Schema) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.unlink(missing_ok=True)
+        self.path.touch(mode=0o600)
+        self._schema = schema
+        # Not opened to be cut: of a file that was, ext4 writes out all when it is closed, by its writer and its reader.
+        self._sink = pa.OSFile(str(self.path), mode="ab")
+        self._writer = pa.ipc.new_file(self._sink, schema)
+
+    def _end(self) -> None:
+        try:
+            self._writer.close()
+        finally:
+            self._sink.close()
+
+    def _widen(self, schema: pa.Schema) -> None:
+        wider = pa.unify_schemas([self._schema, schema], promote_options="permissive")
+        self._end()
+        before = self.path.with_suffix(".before")
+        self.path.rename(before)
+        self._open(wider)
+        with pa.memory_map(str(before)) as mapped:
+            reader = pa.ipc.open_file(mapped)
+            for number in range(reader.num_record_batches):
+                self._writer.write_batch(_conform(reader.get_batch(number), wider))
+        before.unlink()
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema | None) -> pa.RecordBatch:
+    if schema is None or batch.schema == schema:
+        return batch
+    columns = [
+        batch.column(field.name).cast(field.type)
+        if field.name in batch.schema.names
+        else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -1,0 +1,110 @@
+"""What a plan refuses: streams that would harm each other's tables, or their own source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import TableState, WriteDisposition
+
+from ..config import Pipeline
+from ..errors import ConfigError
+from .selection import SelectedStream
+
+
+def check_shared_tables(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    destination: Destination,
+    *,
+    full_refresh: bool,
+) -> None:
+    """Streams share a table with append or merge only; nobody replaces a table that another writes."""
+    one_name: Callable[[str], str] = getattr(destination, "one_name", str)
+
+    def replaces(stream: SelectedStream) -> bool:
+        return full_refresh or stream.write_disposition is WriteDisposition.REPLACE
+
+    by_table: dict[str, list[SelectedStream]] = {}
+    for stream in selected:
+        by_table.setdefault(one_name(stream.destination_table), []).append(stream)
+    for stream in selected:
+        others = by_table[one_name(stream.destination_table)]
+        if len(others) > 1 and any(map(replaces, others)):
+            names = ", ".join(repr(other.name) for other in others)
+            tables_named = " and ".join(dict.fromkeys(repr(other.destination_table) for other in others))
+            is_one = (
+                "" if len({other.destination_table for other in others}) == 1 else ", one table to this destination,"
+            )
+            raise stream_error(
+                pipeline,
+                stream,
+                f"table {tables_named}{is_one} is written by {names}: {_way_out(others)}",
+            )
+        if not replaces(stream):
+            continue
+        for row in tables[stream.destination_table].ledger:
+            is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
+            if is_other and row.committed_at is not None:
+                is_asked = stream.write_disposition is WriteDisposition.REPLACE
+                what = "`replace`" if is_asked else "--full-refresh"
+                way_out = "give another `destination_table`" if is_asked else _START_OVER
+                raise stream_error(
+                    pipeline,
+                    stream,
+                    f"{what} would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
+                    f"pipeline {row.key.pipeline!r} writes too: {way_out}; if that stream is no more, drop its state "
+                    "with `syncblocks state reset --forget`",
+                )
+
+
+#: How a table of several streams is read anew: a stream without a table starts from scratch.
+_START_OVER = "to read all of its streams anew, drop the table by hand and run without --full-refresh"
+
+
+def _way_out(others: Sequence[SelectedStream]) -> str:
+    if any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+        return "give each its own `destination_table`, or write all of them with append or merge"
+    return f"with --full-refresh each would replace the other's records; {_START_OVER}"
+
+
+def check_own_source(
+    pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
+) -> None:
+    """Refuse a stream that would write the very table it reads."""
+    if source.identity() == destination.identity() and table.stream_name == stream.name:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+        )
+
+
+def check_quarantine(pipeline: Pipeline, stream: SelectedStream, destination: Destination) -> None:
+    """Refuse to set records aside where there is no place for them."""
+    if stream.stream.max_rejected is not None and not getattr(destination, "quarantines", False):
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`on_bad_record: quarantine` needs a destination that keeps bad records in a table of its own; "
+            f"{pipeline.destination.connector} does not",
+        )
+
+
+def unquarantined(pipeline: Pipeline, selected: Sequence[SelectedStream], destination: Destination) -> list[str]:
+    """Return a warning of what the destination cannot set aside, if a stream quarantines."""
+    ask = getattr(destination, "unquarantined", None)
+    if ask is None or all(stream.stream.max_rejected is None for stream in selected):
+        return []
+    found = ask()
+    return [f"`on_bad_record: quarantine` with {pipeline.destination.connector}: {found}"] if found else []
+
+
+def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
+    """Return a mistake in what the pipeline file says of a stream, with its place there."""
+    path, line = pipeline.where(stream.location)
+    return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
+
+
+__all__ = ["check_own_source", "check_quarantine", "check_shared_tables", "stream_error", "unquarantined"]

@@ -1,0 +1,386 @@
+"""The plan of a run: per stream where it starts, how it is written, which wire carries it. Pure; creates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.incremental.bookmarks import values
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import (
+    Bookmark,
+    LedgerKey,
+    LedgerRow,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+from ..config import Pipeline
+from ..delivery.subscriptions import UserCode, applies, data_blocks
+from ..verify.repair import Repair
+from .checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
+from .columns import Fit, Rules, computed_warnings, fit
+from .evolution import former_key, frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
+from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
+from .selection import SelectedStream
+from .shapes import Change, Shape, differences, shape_of
+
+#: Wires whose blocks hold the columns' names, so that these cannot be changed on the way.
+_NAMING = {"singer", "parquet"}
+
+
+class Start(NamedTuple):
+    """Where a stream starts: its bookmark (None: from scratch) and why."""
+
+    bookmark: Bookmark | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStream:
+    """Everything that one stream run needs to know before it begins."""
+
+    selected: SelectedStream
+    key: LedgerKey
+    table: TableState
+    start: Start
+    #: As it is written in this run: a full refresh replaces, whatever the file says.
+    write_disposition: WriteDisposition
+    wire: str
+    #: Transformer blocks that apply, in order.
+    transformers: tuple[str, ...]
+    #: The stream as it arrives, as far as it is declared; a transformer's function may still change its columns.
+    arriving: Stream
+    is_schema_decided: bool
+    reading: Reading
+    #: None: not INCREMENTAL.
+    resumption: Resumption | None
+    #: Its columns as the destination keeps them; of the declared ones, if a transformer may still change them.
+    fit: Fit
+    rules: Rules
+    #: What the run will do to the destination's schema, in words.
+    changes: tuple[str, ...]
+    #: What the stream looks like at its source, and what has changed there since it was last written.
+    shape: Shape
+    source_changes: tuple[Change, ...]
+    #: The keys that the table was last written by, if they were others.
+    former_key: tuple[str, ...] | None
+    #: Why the stream will fail before anything is written; empty: it will not.
+    refusal: str
+    #: Blocks whose output is kept for callbacks.
+    data_blocks: frozenset[str]
+    #: Only these records are read, and merged; None: what the stream says.
+    repair: Repair | None = None
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.selected.name
+
+    @property
+    def tries(self) -> int:
+        """Most tries that it can take, one for the case that it cannot be read by ranges included."""
+        return self.selected.retries + (2 if self.reading.readers > 1 else 1)
+
+    @property
+    def commits_once(self) -> bool:
+        """FULL_TABLE and replace commit at the end; INCREMENTAL at every checkpoint."""
+        method = self.selected.stream.replication_method
+        return method is ReplicationMethod.FULL_TABLE or self.write_disposition is WriteDisposition.REPLACE
+
+    @property
+    def is_appended_anew(self) -> bool:
+        """A full refresh of a stream that otherwise appends."""
+        is_replaced = self.write_disposition is WriteDisposition.REPLACE
+        return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would do; `syncblocks plan` prints it, a run carries it out."""
+
+    streams: tuple[PlannedStream, ...]
+    #: Names of streams that one read yields together.
+    groups: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...] = ()
+    #: Those of the warnings that tell of streams left out, which a run tells, too.
+    skipped: tuple[str, ...] = ()
+
+
+def plan_streams(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    known: Mapping[tuple[str, str], Shape | None],
+    code: UserCode,
+    *,
+    source: Source,
+    source_name: str,
+    destination: Destination,
+    full_refresh: bool = False,
+) -> Plan:
+    """Decide everything that can be decided before a record is read.
+
+    Args:
+        pipeline: the file.
+        selected: streams of this run, in run order.
+        tables: state of every destination table.
+        known: streams whose state the run store has, by (stream, destination table), and their shape.
+        code: the user's functions.
+        source: asked for groups and wires only.
+        source_name: as ledgers name it, see `Session`.
+        destination: asked for wires only.
+        full_refresh: replace every table and forget every bookmark.
+
+    Raises:
+        ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
+            written; a table is its own source.
+    """
+    check_shared_tables(pipeline, selected, tables, destination, full_refresh=full_refresh)
+    streams = []
+    for stream in selected:
+        table = tables[stream.destination_table]
+        key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
+        check_own_source(pipeline, stream, table, source, destination)
+        if refusal := getattr(destination, "refusal", _no_refusal)(key):
+            raise stream_error(pipeline, stream, refusal)
+        streams.append(
+            _plan_stream(
+                pipeline, stream, key, table, known, code, source, source_name, destination, full_refresh=full_refresh
+            )
+        )
+    groups = tuple(
+        tuple(stream.name for stream in group) for group in source.groups([stream.stream for stream in selected])
+    )
+    warnings = list(code.warnings)
+    if not destination.has_ledger:
+        warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    warnings += unquarantined(pipeline, selected, destination)
+    warnings += computed_warnings({planned.name: planned.fit for planned in streams})
+    warnings += late_warnings({planned.name: planned.resumption for planned in streams})
+    return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
+
+
+def starting_point(
+    stream: SelectedStream,
+    table: TableState,
+    row: LedgerRow | None,
+    *,
+    is_known: bool,
+    sources: Collection[str],
+    full_refresh: bool,
+) -> Start | str:
+    """Decide where a stream starts; a string is the reason why it may not. The table of 1-product.md 1.4.
+
+    Args:
+        stream: as it is selected.
+        table: its destination table.
+        row: its row of the ledger.
+        is_known: whether the run store knows a bookmark.
+        sources: the source as ledgers name it: without secrets, and as it was written before that.
+        full_refresh: start from scratch.
+    """
+    # A bookmark that `state set` put into a row counts as much as one that a commit did.
+    is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
+    committed = row if is_known_row else None
+    if table.schema is None and table.is_described:
+        return Start(bookmark=None, reason="no destination table")
+    if not table.is_table:
+        return (
+            f"{stream.destination_table!r} is no table of the destination, but a view or the like; give the stream "
+            "another `destination_table`"
+        )
+    if refusal := table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition):
+        return f"table {stream.destination_table!r} {refusal}"
+    is_stranger = table.is_described and committed is None and not table.ledger and not is_known
+    if is_stranger and not stream.replaces_explicitly:
+        return (
+            f"table {stream.destination_table!r} exists, and no pipeline of syncblocks has written it; say "
+            "`write_disposition: replace` in this stream to replace it, or give another `destination_table`"
+        )
+    if full_refresh:
+        return Start(bookmark=None, reason="full refresh")
+    if committed is not None:
+        if committed.source not in sources:
+            return (
+                f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
+                f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with --full-refresh"
+            )
+        if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
+            return Start(bookmark=None, reason="FULL_TABLE")
+        if committed.bookmark is None:
+            return Start(bookmark=None, reason="no bookmark yet")
+        return Start(bookmark=committed.bookmark, reason="bookmark")
+    method = stream.stream.replication_method
+    if stream.write_disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
+        if is_known:
+            return (
+                f"the ledger of table {stream.destination_table!r} has no row of this stream, but the run store knows "
+                "a bookmark: appending from scratch would double records. `syncblocks state set` puts the bookmark "
+                "back, `run --full-refresh` starts the table over"
+            )
+        if refusal := _written_under_another_name(stream, table, sources):
+            return refusal
+    return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
+
+
+def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
+    for row in table.ledger:
+        if row.key.stream == stream.name and row.source in sources and row.committed_at is not None:
+            return (
+                f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
+                f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
+                f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
+                f"`destination_table: {row.key.destination_table}`; else give another `destination_table`, or "
+                "`write_disposition: merge`"
+            )
+    return ""
+
+
+def _plan_stream(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    key: LedgerKey,
+    table: TableState,
+    known: Mapping[tuple[str, str], Shape | None],
+    code: UserCode,
+    source: Source,
+    source_name: str,
+    destination: Destination,
+    *,
+    full_refresh: bool,
+) -> PlannedStream:
+    row = next((row for row in table.ledger if row.key == key), None)
+    start = starting_point(
+        stream,
+        table,
+        row,
+        is_known=(stream.name, stream.destination_table) in known,
+        sources=(source_name, source.identity()),
+        full_refresh=full_refresh,
+    )
+    if isinstance(start, str):
+        raise stream_error(pipeline, stream, start)
+    read, as_known = stream.stream, getattr(source, "as_known", None)
+    if as_known is not None and not full_refresh:
+        stream = replace(stream, stream=as_known(stream.stream, start.bookmark))
+    blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
+    declared, is_decided = _arriving(stream.stream, blocks, code)
+    disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
+    rules = _rules(pipeline, stream, destination, table, disposition, full_refresh=full_refresh)
+    try:
+        fitted = fit(declared, rules)
+    except FatalConnectorError as error:  # a column that the destination cannot name
+        raise stream_error(pipeline, stream, str(error)) from error
+    before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    # A table that is replaced gets a column's type anew, seen or not.
+    shape = shape_of(read, stream.left_out, None if disposition is WriteDisposition.REPLACE else before)
+    changes = tuple(unless_left_out(change, fitted) for change in differences(before, shape))
+    lossy = fitted.refusals if is_decided else ()
+    if lossy and not changes:
+        raise stream_error(pipeline, stream, "; ".join(lossy))
+    refusals = [frozen(changes, fitted, rules), rekeyed(changes, stream, rules), *lossy]
+    arriving = fitted.arriving if is_decided else declared
+    if is_decided:
+        stream = without_left_out(stream, fitted)
+    kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
+    check_quarantine(pipeline, stream, destination)
+    is_mended = any(column.remedy for column in fitted.columns)
+    # Who sets records aside must see them one by one.
+    is_plain = is_decided and not kept and not is_mended and stream.stream.max_rejected is None
+    wire = _wire(source, destination, stream.stream, arriving, disposition) if is_plain else "arrow"
+    reading = plan_reading(
+        stream,
+        disposition,
+        source,
+        destination,
+        source_name=pipeline.source.connector,
+        is_plain=not (blocks or kept or is_mended),
+        wire=wire,
+    )
+    return PlannedStream(
+        selected=stream,
+        key=key,
+        table=table,
+        start=start,
+        write_disposition=disposition,
+        wire=wire if reading.readers == 1 or reading.loaders > 1 else "arrow",
+        transformers=tuple(block.block for block in blocks),
+        arriving=arriving,
+        is_schema_decided=is_decided,
+        fit=fitted,
+        rules=rules,
+        changes=(*planned_changes(fitted, table, disposition, is_decided=is_decided), *of_source(changes)),
+        shape=shape,
+        source_changes=changes,
+        former_key=former_key(before, shape, [block.rename or {} for block in blocks]),
+        refusal="; ".join(filter(None, refusals)),
+        data_blocks=kept,
+        reading=reading,
+        resumption=plan_resumption(stream.stream, source),
+    )
+
+
+def _rules(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    destination: Destination,
+    table: TableState,
+    disposition: WriteDisposition,
+    *,
+    full_refresh: bool,
+) -> Rules:
+    # A full refresh takes the source as it is now.
+    is_held = table.schema is not None and not full_refresh
+    return Rules(
+        destination=destination,
+        connector=pipeline.destination.connector,
+        table=table,
+        disposition=disposition,
+        on_lossy=stream.on_lossy,
+        leaves_out_new=is_held and stream.on_schema_change == "ignore",
+        is_frozen=is_held and stream.on_schema_change == "freeze",
+    )
+
+
+def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
+    from ..flow.transform import Transformer
+
+    is_decided = True
+    for block in blocks:
+        stream = Transformer(block.block, (), block.rename or {}).stream(stream)
+        is_decided = is_decided and not code.transformers[block.block]
+    return stream, is_decided
+
+
+def _wire(
+    source: Source, destination: Destination, stream: Stream, arriving: Stream, disposition: WriteDisposition
+) -> str:
+    accepted = set(destination.accepts(arriving, disposition))
+    if arriving.schema.names != stream.schema.names:
+        accepted -= _NAMING
+    return next((wire for wire in source.offers(stream) if wire in accepted), "arrow")
+
+
+def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequence[str]]) -> list[PlannedStream]:
+    """One read yields one wire for all its streams."""
+    wires = {planned.name: planned.wire for planned in streams}
+    common = {
+        name: wires[name] if len({wires[each] for each in group}) == 1 else "arrow"
+        for group in groups
+        for name in group
+    }
+    return [replace(planned, wire=common[planned.name]) for planned in streams]
+
+
+def _no_refusal(_: LedgerKey) -> str:
+    return ""
+
+
+def shown_bookmark(bookmark: Bookmark | None) -> dict[str, Any] | None:
+    """Return a bookmark as people read it."""
+    return values(bookmark)

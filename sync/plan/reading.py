@@ -1,0 +1,169 @@
+"""How a stream is read: by how many readers and loaders, and from where if INCREMENTAL. Part of the plan. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+
+from .selection import SelectedStream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a stream is read: as a whole, or by ranges."""
+
+    #: At once; 1: as a whole.
+    readers: int
+    #: Connections that load at once; 1: all readers feed one.
+    loaders: int
+    #: Ranges to expect; None: known when it is read.
+    ranges: int | None
+    #: By what it is split, or why not; why by one loader.
+    why: str
+
+    def __str__(self) -> str:
+        if self.readers == 1:
+            return f"one reader: {self.why}" if self.why else "one reader"
+        number = "ranges" if self.ranges is None else f"{self.ranges} ranges"
+        loaders = "one loader" if self.loaders == 1 else f"{self.loaders} loaders"
+        return f"{number} by {self.readers} readers into {loaders}: {self.why}"
+
+
+class Resumption(NamedTuple):
+    """What an INCREMENTAL read does about records that its bookmark does not tell of."""
+
+    bookmark_properties: tuple[str, ...]
+    #: None: every record has a bookmark.
+    null_bookmarks: NullBookmarks | None
+    lookback: float | None
+    #: What can be done about `skips_late`.
+    remedy: str
+    #: Why records of a transaction that commits late may be skipped; empty: they are not; None: nobody can tell.
+    skips_late: str | None
+
+    def __str__(self) -> str:
+        parts = [f"what is new by {', '.join(self.bookmark_properties)}"]
+        if self.null_bookmarks is not None:
+            parts.append(f"records without it {_WITHOUT[self.null_bookmarks]}")
+        if self.lookback is not None:
+            parts.append(f"read again from {self.lookback:g} below the bookmark")
+        elif self.skips_late is not None:
+            parts.append(
+                "records that commit late may be skipped" if self.skips_late else "none that commits late is skipped"
+            )
+        return "; ".join(parts)
+
+
+_WITHOUT = {
+    NullBookmarks.FAIL: "are an error",
+    NullBookmarks.ONCE: "are read once",
+    NullBookmarks.ALWAYS: "are read in every run",
+    NullBookmarks.NEVER: "are left out",
+}
+
+
+def plan_resumption(stream: Stream, source: Source) -> Resumption | None:
+    """Say what becomes of records without a bookmark, or that commit late; None: not INCREMENTAL by our bookmarks."""
+    if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
+        return None
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    may_lack = any(field.nullable or pa.types.is_floating(field.type) or is_number_in_text(field) for field in fields)
+    skips_late = getattr(source, "skips_late", None)
+    return Resumption(
+        bookmark_properties=stream.bookmark_properties,
+        null_bookmarks=stream.null_bookmarks if may_lack else None,
+        lookback=stream.lookback,
+        remedy="say how far by `lookback`, and each run reads again from so much below its bookmark"
+        if can_look_back(fields[0].type)
+        else "choose a time or a number as bookmark",
+        skips_late=None if skips_late is None else skips_late(stream),
+    )
+
+
+def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
+    """Warn of streams that may skip records, those with the same reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, resumption in resumptions.items():
+        if resumption is not None and resumption.skips_late and resumption.lookback is None:
+            found.setdefault((resumption.skips_late, resumption.remedy), []).append(name)
+    return [
+        f"{', '.join(names)}: a record may be skipped whose transaction commits after records with a higher bookmark "
+        f"were read ({why}): {remedy}"
+        for (why, remedy), names in found.items()
+    ]
+
+
+#: Wires beside which reading by several readers is slow.
+_COPIES = {"parquet"}
+
+
+def plan_reading(
+    selected: SelectedStream,
+    disposition: WriteDisposition,
+    source: Source,
+    destination: Destination,
+    *,
+    source_name: str,
+    is_plain: bool,
+    wire: str,
+) -> Reading:
+    """Decide how a stream is read.
+
+    Args:
+        selected: the stream.
+        disposition: as it is written in this run.
+        source: asked for ranges.
+        destination: asked for nothing, but whether it loads ranges.
+        source_name: for people.
+        is_plain: no transformer and no callback sees its records.
+        wire: in which it travels, if it is read as a whole.
+    """
+    stream, asked = selected.stream, selected.parallel_reads
+    why = (
+        "its files are copied as they are"
+        if wire in _COPIES
+        else _why_whole(selected, disposition, source, source_name)
+    )
+    number: int | None = 1
+    if asked > 1 and not why:
+        number, why = source.plan_ranges(stream, asked)  # type: ignore[attr-defined]  # `_why_whole` looked
+    if asked == 1 or number == 1:
+        return Reading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
+    readers = asked if number is None else min(asked, number)
+    slow = _why_one_loader(disposition, destination, is_plain=is_plain)
+    return Reading(
+        readers=readers, loaders=1 if slow else readers, ranges=number, why=f"{why}; {slow}" if slow else why
+    )
+
+
+def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: Source, source_name: str) -> str:
+    """Say why a stream cannot be split, whatever its size; empty if it can."""
+    if not hasattr(source, "plan_ranges"):
+        return f"{source_name} reads a stream as a whole"
+    if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
+        return f"{selected.stream.replication_method} is read in the order of its bookmark"
+    if selected.stream.max_rejected is not None:
+        return "records that do not fit are set aside one by one"
+    if disposition is WriteDisposition.MERGE and not selected.has_own_key:
+        return "of records with the same key the last one counts, so they are read in order"
+    return ""
+
+
+def _why_one_loader(disposition: WriteDisposition, destination: Destination, *, is_plain: bool) -> str:
+    if not hasattr(destination, "load_ranges"):
+        return "one loader, since the destination has one writer"
+    if disposition is WriteDisposition.APPEND:
+        return "one loader, since append writes the table itself"
+    if not is_plain:
+        return "one loader, since transformers and callbacks take one batch after the other"
+    return ""
+
+
+__all__ = ["Reading", "Resumption", "late_warnings", "plan_reading", "plan_resumption"]

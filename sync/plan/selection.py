@@ -1,0 +1,366 @@
+"""Which streams a pipeline syncs, and how: the file's `streams` entries held against the source's catalog. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
+from syncblocks.connectors.sql.identifiers import TableName
+from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+
+from ..config import Pipeline, StreamEntry, glob_matches, render_destination_table
+from ..errors import ConfigError, nearest_match
+
+#: Tables of our own, in sources that were a destination once: no glob takes them.
+RESERVED_PREFIX = "_syncblocks"
+
+
+#: Bad records that a stream may have which quarantines them.
+MAX_BAD_RECORDS = 1000
+
+
+class NoStream(ConfigError):
+    """A pattern matches nothing: a mistake in a new file; in one that has run before, the source has changed."""
+
+    code = "no_stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedStream:
+    """One stream that is to be synced, with every default filled in."""
+
+    #: As the source yields it: excluded columns gone, keys and bookmark_properties as configured.
+    stream: Stream
+    destination_table: str
+    write_disposition: WriteDisposition
+    conflict_method: ConflictMethod
+    #: The file itself says `write_disposition: replace`: a stranger's table may go.
+    replaces_explicitly: bool
+    retries: int
+    retry_delay_s: float
+    timeout_s: float | None
+    #: What happens to columns that the destination cannot keep exactly: fail, cast or text.
+    on_lossy: str
+    #: Readers that one read of it may have; 1: it is read as a whole.
+    parallel_reads: int
+    #: After each run source and destination are compared.
+    verify: bool
+    #: Its key is the one that the source itself keeps unique.
+    has_own_key: bool
+    #: What happens when the source's columns change: evolve, freeze or ignore.
+    on_schema_change: str
+    #: Columns that the source offers and the pipeline leaves out.
+    left_out: tuple[str, ...]
+    #: Place in the pipeline file, for errors.
+    location: tuple[str | int, ...]
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.stream.name
+
+
+def select_streams(
+    pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()
+) -> tuple[SelectedStream, ...]:
+    """Resolve the `streams` entries against what the source offers, in run order.
+
+    Args:
+        pipeline: the file.
+        catalog: what the source offers.
+        known: streams that were written before, see `skipped_streams`.
+
+    Raises:
+        ConfigError: a pattern or column that matches nothing, keys or bookmark_properties that are no columns,
+            INCREMENTAL without bookmark_properties, merge without keys.
+    """
+    by_name = {stream.name: stream for stream in catalog}
+    entries, settings = _settled(pipeline, by_name)
+    skipped = skipped_streams(pipeline, catalog, known)
+    wanted = [name for name in _wanted(settings) if name not in skipped]
+    for name in wanted or skipped[:1]:  # first: else each of its columns would be called a mistake of the file
+        if not by_name[name].schema.names:
+            fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
+            raise fail("stream", "the source has no columns for it: is it empty?")
+    _check_columns(pipeline, entries, by_name)
+    chosen = [_configure(pipeline, by_name[name], settings[name], ("streams", entries[name][-1])) for name in wanted]
+    if not chosen:
+        raise _error(pipeline, ("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
+    return tuple(chosen)
+
+
+def skipped_streams(pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the streams without columns that only globs match: a table without any, a file that is empty.
+
+    Where the file names one, or it was written before and what was in it is gone, that is an error.
+    """
+    by_name = {stream.name: stream for stream in catalog}
+    named = {*known, *(entry.stream for entry in pipeline.streams)}
+    settings = _settled(pipeline, by_name)[1]
+    return tuple(name for name in _wanted(settings) if name not in named and not by_name[name].schema.names)
+
+
+def _settled(
+    pipeline: Pipeline, by_name: Mapping[str, Stream]
+) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
+    """Return for each stream that is matched its entries, and what these say together."""
+    entries: dict[str, list[int]] = {}
+    for number, entry in enumerate(pipeline.streams):
+        for name in _matches(pipeline, number, entry, by_name):
+            entries.setdefault(name, []).append(number)
+    return entries, {name: _merged([pipeline.streams[each] for each in found]) for name, found in entries.items()}
+
+
+def _wanted(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name, said in settings.items() if said.get("selected", True) is not False]
+
+
+def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
+    """Return what the entries of one stream say together: later ones refine earlier ones."""
+    return {key: getattr(entry, key) for entry in entries for key in entry.model_fields_set}
+
+
+def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mapping[str, Stream]) -> list[str]:
+    """Names that one entry means: an exact name first (views too), else as a glob over tables."""
+    pattern = entry.stream
+    if pattern in by_name:
+        return [pattern]
+    hits = [name for name, stream in by_name.items() if glob_matches(pattern, name) and not _is_reserved(name)]
+    tables = [name for name in hits if not by_name[name].is_view]
+    if tables:
+        return tables
+    if hits:
+        message = f"{pattern!r} matches views only ({', '.join(hits[:5])}); a view is synced by its exact name"
+    elif not by_name:
+        message = f"{pattern!r} matches no stream: the source has none (none that it lets this user read)"
+    else:
+        shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
+        message = f"{pattern!r} matches no stream; the source has {shown}"
+    location = ("streams", number, "stream")
+    path, line = pipeline.where(location)
+    raise NoStream(
+        message,
+        path=path,
+        line=line,
+        key=f"streams[{number}].stream",
+        nearest=nearest_match(pattern, by_name),
+    )
+
+
+def _is_reserved(name: str) -> bool:
+    return any(part.startswith(RESERVED_PREFIX) for part in name.split("."))
+
+
+def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name: Mapping[str, Stream]) -> None:
+    """Each column pattern of an entry must match a column of at least one of its streams."""
+    for number, entry in enumerate(pipeline.streams):
+        if entry.columns is None:
+            continue
+        streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
+        known = sorted({column for stream in streams for column in stream.schema.names})
+        for side in ("include", "exclude"):
+            for pattern in getattr(entry.columns, side) or ():
+                if not any(glob_matches(pattern, column) or pattern == column for column in known):
+                    location = ("streams", number, "columns", side)
+                    path, line = pipeline.where(location)
+                    raise ConfigError(
+                        f"{pattern!r} matches no column of {entry.stream!r}",
+                        path=path,
+                        line=line,
+                        key=f"streams[{number}].columns.{side}",
+                        allowed=known,
+                        nearest=nearest_match(pattern, known),
+                    )
+
+
+def _configure(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+) -> SelectedStream:
+    fail = _failer(pipeline, location, stream.name)
+    kept = _kept_columns(stream, settings)
+    if not kept:
+        raise fail("columns", "no column is left", stream.schema.names)
+    # What a source says of its own streams (a Singer tap's catalog) is the default.
+    disposition = settings.get("write_disposition")
+    method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
+    if not settings.get("replication_method") and disposition == "replace":
+        method = ReplicationMethod.FULL_TABLE
+    keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
+    if disposition is None:
+        disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
+    if disposition == "merge" and not keys:
+        raise fail(
+            "key_properties",
+            "merge needs key_properties: the source has no primary key, or its columns are excluded",
+            kept,
+        )
+    if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
+        raise fail(
+            "write_disposition",
+            "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
+            ["append", "merge"],
+        )
+    policy = _null_bookmarks(stream, settings, disposition, method, fail)
+    lookback = _lookback(stream, settings, disposition, bookmarks, fail)
+    read = replace(
+        stream,
+        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), keys, disposition),
+        key_properties=keys,
+        replication_method=method,
+        bookmark_properties=bookmarks,
+        null_bookmarks=policy,
+        lookback=lookback,
+        may_repeat=disposition == "merge",
+        max_rejected=_max_rejected(settings),
+    )
+    return SelectedStream(
+        stream=read,
+        destination_table=_destination_table(pipeline, stream, settings),
+        write_disposition=WriteDisposition(disposition),
+        conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
+        replaces_explicitly=settings.get("write_disposition") == "replace",
+        retries=_first(settings.get("retries"), pipeline.retries),
+        retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
+        timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
+        on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
+        parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
+        verify=_first(settings.get("verify"), pipeline.verify),
+        has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
+        on_schema_change=settings.get("on_schema_change") or "evolve",
+        left_out=_left_out(stream, kept),
+        location=location,
+    )
+
+
+def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:
+    known = frozenset(kept)
+    return tuple(name for name in stream.schema.names if name not in known)
+
+
+def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
+    columns = settings.get("columns")
+    names = list(stream.schema.names)
+    if columns is None:
+        return names
+
+    def matched(patterns: Sequence[str], name: str) -> bool:
+        return any(pattern == name or glob_matches(pattern, name) for pattern in patterns)
+
+    if columns.include:
+        names = [name for name in names if matched(columns.include, name)]
+    return [name for name in names if not matched(columns.exclude or (), name)]
+
+
+def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:
+    configured = settings.get("key_properties")
+    if configured is None:
+        return stream.key_properties if set(stream.key_properties) <= set(kept) else ()
+    for key in configured:
+        if key not in kept:
+            raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
+    return tuple(configured)
+
+
+def _bookmarks(
+    stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], method: ReplicationMethod, fail: _Failer
+) -> tuple[str, ...]:
+    if method is not ReplicationMethod.INCREMENTAL:
+        return ()
+    configured = settings.get("bookmark_properties") or ()
+    if not configured and stream.keeps_own_bookmark:
+        return tuple(name for name in stream.bookmark_properties if name in kept)
+    if not configured:
+        raise fail("bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept)
+    for name in configured:
+        if name not in kept:
+            raise fail("bookmark_properties", f"{name!r} is no column of the stream, or is excluded", kept, name)
+        field = stream.schema.field(name)
+        if not stream.keeps_own_bookmark and not has_order(field):
+            ordered = [column for column in kept if has_order(stream.schema.field(column))]
+            raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
+    return tuple(configured)
+
+
+def _null_bookmarks(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, method: ReplicationMethod, fail: _Failer
+) -> NullBookmarks:
+    configured = settings.get("null_bookmarks")
+    if configured is None or method is not ReplicationMethod.INCREMENTAL:
+        return NullBookmarks.FAIL
+    if stream.keeps_own_bookmark:
+        raise fail("null_bookmarks", "the source keeps its own place, and decides by itself which records it sends")
+    if configured == "always" and disposition == "append":
+        raise fail(
+            "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
+        )
+    return NullBookmarks(configured)
+
+
+def _max_rejected(settings: Mapping[str, Any]) -> int | None:
+    if settings.get("on_bad_record") != "quarantine":
+        return None
+    return int(_first(settings.get("max_bad_records"), MAX_BAD_RECORDS))
+
+
+def _lookback(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, bookmarks: Sequence[str], fail: _Failer
+) -> float | None:
+    lookback: float | None = settings.get("lookback")
+    if lookback is None or (not bookmarks and not stream.keeps_own_bookmark):
+        return None
+    if stream.keeps_own_bookmark:
+        raise fail("lookback", "the source keeps its own place, and decides by itself which records it sends")
+    if disposition == "append":
+        raise fail("lookback", "it reads records again in every run, and `append` would double them: merge by keys")
+    kind = stream.schema.field(bookmarks[0]).type
+    if not can_look_back(kind):
+        raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
+    return lookback
+
+
+def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:
+    if disposition == "append":  # append makes no key on the destination
+        return schema
+    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
+
+
+def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any]) -> str:
+    template = settings.get("destination_table")
+    if template is not None:
+        return render_destination_table(template, pipeline, stream.name)
+    if "table" in stream.locator:  # of a database: the table's own name, with its dots quoted
+        return str(TableName("", str(stream.locator["table"])))
+    return stream.name.replace(".", "_")  # a dot would name a schema of the destination
+
+
+def _first(*candidates: Any) -> Any:
+    return next((value for value in candidates if value is not None), None)
+
+
+_Failer = Callable[..., ConfigError]
+
+
+def _failer(
+    pipeline: Pipeline, location: tuple[str | int, ...], stream: str, kind: type[ConfigError] = ConfigError
+) -> _Failer:
+    def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
+        path, line = pipeline.where((*location, key))
+        return kind(
+            f"stream {stream!r}: {message}",
+            path=path,
+            line=line,
+            key=f"streams[{location[1]}].{key}",
+            allowed=tuple(allowed),
+            nearest=nearest_match(got, allowed) if got else None,
+        )
+
+    return fail
+
+
+def _error(pipeline: Pipeline, location: tuple[str | int, ...], message: str) -> ConfigError:
+    path, line = pipeline.where(location)
+    return ConfigError(message, path=path, line=line, key=".".join(map(str, location)))

@@ -1,0 +1,54 @@
+"""A plan, as the run store keeps it: which block runs an attempt has, and whom it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..config import glob_matches
+from ..delivery.subscriptions import UserCode
+from ..plan.plan import Plan
+from ..session.session import Session
+from ..store.model import AttemptPlan, BlockPlan, StreamPlan
+
+
+def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
+    """Return what the run store is told of an attempt before it begins."""
+    pipeline = session.pipeline
+    return AttemptPlan(
+        streams=tuple(
+            StreamPlan(
+                stream=planned.name,
+                destination_table=planned.key.destination_table,
+                blocks=(
+                    BlockPlan(pipeline.source.block, "data_loader"),
+                    *(BlockPlan(block, "transformer") for block in planned.transformers),
+                    BlockPlan(pipeline.destination.block, "data_exporter"),
+                ),
+                config={"wire": planned.wire, "tries": planned.tries, "shape": planned.shape},
+            )
+            for planned in plan.streams
+        ),
+        subscriptions=_resolve_filters(session.code, [planned.name for planned in plan.streams]),
+        callbacks=session.code.callbacks,
+        allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
+        # A path may hold a secret.
+        extra={
+            "source": session.redactor.redact(session.source.identity()),
+            "destination": session.redactor.redact(session.destination.identity()),
+        },
+    )
+
+
+def _resolve_filters(code: UserCode, names: Sequence[str]) -> tuple[Any, ...]:
+    """The store knows names, not globs."""
+    return tuple(
+        replace(
+            subscription,
+            streams=tuple(name for name in names if any(glob_matches(glob, name) for glob in subscription.streams)),
+        )
+        if subscription.streams is not None
+        else subscription
+        for subscription in code.subscriptions
+    )

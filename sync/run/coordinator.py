@@ -1,0 +1,265 @@
+"""The coordinator of one attempt: claims streams in order, stops them, sees that each one ends. Only it claims."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from typing import Any
+
+from syncblocks.connectors.incremental.bookmarks import values
+
+from ..config import resolve_references
+from ..flow.feed import Budget
+from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
+from ..flow.spool import spool_folder
+from ..flow.transform import Transformer
+from ..plan.plan import Plan, PlannedStream
+from ..session.session import Session
+from ..store import Store
+from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
+from .block_runs import CANCELLED, FAILURE
+from .group import run_group
+from .lease import Lease
+from .progress import Progress
+from .stream import StreamRun
+from .stream_context import StreamContext
+
+#: After a stop, streams get this long to come back by themselves before they are closed without them.
+GRACE_S = 3.0
+
+
+class Coordinator:
+    """Carries out the plan of one attempt in this process."""
+
+    def __init__(
+        self,
+        session: Session,
+        store: Store,
+        run: PipelineRun,
+        plan: Plan,
+        progress: Progress,
+        lease: Lease,
+        *,
+        notify: Callable[[], None],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._session = session
+        self._pipeline = session.pipeline
+        self._store = store
+        self._run = run
+        self._progress = progress
+        self._notify = notify
+        self._is_stopping = is_stopping
+        self._lease = lease
+        session.use_store(store, run.id)
+        self._memory = budget_bytes(self._pipeline.memory)
+        self._budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
+        self._is_refused = False
+        self._stop_reason = ""
+        self._has_failed = False
+        planned = {stream.name: stream for stream in plan.streams}
+        self._groups = {names: [planned[name] for name in names] for names in plan.groups}
+        #: Not claimed yet, in run order; streams that end take from it, too.
+        self._waiting = deque(self._groups.values())
+        #: Claimed when another stream ended, and not started yet.
+        self._claimed: deque[Sequence[PlannedStream]] = deque()
+        self._active: dict[Future[None], list[StreamRun]] = {}
+        self.runs: list[StreamRun] = []
+        self._context = self._make_context()
+
+    def execute(self, concurrency: int | None) -> None:
+        """Run every stream to its end, or until the run is stopped."""
+        slots = self._slots(concurrency)
+        stopped_at: float | None = None
+        while self._waiting or self._claimed or self._active:
+            while self._claimed:
+                self._start(self._claimed.popleft())
+            while len(self._active) < slots and not self._must_stop() and (group := self._next()):
+                if self._claim(group):
+                    self._start(group)
+            if stopped_at is None and self._must_stop():
+                stopped_at = time.monotonic()
+                self._waiting.clear()
+                self._stop()
+            self._collect(0.05 if stopped_at else 0.2)
+            self._cancel_late()
+            if stopped_at is not None and time.monotonic() - stopped_at > GRACE_S:
+                self._abandon()
+                return
+
+    def _next(self) -> Sequence[PlannedStream]:
+        """Take the next group that waits; empty: none does."""
+        with suppress(IndexError):
+            return self._waiting.popleft()
+        return ()
+
+    def _claim(self, group: Sequence[PlannedStream]) -> bool:
+        """Claim a group; False: the run is stopping."""
+        if not self._store.claim(self._run.id, [planned.name for planned in group]):
+            self._is_refused = True
+            return False
+        self._notify()  # it may have decided a flag
+        return True
+
+    def _start(self, claimed: Sequence[PlannedStream]) -> None:
+        group = [StreamRun(self._context, planned) for planned in claimed]
+        self.runs += group
+        for member in group:
+            table = member.planned.key.destination_table
+            self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
+            if self._stop_reason:  # it was claimed just before
+                member.cancel(self._stop_reason)
+        self._active[_in_thread(run_group, group)] = group
+
+    def _collect(self, timeout_s: float) -> None:
+        done, _ = wait(self._active, timeout=timeout_s, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._has_failed |= _has_failed(self._active.pop(future))
+            future.result()
+
+    def _must_stop(self) -> bool:
+        if self._is_asked() or self._lease.is_lost:
+            return True
+        return not self._pipeline.allow_blocks_to_fail and (self._has_failed or _has_failed(self._members()))
+
+    def _is_asked(self) -> bool:
+        return self._is_stopping() or self._is_refused or self._lease.is_cancelled
+
+    def _stop(self) -> None:
+        """End further claims, and the streams in flight."""
+        self._stop_reason = "the run was cancelled" if self._is_asked() else "another stream failed"
+        try:
+            self._store.request_stop(self._run.id)
+        except LostRun:
+            self._lease.lose()
+        for member in self._members():
+            member.cancel(self._stop_reason)
+
+    def _abandon(self) -> None:
+        for member in self._members():
+            member.abandon()
+
+    def _cancel_late(self) -> None:
+        for member in self._members():
+            limit_s = member.planned.selected.timeout_s
+            if limit_s is None or member.has_ended:
+                continue
+            late_s = time.monotonic() - member.started - limit_s
+            if late_s >= 0:
+                member.cancel(f"timeout_s={limit_s:g} is over")
+            if late_s > GRACE_S:
+                member.abandon()
+
+    def _members(self) -> list[StreamRun]:
+        return [member for group in self._active.values() for member in group]
+
+    def _slots(self, concurrency: int | None) -> int:
+        wanted = concurrency or self._pipeline.concurrency
+        slots = min(8, 2 * (os.cpu_count() or 1)) if wanted == "auto" else int(wanted)
+        limits = (
+            self._session.destination.max_loads,
+            self._pipeline.source.concurrency,
+            self._pipeline.destination.concurrency,
+            streams_at_once(self._memory),
+        )
+        return max(1, min(slots, *(limit for limit in limits if limit is not None)))
+
+    def _make_context(self) -> StreamContext:
+        return StreamContext(
+            pipeline=self._pipeline,
+            run=self._run,
+            source=self._session.source,
+            source_name=self._session.source_name,
+            destination=self._session.destination,
+            progress=self._progress,
+            redactor=self._session.redactor,
+            spool_folder=spool_folder(self._pipeline),
+            budget=self._budget,
+            transformers=self._transformers,
+            close=self._close,
+            tell_retry=self._tell_retry,
+            hold=self._hold,
+            let_out=self._let_out,
+            is_owner=lambda: self._store.is_owner(self._run.id),
+        )
+
+    def _close(self, outcome: StreamOutcome) -> None:
+        """Close a stream, and claim in the same transaction what takes its place."""
+        is_alone = (outcome.stream,) in self._groups
+        following = self._next() if is_alone and not self._is_asked() else ()
+        try:
+            closed = self._store.close_stream(self._run.id, outcome, claim=[planned.name for planned in following])
+        except LostRun:
+            self._lease.lose()
+        else:
+            if closed.has_claimed:
+                self._claimed.append(following)
+        self._notify()
+
+    def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
+        try:
+            self._store.tell(self._run.id, stream, block, RETRY, error=error)
+        except LostRun:
+            self._lease.lose()
+        self._notify()
+
+    def _hold(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
+        # A run that is lost keeps its commits from being made: the error goes up through the destination.
+        return self._store.hold(self._run.id, stream, self._pipeline.destination.block, changes, mark)
+
+    def _let_out(self, stream: str, is_true: bool) -> None:
+        try:
+            self._store.let_out(self._run.id, stream, is_true=is_true)
+        except LostRun:
+            self._lease.lose()
+        self._notify()
+
+    def _transformers(self, planned: PlannedStream) -> list[Transformer]:
+        from syncblocks.callbacks.kwargs import hydrate
+
+        made = []
+        for block in self._pipeline.transformers:
+            if block.block not in planned.transformers:
+                continue
+            recorded = self._store.run_kwargs(self._run) | {
+                "block_uuid": block.block,
+                "stream": planned.name,
+                "destination_table": planned.key.destination_table,
+            }
+            kwargs = hydrate(resolve_references(recorded, self._pipeline.folder, os.environ))
+            functions = [_bind(function, kwargs) for function in self._session.code.transformers[block.block]]
+            made.append(Transformer(block.block, functions, block.rename or {}))
+        return made
+
+
+def _has_failed(runs: Iterable[StreamRun]) -> bool:
+    """Whether one of them has failed; only once it has ended in the store: those in flight are cancelled after it."""
+    return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)
+
+
+def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+    def call(frame: Any) -> Any:
+        positional, named = function.binding.arguments(kwargs, frame)
+        return function.function(*positional, **named)
+
+    return call
+
+
+def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[StreamRun]) -> Future[None]:
+    """Run a group in a thread of its own: a daemon, since one that hangs in a driver must not hold the process."""
+    future: Future[None] = Future()
+
+    def body() -> None:
+        try:
+            work(group)
+            future.set_result(None)
+        except BaseException as error:  # the coordinator raises it
+            future.set_exception(error)
+
+    threading.Thread(target=body, name=f"stream-{group[0].name}", daemon=True).start()
+    return future

@@ -1,0 +1,213 @@
+"""What one try of a stream hands to its destination: transformed batches, checkpoints, columns, and bad records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+
+from syncblocks.connectors.protocols import Block
+from syncblocks.connectors.rejected.records import sifted
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+
+from ..errors import SyncError
+from ..flow.feed import Feed, Item
+from ..flow.transform import Transformer
+from ..plan.columns import Fit, fit
+from ..plan.shapes import differences, in_words, shape_of
+from .block_runs import StreamBlocks
+from .progress import Progress
+
+
+class ColumnsRefused(SyncError):
+    """Columns that turned up on the way cannot be written as the pipeline wants them: which, why, and the way out."""
+
+    code = "columns"
+
+
+class StreamEvents:
+    """The way of one try's batches through the blocks of a stream."""
+
+    def __init__(
+        self,
+        blocks: StreamBlocks,
+        progress: Progress,
+        *,
+        start: Bookmark | None,
+        check: Callable[[], None],
+        send_final: Callable[[Bookmark | None], Checkpoint],
+    ) -> None:
+        self.blocks = blocks
+        self.planned = blocks.planned
+        self._progress = progress
+        self._start = start
+        #: Raises when the stream was cancelled.
+        self._check = check
+        self._send_final = send_final
+
+    def read(self, feed: Feed) -> tuple[Stream, Iterator[Event | Block]]:
+        """Return the columns that arrive, and everything that the destination sees."""
+        events = self._events(feed)
+        first, stream = self._first(events)
+        return stream, _chain(first, events)
+
+    def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
+        """Pull the first event: by it a transformer decides which columns arrive."""
+        if self.planned.wire != "arrow":  # nothing can change them, and both ends may begin at once
+            return None, self.planned.arriving
+        first = next(events)
+        if isinstance(first, Stream):
+            return next(events), first
+        stream = self._arriving()
+        return first, stream if self.planned.is_schema_decided else self._fitted(stream).arriving
+
+    def _arriving(self) -> Stream:
+        planned = self.planned
+        if planned.is_schema_decided:
+            return planned.arriving
+        schema = self.blocks.transformers[-1].schema
+        if schema is not None:
+            return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
+        if planned.table.schema is not None:  # no record came, and there is a table: it stays as it is
+            return replace(planned.arriving, schema=planned.table.schema)
+        batch, stream = planned.selected.stream.schema.empty_table().to_batches(), planned.selected.stream
+        empty = batch[0] if batch else _empty(planned.selected.stream.schema)
+        for transformer in self.blocks.transformers:
+            empty = self._apply(transformer, empty, stream)
+            stream = transformer.stream(stream)
+        return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
+
+    def _events(self, feed: Feed) -> Iterator[Event | Block]:
+        """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
+        fitted: Fit | None = self.planned.fit if self.planned.is_schema_decided else None
+        bookmark, held = self._start, None
+        rejected: list[RejectedRecord] = []
+        for item in self._items(feed):
+            self._check()
+            if isinstance(item.event, Checkpoint):
+                if rejected and fitted is not None:
+                    yield Rejected(records=tuple(rejected))
+                    rejected.clear()
+                bookmark, held = item.event.bookmark, item.event
+                continue
+            if held is not None and not rejected and not self.planned.commits_once:
+                yield held
+            held = None
+            if isinstance(item.event, Stream):
+                changed = self._declared(item.event)
+                if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
+                    fitted = self._fitted(changed)
+                    yield fitted.arriving
+                continue
+            if isinstance(item.event, Rejected):
+                self.blocks.stages[0].rejected += len(item.event.records)
+                rejected += item.event.records
+                continue
+            if not isinstance(item.event, pa.RecordBatch):
+                self.blocks.stages[0].has_handed_over |= item.is_last
+                block = item.event
+                del item  # not held while the next one is read
+                yield block
+                del block
+                continue
+            batch = self._transform(item)
+            if batch.num_rows == 0:
+                continue
+            if fitted is None or not _is_of(batch.schema, fitted):
+                is_first, schema = fitted is None, _keys_not_null(batch.schema, self.planned.arriving)
+                fitted = self._fitted(replace(self.planned.arriving, schema=schema))
+                if not is_first:
+                    yield fitted.arriving
+            good, bad = sifted(batch, fitted.convert, self.planned.selected.stream)
+            rejected += bad
+            del item, batch
+            while good:
+                yield self._handed_over(good.pop(0))
+            if rejected:
+                yield Rejected(records=tuple(rejected))
+                rejected.clear()
+        self.blocks.close_spools(None if fitted is None else fitted.arriving.schema)
+        if rejected:
+            yield Rejected(records=tuple(rejected))
+        yield self._send_final(bookmark)
+
+    def _items(self, feed: Feed) -> Iterator[Item]:
+        items = iter(feed)
+        while True:
+            try:
+                item = next(items, None)
+            except Exception:
+                self.blocks.fail_in_source()
+                raise
+            if item is None:
+                return
+            yield item
+            del item
+
+    def _transform(self, item: Item) -> pa.RecordBatch:
+        batch, stream = item.event, self.planned.selected.stream
+        assert isinstance(batch, pa.RecordBatch)
+        if self.planned.wire == "arrow":
+            self.blocks.stages[0].note(batch, is_last=item.is_last)
+            self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
+        else:  # between blocks: counted with them, once they are committed
+            self.blocks.stages[0].has_handed_over |= item.is_last
+        for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
+            batch = self._apply(transformer, batch, stream)
+            stream = transformer.stream(stream)
+            stage.note(batch, is_last=item.is_last)
+        return batch
+
+    def _handed_over(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep what the destination gets, for callbacks that ask for its data."""
+        last = self.blocks.stages[-1]
+        if last.spool is not None:
+            last.spool.write(batch)
+        return batch
+
+    def _fitted(self, stream: Stream) -> Fit:
+        """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
+        fitted = fit(stream, self.planned.rules)
+        refusals = list(fitted.refusals)
+        if self.planned.rules.is_frozen and self.planned.is_schema_decided:
+            changes = differences(shape_of(self.planned.fit.declared), shape_of(stream))
+            refusals += [f"frozen, but the source changed on the way: {in_words(change)}" for change in changes]
+        if refusals:
+            self.blocks.failed = self.blocks.stages[-2].block
+            raise ColumnsRefused("; ".join(refusals))
+        return fitted
+
+    def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        try:
+            return transformer.apply(batch, stream)
+        except Exception:
+            self.blocks.failed = transformer.block
+            raise
+
+    def _declared(self, stream: Stream) -> Stream:
+        for transformer in self.blocks.transformers:
+            stream = transformer.stream(stream)
+        return stream
+
+
+def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
+    if first is not None:
+        yield first
+    yield from rest
+
+
+def _is_of(schema: pa.Schema, fitted: Fit | None) -> bool:
+    """Tell whether a schema has the columns that were fitted."""
+    columns = [] if fitted is None else [(field.name, field.type) for field in fitted.declared.schema]
+    return columns == [(field.name, field.type) for field in schema]
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
+def _keys_not_null(schema: pa.Schema, stream: Stream) -> pa.Schema:
+    not_null = {field.name for field in stream.schema if not field.nullable}
+    keys = not_null & set(stream.key_properties)
+    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])

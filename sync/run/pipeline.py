@@ -1,0 +1,402 @@
+"""Run a pipeline: recover what is left, plan, run the streams, deliver the callbacks. One process owns a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.idle import Idle
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
+
+from ..config import Pipeline, load_pipeline, resolve_references
+from ..delivery.subscriptions import warm_blocks
+from ..errors import AlreadyRunning, ConfigError, SyncError
+from ..flow.spool import discard_spools
+from ..plan.plan import Plan
+from ..plan.selection import NoStream
+from ..session.session import make_plan, open_session
+from ..store import Store
+from ..store.model import ErrorInfo, PipelineRun
+from ..store.outbox import Outbox
+from ..verify.repair import Repair, repairing
+from .after_run import verified
+from .attempt_plan import attempt_plan
+from .before_run import settle_tables
+from .block_runs import CANCELLED, FAILURE
+from .coordinator import Coordinator
+from .lease import Lease
+from .progress import Progress
+from .recovery import recover
+from .results import RunResult, StreamResult, stream_result
+from .signals import caught_signals
+from .stream import StreamRun
+from .takeover import ASK_AGAIN_S, LedgerUnreadable
+
+if TYPE_CHECKING:
+    from syncblocks.callbacks.dispatcher import Dispatcher
+
+#: After a signal, due events get one try each within this time.
+SIGNAL_DRAIN_S = 20.0
+
+
+def run_pipeline(
+    pipeline: Pipeline | str | Path,
+    *,
+    streams: Sequence[str] = (),
+    full_refresh: bool = False,
+    variables: Mapping[str, Any] | None = None,
+    event: Mapping[str, Any] | None = None,
+    trigger: str | None = None,
+    concurrency: int | None = None,
+    inline_callbacks: bool = False,
+    wait_for_other: bool = False,
+    retry: bool = False,
+    repairs: Mapping[str, Repair] | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Sync a pipeline's streams and deliver its callbacks; return how it ended.
+
+    Args:
+        pipeline: what `load_pipeline` returned, or the path of a pipeline file.
+        streams: globs; empty = all selected streams.
+        full_refresh: replace every table and forget every bookmark.
+        variables: runtime variables over those of the file (only with a path).
+        event: JSON values that reach the callbacks as `event`.
+        trigger: first half of `execution_partition` (only with a path).
+        concurrency: streams at once, over the file's.
+        inline_callbacks: run callbacks in this process, for a debugger.
+        wait_for_other: wait for a run of the same pipeline under way instead of refusing.
+        retry: a new attempt of the latest run, over the streams that did not succeed or never started.
+        repairs: do nothing but these, by stream (`verify --repair`).
+        progress: told what happens, as it happens.
+
+    Raises:
+        ConfigError: the file, or what it names, is wrong; nothing was run or written.
+        AlreadyRunning: another process runs this pipeline.
+    """
+    if not isinstance(pipeline, Pipeline):
+        pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
+    if retry:
+        pipeline = _as_of_latest_run(pipeline)
+    order = _Order(
+        streams=streams,
+        full_refresh=full_refresh,
+        event=event or {},
+        concurrency=concurrency,
+        wait_for_other=wait_for_other,
+        retry=retry,
+        repairs=repairs,
+    )
+    with _Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
+        return runner.run()
+
+
+class _Order(NamedTuple):
+    """What one call of `run_pipeline` asks for."""
+
+    streams: Sequence[str]
+    full_refresh: bool
+    event: Mapping[str, Any]
+    concurrency: int | None
+    wait_for_other: bool
+    retry: bool
+    repairs: Mapping[str, Repair] | None
+
+
+class _Runner:
+    """One process's work on one pipeline, from what a dead process left to the last callback."""
+
+    def __init__(self, pipeline: Pipeline, progress: Progress, order: _Order, *, inline_callbacks: bool) -> None:
+        self.pipeline = pipeline
+        self.progress = progress
+        self.order = order
+        self.session = open_session(pipeline)
+        self.session.prepare()
+        self.signals: list[int] = []
+        self._is_inline = inline_callbacks
+        self._store: Store | None = None
+        self._outbox: Outbox | None = None
+        self._dispatcher: Dispatcher | Idle | None = None
+        self._run_ids: list[int] = []
+
+    def __enter__(self) -> _Runner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.close(grace_s=1.0)
+        if self._outbox is not None:
+            self._outbox.close()
+        self.session.close()
+        if self._store is not None:
+            self._store.close()
+
+    # -- the run, from left to right -----------------------------------------------------------------------------
+
+    def run(self) -> RunResult:
+        with caught_signals(self.signals.append):
+            while True:
+                if Store.exists(self.pipeline.store_url):
+                    self._open_store()
+                    self._clear_up()
+                if self.signals:
+                    return self._result(None, CANCELLED, ())
+                latest = self._latest()
+                plan = self._plan(self._chosen())
+                self._open_store()  # only now: a mistake in the file creates nothing
+                if isinstance(plan, ErrorInfo) and self._latest() != latest:
+                    continue  # another run, which held what could not be reached, has ended meanwhile
+                try:
+                    run = self._begin(plan)
+                except AlreadyRunning as error:  # it began while this one was planning
+                    self._wait_or_refuse(error)
+                else:
+                    return self._execute(run, plan)
+
+    def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
+        with Lease(self.store, run.id) as lease:
+            if isinstance(plan, ErrorInfo):
+                return self._fail_before_first(run, plan)
+            try:
+                order = self.order
+                is_partial = bool(order.streams or order.retry or order.repairs)
+                settle_tables(self.session.destination, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+            except (ConnectorError, LedgerUnreadable) as error:
+                return self._fail_before_first(run, self._error_info(error))
+            self.progress.run_started(run, plan)
+            coordinator = Coordinator(
+                self.session,
+                self.store,
+                run,
+                plan,
+                self.progress,
+                lease,
+                notify=self.dispatcher.notify,
+                is_stopping=lambda: bool(self.signals),
+            )
+            coordinator.execute(self.order.concurrency)
+            return self._finish(run, coordinator.runs, lease)
+
+    @property
+    def store(self) -> Store:
+        assert self._store is not None
+        return self._store
+
+    @property
+    def outbox(self) -> Outbox:
+        assert self._outbox is not None
+        return self._outbox
+
+    @property
+    def dispatcher(self) -> Dispatcher | Idle:
+        assert self._dispatcher is not None
+        return self._dispatcher
+
+    def _open_store(self) -> None:
+        if self._store is not None:
+            return
+        pipeline = self.pipeline
+        self._store = Store.open(pipeline.store_url)
+        self.session.use_store(self._store)
+        self._outbox = self._store.outbox(pipeline.pipeline, is_served=not self._is_inline)
+        blocks = [*self._outbox.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
+        self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
+
+    def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
+        # A run without callbacks spares the imports.
+        from syncblocks.callbacks.dispatcher import Dispatcher
+
+        from ..delivery.hooks import Hooks
+
+        pipeline = self.pipeline
+        dispatcher = Dispatcher(
+            self.outbox,
+            blocks,
+            resolve=lambda kwargs: resolve_references(kwargs, pipeline.folder, os.environ),
+            prepare=Hooks(pipeline, self.session.redactor).prepare,
+            redact=self.session.redactor.redact,
+            on_outcome=self._delivered,
+            inline=self._is_inline,
+        )
+        # While the plan waits for databases there is a processor to spare.
+        dispatcher.warm(warm_blocks(self.session.code.subscriptions))
+        dispatcher.start()
+        return dispatcher
+
+    def _delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        if delivery.data is not None and mark != "retry" and delivery.data not in self.outbox.open_data():
+            Path(delivery.data).unlink(missing_ok=True)
+        self.progress.delivered(delivery, outcome, mark)
+
+    def _clear_up(self) -> None:
+        """Before new work: end the run of a dead process, and deliver whatever is due."""
+        recovered = self._recover()
+        if recovered is None:
+            self._drain(self.pipeline.drain_s)
+            return
+        self._run_ids.append(recovered.id)
+        with Lease(self.store, recovered.id):
+            self.dispatcher.notify()
+            self._drain(self.pipeline.drain_s)
+            discard_spools(self.pipeline, recovered.key, keep=self.outbox.open_data())
+            self.store.finish_run(recovered.id)
+
+    def _recover(self) -> PipelineRun | None:
+        while not self.signals:
+            try:
+                return recover(self.store, self.pipeline.pipeline, self.session.destination, self.progress)
+            except AlreadyRunning as error:
+                self._wait_or_refuse(error)
+        return None
+
+    def _wait_or_refuse(self, error: AlreadyRunning) -> None:
+        if not self.order.wait_for_other:
+            raise error
+        self.session.close()  # the other one may need a file that this one holds
+        self.progress.message(f"waiting: {error}")
+        time.sleep(1.0)
+
+    def _latest(self) -> tuple[int, int] | None:
+        latest = None if self._store is None else self._store.latest_run(self.pipeline.pipeline)
+        return None if latest is None else (latest.id, latest.attempt)
+
+    def _plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
+        """Return the plan, or why the run fails before its first stream."""
+        try:
+            plan = self._make_plan(only)
+            for skipped in plan.skipped:
+                self.progress.message(skipped, level="warning")
+            return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
+        except ConfigError as error:
+            # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.
+            has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
+            has_changed = isinstance(error, NoStream) or isinstance(error.__cause__, ConnectorConfigError)
+            if not has_run or not has_changed:
+                raise
+            return self._error_info(error)
+        except ConnectorError as error:
+            return self._error_info(error)
+
+    def _make_plan(self, only: Sequence[str] | None) -> Plan:
+        streams, full_refresh = self.order.streams, self.order.full_refresh
+        for wait_s in ASK_AGAIN_S:
+            try:
+                return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+            except RetriableError:  # such as a file that another start has locked, to make its own plan
+                time.sleep(wait_s)
+        return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+
+    def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
+        """Begin the run with its plan at once: should this process die now, recovery knows whom to tell."""
+        pipeline = self.pipeline
+        plan = attempt_plan(self.session, planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
+        latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
+        if latest is not None:
+            run = self.store.begin_retry(latest.id, plan=plan)
+        else:
+            run = self.store.begin_run(
+                pipeline.pipeline,
+                execution_date=pipeline.execution_date,
+                trigger=pipeline.trigger,
+                event=self.order.event,
+                variables=pipeline.variable_references,
+                plan=plan,
+            )
+        self._run_ids.append(run.id)
+        return run
+
+    def _chosen(self) -> list[str] | None:
+        """Return the names of the only streams that this run is about; None: all that the file selects."""
+        if self.order.retry:
+            return self._unfinished()
+        return None if self.order.repairs is None else list(self.order.repairs)
+
+    def _unfinished(self) -> list[str]:
+        latest = self.store.latest_run(self.pipeline.pipeline)
+        assert latest is not None  # `_as_of_latest_run` has found it
+        names = self.store.unfinished_streams(latest.id)
+        if not names and latest.status == "success":
+            raise SyncError(f"run {latest.id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry")
+        return list(names)
+
+    def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:
+        ended = self.store.end_attempt(run.id, error=error)
+        self.progress.message(error.message, level="error")
+        return self._deliver(ended, (), error.message)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _finish(self, run: PipelineRun, runs: Sequence[StreamRun], lease: Lease) -> RunResult:
+        results = tuple(stream_result(member) for member in runs)
+        if any(member.outcome is None for member in runs):
+            message = "the destination's ledger could not be read: the run stays open, the next start settles it"
+            self.progress.message(message, level="error")
+            return self._result(run, FAILURE, results, message)
+        if lease.is_lost:
+            return self._result(run, FAILURE, results, "another process took this run over")
+        ended = self.store.end_attempt(run.id)
+        self.progress.run_ended(ended)
+        if self.order.repairs is None and not self.signals:  # a repair is compared by whoever ordered it
+            results = verified(results, runs, self.session, self.store, self.progress)
+        return self._deliver(ended, results, None)
+
+    def _deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:
+        """Close every connection, then deliver: callbacks may open a file-locking database."""
+        self.session.close()
+        self.outbox.release_gate(run.id)
+        self.dispatcher.notify()
+        self._drain(self.pipeline.drain_s)
+        # Before it is counted what is due: a call under way may still end.
+        self.dispatcher.close(grace_s=1.0)
+        self.store.finish_run(run.id)
+        return self._result(run, run.status, results, error)
+
+    def _drain(self, limit_s: float) -> None:
+        signals = len(self.signals)
+        if signals > 1:
+            return
+        if signals == 1:
+            self.dispatcher.drain(SIGNAL_DRAIN_S, stop=lambda: len(self.signals) > 1, one_try=True)
+            return
+        is_empty = self.dispatcher.drain(limit_s, stop=lambda: len(self.signals) > signals)
+        if not is_empty and len(self.signals) > signals:
+            self._drain(SIGNAL_DRAIN_S)
+
+    def _result(
+        self, run: PipelineRun | None, status: str, streams: tuple[StreamResult, ...], error: str | None = None
+    ) -> RunResult:
+        return RunResult(
+            run_id=None if run is None else run.id,
+            pipeline=self.pipeline.pipeline,
+            status=status,
+            streams=streams,
+            callbacks=self.outbox.counts(self._run_ids) if self._outbox is not None else {},
+            error=error,
+            signal=self.signals[0] if self.signals else None,
+        )
+
+    def _error_info(self, error: Exception) -> ErrorInfo:
+        return ErrorInfo(
+            type=type(error).__name__,
+            message=self.session.redactor.redact(str(error)),
+            traceback="",
+            stream="",
+            block="",
+        )
+
+
+def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
+    """Load the file again with the latest run's execution date, trigger and variables: a retry keeps them."""
+    latest = None
+    if Store.exists(pipeline.store_url):
+        with Store.open(pipeline.store_url) as store:
+            latest = store.latest_run(pipeline.pipeline)
+    if latest is None:
+        raise SyncError(f"pipeline {pipeline.pipeline!r} has never run: there is nothing to retry")
+    return load_pipeline(
+        pipeline.path, execution_date=latest.execution_date, trigger=latest.trigger, recorded=latest.variables
+    )

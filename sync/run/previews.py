@@ -1,0 +1,125 @@
+"""The first records of a stream, as a run would send them. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.incremental.bookmarks import to_json
+from syncblocks.connectors.stream import ReplicationMethod, Stream
+
+from ..delivery.subscriptions import applies
+from ..flow.transform import Transformer
+from ..plan.selection import SelectedStream
+from ..session.inspection import one_stream, selected_streams
+from ..session.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The first records of a stream, as they would arrive at the destination."""
+
+    stream: str
+    destination_table: str
+    #: Column name -> type, in order.
+    columns: Mapping[str, str]
+    #: JSON values, keys are column names.
+    records: tuple[dict[str, Any], ...]
+
+
+def preview(session: Session, name: str, limit: int) -> Preview:
+    """Read the first records of a selected stream from scratch, through its transformers; write nothing."""
+    selected = one_stream(selected_streams(session), name)
+    # As a full table: no order is needed, so that the first records come at once.
+    stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+    transformers = _transformers(session, selected)
+    schema, records = _declared(stream, transformers).schema, list[dict[str, Any]]()
+    if limit > 0:
+        with closing(session.source.read([stream], {stream.name: None})) as events:  # type: ignore[type-var]
+            for _, event in events:
+                if isinstance(event, Stream):
+                    stream, schema = event, _declared(event, transformers).schema
+                if not isinstance(event, pa.RecordBatch):
+                    continue
+                batch = _apply(transformers, event.slice(0, max(limit * 10, 1000)), stream)
+                schema = batch.schema
+                records += [_json_record(record) for record in batch.slice(0, limit - len(records)).to_pylist()]
+                if len(records) >= limit:
+                    break
+    return Preview(
+        stream=name,
+        destination_table=selected.destination_table,
+        columns={field.name: str(field.type) for field in schema},
+        records=tuple(records),
+    )
+
+
+def _transformers(session: Session, selected: SelectedStream) -> list[Transformer]:
+    from syncblocks.callbacks.kwargs import hydrate
+
+    pipeline, made = session.pipeline, []
+    for block in pipeline.transformers:
+        if not applies(block.streams, selected.name):
+            continue
+        execution_date = pipeline.execution_date.isoformat()
+        kwargs = hydrate(
+            {
+                **pipeline.variables,
+                "block_uuid": block.block,
+                "stream": selected.name,
+                "destination_table": selected.destination_table,
+                "pipeline_uuid": pipeline.pipeline,
+                "pipeline_run": {
+                    "id": 0,  # no run is made
+                    "pipeline_uuid": pipeline.pipeline,
+                    "execution_date": execution_date,
+                    "variables": pipeline.variables,
+                },
+                "ds": pipeline.ds,
+                "hr": pipeline.hr,
+                "execution_date": execution_date,
+                "execution_partition": pipeline.execution_partition,
+                "event": {},
+            }
+        )
+        functions = [_bound(function, kwargs) for function in session.code.transformers[block.block]]
+        made.append(Transformer(block.block, functions, block.rename or {}))
+    return made
+
+
+def _bound(function: Any, kwargs: Mapping[str, Any]) -> Any:
+    def call(frame: Any) -> Any:
+        positional, named = function.binding.arguments(kwargs, frame)
+        return function.function(*positional, **named)
+
+    return call
+
+
+def _declared(stream: Stream, transformers: Sequence[Transformer]) -> Stream:
+    for transformer in transformers:
+        stream = transformer.stream(stream)
+    return stream
+
+
+def _apply(transformers: Sequence[Transformer], batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+    for transformer in transformers:
+        batch = transformer.apply(batch, stream)
+        stream = transformer.stream(stream)
+    return batch
+
+
+def _json_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: json_value(value) for name, value in record.items()}
+
+
+def json_value(value: Any) -> Any:
+    """Return a value of a record as JSON, nested ones too."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    return to_json(value)

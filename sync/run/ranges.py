@@ -1,0 +1,265 @@
+"""A stream read by ranges: several readers into one feed, or each into a loader of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.incremental.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
+from syncblocks.connectors.protocols import Block
+from syncblocks.connectors.stream import Checkpoint, Event, Stream
+
+from ..flow.feed import Feed, Item, is_batch, size_of
+from ..flow.wide import refuse_wide
+
+if TYPE_CHECKING:
+    from .stream import StreamRun
+
+log = logging.getLogger("syncblocks")
+
+
+def start_reading_ranges(opened: OpenRanges, readers: int, feed: Feed) -> None:
+    """Start readers that take range after range into one feed, until it is closed or one of them fails.
+
+    The last batch of all is held back until every reader has ended, so that it is known to be the last. The order of
+    records is that of no range.
+    """
+    _Readers(opened, feed).start(readers)
+
+
+class _Readers:
+    def __init__(self, opened: OpenRanges, feed: Feed) -> None:
+        self._opened = opened
+        self._feed = feed
+        self._waiting = list(reversed(opened.ranges))
+        self._lock = threading.Lock()
+        self._held: Any = None
+        self._has_failed = False
+        self._running = 0
+
+    def start(self, readers: int) -> None:
+        self._running = min(readers, len(self._waiting))
+        for number in range(self._running):
+            name = f"read-{self._feed.stream}-{number}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        part = None
+        try:
+            while (part := self._take()) is not None:
+                events = self._opened.read(part)
+                try:
+                    for event in events:
+                        if not self._hand_over(event):
+                            return
+                finally:
+                    _close(events)
+        except BaseException as error:  # handed to the load, which raises it in its own thread
+            with self._lock:
+                self._waiting, self._held, self._has_failed = [], None, True
+                self._feed.end(error if part is None else named(error, part, self._opened.ranges))
+        finally:
+            self._end()
+
+    def _take(self) -> Range | None:
+        with self._lock:
+            return self._waiting.pop() if self._waiting and not self._feed.is_closed else None
+
+    def _hand_over(self, event: Any) -> bool:
+        """Hand on what was held back, and hold back this; others wait meanwhile, which bounds what is in memory."""
+        if not is_batch(event):
+            raise RangesRefused("the stream's columns changed on the way", stream=self._feed.stream)
+        self._feed.demand_room(event)
+        with self._lock:
+            if self._has_failed:
+                return False
+            held, self._held = self._held, event
+            return held is None or self._feed.put(Item(held))
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running -= 1
+            if self._running:
+                return
+            if self._held is not None:
+                self._feed.put(Item(self._held, is_last=True))
+            self._feed.end()
+
+
+class RangeReads:
+    """What the loaders of a stream take their ranges from; see `RangeReads` of the connectors."""
+
+    def __init__(self, run: StreamRun, opened: OpenRanges) -> None:
+        self._run = run
+        self._opened = opened
+        self._lock = threading.Lock()
+        #: Place of a range -> records and bytes of it that were handed over; none for one that was begun anew.
+        self._read: dict[int, tuple[int, int]] = {}
+        self._whole: set[int] = set()
+        self._source_errors: list[BaseException] = []
+        #: Batches that loaders work on; guarded by the budget's lock.
+        self._in_flight = 0
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        """All of them."""
+        return self._opened.ranges
+
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        """By what an interrupted load of these ranges is resumed."""
+        return self._opened.moment
+
+    @property
+    def shape(self) -> str:
+        """How records come: as planned, by this version."""
+        from importlib.metadata import version  # with the whole of `email` and `zipfile`
+
+        planned = self._run.planned
+        schemas = (planned.selected.stream.schema, planned.arriving.schema)
+        told = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
+        remedies = [column.remedy for column in planned.fit.columns]
+        return repr([version("syncblocks"), planned.wire, told, remedies])
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
+        """Go on with an earlier load's ranges, if those that were loaded hold still."""
+        try:
+            is_resumed = self._opened.resume(moment, {place: rows for place, (rows, _) in loaded.items()})
+        except BaseException as error:
+            self._source_errors.append(error)
+            raise
+        of_all = f"{len(loaded)} of {len(moment.get('ranges', self.ranges))} ranges were loaded before it was cut short"
+        end = "and are kept" if is_resumed else "but the source has changed since: they are loaded again"
+        self._run.context.progress.message(f"{self._run.name}: {of_all}, {end}")
+        if not is_resumed:
+            return False
+        # Of blocks, the commit says how many records they held.
+        is_counted = self._run.planned.wire == "arrow"
+        with self._lock:
+            self._read = {place: known if is_counted else (0, 0) for place, known in loaded.items()}
+            self._whole = set(loaded)
+            self._note_all()
+        return True
+
+    def is_kept(self, error: BaseException) -> bool:
+        """Keep what was loaded where another try or run may go on with it: not where it would fail again."""
+        return isinstance(error, RetriableError) or self._run.stop_reason is not None
+
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
+        """Yield a range's data as the destination takes it."""
+        convert = self._run.planned.fit.convert
+        self._note(part, (0, 0), is_whole=False)
+        records = size_bytes = 0
+        for event, is_last in self._ahead(part):  # closed with this generator
+            self._run.check()
+            if isinstance(event, Checkpoint | Stream):
+                raise RangesRefused("the stream's columns changed on the way", stream=self._run.name)
+            if isinstance(event, pa.RecordBatch):
+                records += event.num_rows
+                size_bytes += event.nbytes
+                self._run.context.progress.advanced(self._run.name, records=event.num_rows, size_bytes=event.nbytes)
+                event = convert(event)
+            self._note(part, (records, size_bytes), is_whole=is_last)
+            with self._in_budget(size_of(event)):
+                yield event
+        self._note(part, (records, size_bytes), is_whole=True)
+
+    def may_repeat(self, part: Range, error: ConnectorError) -> bool:
+        """Take one of the stream's retries for a range; the snapshot, and what has arrived, stay."""
+        if not isinstance(error, RetriableError) or isinstance(error, SnapshotLost) or not self._run.take_retry():
+            return False
+        delay_s = self._run.planned.selected.retry_delay_s
+        shown = self._run.context.redactor.redact(str(error))
+        log.warning("%s: range %s failed and is repeated in %g s: %s", self._run.name, part.label, delay_s, shown)
+        self._run.wait_for_retry(delay_s)
+        return self._run.stop_reason is None
+
+    def give_up(self) -> None:
+        """End the reads under way."""
+        try:
+            self._run.context.source.interrupt(self._run.name)
+        except ConnectorError as error:
+            log.debug("%s: interrupt: %s", self._run.name, error)
+
+    def final(self) -> Checkpoint:
+        """Say that everything was sent; raises if the stream was stopped meanwhile."""
+        return self._run.send_final()
+
+    def is_from_source(self, error: BaseException) -> bool:
+        """Tell whether the source raised it."""
+        return any(error is known for known in self._source_errors)
+
+    @contextmanager
+    def _in_budget(self, size_bytes: int) -> Iterator[None]:
+        """Wait until a batch may be in flight, and count it until the loader asks for the next one."""
+        budget = self._run.context.budget
+        with budget.changed:
+            while self._in_flight and not budget.has_room(size_bytes):
+                budget.changed.wait(1.0)
+                self._run.check()
+            self._in_flight += 1
+            budget.used_bytes += size_bytes
+        try:
+            yield
+        finally:
+            with budget.changed:
+                self._in_flight -= 1
+                budget.used_bytes -= size_bytes
+                budget.changed.notify_all()
+
+    def _note(self, part: Range, read: tuple[int, int], *, is_whole: bool) -> None:
+        with self._lock:
+            self._read[part.place] = read
+            if is_whole:
+                self._whole.add(part.place)
+            else:
+                self._whole.discard(part.place)
+            self._note_all()
+
+    def _note_all(self) -> None:
+        rows, size_bytes = map(sum, zip(*self._read.values(), strict=True))
+        self._run.note_read(rows, size_bytes, is_whole=len(self._whole) == len(self._opened.ranges))
+
+    def _ahead(self, part: Range) -> Iterator[tuple[Any, bool]]:
+        """Read one event ahead, so that the last one is known to be it."""
+        events = self._opened.read(part)
+        most_bytes = self._run.context.budget.record_bytes
+        held: list[Any] = []
+        try:
+            while True:
+                try:
+                    event = next(events, None)
+                    if size_of(event) > most_bytes:
+                        refuse_wide(event, most_bytes, self._run.planned.selected.stream.key_properties)
+                except BaseException as error:
+                    self._source_errors.append(error)
+                    raise
+                if held:
+                    yield held.pop(), event is None
+                if event is None:
+                    return
+                held.append(event)
+        finally:
+            _close(events)
+
+
+def named(error: BaseException, part: Range, ranges: Sequence[Range]) -> BaseException:
+    """Say in a connector's error in which range it happened."""
+    if isinstance(error, ConnectorError) and not isinstance(error, RangesRefused):
+        error.args = (f"range {part.place + 1} of {len(ranges)} ({part.label}): {error}",)
+    return error
+
+
+def _close(events: Any) -> None:
+    close = getattr(events, "close", None)
+    if close is not None:
+        close()
+
+
+__all__ = ["RangeReads", "named", "start_reading_ranges"]

@@ -1,0 +1,200 @@
+"""Deliveries called again by hand: dead ones made due and delivered at once, single ones replayed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.dispatcher import Dispatcher
+from syncblocks.callbacks.trial import deliver_once
+
+from ..config import Pipeline, resolve_references
+from ..config.secrets import Redactor
+from ..delivery.hooks import Hooks, recorded_hook
+from ..errors import StateError
+from ..store import Store
+from ..store.model import DeliveryRecord
+from ..store.outbox import Outbox
+from .progress import Progress
+
+OPEN_STATES = ("ready", "leased")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redelivered:
+    """What became of deliveries that were dead or due."""
+
+    #: Dead ones that were made due again.
+    revived: int
+    #: Of them and those that were due, how many are done, due and dead now.
+    counts: dict[str, int]
+    #: Why nothing was called here; None: it was.
+    note: str | None = None
+
+
+def redeliver(
+    pipeline: Pipeline,
+    store: Store,
+    *,
+    run_id: int | None = None,
+    key: str | None = None,
+    progress: Progress | None = None,
+) -> Redelivered:
+    """Make dead deliveries due, with all of their attempts, and deliver what is due, for at most `drain_s`.
+
+    Deliveries of a run that is under way, or was left by a dead process, are its owner's or its recovery's.
+
+    Args:
+        pipeline: Whose deliveries.
+        store: Its run store.
+        run_id: Only those of this run.
+        key: Only the one with this idempotency key.
+        progress: Told of each call.
+    """
+    outbox = store.outbox(pipeline.pipeline)
+    wanted = _wanted(outbox, run_id, key)
+    revived = outbox.retry(run_id=run_id, key=key)
+    active = store.active_run(pipeline.pipeline)
+    keys = [record.key for record in wanted if active is None or record.run_id != active.id]
+    if active is not None and store.owner_state(active) == "alive":
+        note = f"run {active.id} is under way: its process delivers them ({active.owner})"
+        return Redelivered(revived=revived, counts=_counts(outbox, wanted), note=note)
+    if keys:
+        _drain(pipeline, outbox, keys, progress or Progress())
+    left = None
+    if len(keys) < len(wanted) and active is not None:
+        left = f"run {active.id} was left by a dead process: the next start recovers it and delivers its events"
+    return Redelivered(revived=revived, counts=_counts(outbox, wanted), note=left)
+
+
+def replay(
+    pipeline: Pipeline, store: Store, start: str, *, inline: bool = False, data: Path | None = None
+) -> tuple[DeliveryRecord, Outcome]:
+    """Call the function of a done or dead delivery again, with the recorded event; the delivery stays what it is.
+
+    The function, its file and deadline are today's; the event, its data and idempotency key are those of then.
+
+    Args:
+        pipeline: Whose delivery.
+        store: Its run store.
+        start: Beginning of the idempotency key.
+        inline: Call in this process, for a debugger.
+        data: Path of an Arrow IPC file in place of the parent's data.
+
+    Raises:
+        StateError: no delivery, or more than one, has such a key, or it is still due.
+    """
+    outbox = store.outbox(pipeline.pipeline)
+    record = outbox.find(start)
+    recorded, number = outbox.begin_replay(record.key)
+    delivery = replace(_as_of_today(pipeline, recorded), wants_value=True)
+    if data is not None:
+        delivery = replace(delivery, data=str(data))
+    redactor = Redactor(pipeline.secret_values)
+    outcome = deliver_once(
+        # By hand it is called whatever its condition says.
+        replace(delivery, when=None),
+        inline=inline,
+        resolve=_resolver(pipeline),
+        prepare=Hooks(pipeline, redactor).prepare,
+        redact=redactor.redact,
+    )
+    outbox.end_replay(record.key, number, outcome)
+    return record, outcome
+
+
+def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, Any]) -> Outcome:
+    """Call a hook of the pipeline file with an event in recorded form, once, as a run does.
+
+    Args:
+        pipeline: The pipeline file.
+        number: Place of the callback block among `callbacks`.
+        status: Of the event.
+        event: See `syncblocks.callbacks.events.make_event`; variables as they are recorded.
+    """
+    block, redactor = pipeline.callbacks[number], Redactor(pipeline.secret_values)
+    delivery = Delivery(
+        key=str(event["idempotency_key"]),
+        callback_block=block.block,
+        function=block.kind,
+        file="",
+        attempt=1,
+        attempts=1,
+        timeout_s=float(block.timeout_s),
+        kwargs=event,
+        data=None,
+        label=block.block,
+        status=status,
+        when=block.when,
+        hook=recorded_hook(pipeline, number),
+    )
+    return deliver_once(
+        delivery,
+        inline=False,
+        resolve=_resolver(pipeline),
+        prepare=Hooks(pipeline, redactor).prepare,
+        redact=redactor.redact,
+    )
+
+
+def _as_of_today(pipeline: Pipeline, delivery: Delivery) -> Delivery:
+    """Take file and deadline from the pipeline file, if it still has the callback block."""
+    names = [block.block for block in pipeline.callbacks]
+    if delivery.callback_block not in names:
+        return delivery
+    number = names.index(delivery.callback_block)
+    block = pipeline.callbacks[number]
+    return replace(
+        delivery,
+        file="" if block.file is None else str(pipeline.resolve(block.file)),
+        hook=recorded_hook(pipeline, number),
+        timeout_s=float(block.timeout_s),
+    )
+
+
+def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[DeliveryRecord]:
+    found = outbox.deliveries(run_id=run_id, states=["dead", *OPEN_STATES], limit=100_000)
+    if key is None:
+        return found
+    chosen = [record for record in found if record.key == key]
+    if not chosen:
+        raise StateError(
+            f"delivery {key[:12]} is neither dead nor due; `syncblocks callbacks replay` calls its function again"
+        )
+    return chosen
+
+
+def _drain(pipeline: Pipeline, outbox: Outbox, keys: Sequence[str], progress: Progress) -> None:
+    def delivered(delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        if delivery.data is not None and mark != "retry" and delivery.data not in outbox.open_data():
+            Path(delivery.data).unlink(missing_ok=True)
+        progress.delivered(delivery, outcome, mark)
+
+    redactor = Redactor(pipeline.secret_values)
+    dispatcher = Dispatcher(
+        outbox,
+        outbox.open_blocks(),
+        resolve=_resolver(pipeline),
+        prepare=Hooks(pipeline, redactor).prepare,
+        redact=redactor.redact,
+        on_outcome=delivered,
+    )
+    try:
+        dispatcher.drain(pipeline.drain_s, stop=lambda: not set(OPEN_STATES) & set(outbox.states(keys)))
+    finally:
+        dispatcher.close(grace_s=1.0)
+
+
+def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
+    counts = {"due": 0, "done": 0, "dead": 0}
+    for state in outbox.states([record.key for record in wanted]):
+        counts["due" if state in OPEN_STATES else state] += 1
+    return counts
+
+
+def _resolver(pipeline: Pipeline) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda values: resolve_references(values, pipeline.folder, os.environ)

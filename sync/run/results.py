@@ -1,0 +1,71 @@
+"""How a pipeline run ended, for the command line and the Python API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .stream import StreamRun
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamResult:
+    """How one stream ended."""
+
+    stream: str
+    destination_table: str
+    #: success, failure, cancelled; None: never started, or still open because the ledger could not be read.
+    status: str | None
+    records: int | None = None
+    #: Records that were set aside, because they did not fit.
+    records_rejected: int | None = None
+    size_bytes: int | None = None
+    duration_s: float | None = None
+    bookmark: Mapping[str, Any] | None = None
+    error: str | None = None
+    #: With `verify: true`: what the comparison after the run came to, see `verification`; None: not compared.
+    verdict: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a pipeline run ended; `exit_code` is what the command line returns."""
+
+    run_id: int | None
+    pipeline: str
+    status: str
+    streams: tuple[StreamResult, ...] = ()
+    #: Deliveries of callbacks by state, over this run and one that it recovered.
+    callbacks: Mapping[str, int] = field(default_factory=dict)
+    error: str | None = None
+    #: Signal that stopped the run.
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 done; 1 a stream failed, was cancelled or differs, or nothing was reached; 3 a callback is due; 130/143."""
+        if self.signal is not None:
+            return 128 + self.signal
+        if self.status != "success" or any(stream.verdict in ("differs", "failed") for stream in self.streams):
+            return 1
+        return 3 if self.callbacks.get("dead") or self.callbacks.get("due") else 0
+
+
+def stream_result(member: StreamRun) -> StreamResult:
+    """Return how one stream run ended."""
+    blocks = member.outcome.blocks if member.outcome is not None else ()
+    last = blocks[-1] if blocks else None
+    return StreamResult(
+        stream=member.name,
+        destination_table=member.planned.key.destination_table,
+        status=member.status if member.outcome is not None else None,
+        records=last.rows if last else None,
+        records_rejected=last.rows_rejected if last else None,
+        size_bytes=blocks[0].size_bytes if blocks else None,
+        duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
+        bookmark=last.bookmark_after if last else None,
+        error=None if member.error is None else member.context.redactor.redact(str(member.error)),
+    )

@@ -1,0 +1,377 @@
+"""One stream from source to destination: the unit that runs in parallel. It ends exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from dataclasses import replace
+from typing import Any, cast
+
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.incremental.bookmarks import values
+from syncblocks.connectors.incremental.ranges import LoadsRanges, OpenRanges, RangesRefused
+from syncblocks.connectors.rejected.records import REJECTED_TABLE
+from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
+
+from ..errors import SyncError
+from ..failpoints import failpoint
+from ..flow.feed import Feed
+from ..plan.plan import PlannedStream, starting_point
+from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
+from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
+from .events import ColumnsRefused, StreamEvents
+from .ranges import RangeReads
+from .stream_context import SchemaNews, StreamContext
+from .takeover import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
+
+log = logging.getLogger("syncblocks")
+
+#: Characters of a traceback that are kept, from its end.
+TRACEBACK_LIMIT = 16_000
+
+
+class Stopped(SyncError):
+    """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
+
+    code = "stopped"
+
+
+class StreamRun:
+    """One stream of one attempt. `run_group` drives it; any thread may cancel it."""
+
+    def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
+        self.context = context
+        self.planned = planned
+        self.name = planned.name
+        self.started = time.monotonic()
+        self.outcome: StreamOutcome | None = None
+        self.status: str | None = None
+        #: When it was closed in the store (or, with no outcome, left open because the ledger could not be read).
+        self.ended: float | None = None
+        self.error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._stop_reason: str | None = None
+        self._stopped = threading.Event()
+        self._is_final_sent = False
+        self._feed: Feed | None = None
+        self._start: Bookmark | None = None
+        self._committed: Bookmark | None = None
+        self._commits = 0
+        self._has_told_source = False
+        self._rows_written = 0
+        self._bytes_written = 0
+        self._rows_rejected = 0
+        self._news = SchemaNews(context, planned.name)
+        self.blocks = StreamBlocks(context, planned)
+        self._token = ""
+        #: Whether the next try reads by ranges.
+        self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
+        self._attempt = 1
+        self._range_retries = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can become of it any more."""
+        return self.ended is not None
+
+    # -- stopping ------------------------------------------------------------------------------------------------
+
+    def cancel(self, reason: str) -> None:
+        """Stop soon: nothing more is committed, calls under way in the drivers are ended. Safe to repeat."""
+        with self._lock:
+            if self.status is not None or self._stop_reason is not None:
+                return
+            self._stop_reason = reason
+        self._stopped.set()
+        if self._feed is not None:
+            self._feed.close()
+        for connector in (self.context.source, self.context.destination):
+            try:
+                connector.interrupt(self.name)
+            except ConnectorError as error:
+                log.debug("%s: interrupt: %s", self.name, error)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why it was cancelled; None while it was not."""
+        return self._stop_reason
+
+    def abandon(self) -> None:
+        """End a cancelled stream whose thread does not come back; the ledger decides, the token fences the thread."""
+        self._end(Stopped(self._stop_reason or "stopped"))
+
+    def wait_for_retry(self, delay_s: float) -> None:
+        """Sleep, unless cancelled meanwhile."""
+        self._stopped.wait(delay_s)
+
+    def check(self) -> None:
+        """Raise `Stopped` if it was cancelled."""
+        if self._stop_reason is not None:
+            raise Stopped(self._stop_reason)
+
+    # -- one try -------------------------------------------------------------------------------------------------
+
+    def begin(self, attempt: int) -> Bookmark | None:
+        """Write the token into the ledger row and return the bookmark to read from."""
+        self.check()
+        context, planned = self.context, self.planned
+        self.blocks.renew(is_continued=self._commits > 0)
+        self._attempt = attempt
+        if planned.refusal:
+            self.blocks.fail_in_source()
+            raise ColumnsRefused(planned.refusal)
+        self._token = stream_token(context.run, self.name, attempt)
+        failpoint("stream.before_take_over")
+        row = context.destination.take_over(
+            planned.key, token=self._token, owner=owner_text(context.run), source=context.source_name
+        )
+        failpoint("stream.after_take_over")
+        if not context.is_owner():
+            # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
+            raise Stopped("the run was taken over by another process")
+        self._news.settle(row)
+        is_planned = attempt == 1 and not self._has_moved(row)
+        self._start = planned.start.bookmark if is_planned else self._restart(row)
+        return self._start
+
+    def _planned_row(self) -> LedgerRow:
+        """Return the ledger's row as it was when the plan was made."""
+        key = self.planned.key
+        found = (row for row in self.planned.table.ledger if row.key == key)
+        return next(found, LedgerRow(key=key, source="", token=""))
+
+    def _has_moved(self, row: LedgerRow) -> bool:
+        """Whether somebody has committed since the plan was made: a run that began and ended in between."""
+        before = self._planned_row()
+        return (row.bookmark, row.completed_by, row.committed_at) != (
+            before.bookmark,
+            before.completed_by,
+            before.committed_at,
+        )
+
+    def _restart(self, row: LedgerRow) -> Bookmark | None:
+        planned, before = self.planned, self._planned_row()
+        table = self.context.destination.describe([planned.key.destination_table])[planned.key.destination_table]
+        # A table that a try has made, and left empty, says nothing of commits.
+        is_known = self._commits > 0 or before.committed_at is not None or before.bookmark is not None
+        start = starting_point(
+            planned.selected,
+            table,
+            row,
+            is_known=is_known,
+            sources=(self.context.source_name, self.context.source.identity()),
+            full_refresh=planned.commits_once,
+        )
+        if isinstance(start, str):
+            raise SyncError(start)
+        return start.bookmark
+
+    def load(self, feed: Feed) -> None:
+        """Carry everything from the feed into the destination; raises whatever stopped it."""
+        self._feed = feed
+        try:
+            self.check()
+            way = StreamEvents(
+                self.blocks, self.context.progress, start=self._start, check=self.check, send_final=self.send_final
+            )
+            stream, events = way.read(feed)
+            for commit in self.context.destination.load(self._order(stream), events, self.planned.wire):
+                self._note_commit(commit)
+        finally:
+            feed.close()
+
+    def load_ranges(self, opened: OpenRanges) -> None:
+        """Carry every range into the destination, several at once; raises whatever stopped it."""
+        self.check()
+        reads = RangeReads(self, opened)
+        planned, destination = self.planned, cast("LoadsRanges", self.context.destination)
+        load = self._order(planned.arriving)
+        try:
+            for commit in destination.load_ranges(load, reads, planned.reading.loaders, planned.wire):
+                self._note_commit(commit)
+        except BaseException as error:
+            if reads.is_from_source(error):
+                self.blocks.fail_in_source()
+            raise
+
+    def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
+        """Take down how much of a stream's ranges was handed over, and whether that was all."""
+        stage = self.blocks.stages[0]
+        stage.rows, stage.size_bytes, stage.has_handed_over = rows, size_bytes, is_whole
+
+    def _order(self, stream: Stream) -> Load:
+        if self.planned.is_appended_anew and self.context.destination.has_ledger:
+            # The next run appends again, and a key of the table would refuse what an append may repeat.
+            stream = replace(stream, key_properties=())
+        return Load(
+            key=self.planned.key,
+            stream=stream,
+            write_disposition=self.planned.write_disposition,
+            conflict_method=self.planned.selected.conflict_method,
+            token=self._token,
+            run=self.context.run_reference,
+            announce=self._news.announce,
+            former_key=self.planned.former_key,
+            removed=None if self.planned.repair is None else self.planned.repair.removed,
+        )
+
+    def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
+        """Return the last event of a stream whose every record was handed over; from now on it may be complete."""
+        for stage in self.blocks.stages[:-1]:
+            stage.has_handed_over = True
+        with self._lock:
+            self.check()
+            self._is_final_sent = True
+        return Checkpoint(bookmark=bookmark, is_final=True)
+
+    def _note_commit(self, commit: Any) -> None:
+        if commit.is_confirmed:
+            self._commits += 1
+            self._committed = commit.checkpoint.bookmark
+        self._rows_written += commit.records
+        self._bytes_written += commit.size_bytes
+        self._rows_rejected += commit.rejected
+        self._news.committed(commit.checkpoint, commit.schema_changes)
+        if not self._has_told_source:
+            # What the destination has no part in: a column that no longer comes, other keys.
+            self._has_told_source, told = True, {change["column"] for change in commit.schema_changes}
+            unseen = [change for change in self.planned.source_changes if change["column"] not in told]
+            self._news.committed(commit.checkpoint, unseen)
+        if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
+            self.blocks.stages[0].rows += commit.records
+            self.blocks.stages[0].size_bytes += commit.size_bytes
+            self.context.progress.advanced(self.name, records=commit.records, size_bytes=commit.size_bytes)
+        self.context.progress.committed(self.name, records=commit.records, bookmark=values(self._committed))
+        failpoint("stream.after_commit")
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def end(self, error: BaseException | None) -> None:
+        """Decide the statuses and close the stream's block runs in the store."""
+        self._end(error)
+
+    def wants_retry(self, error: BaseException, attempt: int) -> bool:
+        """Whether a repetition may help and is still allowed."""
+        if self.is_whole_again(error):
+            return True
+        if not isinstance(error, RetriableError) or self._stop_reason or not self._has_retry(attempt):
+            return False
+        if self._is_final_sent and is_completed(self._ledger_row(), self.context.run):
+            return False
+        with self._lock:
+            self._is_final_sent = False
+        return True
+
+    def is_whole_again(self, error: BaseException) -> bool:
+        """Whether a stream that cannot be read by ranges after all is now read as a whole: no retry of the user's."""
+        if isinstance(error, RangesRefused) and self.reads_ranges and self._stop_reason is None:
+            log.warning("%s: read as a whole, not by ranges: %s", self.name, error)
+            self.reads_ranges = False
+        return isinstance(error, RangesRefused) and not self.reads_ranges and self._stop_reason is None
+
+    def take_retry(self) -> bool:
+        """Use up one of the stream's retries for a range of it; False: there is none left."""
+        with self._lock:
+            if self._stop_reason is not None or not self._has_retry(self._attempt):
+                return False
+            self._range_retries += 1
+            return True
+
+    def _has_retry(self, attempt: int) -> bool:
+        was_refused = self.planned.reading.readers > 1 and not self.reads_ranges
+        return attempt + self._range_retries <= self.planned.selected.retries + was_refused
+
+    def tell_retry(self, error: BaseException) -> None:
+        """Tell callbacks that this try failed and will be repeated."""
+        self.context.tell_retry(self.name, self.blocks.failed, self._error_info(error))
+
+    def _ledger_row(self) -> LedgerRow:
+        return fenced_row(self.context.destination, self.planned.key, owner_text(self.context.run))
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._lock:
+            if self.status is not None:
+                return
+            was_stopped = self._stop_reason is not None or isinstance(error, Stopped)
+            is_undecided = error is not None and (self._is_final_sent or self._news.is_open)
+            self.status = CANCELLED if was_stopped else FAILURE  # claimed by this thread; corrected below
+        try:
+            row = self._ledger_row() if is_undecided else None
+            is_done = error is None or (row is not None and is_completed(row, self.context.run))
+            is_held_true = row is not None and self._news.is_true(row)
+        except LedgerUnreadable as unreadable:
+            self.error = unreadable
+            self.ended = time.monotonic()
+            self.context.progress.stream_ended(self.name, self.status, records=None, error=str(unreadable))
+            return
+        if is_done:
+            self.status, error = SUCCESS, None
+        self.error = error
+        self.outcome = replace(self._make_outcome(error), is_held_true=is_held_true)
+        self.context.close(self.outcome)
+        self.ended = time.monotonic()
+        shown = None if error is None else self.context.redactor.redact(message_of(error))
+        if self._rows_rejected:
+            self.context.progress.message(
+                f"{self.name}: bad records set aside: {self._rows_rejected}, in {REJECTED_TABLE} beside "
+                f"{self.planned.key.destination_table}",
+                level="warning",
+            )
+        self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
+
+    def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
+        info = self._error_info(error) if self.status == FAILURE and error is not None else None
+        if self.status != SUCCESS:
+            self.blocks.discard_spools()
+        self.blocks.note_written(rows=self._rows_written, size_bytes=self._bytes_written, rejected=self._rows_rejected)
+        stages, failed = self.blocks.stages, self.blocks.failed
+        blocks = tuple(
+            BlockOutcome(
+                block=stage.block,
+                status=status,
+                rows=stage.rows,
+                rows_rejected=stage.rejected,
+                size_bytes=stage.size_bytes,
+                bookmark_before=values(self._start),
+                bookmark_after=values(self._committed if self._commits else self._start),
+                schema_changes=tuple(self._news.made),
+                error=info if stage.block == failed else None,
+                data=stage.data if self.status == SUCCESS else None,
+            )
+            for stage, status in zip(stages, statuses(stages, self.status or CANCELLED, failed), strict=True)
+        )
+        state = None
+        if self._commits:
+            key, destination = self.planned.key, self.context.destination
+            state = StateCopy(
+                stream=key.stream,
+                destination_table=key.destination_table,
+                source=self.context.source_name,
+                # Where there is no ledger the store's bookmark is the state, the hashes at its boundary included.
+                bookmark=values(self._committed) if destination.has_ledger else self._committed,
+                rows=self._rows_written,
+                shape=self.planned.shape,
+            )
+        return StreamOutcome(stream=self.name, blocks=blocks, state=state)
+
+    def _error_info(self, error: BaseException) -> ErrorInfo:
+        redact = self.context.redactor.redact
+        return ErrorInfo(
+            type=type(error).__name__,
+            message=redact(message_of(error)),
+            traceback=redact(_tail("".join(traceback.format_exception(error)), TRACEBACK_LIMIT)),
+            stream=self.name,
+            block=self.blocks.failed,
+        )
+
+
+def _tail(text: str, limit: int) -> str:
+    """Return the end of a text; the mark tells the redactor that a secret may have been cut in two."""
+    return text if len(text) <= limit else f"...{text[-limit:]}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return an error's text; its class name where it has none."""
+    return str(error) or type(error).__name__

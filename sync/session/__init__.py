@@ -1,0 +1,1 @@
+"""An opened pipeline: its connectors, its plan, and its destination read back."""

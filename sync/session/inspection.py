@@ -1,0 +1,149 @@
+"""Opened pipelines for commands that run nothing: which streams are meant, and counts. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+
+from ..config import Pipeline, config_error_from_connector, glob_matches
+from ..errors import ConfigError, nearest_match
+from ..plan.selection import SelectedStream, select_streams
+from ..store import Store
+from .reader import copy_of, destination_reader
+from .session import Session, open_session, role_of
+
+
+@contextmanager
+def opened(pipeline: Pipeline) -> Iterator[Session]:
+    """Open a pipeline's connectors and user code for a while.
+
+    Raises:
+        ConfigError: settings, callback or transformer files are wrong, or a connector says so later.
+    """
+    session = open_session(pipeline)
+    try:
+        yield session
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
+    finally:
+        session.close()
+
+
+@contextmanager
+def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
+    """Open the run store for a while if there is one; create none."""
+    if not Store.exists(pipeline.store_url):
+        yield None
+        return
+    store = Store.open(pipeline.store_url)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[SelectedStream, ...]:
+    """Ask the source for its catalog and return the selected streams that match.
+
+    Raises:
+        ConfigError: the `streams` entries do not fit the catalog, or a glob matches none of them.
+        ConnectorError: the source cannot be reached.
+    """
+    selected = select_streams(session.pipeline, session.discover())
+    if not globs:
+        return selected
+    names = [stream.name for stream in selected]
+    matched = set(matching(names, globs))
+    return tuple(stream for stream in selected if stream.name in matched)
+
+
+def matching(names: Sequence[str], globs: Sequence[str]) -> list[str]:
+    """Return the names that a `--stream` matches, in their order.
+
+    Raises:
+        ConfigError: a glob matches none of them.
+    """
+    for glob in globs:
+        if not any(name == glob or glob_matches(glob, name) for name in names):
+            raise ConfigError(
+                f"{glob!r} matches no stream",
+                key="--stream",
+                allowed=tuple(names[:20]),
+                nearest=nearest_match(glob, names),
+            )
+    return [name for name in names if not globs or any(name == glob or glob_matches(glob, name) for glob in globs)]
+
+
+def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
+    """Return the selected stream of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for stream in selected:
+        if stream.name == name:
+            return stream
+    names = [stream.name for stream in selected]
+    raise ConfigError(
+        f"{name!r} is none of the selected streams",
+        key="--stream",
+        allowed=tuple(names[:20]),
+        nearest=nearest_match(name, names),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamCount:
+    """How many records a stream has on both sides."""
+
+    stream: str
+    destination_table: str
+    source: int
+    #: None: there is no such table, or it cannot be counted.
+    destination: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The counts of several streams."""
+
+    streams: tuple[StreamCount, ...]
+    #: Why the destination was not counted; None: it was.
+    note: str | None
+
+
+def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
+    """Count the selected streams in the source, and their tables in the destination as far as that goes."""
+    selected = selected_streams(session, globs)
+    in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
+    note, in_tables = None, dict[str, int]()
+    try:
+        in_tables = _count_tables(session, [stream.destination_table for stream in selected])
+    except ConnectorError as error:
+        note = f"the destination was not counted: {error}"
+    return Counts(
+        streams=tuple(
+            StreamCount(
+                stream=stream.name,
+                destination_table=stream.destination_table,
+                source=in_source[stream.name],
+                destination=in_tables.get(stream.destination_table),
+            )
+            for stream in selected
+        ),
+        note=note,
+    )
+
+
+def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
+    """Count destination tables by reading the destination as a source, where its connector is one."""
+    described = session.destination.describe(list(dict.fromkeys(tables)))
+    if all(state.schema is None for state in described.values()):
+        return {}
+    with destination_reader(session) as reader:
+        offered = {stream.name: stream for stream in reader.discover()}
+        copies = {table: copy_of(state, offered) for table, state in described.items()}
+        return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}

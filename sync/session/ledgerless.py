@@ -1,0 +1,149 @@
+"""The run store in the ledger's place, for a destination that cannot hold one (a Singer target).
+
+The state is what the destination has confirmed and the store has kept, in that order: a crash in between repeats
+records, so that such a destination gets them at least once. Whoever does not own the run cannot move its bookmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from syncblocks.connectors.errors import ConnectorError, TakenOver
+from syncblocks.connectors.protocols import Block, Destination
+from syncblocks.connectors.stream import (
+    Bookmark,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+from ..store import Store
+from ..store.model import LostRun, StateCopy
+
+
+class StoreLedger:
+    """A destination without a ledger, with its rows kept by the run store."""
+
+    has_ledger = False
+
+    def __init__(self, destination: Destination, pipeline: str) -> None:
+        self._destination = destination
+        self.max_loads: int | None = destination.max_loads
+        self._pipeline = pipeline
+        self._store: Store | None = None
+        self._run_id: int | None = None
+        self._sources: dict[LedgerKey, str] = {}
+        self._tokens: dict[LedgerKey, str] = {}
+        #: What this process saw completed; after its death nobody can say, and the stream runs again.
+        self._completed: dict[LedgerKey, str] = {}
+
+    def use(self, store: Store | None, run_id: int | None = None) -> None:
+        """Take the store to keep rows in, and the run that may change them; None: changed by hand."""
+        self._store, self._run_id = store, run_id
+
+    def identity(self) -> str:
+        """Connector and place without credentials."""
+        return self._destination.identity()
+
+    def check(self) -> None:
+        """Prove that it can be reached."""
+        self._destination.check()
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        """Return what the destination says of its tables, and the store's rows of each."""
+        rows = self._rows()
+        return {
+            table: replace(state, ledger=tuple(row for row in rows if row.key.destination_table == table))
+            for table, state in self._destination.describe(tables).items()
+        }
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        """Wire formats it takes."""
+        return self._destination.accepts(stream, disposition)
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        """Return the store's row; every load with another token ends without a commit from now on."""
+        self._tokens[key] = token
+        if source is not None:
+            self._sources[key] = source
+        known = next((row for row in self._rows() if row.key == key), LedgerRow(key=key, source="", token=""))
+        return replace(
+            known,
+            token=token,
+            owner=owner,
+            source=known.source if source is None else source,
+            completed_by=self._completed.get(key),
+        )
+
+    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
+        """Change the bookmark by hand, or forget the row."""
+        if self._store is None:
+            return
+        if forget:
+            self._store.delete_state(self._pipeline, key.stream, key.destination_table)
+            return
+        row = self.take_over(key, token="", owner="")
+        self._save(key, row.source, bookmark, row.rows)
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        """Write the events; what the destination confirms is kept before anybody hears of it."""
+        key, records = load.key, 0
+        for commit in self._destination.load(load, events, wire):
+            records += commit.records
+            if self._tokens.get(key) != load.token:
+                raise TakenOver(f"stream {key.stream!r} was taken over", stream=key.stream)
+            if commit.is_confirmed:
+                try:
+                    self._save(key, self._sources.get(key, ""), commit.checkpoint.bookmark, records)
+                except LostRun as error:
+                    raise TakenOver(f"stream {key.stream!r} was taken over: {error}", stream=key.stream) from error
+            yield commit
+        self._completed[key] = load.run
+
+    def drop_staging(self, tokens: Sequence[str]) -> None:
+        """Drop what dead runs left behind."""
+        self._destination.drop_staging(tokens)
+
+    def interrupt(self, stream: str) -> None:
+        """End the calls under way for one stream soon."""
+        self._destination.interrupt(stream)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._destination.close()
+
+    def _save(self, key: LedgerKey, source: str, bookmark: Bookmark | None, rows: int | None) -> None:
+        if self._store is None:
+            raise ConnectorError("a destination without a ledger needs the run store to keep its state")
+        copy = StateCopy(
+            stream=key.stream,
+            destination_table=key.destination_table,
+            source=source,
+            bookmark=None if bookmark is None else dict(bookmark),
+            rows=rows,
+        )
+        self._store.save_state(self._pipeline, copy, run_id=self._run_id)
+
+    def _rows(self) -> list[LedgerRow]:
+        if self._store is None:
+            return []
+        return [
+            LedgerRow(
+                key=LedgerKey(pipeline=self._pipeline, stream=state.stream, destination_table=state.destination_table),
+                source=state.source,
+                token="",
+                bookmark=state.bookmark,
+                rows=state.rows,
+                committed_at=state.saved_at,
+            )
+            for state in self._store.states(self._pipeline)
+        ]
+
+
+__all__ = ["StoreLedger"]

@@ -1,0 +1,194 @@
+"""An opened pipeline: its connectors, user code and redactor; and the plan made with them. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.stream import Stream
+
+from ..config import Pipeline, config_error_from_connector, glob_matches
+from ..config.secrets import Redactor
+from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
+from ..errors import ConfigError
+from ..flow.memory import budget_bytes, connector_bytes, record_bytes
+from ..plan.plan import Plan, plan_streams
+from ..plan.selection import SelectedStream, select_streams, skipped_streams
+from ..store import Store
+from .ledgerless import StoreLedger
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """An opened pipeline: its connectors, user code and store. Close it when done."""
+
+    pipeline: Pipeline
+    code: UserCode
+    source: Source
+    #: Connector and place, as ledger and store keep it: without the secrets that a place may hold.
+    source_name: str
+    destination: Destination
+    redactor: Redactor
+
+    def use_store(self, store: Store | None, run_id: int | None = None) -> None:
+        """Let the store keep the state of a destination that cannot; `run_id`: the run that may change it."""
+        if isinstance(self.destination, StoreLedger):
+            self.destination.use(store, run_id)
+
+    def prepare(self) -> None:
+        """Begin to connect, in the background; what fails is said by the first call that needs the connection."""
+        pipeline, ends = self.pipeline, (self.source, self.destination)
+        is_whole = any(entry.replication_method in (None, "FULL_TABLE") for entry in pipeline.streams)
+        shortcuts = {getattr(connector, "shortcut", None) for connector in ends}
+        shortcut = shortcuts.pop() if len(shortcuts) == 1 and is_whole and not pipeline.transformers else None
+        for connector in ends:
+            if prepare := getattr(connector, "prepare", None):
+                prepare(shortcut or "arrow", is_whole=is_whole)
+
+    def discover(self) -> Sequence[Stream]:
+        """Ask the source for its catalog.
+
+        Raises:
+            ConfigError: its settings are wrong.
+        """
+        try:
+            return self.source.discover()
+        except ConnectorConfigError as error:  # whose it is only this place knows for certain
+            raise config_error_from_connector(self.pipeline, "source", error) from error
+
+    def close(self) -> None:
+        """Close every connection to source and destination."""
+        for connector in (self.source, self.destination):
+            connector.close()
+
+
+def open_session(pipeline: Pipeline) -> Session:
+    """Make the connectors and load the user's files; connects to nothing.
+
+    Raises:
+        ConfigError: settings, callback or transformer files are wrong.
+    """
+    code = load_user_code(pipeline)
+    source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
+    for connector in (source, destination):
+        if limit := getattr(connector, "limit_memory", None):
+            limit(connector_bytes(budget_bytes(pipeline.memory)), is_strict=pipeline.memory is not None)
+        if limit := getattr(connector, "limit_record", None):
+            limit(record_bytes(budget_bytes(pipeline.memory)))
+    _check_statements(pipeline, destination)
+    return Session(
+        pipeline=pipeline,
+        code=code,
+        source=source,
+        source_name=_without_secrets(source.identity(), Redactor(pipeline.secret_values)),
+        destination=destination if destination.has_ledger else StoreLedger(destination, pipeline.pipeline),
+        redactor=Redactor(pipeline.secret_values),
+    )
+
+
+def make_plan(
+    session: Session,
+    store: Store | None,
+    *,
+    streams: Sequence[str] = (),
+    full_refresh: bool = False,
+    only: Sequence[str] | None = None,
+) -> Plan:
+    """Ask source and destination what there is and decide what a run would do; writes nothing.
+
+    Args:
+        session: the opened pipeline.
+        store: for bookmarks that the destination may have lost; None: no store yet.
+        streams: globs; only the selected streams that match (`--stream`).
+        full_refresh: replace every table and forget every bookmark.
+        only: exact names (`runs retry`).
+
+    Raises:
+        ConfigError: something in the pipeline file cannot work.
+        ConnectorError: source or destination cannot be reached.
+    """
+    pipeline = session.pipeline
+    session.use_store(store)
+    try:
+        catalog, known = session.discover(), _known_states(store, pipeline.pipeline)
+        written = {name for name, _ in known}
+        selected = select_streams(pipeline, catalog, written)
+        skipped = skipped_streams(pipeline, catalog, written)
+        check_stream_filters(pipeline, [stream.name for stream in selected])
+        selected = _narrow(selected, streams, only)
+        tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
+    plan = plan_streams(
+        pipeline,
+        selected,
+        tables,
+        known,
+        session.code,
+        source=session.source,
+        source_name=session.source_name,
+        destination=session.destination,
+        full_refresh=full_refresh,
+    )
+    if streams or only is not None:
+        return plan
+    told = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    return replace(plan, skipped=told, warnings=(*plan.warnings, *told))
+
+
+def _make(pipeline: Pipeline, role: str) -> Any:
+    block = pipeline.source if role == "source" else pipeline.destination
+    make: Callable[..., Any] = make_source if role == "source" else make_destination
+    try:
+        return make(block.connector, block.config, pipeline.folder)
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role, error) from error
+
+
+def _without_secrets(identity: str, redactor: Redactor) -> str:
+    """Mask a place that holds secrets; one where they are others has another name still."""
+    masked = redactor.redact(identity)
+    if masked == identity:
+        return identity
+    return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+
+
+def _check_statements(pipeline: Pipeline, destination: Destination) -> None:
+    """Refuse `sql` callbacks where the destination runs no statements."""
+    for number, block in enumerate(pipeline.callbacks):
+        if block.sql is not None and not hasattr(destination, "execute"):
+            connector = pipeline.destination.connector
+            raise pipeline.error(
+                ("callbacks", number, "sql"),
+                f"destination connector {connector!r} runs no statements: it is not a SQL database",
+            )
+
+
+def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
+    """Say which block a connector's complaint is about."""
+    is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
+    return "source" if is_source else "destination"
+
+
+def _narrow(
+    selected: Sequence[SelectedStream], globs: Sequence[str], only: Sequence[str] | None
+) -> tuple[SelectedStream, ...]:
+    kept = [stream for stream in selected if only is None or stream.name in only]
+    for pattern in globs:
+        if not any(glob_matches(pattern, stream.name) for stream in kept):
+            names = ", ".join(stream.name for stream in kept[:20])
+            raise ConfigError(f"--stream {pattern!r} matches none of the selected streams: {names}")
+    if globs:
+        kept = [stream for stream in kept if any(glob_matches(pattern, stream.name) for pattern in globs)]
+    return tuple(kept)
+
+
+def _known_states(store: Store | None, pipeline: str) -> dict[tuple[str, str], Any]:
+    if store is None:
+        return {}
+    return {(state.stream, state.destination_table): state.shape for state in store.states(pipeline)}

@@ -1,0 +1,1 @@
+"""Comparing both sides, and repairing the destination."""

@@ -1,0 +1,63 @@
+"""Mending what `verify` found: a run that merges the source's records of some ranges, and removes the others there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from syncblocks.connectors.protocols import Block, Source
+from syncblocks.connectors.stream import Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
+
+if TYPE_CHECKING:
+    from syncblocks.connectors.checksums import KeyRange, Side
+
+    from ..plan.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """What a repair of one stream does."""
+
+    #: The source's, with the key.
+    side: Side
+    #: Ascending and disjoint; of these all records are read.
+    ranges: tuple[KeyRange, ...]
+    #: Keys of these ranges in the destination, named as they arrive: what does not arrive is removed.
+    removed: pa.Table
+
+
+class NarrowedSource:
+    """A source that reads the records of one repair only."""
+
+    def __init__(self, source: Source, repair: Repair) -> None:
+        self._source = source
+        self._repair = repair
+
+    def read(
+        self, group: Sequence[Stream], _bookmarks: Mapping[str, Bookmark | None], _wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """Yield the records of the ranges, whatever the bookmark says."""
+        from syncblocks.connectors.checksums import read_within
+
+        (stream,) = group
+        whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE)
+        for event in read_within(self._source, whole, self._repair.side, self._repair.ranges):
+            yield stream.name, event
+
+
+def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
+    """Return a plan that repairs some streams, and does nothing else."""
+    streams = [
+        replace(
+            planned, repair=repairs[planned.name], write_disposition=WriteDisposition.MERGE, wire="arrow", changes=()
+        )
+        for planned in plan.streams
+        if planned.name in repairs
+    ]
+    return replace(plan, streams=tuple(streams), groups=tuple((planned.name,) for planned in streams))
+
+
+__all__ = ["NarrowedSource", "Repair", "repairing"]

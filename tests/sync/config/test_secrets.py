@@ -1,0 +1,139 @@
+"""No known secret gets through the redactor, however it is spelled; ordinary text does."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import time
+import traceback
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from syncblocks.sync.config.secrets import Redactor, mask_url_passwords, url_passwords
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "raw": str,
+    "quote": lambda text: quote(text, safe=""),
+    "quote_path": quote,
+    "quote_plus": quote_plus,
+    "json": json.dumps,
+    "json_unicode": lambda text: json.dumps(text, ensure_ascii=False),
+    "repr": repr,
+    "html": html.escape,
+    "sql": lambda text: "'" + text.replace("'", "''") + "'",
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64url": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    "basic_auth": lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
+    "basic_auth_2": lambda text: base64.b64encode(f"me:{text}\n".encode()).decode(),
+    "hex": lambda text: text.encode().hex(),
+}
+CANARIES = [
+    "c4n4ry-0123456789",
+    "p@ss/w:rd?&=#%+ x",
+    "quote'and\"both\\slash",
+    "zäöü€🔑 unicode-canary",
+    "AKIAIOSFODNN7EXAMPLE",
+    "line-one-of-secret\nline-two-of-secret",
+    "postgresql://u:pw-in-url@host:5432/db?x=y",
+    "tab\tand\x7fcontrol-canary",
+]
+
+
+@pytest.mark.parametrize("canary", CANARIES)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_secret_is_masked_in_each_of_its_spellings(canary: str, spelling: str) -> None:
+    written = SPELLINGS[spelling](canary)
+    shown = Redactor([canary]).redact(f"could not connect: [{written}] refused")
+    assert canary not in shown
+    assert written.strip("'\"") not in shown
+    assert shown.startswith("could not connect: [")
+    assert shown.endswith("] refused")
+
+
+def test_a_secret_is_masked_in_a_traceback_and_in_nested_values() -> None:
+    redactor = Redactor(["c4n4ry-0123456789"])
+    try:
+        raise ValueError({"url": "postgresql://u:c4n4ry-0123456789@h"})
+    except ValueError:
+        shown = redactor.redact(traceback.format_exc())
+    assert "c4n4ry" not in shown
+    value = {"a": ["x c4n4ry-0123456789", 1, None], "c4n4ry-0123456789": (True,)}
+    assert redactor.redact_value(value) == {"a": ["x ***", 1, None], "***": [True]}
+
+
+def test_halves_of_a_long_secret_and_lines_of_a_key_are_masked() -> None:
+    redactor = Redactor(["0123456789abcdefghij", "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG\n-----END KEY-----\n"])
+    assert redactor.redact("cut 0123456789") == "cut ***"
+    assert redactor.redact("cut abcdefghij") == "cut ***"
+    assert redactor.redact("MIIEvQIBADANBgkqhkiG") == "***"
+
+
+def test_short_values_and_switches_mask_nothing() -> None:
+    text = "a table of 5 public rows is true in eu"
+    assert Redactor(["5", "", "eu", "true", "a", "of "]).redact(text) == text
+
+
+def test_a_short_word_is_masked_as_a_word_only() -> None:
+    redactor = Redactor(["main"])
+    assert redactor.redact("main=main domain mainly 'main'") == "***=*** domain mainly '***'"
+
+
+def test_the_longer_of_two_secrets_goes_first() -> None:
+    assert Redactor(["secret-1", "secret-12345"]).redact("secret-12345") == "***"
+
+
+def test_secrets_can_be_added_later() -> None:
+    redactor = Redactor()
+    assert redactor.redact("later-on") == "later-on"
+    redactor.add(["later-on"])
+    redactor.add(["later-on"])
+    assert redactor.redact("later-on") == "***"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql://u:pw@h:5432/d", "postgresql://u:***@h:5432/d"),
+        ("see redis://:pw@h and mysql://a:b@c", "see redis://:***@h and mysql://a:***@c"),
+        ("postgresql://u:p@w@h/d", "postgresql://u:***@h/d"),
+        ("host=h password=hunter2 user=u", "host=h password=*** user=u"),
+        ("password='a b' x", "password=*** x"),
+        ("http://h:80/a@b", "http://h:80/a@b"),
+        ("postgresql://h/d", "postgresql://h/d"),
+        ("no url: at@all", "no url: at@all"),
+    ],
+)
+def test_passwords_of_urls_are_masked_even_if_nobody_told(text: str, expected: str) -> None:
+    assert mask_url_passwords(text) == expected
+    assert Redactor().redact(text) == expected
+
+
+def test_passwords_of_urls_are_found_as_written_and_decoded() -> None:
+    assert url_passwords("postgresql://u:p%40ss@h/d") == {"p%40ss", "p@ss"}
+    assert url_passwords("postgresql://u@h/d and nothing") == frozenset()
+
+
+def test_redaction_of_long_text_is_quick() -> None:
+    redactor = Redactor([f"canary-{number}-{number * 7919}" for number in range(50)])
+    text = "://a:" * 50_000 + "x" * 500_000 + "password=" * 20_000
+    start = time.process_time()
+    redactor.redact(text)
+    assert time.process_time() - start < 2
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(secret=st.text(min_size=8, max_size=40), before=st.text(max_size=20), after=st.text(max_size=20))
+@example(secret="*****-***", before="", after="")
+def test_no_secret_survives_in_any_text(secret: str, before: str, after: str) -> None:
+    redactor = Redactor([secret])
+    if len(secret.strip()) < 4:
+        return
+    spaced = f"{before} {secret} {after}"
+    if secret in f"{before} *** {after}":
+        return
+    assert secret not in redactor.redact(spaced)
