@@ -25,7 +25,6 @@ from .formats import Format
 from .jsonl_format import JSONLFormat
 from .load import TableLoad
 from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
-from .parquet_copy import WIRE
 from .parquet_format import GROUP_BYTES, ParquetFormat
 from .paths import identity
 from .settings import FileDestinationSettings, ParquetDestinationSettings, TextDestinationSettings
@@ -90,7 +89,7 @@ class FileDestination:
             self._table(self._storage(), key.destination_table).change_row(key, changed, call.is_stopped)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
-        if wire not in ("arrow", WIRE):
+        if wire != "arrow":
             raise ConnectorConfigError(f"connector {self.connector!r} takes no wire {wire!r}", connector=self.connector)
         storage = self._storage()
         with self._calls.under_way(load.key.stream) as call, translated(storage.label()):
@@ -166,11 +165,6 @@ class ParquetDestination(FileDestination):
 
     connector = "parquet"
     settings = ParquetDestinationSettings
-
-    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Take files as they are, unless they have to be merged, or compressed in a way of their own."""
-        is_free = "compression" not in self._settings.model_fields_set
-        return (WIRE, "arrow") if is_free and disposition is not WriteDisposition.MERGE else ("arrow",)
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Let each of up to eight streams hold its part in row groups."""

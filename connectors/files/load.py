@@ -20,7 +20,7 @@ from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
 from .rejected import FileSieve
-from .table import CopyStaging, Staged, Staging, Table
+from .table import Staged, Staging, Table
 
 #: Times that a merge is worked out without the lock before it is done under it.
 FREE_TRIES = 3
@@ -73,10 +73,9 @@ class TableLoad:
                 elif isinstance(event, Rejected):
                     assert self._sieve is not None, "only a stream with `max_rejected` sends them"
                     self._sieve.add(event.records)
-                elif isinstance(event, pa.RecordBatch):
-                    self._write(event)
                 else:
-                    self._copy(event)
+                    assert isinstance(event, pa.RecordBatch), "the wire is `arrow`"
+                    self._write(event)
                 del event  # not held while the next one is made
         except ConnectorError as error:
             error.stream = error.stream or self._load.key.stream
@@ -90,8 +89,7 @@ class TableLoad:
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        is_copy = isinstance(self._writing, CopyStaging)
-        if self._writing is None or is_copy or not self._writing.schema.equals(self._arriving):
+        if self._writing is None or not self._writing.schema.equals(self._arriving):
             self._finish()
             self._writing = self._begin(self._arriving)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
@@ -111,14 +109,6 @@ class TableLoad:
         is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
         return [name for name in self._load.stream.key_properties if is_keyed and name in schema.names]
 
-    def _copy(self, block: Block) -> None:
-        """Take a block of a file that goes over as it is."""
-        if not isinstance(self._writing, CopyStaging) or not self._writing.takes(block):
-            self._finish()
-            self._writing = self._table.stage_copy(self._load.token, self._arriving)
-            self._made.append(self._writing.name)
-        self._records += self._writing.write_block(block)
-
     def _begin(self, schema: pa.Schema) -> Staging:
         staging = self._table.stage(self._load.token, schema)
         self._made.append(staging.name)
@@ -127,13 +117,8 @@ class TableLoad:
     def _finish(self) -> None:
         if self._writing is None:
             return
-        is_copy, staged = isinstance(self._writing, CopyStaging), self._writing.finish()
+        self._staged.append(self._writing.finish())
         self._writing = None
-        self._staged.append(staged)
-        if is_copy and (keys := self._keys(staged.schema)):
-            file, known = DataFile(self._table.storage, staged.name), frozenset(staged.schema.names)
-            for batch in self._table.format.read(file, pa.schema([staged.schema.field(name) for name in keys]), known):
-                _refuse_null(batch, keys)
 
     def _discard(self) -> None:
         """Drop what no commit has kept."""

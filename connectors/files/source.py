@@ -20,11 +20,10 @@ from ..stream import Bookmark, Event, ReplicationMethod, Stream
 from .bad import Bad
 from .calls import Call, Calls
 from .csv_format import CSVFormat
-from .formats import INFER_BYTES, Format, plain, unfit
+from .formats import INFER_BYTES, Format, unfit
 from .infer import Guess
 from .jsonl_format import JSONLFormat
-from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks, metadata_of
-from .parquet_format import AHEAD_BYTES, Footer, ParquetFormat
+from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
@@ -83,7 +82,7 @@ class FileSource:
     ) -> Iterator[tuple[str, Event | Block]]:
         for stream in group:
             with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-                for event in self._events(stream, bookmarks.get(stream.name), call, wire):
+                for event in self._events(stream, bookmarks.get(stream.name), call):
                     yield stream.name, event
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
@@ -164,7 +163,7 @@ class FileSource:
             types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
             schema = pa.schema([pa.field(f.name, types[f.name], f.nullable) if f.name in types else f for f in schema])
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
-        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "whole": _whole(footers)}
+        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files)}
         if all(file.is_local for file in found.files):
             locator["bytes"] = sum(file.size_bytes() for file in found.files)
         estimated = sum(footer.records for footer in footers) if footers else None
@@ -183,10 +182,10 @@ class FileSource:
                 schema = schema.append(pa.field(name, guess.type()))
         return schema
 
-    def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call, wire: str) -> Iterator[Event | Block]:
+    def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
         bad = None if stream.max_rejected is None else Bad(stream.max_rejected)
-        batches = self._batches(stream, changes, call, bad, wire)
+        batches = self._batches(stream, changes, call, bad)
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             checkpoint_records = self._settings.checkpoint_records
             events: Iterable[Event | Block] = incremental(
@@ -207,28 +206,14 @@ class FileSource:
             batches.close()
 
     def _batches(
-        self, stream: Stream, changes: list[Stream], call: Call, bad: Bad | None, wire: str
+        self, stream: Stream, changes: list[Stream], call: Call, bad: Bad | None
     ) -> Generator[Any, None, None]:
-        """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`.
-
-        On another wire than "arrow": blocks of files, but for those whose columns are not the stream's (any more).
-        """
+        """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`."""
         schema = stream.schema
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
             call.check()
             seen = Seen.growing(file)
-            if wire != "arrow":
-                copied = blocks(file)
-                header = next(copied)
-                if _columns(plain(metadata_of(header).schema.to_arrow_schema())) == _columns(stream.schema):
-                    yield header
-                    for block in copied:
-                        call.check()
-                        yield block
-                    seen.check_whole()
-                    continue
-                copied.close()
             names = self._format.names(file)
             if names is not None:
                 self._demand_bookmark(stream, file, names)
@@ -289,12 +274,6 @@ class ParquetSource(FileSource):
         assert isinstance(self._format, ParquetFormat)
         self._format.ahead_bytes = min(AHEAD_BYTES, size_bytes // 8)
 
-    def offers(self, stream: Stream) -> Sequence[str]:
-        """Offer files as they are, where all of them are read, with all of their columns and no others."""
-        whole = stream.locator.get("whole")
-        is_read_whole = stream.replication_method is ReplicationMethod.FULL_TABLE and whole is not None
-        return (WIRE, "arrow") if is_read_whole and _columns(whole) == _columns(stream.schema) else ("arrow",)
-
 
 @dataclass(frozen=True, slots=True)
 class FileRanges:
@@ -313,19 +292,6 @@ class FileRanges:
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""
         return self.source.read_part(self.stream, part, self.known)
-
-
-def _whole(footers: Sequence[Footer]) -> pa.Schema | None:
-    """Return the columns of files that can become one as they are; None: they differ, or would leave it in shreds."""
-    if not footers or not len(footers[0].schema):
-        return None
-    first, groups = footers[0].schema, sum(footer.groups for footer in footers)
-    is_shredded = len(footers) > 1 and sum(footer.size_bytes for footer in footers) < LEAST_GROUP_BYTES * groups
-    return None if is_shredded or any(not footer.schema.equals(first) for footer in footers) else first
-
-
-def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
-    return [(field.name, field.type) for field in schema]
 
 
 @contextmanager

@@ -11,10 +11,9 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..protocols import Block
 from ..stream import LedgerKey, LedgerRow, TableState
 from .columns import conformed
-from .formats import Format, plain
+from .formats import Format
 from .manifest import (
     STAGING,
     Manifest,
@@ -25,7 +24,6 @@ from .manifest import (
     roll_forward,
     write_manifest,
 )
-from .parquet_copy import Joiner
 from .paths import DataFile, stem_of
 from .storage import Storage, translated
 
@@ -133,10 +131,6 @@ class Table:
         """Begin a file in the token's staging folder."""
         return Staging(self, self._staged_name(token), schema, self._codec)
 
-    def stage_copy(self, token: str, arriving: pa.Schema) -> CopyStaging:
-        """Begin a file in the token's staging folder that takes whole files."""
-        return CopyStaging(self, self._staged_name(token), arriving)
-
     def _staged_name(self, token: str) -> str:
         return f"{STAGING}/{quote(token)}/{uuid.uuid4().hex}{self.extension}"
 
@@ -173,10 +167,7 @@ class Staging:
             self._sink: Any = self._raw
             if codec is not None:
                 self._sink = pa.CompressedOutputStream(pa.PythonFile(_Unclosed(self._raw), mode="w"), codec)
-            self._writer = self._made(cast("BinaryIO", self._sink))
-
-    def _made(self, sink: BinaryIO) -> Any:
-        return self._table.format.writer(sink, self.schema)
+            self._writer = table.format.writer(cast("BinaryIO", self._sink), schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         with _refused(self._table, self.name):
@@ -201,32 +192,6 @@ class Staging:
                 self._sink.close()
         with suppress(OSError):
             self._raw.close()
-
-
-class CopyStaging(Staging):
-    """One file being made of whole files, as they are."""
-
-    def __init__(self, table: Table, name: str, arriving: pa.Schema) -> None:
-        super().__init__(table, name, arriving, None)
-
-    def _made(self, sink: BinaryIO) -> Joiner:
-        return Joiner(sink)
-
-    def takes(self, block: Block) -> bool:
-        """Tell whether a block can go on with this file."""
-        return bool(self._writer.takes(block))
-
-    def write_block(self, block: Block) -> int:
-        """Take a block; return the records of the file that it begins."""
-        with _refused(self._table, self.name):
-            found = self._writer.write(block)
-        if found is None:
-            return 0
-        schema = pa.schema([field.with_nullable(True) for field in plain(found.schema.to_arrow_schema())])
-        if not schema.equals(self.schema):  # it is no longer what was planned: the commit reads it
-            self.schema = schema
-        self.records += found.num_rows
-        return int(found.num_rows)
 
 
 class _Unclosed:

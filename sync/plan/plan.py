@@ -300,7 +300,6 @@ def _plan_stream(
         destination,
         source_name=pipeline.source.connector,
         is_plain=not (blocks or kept or is_mended),
-        wire=wire,
     )
     return PlannedStream(
         selected=stream,

@@ -100,10 +100,6 @@ def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
     ]
 
 
-#: Wires beside which reading by several readers is slow.
-_COPIES = {"parquet"}
-
-
 def plan_reading(
     selected: SelectedStream,
     disposition: WriteDisposition,
@@ -112,7 +108,6 @@ def plan_reading(
     *,
     source_name: str,
     is_plain: bool,
-    wire: str,
 ) -> Reading:
     """Decide how a stream is read.
 
@@ -123,14 +118,9 @@ def plan_reading(
         destination: asked for nothing, but whether it loads ranges.
         source_name: for people.
         is_plain: no transformer and no callback sees its records.
-        wire: in which it travels, if it is read as a whole.
     """
     stream, asked = selected.stream, selected.parallel_reads
-    why = (
-        "its files are copied as they are"
-        if wire in _COPIES
-        else _why_whole(selected, disposition, source, source_name)
-    )
+    why = _why_whole(selected, disposition, source, source_name)
     number: int | None = 1
     if asked > 1 and not why:
         number, why = source.plan_ranges(stream, asked)  # type: ignore[attr-defined]  # `_why_whole` looked

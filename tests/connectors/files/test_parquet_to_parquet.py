@@ -1,9 +1,7 @@
-"""Parquet to Parquet: whole files go over as they are, and what cannot do so goes over record by record."""
+"""Parquet to Parquet: what is in the source files is in the table's files, whatever wrote them."""
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,11 +16,8 @@ import pytest
 import yaml
 
 from syncblocks import load_pipeline, run_pipeline
-from syncblocks.connectors.errors import FatalConnectorError, RetriableError
 from syncblocks.connectors.files.destination import ParquetDestination
-from syncblocks.connectors.files.parquet_copy import WIRE
 from syncblocks.connectors.files.source import ParquetSource
-from syncblocks.connectors.files.thrift import parse, written
 from syncblocks.connectors.stream import Checkpoint, Stream
 from syncblocks.sync.plan.plan import PlannedStream
 from syncblocks.sync.session.inspection import existing_store, opened
@@ -106,10 +101,7 @@ class Copy:
 
 
 @pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
-    monkeypatch.setattr(
-        "syncblocks.connectors.files.source.LEAST_GROUP_BYTES", 100_000
-    )  # so that the tests' files may be small
+def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path)
 
 
@@ -123,87 +115,11 @@ def in_duckdb(*paths: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def test_one_file_arrives_byte_by_byte(copy: Copy, tables: list[pa.Table]) -> None:
-    path = copy.put("orders.parquet", tables[0])
-    assert copy.plan().wire == WIRE
-    assert copy.run() == RECORDS
-    assert [file.read_bytes() for file in copy.files] == [path.read_bytes()]
-    assert copy.verify() == "equal"
-
-
-def test_many_files_become_one_whose_pages_are_theirs(copy: Copy, tables: list[pa.Table]) -> None:
-    paths = [copy.put(f"orders/{place}.parquet", table) for place, table in enumerate(tables)]
-    assert copy.plan().wire == WIRE
-    assert copy.run() == 3 * RECORDS
-    (file,) = copy.files
-    assert file == copy.out / "orders.parquet"
-    assert pq.read_table(file).equals(pa.concat_tables(tables))
-    assert in_duckdb(file) == in_duckdb(*paths)
-    found = pq.read_metadata(file)
-    groups = [pq.read_metadata(path).row_group(place) for path in paths for place in range(2)]
-    assert found.num_row_groups == len(groups)
-    for place, group in enumerate(groups):
-        assert found.row_group(place).num_rows == group.num_rows
-        for column in range(group.num_columns):
-            ours, theirs = found.row_group(place).column(column), group.column(column)
-            assert (ours.encodings, ours.compression, ours.total_compressed_size) == (
-                theirs.encodings, theirs.compression, theirs.total_compressed_size
-            )  # fmt: skip
-            assert ours.statistics == theirs.statistics
-            assert theirs.has_offset_index
-            assert not ours.has_offset_index
-    assert copy.verify() == "equal"
-
-
-def test_a_joined_file_says_only_what_is_true_of_all(copy: Copy, tables: list[pa.Table]) -> None:
-    """What pandas notes of its index, or others of the area that a file covers, would be wrong."""
-    for place, table in enumerate(tables):
-        notes = {"owner": "sales", "area": f"{place}"} | ({"first": "yes"} if place == 0 else {})
-        table = table.append_column("code", pa.array(["x", "y"] * (RECORDS // 2)).dictionary_encode())
-        copy.put(f"orders/{place}.parquet", table.replace_schema_metadata(notes))
-    assert copy.plan().wire == WIRE
-    copy.run()
-    (file,) = copy.files
-    assert pq.read_schema(file).metadata == {b"owner": b"sales"}
-    assert pq.read_schema(file).field("code").type == pa.dictionary(pa.int32(), pa.string())
-    assert set(pq.read_metadata(file).metadata) == {b"owner", b"ARROW:schema"}
-
-
-def test_bloom_filters_of_joined_files_are_found(copy: Copy) -> None:
-    (copy.source / "orders").mkdir()
-    with duckdb.connect() as connection:
-        for place in range(3):
-            connection.execute(
-                f"copy (select 'f{place} ' || i % 100 as name, i, hash(i) as h from range(10240) r(i)) "
-                f"to '{copy.source / 'orders' / str(place)}.parquet'"
-            )
-        assert copy.plan().wire == WIRE
-        copy.run()
-        (file,) = copy.files
-        for place in range(3):
-            probe = f"from parquet_bloom_probe('{file}', 'name', 'f{place} 7') order by row_group_id"
-            excluded = [found for (found,) in connection.execute(f"select bloom_filter_excludes {probe}").fetchall()]
-            assert excluded == [other != place for other in range(3)]
-
-
-def test_files_that_are_copied_are_not_split(copy: Copy, tables: list[pa.Table]) -> None:
-    copy.put("orders/0.parquet", tables[0])
-    copy.put("orders/1.parquet", tables[1])
-    copy.document["source"]["config"]["range_bytes"] = 1000
-    copy.document["parallel_reads"] = 4
-    planned = copy.plan()
-    assert (planned.wire, str(planned.reading)) == (WIRE, "one reader: its files are copied as they are")
-    copy.document["destination"]["config"]["compression"] = "zstd"
-    planned = copy.plan()
-    assert (planned.wire, planned.reading.readers) == ("arrow", 4)
-
-
-def test_a_copy_of_a_null_in_the_key_is_refused(copy: Copy, tables: list[pa.Table]) -> None:
+def test_a_null_in_the_key_is_refused(copy: Copy, tables: list[pa.Table]) -> None:
     ids = pa.array([None, *range(1, RECORDS)], pa.int64())
     copy.put("orders/0.parquet", tables[1])
     copy.put("orders/1.parquet", tables[0].set_column(0, "id", ids))
     copy.document["streams"][0]["key_properties"] = ["id"]
-    assert copy.plan().wire == WIRE
     result = run_pipeline(copy.write())
     assert result.status == "failure"
     assert "'id' is NULL" in str(result.streams[0].error)
@@ -212,16 +128,14 @@ def test_a_copy_of_a_null_in_the_key_is_refused(copy: Copy, tables: list[pa.Tabl
 
 def test_append_adds_a_part_a_run(copy: Copy, tables: list[pa.Table]) -> None:
     copy.document["streams"][0]["write_disposition"] = "append"
-    path = copy.put("orders.parquet", tables[0])
-    assert copy.plan().wire == WIRE
+    copy.put("orders.parquet", tables[0])
     copy.run()
-    first = path.read_bytes()
-    path = copy.put("orders.parquet", tables[1])
+    copy.put("orders.parquet", tables[1])
     copy.run()
-    assert [file.read_bytes() for file in copy.files] == [first, path.read_bytes()]
+    assert [pq.read_table(file) for file in copy.files] == tables[:2]
 
 
-def test_a_table_with_other_columns_takes_the_records_and_not_the_file(copy: Copy, tables: list[pa.Table]) -> None:
+def test_a_table_with_other_columns_takes_the_records(copy: Copy, tables: list[pa.Table]) -> None:
     copy.document["streams"][0]["write_disposition"] = "append"
     copy.put("orders.parquet", tables[0].append_column("more", pa.nulls(RECORDS, pa.int64())))
     copy.run()
@@ -232,8 +146,7 @@ def test_a_table_with_other_columns_takes_the_records_and_not_the_file(copy: Cop
     assert pa.concat_tables(read).drop_columns("more").equals(pa.concat_tables(tables[:2]))
 
 
-def test_files_of_two_programs_become_one_by_their_records(copy: Copy, tables: list[pa.Table]) -> None:
-    """Readers judge a file's statistics by the program that its footer names."""
+def test_files_of_two_programs_become_one(copy: Copy, tables: list[pa.Table]) -> None:
     copy.put("orders/0.parquet", tables[0])
     with duckdb.connect() as connection:
         connection.register("incoming", tables[1])
@@ -300,9 +213,8 @@ def with_transformer(copy: Copy, tables: list[pa.Table]) -> None:
         ),
     ],
 )
-def test_what_is_not_taken_whole_goes_over_by_its_records(copy: Copy, tables: list[pa.Table], prepare: Prepare) -> None:
+def test_records_arrive_as_they_were(copy: Copy, tables: list[pa.Table], prepare: Prepare) -> None:
     prepare(copy, tables)
-    assert copy.plan().wire == "arrow"
     number = copy.run()
     assert copy.verify() == ("counted" if "transformers" in copy.document else "equal")
     read = pa.concat_tables([pq.read_table(file) for file in copy.files], promote_options="default")
@@ -316,7 +228,7 @@ def test_what_is_not_taken_whole_goes_over_by_its_records(copy: Copy, tables: li
 
 
 @pytest.mark.parametrize(("source", "destination"), [("memory", "memory"), ("file", "memory"), ("memory", "file")])
-def test_urls_are_copied_as_well(
+def test_urls_work_as_folders_do(
     copy: Copy, tables: list[pa.Table], source: str, destination: str, tmp_path: Path
 ) -> None:
     places = {
@@ -330,7 +242,6 @@ def test_urls_are_copied_as_well(
         if source == "memory":
             with fsspec.open(f"{places[source]('source')}/orders/{place}.parquet", "wb") as file:
                 file.write(path.read_bytes())
-    assert copy.plan().wire == WIRE
     assert copy.run() == 3 * RECORDS
     out = copy.document["destination"]["config"]["path"]
     with fsspec.open(f"{out}/orders.parquet", "rb") as file:
@@ -343,13 +254,12 @@ def test_urls_are_copied_as_well(
 def source_of(path: Path) -> tuple[ParquetSource, Stream]:
     source = ParquetSource({"path": str(path)}, path)
     (stream,) = source.discover()
-    assert source.offers(stream) == (WIRE, "arrow")
     return source, stream
 
 
 def load(out: Path, source: ParquetSource, stream: Stream) -> int:
     destination = ParquetDestination({"path": str(out)}, out)
-    events = [event for _, event in source.read([stream], {}, WIRE)]
+    events = [event for _, event in source.read([stream], {})]
     commits = run(destination, load_of("replace", "token", stream.schema), *events, Checkpoint(is_final=True))
     return sum(commit.records for commit in commits)
 
@@ -364,44 +274,3 @@ def test_a_column_that_turns_up_after_the_plan_arrives(copy: Copy, tables: list[
     read = pq.read_table(file)
     assert read.drop_columns("more").equals(pa.concat_tables(tables))
     assert read.column("more").to_pylist() == [None] * RECORDS + list(range(RECORDS)) + [None] * RECORDS
-
-
-def test_a_file_that_is_rewritten_while_it_is_read_is_no_copy(copy: Copy, tables: list[pa.Table]) -> None:
-    path = copy.put("orders/0.parquet", tables[0])
-    source, stream = source_of(copy.source)
-    events = source.read([stream], {}, WIRE)
-    next(events)
-    os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(RetriableError, match=r"0\.parquet"):
-        list(events)
-    with pytest.raises(RetriableError, match="no Parquet file any more"):
-        list(source.read([stream], {}, WIRE))
-
-
-def test_a_load_that_ends_within_a_file_commits_nothing(copy: Copy, tables: list[pa.Table]) -> None:
-    copy.put("orders.parquet", tables[0])
-    source, stream = source_of(copy.source)
-    header, *_ = (event for _, event in source.read([stream], {}, WIRE))
-    destination = ParquetDestination({"path": str(copy.out)}, copy.out)
-    with pytest.raises(FatalConnectorError, match="ended before its end"):
-        run(destination, load_of("replace", "token", stream.schema), header, Checkpoint(is_final=True))
-    assert files_readback.tables(copy.out) == set()
-    assert destination.describe(["orders"])["orders"].schema is None
-
-
-def test_footers_are_written_as_they_were_read(copy: Copy, tables: list[pa.Table]) -> None:
-    paths = [
-        copy.put("a.parquet", tables[0]),
-        copy.put("b.parquet", pa.table({"l": [[1, None], None], "b": [True, None]})),
-    ]
-    with duckdb.connect() as connection:
-        path = copy.source / "c.parquet"
-        connection.execute(f"copy (select 1 as a, [{{'x': 2}}] as b, true as c) to '{path}'")
-        paths.append(path)
-    for path in paths:
-        content = path.read_bytes()
-        (length,) = struct.unpack("<i", content[-8:-4])
-        footer = content[-8 - length : -8]
-        assert written(parse(footer)) == footer
-    with pytest.raises(FatalConnectorError, match="damaged"):
-        parse(footer[: len(footer) // 2])
