@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectorConfigError
-from .imports import without_model_plugins
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -85,8 +84,7 @@ def connector_class(name: str, role: str) -> type[Any]:
         raise ConnectorConfigError(f"no {role} connector {name!r}{hint} Known: {', '.join(known)}", connector=name)
     module, _, attribute = path.partition(":")
     try:
-        with without_model_plugins():
-            return cast("type[Any]", getattr(importlib.import_module(module, __package__), attribute))
+        return cast("type[Any]", getattr(importlib.import_module(module, __package__), attribute))
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(name)
         if extra is None or (error.name or "").split(".")[0] == "syncblocks":

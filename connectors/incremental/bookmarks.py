@@ -75,6 +75,7 @@ def python_value(value: pa.Scalar) -> Any:
 
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def _from_nanoseconds(value: pa.Scalar) -> str:
@@ -87,9 +88,12 @@ def _from_nanoseconds(value: pa.Scalar) -> str:
     return f"{text[:place]}{rest:03d}{text[place:]}" if rest else text
 
 
-def _to_nanoseconds(text: str, coarse: pa.Scalar, kind: pa.DataType) -> pa.Scalar:
+def _of_microseconds(number: int, coarse: pa.DataType, kind: pa.DataType, text: str) -> pa.Scalar:
+    """Make a time by casts, since `pyarrow.scalar` of a date or time imports pandas; nanoseconds stand in the text."""
+    if kind.unit != "ns":
+        return pc.cast(pc.constant(number, coarse), kind)
     digits = re.search(r"\.\d{6}(\d{1,3})", text)
-    return pa.scalar(coarse.value * 1000 + int(digits[1].ljust(3, "0") if digits else 0), kind)
+    return pc.constant(number * 1000 + int(digits[1].ljust(3, "0") if digits else 0), kind)
 
 
 def from_json(value: Any, kind: pa.DataType, *, column: str = "", stream: str = "") -> pa.Scalar:
@@ -118,16 +122,14 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
         moment = datetime.fromisoformat(str(value))
         if (moment.tzinfo is None) != (kind.tz is None):
             raise ValueError("zoned and naive times do not compare")
-        if kind.unit == "ns":
-            return _to_nanoseconds(str(value), pa.scalar(moment, pa.timestamp("us", kind.tz)), kind)
-        return pa.scalar(moment, kind)
+        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+        return _of_microseconds(since // _MICROSECOND, pa.timestamp("us", kind.tz), kind, str(value))
     if pa.types.is_date(kind):
-        return pa.scalar(date.fromisoformat(str(value)), kind)
+        days = (date.fromisoformat(str(value)) - _EPOCH.date()).days
+        return pc.cast(pc.constant(days, pa.int32()), pa.date32()).cast(kind)
     if pa.types.is_time(kind):
-        moment_of_day = time_of_day.fromisoformat(str(value))
-        if kind.unit == "ns":
-            return _to_nanoseconds(str(value), pa.scalar(moment_of_day, pa.time64("us")), kind)
-        return pa.scalar(moment_of_day, kind)
+        of_day = datetime.combine(_EPOCH.date(), time_of_day.fromisoformat(str(value)), UTC) - _EPOCH
+        return _of_microseconds(of_day // _MICROSECOND, pa.time64("us"), kind, str(value))
     if pa.types.is_integer(kind):
         if int(value) != Decimal(value):
             raise ValueError(value)

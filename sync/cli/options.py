@@ -146,12 +146,7 @@ def open_pipeline(
     console: Console, file: Path | None, variables: Sequence[tuple[str, Any]] = (), trigger: str | None = None
 ) -> Pipeline:
     """Find and load the pipeline file; what it knows as secret is hidden from now on."""
-    from syncblocks.connectors.imports import without_model_plugins
-
-    with without_model_plugins():
-        from ..config import Pipeline, load_pipeline
-
-        Pipeline.model_rebuild()  # now: by itself it would be built by the first one that is made
+    from ..config import load_pipeline
 
     pipeline = load_pipeline(find_file(file), variables=dict(variables), trigger=trigger)
     console.hide(pipeline.secret_values)

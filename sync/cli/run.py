@@ -72,9 +72,6 @@ def run_command(
 
 def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **options: Any) -> int:
     """Run a pipeline, show how it goes and how it ended; return the exit code."""
-    from .lean import import_arrow
-
-    import_arrow(pipeline, is_inline=inline_callbacks)
     from ..run.pipeline import run_pipeline
     from .lines import make_progress
     from .logs import redirected

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import pyarrow as pa
 
-from ...arrow import compute as pc
 from ...arrow.casts import cast_batch
 from ...errors import ConnectorError
 from ...incremental.bookmarks import (
@@ -321,7 +320,6 @@ class SqlSource(ABC):
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
                 yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
                 return
-            pc.import_ahead()
             horizon = self.horizon(lease, stream, bookmark)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)
