@@ -51,12 +51,6 @@ class ConfigError(SyncError):
         return f"{where}{key}{self.message}{allowed}{nearest}"
 
 
-class CatalogError(SyncError):
-    """The file does not fit what the source offers: a pattern, column or key that is not there."""
-
-    code: ClassVar[str] = "catalog"
-
-
 class StateError(SyncError):
     """Ledger or run store cannot be used as they are: another source, a newer program, a table of a stranger."""
 
@@ -78,25 +72,10 @@ class AlreadyRunning(SyncError):
         self.owner = owner
 
 
-class StreamFailed(SyncError):
-    """One stream failed in one of its blocks; the cause is kept as `__cause__`."""
-
-    code: ClassVar[str] = "stream_failed"
-
-    def __init__(self, message: str, *, stream: str = "", block: str = "") -> None:
-        super().__init__(message)
-        self.stream = stream
-        self.block = block
-
-
 class PipelineFailed(SyncError):
-    """A pipeline run ended as failure or cancelled."""
+    """A pipeline run ended as failure or cancelled (`RunResult.raise_for_status`)."""
 
     code: ClassVar[str] = "pipeline_failed"
-
-    def __init__(self, message: str, *, failures: Sequence[StreamFailed] = ()) -> None:
-        super().__init__(message)
-        self.failures = tuple(failures)
 
 
 def nearest_match(word: str, known: Iterable[str]) -> str | None:

@@ -50,11 +50,6 @@ class Transformer:
         )
 
     @property
-    def is_declared(self) -> bool:
-        """True where the block only renames: its output schema is known without a record."""
-        return not self._functions
-
-    @property
     def schema(self) -> pa.Schema | None:
         """What it has produced so far; None before the first batch."""
         return self._schema

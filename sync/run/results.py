@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..errors import PipelineFailed
+
 if TYPE_CHECKING:
     from .stream import StreamRun
 
@@ -52,6 +54,18 @@ class RunResult:
         if self.status != "success" or any(stream.verdict in ("differs", "failed") for stream in self.streams):
             return 1
         return 3 if self.callbacks.get("dead") or self.callbacks.get("due") else 0
+
+    def raise_for_status(self) -> RunResult:
+        """Return itself if the run ended as success.
+
+        Raises:
+            PipelineFailed: it did not; the message names the streams and their errors.
+        """
+        if self.status == "success":
+            return self
+        reasons = [f"{stream.stream}: {stream.error or stream.status}" for stream in self.streams if stream.error]
+        shown = "; ".join(reasons) or self.error or "no stream was started"
+        raise PipelineFailed(f"pipeline {self.pipeline!r} ended as {self.status}: {shown}")
 
 
 def stream_result(member: StreamRun) -> StreamResult:

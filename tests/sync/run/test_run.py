@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from syncblocks import Progress
+from syncblocks.sync.errors import PipelineFailed
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 
@@ -23,6 +26,16 @@ def test_streams_are_copied_in_order_and_each_gets_its_callback(bench: Bench) ->
     ]
     assert bench.rows("b") == [{"id": n, "v": f"b-{n}"} for n in range(3)]
     assert bench.calls()[-1]["run_status"] == "success"
+
+
+def test_a_result_raises_for_its_status_where_it_is_asked_to(bench: Bench) -> None:
+    bench.seed("a", 3)
+    result = bench.run()
+    assert result.raise_for_status() is result
+    bench.document["streams"] = [{"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["v"]}]
+    bench.seed("a", [{"id": 1, "v": None}])
+    with pytest.raises(PipelineFailed, match=r"ended as failure: a: .*'v'"):
+        bench.run().raise_for_status()
 
 
 def test_a_second_run_replaces_and_doubles_nothing(bench: Bench) -> None:
