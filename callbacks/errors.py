@@ -31,6 +31,10 @@ class CallbackLoadError(CallbackError):
         return ": ".join([":".join(where), self.reason]) if where else self.reason
 
 
+class HookFailed(CallbackError):
+    """A hook did not do what it should; the text shows no setting, which may be a secret."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the known word closest to this one, or nothing."""
     from difflib import get_close_matches

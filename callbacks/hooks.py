@@ -8,12 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import CallbackError
-from .invoke import Answer
-
-
-class HookFailed(CallbackError):
-    """A hook did not do what it should; the text shows no setting, which may be a secret."""
+from .answer import Answer
+from .errors import HookFailed
 
 
 def run_hook(hook: Mapping[str, Any]) -> Answer:
@@ -53,4 +49,4 @@ def _run(hook: Mapping[str, Any]) -> None:
         raise HookFailed(f"there is no hook {kind!r}")
 
 
-__all__ = ["HookFailed", "run_hook"]
+__all__ = ["run_hook"]

@@ -6,10 +6,10 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from .answer import Answer
 from .errors import CallbackLoadError
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
@@ -17,24 +17,9 @@ from .loader import CallbackFunction, ExecutedFile, execute, read_function
 #: What `read_data` imports.
 DATA_MODULES = ("pyarrow", "pandas")
 
-#: How a call ended, as far as this process can tell.
-Kind = Literal["returned", "raised", "missing", "load"]
-
 _TEXT_LIMIT = 16 * 1024
 _VALUE_LIMIT = 1000
 _OWN_FOLDER = str(Path(__file__).parent)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """End of one call."""
-
-    kind: Kind
-    error: str | None = None
-    #: Log lines, such as why there is no data.
-    notes: tuple[str, ...] = ()
-    #: `repr` of what the function returned, cut; None if nobody asked.
-    value: str | None = None
 
 
 class Functions:

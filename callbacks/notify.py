@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
-from .hooks import HookFailed
+from .errors import HookFailed
 
 #: What needs the extra says so in these words.
 MISSING = "notify needs Apprise: pip install 'syncblocks[notify]'"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .hooks import HookFailed
+from .errors import HookFailed
 
 
 def run(

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from .hooks import HookFailed
+from .errors import HookFailed
 
 #: Of an answer that is shown.
 _SHOWN_BYTES = 2000

@@ -6,11 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.conform import shown
 from ..rejected.records import TooManyRejected, rejection, too_many
 from ..stream import Rejected, RejectedRecord
-
-#: Longest part of a value that a message shows.
-_SHOWN = 40
 
 
 class Bad:
@@ -92,10 +90,4 @@ def no_such(column: str, value: object, kind: pa.DataType) -> str:
     return f"column {column!r}: {shown(value)} is no {kind}"
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it: shortened."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
-
-
-__all__ = ["Bad", "Misfit", "Skipped", "no_such", "shown"]
+__all__ = ["Bad", "Misfit", "Skipped", "no_such"]

@@ -1,4 +1,4 @@
-"""Columns of a table as streams change: what it becomes, and how batches fit into it."""
+"""Columns of a table as streams change: what the table becomes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow.fidelity import Fidelity, Kept, compare
-from ..arrow.text import from_text, is_text, misfit, to_text
+from ..arrow.text import is_text
 from ..errors import FatalConnectorError
 from ..stream import TableState
-from .bad import shown
-from .formats import Format, plain_type
+from .formats import Format
 
 
 def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
@@ -50,20 +49,6 @@ def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
         raise pa.ArrowTypeError(f"{kind} and {other} have no type that keeps both")
     both = [pa.schema([("c", kind)]), pa.schema([("c", other)])]
     return pa.unify_schemas(both, promote_options="permissive").field(0).type
-
-
-def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch in the schema's columns, order and types.
-
-    Raises:
-        FatalConnectorError: a value that does not survive the cast, or NULL in a key.
-    """
-    if batch.schema.equals(schema) and all(field.nullable for field in schema):
-        return batch
-    columns = [_conformed(batch, field) for field in schema]
-    if not columns:
-        return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
-    return pa.record_batch(columns, schema=schema)
 
 
 def changes(before: pa.Schema | None, after: pa.Schema) -> tuple[Mapping[str, Any], ...]:
@@ -141,38 +126,3 @@ def _would_round(kind: Any, arriving: Any) -> bool:
         return hasattr(arriving, "value_type") and _would_round(kind.value_type, arriving.value_type)
     pairs = ((kind, arriving), (arriving, kind))
     return any(types.is_decimal(one) and types.is_floating(other) for one, other in pairs)
-
-
-def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-    place = batch.schema.get_field_index(field.name)
-    if place < 0:
-        column = pa.nulls(batch.num_rows, field.type)
-    else:
-        column = _plain(batch.column(place))
-        try:
-            column = _cast(column, field.type)
-        except (pa.ArrowException, ValueError) as error:
-            value = column[misfit(column, lambda part: _cast(part, field.type))].as_py()
-            raise FatalConnectorError(
-                f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
-            ) from error
-    if not field.nullable and column.null_count:
-        raise FatalConnectorError(f"column {field.name!r} may not be NULL, and a record without it arrives")
-    return column
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return column.dictionary_decode()
-    kind = plain_type(column.type)
-    return column if kind.equals(column.type) else column.cast(kind)
-
-
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if column.type.equals(kind):
-        return column
-    if is_text(kind):
-        return to_text(column, "").cast(kind)
-    if is_text(column.type) and isinstance(kind, pa.BaseExtensionType):
-        return from_text(column.cast(pa.string()), kind, is_empty_null=False)
-    return column.cast(kind)

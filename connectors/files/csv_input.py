@@ -14,8 +14,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from ..arrow.conform import shown
 from ..errors import FatalConnectorError
-from .bad import shown
 from .paths import DataFile
 
 _CHUNK_BYTES = 1 << 16

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.conform import shown
 from ..arrow.record_size import too_wide
 from ..errors import FatalConnectorError
-from .bad import shown
 from .csv_input import Input, delimiter_of
 from .csv_wide import MAX_RECORD_BYTES
 from .paths import DataFile, compression

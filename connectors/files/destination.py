@@ -24,11 +24,13 @@ from .csv_format import CSVFormat
 from .formats import Format
 from .jsonl_format import JSONLFormat
 from .load import TableLoad
+from .local import LocalStorage
 from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
+from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
 from .paths import identity
 from .settings import FileDestinationSettings, ParquetDestinationSettings, TextDestinationSettings
-from .storage import LocalStorage, Storage, open_storage, translated
+from .storage import Storage, translated
 from .table import Table
 
 

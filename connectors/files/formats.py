@@ -7,6 +7,7 @@ from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
+from ..arrow.conform import plain_type
 from ..errors import FatalConnectorError
 from .bad import Bad, no_such
 from .paths import DataFile
@@ -88,18 +89,6 @@ def unfit(file: DataFile, line: int | None, column: str, value: object, kind: pa
     where = f"{file.label}:{line}" if line else file.label
     mend = f"`config.types: {{{column}: string}}` takes it as text"
     return FatalConnectorError(f"{where}: {no_such(column, value, kind)}; {mend}", key="types")
-
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Undo encodings that exist in memory only: dictionaries, run ends, views."""
-    types = pa.types
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return plain_type(kind.value_type)
-    if types.is_string_view(kind):
-        return pa.string()
-    if types.is_binary_view(kind):
-        return pa.binary()
-    return kind
 
 
 def plain(schema: pa.Schema) -> pa.Schema:

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, revived
 from ..errors import FatalConnectorError
 from ..rejected.records import sift
 from ..stream import UNSEEN
-from .bad import Bad, shown
+from .bad import Bad
 from .formats import Writer, plain, sliced, unfit
 from .infer import Guess
 from .jsonl_numbers import demand_digits, doubtful_in

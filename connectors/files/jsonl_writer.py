@@ -9,9 +9,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.conform import shown
 from ..arrow.text import SPECIAL, is_json, is_nested, to_json, to_text
 from ..errors import FatalConnectorError
-from .bad import shown
 
 _UNSAFE = r'[\x00-\x1f"\\]'
 

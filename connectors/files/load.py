@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
 from ..protocols import Block
 from ..stream import Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .calls import Call
-from .columns import changes, conformed, unified
+from .columns import changes, unified
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..arrow.conform import shown
 from ..arrow.text import from_text, is_bytes, is_text, misfit, to_text
 from ..errors import FatalConnectorError
-from .bad import Bad, shown
+from .bad import Bad
 from .columns import both_held
 from .formats import Writer, plain, unfit
 from .int96 import has_int96, unit_of

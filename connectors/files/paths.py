@@ -18,16 +18,10 @@ import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import is_url, resolve_path
+from .local import LocalStorage
 from .manifest import LEDGER, Manifest, manifest_files, quote, read_manifest
-from .storage import (
-    LocalStorage,
-    Storage,
-    local_path,
-    open_storage,
-    translated,
-    url_scheme,
-    without_credentials,
-)
+from .opening import local_path, open_storage
+from .storage import Storage, translated, url_scheme, without_credentials
 
 #: Suffix -> codec.
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}

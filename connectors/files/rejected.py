@@ -13,9 +13,10 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.conform import conformed
 from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, Quarantine, may_come_again, rejections, sifted
 from ..stream import Load, RejectedRecord, WriteDisposition
-from .columns import conformed, unified
+from .columns import unified
 from .manifest import TableFile
 from .paths import DataFile
 from .table import Staging, Table

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from ..arrow.conform import conformed
 from ..errors import FatalConnectorError
 from ..stream import LedgerKey, LedgerRow, TableState
-from .columns import conformed
 from .formats import Format
 from .manifest import (
     STAGING,

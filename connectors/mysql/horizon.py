@@ -48,7 +48,7 @@ from ..sql.session import Lease, Session
 from ..stream import Bookmark, Stream
 
 if TYPE_CHECKING:
-    from .source import MySQLSource
+    from ..sql.read.source import SqlSource
 
 log = logging.getLogger("syncblocks")
 
@@ -113,7 +113,7 @@ def may_look(session: Session) -> bool:
 
 
 def settle(
-    source: MySQLSource,
+    source: SqlSource,
     lease: Lease,
     stream: Stream,
     bookmark: Bookmark | None,
@@ -140,7 +140,7 @@ def settle(
     return found
 
 
-def _is_quiet(source: MySQLSource, lease: Lease, stream: Stream, sleep: Callable[[float], None]) -> bool:
+def _is_quiet(source: SqlSource, lease: Lease, stream: Stream, sleep: Callable[[float], None]) -> bool:
     """Tell whether the transaction that is open afterwards sees all that will ever be below its newest values."""
     session, name = lease.session, source.table(stream)
     if not session.query(_NUMBERED, (name.schema, name.name)):
@@ -171,7 +171,7 @@ def _next_number(session: Session) -> str | None:
 
 
 def _settled(
-    source: MySQLSource,
+    source: SqlSource,
     lease: Lease,
     stream: Stream,
     bookmark: Bookmark | None,

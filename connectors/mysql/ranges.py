@@ -19,7 +19,7 @@ from ..sql.session import Lease
 from ..stream import Event, Stream
 
 if TYPE_CHECKING:
-    from .source import MySQLSource
+    from ..sql.read.source import SqlSource
 
 #: Seconds to wait for transactions that have written the table; new ones wait behind us meanwhile.
 _LOCK_S = 5
@@ -29,7 +29,7 @@ _LOCK_S = 5
 class KeyRanges:
     """The open ranges of one table, and the connections that see it as it was."""
 
-    source: MySQLSource
+    source: SqlSource
     stream: Stream
     ranges: Sequence[Range]
     idle: SimpleQueue[Lease]
@@ -72,7 +72,7 @@ def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, st
 
 
 @contextmanager
-def opened(source: MySQLSource, stream: Stream, readers: int, range_bytes: int) -> Iterator[KeyRanges]:
+def opened(source: SqlSource, stream: Stream, readers: int, range_bytes: int) -> Iterator[KeyRanges]:
     """Begin a snapshot a reader, all of one moment, and keep them until the block is left."""
     failed: BaseException | None = None
     idle: SimpleQueue[Lease] = SimpleQueue()
@@ -94,7 +94,7 @@ def opened(source: MySQLSource, stream: Stream, readers: int, range_bytes: int) 
         raise failed
 
 
-def _begin_together(source: MySQLSource, stream: Stream, leases: Sequence[Lease]) -> None:
+def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[Lease]) -> None:
     table = source.dialect.table(source.table(stream))
     with source.sessions("arrow").lease(stream.name) as holder:
         holder.begin()
@@ -113,7 +113,7 @@ def _begin_together(source: MySQLSource, stream: Stream, leases: Sequence[Lease]
             session.execute(f"set session lock_wait_timeout = {int(before)}")
 
 
-def _split(source: MySQLSource, stream: Stream, lease: Lease, count: int) -> list[Range]:
+def _split(source: SqlSource, stream: Stream, lease: Lease, count: int) -> list[Range]:
     name = str(stream.locator["split"])
     key, table = f"t.{source.dialect.quote(name)}", source.dialect.table(source.table(stream))
     ((low, high),) = lease.session.query(f"select min({key}), max({key}) from {table} as t")

@@ -49,7 +49,7 @@ from ..sql.session import Lease
 from ..stream import Bookmark, Stream
 
 if TYPE_CHECKING:
-    from .source import PostgresSource
+    from ..sql.read.source import SqlSource
 
 log = logging.getLogger("syncblocks")
 
@@ -100,7 +100,7 @@ from (select case when pg_catalog.bool_and(a.xact_start is not null) then pg_cat
 
 
 def settle(
-    source: PostgresSource,
+    source: SqlSource,
     lease: Lease,
     stream: Stream,
     bookmark: Bookmark | None,
@@ -234,7 +234,7 @@ def _before_oldest(lease: Lease, left: set[str], kind: pa.DataType, newest: Valu
     return begin_of_oldest(moment, kind, newest)
 
 
-def _oid(source: PostgresSource, stream: Stream) -> str:
+def _oid(source: SqlSource, stream: Stream) -> str:
     return f"pg_catalog.to_regclass({literal(source.dialect.table(source.table(stream)))})::oid"
 
 

@@ -30,7 +30,7 @@ from .horizon import BEGIN
 _BEGIN, _, _MARK = BEGIN.partition("; ")
 
 if TYPE_CHECKING:
-    from .source import PostgresSource
+    from ..sql.read.source import SqlSource
 
 #: Bytes of a page, unless the server was built otherwise; for the plan only.
 _PAGE_BYTES = 8192
@@ -92,7 +92,7 @@ _CIRCLE = 1 << 31
 class PageRanges:
     """The open ranges of one table."""
 
-    source: PostgresSource
+    source: SqlSource
     stream: Stream
     wire: str
     ranges: Sequence[Range]
@@ -159,7 +159,7 @@ def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, st
 
 
 @contextmanager
-def opened(source: PostgresSource, stream: Stream, readers: int, wire: str, range_bytes: int) -> Iterator[PageRanges]:
+def opened(source: SqlSource, stream: Stream, readers: int, wire: str, range_bytes: int) -> Iterator[PageRanges]:
     """Export a snapshot and keep it until the block is left."""
     failed: BaseException | None = None
     with source.sessions(wire).lease(stream.name) as lease:
@@ -225,7 +225,7 @@ def _alone(lease: Lease, sql: str) -> Any:
         lease.session.rollback()
 
 
-def _facts(source: PostgresSource, lease: Lease, table: str) -> tuple[str, int]:
+def _facts(source: SqlSource, lease: Lease, table: str) -> tuple[str, int]:
     """Return what a load can be resumed by; where a server has it not, or keeps it to itself, nothing."""
     source.dialect.mark(lease.session)
     try:

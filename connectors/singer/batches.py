@@ -110,7 +110,7 @@ def _arrow(raw: IO[bytes]) -> Iterator[pa.RecordBatch]:
 
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    from ..files.columns import conformed
+    from ..arrow.conform import conformed
     from .moments import from_texts
 
     columns = []

@@ -21,11 +21,11 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from ..verify.repair import Repair
 from .checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
 from .columns import Fit, Rules, computed_warnings, fit
 from .evolution import former_key, frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
 from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
+from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 

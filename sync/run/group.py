@@ -13,7 +13,7 @@ from syncblocks.connectors.stream import Bookmark
 from ..flow.feed import Feed, start_reading
 from ..flow.spooled_feed import SpooledFeed
 from ..verify.repair import NarrowedSource
-from .ranges import start_reading_ranges
+from .ranges import load_ranges, start_reading_ranges
 from .stream import StreamRun, message_of
 from .takeover import LedgerUnreadable
 
@@ -115,7 +115,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
             if len(opened.ranges) < 2:
                 return False
             if reading.loaders > 1:
-                run.load_ranges(opened)
+                load_ranges(run, opened)
             else:
                 feed = Feed(stream.name, run.context.budget, stream.key_properties)
                 start_reading_ranges(opened, reading.readers, feed)

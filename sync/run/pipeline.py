@@ -17,12 +17,13 @@ from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
 from ..plan.plan import Plan
+from ..plan.repair import Repair
 from ..plan.selection import NoStream
 from ..session.session import make_plan, open_session
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
-from ..verify.repair import Repair, repairing
+from ..verify.repair import repairing
 from .after_run import verified
 from .attempt_plan import attempt_plan
 from .before_run import settle_tables

@@ -6,20 +6,18 @@ import logging
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
-from syncblocks.connectors.incremental.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
+from syncblocks.connectors.incremental.ranges import LoadsRanges, OpenRanges, Range, RangesRefused, SnapshotLost
 from syncblocks.connectors.protocols import Block
 from syncblocks.connectors.stream import Checkpoint, Event, Stream
 
 from ..flow.feed import Feed, Item, is_batch, size_of
 from ..flow.wide import refuse_wide
-
-if TYPE_CHECKING:
-    from .stream import StreamRun
+from .stream import StreamRun
 
 log = logging.getLogger("syncblocks")
 
@@ -90,6 +88,21 @@ class _Readers:
             if self._held is not None:
                 self._feed.put(Item(self._held, is_last=True))
             self._feed.end()
+
+
+def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
+    """Carry every range into the destination, several at once; raises whatever stopped it."""
+    run.check()
+    reads = RangeReads(run, opened)
+    planned, destination = run.planned, cast("LoadsRanges", run.context.destination)
+    load = run.order(planned.arriving)
+    try:
+        for commit in destination.load_ranges(load, reads, planned.reading.loaders, planned.wire):
+            run.note_commit(commit)
+    except BaseException as error:
+        if reads.is_from_source(error):
+            run.blocks.fail_in_source()
+        raise
 
 
 class RangeReads:

@@ -7,11 +7,11 @@ import threading
 import time
 import traceback
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.incremental.bookmarks import values
-from syncblocks.connectors.incremental.ranges import LoadsRanges, OpenRanges, RangesRefused
+from syncblocks.connectors.incremental.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
 
@@ -22,7 +22,6 @@ from ..plan.plan import PlannedStream, starting_point
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .events import ColumnsRefused, StreamEvents
-from .ranges import RangeReads
 from .stream_context import SchemaNews, StreamContext
 from .takeover import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
 
@@ -177,31 +176,18 @@ class StreamRun:
                 self.blocks, self.context.progress, start=self._start, check=self.check, send_final=self.send_final
             )
             stream, events = way.read(feed)
-            for commit in self.context.destination.load(self._order(stream), events, self.planned.wire):
-                self._note_commit(commit)
+            for commit in self.context.destination.load(self.order(stream), events, self.planned.wire):
+                self.note_commit(commit)
         finally:
             feed.close()
-
-    def load_ranges(self, opened: OpenRanges) -> None:
-        """Carry every range into the destination, several at once; raises whatever stopped it."""
-        self.check()
-        reads = RangeReads(self, opened)
-        planned, destination = self.planned, cast("LoadsRanges", self.context.destination)
-        load = self._order(planned.arriving)
-        try:
-            for commit in destination.load_ranges(load, reads, planned.reading.loaders, planned.wire):
-                self._note_commit(commit)
-        except BaseException as error:
-            if reads.is_from_source(error):
-                self.blocks.fail_in_source()
-            raise
 
     def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
         """Take down how much of a stream's ranges was handed over, and whether that was all."""
         stage = self.blocks.stages[0]
         stage.rows, stage.size_bytes, stage.has_handed_over = rows, size_bytes, is_whole
 
-    def _order(self, stream: Stream) -> Load:
+    def order(self, stream: Stream) -> Load:
+        """Return what the destination is asked to do with a stream that arrives like this."""
         if self.planned.is_appended_anew and self.context.destination.has_ledger:
             # The next run appends again, and a key of the table would refuse what an append may repeat.
             stream = replace(stream, key_properties=())
@@ -226,7 +212,8 @@ class StreamRun:
             self._is_final_sent = True
         return Checkpoint(bookmark=bookmark, is_final=True)
 
-    def _note_commit(self, commit: Any) -> None:
+    def note_commit(self, commit: Any) -> None:
+        """Take down what a commit has made durable."""
         if commit.is_confirmed:
             self._commits += 1
             self._committed = commit.checkpoint.bookmark

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .tables import FLAGS, JSON, TIMES
-
-if TYPE_CHECKING:
-    from .drivers import Driver
 
 #: A row: an attribute a column.
 Row = SimpleNamespace
@@ -23,6 +21,58 @@ NOTHING: Values = MappingProxyType({})
 
 class Conflict(Exception):
     """There is such a row already."""
+
+
+class Driver(ABC):
+    """Opens connections that begin no transaction by themselves, and translates for them."""
+
+    #: What it raises, and what of that says that there is such a row already.
+    errors: tuple[type[Exception], ...]
+    conflicts: tuple[type[Exception], ...]
+    #: Type of a key that counts up, and is never given twice.
+    serial: str
+    #: Held by who writes.
+    turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Open a connection."""
+
+    @abstractmethod
+    def begin(self, raw: Any, *, is_writing: bool) -> None:
+        """Begin a transaction."""
+
+    def is_lost(self, raw: Any) -> bool:
+        """Whether the other side has hung up."""
+        return False
+
+    @abstractmethod
+    def sql(self, statement: str) -> str:
+        """Return a statement, see `Connection`, as the database takes it."""
+
+    @abstractmethod
+    def encode_time(self, value: datetime) -> Any:
+        """Turn an aware time into what the database keeps."""
+
+    @abstractmethod
+    def decode_time(self, value: Any) -> datetime:
+        """Turn it back, into UTC."""
+
+    @abstractmethod
+    def has_table(self, connection: Connection, name: str) -> bool:
+        """Whether there is such a table."""
+
+    @abstractmethod
+    def now(self, connection: Connection) -> datetime:
+        """Return the time by which all processes measure leases."""
+
+    @abstractmethod
+    def lock_name(self, connection: Connection, name: str) -> None:
+        """Keep other writers out of what the name stands for, until the transaction ends."""
+
+    @abstractmethod
+    def try_lock_name(self, connection: Connection, name: str) -> bool:
+        """Do what `lock_name` does if nobody else does; False: somebody does."""
 
 
 class Connection:
@@ -77,7 +127,7 @@ class Connection:
         elif bound:
             self._raw.cursor().executemany(self._driver.sql(statement), bound)
 
-    @contextmanager
+    @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what is done inside, and only that, if it fails."""
         self.run("SAVEPOINT inner_part")

@@ -13,8 +13,8 @@ from ..clock import Clock
 from ..errors import StateError
 from ..failpoints import failpoint
 from . import migrations
-from .connection import Conflict, Connection
-from .drivers import Driver, Postgres, Sqlite
+from .connection import Conflict, Connection, Driver
+from .drivers import Postgres, Sqlite
 from .location import Location, ensure_file, locate
 
 #: Connections that are kept for the next transaction.

@@ -6,7 +6,6 @@ import contextlib
 import re
 import sqlite3
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,62 +14,10 @@ from typing import Any
 
 from ..clock import Clock
 from ..errors import ConfigError
-from .connection import Connection
+from .connection import Connection, Driver
 
 #: How long a writer waits for another process.
 BUSY_S = 60
-
-
-class Driver(ABC):
-    """Opens connections that begin no transaction by themselves, and translates for them."""
-
-    #: What it raises, and what of that says that there is such a row already.
-    errors: tuple[type[Exception], ...]
-    conflicts: tuple[type[Exception], ...]
-    #: Type of a key that counts up, and is never given twice.
-    serial: str
-    #: Held by who writes.
-    turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-
-    @abstractmethod
-    def connect(self) -> Any:
-        """Open a connection."""
-
-    @abstractmethod
-    def begin(self, raw: Any, *, is_writing: bool) -> None:
-        """Begin a transaction."""
-
-    def is_lost(self, raw: Any) -> bool:
-        """Whether the other side has hung up."""
-        return False
-
-    @abstractmethod
-    def sql(self, statement: str) -> str:
-        """Return a statement, see `Connection`, as the database takes it."""
-
-    @abstractmethod
-    def encode_time(self, value: datetime) -> Any:
-        """Turn an aware time into what the database keeps."""
-
-    @abstractmethod
-    def decode_time(self, value: Any) -> datetime:
-        """Turn it back, into UTC."""
-
-    @abstractmethod
-    def has_table(self, connection: Connection, name: str) -> bool:
-        """Whether there is such a table."""
-
-    @abstractmethod
-    def now(self, connection: Connection) -> datetime:
-        """Return the time by which all processes measure leases."""
-
-    @abstractmethod
-    def lock_name(self, connection: Connection, name: str) -> None:
-        """Keep other writers out of what the name stands for, until the transaction ends."""
-
-    @abstractmethod
-    def try_lock_name(self, connection: Connection, name: str) -> bool:
-        """Do what `lock_name` does if nobody else does; False: somebody does."""
 
 
 class Sqlite(Driver):

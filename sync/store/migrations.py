@@ -9,7 +9,7 @@ from .connection import Connection
 from .tables import PREFIX
 
 if TYPE_CHECKING:
-    from .drivers import Driver
+    from .connection import Driver
 
 VERSION_TABLE = f"{PREFIX}version"
 

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-import pyarrow as pa
+from dataclasses import replace
 
 from syncblocks.connectors.protocols import Block, Source
 from syncblocks.connectors.stream import Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
 
-if TYPE_CHECKING:
-    from syncblocks.connectors.checksums import KeyRange, Side
-
-    from ..plan.plan import Plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repair:
-    """What a repair of one stream does."""
-
-    #: The source's, with the key.
-    side: Side
-    #: Ascending and disjoint; of these all records are read.
-    ranges: tuple[KeyRange, ...]
-    #: Keys of these ranges in the destination, named as they arrive: what does not arrive is removed.
-    removed: pa.Table
+from ..plan.plan import Plan
+from ..plan.repair import Repair
 
 
 class NarrowedSource:
@@ -60,4 +43,4 @@ def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
     return replace(plan, streams=tuple(streams), groups=tuple((planned.name,) for planned in streams))
 
 
-__all__ = ["NarrowedSource", "Repair", "repairing"]
+__all__ = ["NarrowedSource", "repairing"]

@@ -26,10 +26,10 @@ from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
 
 from ..plan.plan import Plan, PlannedStream
+from ..plan.repair import Repair
 from ..session.reader import copy_of, destination_reader
 from ..session.session import Session
 from .comparison import Comparison, compare
-from .repair import Repair
 
 #: Verdicts. `counted`: only the numbers of records can be compared, or not even those.
 EQUAL, DIFFERS, COUNTED, FAILED = "equal", "differs", "counted", "failed"
