@@ -23,6 +23,10 @@ def is_unseen(field: pa.Field) -> bool:
     return bool(pa.types.is_null(field.type)) or UNSEEN in (field.metadata or {})
 
 
+#: One block of a wire format other than "arrow".
+Block = bytes | bytearray | memoryview
+
+
 class ReplicationMethod(StrEnum):
     """How a stream is read. Source: Singer."""
 

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .callbacks import (
+    from syncblocks.callbacks import (
         BlockRun,
         ParentError,
         PipelineRun,
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
         on_success,
         transformer,
     )
-    from .sync.config import Pipeline, load_pipeline
-    from .sync.errors import SyncError
-    from .sync.run.pipeline import run_pipeline
-    from .sync.run.progress import Progress
-    from .sync.run.results import RunResult, StreamResult
+    from syncblocks.sync.config import Pipeline, load_pipeline
+    from syncblocks.sync.errors import SyncError
+    from syncblocks.sync.run.pipeline import run_pipeline
+    from syncblocks.sync.run.progress import Progress
+    from syncblocks.sync.run.results import RunResult, StreamResult
 
 #: Public name -> the module that it comes from.
 _HOMES = {

@@ -1,5 +1,5 @@
 """`python -m syncblocks` is the command `syncblocks`."""
 
-from .sync.cli import main
+from syncblocks.sync.cli import main
 
 main()

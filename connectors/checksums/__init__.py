@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..sides import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
 from .forms import compared_columns
 from .records import is_in_lines, keeps_json, opened_checksums, read_within, system_of
-from .values import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
 
 __all__ = [
     "EVERYTHING",

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from ..sides import DIGITS, Compared, Form
 from .nested import is_carried, is_same_shape, is_written
-from .values import DIGITS, Compared, Form
 
 #: Types of PostgreSQL whose values are texts as they stand.
 _POSTGRES_TEXTS = ("text", "character varying", "character", "name", '"char"')

@@ -17,11 +17,11 @@ from ..arrow.fidelity import as_text
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import past
 from ..protocols import Source
+from ..sides import Checksums, Compared, Digest, Form, Key, KeyRange, Row, Side
 from ..stream import Checkpoint, Event, Rejected, Stream
 from .json_values import jsonb_text, value_text
 from .nested import is_carried
 from .sql import SqlChecksums
-from .values import Checksums, Compared, Digest, Form, Key, KeyRange, Row, Side
 
 #: What DuckDB may hold of keys and hashes before it goes to disk.
 _MEMORY_LIMIT = "512MB"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..sides import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
 from .json_values import is_same_json
-from .values import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
 
 #: Arguments of one function call: PostgreSQL takes a hundred.
 _MAX_ARGUMENTS = 50

@@ -14,8 +14,8 @@ import pyarrow as pa
 from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..protocols import Block
 from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, literal, quote
+from ..stream import Block
 from .database import MORE_MEMORY, WIDE, Database, sort_error
 from .moves import marking, take_back, unmarking
 from .pieces import Pieces

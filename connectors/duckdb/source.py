@@ -25,7 +25,7 @@ from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
 if TYPE_CHECKING:
-    from ..checksums.values import Checksums, KeyRange, Side
+    from ..sides import Checksums, KeyRange, Side
 
 #: Arrow counts an interval's nanoseconds, and DuckDB hands over a longer one as another without a word.
 _TOO_LONG = (

@@ -17,7 +17,7 @@ from ..arrow.compute import constant
 from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import from_text, is_text, misfit, to_text
 from ..errors import FatalConnectorError
-from ..incremental.ranges import RangesRefused
+from ..ranges import RangesRefused
 from ..rejected.records import sift
 from .bad import Bad, Misfit, Skipped
 from .csv_input import LEAST_AHEAD, Input

@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..protocols import Block
 from ..settings import parse_settings
-from ..stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+from ..stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
 from .calls import Calls
 from .columns import kept
 from .csv_format import CSVFormat

@@ -13,8 +13,7 @@ import pyarrow as pa
 from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
-from ..protocols import Block
-from ..stream import Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
+from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .calls import Call
 from .columns import changes, unified
 from .manifest import STAGING, Manifest, TableFile, quote

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from ..errors import RetriableError
-from ..incremental.ranges import Range, RangesRefused, SnapshotLost
+from ..ranges import Range, RangesRefused, SnapshotLost
 from .paths import DataFile, compression
 
 _CHUNK_BYTES = 1 << 20

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
-from ..incremental.ranges import RANGE_BYTES
+from ..ranges import RANGE_BYTES
 from ..settings import Settings
 
 #: Bytes of one block that is parsed at once; batches come out at about this size.

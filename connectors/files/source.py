@@ -13,10 +13,9 @@ import pyarrow as pa
 from ..arrow.text import from_text, parse_type
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
-from ..incremental.ranges import Range, RangesRefused, how_many
-from ..protocols import Block
+from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .bad import Bad
 from .calls import Call, Calls
 from .csv_format import CSVFormat

@@ -12,8 +12,8 @@ from typing import Literal
 import pyarrow as pa
 
 from ..errors import FatalConnectorError, RetriableError
-from ..protocols import Block
 from ..stream import (
+    Block,
     LedgerKey,
     LedgerRow,
     RejectedRecord,

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..protocols import Block
 from ..rejected.records import Quarantine, may_come_again, rejections
 from ..settings import parse_settings
 from ..stream import (
+    Block,
     Bookmark,
     Checkpoint,
     Commit,

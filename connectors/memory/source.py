@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
 from ..incremental.bookmarks import at_or_past, bookmark_values, has_bookmark, lower_bound
 from ..incremental.checkpoints import incremental
-from ..protocols import Block
 from ..settings import parse_settings
 from ..stream import (
+    Block,
     Bookmark,
     Event,
     ReplicationMethod,

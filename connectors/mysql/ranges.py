@@ -13,10 +13,9 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ConnectorError
-from ..incremental.ranges import Range, RangesRefused, SnapshotLost, how_many
-from ..protocols import Block
+from ..ranges import Range, RangesRefused, SnapshotLost, how_many
 from ..sql.session import Lease
-from ..stream import Event, Stream
+from ..stream import Block, Event, Stream
 
 if TYPE_CHECKING:
     from ..sql.read.source import SqlSource

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
-from ..protocols import Block
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
+from ..stream import Block
 from . import results, swaps
 from .encode import LOAD_FORMAT, lines, values, years_written_out
 from .failures import NO_SUCH_TABLE, connect_failure, errno, failure, is_lost

@@ -26,7 +26,7 @@ from .settings import MySQLSettings
 from .types import Kind, selected
 
 if TYPE_CHECKING:
-    from ..checksums.values import Checksums, KeyRange, Side
+    from ..sides import Checksums, KeyRange, Side
 
 #: One snapshot, and nothing is changed.
 _BEGIN = "start transaction with consistent snapshot, read only"

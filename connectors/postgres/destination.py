@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..incremental.ranges import RangeReads
+from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..protocols import Block
 from ..sql.session import COLUMN_TYPE
+from ..stream import Block
 from .types import Name
 
 _BLOCK_BYTES = 1 << 20

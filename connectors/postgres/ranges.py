@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectorError, FatalConnectorError
-from ..incremental.ranges import Range, SnapshotLost, how_many
-from ..protocols import Block
+from ..ranges import Range, SnapshotLost, how_many
 from ..sql.identifiers import literal
 from ..sql.session import Lease
-from ..stream import Event, Stream
+from ..stream import Block, Event, Stream
 from .horizon import BEGIN
 
 #: What begins a transaction that reads, and what then marks it as ours.

@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from ..protocols import Block
 from ..sql.identifiers import TableName, quote
+from ..stream import Block
 from . import encode
 from .failures import connect_failure, failure, interrupted
 from .session import SETUP

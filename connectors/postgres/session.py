@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError
-from ..protocols import Block
 from ..sql.identifiers import TableName
+from ..stream import Block
 from .failures import failure
 from .settings import Address
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
-from ..incremental.ranges import RANGE_BYTES
+from ..ranges import RANGE_BYTES
 from ..settings import Settings
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.

@@ -14,12 +14,11 @@ from ..arrow.casts import cast_batch
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
-from ..protocols import Block
 from ..settings import parse_settings
 from ..sql.read.horizon import can_settle
 from ..sql.read.source import WITHIN, SqlSource
 from ..sql.session import Lease, Session, Sessions
-from ..stream import Bookmark, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database
 from .dialect import PostgresDialect
@@ -30,7 +29,7 @@ from .settings import PostgresSettings
 from .types import Name, arrow_of
 
 if TYPE_CHECKING:
-    from ..checksums.values import Checksums, KeyRange, Side
+    from ..sides import Checksums, KeyRange, Side
 
 #: Below these lie only the driver's wrapped-around infinities and years past 294,000.
 _FIRST_MICROSECOND = -210866803200000000

@@ -11,9 +11,8 @@ from typing import Any
 from pydantic import Field
 
 from ..errors import ConnectorConfigError
-from ..protocols import Block
 from ..settings import parse_settings
-from ..stream import Event
+from ..stream import Block, Event
 from .catalog import parse_catalog, selected_catalog
 from .reader import Reader
 from .settings import SingerSourceSettings

@@ -18,9 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
-from ..protocols import Block
 from ..settings import parse_settings, resolve_path
-from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
 from .incoming import WIDER

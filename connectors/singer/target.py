@@ -20,9 +20,9 @@ from pydantic import Field, model_validator
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import values
-from ..protocols import Block
 from ..settings import parse_settings, resolve_path
 from ..stream import (
+    Block,
     Bookmark,
     Checkpoint,
     Commit,

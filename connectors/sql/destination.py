@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError
-from ..incremental.ranges import RangeReads
 from ..named import numbered
-from ..protocols import Block
+from ..ranges import RangeReads
 from ..stream import (
+    Block,
     Bookmark,
     Commit,
     Event,

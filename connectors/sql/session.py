@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from ..errors import ConnectorError, Interrupted, RetriableError
-from ..protocols import Block
+from ..stream import Block
 from .identifiers import TableName
 
 T = TypeVar("T")

@@ -20,8 +20,8 @@ from sqlalchemy.engine import URL, Engine
 
 from ..arrow.batches import FETCH_RECORDS
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from ..protocols import Block
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
+from ..stream import Block
 from .failures import connect_failure, failure
 from .names import Names
 from .traits import Traits

@@ -25,8 +25,8 @@ from ..errors import (
     StatementRefused,
     TakenOver,
 )
-from ..protocols import Block
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
+from ..stream import Block
 from .encode import stored
 
 T = TypeVar("T")

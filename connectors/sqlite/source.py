@@ -13,13 +13,12 @@ from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import bookmark_values, lower_bound
 from ..incremental.checkpoints import incremental
-from ..protocols import Block
 from ..rejected.records import rejection, rejections, sift
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.read.source import SqlSource, with_rejected
 from ..sql.session import Lease, Session
 from ..sql.tables import Column, Table
-from ..stream import Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
 from .decode import Misfit, Plan
 from .dialect import SQLiteDialect, read_catalog
 from .order import Order, incomplete, order_by

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from syncblocks.connectors.protocols import Block
 from syncblocks.connectors.rejected.records import sifted
-from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
 from ..errors import SyncError
 from ..flow.feed import Feed, Item

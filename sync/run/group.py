@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import cast
 
-from syncblocks.connectors.incremental.ranges import ReadsRanges
+from syncblocks.connectors.protocols import ReadsRanges
 from syncblocks.connectors.stream import Bookmark
 
 from ..flow.feed import Feed, start_reading

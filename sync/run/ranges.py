@@ -11,9 +11,9 @@ from typing import Any, cast
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
-from syncblocks.connectors.incremental.ranges import LoadsRanges, OpenRanges, Range, RangesRefused, SnapshotLost
-from syncblocks.connectors.protocols import Block
-from syncblocks.connectors.stream import Checkpoint, Event, Stream
+from syncblocks.connectors.protocols import LoadsRanges
+from syncblocks.connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
+from syncblocks.connectors.stream import Block, Checkpoint, Event, Stream
 
 from ..flow.feed import Feed, Item, is_batch, size_of
 from ..flow.wide import refuse_wide

@@ -11,7 +11,7 @@ from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.incremental.bookmarks import values
-from syncblocks.connectors.incremental.ranges import RangesRefused
+from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
 

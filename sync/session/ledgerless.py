@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from syncblocks.connectors.errors import ConnectorError, TakenOver
-from syncblocks.connectors.protocols import Block, Destination
+from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import (
+    Block,
     Bookmark,
     Commit,
     Event,

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
 from syncblocks.connectors.checksums.sql import is_same
-from syncblocks.connectors.checksums.values import Key
+from syncblocks.connectors.sides import Key
 
 #: Ranges with at most so many records are not split any more: their records are looked at.
 LEAF_RECORDS = 1000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from syncblocks.connectors.protocols import Block, Source
-from syncblocks.connectors.stream import Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.stream import Block, Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
 
 from ..plan.plan import Plan
 from ..plan.repair import Repair

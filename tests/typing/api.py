@@ -19,9 +19,9 @@ from syncblocks.callbacks import (
     transformer,
 )
 from syncblocks.callbacks.testing import Called, Trial, call, make_event, try_file
-from syncblocks.connectors.protocols import Block, Destination, Source
+from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import Bookmark, Event, Stream
+from syncblocks.connectors.stream import Block, Bookmark, Event, Stream
 
 
 @callback

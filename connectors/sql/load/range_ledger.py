@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...incremental.ranges import Range
+from ...ranges import Range
 from ...stream import LedgerKey
 from ..dialect.dialect import Dialect
 from ..identifiers import CONVERTED_SUFFIX, TableName, literal, staging_name

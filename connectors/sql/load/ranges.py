@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 
 from ...errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError, TakenOver
 from ...failpoints import failpoint
-from ...incremental.ranges import Range, RangeReads, RangesRefused
+from ...ranges import Range, RangeReads, RangesRefused
 from ...stream import Commit, LedgerKey, Load
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from ...arrow import compute as pc
 from ...errors import FatalConnectorError
-from ...protocols import Block
 from ...rejected.records import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
@@ -21,7 +20,7 @@ from ...rejected.records import (
     sifted,
     too_many,
 )
-from ...stream import Load, RejectedRecord
+from ...stream import Block, Load, RejectedRecord
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName
 from ..ledger import commit

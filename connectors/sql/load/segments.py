@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from ...protocols import Block
-from ...stream import Checkpoint, Event, Rejected, Stream
+from ...stream import Block, Checkpoint, Event, Rejected, Stream
 
 #: What is no data.
 _MARKERS = (Checkpoint, Stream, Rejected)

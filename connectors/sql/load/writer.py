@@ -10,8 +10,7 @@ import pyarrow as pa
 from ...arrow.casts import cast_batch, refuse_infinite, refuse_nanoseconds
 from ...errors import ConnectorError, FatalConnectorError, TakenOver
 from ...failpoints import failpoint
-from ...protocols import Block
-from ...stream import Checkpoint, Commit, Load, Rejected, Stream, WriteDisposition
+from ...stream import Block, Checkpoint, Commit, Load, Rejected, Stream, WriteDisposition
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName
 from ..ledger import Ledger, commit

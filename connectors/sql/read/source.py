@@ -21,16 +21,15 @@ from ...incremental.bookmarks import (
     python_value,
 )
 from ...incremental.checkpoints import Horizon, incremental
-from ...protocols import Block
 from ...rejected.records import sifted
-from ...stream import Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
+from ...stream import Block, Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal
 from ..session import Lease, Session, Sessions
 
 if TYPE_CHECKING:
     from ...checksums.sql import Canonical
-    from ...checksums.values import Checksums, KeyRange, Side
+    from ...sides import Checksums, KeyRange, Side
 
 #: Key of a stream's locator: condition of the records that are read, of a whole table's.
 WITHIN = "within"

@@ -16,10 +16,10 @@ import pytest
 from syncblocks.connectors.arrow.text import to_json
 from syncblocks.connectors.checksums import EVERYTHING, Compared, Digest, Side, compared_columns, opened_checksums
 from syncblocks.connectors.checksums.json_values import jsonb_text
-from syncblocks.connectors.checksums.values import Form
 from syncblocks.connectors.duckdb.canonical import DuckDBCanonical
 from syncblocks.connectors.memory.database import database
 from syncblocks.connectors.memory.source import MemorySource
+from syncblocks.connectors.sides import Form
 from tests.connectors.checksums.test_list_checksums import ITEMS
 
 RANDOM = random.Random(3)

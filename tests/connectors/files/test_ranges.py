@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
-from syncblocks.connectors.incremental.ranges import RangesRefused, SnapshotLost
+from syncblocks.connectors.ranges import RangesRefused, SnapshotLost
 
 #: Texts of a CSV file that make it hard: quotes, line ends, delimiters, long ones, four bytes, byte order marks.
 TEXTS = st.text(st.sampled_from('a"\n\r,;\U0001f4e6\ufeff \\'), max_size=12)

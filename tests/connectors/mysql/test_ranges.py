@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.incremental.ranges import OpenRanges, RangesRefused, SnapshotLost
 from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.ranges import OpenRanges, RangesRefused, SnapshotLost
 from syncblocks.connectors.stream import Stream
 from tests.connectors.mysql.mysql_databases import connect, database, query, run
 

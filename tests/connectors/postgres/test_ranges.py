@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError, Interrupted, RetriableError, TakenOver
-from syncblocks.connectors.incremental.ranges import Range, SnapshotLost
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.ranges import Range, SnapshotLost
 from syncblocks.connectors.sql.identifiers import staging_name
 from syncblocks.connectors.stream import Commit, Stream, WriteDisposition
 from tests.connectors.postgres.postgres_pair import destination as destination

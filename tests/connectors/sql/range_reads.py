@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
-from syncblocks.connectors.incremental.ranges import OpenRanges, Range
+from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.connectors.stream import Checkpoint
 from tests.connectors.postgres.postgres_pair import rows
 

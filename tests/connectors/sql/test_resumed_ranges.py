@@ -15,10 +15,11 @@ import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError, TakenOver
 from syncblocks.connectors.files.source import CSVSource
-from syncblocks.connectors.incremental.ranges import Range, ReadsRanges
 from syncblocks.connectors.postgres import ranges
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.protocols import ReadsRanges
+from syncblocks.connectors.ranges import Range
 from syncblocks.connectors.sql.identifiers import staging_name
 from syncblocks.connectors.sql.session import Lease
 from syncblocks.connectors.stream import Commit, Load, Stream, WriteDisposition

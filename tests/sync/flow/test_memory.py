@@ -19,7 +19,7 @@ import pytest
 from syncblocks import Progress
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.duckdb.database import Database
-from syncblocks.connectors.incremental.ranges import Range
+from syncblocks.connectors.ranges import Range
 from syncblocks.sync.flow.feed import Budget, Feed, Item
 from syncblocks.sync.flow.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
 from syncblocks.sync.flow.spooled_feed import SpooledFeed

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from syncblocks import Progress, RunResult, run_pipeline
-from syncblocks.connectors.incremental.ranges import OpenRanges, Range
+from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.sync.flow.feed import Budget
 from syncblocks.sync.run.ranges import RangeReads
 from tests.connectors.mysql import mysql_databases

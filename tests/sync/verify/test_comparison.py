@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.checksums import Compared, Digest, Form, KeyRange, Row
 from syncblocks.connectors.checksums.sql import read_float
-from syncblocks.connectors.checksums.values import Key
+from syncblocks.connectors.sides import Key
 from syncblocks.sync.verify.comparison import Comparison, compare
 
 KEY = (Compared(name="id", field=pa.field("id", pa.int64()), form=Form.INTEGER),)

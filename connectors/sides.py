@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from ..stream import Bookmark, Stream
+from .stream import Bookmark, Stream
 
 #: A key as canonical texts, one a column.
 Key = tuple[str | None, ...]

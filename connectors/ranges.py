@@ -7,14 +7,12 @@ may lack it: then ranges go through one queue into one loader, or the stream is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import ConnectorError, RetriableError
-from ..protocols import Block
-from ..stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream
+from .errors import ConnectorError, RetriableError
+from .stream import Block, Checkpoint, Event
 
 #: Ranges a reader: the smaller they are, the less is repeated after a failure, and the sooner all readers end.
 RANGES_PER_READER = 4
@@ -44,7 +42,7 @@ class Range:
 
 
 class OpenRanges(Protocol):
-    """The ranges of one stream, all of one snapshot, as long as `ReadsRanges.open_ranges` is not left."""
+    """The ranges of one stream, all of one snapshot, as long as `open_ranges` is not left."""
 
     @property
     def ranges(self) -> Sequence[Range]:
@@ -70,21 +68,6 @@ class OpenRanges(Protocol):
 
         May be called again for a range that failed: it yields the same records, or raises.
         """
-        ...
-
-
-class ReadsRanges(Protocol):
-    """What a source may offer beside `Source`, for streams that are read as a whole (FULL_TABLE)."""
-
-    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
-        """Say into how many ranges a stream would be split, and by what or why not; opens nothing.
-
-        The number is what statistics make expect; None: known only when it is read; 1: it is read as a whole.
-        """
-        ...
-
-    def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[OpenRanges]:
-        """Take the snapshot and split it. Readers that still run when it is left fail soon."""
         ...
 
 
@@ -131,24 +114,6 @@ class RangeReads(Protocol):
         ...
 
 
-class LoadsRanges(Protocol):
-    """What a destination may offer beside `Destination`, for REPLACE, and for MERGE of streams that repeat no key."""
-
-    def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
-        """Load every range once, `loaders` at a time, and commit the stream once, as `Destination.load` does.
-
-        Ranges lie in staging until then, each with its row in a ledger of ranges in one transaction; a range that
-        failed is loaded again if `may_repeat` says so, the others stay. What a load that was cut short has left is
-        resumed, if it has the same shape and `resume` agrees, or else dropped. An exception leaves nothing behind,
-        unless `is_kept`.
-        """
-        ...
-
-    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
-        """Drop what loads of a pipeline have left to be resumed, where it is not wanted."""
-        ...
-
-
 def how_many(size_bytes: int, readers: int, range_bytes: int) -> int:
     """Return how many ranges a stream of that size is split into; 1: it is read as a whole."""
     if readers < 2 or size_bytes < 2 * range_bytes:
@@ -159,12 +124,10 @@ def how_many(size_bytes: int, readers: int, range_bytes: int) -> int:
 __all__ = [
     "RANGES_PER_READER",
     "RANGE_BYTES",
-    "LoadsRanges",
     "OpenRanges",
     "Range",
     "RangeReads",
     "RangesRefused",
-    "ReadsRanges",
     "SnapshotLost",
     "how_many",
 ]
