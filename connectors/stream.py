@@ -191,7 +191,7 @@ class Load:
     token: str
     #: `<run key>:<attempt>`; written as `completed_by` by the final commit.
     run: str
-    #: MERGE into a destination that `can_remove`: keys (the key's columns of `stream`, as the destination reads them
+    #: MERGE into a destination that `removes`: keys (the key's columns of `stream`, as the destination reads them
     #: back) whose records are removed unless they arrive, in the final commit's transaction; None: nothing is.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
     #: Keys that the stream had when the table was last written, if they were others: a REPLACE of a table that cannot

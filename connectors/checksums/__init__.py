@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..sides import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
-from .forms import compared_columns
-from .records import is_in_lines, keeps_json, opened_checksums, read_within, system_of
+from .forms import compared_columns, no_item
 
 __all__ = [
     "EVERYTHING",
@@ -16,9 +15,5 @@ __all__ = [
     "Row",
     "Side",
     "compared_columns",
-    "is_in_lines",
-    "keeps_json",
-    "opened_checksums",
-    "read_within",
-    "system_of",
+    "no_item",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,27 +24,13 @@ KEY_FORMS = frozenset(
 #: Forms that items of lists may have.
 _ITEM_FORMS = frozenset({*KEY_FORMS, Form.FLOAT, Form.TIME, Form.INTERVAL})
 
-#: Types of PostgreSQL whose arrays are written as JSON like any list.
-_POSTGRES_ITEMS = frozenset(
-    {
-        "bigint",
-        "boolean",
-        "bytea",
-        "character varying",
-        "date",
-        "double precision",
-        "integer",
-        "interval",
-        "numeric",
-        "real",
-        "smallint",
-        "text",
-        "time without time zone",
-        "timestamp with time zone",
-        "timestamp without time zone",
-        "uuid",
-    }
-)
+#: Field of an array that is read as text -> the field of its items.
+ItemOf = Callable[[pa.Field], pa.Field | None]
+
+
+def no_item(_: pa.Field) -> pa.Field | None:
+    """Say that a text is a text."""
+    return None
 
 
 class _Chosen(NamedTuple):
@@ -76,6 +63,7 @@ def compared_columns(
     keeps_json: tuple[bool, bool] = (False, False),
     is_in_lines: bool = False,
     is_text: bool = False,
+    array_items: tuple[ItemOf, ItemOf] = (no_item, no_item),
 ) -> tuple[Compared, Compared] | str:
     """Return how a column is compared, for each side; a string is the reason why it cannot be.
 
@@ -87,8 +75,17 @@ def compared_columns(
         keeps_json: whether each side's `json` keeps the text as it is written (MariaDB).
         is_in_lines: the destination is JSON lines.
         is_text: the values went over as texts, since the destination has no such type.
+        array_items: each side's items of an array that is read as text (`ComputesChecksums.array_item`).
     """
-    form = _form(source, destination, systems, is_key=is_key, keeps_json=keeps_json, is_text=is_text)
+    form = _form(
+        source,
+        destination,
+        systems,
+        is_key=is_key,
+        keeps_json=keeps_json,
+        is_text=is_text,
+        array_items=array_items,
+    )
     if isinstance(form, str):
         return form
     if is_in_lines and form.form is Form.JSON:
@@ -114,12 +111,15 @@ def _form(
     is_key: bool,
     keeps_json: tuple[bool, bool],
     is_text: bool,
+    array_items: tuple[ItemOf, ItemOf],
 ) -> _Chosen | str:
     natives = _native(source, systems[0]), _native(destination, systems[1])
     is_same = systems[0] == systems[1] and bool(natives[0]) and natives[0] == natives[1]
     left, right = (
-        _kind(field, native, system, keeps_json=is_kept)
-        for field, native, system, is_kept in zip((source, destination), natives, systems, keeps_json, strict=True)
+        _kind(field, native, system, keeps_json=is_kept, item_of=item_of)
+        for field, native, system, is_kept, item_of in zip(
+            (source, destination), natives, systems, keeps_json, array_items, strict=True
+        )
     )
     if is_text and not pa.types.is_interval(source.type):  # its text is the one that it is compared by
         is_plain = right.family == "text" and not right.is_own and not is_key
@@ -228,7 +228,7 @@ def _json(left: _Kind, right: _Kind, systems: tuple[str, str], *, is_same: bool)
     return _Chosen(Form.JSONB if systems[1] == "postgres" else Form.JSON_VALUE)
 
 
-def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False) -> _Kind:
+def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False, item_of: ItemOf = no_item) -> _Kind:
     kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -245,18 +245,8 @@ def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False
     if types.is_decimal(kind):
         return _Kind("decimal", kind.scale)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return replace(_text(field, native, system), item=_array_item(native) if system == "postgres" else None)
+        return replace(_text(field, native, system), item=item_of(field) if native else None)
     return _Kind("other", item=_list_item(field, native, system))
-
-
-def _array_item(native: str) -> pa.Field | None:
-    """Return the items of an array of PostgreSQL, which is read as text."""
-    from ..postgres.types import Name, arrow_of
-
-    base = native.removesuffix("[]")
-    if base == native or Name.parse(base).base not in _POSTGRES_ITEMS:
-        return None
-    return pa.field("item", arrow_of(base)[0], metadata={b"native_type": base, b"native_system": b"postgres"})
 
 
 def _list_item(field: pa.Field, native: str, system: str) -> pa.Field | None:
@@ -316,4 +306,4 @@ def _native(field: pa.Field, system: str) -> str:
     return metadata.get(b"native_type", b"").decode() if metadata.get(b"native_system") == system.encode() else ""
 
 
-__all__ = ["compared_columns"]
+__all__ = ["ItemOf", "compared_columns", "no_item"]

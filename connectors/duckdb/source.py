@@ -38,8 +38,6 @@ class DuckDBSource(SqlSource):
     """Reads tables and views of one DuckDB file; for reading only, unless this process writes it as well."""
 
     connector: ClassVar[str] = "duckdb"
-    #: Where `checksums` are computed.
-    checksum_system = "duckdb"
     settings: ClassVar[type[DuckDBSettings]] = DuckDBSettings
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
@@ -135,6 +133,18 @@ class DuckDBSource(SqlSource):
         if _is_union(field):
             return literal(value.as_py())
         return super().constant(value, field)
+
+    def checksum_system(self) -> str:
+        """Return whose SQL they are computed in."""
+        return "duckdb"
+
+    def keeps_json(self) -> bool:
+        """Tell whether `json` is the text as it was written."""
+        return False
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        """Return the items of an array that is read as text."""
+        return None
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""

@@ -39,8 +39,6 @@ class FileDestination:
     connector: ClassVar[str]
     settings: ClassVar[type[FileDestinationSettings]]
     has_ledger = True
-    quarantines = True
-    can_remove = True
     max_loads: int | None = None
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
@@ -60,6 +58,14 @@ class FileDestination:
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         storage = self._storage()
         return {name: self._table(storage, name).state() for name in tables}
+
+    def keeps_rejected(self) -> str:
+        """Keep them all."""
+        return ""
+
+    def removes(self) -> bool:
+        """Heed `Load.removed`."""
+        return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Say as what each column is kept; a table that is replaced has no types to mind."""

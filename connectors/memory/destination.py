@@ -44,8 +44,6 @@ class MemoryDestination:
 
     settings = MemoryDestinationSettings
     has_ledger = True
-    quarantines = True
-    can_remove = True
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(MemoryDestinationSettings, config, "memory")
@@ -62,6 +60,14 @@ class MemoryDestination:
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         with self._database.lock:
             return {name: self._state(name) for name in tables}
+
+    def keeps_rejected(self) -> str:
+        """Keep them all."""
+        return ""
+
+    def removes(self) -> bool:
+        """Heed `Load.removed`."""
+        return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         held = {} if table.schema is None else {field.name: str(field.type) for field in table.schema}

@@ -37,8 +37,6 @@ class MySQLSource(SqlSource):
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
     connector = "mysql"
-    #: Where `checksums` are computed.
-    checksum_system = "mysql"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(MySQLSettings, config, self.connector)
@@ -108,6 +106,19 @@ class MySQLSource(SqlSource):
         if isinstance(plain, date | time):
             return f"{'date' if isinstance(plain, date) else 'time'} {literal(plain.isoformat())}"
         return f"cast({literal(str(plain))} as binary)" if _is_text(field) else literal(str(plain))
+
+    def checksum_system(self) -> str:
+        """Return whose SQL they are computed in."""
+        return "mysql"
+
+    def keeps_json(self) -> bool:
+        """Tell whether `json` is the text as it was written."""
+        assert isinstance(self.dialect, MySQLDialect)
+        return self.dialect.is_mariadb
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        """Return the items of an array that is read as text."""
+        return None
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""

@@ -30,8 +30,6 @@ class PostgresDestination(SqlDestination):
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
     connector = "postgres"
-    #: See `Prepares`.
-    shortcut: ClassVar[str] = "pgcopy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
@@ -61,6 +59,10 @@ class PostgresDestination(SqlDestination):
     def statement_sessions(self) -> Sessions:
         """Take those whose driver sends every parameter as text, which the server brings to its type."""
         return self._arrow
+
+    def shortcut(self) -> str:
+        """Prefer raw COPY."""
+        return "pgcopy"
 
     def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""

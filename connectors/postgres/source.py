@@ -26,7 +26,7 @@ from .horizon import BEGIN, STANDBY, settle
 from .raw import RawSession
 from .session import AdbcSession
 from .settings import PostgresSettings
-from .types import Name, arrow_of
+from .types import Name, array_item, arrow_of
 
 if TYPE_CHECKING:
     from ..sides import Checksums, KeyRange, Side
@@ -53,10 +53,6 @@ class PostgresSource(SqlSource):
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
     connector = "postgres"
-    #: Where `checksums` are computed.
-    checksum_system = "postgres"
-    #: See `Prepares`.
-    shortcut: ClassVar[str] = "pgcopy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
@@ -95,6 +91,10 @@ class PostgresSource(SqlSource):
         """Raw blocks come over their own connections."""
         return self._raw if wire == "pgcopy" else self._arrow
 
+    def shortcut(self) -> str:
+        """Prefer raw COPY."""
+        return "pgcopy"
+
     def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""
         if wire == "pgcopy" and self._settings.address.is_plain:
@@ -122,6 +122,18 @@ class PostgresSource(SqlSource):
         if metadata.get(b"read_as") == b"base":
             column = f"{column}::{native}"  # of a domain the driver knows nothing
         return arrow_of(native)[1].format(column)
+
+    def checksum_system(self) -> str:
+        """Return whose SQL they are computed in."""
+        return "postgres"
+
+    def keeps_json(self) -> bool:
+        """Tell whether `json` is the text as it was written."""
+        return False
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        """Return the items of an array that is read as text."""
+        return array_item(field)
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""

@@ -179,6 +179,39 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     return pa.string(), "{}::text"
 
 
+#: Items of arrays that checksums can compare.
+_ITEMS = frozenset(
+    {
+        "bigint",
+        "boolean",
+        "bytea",
+        "character varying",
+        "date",
+        "double precision",
+        "integer",
+        "interval",
+        "numeric",
+        "real",
+        "smallint",
+        "text",
+        "time without time zone",
+        "timestamp with time zone",
+        "timestamp without time zone",
+        "uuid",
+    }
+)
+
+
+def array_item(field: pa.Field) -> pa.Field | None:
+    """Return the items of an array, which is read as text; None: it is none, or they cannot be compared."""
+    metadata = field.metadata or {}
+    native = metadata.get(b"native_type", b"").decode() if metadata.get(b"native_system") == b"postgres" else ""
+    base = native.removesuffix("[]")
+    if base == native or Name.parse(base).base not in _ITEMS:
+        return None
+    return pa.field("item", arrow_of(base)[0], metadata={b"native_type": base, b"native_system": b"postgres"})
+
+
 def shown(column_type: str) -> str:
     """Return what is selected for people to read: Python's times end at the year 9999, its intervals have no months."""
     name = Name.parse(column_type)

@@ -6,7 +6,7 @@ The interface for connectors, all of it:
   records out of its batches and yields them as one `Rejected` event, before or after the batch that they came with but
   before the next checkpoint; `sift` finds them by halving a batch whose conversion fails, and `rejection` makes one of
   a record, or of raw text that is none. It need not count: whoever writes them does.
-- A destination with `quarantines = True` takes `Rejected` among its events, adds them and those that it finds itself to
+- A destination with `keeps_rejected` takes `Rejected` among its events, adds them and those that it finds itself to
   a `Quarantine` (which raises `TooManyRejected` past the limit), and writes them into the table `_syncblocks_rejected`
   (files: a folder of that name) beside the data, in the same commit. `Commit.rejected` says how many.
 

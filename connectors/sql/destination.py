@@ -43,8 +43,6 @@ class SqlDestination(ABC):
     """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
 
     has_ledger = True
-    quarantines = True
-    can_remove = True
     max_loads: int | None = None
     #: Name of the connector, for errors.
     connector: ClassVar[str]
@@ -109,6 +107,14 @@ class SqlDestination(ABC):
         for row in rows:
             by_table.setdefault(self.target(row.key.destination_table), []).append(row)
         return {table: self._state(found.get(name), by_table.get(name, [])) for table, name in names.items()}
+
+    def keeps_rejected(self) -> str:
+        """Keep them all."""
+        return ""
+
+    def removes(self) -> bool:
+        """Heed `Load.removed`."""
+        return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Say as what each column is kept; a table that is replaced has no types to mind."""

@@ -77,8 +77,8 @@ class SQLAlchemyDestination(SqlDestination):
             assert isinstance(lease.session, AlchemySession)
             lease.session.rows(sa.select(sa.literal_column("1")))
 
-    def unquarantined(self) -> str:
-        """Say what it cannot set aside."""
+    def keeps_rejected(self) -> str:
+        """Say what it cannot keep."""
         if self._traits is None:
             self.check()
         if self._own.has_savepoints:

@@ -1,4 +1,4 @@
-"""What becomes of bad records, of destinations that say `quarantines`."""
+"""What becomes of bad records, of destinations that keep them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from ..abilities import abilities_of
 from ..errors import TakenOver
 from ..protocols import Destination
 from ..rejected.records import REJECTED_TABLE, TooManyRejected, rejection
@@ -33,7 +34,7 @@ class RejectedPromises(DestinationPromises):
         return [(each["run"], each["record"], each["reason"]) for each in found]
 
     def _load(self, destination: Destination, disposition: WriteDisposition, limit: int) -> Load:
-        if not getattr(destination, "quarantines", False):
+        if abilities_of(destination).keeps_rejected is None:
             pytest.skip("keeps no bad records")
         load = self.load_of(PEOPLE.set(0, pa.field("id", pa.int64())), disposition)
         return replace(load, stream=replace(load.stream, max_rejected=limit))

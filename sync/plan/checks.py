@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import TableState, WriteDisposition
 
@@ -16,12 +17,14 @@ def check_shared_tables(
     pipeline: Pipeline,
     selected: Sequence[SelectedStream],
     tables: Mapping[str, TableState],
-    destination: Destination,
+    can: Abilities,
     *,
     full_refresh: bool,
 ) -> None:
     """Streams share a table with append or merge only; nobody replaces a table that another writes."""
-    one_name: Callable[[str], str] = getattr(destination, "one_name", str)
+
+    def one_name(table: str) -> str:
+        return table if can.names_tables is None else can.names_tables.one_name(table)
 
     def replaces(stream: SelectedStream) -> bool:
         return full_refresh or stream.write_disposition is WriteDisposition.REPLACE
@@ -81,9 +84,9 @@ def check_own_source(
         )
 
 
-def check_quarantine(pipeline: Pipeline, stream: SelectedStream, destination: Destination) -> None:
+def check_quarantine(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse to set records aside where there is no place for them."""
-    if stream.stream.max_rejected is not None and not getattr(destination, "quarantines", False):
+    if stream.stream.max_rejected is not None and can.keeps_rejected is None:
         raise stream_error(
             pipeline,
             stream,
@@ -92,12 +95,11 @@ def check_quarantine(pipeline: Pipeline, stream: SelectedStream, destination: De
         )
 
 
-def unquarantined(pipeline: Pipeline, selected: Sequence[SelectedStream], destination: Destination) -> list[str]:
+def unquarantined(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
     """Return a warning of what the destination cannot set aside, if a stream quarantines."""
-    ask = getattr(destination, "unquarantined", None)
-    if ask is None or all(stream.stream.max_rejected is None for stream in selected):
+    if can.keeps_rejected is None or all(stream.stream.max_rejected is None for stream in selected):
         return []
-    found = ask()
+    found = can.keeps_rejected.keeps_rejected()
     return [f"`on_bad_record: quarantine` with {pipeline.destination.connector}: {found}"] if found else []
 
 

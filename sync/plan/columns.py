@@ -5,13 +5,13 @@ Pure. Where the columns are declared the plan decides this; where a transformer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity
-from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
 
@@ -36,7 +36,8 @@ class ColumnPlan:
 class Rules:
     """What columns are held against; constant for one stream of a plan."""
 
-    destination: Destination
+    #: None: the destination does not say how it keeps columns.
+    types: StatesTypes | None
     #: Name of the destination's connector, for messages.
     connector: str
     table: TableState
@@ -81,7 +82,7 @@ def _converted(batch: pa.RecordBatch, field: pa.Field, remedy: str) -> pa.Array:
 
 def fit(stream: Stream, rules: Rules) -> Fit:
     """Hold a stream against what the destination keeps."""
-    if not hasattr(rules.destination, "keeps"):
+    if rules.types is None:
         columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
         return Fit(declared=stream, arriving=stream, columns=tuple(columns))
     kept = _keeps(stream, rules)
@@ -116,8 +117,8 @@ def _mended(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -
 
 
 def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
-    keeps: Callable[..., Sequence[Kept]] = rules.destination.keeps  # type: ignore[attr-defined]  # asked for before
-    return keeps(stream, rules.table, rules.disposition)
+    assert rules.types is not None, "asked for by `fit`"
+    return rules.types.keeps(stream, rules.table, rules.disposition)
 
 
 def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:

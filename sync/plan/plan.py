@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import values
-from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import (
     Bookmark,
     LedgerKey,
@@ -23,6 +23,7 @@ from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
 from .columns import Fit, Rules, computed_warnings, fit
+from .ends import Ends
 from .evolution import former_key, frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
 from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
 from .repair import Repair
@@ -118,9 +119,7 @@ def plan_streams(
     known: Mapping[tuple[str, str], Shape | None],
     code: UserCode,
     *,
-    source: Source,
-    source_name: str,
-    destination: Destination,
+    ends: Ends,
     full_refresh: bool = False,
 ) -> Plan:
     """Decide everything that can be decided before a record is read.
@@ -131,35 +130,30 @@ def plan_streams(
         tables: state of every destination table.
         known: streams whose state the run store has, by (stream, destination table), and their shape.
         code: the user's functions.
-        source: asked for groups and wires only.
-        source_name: as ledgers name it, see `Session`.
-        destination: asked for wires only.
+        ends: asked for groups, wires and abilities only.
         full_refresh: replace every table and forget every bookmark.
 
     Raises:
         ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
             written; a table is its own source.
     """
-    check_shared_tables(pipeline, selected, tables, destination, full_refresh=full_refresh)
+    check_shared_tables(pipeline, selected, tables, ends.destination_can, full_refresh=full_refresh)
     streams = []
     for stream in selected:
         table = tables[stream.destination_table]
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
-        check_own_source(pipeline, stream, table, source, destination)
-        if refusal := getattr(destination, "refusal", _no_refusal)(key):
+        check_own_source(pipeline, stream, table, ends.source, ends.destination)
+        keys = ends.destination_can.refuses_keys
+        if keys is not None and (refusal := keys.refusal(key)):
             raise stream_error(pipeline, stream, refusal)
-        streams.append(
-            _plan_stream(
-                pipeline, stream, key, table, known, code, source, source_name, destination, full_refresh=full_refresh
-            )
-        )
+        streams.append(_plan_stream(pipeline, stream, key, table, known, code, ends, full_refresh=full_refresh))
     groups = tuple(
-        tuple(stream.name for stream in group) for group in source.groups([stream.stream for stream in selected])
+        tuple(stream.name for stream in group) for group in ends.source.groups([stream.stream for stream in selected])
     )
     warnings = list(code.warnings)
-    if not destination.has_ledger:
+    if not ends.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
-    warnings += unquarantined(pipeline, selected, destination)
+    warnings += unquarantined(pipeline, selected, ends.destination_can)
     warnings += computed_warnings({planned.name: planned.fit for planned in streams})
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
@@ -248,9 +242,7 @@ def _plan_stream(
     table: TableState,
     known: Mapping[tuple[str, str], Shape | None],
     code: UserCode,
-    source: Source,
-    source_name: str,
-    destination: Destination,
+    ends: Ends,
     *,
     full_refresh: bool,
 ) -> PlannedStream:
@@ -260,18 +252,18 @@ def _plan_stream(
         table,
         row,
         is_known=(stream.name, stream.destination_table) in known,
-        sources=(source_name, source.identity()),
+        sources=(ends.source_name, ends.source.identity()),
         full_refresh=full_refresh,
     )
     if isinstance(start, str):
         raise stream_error(pipeline, stream, start)
-    read, as_known = stream.stream, getattr(source, "as_known", None)
-    if as_known is not None and not full_refresh:
-        stream = replace(stream, stream=as_known(stream.stream, start.bookmark))
+    read, types = stream.stream, ends.source_can.finds_types
+    if types is not None and not full_refresh:
+        stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
-    rules = _rules(pipeline, stream, destination, table, disposition, full_refresh=full_refresh)
+    rules = _rules(pipeline, stream, ends.destination_can, table, disposition, full_refresh=full_refresh)
     try:
         fitted = fit(declared, rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
@@ -288,16 +280,16 @@ def _plan_stream(
     if is_decided:
         stream = without_left_out(stream, fitted)
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
-    check_quarantine(pipeline, stream, destination)
+    check_quarantine(pipeline, stream, ends.destination_can)
     is_mended = any(column.remedy for column in fitted.columns)
     # Who sets records aside must see them one by one.
     is_plain = is_decided and not kept and not is_mended and stream.stream.max_rejected is None
-    wire = _wire(source, destination, stream.stream, arriving, disposition) if is_plain else "arrow"
+    wire = _wire(ends, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
         stream,
         disposition,
-        source,
-        destination,
+        ends.source_can,
+        ends.destination_can,
         source_name=pipeline.source.connector,
         is_plain=not (blocks or kept or is_mended),
     )
@@ -320,14 +312,14 @@ def _plan_stream(
         refusal="; ".join(filter(None, refusals)),
         data_blocks=kept,
         reading=reading,
-        resumption=plan_resumption(stream.stream, source),
+        resumption=plan_resumption(stream.stream, ends.source_can),
     )
 
 
 def _rules(
     pipeline: Pipeline,
     stream: SelectedStream,
-    destination: Destination,
+    can: Abilities,
     table: TableState,
     disposition: WriteDisposition,
     *,
@@ -336,7 +328,7 @@ def _rules(
     # A full refresh takes the source as it is now.
     is_held = table.schema is not None and not full_refresh
     return Rules(
-        destination=destination,
+        types=can.states_types,
         connector=pipeline.destination.connector,
         table=table,
         disposition=disposition,
@@ -356,13 +348,11 @@ def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[St
     return stream, is_decided
 
 
-def _wire(
-    source: Source, destination: Destination, stream: Stream, arriving: Stream, disposition: WriteDisposition
-) -> str:
-    accepted = set(destination.accepts(arriving, disposition))
+def _wire(ends: Ends, stream: Stream, arriving: Stream, disposition: WriteDisposition) -> str:
+    accepted = set(ends.destination.accepts(arriving, disposition))
     if arriving.schema.names != stream.schema.names:
         accepted -= _NAMING
-    return next((wire for wire in source.offers(stream) if wire in accepted), "arrow")
+    return next((wire for wire in ends.source.offers(stream) if wire in accepted), "arrow")
 
 
 def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequence[str]]) -> list[PlannedStream]:
@@ -374,10 +364,6 @@ def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequen
         for name in group
     }
     return [replace(planned, wire=common[planned.name]) for planned in streams]
-
-
-def _no_refusal(_: LedgerKey) -> str:
-    return ""
 
 
 def shown_bookmark(bookmark: Bookmark | None) -> dict[str, Any] | None:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
-from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .selection import SelectedStream
@@ -69,13 +69,12 @@ _WITHOUT = {
 }
 
 
-def plan_resumption(stream: Stream, source: Source) -> Resumption | None:
+def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
     """Say what becomes of records without a bookmark, or that commit late; None: not INCREMENTAL by our bookmarks."""
     if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
         return None
     fields = [stream.schema.field(name) for name in stream.bookmark_properties]
     may_lack = any(field.nullable or pa.types.is_floating(field.type) or is_number_in_text(field) for field in fields)
-    skips_late = getattr(source, "skips_late", None)
     return Resumption(
         bookmark_properties=stream.bookmark_properties,
         null_bookmarks=stream.null_bookmarks if may_lack else None,
@@ -83,7 +82,7 @@ def plan_resumption(stream: Stream, source: Source) -> Resumption | None:
         remedy="say how far by `lookback`, and each run reads again from so much below its bookmark"
         if can_look_back(fields[0].type)
         else "choose a time or a number as bookmark",
-        skips_late=None if skips_late is None else skips_late(stream),
+        skips_late=None if can.skips_late is None else can.skips_late.skips_late(stream),
     )
 
 
@@ -103,8 +102,8 @@ def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
 def plan_reading(
     selected: SelectedStream,
     disposition: WriteDisposition,
-    source: Source,
-    destination: Destination,
+    source: Abilities,
+    destination: Abilities,
     *,
     source_name: str,
     is_plain: bool,
@@ -123,7 +122,8 @@ def plan_reading(
     why = _why_whole(selected, disposition, source, source_name)
     number: int | None = 1
     if asked > 1 and not why:
-        number, why = source.plan_ranges(stream, asked)  # type: ignore[attr-defined]  # `_why_whole` looked
+        assert source.reads_ranges is not None, "`_why_whole` looked"
+        number, why = source.reads_ranges.plan_ranges(stream, asked)
     if asked == 1 or number == 1:
         return Reading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
     readers = asked if number is None else min(asked, number)
@@ -133,9 +133,9 @@ def plan_reading(
     )
 
 
-def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: Source, source_name: str) -> str:
+def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: Abilities, source_name: str) -> str:
     """Say why a stream cannot be split, whatever its size; empty if it can."""
-    if not hasattr(source, "plan_ranges"):
+    if source.reads_ranges is None:
         return f"{source_name} reads a stream as a whole"
     if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
         return f"{selected.stream.replication_method} is read in the order of its bookmark"
@@ -146,8 +146,8 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
     return ""
 
 
-def _why_one_loader(disposition: WriteDisposition, destination: Destination, *, is_plain: bool) -> str:
-    if not hasattr(destination, "load_ranges"):
+def _why_one_loader(disposition: WriteDisposition, destination: Abilities, *, is_plain: bool) -> str:
+    if destination.loads_ranges is None:
         return "one loader, since the destination has one writer"
     if disposition is WriteDisposition.APPEND:
         return "one loader, since append writes the table itself"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination
 
+from ..plan.ends import Ends
 from ..plan.plan import Plan
 from ..store.model import PipelineRun
 from .takeover import forget_positions, owner_text
 
 
-def settle_tables(destination: Destination, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
+def settle_tables(ends: Ends, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
     """Let go of ranges that this run does not resume, and of positions in tables that are gone.
 
     Args:
-        destination: where they are.
+        ends: whose destination holds them.
         run: this one.
         plan: what it does.
         is_partial: what is not in the plan may come later.
@@ -23,15 +25,15 @@ def settle_tables(destination: Destination, run: PipelineRun, plan: Plan, *, is_
         LedgerUnreadable: a row cannot be read.
         ConnectorError: or written.
     """
-    _drop_ranges(destination, run, plan, is_partial=is_partial, is_fresh=is_fresh)
-    _forget_gone_tables(destination, run, plan)
+    _drop_ranges(ends.destination_can, run, plan, is_partial=is_partial, is_fresh=is_fresh)
+    _forget_gone_tables(ends.destination, run, plan)
 
 
-def _drop_ranges(destination: Destination, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
-    if not hasattr(destination, "drop_ranges"):
+def _drop_ranges(can: Abilities, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
+    if can.loads_ranges is None:
         return
     planned = {stream.key: stream.reading.loaders > 1 and not is_fresh for stream in plan.streams}
-    destination.drop_ranges(run.pipeline, lambda key: planned.get(key, is_partial))
+    can.loads_ranges.drop_ranges(run.pipeline, lambda key: planned.get(key, is_partial))
 
 
 def _forget_gone_tables(destination: Destination, run: PipelineRun, plan: Plan) -> None:

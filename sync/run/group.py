@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import cast
 
-from syncblocks.connectors.protocols import ReadsRanges
 from syncblocks.connectors.stream import Bookmark
 
 from ..flow.feed import Feed, start_reading
@@ -81,7 +79,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
         return Feed(name, context.budget, keys[name])
 
     repair = ready[0].planned.repair
-    source = context.source if repair is None else NarrowedSource(context.source, repair)
+    source = context.source if repair is None else NarrowedSource(context.source, context.source_can, repair)
     feeds = start_reading(source, [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed)
 
     def load(run: StreamRun) -> None:
@@ -103,7 +101,8 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
 
 def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool:
     """Load a stream by ranges; False: it turned out to be too small for that, and nothing was done."""
-    planned, source = run.planned, cast("ReadsRanges", run.context.source)
+    planned, source = run.planned, run.context.source_can.reads_ranges
+    assert source is not None, "the plan looked"
     stream, reading = planned.selected.stream, planned.reading
     try:
         with ExitStack() as stack:

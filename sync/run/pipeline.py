@@ -165,7 +165,7 @@ class _Runner:
             try:
                 order = self.order
                 is_partial = bool(order.streams or order.retry or order.repairs)
-                settle_tables(self.session.destination, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+                settle_tables(self.session.ends, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)

@@ -6,12 +6,11 @@ import logging
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
-from syncblocks.connectors.protocols import LoadsRanges
 from syncblocks.connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
 from syncblocks.connectors.stream import Block, Checkpoint, Event, Stream
 
@@ -94,7 +93,8 @@ def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
     """Carry every range into the destination, several at once; raises whatever stopped it."""
     run.check()
     reads = RangeReads(run, opened)
-    planned, destination = run.planned, cast("LoadsRanges", run.context.destination)
+    planned, destination = run.planned, run.context.destination_can.loads_ranges
+    assert destination is not None, "the plan looked"
     load = run.order(planned.arriving)
     try:
         for commit in destination.load_ranges(load, reads, planned.reading.loaders, planned.wire):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import Checkpoint, LedgerRow
 
@@ -29,7 +30,9 @@ class StreamContext:
     source: Source
     #: See `Session`.
     source_name: str
+    source_can: Abilities
     destination: Destination
+    destination_can: Abilities
     progress: Progress
     redactor: Redactor
     spool_folder: Path

@@ -6,11 +6,13 @@ records, so that such a destination gets them at least once. Whoever does not ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import ConnectorError, TakenOver
-from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.protocols import Destination, LoadsRanges
+from syncblocks.connectors.ranges import RangeReads
 from syncblocks.connectors.stream import (
     Block,
     Bookmark,
@@ -28,7 +30,7 @@ from ..store import Store
 from ..store.model import LostRun, StateCopy
 
 
-class StoreLedger:
+class Ledgerless:
     """A destination without a ledger, with its rows kept by the run store."""
 
     has_ledger = False
@@ -94,8 +96,17 @@ class StoreLedger:
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         """Write the events; what the destination confirms is kept before anybody hears of it."""
+        return self.kept(load, self._destination.load(load, events, wire))
+
+    def abilities(self, inner: Abilities) -> Abilities:
+        """Return what the destination can do in this wrapper: all but what concerns a ledger of its own."""
+        ranges = inner.loads_ranges
+        return replace(inner, refuses_keys=None, loads_ranges=None if ranges is None else _KeptRanges(self, ranges))
+
+    def kept(self, load: Load, commits: Iterator[Commit]) -> Iterator[Commit]:
+        """Keep each commit in the store before handing it on."""
         key, records = load.key, 0
-        for commit in self._destination.load(load, events, wire):
+        for commit in commits:
             records += commit.records
             if self._tokens.get(key) != load.token:
                 raise TakenOver(f"stream {key.stream!r} was taken over", stream=key.stream)
@@ -147,4 +158,43 @@ class StoreLedger:
         ]
 
 
-__all__ = ["StoreLedger"]
+#: Every ability of the inner destination, by what the wrapper does with it.
+PASSED_ON = frozenset(
+    {
+        "bounds_records",
+        "computes_checksums",
+        "finds_types",
+        "has_one_null",
+        "holds_memory",
+        "keeps_rejected",
+        "names_columns",
+        "names_tables",
+        "prepares",
+        "reads_ranges",
+        "removes_records",
+        "runs_statements",
+        "skips_late",
+        "states_types",
+    }
+)
+WRAPPED = frozenset({"loads_ranges"})
+DROPPED = frozenset({"refuses_keys"})
+
+
+class _KeptRanges:
+    """Loads by ranges whose one commit the store keeps, as it keeps those of `load`."""
+
+    def __init__(self, ledger: Ledgerless, inner: LoadsRanges) -> None:
+        self._ledger = ledger
+        self._inner = inner
+
+    def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
+        """See `LoadsRanges`."""
+        return self._ledger.kept(load, self._inner.load_ranges(load, reads, loaders, wire))
+
+    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
+        """See `LoadsRanges`."""
+        self._inner.drop_ranges(pipeline, is_wanted)
+
+
+__all__ = ["DROPPED", "PASSED_ON", "WRAPPED", "Ledgerless"]

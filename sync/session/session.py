@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
+from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
@@ -17,10 +18,11 @@ from ..config.secrets import Redactor
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
+from ..plan.ends import Ends
 from ..plan.plan import Plan, plan_streams
 from ..plan.selection import SelectedStream, select_streams, skipped_streams
 from ..store import Store
-from .ledgerless import StoreLedger
+from .ledgerless import Ledgerless
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,23 +34,36 @@ class Session:
     source: Source
     #: Connector and place, as ledger and store keep it: without the secrets that a place may hold.
     source_name: str
+    source_can: Abilities
     destination: Destination
+    destination_can: Abilities
     redactor: Redactor
+
+    @property
+    def ends(self) -> Ends:
+        """Both connectors and what they can do."""
+        return Ends(
+            source=self.source,
+            source_name=self.source_name,
+            source_can=self.source_can,
+            destination=self.destination,
+            destination_can=self.destination_can,
+        )
 
     def use_store(self, store: Store | None, run_id: int | None = None) -> None:
         """Let the store keep the state of a destination that cannot; `run_id`: the run that may change it."""
-        if isinstance(self.destination, StoreLedger):
+        if isinstance(self.destination, Ledgerless):
             self.destination.use(store, run_id)
 
     def prepare(self) -> None:
         """Begin to connect, in the background; what fails is said by the first call that needs the connection."""
-        pipeline, ends = self.pipeline, (self.source, self.destination)
+        pipeline, ends = self.pipeline, (self.source_can.prepares, self.destination_can.prepares)
         is_whole = any(entry.replication_method in (None, "FULL_TABLE") for entry in pipeline.streams)
-        shortcuts = {getattr(connector, "shortcut", None) for connector in ends}
+        shortcuts = {None if end is None else end.shortcut() for end in ends}
         shortcut = shortcuts.pop() if len(shortcuts) == 1 and is_whole and not pipeline.transformers else None
-        for connector in ends:
-            if prepare := getattr(connector, "prepare", None):
-                prepare(shortcut or "arrow", is_whole=is_whole)
+        for end in ends:
+            if end is not None:
+                end.prepare(shortcut or "arrow", is_whole=is_whole)
 
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog.
@@ -75,18 +90,25 @@ def open_session(pipeline: Pipeline) -> Session:
     """
     code = load_user_code(pipeline)
     source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
-    for connector in (source, destination):
-        if limit := getattr(connector, "limit_memory", None):
-            limit(connector_bytes(budget_bytes(pipeline.memory)), is_strict=pipeline.memory is not None)
-        if limit := getattr(connector, "limit_record", None):
-            limit(record_bytes(budget_bytes(pipeline.memory)))
-    _check_statements(pipeline, destination)
+    source_can, destination_can = abilities_of(source), abilities_of(destination)
+    for can in (source_can, destination_can):
+        if can.holds_memory is not None:
+            size_bytes = connector_bytes(budget_bytes(pipeline.memory))
+            can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
+        if can.bounds_records is not None:
+            can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
+    _check_statements(pipeline, destination_can)
+    if not destination.has_ledger:
+        destination = Ledgerless(destination, pipeline.pipeline)
+        destination_can = destination.abilities(destination_can)
     return Session(
         pipeline=pipeline,
         code=code,
         source=source,
         source_name=_without_secrets(source.identity(), Redactor(pipeline.secret_values)),
-        destination=destination if destination.has_ledger else StoreLedger(destination, pipeline.pipeline),
+        source_can=source_can,
+        destination=destination,
+        destination_can=destination_can,
         redactor=Redactor(pipeline.secret_values),
     )
 
@@ -130,9 +152,7 @@ def make_plan(
         tables,
         known,
         session.code,
-        source=session.source,
-        source_name=session.source_name,
-        destination=session.destination,
+        ends=session.ends,
         full_refresh=full_refresh,
     )
     if streams or only is not None:
@@ -158,10 +178,10 @@ def _without_secrets(identity: str, redactor: Redactor) -> str:
     return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
 
 
-def _check_statements(pipeline: Pipeline, destination: Destination) -> None:
+def _check_statements(pipeline: Pipeline, can: Abilities) -> None:
     """Refuse `sql` callbacks where the destination runs no statements."""
     for number, block in enumerate(pipeline.callbacks):
-        if block.sql is not None and not hasattr(destination, "execute"):
+        if block.sql is not None and can.runs_statements is None:
             connector = pipeline.destination.connector
             raise pipeline.error(
                 ("callbacks", number, "sql"),

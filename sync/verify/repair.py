@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import Block, Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
 
@@ -15,19 +16,20 @@ from ..plan.repair import Repair
 class NarrowedSource:
     """A source that reads the records of one repair only."""
 
-    def __init__(self, source: Source, repair: Repair) -> None:
+    def __init__(self, source: Source, can: Abilities, repair: Repair) -> None:
         self._source = source
+        self._can = can
         self._repair = repair
 
     def read(
         self, group: Sequence[Stream], _bookmarks: Mapping[str, Bookmark | None], _wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
         """Yield the records of the ranges, whatever the bookmark says."""
-        from syncblocks.connectors.checksums import read_within
+        from .checksums import read_within
 
         (stream,) = group
         whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE)
-        for event in read_within(self._source, whole, self._repair.side, self._repair.ranges):
+        for event in read_within(self._source, self._can, whole, self._repair.side, self._repair.ranges):
             yield stream.name, event
 
 

@@ -9,16 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.checksums import (
     Compared,
     Form,
     Side,
     compared_columns,
-    is_in_lines,
-    keeps_json,
-    opened_checksums,
-    read_within,
-    system_of,
+    no_item,
 )
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
@@ -29,6 +26,7 @@ from ..plan.plan import Plan, PlannedStream
 from ..plan.repair import Repair
 from ..session.reader import copy_of, destination_reader
 from ..session.session import Session
+from .checksums import opened_checksums, read_within, system_of
 from .comparison import Comparison, compare
 
 #: Verdicts. `counted`: only the numbers of records can be compared, or not even those.
@@ -66,6 +64,7 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
     with ExitStack() as stack:
         try:
             reader = stack.enter_context(destination_reader(session))
+            reader_can = abilities_of(reader)
             offered = {stream.name: stream for stream in reader.discover()} if _has_tables(plan) else {}
         except ConnectorConfigError as error:
             for planned in plan.streams:
@@ -74,7 +73,9 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
         for planned in plan.streams:
             is_shared = tables.count(planned.key.destination_table) > 1
             try:
-                yield _verify(session, planned, reader, offered, is_shared=is_shared, with_repair=with_repairs)
+                yield _verify(
+                    session, planned, reader, reader_can, offered, is_shared=is_shared, with_repair=with_repairs
+                )
             except ConnectorError as error:
                 yield replace(_uncompared(planned, str(error)), verdict=FAILED)
 
@@ -87,6 +88,7 @@ def _verify(
     session: Session,
     planned: PlannedStream,
     reader: Source,
+    reader_can: Abilities,
     offered: Mapping[str, Stream],
     *,
     is_shared: bool,
@@ -103,25 +105,30 @@ def _verify(
     if reason:
         found = _uncompared(planned, reason)
         return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
-    columns = _Columns(session, planned, copy, (system_of(source), system_of(reader)), reader)
+    columns = _Columns(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
     left, right = columns.sides(planned.start.bookmark)
-    comparison, rejected = _compared(source, reader, left, right)
+    comparison, rejected = _compared(session, reader, reader_can, left, right)
     if rejected:
         columns.notes.append(f"{rejected} bad record(s) of the source are set aside: not compared")
     found = _judged(planned, left, comparison, columns.notes)
-    return _mendable(session, planned, found, reader, left, right) if with_repair else found
+    return _mendable(session, planned, found, reader, reader_can, left, right) if with_repair else found
 
 
-def _compared(source: Source, reader: Source, left: Side, right: Side) -> tuple[Comparison, int]:
+def _compared(
+    session: Session, reader: Source, reader_can: Abilities, left: Side, right: Side
+) -> tuple[Comparison, int]:
     """Compare both sides; return also how many bad records of the source were set aside."""
     reason: ConnectorError | None = None
 
     def interrupt() -> None:
-        for side, reader_of in ((left, source), (right, reader)):
+        for side, reader_of in ((left, session.source), (right, reader)):
             reader_of.interrupt(side.stream.name)
 
     try:
-        with opened_checksums(source, left) as mine, opened_checksums(reader, right) as other:
+        with (
+            opened_checksums(session.source, session.source_can, left) as mine,
+            opened_checksums(reader, reader_can, right) as other,
+        ):
             try:
                 is_bounded = left.until is not None
                 found = compare(mine, other, left.key, left.columns, is_bounded=is_bounded, interrupt=interrupt)
@@ -137,7 +144,13 @@ def _compared(source: Source, reader: Source, left: Side, right: Side) -> tuple[
 
 
 def _mendable(
-    session: Session, planned: PlannedStream, found: StreamVerification, reader: Source, left: Side, right: Side
+    session: Session,
+    planned: PlannedStream,
+    found: StreamVerification,
+    reader: Source,
+    reader_can: Abilities,
+    left: Side,
+    right: Side,
 ) -> StreamVerification:
     """Add the repair of what differs, or a note why there is none."""
     if found.verdict != DIFFERS or found.comparison is None:
@@ -147,7 +160,7 @@ def _mendable(
         reason = "records cannot be told apart"
     elif planned.selected.conflict_method is ConflictMethod.IGNORE:
         reason = "unique_conflict_method IGNORE changes no record"
-    elif not getattr(session.destination, "can_remove", False):
+    elif session.destination_can.removes_records is None:
         reason = "the destination cannot remove records"
     if reason:
         return replace(found, notes=(*found.notes, f"not repaired: {reason}; `run --full-refresh` starts over"))
@@ -157,7 +170,7 @@ def _mendable(
     keys = replace(right.stream, schema=pa.schema([right.stream.schema.field(name) for name in names]))
     batches = [
         event.rename_columns([names[name] for name in event.schema.names])
-        for event in (read_within(reader, keys, right, there) if there else ())
+        for event in (read_within(reader, reader_can, keys, right, there) if there else ())
         if isinstance(event, pa.RecordBatch) and event.num_rows
     ]
     schema = pa.schema([field.with_name(names[field.name]) for field in keys.schema])
@@ -225,15 +238,23 @@ class _Columns:
     """Which columns of a stream and of its copy belong together, and how each is compared."""
 
     def __init__(
-        self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], reader: Source
+        self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], reader_can: Abilities
     ) -> None:
         self.notes: list[str] = []
         #: Columns whose values went over as texts.
         self._texts = set[str]()
         self._planned = planned
         self._systems = systems
-        self._keeps_json = keeps_json(session.source), keeps_json(reader)
-        self._is_in_lines = is_in_lines(reader)
+        computes = session.source_can.computes_checksums, reader_can.computes_checksums
+        self._keeps_json = (
+            computes[0] is not None and computes[0].keeps_json(),
+            computes[1] is not None and computes[1].keeps_json(),
+        )
+        self._array_items = (
+            no_item if computes[0] is None else computes[0].array_item,
+            no_item if computes[1] is None else computes[1].array_item,
+        )
+        self._has_one_null = reader_can.has_one_null is not None and reader_can.has_one_null.has_one_null()
         self._stream = planned.selected.stream
         # Files know their columns' types from what was written, better than from a look at the text.
         assert planned.table.schema is not None
@@ -276,7 +297,8 @@ class _Columns:
     def _matched(self, session: Session) -> dict[str, str]:
         """Map the source's names to those of the table's columns; note what has no counterpart."""
         arriving = self._planned.arriving.schema.names
-        chosen = getattr(session.destination, "column_names", lambda names: {name: name for name in names})(arriving)
+        names_columns = session.destination_can.names_columns
+        chosen = {name: name for name in arriving} if names_columns is None else names_columns.column_names(arriving)
         held = set(self._copy.schema.names)
         folded = {name.casefold(): name for name in held}
         names, missing, skipped = {}, [], set[str]()
@@ -330,7 +352,8 @@ class _Columns:
             systems=self._systems,
             is_key=is_key,
             keeps_json=self._keeps_json,
-            is_in_lines=self._is_in_lines,
+            is_in_lines=self._has_one_null,
+            array_items=self._array_items,
             is_text=own in self._texts,
         )
 

@@ -1,11 +1,11 @@
-"""Checksums of a source: in its database where that can compute them, else in DuckDB, through which the records go."""
+"""Checksums of a source that computes none itself: its records go through DuckDB."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,15 @@ import pyarrow as pa
 from ..arrow import compute as pc
 from ..arrow.casts import json_text
 from ..arrow.fidelity import as_text
+from ..checksums.json_values import jsonb_text, value_text
+from ..checksums.nested import is_carried
+from ..checksums.sql import SqlChecksums
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import past
 from ..protocols import Source
-from ..sides import Checksums, Compared, Digest, Form, Key, KeyRange, Row, Side
+from ..sides import Compared, Digest, Form, Key, KeyRange, Row, Side
 from ..stream import Checkpoint, Event, Rejected, Stream
-from .json_values import jsonb_text, value_text
-from .nested import is_carried
-from .sql import SqlChecksums
+from .canonical import DuckDBCanonical
 
 #: What DuckDB may hold of keys and hashes before it goes to disk.
 _MEMORY_LIMIT = "512MB"
@@ -30,30 +31,9 @@ _MEMORY_LIMIT = "512MB"
 _PAST, _HASH = "past", "h"
 
 
-def system_of(source: Source) -> str:
-    """Return where a source's checksums are computed: `postgres`, `mysql` or `duckdb`."""
-    return str(getattr(source, "checksum_system", "duckdb"))
-
-
-def keeps_json(source: Source) -> bool:
-    """Tell whether a source's `json` is the text as it was written; known once it has been connected to."""
-    return bool(getattr(getattr(source, "dialect", None), "is_mariadb", False))
-
-
-def is_in_lines(source: Source) -> bool:
-    """Tell whether a source's records are JSON lines, where NULL and JSON's `null` are one."""
-    return bool(getattr(source, "is_in_lines", False))
-
-
-def opened_checksums(source: Source, side: Side) -> AbstractContextManager[Checksums]:
-    """Open one side's checksums; they end with the context."""
-    opened: Callable[[Side], AbstractContextManager[Checksums]] | None = getattr(source, "checksums", None)
-    is_read = opened is None or any(column.is_read for column in side.columns)
-    return _through_duckdb(source, side) if is_read or opened is None else opened(side)
-
-
 @contextmanager
-def _through_duckdb(source: Source, side: Side) -> Iterator[RecordChecksums]:
+def checksums_of_records(source: Source, side: Side) -> Iterator[RecordChecksums]:
+    """Open checksums of what a source reads; they end with the context."""
     try:
         import duckdb
     except ModuleNotFoundError as error:
@@ -82,8 +62,6 @@ class RecordChecksums:
     """Reads the records once for all digests: a key and a hash of each are kept. Rows are read again."""
 
     def __init__(self, connection: Any, source: Source, side: Side) -> None:
-        from ..duckdb.canonical import DuckDBCanonical
-
         self._connection = connection
         self._source = source
         self._side = side
@@ -197,7 +175,7 @@ class RecordChecksums:
             yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
 
 
-def read_within(source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Iterator[Event]:
+def events_within(source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Iterator[Event]:
     """Read a whole table's stream, but only the records of some ranges of keys.
 
     Args:
@@ -206,11 +184,7 @@ def read_within(source: Source, stream: Stream, side: Side, ranges: Sequence[Key
         side: has the key.
         ranges: ascending and disjoint.
     """
-    narrowed: Callable[[Stream, Side, Sequence[KeyRange]], Stream] | None = getattr(source, "narrowed", None)
-    if narrowed is not None:
-        yield from _events(source, narrowed(stream, side, ranges))
-        return
-    with _through_duckdb(source, side) as checksums:
+    with checksums_of_records(source, side) as checksums:
         for event in _events(source, stream):
             if isinstance(event, pa.RecordBatch):
                 event = event.filter(checksums.mask(event, ranges))
@@ -294,4 +268,4 @@ def _seconds(count: int, unit: int) -> str:
     return f"P0M0DT{'-' if count < 0 else ''}{seconds}.{rest * (10**9 // unit):09d}S"
 
 
-__all__ = ["is_in_lines", "keeps_json", "opened_checksums", "read_within", "system_of"]
+__all__ = ["RecordChecksums", "checksums_of_records", "events_within"]
