@@ -15,10 +15,11 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.arrow.text import to_json
-from syncblocks.connectors.checksums import Compared, compared_columns
+from syncblocks.connectors.checksums import Compared, compared_columns, no_item
 from syncblocks.connectors.checksums.sql import is_same
 from syncblocks.connectors.duckdb.canonical import DuckDBCanonical
 from syncblocks.connectors.postgres.canonical import PostgresCanonical
+from syncblocks.connectors.postgres.types import array_item
 
 RANDOM = random.Random(7)
 
@@ -70,7 +71,10 @@ def as_compared(kind: pa.DataType, array: str) -> tuple[Compared, Compared]:
     """Return how a list and an array of PostgreSQL are compared."""
     metadata = {b"native_type": array.encode() + b"[]", b"native_system": b"postgres"}
     columns = compared_columns(
-        pa.field("v", kind), pa.field("v", pa.string(), metadata=metadata), systems=("duckdb", "postgres")
+        pa.field("v", kind),
+        pa.field("v", pa.string(), metadata=metadata),
+        systems=("duckdb", "postgres"),
+        array_items=(no_item, array_item),
     )
     assert not isinstance(columns, str), columns
     return columns
@@ -158,7 +162,9 @@ def test_what_has_no_one_text_is_left_out() -> None:
     def compared(item: pa.DataType, native: str, system: str = "postgres") -> Any:
         metadata = {b"native_type": native.encode(), b"native_system": system.encode()}
         copy = pa.field("v", pa.json_() if native == "json" else pa.string(), metadata=metadata)
-        return compared_columns(pa.field("v", pa.list_(item)), copy, systems=("duckdb", system))
+        return compared_columns(
+            pa.field("v", pa.list_(item)), copy, systems=("duckdb", system), array_items=(no_item, array_item)
+        )
 
     assert "have no form in common" in compared(pa.string(), "inet[]")
     assert "have no form in common" in compared(pa.int64(), "text[]")

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.arrow.text import to_json
-from syncblocks.connectors.checksums import EVERYTHING, Compared, Digest, Side, compared_columns, opened_checksums
+from syncblocks.connectors.checksums import EVERYTHING, Compared, Digest, Side, compared_columns, no_item
 from syncblocks.connectors.checksums.json_values import jsonb_text
 from syncblocks.connectors.duckdb.canonical import DuckDBCanonical
+from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.memory.database import database
 from syncblocks.connectors.memory.source import MemorySource
+from syncblocks.connectors.postgres.types import array_item
 from syncblocks.connectors.sides import Form
 from tests.connectors.checksums.test_list_checksums import ITEMS
 
@@ -109,6 +111,7 @@ def compared(source: pa.DataType, destination: pa.DataType, native: str = "", sy
         pa.field("v", source),
         pa.field("v", destination, metadata=metadata),
         systems=("duckdb", "duckdb" if system == "sqlalchemy" else system),
+        array_items=(no_item, array_item if system == "postgres" else no_item),
     )
     return found if isinstance(found, str) else found[0].form
 
@@ -156,7 +159,7 @@ def digest(values: pa.Array, column: Compared) -> Digest:
     database(name).tables["t"] = pa.table({"v": values})
     source = MemorySource({"database": name}, Path())
     side = Side(stream=source.discover()[0], key=(), columns=(column,))
-    with opened_checksums(source, side) as checksums:
+    with checksums_of_records(source, side) as checksums:
         return checksums.digests([EVERYTHING])[0]
 
 
