@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -12,19 +12,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One event to one function, leased and its attempt counted."""
+    """One event to one function, leased and its attempt counted.
+
+    A run store gives the event and the names of block and function; `file`, `attempts`, `timeout_s`, `when` and `hook`
+    come from the pipeline file as it is now (see `Callbacks`), never from the store.
+    """
 
     #: The idempotency key.
     key: str
     callback_block: str
     function: str
     #: Absolute path; empty for a hook.
-    file: str
+    file: str = ""
     #: This one, from 1.
     attempt: int
     #: After so many the delivery is dead.
-    attempts: int
-    timeout_s: float
+    attempts: int = 1
+    timeout_s: float = 60.0
     #: In recorded form (plain JSON), complete; runtime variables as references.
     kwargs: Mapping[str, Any]
     #: Path of an Arrow IPC file with the parent's output.
@@ -35,10 +39,14 @@ class Delivery:
     wants_value: bool = False
     #: Of the event.
     status: str = ""
+    #: Of the event: a block_uuid, "stream" or "pipeline".
+    parent: str = ""
     #: Condition over the event; false: done without a call.
     when: str | None = None
-    #: What is called in place of a function: `kind` and settings as recorded, thus with references.
-    hook: Mapping[str, Any] | None = None
+    #: What is called in place of a function: `kind` and settings as the pipeline file says them, templates unfilled.
+    hook: Mapping[str, Any] | None = field(default=None, repr=False)
+    #: Why there is nothing to call: then it is dead.
+    missing: str | None = None
 
 
 class LocalCall(Protocol):
@@ -79,6 +87,18 @@ class Outcome:
     value: str | None = None
 
 
+class Callbacks(Protocol):
+    """What may be called: the callback blocks of a pipeline file as it is now."""
+
+    def complete(self, delivery: Delivery, digest: str | None) -> Delivery:
+        """Return a delivery with what is called for it; `missing`, if the file does not say that it is.
+
+        Args:
+            delivery: What the store knows: the event, names of block and function, a path of data.
+            digest: Of the block when the event was recorded; None: not known.
+        """
+
+
 class Outbox(Protocol):
     """Where deliveries come from; thread-safe."""
 
@@ -89,4 +109,4 @@ class Outbox(Protocol):
         """Record the outcome; return "done", "retry" or "dead"."""
 
 
-__all__ = ["Delivery", "LocalCall", "Outbox", "Outcome", "Prepared"]
+__all__ = ["Callbacks", "Delivery", "LocalCall", "Outbox", "Outcome", "Prepared"]

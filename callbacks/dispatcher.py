@@ -245,12 +245,7 @@ class _Queue:
     def _call(self, delivery: Delivery) -> Outcome:
         dispatcher = self._dispatcher
         began = time.monotonic()
-        try:
-            kwargs = _resolved(delivery.kwargs, dispatcher.resolve)
-        except Exception as error:
-            end = CallEnd(kind="load", error=f"a runtime variable cannot be resolved: {error}", output=b"")
-        else:
-            end = self._run_one(delivery, kwargs)
+        end = self._end(delivery)
         for note in end.notes:
             dispatcher.log.warning("%s: callback %s: %s", delivery.label, delivery.function, self._shown(note))
         return Outcome(
@@ -261,6 +256,15 @@ class _Queue:
             kind=end.kind,
             value=None if end.value is None else self._shown(end.value),
         )
+
+    def _end(self, delivery: Delivery) -> CallEnd:
+        if delivery.missing is not None:
+            return CallEnd(kind="missing", error=delivery.missing, output=b"")
+        try:
+            kwargs = _resolved(delivery.kwargs, self._dispatcher.resolve)
+        except Exception as error:
+            return CallEnd(kind="load", error=f"a runtime variable cannot be resolved: {error}", output=b"")
+        return self._run_one(delivery, kwargs)
 
     def _run_one(self, delivery: Delivery, kwargs: dict[str, Any]) -> CallEnd:
         if self._dispatcher.closing.is_set():

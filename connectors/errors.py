@@ -9,6 +9,9 @@ class ConnectorError(Exception):
     A message says what was wrong, where, and how to mend it; it never holds a credential.
     """
 
+    #: Functions of which one was called by a trigger that raised it; `*`: a trigger raised it, and has no name here.
+    raised_in: tuple[str, ...] = ()
+
     def __init__(self, message: str, *, connector: str = "", stream: str = "", key: str = "") -> None:
         super().__init__(message)
         self.connector = connector

@@ -287,8 +287,8 @@ class NamesTables(Protocol):
 class NamesColumns(Protocol):
     """Calls columns otherwise than the stream does. Without: by the stream's names."""
 
-    def column_names(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Return for each of a stream's columns what it is called in a table."""
+    def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
+        """Return for each of a stream's columns what it is called in a table, as that is now."""
         ...
 
 

@@ -158,6 +158,25 @@ class LedgerRow:
     rows: int | None = None
     #: Last commit of data; None: a token was written, but never any data.
     committed_at: datetime | None = None
+    #: Column of the stream -> column of the table, where it has another name there than it would have alone: of two
+    #: that a system takes for one name, of a name that the table spells in another way. Of columns that came once.
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """A trigger of a destination's table."""
+
+    name: str
+    #: before, after, or another word of the system's.
+    timing: str
+    #: Of insert, update, delete.
+    events: tuple[str, ...]
+    #: What it calls, where that has a name of its own.
+    function: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.timing} {', '.join(self.events)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,10 +191,14 @@ class TableState:
     is_table: bool = True
     #: Write dispositions that cannot write it as it stands -> why, behind its name.
     refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
+    #: Triggers that fire when records are written so; none where the system does not tell.
+    triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = field(default_factory=dict)
     #: False: the destination cannot say what it holds (a Singer target); `schema` is None then.
     is_described: bool = True
     #: The table as a source of the same place would name its stream (`public.users`, `users`).
     stream_name: str = ""
+    #: What the stream that is planned for it calls its columns, see `LedgerRow.columns`; `describe` leaves it empty.
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +220,8 @@ class Load:
     #: Keys that the stream had when the table was last written, if they were others: a REPLACE of a table that cannot
     #: be made anew changes its key as well; None: they were the same, or nobody knows.
     former_key: tuple[str, ...] | None = None
+    #: What the ledger row says of the columns' names, as `take_over` returned it.
+    columns: Mapping[str, str] = field(default_factory=dict)
     #: Called before a commit that adds or changes columns, so that they are not forgotten should the process die in it:
     #: with the commit's checkpoint, or None where they change before it and without it, and what `Commit` will say.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(

@@ -1,8 +1,13 @@
-"""Texts to decimals, exactly.
+"""Texts to decimals, exactly; and numbers whose exponent stands for more zeros than anybody wants to have.
 
 Arrow's own cast (and its JSON reader) is right for plain digits that the type has room for. Past that it may be wrong
 without an error: `8864084658405480605985331` as decimal128(38,18) wraps around, `9069` becomes a value of
 decimal128(38,38), `1e-45` and a number of more than 38 digits may become 0. Such texts are parsed here, one by one.
+
+`1e99999999` is ten characters, and a hundred million digits as an integer or a text: Python works on that for hours
+with its lock held, and Arrow reads past the end of a table, and crashes, for a decimal such as `1e-9999999`. So a
+number of JSON, of a text or of somebody's code passes `bounded` or `fitting` before it becomes an integer, a text, or
+Arrow's.
 """
 
 from __future__ import annotations
@@ -19,6 +24,54 @@ _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,9})?")
 
 #: Rounds nothing that a decimal of 76 digits holds.
 _EXACT = Context(prec=400)
+
+#: Digits before and behind the point that the longest number of any database has (PostgreSQL's numeric).
+MOST_WHOLE, MOST_FRACTION = 131_072, 16_383
+
+
+def bounded(value: Decimal) -> Decimal:
+    """Return a number that can be written out; zero without its exponent.
+
+    Raises:
+        ValueError: it is so large, or so near to zero, that no database holds it.
+    """
+    if not value.is_finite():
+        return value
+    if not value:
+        return value if -MOST_FRACTION <= value.adjusted() <= 0 else Decimal(0).copy_sign(value)
+    if not -MOST_FRACTION <= value.adjusted() < MOST_WHOLE:
+        raise ValueError(f"the exponent of {_shown(value)} is too large for any number")
+    return value
+
+
+def as_number(value: Decimal) -> int | float:
+    """Return a number as JSON's writer of Python takes it: whole ones exactly.
+
+    Raises:
+        ValueError: it is too large to be written out.
+    """
+    value = bounded(value)
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def fitting(value: Decimal, kind: Any) -> Decimal:
+    """Return a finite number as Arrow takes it safely for a decimal type.
+
+    Raises:
+        ValueError: the type has no room for all of its digits.
+    """
+    if not value.is_finite():
+        raise ValueError(f"{value} is no number of {kind}")
+    value = bounded(value)
+    if not value:
+        return Decimal(0)
+    if value.adjusted() < kind.precision - kind.scale:
+        # What has more digits than fit has another exponent than 0 at its end, which rounding would not take away.
+        normal = value.normalize(_EXACT)
+        exponent = normal.as_tuple().exponent
+        if normal == value and isinstance(exponent, int) and -exponent <= kind.scale:
+            return normal
+    raise ValueError(f"{kind} has no room for {_shown(value)}")
 
 
 def from_texts(texts: pa.Array, kind: Any) -> pa.Array:
@@ -47,13 +100,12 @@ def from_texts(texts: pa.Array, kind: Any) -> pa.Array:
 def _exact(text: str, kind: Any) -> Decimal:
     if _NUMBER.fullmatch(text) is None:
         raise ValueError(f"{text!r} is no number")
-    value = Decimal(text).normalize(_EXACT)
-    if not value:
-        return Decimal(0)
-    exponent = value.as_tuple().exponent
-    if value.adjusted() >= kind.precision - kind.scale or not isinstance(exponent, int) or -exponent > kind.scale:
-        raise ValueError(f"{kind} has no room for {text[:60]}")
-    return value
+    return fitting(Decimal(text), kind)
+
+
+def _shown(value: Decimal) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _longest(texts: pa.Array) -> int:
@@ -64,4 +116,4 @@ def _any(mask: pa.Array) -> bool:
     return pc.any(mask).as_py() is True
 
 
-__all__ = ["from_texts"]
+__all__ = ["MOST_FRACTION", "MOST_WHOLE", "as_number", "bounded", "fitting", "from_texts"]

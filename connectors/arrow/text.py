@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from ..errors import ConnectorConfigError, FatalConnectorError
 from .compute import constant
-from .decimals import from_texts
+from .decimals import as_number, fitting, from_texts
 from .times import is_past_day
 
 #: Names of types in `config.types`.
@@ -267,8 +267,10 @@ def revive(value: Any, kind: pa.DataType) -> Any:
         _demand(isinstance(value, bool))
         return value
     if types.is_integer(kind):
-        _demand(isinstance(value, int | Decimal) and not isinstance(value, bool) and value == int(value))
-        return int(value)
+        _demand(isinstance(value, int | Decimal) and not isinstance(value, bool))
+        number = as_number(value) if isinstance(value, Decimal) else value
+        _demand(isinstance(number, int))
+        return number
     if types.is_floating(kind):
         _demand(value in SPECIAL.values() if isinstance(value, str) else isinstance(value, int | Decimal))
         _demand(not isinstance(value, bool))
@@ -277,7 +279,7 @@ def revive(value: Any, kind: pa.DataType) -> Any:
         return number
     if types.is_decimal(kind):
         _demand(isinstance(value, int | Decimal | str) and not isinstance(value, bool))
-        return Decimal(value)
+        return fitting(Decimal(value), kind)
     _demand(isinstance(value, str))
     if is_uuid(kind):
         return uuid.UUID(value).bytes

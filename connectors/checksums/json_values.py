@@ -12,8 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-#: Digits that PostgreSQL's numeric has before and behind the point; what has more is no number there.
-_MOST_WHOLE, _MOST_FRACTION = 131_072, 16_383
+from ..arrow.decimals import MOST_FRACTION, MOST_WHOLE
 
 
 def jsonb_text(text: str) -> str:
@@ -78,10 +77,10 @@ def _key(name: str) -> tuple[int, bytes, str]:
 
 
 def _as_numeric(value: Decimal) -> str:
-    if not -_MOST_FRACTION <= value.adjusted() < _MOST_WHOLE:
+    if not -MOST_FRACTION <= value.adjusted() < MOST_WHOLE:
         raise ValueError("no numeric")
     text = format(value if value else abs(value), "f")  # it has no negative zero
-    if len(text.partition(".")[2]) > _MOST_FRACTION:
+    if len(text.partition(".")[2]) > MOST_FRACTION:
         raise ValueError("no numeric")
     return text
 

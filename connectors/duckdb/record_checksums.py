@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -105,6 +105,20 @@ class RecordChecksums:
             flags[number] = 1
         return pc.equal(pa.Array.from_buffers(pa.uint8(), batch.num_rows, [None, pa.py_buffer(flags)]), 1)
 
+    def keys(self, batch: pa.RecordBatch) -> list[Key]:
+        """Return the canonical texts of the records' keys, in order."""
+        if not batch.num_rows:
+            return []
+        arrays = [_carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
+        place = pa.array(range(batch.num_rows), pa.int64())
+        table = pa.table([*arrays, place], names=[*(column.name for column in self._key), "place"])
+        texts = ", ".join(self._canonical.text(f"t.{column.name}", column) for column in self._key)
+        self._connection.register("incoming", table)
+        try:
+            return [tuple(row) for row in self._run(f"select {texts} from incoming as t order by t.place")]
+        finally:
+            self._connection.unregister("incoming")
+
     def _records(self) -> SqlChecksums:
         if self._kept is None:
             record = self._canonical.record([(f"t.{column.name}", column) for column in self._columns])
@@ -191,6 +205,13 @@ def events_within(source: Source, stream: Stream, side: Side, ranges: Sequence[K
             yield event
 
 
+def canonical_keys(source: Source, side: Side, batches: Iterable[pa.RecordBatch]) -> Iterator[list[Key]]:
+    """Yield the keys of each batch of a side's records, as texts that are the same on the other side."""
+    with checksums_of_records(source, side) as checksums:
+        for batch in batches:
+            yield checksums.keys(batch)
+
+
 def _events(source: Source, stream: Stream) -> Iterator[Event]:
     for _, event in source.read([stream], {stream.name: None}):
         assert isinstance(event, pa.RecordBatch | Checkpoint | Stream | Rejected)  # the wire is "arrow"
@@ -268,4 +289,4 @@ def _seconds(count: int, unit: int) -> str:
     return f"P0M0DT{'-' if count < 0 else ''}{seconds}.{rest * (10**9 // unit):09d}S"
 
 
-__all__ = ["RecordChecksums", "checksums_of_records", "events_within"]
+__all__ = ["RecordChecksums", "canonical_keys", "checksums_of_records", "events_within"]

@@ -93,6 +93,15 @@ class DuckDBSource(SqlSource):
             if not table.name.name.startswith(OWN_PREFIX) and schema in (None, table.name.schema)
         ]
 
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Ask what the transaction sees."""
+        rows = lease.session.query(f"describe {self.dialect.table(self.table(stream))}")
+        return {str(name): str(kind) for name, kind, *_ in rows}
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Let Arrow refuse the integers that do not fit."""
+        return bool(pa.types.is_integer(field.type) and pa.types.is_integer(types.reading(native).arrow))
+
     def expression(self, field: pa.Field) -> str:
         """Select what Arrow carries: some types as text, wide integers as decimals, a UUID as its bytes."""
         column = super().expression(field)

@@ -51,6 +51,25 @@ def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
     return pa.unify_schemas(both, promote_options="permissive").field(0).type
 
 
+def is_held(arriving: pa.DataType, kind: pa.DataType) -> bool:
+    """Tell whether a type holds the values of another one, or a cast refuses those that it does not hold.
+
+    Arrow's safe casts take a number for a date, cut a time off, and round a double.
+    """
+    types = pa.types
+    if types.is_string(arriving) or types.is_large_string(arriving):
+        return True  # it is parsed, and refused if it is none
+    if types.is_timestamp(arriving) and types.is_timestamp(kind):
+        return (arriving.tz is None) == (kind.tz is None)
+    exact = (types.is_integer, types.is_decimal, types.is_time)
+    if any(test(arriving) and test(kind) for test in exact):
+        return True
+    try:
+        return bool(both_held(kind, arriving).equals(kind))
+    except pa.ArrowException:
+        return False
+
+
 def changes(before: pa.Schema | None, after: pa.Schema) -> tuple[Mapping[str, Any], ...]:
     """Return the columns added or changed; none for a table that was not there."""
     if before is None:

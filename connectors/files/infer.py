@@ -195,7 +195,7 @@ class Guess:
         self._is_beyond = self._is_beyond or not _is_double(far)
         if not self._is_lossy:
             long = column.filter(pc.greater(pc.utf8_length(column), constant(_DOUBLE_DIGITS))).to_pylist()
-            self._is_lossy = any(Decimal(repr(float(text))) != Decimal(text) for text in long)
+            self._is_lossy = any(map(_is_lossy, long))
         self._is_rounded = self._is_rounded or not keeps_digits(column)
 
     def _measure_seconds(self, column: pa.Array, kind: str, zone: str | None) -> None:
@@ -241,6 +241,13 @@ def is_rounded(text: str) -> bool:
     """Tell whether a double is another number than such a text, however it is written."""
     number, kept = Decimal(text), float(text)
     return number not in (Decimal(repr(kept)), Decimal(kept))
+
+
+def _is_lossy(text: str) -> bool:
+    try:
+        return Decimal(repr(float(text))) != Decimal(text)
+    except ArithmeticError:  # an exponent of twenty digits, which no Decimal has
+        return True
 
 
 def _is_double(column: pa.Array) -> bool:

@@ -15,7 +15,7 @@ from ..arrow.conform import shown
 from ..arrow.text import from_text, is_bytes, is_text, misfit, to_text
 from ..errors import FatalConnectorError
 from .bad import Bad
-from .columns import both_held
+from .columns import both_held, is_held
 from .formats import Writer, plain, unfit
 from .int96 import has_int96, unit_of
 from .paths import DataFile
@@ -120,6 +120,7 @@ class ParquetFormat:
             fitting = BLOCK_BYTES * max(metadata.num_rows, 1) // max(width, 1)
             size = max(1, min(self._settings.batch_size, fitting))
             present = [name for name in wanted.names if name in opened.schema_arrow.names]
+            self._refuse_other_types(file, plain(opened.schema_arrow), wanted)
             try:
                 chosen = file.groups if isinstance(file, FilePart) else None
                 opened = source.exact(opened, wanted, chosen)
@@ -129,6 +130,17 @@ class ParquetFormat:
                         yield self._fitted(file, batch, wanted)
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+
+    def _refuse_other_types(self, file: DataFile, own: pa.Schema, wanted: pa.Schema) -> None:
+        """Raise for a file that was written anew, or is new, since the types of its stream were put together."""
+        for field in wanted:
+            place = own.get_field_index(field.name)
+            if place < 0 or field.name in self._settings.types or is_held(own.field(place).type, field.type):
+                continue
+            raise FatalConnectorError(
+                f"{file.label}: column {shown(field.name)} was {field.type} when the run was planned and is "
+                f"{own.field(place).type} now: run again"
+            )
 
     def _fitted(self, file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []

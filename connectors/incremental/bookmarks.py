@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import ROUND_FLOOR, Decimal
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
 from ..arrow import compute as pc
+from ..arrow.decimals import fitting
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..stream import Bookmark, NullBookmarks, Stream
-
-H = TypeVar("H", bound=Hashable)
 
 #: Key of a bookmark under which the hashes are kept; no column may be named like it.
 BOUNDARY = "_boundary"
@@ -39,10 +37,22 @@ _NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
 #: Bytes of one record's hash.
 HASH_BYTES = 8
 
+#: What stands under `BOUNDARY` for the records there; the rest is the source's own.
+_OF_RECORDS = ("columns", "by_value", "hashes", "keys", "through")
+
 
 def values(bookmark: Bookmark | None) -> dict[str, Any] | None:
     """Return the bookmark as people read it: without the boundary's hashes."""
     return None if bookmark is None else {k: v for k, v in bookmark.items() if k != BOUNDARY}
+
+
+def without_records(bookmark: Bookmark | None) -> Bookmark | None:
+    """Return the bookmark without the hashes of records: a merge then sends those at or past it once more."""
+    kept = (bookmark or {}).get(BOUNDARY)
+    if bookmark is None or not kept:
+        return bookmark
+    rest = {name: value for name, value in kept.items() if name not in _OF_RECORDS}
+    return {name: value for name, value in bookmark.items() if name != BOUNDARY} | ({BOUNDARY: rest} if rest else {})
 
 
 def to_json(value: Any) -> Any:
@@ -117,7 +127,7 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
     if any(is_kind(kind) for is_kind in _BINARY):
         return pa.scalar(bytes.fromhex(str(value)), kind)
     if pa.types.is_decimal(kind):
-        return pa.scalar(Decimal(str(value)), kind)
+        return pa.scalar(fitting(Decimal(str(value)), kind), kind)
     if pa.types.is_timestamp(kind):
         moment = datetime.fromisoformat(str(value))
         if (moment.tzinfo is None) != (kind.tz is None):
@@ -161,24 +171,6 @@ def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scala
         from_json(bookmark[name], stream.schema.field(name).type, column=name, stream=stream.name)
         for name in stream.bookmark_properties
     )
-
-
-def not_committed(hashes: Iterable[H], may_be: pa.Array, committed: Counter[H]) -> list[bool]:
-    """Tell of each record whether it is new: none that was committed before, as often as it was.
-
-    Args:
-        hashes: of the records that may have been, in order.
-        may_be: of each record, whether it may have been.
-        committed: how often each hash was; what is found again is taken out.
-    """
-    keep: list[bool] = pc.invert(may_be).to_pylist()
-    places = (place for place, is_new in enumerate(keep) if not is_new)
-    for place, digest in zip(places, hashes, strict=True):
-        if committed[digest] > 0:
-            committed[digest] -= 1
-        else:
-            keep[place] = True
-    return keep
 
 
 def has_bookmark(records: pa.RecordBatch | pa.Table, names: Sequence[str]) -> pa.Array:
@@ -226,14 +218,26 @@ def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[p
 
 
 def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
-    """Tell of each record whether no run up to the bookmark has read it: past it, or without one and left out."""
+    """Tell of each record whether it is past the bookmark, or has none and is left out (see `unread`)."""
     names, values = stream.bookmark_properties, bookmark_values(stream, bookmark)
     mask = pa.repeat(pc.constant(False), len(records))
     if values is not None:
         mask = pc.and_not(at_or_past(records, names, values), equal_to(records, names, values))
-    if names and stream.null_bookmarks is NullBookmarks.NEVER:
-        mask = pc.or_(mask, pc.invert(has_bookmark(records, names)))
-    return mask
+    return pc.or_(mask, unread(records, stream, bookmark))
+
+
+def leaves_out_incomplete(stream: Stream, bookmark: Bookmark | None) -> bool:
+    """Tell whether a read that goes on from a bookmark leaves out the records without one."""
+    policy = stream.null_bookmarks
+    is_left_out = policy is NullBookmarks.NEVER or (policy is NullBookmarks.ONCE and bool(bookmark))
+    return is_left_out and bool(stream.bookmark_properties)
+
+
+def unread(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
+    """Tell of each record whether it has no bookmark, and so is not read by a run that goes on from this one."""
+    if not leaves_out_incomplete(stream, bookmark):
+        return pa.repeat(pc.constant(False), len(records))
+    return pc.invert(has_bookmark(records, stream.bookmark_properties))
 
 
 def equal_to(records: pa.RecordBatch, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
@@ -365,10 +369,10 @@ __all__ = [
     "is_number_in_text",
     "lower_bound",
     "missing_error",
-    "not_committed",
     "past",
     "python_value",
     "same",
     "to_json",
     "values",
+    "without_records",
 ]

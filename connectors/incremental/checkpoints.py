@@ -3,15 +3,16 @@
 Sources read `>=` the bookmark, never `>`. Under `BOUNDARY` a bookmark keeps hashes of the records that were committed
 at or past it: those that tie with it, and those that stand past it because a transaction that was still running could
 commit something below them (`Horizon`). Whole records are hashed, not keys alone: a record that changed within the
-same tick of a coarse clock must get through.
+same tick of a coarse clock must get through. Beside each hash stands that of the record's key, so that only the last
+version of a key counts as committed (`Committed`): a record that goes back to a former value must get through as well.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from base64 import b64decode, b64encode
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +37,10 @@ from .bookmarks import (
     is_above,
     lower_bound,
     missing_error,
-    not_committed,
     same,
     to_json,
 )
+from .committed import Committed, first_of_each_key, last_of_each_key
 from .hashes import BY_VALUE, forms, record_hashes
 
 log = logging.getLogger("syncblocks")
@@ -63,6 +64,9 @@ class Horizon:
 
 #: Key of the boundary under which `Horizon.pending` is kept.
 PENDING = "pending"
+
+#: Key of a boundary's `keys`: of each key it holds the last version only, and not all that were ever committed.
+LAST = "last"
 
 
 def incremental(
@@ -104,38 +108,49 @@ def incremental(
             tracker.has_checkpoint = True
             yield Checkpoint(bookmark=tracker.bookmark())
             pending, since = 0, clock()
-    yield Checkpoint(bookmark=tracker.bookmark())
+    yield Checkpoint(bookmark=tracker.bookmark(is_complete=not tracker.is_full))
 
 
-class _Committed:
+class _Boundary:
     """What the bookmark says was committed at or past it."""
 
     def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
         boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
         self.columns: list[str] = list(boundary.get("columns") or ())
         self.by_value = bool(boundary.get(BY_VALUE))
-        keys: Mapping[str, Any] = boundary.get("keys") or {}
-        hashes, key_hashes = _unpacked(boundary), _unpacked(keys)
-        #: Hash of a record -> of its key, where they are kept.
-        self.keys = dict(zip(hashes, key_hashes, strict=False))
         self.start = bookmark_values(stream, bookmark)
         #: Highest of the records that are hashed.
         self.through = self.start
-        self.left = Counter[bytes]()
-        is_gone = not set(self.columns) <= set(stream.schema.names)
-        if is_gone or keys.get("forms") not in (None, forms(stream.schema, self.columns)):
-            # A column is gone or of another type, so no record has these hashes any more; its key may tell it.
-            if key_hashes and set(keys["columns"]) <= set(stream.schema.names):
-                self.columns, hashes = list(keys["columns"]), key_hashes
-            elif is_gone:
-                return
-        self.left.update(hashes)
+        #: Columns of the key, for the hashes of keys; none: records are counted.
+        self.key_columns = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
+        versions = self._versions(stream, boundary)
+        self.committed = Committed(versions, is_keyed=bool(self.key_columns), is_merged=stream.may_repeat)
+        if not versions:
+            return
         if boundary.get("through"):
             fields = [stream.schema.field(name) for name in stream.bookmark_properties]
             self.through = tuple(
                 from_json(value, field.type, column=field.name, stream=stream.name)
                 for value, field in zip(boundary["through"], fields, strict=True)
             )
+
+    def _versions(self, stream: Stream, boundary: Mapping[str, Any]) -> list[tuple[bytes | None, bytes]]:
+        """Return the hashes of key and record of what was committed; a merge goes without what it cannot compare."""
+        keys: Mapping[str, Any] = boundary.get("keys") or {}
+        records, key_hashes = _unpacked(boundary), _unpacked(keys)
+        is_of_these_keys = tuple(keys.get("columns") or ()) == self.key_columns
+        is_gone = not set(self.columns) <= set(stream.schema.names)
+        if is_gone or keys.get("forms") not in (None, forms(stream.schema, self.columns)):
+            # A column is gone or of another type, so no record has these hashes any more; its key may tell it.
+            if key_hashes and set(keys["columns"]) <= set(stream.schema.names) and not stream.may_repeat:
+                self.columns, records = list(keys["columns"]), key_hashes
+            elif is_gone or stream.may_repeat:
+                return []
+        if stream.may_repeat and self.key_columns and not (is_of_these_keys and keys.get(LAST)):
+            return []
+        known = key_hashes if is_of_these_keys and self.key_columns else []
+        versions = list(itertools.zip_longest(known, records))
+        return versions if keys.get(LAST) or not known else first_of_each_key(versions)
 
 
 def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
@@ -153,22 +168,24 @@ class _Tracker:
         self._is_ordered = is_ordered
         self._is_resumed = bool(bookmark)
         self._is_empty = not bookmark
-        self._committed = _Committed(stream, bookmark)
-        self._start = self._committed.start
+        self._boundary = _Boundary(stream, bookmark)
+        self._committed = self._boundary.committed
+        self._start = self._boundary.start
         self._lower = lower_bound(stream, self._start)
         self._horizon = horizon
         #: The bookmark so far, and the highest record seen.
         self._high = self._start
         self._position: tuple[pa.Scalar, ...] | None = None
         # The columns of then: a column added since must not make old records look new.
-        self._columns = self._committed.columns if self._committed.left else list(stream.schema.names)
-        self._by_value = self._committed.by_value if self._committed.left else True
+        self._columns = self._boundary.columns if self._committed.left else list(stream.schema.names)
+        self._by_value = self._boundary.by_value if self._committed.left else True
         #: Of the records seen at or past the bookmark; None: too many, and a merge may meet them again.
         self._hashes: list[bytes] | None = []
-        #: The same of their keys, should a column go away before the next run: a merge, which may repeat, needs none.
-        has_keys = not stream.may_repeat and set(stream.key_properties) <= set(stream.schema.names)
-        self._keys = stream.key_properties if has_keys else ()
+        #: The same of their keys, if they have keys.
+        self._keys = self._boundary.key_columns
         self._key_hashes: list[bytes] = []
+        #: Keys that this merge has sent in another version which no bookmark bounds, or one below the present one.
+        self._elsewhere: set[bytes] = set()
         self._unsettled = 0
         #: No more records are taken in this run.
         self.is_full = False
@@ -190,8 +207,12 @@ class _Tracker:
         self._note(batch)
         return self._drop_committed(batch)
 
-    def bookmark(self) -> Bookmark | None:
-        """Return the bookmark up to here; None while there was no record."""
+    def bookmark(self, *, is_complete: bool = False) -> Bookmark | None:
+        """Return the bookmark up to here; None while there was no record.
+
+        Args:
+            is_complete: everything at or past the bookmark was read.
+        """
         if self._is_empty:
             return None
         boundary: dict[str, Any] = {"columns": self._columns, "hashes": ""}
@@ -199,14 +220,10 @@ class _Tracker:
             boundary[BY_VALUE] = True
         through = self._position if self._is_ordered else self._high
         if self._hashes is not None:
-            left = self._unread()
-            boundary["hashes"] = b64encode(b"".join([*self._hashes, *left])).decode()
-            if self._keys and all(each in self._committed.keys for each in left):
-                keys = [*self._key_hashes, *(self._committed.keys[each] for each in left)]
-                packed, shown = b64encode(b"".join(keys)).decode(), forms(self._stream.schema, self._columns)
-                boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown}
+            left = self._unread(is_complete=is_complete)
+            self._write(boundary, [*self._seen(self._hashes), *left])
             if left or through is None:
-                through = self._committed.through
+                through = self._boundary.through
         if self._horizon is not None and self._horizon.pending is not None:
             boundary[PENDING] = dict(self._horizon.pending)
         if boundary["hashes"] and through is not None and (self._high is None or not same(through, self._high)):
@@ -217,14 +234,34 @@ class _Tracker:
             BOUNDARY: boundary,
         }
 
-    def _unread(self) -> list[bytes]:
-        """Hashes of records committed before that have not come again yet, and still may."""
+    def _seen(self, records: list[bytes]) -> list[tuple[bytes | None, bytes]]:
+        """Return the versions that this read has met at or past the bookmark; of a merge the last of each key."""
+        if not self._keys:
+            return [(None, record) for record in records]
+        versions: list[tuple[bytes | None, bytes]] = list(zip(self._key_hashes, records, strict=True))
+        if not self._stream.may_repeat:
+            return versions
+        return [version for version in last_of_each_key(versions) if version[0] not in self._elsewhere]
+
+    def _write(self, boundary: dict[str, Any], versions: list[tuple[bytes | None, bytes]]) -> None:
+        """Write hashes into a boundary: those of keys in the order of their records', which may be more."""
+        versions.sort(key=lambda version: version[0] is None)
+        boundary["hashes"] = b64encode(b"".join(record for _, record in versions)).decode()
+        if self._keys and versions:
+            packed = b64encode(b"".join(key for key, _ in versions if key is not None)).decode()
+            shown = forms(self._stream.schema, self._columns)
+            boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown, LAST: True}
+
+    def _unread(self, *, is_complete: bool) -> list[tuple[bytes | None, bytes]]:
+        """Versions committed before that have not come again yet, and still may."""
         position = self._position if self._is_ordered else self._high
         is_passed = position is not None and not self._is_within(position)
         has_moved = self._high is not None and (self._start is None or not same(self._high, self._start))
         if is_passed or (has_moved and not self._is_ordered):
             return []
-        return list(self._committed.left.elements())
+        left = self._committed.unread(is_complete=is_complete)
+        is_much = len(left) + len(self._hashes or ()) > MANY_HASHES
+        return [] if self._stream.may_repeat and is_much else left
 
     def _to_json(self, name: str, value: pa.Scalar | None) -> Any:
         try:
@@ -253,20 +290,34 @@ class _Tracker:
         return batch if pc.all(is_wanted).as_py() else pc.filter(batch, is_wanted)
 
     def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Drop the records whose hashes the bookmark has, as many of each as it has."""
-        committed = self._committed
-        if not committed.left:
+        """Drop the records that were committed before."""
+        if self._keys and (self._stream.lookback is not None or self._stream.null_bookmarks is NullBookmarks.ALWAYS):
+            self._note_elsewhere(batch)
+        if not self._committed.left:
             return batch
         may_be = self._may_be_committed(batch)
         if not pc.any(may_be).as_py():
             return batch
-        hashes = record_hashes(pc.filter(batch, may_be), committed.columns, by_value=committed.by_value)
-        keep = not_committed(hashes, may_be, committed.left)
-        committed.left += Counter()  # forget those at zero
-        return batch if all(keep) else pc.filter(batch, pc.flags(keep))
+        found, boundary = pc.filter(batch, may_be), self._boundary
+        keys: Iterable[bytes | None] = itertools.repeat(None, found.num_rows)
+        if self._keys:
+            keys = record_hashes(found, self._keys, by_value=boundary.by_value)
+        records = record_hashes(found, boundary.columns, by_value=boundary.by_value)
+        is_new = self._committed.are_new(zip(keys, records, strict=True), may_be)
+        return batch if all(is_new) else pc.filter(batch, pc.flags(is_new))
+
+    def _note_elsewhere(self, batch: pa.RecordBatch) -> None:
+        """Note the keys of records that are sent in every run: should one go back to the bookmark, it is new there."""
+        is_elsewhere = pc.invert(has_bookmark(batch, self._names))
+        if self._start is not None and self._stream.lookback is not None:
+            is_elsewhere = pc.or_(is_elsewhere, pc.invert(at_or_past(batch, self._names, self._start)))
+        found = pc.filter(batch, is_elsewhere)
+        if found.num_rows:
+            self._elsewhere.update(record_hashes(found, self._keys, by_value=self._by_value))
+            self._committed.replace(self._elsewhere)
 
     def _may_be_committed(self, batch: pa.RecordBatch) -> pa.Array:
-        start, through = self._start, self._committed.through
+        start, through = self._start, self._boundary.through
         if through is None:
             return has_bookmark(batch, self._names)
         if start is not None and same(start, through):
@@ -324,7 +375,7 @@ class _Tracker:
 
     def _is_within(self, values: tuple[pa.Scalar, ...]) -> bool:
         """Tell whether records with these values may be among those committed before."""
-        start, through = self._start, self._committed.through
+        start, through = self._start, self._boundary.through
         if through is None or same(values, through):
             return bool(self._committed.left)
         if start is not None and same(start, through) and self._stream.lookback is None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from ..arrow.decimals import fitting
 from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings
@@ -72,7 +73,7 @@ def to_table(name: str, settings: TableSettings) -> pa.Table:
 
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_decimal(kind):
-        return pa.array([None if value is None else Decimal(str(value)) for value in values], kind)
+        return pa.array([None if value is None else fitting(Decimal(str(value)), kind) for value in values], kind)
     if pa.types.is_temporal(kind):  # texts in ISO form, as JSON has them, or what YAML made of them
         return pa.array([None if value is None else str(value) for value in values], pa.string()).cast(kind)
     return pa.array(values, kind)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import Stream
+from ..stream import Stream, Trigger
 from .types import UTC_COMMENT, UTC_SUFFIX, Kind, arrow_of, is_unlimited, normal
 
 _SCHEMA = "information_schema"
@@ -30,7 +30,8 @@ def reflect(
         folded = {name.lower(): table for name, table in wanted.items()} if folds_names else {}
         for name, table in read.items():
             asked = wanted.get(name) or folded.get(name.lower())
-            if asked is not None:
+            # A table without columns was dropped between two of the queries.
+            if asked is not None and (table.columns or not table.is_table):
                 found[asked] = table
     return found
 
@@ -80,6 +81,18 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
     return found
 
 
+def columns_now(session: Session, name: TableName, is_mariadb: bool) -> dict[str, str]:
+    """Return the types of one table's columns."""
+    condition = f"table_schema = {literal(name.schema)} and table_name = {literal(name.name)}"
+    found = session.query(f"select {_COLUMNS} from {_SCHEMA}.columns where {condition}")
+    has_long_texts = any(str(described[2]).lower() == "longtext" for described in found)
+    checks = _checks(session, name.schema, name.name) if is_mariadb and has_long_texts else {}
+    columns = [
+        _column(described, checks.get((str(table), str(described[0])), ""), is_mariadb) for table, *described in found
+    ]
+    return {column.name: column.type for column in columns}
+
+
 def list_staging(session: Session, schema: str = "") -> list[TableName]:
     """Return staging tables of one database, or of all."""
     of_schema = f"table_schema = {literal(schema)} and " if schema else ""
@@ -119,6 +132,9 @@ _UNFIT = (
 )
 
 
+_COLUMNS = "table_name, column_name, column_type, is_nullable, column_default, extra, column_comment, collation_name"
+
+
 def _read(
     session: Session, schema: str, condition: str, is_mariadb: bool, kinds_wanted: Sequence[str]
 ) -> dict[str, Table]:
@@ -131,8 +147,7 @@ def _read(
         return {}
     columns = _grouped(
         session.query(
-            "select table_name, column_name, column_type, is_nullable, column_default, extra, column_comment, "
-            f"collation_name from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
+            f"select {_COLUMNS} from {_SCHEMA}.columns where {of_schema} order by table_name, ordinal_position"
         )
     )
     indexes = _grouped(
@@ -141,12 +156,12 @@ def _read(
             f"where {of_schema} order by table_name, index_name, seq_in_index"
         )
     )
-    triggered = {
-        str(name)
-        for (name,) in session.query(
-            f"select event_object_table from {_SCHEMA}.triggers where event_object_schema = {literal(schema)}"
+    triggers = _grouped(
+        session.query(
+            f"select event_object_table, trigger_name, action_timing, event_manipulation from {_SCHEMA}.triggers "
+            f"where event_object_schema = {literal(schema)} order by trigger_name"
         )
-    }
+    )
     referring, referenced = set(), set()
     # Not of `referential_constraints`: of a table of which a user may read no more than records, it shows none or half.
     for own_schema, name, other_schema, other in session.query(
@@ -165,7 +180,7 @@ def _read(
             str(kind),
             columns.get(str(name), []),
             indexes.get(str(name), []),
-            has_triggers=str(name) in triggered,
+            triggers=[_trigger(*map(str, each)) for each in triggers.get(str(name), ())],
             is_referring=str(name) in referring,
             is_referenced=str(name) in referenced,
             is_partitioned="partitioned" in str(options or ""),
@@ -178,13 +193,14 @@ def _read(
     }
 
 
-def _checks(session: Session, schema: str) -> dict[tuple[str, str], str]:
+def _checks(session: Session, schema: str, table: str = "") -> dict[tuple[str, str], str]:
     """Return what MariaDB checks of single columns: these checks have the columns' names."""
+    of_table = f" and table_name = {literal(table)}" if table else ""
     rows = session.query(
         f"select table_name, constraint_name, check_clause from {_SCHEMA}.check_constraints "
-        f"where constraint_schema = {literal(schema)}"
+        f"where constraint_schema = {literal(schema)}{of_table}"
     )
-    return {(str(table), str(column)): str(clause) for table, column, clause in rows}
+    return {(str(name), str(column)): str(clause) for name, column, clause in rows}
 
 
 def _table(
@@ -193,7 +209,7 @@ def _table(
     columns: Iterable[Sequence[Any]],
     indexes: Iterable[Sequence[Any]],
     *,
-    has_triggers: bool,
+    triggers: Sequence[Trigger],
     is_referring: bool,
     is_referenced: bool,
     is_partitioned: bool,
@@ -221,15 +237,20 @@ def _table(
         unique_keys=tuple(whole),
         is_table=kind not in ("VIEW", "SEQUENCE"),
         unfit=unfit,
-        has_dependents=has_triggers
+        has_dependents=bool(triggers)
         or is_referring
         or is_referenced
         or is_partitioned
         or kind == "SYSTEM VERSIONED"
         or bool(set(parts) - {"PRIMARY"}),
         is_referenced=is_referenced,
-        has_triggers=has_triggers,
+        has_triggers=bool(triggers),
+        triggers=tuple(triggers),
     )
+
+
+def _trigger(name: str, timing: str, event: str) -> Trigger:
+    return Trigger(name=name, timing=timing.lower(), events=(event.lower(),))
 
 
 #: How the catalog writes what is in texts (members of an enum, defaults, checks), whatever the session's mode; our
@@ -313,4 +334,4 @@ def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     return result
 
 
-__all__ = ["dependents", "fitted", "list_staging", "reflect", "streams"]
+__all__ = ["columns_now", "dependents", "fitted", "list_staging", "reflect", "streams"]

@@ -11,6 +11,7 @@ from ..arrow import compute as pc
 from ..arrow.casts import cast_array
 from ..errors import FatalConnectorError
 from ..stream import Stream
+from .failures import broken_answer
 
 _VALUE = re.compile(r"string: '(.*?)'", re.DOTALL)
 
@@ -21,6 +22,8 @@ def to_schema(batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
     Raises:
         FatalConnectorError: a value that no Arrow type holds (zero dates, times past 24 hours), or not the stream's.
     """
+    if batch.num_columns != len(stream.schema):
+        raise broken_answer(f"{batch.num_columns} columns where {len(stream.schema)} were asked for")
     columns = [
         _converted(column, field, stream.name) for column, field in zip(batch.columns, stream.schema, strict=True)
     ]

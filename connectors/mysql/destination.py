@@ -36,7 +36,11 @@ class MySQLDestination(SqlDestination):
         """Open a connection."""
         # READ COMMITTED: each statement sees what others have committed, and locks no gaps between records.
         session = MySQLSession(
-            self._settings.address, "start transaction", "read committed", self._settings.lock_timeout_s
+            self._settings.address,
+            "start transaction",
+            "read committed",
+            self._settings.lock_timeout_s,
+            is_loading=True,
         )
         assert isinstance(self.dialect, MySQLDialect)
         self.dialect.adapt(session)

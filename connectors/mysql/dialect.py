@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ..sql.dialect.dialect import Dialect
-from ..sql.identifiers import RANK, SEQUENCE, TableName, tell_apart
+from ..sql.identifiers import SEQUENCE, TableName, tell_apart
 from ..sql.keys import freed
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
@@ -34,6 +34,8 @@ class MySQLDialect(Dialect):
     appends_directly = False
     adopts_staging = False
     alters_at_once = True
+    compares = True
+    _and_if = "where"
 
     def __init__(self, database: str, lock_timeout_s: int) -> None:
         self.default_schema = database
@@ -57,25 +59,21 @@ class MySQLDialect(Dialect):
         return name.lower()
 
     def fold_table(self, name: str) -> str:
-        """Names of tables are files on most servers, which tell case apart."""
-        return name
+        """Names of tables are files on most servers, which tell case apart; others say that they do not."""
+        return name.lower() if self._folds_names else name
 
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
         """Read a `destination_table`; parts that no identifier can be are changed, told apart by a hash."""
         name = TableName.parse(destination_table, default_schema or self.default_schema)
         return TableName(_fit(name.schema), _fit(name.name))
 
-    def column_names(self, names: Sequence[str]) -> dict[str, str]:
-        """Map a stream's column names to the table's."""
-        result: dict[str, str] = {}
-        taken = {SEQUENCE, RANK}
-        for name in names:
-            chosen = _fit(name)
-            if self.fold(chosen) in taken:
-                chosen = _marked(name)
-            taken.add(self.fold(chosen))
-            result[name] = chosen
-        return result
+    def plain(self, name: str) -> str:
+        """Return the name, or for one that is no identifier here one told apart by a hash."""
+        return _fit(name)
+
+    def marked(self, name: str) -> str:
+        """Return the name with a hash."""
+        return _marked(name)
 
     # ------------------------------------------------------------------ types
     def column_type(self, column: pa.Field) -> str:
@@ -281,6 +279,30 @@ class MySQLDialect(Dialect):
         """Write the same statements as the base, with MySQL's DELETE."""
         first, *rest = super().replace_in_place(target, staging, columns, staged, key)
         return [first.replace("delete from ", "delete t from ", 1), *rest]
+
+    def replace_changed(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the same statements as the base, with MySQL's DELETE."""
+        first, *rest = super().replace_changed(target, staging, columns, staged, key)
+        return [first.replace("delete from ", "delete t from ", 1), *rest]
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare texts by their characters, whatever the table's own collation takes for the same."""
+        parts = []
+        for column in columns:
+            pair = [f"t.{self.quote(column.name)}", f"s.{self.quote(column.name)}"]
+            if Kind.parse(column.type).is_text:
+                pair = [f"convert({each} using utf8mb4) collate {self.collation}" for each in pair]
+                if not _is_exact(self.collation):  # it takes no heed of spaces at the end
+                    parts.append("not ({} <=> {})".format(*(f"char_length({each})" for each in pair)))
+            parts.append("not ({} <=> {})".format(*pair))
+        return " or ".join(parts)
 
     def delete_keys(
         self,

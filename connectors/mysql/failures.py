@@ -50,6 +50,9 @@ RETRIABLE = {
     4031,  # disconnected because of inactivity
 }
 
+#: What only code within the database raises; a load calls none but a table's triggers.
+_OF_A_TRIGGER = {1442, 1644}
+
 #: Wrong credentials, database or privileges to connect.
 _CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2005, 2026, 2054, 2059}
 
@@ -94,6 +97,26 @@ REFERENCED = {1217, 1451, 3730}
 _TOO_LARGE = {1153, 1301}
 
 
+class BrokenAnswer(FatalConnectorError):
+    """An answer that is not as the protocol has it, or that no server of good will gives."""
+
+
+def broken_answer(reason: str, address: Address | None = None) -> BrokenAnswer:
+    """Return the error for it; nothing of the answer itself is in its message."""
+    place = f"{address.identity()}: " if address else ""
+    return BrokenAnswer(f"{place}the server's answer is not as the protocol has it: {reason}", connector="mysql")
+
+
+def is_broken(error: BaseException) -> bool:
+    """Tell whether an answer could not be read: what the driver raises then is no error of its own."""
+    import pymysql
+
+    if isinstance(error, (ConnectorError, pymysql.MySQLError, OSError, EOFError, struct.error)):
+        return isinstance(error, BrokenAnswer)
+    # Neither of these is the server's doing.
+    return isinstance(error, Exception) and not isinstance(error, (MemoryError, UnicodeEncodeError))
+
+
 def errno(error: BaseException) -> int:
     """Return the server's or the client library's number; 0: there is none."""
     arguments: tuple[object, ...] = getattr(error, "args", ())
@@ -117,6 +140,8 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
     is_config = number in _CONFIG or isinstance(getattr(error, "original_exception", None), socket.gaierror)
     if isinstance(error, RuntimeError) and "cryptography" in text:
         is_config = True
+    elif is_broken(error):
+        return _as_broken(error, address)
     if is_config:
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="mysql", key="url")
     return RetriableError(f"cannot connect to {place}: {text}", connector="mysql")
@@ -126,6 +151,8 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
     """Sort an error of a statement."""
     if isinstance(error, ConnectorError):
         return error
+    if is_broken(error):
+        return _as_broken(error, address)
     number, text = errno(error), _text(error, address)
     message = f"{address.identity()}: {text}{f' (error {number})' if number else ''}"
     if number in _INTERRUPTED:
@@ -138,7 +165,16 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
         message += "; raise the server's max_allowed_packet"
         return FatalConnectorError(message, connector="mysql")
     is_of_record = not number or number in _OF_A_RECORD
-    return (FatalConnectorError if is_of_record else StatementRefused)(message, connector="mysql")
+    result = (FatalConnectorError if is_of_record else StatementRefused)(message, connector="mysql")
+    if number in _OF_A_TRIGGER:
+        result.raised_in = ("*",)
+    return result
+
+
+def _as_broken(error: BaseException, address: Address) -> BrokenAnswer:
+    if isinstance(error, RuntimeError) and "LOAD_LOCAL" in str(error):
+        return broken_answer("it asks for a file of this machine, which it is not given", address)
+    return broken_answer(f"{type(error).__name__}: {_text(error, address)}"[:300], address)
 
 
 def _text(error: BaseException, address: Address) -> str:
@@ -148,4 +184,15 @@ def _text(error: BaseException, address: Address) -> str:
     return address.scrub(" ".join(text.split()))
 
 
-__all__ = ["NO_SUCH_TABLE", "REFERENCED", "RETRIABLE", "connect_failure", "errno", "failure", "is_lost"]
+__all__ = [
+    "NO_SUCH_TABLE",
+    "REFERENCED",
+    "RETRIABLE",
+    "BrokenAnswer",
+    "broken_answer",
+    "connect_failure",
+    "errno",
+    "failure",
+    "is_broken",
+    "is_lost",
+]

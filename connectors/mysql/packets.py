@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import FatalConnectorError
+from .failures import broken_answer
 
 _BLOCK_BYTES = 4 << 20
 _BLOCK_RECORDS = 65_536
@@ -31,6 +32,9 @@ _ENDS, _TEXT_ENDS, _END = 0x01, 0xFE, 0xFE
 Buffer = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 
+#: First byte of an error, and how many bytes one has at least; as many as what else ends the result has at most.
+_ERROR, _LEAST_ERROR, _MOST_END = 0xFF, 3, 8
+
 _length_at = struct.Struct("<I").unpack_from
 
 
@@ -45,6 +49,8 @@ class Packets:
         self._read_into = read_into
         # A text whose length begins like that is in a packet that is full, and looked at by nobody.
         self._ends = _TEXT_ENDS if is_text else _ENDS
+        #: First byte of a record in several packets, at most.
+        self._most = _TEXT_ENDS if is_text else _ENDS - 1
         self._buffer: Buffer = np.empty(_BLOCK_BYTES + MARGIN, np.uint8)
         self._view = self._buffer.data
         #: Where the first packet begins that was not handed out, and where what is read ends.
@@ -53,22 +59,33 @@ class Packets:
         #: The packet that stood in the place of a record, if that is an error.
         self.error = b""
 
-    def __iter__(self) -> Iterator[tuple[Buffer, Places]]:
-        """Yield a buffer, which the next block overwrites, and where in it payloads begin, up to the result's end."""
+    def __iter__(self) -> Iterator[tuple[Buffer, Places, Places]]:
+        """Yield a buffer, which the next block overwrites, and where in it payloads begin and end, up to the last one.
+
+        Raises:
+            BrokenAnswer: a packet that is neither a record nor an end.
+        """
         while True:
             starts = self._whole()
             if not starts:
-                yield self._joined(), np.zeros(1, np.int64)
+                joined = self._joined()
+                if joined[0] > self._most:
+                    raise broken_answer("what is in several packets is no record")
+                yield joined, np.zeros(1, np.int64), np.full(1, len(joined) - MARGIN, np.int64)
                 continue
-            places = np.array(starts, np.int64) + _HEADER
+            # Packets follow one another: each ends where the next one's header begins.
+            bounds = np.array([*starts, self._start], np.int64)
+            places, ends = bounds[:-1] + _HEADER, bounds[1:]
+            if (places == ends).any():
+                raise broken_answer("a record is empty")
             others = np.flatnonzero(self._buffer[places] >= self._ends)
             if len(others):
-                last = int(places[others[0]])
-                ending = bytes(self._view[last : last + (_length_at(self._view, last - _HEADER)[0] & _FULL)])
-                self.error = ending if ending[0] != _END else b""
-                places = places[: others[0]]
+                last = others[0]
+                self.error = _error(bytes(self._view[places[last] : ends[last]]))
+                places, ends = places[:last], ends[:last]
             for first in range(0, len(places), _BLOCK_RECORDS):
-                yield self._buffer, places[first : first + _BLOCK_RECORDS]
+                block = slice(first, first + _BLOCK_RECORDS)
+                yield self._buffer, places[block], ends[block]
             if len(others):
                 return
 
@@ -135,6 +152,15 @@ class Packets:
         if not count:
             raise EOFError("the server closed the connection")
         self._end += count
+
+
+def _error(ending: bytes) -> bytes:
+    """Return the error that ends a result, as the driver parses it; empty: it ends without one."""
+    if ending[0] == _END and len(ending) <= _MOST_END:
+        return b""
+    if ending[0] != _ERROR or len(ending) < _LEAST_ERROR:
+        raise broken_answer("what ends a result is neither an end nor an error")
+    return ending
 
 
 __all__ = ["MARGIN", "Buffer", "Packets", "Places"]

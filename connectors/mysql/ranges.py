@@ -107,6 +107,9 @@ def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[Lease]) 
         try:
             for lease in leases:
                 lease.begin()
+                # Keeps the columns as they are, for as long as the snapshot is read.
+                lease.session.query(f"select 1 from {table} where 1 = 0")
+            source.agree(leases[0], stream, "arrow")
         finally:
             session.execute("unlock tables")
             session.execute(f"set session lock_wait_timeout = {int(before)}")

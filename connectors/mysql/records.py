@@ -1,5 +1,9 @@
 """Records -> Arrow: column by column, over all records of a block at once.
 
+What a server sends is trusted in nothing that says where to read: no value is taken before it is known to lie within
+its packet, and each record has to end where its packet does. A column of fixed width is read before that is known:
+never more than `packets.MARGIN` bytes, which the buffer has behind the last packet.
+
 Source: MySQL, Client/Server Protocol, Binary Protocol Resultset Row, Text Resultset Row.
 """
 
@@ -14,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..arrow import compute as pc
+from .failures import broken_answer
 from .packets import Buffer, Places
 
 Mask = npt.NDArray[np.bool_]
@@ -40,6 +45,14 @@ _LENGTHS = ((0xFC, "<u2", 0xFFFF, 2), (0xFD, "<u4", 0xFFFFFF, 3), (0xFE, "<i8", 
 
 #: Stands for NULL where a text's length would.
 _NULL = 0xFB
+#: Is the first byte of no length.
+_NO_LENGTH = 0xFF
+
+#: How many bytes a date or moment, and a time, may have: tables by that number.
+_MOMENT_SIZES, _TIME_SIZES = np.isin(np.arange(256), (0, 4, 7, 11)), np.isin(np.arange(256), (0, 8, 12))
+
+#: More days than a time has in any server, and few enough for its microseconds.
+_MOST_DAYS = 10_000
 
 _DAY_US = 86_400_000_000
 
@@ -64,20 +77,25 @@ class Kind:
         return cls(code, bool(field.flags & 32), code in _TEXTS or field.charsetnr != _BYTES)
 
 
-def decode(buffer: Buffer, at: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
+def decode(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
     """Return the columns of some records in the binary protocol.
 
     Args:
-        buffer: holds them, and some more bytes.
+        buffer: holds them, and `packets.MARGIN` more bytes.
         at: where each payload begins.
+        ends: where each payload ends.
         kinds: one a column.
 
     Returns:
         Numbers as they are; dates, moments (timestamp[us]) and times (time64[us]); bytes; everything else as strings
         that nobody has checked to be UTF-8. A column with a date, moment or time that Arrow has no value for comes as
         strings as well.
+
+    Raises:
+        BrokenAnswer: a record is not as long as its packet, or none of these columns.
     """
     width = (len(kinds) + 9) // 8
+    _check(at + (1 + width) <= ends)
     bits = _taken(buffer, at + 1, width)
     is_set = np.bitwise_or.reduce(bits, 0)
     at = at + 1 + width
@@ -85,21 +103,32 @@ def decode(buffer: Buffer, at: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
     for place, kind in enumerate(kinds, start=2):
         byte, bit = divmod(place, 8)
         nulls = (bits[:, byte] >> bit & 1).astype(bool) if is_set[byte] >> bit & 1 else None
-        column, sizes = _column(buffer, at, kind, nulls)
+        column, sizes = _column(buffer, at, ends, kind, nulls)
         at = at + (sizes if nulls is None else np.where(nulls, 0, sizes))
+        _check(at <= ends)
         columns.append(column)
+    _check(at == ends)
     return columns
 
 
-def decode_texts(buffer: Buffer, at: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
+def decode_texts(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
     """Return the columns of some records that are texts, of the same types as `decode` does."""
     columns = []
     for kind in kinds:
         nulls = buffer[at] == _NULL
-        texts, sizes = _texts(buffer, at, nulls if nulls.any() else None, is_text=kind.is_text or kind.is_parsed)
-        columns.append(_parsed(texts, kind) if kind.is_parsed else texts)
+        is_text = kind.is_text or kind.is_parsed
+        texts, sizes = _texts(buffer, at, ends, nulls if nulls.any() else None, is_text=is_text)
         at = at + sizes
+        _check(at <= ends)
+        columns.append(_parsed(texts, kind) if kind.is_parsed else texts)
+    _check(at == ends)
     return columns
+
+
+def _check(is_within: Mask) -> None:
+    """Refuse the records if one does not keep to its packet."""
+    if not is_within.all():
+        raise broken_answer("a record is not as long as its packet")
 
 
 def _parsed(texts: pa.Array, kind: Kind) -> pa.Array:
@@ -115,7 +144,7 @@ def _parsed(texts: pa.Array, kind: Kind) -> pa.Array:
         return texts
 
 
-def _column(buffer: Buffer, at: Places, kind: Kind, nulls: Mask | None) -> tuple[pa.Array, Any]:
+def _column(buffer: Buffer, at: Places, ends: Places, kind: Kind, nulls: Mask | None) -> tuple[pa.Array, Any]:
     """Return a column, and how many bytes each value that is there takes."""
     if kind.code in _NUMBERS:
         dtype = np.dtype(_NUMBERS[kind.code][kind.is_unsigned])
@@ -124,7 +153,7 @@ def _column(buffer: Buffer, at: Places, kind: Kind, nulls: Mask | None) -> tuple
         return _times(buffer, at, nulls)
     if kind.code == _DATE or kind.code in _MOMENTS:
         return _moments(buffer, at, nulls, has_time=kind.code != _DATE)
-    return _texts(buffer, at, nulls, is_text=kind.is_text)
+    return _texts(buffer, at, ends, nulls, is_text=kind.is_text)
 
 
 def _gathered(buffer: Buffer, at: Places, dtype: Any) -> npt.NDArray[Any]:
@@ -152,19 +181,26 @@ def _bitmap(nulls: Mask | None) -> pa.Buffer | None:
 
 
 # --------------------------------------------------------------------- texts and bytes
-def _texts(buffer: Buffer, at: Places, nulls: Mask | None, *, is_text: bool) -> tuple[pa.Array, Places]:
+def _texts(buffer: Buffer, at: Places, ends: Places, nulls: Mask | None, *, is_text: bool) -> tuple[pa.Array, Places]:
     firsts = buffer[at] if nulls is None else np.where(nulls, 0, buffer[at])
     lengths, heads = firsts.astype(np.int64), np.ones(len(at), np.int64)
     if firsts.max() > _SHORT:
+        if ((firsts == _NULL) | (firsts == _NO_LENGTH)).any():
+            raise broken_answer("a value has no length")
         for first, dtype, mask, size in _LENGTHS:
             where = np.flatnonzero(firsts == first)
             if len(where):
                 lengths[where] = _gathered(buffer, at[where] + 1, dtype) & mask
                 heads[where] += size
+        # Before anything is added to one: of eight bytes it may be of any size, and negative.
+        _check((lengths >= 0) & (lengths <= len(buffer)))
+    starts = at + heads
+    stops = starts + lengths
+    _check(stops <= ends if nulls is None else (stops <= ends) | nulls)
     # Each value and what lies between it and the next one are an element, so that Arrow picks every second of them.
     offsets = np.empty(2 * len(at), np.int32)
-    offsets[0::2] = starts = at + heads
-    offsets[1::2] = starts + lengths
+    offsets[0::2] = starts
+    offsets[1::2] = stops
     elements = pa.Array.from_buffers(
         pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)], null_count=0
     )
@@ -177,7 +213,7 @@ def _texts(buffer: Buffer, at: Places, nulls: Mask | None, *, is_text: bool) -> 
 # --------------------------------------------------------------------- dates and times
 def _moments(buffer: Buffer, at: Places, nulls: Mask | None, *, has_time: bool) -> tuple[pa.Array, Places]:
     rows = _taken(buffer, at, 12)
-    sizes = _sizes(rows, nulls)
+    sizes = _sizes(rows, nulls, _MOMENT_SIZES)
     years, months, days = _part(rows, 1, "<u2"), _part(rows, 3, "u1"), _part(rows, 4, "u1")
     is_zero = sizes == 0
     if is_zero.any():
@@ -203,20 +239,25 @@ def _moments(buffer: Buffer, at: Places, nulls: Mask | None, *, has_time: bool) 
 
 def _times(buffer: Buffer, at: Places, nulls: Mask | None) -> tuple[pa.Array, Places]:
     rows = _taken(buffer, at, 13)
-    sizes = _sizes(rows, nulls)
+    sizes = _sizes(rows, nulls, _TIME_SIZES)
     is_zero = sizes == 0
     signs = np.where(is_zero, 0, _part(rows, 1, "u1"))
-    us = np.where(is_zero, 0, _part(rows, 2, "<u4")) * _DAY_US + _clock(rows, sizes, 6)
+    days = np.where(is_zero, 0, _part(rows, 2, "<u4"))
+    if days.max() > _MOST_DAYS:
+        raise broken_answer("a time has more days than a time may have")
+    us = days * _DAY_US + _clock(rows, sizes, 6)
     if signs.any() or us.max() >= _DAY_US:
         shown = [("-" if sign else "") + _shown(each) for sign, each in zip(signs.tolist(), us.tolist(), strict=True)]
         return pa.array(shown, pa.string(), mask=nulls), sizes + 1
     return _array(pa.time64("us"), us, nulls), sizes + 1
 
 
-def _sizes(rows: Buffer, nulls: Mask | None) -> Places:
+def _sizes(rows: Buffer, nulls: Mask | None, allowed: Mask) -> Places:
     """Return how many bytes of each row belong to the value: zeros at its end are left out."""
     sizes = _part(rows, 0, "u1")
-    return sizes if nulls is None else np.where(nulls, 0, sizes)
+    sizes = sizes if nulls is None else np.where(nulls, 0, sizes)
+    _check(allowed[sizes])
+    return sizes
 
 
 def _clock(rows: Buffer, sizes: Places, start: int) -> npt.NDArray[np.int64]:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..errors import FatalConnectorError
-from .failures import errno
+from .failures import broken_answer, errno
 
 if TYPE_CHECKING:
     from .packets import Buffer, Places
     from .records import Kind
 
 _SENT_BYTES = 1 << 20
+
+#: The file that LOAD DATA names: none of the machine's, and the only one that a server is answered for.
+LOAD_FILE = "records"
 
 #: Commands, their names as in the protocol.
 _QUERY, _STMT_PREPARE, _STMT_EXECUTE, _STMT_CLOSE = 0x03, 0x16, 0x17, 0x19
@@ -71,7 +73,9 @@ def select_texts(connection: Any, sql: str) -> Iterator[pa.RecordBatch]:
 
 def _prepared(connection: Any, sql: str) -> int:
     connection._execute_command(_STMT_PREPARE, sql)
-    _, statement, columns, parameters = struct.unpack_from("<BIHH", connection._read_packet().get_all_data())
+    status, statement, columns, parameters = struct.unpack_from("<BIHH", connection._read_packet().get_all_data())
+    if status:
+        raise broken_answer("to a statement that was to be prepared")
     for definitions in (parameters, columns):
         for _ in range(definitions + 1 if definitions else 0):
             connection._read_packet()
@@ -91,13 +95,15 @@ def _begun(connection: Any, command: int, content: str | bytes) -> Any:
     result.init_unbuffered_query()
     # To the driver it is read: we read it.
     result.unbuffered_active = False
+    if not result.field_count:
+        raise broken_answer("to a SELECT it has no columns")
     return result
 
 
 def _records(
     connection: Any,
     result: Any,
-    decode: Callable[[Buffer, Places, Sequence[Kind]], list[pa.Array]],
+    decode: Callable[[Buffer, Places, Places, Sequence[Kind]], list[pa.Array]],
     *,
     is_text: bool = False,
 ) -> Iterator[pa.RecordBatch]:
@@ -110,20 +116,24 @@ def _records(
     # Past the driver's own buffer, which would wait for more although it has some.
     file = connection._rfile
     packets = Packets(file.read(len(file.peek())), file.raw.readinto, is_text=is_text)
-    for buffer, places in packets:
-        yield pa.RecordBatch.from_arrays(decode(buffer, places, kinds), names)
+    for buffer, places, ends in packets:
+        yield pa.RecordBatch.from_arrays(decode(buffer, places, ends, kinds), names)
     if packets.error:
         err.raise_mysql_exception(packets.error)
 
 
-def load(connection: Any, sql: str, content: pa.Buffer | None) -> tuple[int, int]:
-    """Run LOAD DATA LOCAL with this content as its file; return records taken and warnings."""
+def load(connection: Any, sql: str, file: str, content: pa.Buffer | None) -> tuple[int, int]:
+    """Run LOAD DATA LOCAL, which names a file, with this content for it; return records taken and warnings.
+
+    Raises:
+        BrokenAnswer: the server asks for another file, or for none. Nothing was sent.
+    """
     from pymysql.connections import MySQLResult
 
     connection._execute_command(_QUERY, sql)
     packet = connection._read_packet()
-    if not packet.is_load_local_packet():
-        raise FatalConnectorError("the server did not ask for the records of LOAD DATA", connector="mysql")
+    if packet.get_all_data() != b"\xfb" + file.encode():
+        raise broken_answer("it does not ask for the records of LOAD DATA, but for something else")
     if content is not None:
         view = memoryview(content)
         for start in range(0, len(view), _SENT_BYTES):
@@ -134,4 +144,4 @@ def load(connection: Any, sql: str, content: pa.Buffer | None) -> tuple[int, int
     return int(result.affected_rows), int(result.warning_count)
 
 
-__all__ = ["load", "select", "select_texts"]
+__all__ = ["LOAD_FILE", "load", "select", "select_texts"]

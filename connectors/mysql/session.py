@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..network import Canceller, libpq_parameters, limit_socket
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
 from ..stream import Block
 from . import results, swaps
 from .encode import LOAD_FORMAT, lines, values, years_written_out
-from .failures import NO_SUCH_TABLE, connect_failure, errno, failure, is_lost
+from .failures import NO_SUCH_TABLE, broken_answer, connect_failure, errno, failure, is_broken, is_lost
 from .settings import Address
 
 #: What every connection sets: constants without escapes, errors instead of cut-off values, UTC, no end of patience with
@@ -65,7 +67,9 @@ class MySQLSession:
     Staging tables that it made and nobody took are dropped at the end of the transaction, whichever end that is.
     """
 
-    def __init__(self, address: Address, begin: str, isolation: str, lock_timeout_s: int) -> None:
+    def __init__(
+        self, address: Address, begin: str, isolation: str, lock_timeout_s: int, *, is_loading: bool = False
+    ) -> None:
         import pymysql
 
         self._address = address
@@ -79,9 +83,8 @@ class MySQLSession:
         self._drops: list[str] = []
         self._swap_schemas: set[str] = set()
         self._named_locks: list[str] = []
-        self._connection = _connect(address, database=address.database)
-        # Only what `ingest` sends goes to the server: no file that it would ask for.
-        self._connection._local_infile = False
+        self._canceller = Canceller()
+        self._connection = _connect(address, database=address.database, is_loading=is_loading)
         try:
             for sql in (
                 *_SETUP,
@@ -90,12 +93,15 @@ class MySQLSession:
             ):
                 self._run(sql)
             asked = "select version(), @@local_infile, @@max_allowed_packet, @@lower_case_table_names"
-            version, can_load, packet, lower_case = self.query(asked)[0]
+            try:
+                ((version, can_load, packet, lower_case),) = self.query(asked)
+                self._packet_bytes = int(packet)
+            except (TypeError, ValueError):
+                raise broken_answer("it does not tell its version and settings", address) from None
             self.is_mariadb = "mariadb" in str(version).lower()
             self.version = tuple(int(part) for part in re.findall(r"\d+", str(version))[:3])
-            self.can_load = bool(can_load)
+            self.can_load = is_loading and bool(can_load)
             self.folds_names = bool(lower_case)
-            self._packet_bytes = int(packet)
         except (ConnectorError, pymysql.MySQLError):
             self.close()
             raise
@@ -233,6 +239,11 @@ class MySQLSession:
     def _failure(self, error: BaseException) -> ConnectorError:
         if is_lost(error):
             self._is_lost = True
+        if is_broken(error):
+            # Whatever else is on the way would be taken for the answer to the next statement.
+            self._is_lost = True
+            with suppress(Exception):
+                self._connection._force_close()
         if errno(error) in NO_SUCH_TABLE and f"{LEDGER_TABLE}'" in str(error):
             return TakenOver("the ledger is gone", connector="mysql")
         return failure(error, self._address)
@@ -285,10 +296,11 @@ class MySQLSession:
             if is_bytes:
                 sets.append(f"{column} = unhex(@v{place})")
         assigned = f" set {', '.join(sets)}" if sets else ""
-        sql = f"load data local infile 'records' into table {name} {LOAD_FORMAT} ({', '.join(places)}){assigned}"
+        into = f"into table {name} {LOAD_FORMAT} ({', '.join(places)}){assigned}"
+        sql = f"load data local infile '{results.LOAD_FILE}' {into}"
         content = lines(batch)
         try:
-            loaded, warnings = results.load(self._connection, sql, content)
+            loaded, warnings = results.load(self._connection, sql, results.LOAD_FILE, content)
         except Exception as error:
             raise self._failure(error) from error
         if warnings or loaded != batch.num_rows:
@@ -313,6 +325,9 @@ class MySQLSession:
     # ------------------------------------------------------------------ the end
     def cancel(self) -> None:
         """Make the statement under way fail soon: KILL QUERY, over a second connection."""
+        self._canceller.start(self._kill)
+
+    def _kill(self) -> None:
         try:
             other = _connect(self._address, database=None)
             try:
@@ -322,29 +337,42 @@ class MySQLSession:
         except Exception:  # no second connection: then the first one ends
             self._is_lost = True
             with suppress(Exception):
-                self._connection._force_close()
+                # To close it would wait for whoever reads from it.
+                socket.socket.shutdown(self._connection._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection."""
+        self._canceller.close(self._end_connection)
+
+    def _end_connection(self) -> None:
         with suppress(Exception):
             self._connection.close()
 
 
-def _connect(address: Address, database: str | None) -> Any:
+def _connect(address: Address, database: str | None, *, is_loading: bool = False) -> Any:
+    """Connect. The driver itself never sends a file, whatever a server asks for; see `results.load` for what does."""
     import pymysql
     from pymysql.constants import CLIENT
 
+    timeout_s = address.connect_timeout_s
+    limits = libpq_parameters(timeout_s, address.network_timeout_s)
     try:
-        return pymysql.connect(
+        connection = pymysql.connect(
             **address.driver_arguments(),
             database=database,
             charset="utf8mb4",
-            local_infile=True,
-            client_flag=CLIENT.FOUND_ROWS,
-            connect_timeout=30,
+            local_infile=False,
+            # What LOAD DATA LOCAL needs is agreed on here; only connections that load say that they can.
+            client_flag=CLIENT.FOUND_ROWS | (CLIENT.LOCAL_FILES if is_loading else 0),
             autocommit=None,
             program_name="syncblocks",
+            # Of the login only: a statement may take as long as it likes.
+            read_timeout=timeout_s,
+            write_timeout=timeout_s,
         )
+        connection._read_timeout = connection._write_timeout = None
+        limit_socket(connection._sock, limits)
+        return connection
     except Exception as error:
         raise connect_failure(error, address) from None
 

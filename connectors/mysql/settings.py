@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,13 +12,17 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..network import CONNECT_TIMEOUT, CONNECT_TIMEOUT_S, NETWORK_TIMEOUT, NETWORK_TIMEOUT_S
 from ..ranges import RANGE_BYTES
 from ..settings import Settings
 
 _SCHEMES = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
 
 #: What a URL may carry behind `?`.
-_PARAMETERS = {"ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity", "unix_socket", "charset"}
+_PARAMETERS = {
+    *("ssl_ca", "ssl_cert", "ssl_key", "ssl_verify_cert", "ssl_verify_identity", "unix_socket", "charset"),
+    "connect_timeout",
+}
 
 _LOCAL = {"", "localhost", "127.0.0.1", "::1"}
 _PORT = 3306
@@ -49,6 +54,8 @@ class MySQLSettings(Settings):
     range_bytes: PositiveInt = Field(
         RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
     )
+    connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=CONNECT_TIMEOUT)
+    network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=NETWORK_TIMEOUT)
     lock_timeout_s: PositiveInt = Field(300, description="How long to wait for another transaction's locks")
 
     @model_validator(mode="after")
@@ -58,10 +65,13 @@ class MySQLSettings(Settings):
             raise ValueError("url must begin with mysql:// or mariadb://")
         if any(character.isspace() for character in url):
             raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
-        unknown = set(dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))) - _PARAMETERS
+        parameters = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+        unknown = set(parameters) - _PARAMETERS
         if unknown:
             allowed = ", ".join(sorted(_PARAMETERS))
             raise ValueError(f"url: unknown parameter {', '.join(sorted(unknown))}; allowed: {allowed}")
+        if not re.fullmatch("0*[1-9][0-9]{0,6}", parameters.get("connect_timeout", "1")):
+            raise ValueError("url: connect_timeout takes whole seconds, from 1")
         if not (self.database or (url and urlsplit(url).path.strip("/"))):
             raise ValueError("say which database: url with /database at its end, or database")
         return self
@@ -74,6 +84,8 @@ class MySQLSettings(Settings):
         changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
         if self.password is not None:
             changes["password"] = self.password.get_secret_value()
+        changes["connect_timeout_s"] = int(address.parameters.get("connect_timeout", self.connect_timeout_s))
+        changes["network_timeout_s"] = self.network_timeout_s
         return replace(address, **changes)
 
 
@@ -87,6 +99,8 @@ class Address:
     password: str = field(default="", repr=False)
     database: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    connect_timeout_s: int = CONNECT_TIMEOUT_S
+    network_timeout_s: int = NETWORK_TIMEOUT_S
 
     def identity(self) -> str:
         """Return the place without credentials, spelled the same however it was given."""
@@ -108,13 +122,14 @@ class Address:
             "port": self.port,
             "user": self.user or None,
             "password": self.password,
+            "connect_timeout": self.connect_timeout_s,
         }
         for name, value in self.parameters.items():
             if name == "unix_socket":
                 arguments[name] = value
             elif name in ("ssl_verify_cert", "ssl_verify_identity"):
                 arguments[name] = value.lower() in ("1", "true", "yes", "on")
-            elif name != "charset":
+            elif name not in ("charset", "connect_timeout"):
                 arguments[name] = value
         return arguments
 

@@ -23,7 +23,7 @@ from .dialect import MySQLDialect
 from .horizon import may_look, settle
 from .session import MySQLSession
 from .settings import MySQLSettings
-from .types import Kind, selected
+from .types import Kind, arrow_of, selected
 
 if TYPE_CHECKING:
     from ..sides import Checksums, KeyRange, Side
@@ -66,6 +66,17 @@ class MySQLSource(SqlSource):
         assert isinstance(session, MySQLSession)
         self._may_look = may_look(session)
         return catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
+
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Ask the catalog, once the transaction has the lock that keeps the table from being altered."""
+        session, table = lease.session, self.table(stream)
+        assert isinstance(session, MySQLSession)
+        session.query(f"select 1 from {self.dialect.table(table)} where 1 = 0")
+        return catalog.columns_now(session, table, session.is_mariadb)
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Let Arrow refuse the integers that do not fit."""
+        return bool(pa.types.is_integer(field.type) and pa.types.is_integer(arrow_of(native)))
 
     def expression(self, field: pa.Field) -> str:
         """Return the column, or a cast."""

@@ -13,30 +13,58 @@ from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal, qu
 from ..sql.keys import freed
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import Stream
+from ..stream import Stream, Trigger
 from .types import arrow_of
 
+# These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
+# the server's own: every function has its schema, and every operator is one that the server has for the very two types.
+# So an `oid` is compared with an `oid`, and not with a number or a `regclass`.
+
+#: Of a type that is not the server's own, or of a domain: its name with the schema (of a domain's, at last), and the
+#: schema of its operator `=`.
+_OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regnamespace::oid then (
+      with recursive b as (
+        select a.atttypid as oid, a.atttypmod as mod, 1 as depth
+        union all select d.typbasetype, d.typtypmod, b.depth + 1
+        from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
+      select pg_catalog.json_build_array(
+        case when m.nspname <> 'pg_catalog' and pg_catalog.pg_type_is_visible(x.oid)
+          then pg_catalog.quote_ident(m.nspname::text) || '.' else '' end || pg_catalog.format_type(b.oid, b.mod),
+        (select q.nspname from pg_catalog.pg_opclass o
+          join pg_catalog.pg_am h on h.oid = o.opcmethod and h.amname = 'btree'
+          join pg_catalog.pg_amop w on w.amopfamily = o.opcfamily and w.amoplefttype = o.opcintype
+            and w.amoprighttype = o.opcintype and w.amopstrategy = 3
+          join pg_catalog.pg_operator p on p.oid = w.amopopr
+          join pg_catalog.pg_namespace q on q.oid = p.oprnamespace
+          where o.opcdefault and o.opcintype = x.oid limit 1))
+      from b join pg_catalog.pg_type x on x.oid = b.oid join pg_catalog.pg_namespace m on m.oid = x.typnamespace
+      order by b.depth desc limit 1) end"""
+
 #: Columns of a table, and of a domain the type that it is of, at last.
-_COLUMNS = """(
-  select json_agg(json_build_array(a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-    a.attgenerated <> '', a.atthasdef or a.attidentity <> '',
+_COLUMNS = f"""(
+  select pg_catalog.json_agg(pg_catalog.json_build_array(
+    a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
+    a.atthasdef or a.attidentity <> '',
     case y.typtype when 'd' then (
       with recursive b as (
         select y.typbasetype as oid, y.typtypmod as mod, 1 as depth
         union all select d.typbasetype, d.typtypmod, b.depth + 1
         from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
-      select format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end) order by a.attnum)
+      select pg_catalog.format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end, {_OWN_TYPE}, a.attnum)
+    order by a.attnum)
   from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
 
 _KEY = """(
-  select json_agg(a.attname order by k.place)
-  from pg_catalog.pg_index i, unnest(i.indkey) with ordinality as k(attnum, place), pg_catalog.pg_attribute a
+  select pg_catalog.json_agg(a.attname order by k.place)
+  from pg_catalog.pg_index i, pg_catalog.unnest(i.indkey) with ordinality as k(attnum, place),
+    pg_catalog.pg_attribute a
   where i.indrelid = c.oid and i.indisprimary and a.attrelid = c.oid and a.attnum = k.attnum
     and k.place <= i.indnkeyatts)"""
 
 _UNIQUE = """(
-  select json_agg((select json_agg(a.attname) from unnest(i.indkey) with ordinality as k(attnum, place),
+  select pg_catalog.json_agg((select pg_catalog.json_agg(a.attname)
+    from pg_catalog.unnest(i.indkey) with ordinality as k(attnum, place),
     pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = k.attnum and k.place <= i.indnkeyatts))
   from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indimmediate
     and i.indpred is null and i.indexprs is null)"""
@@ -45,8 +73,8 @@ _IS_OWNER = "pg_catalog.pg_has_role(c.relowner, 'USAGE')"
 
 # Looked up by what depends on the table: no index has `confrelid`.
 _IS_REFERENCED = """exists (select 1 from pg_catalog.pg_depend d, pg_catalog.pg_constraint k
-  where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
-    and d.classid = 'pg_catalog.pg_constraint'::regclass and k.oid = d.objid
+  where d.refclassid = 'pg_catalog.pg_class'::regclass::oid and d.refobjid = c.oid
+    and d.classid = 'pg_catalog.pg_constraint'::regclass::oid and k.oid = d.objid
     and k.confrelid = c.oid and k.contype = 'f')"""
 
 _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.relispartition or not {_IS_OWNER}
@@ -54,13 +82,13 @@ _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f'))"""
 
 #: Everything that hangs on this very table and that a new one of the same name would not have.
-_HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c.reltablespace <> 0
-  or c.reloptions is not null or c.reloftype <> 0 or c.relreplident <> 'd'
+_HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c.reltablespace <> '0'
+  or c.reloptions is not null or c.reloftype <> '0' or c.relreplident <> 'd'
   or exists (select 1 from pg_catalog.pg_inherits h where c.oid in (h.inhparent, h.inhrelid))
-  or exists (select 1 from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_class'::regclass
-    and d.refobjid = c.oid and d.deptype = 'n' and d.classid <> 'pg_catalog.pg_attrdef'::regclass)
+  or exists (select 1 from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_class'::regclass::oid
+    and d.refobjid = c.oid and d.deptype = 'n' and d.classid <> 'pg_catalog.pg_attrdef'::regclass::oid)
   or exists (select 1 from pg_catalog.pg_depend d, pg_catalog.pg_type t
-    where d.refclassid = 'pg_catalog.pg_type'::regclass and t.oid = c.reltype and d.deptype = 'n'
+    where d.refclassid = 'pg_catalog.pg_type'::regclass::oid and t.oid = c.reltype and d.deptype = 'n'
     and d.refobjid in (t.oid, t.typarray))
   or exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indisprimary)
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype not in ('p', 'n'))
@@ -70,12 +98,19 @@ _HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c
   or exists (select 1 from pg_catalog.pg_publication_rel r where r.prrelid = c.oid)
   or exists (select 1 from pg_catalog.pg_statistic_ext s where s.stxrelid = c.oid)
   or exists (select 1 from pg_catalog.pg_description s where s.objoid = c.oid
-    and s.classoid = 'pg_catalog.pg_class'::regclass))"""
+    and s.classoid = 'pg_catalog.pg_class'::regclass::oid))"""
 
 _GRANTS = """(
-  select json_agg(json_build_array(case g.grantee when 0 then '' else pg_catalog.pg_get_userbyid(g.grantee) end,
+  select pg_catalog.json_agg(pg_catalog.json_build_array(
+    case g.grantee when '0' then '' else pg_catalog.pg_get_userbyid(g.grantee) end,
     g.privilege_type, g.is_grantable))
   from pg_catalog.aclexplode(c.relacl) g)"""
+
+# Of those that fire in a session like ours.
+_TRIGGERS = """(
+  select pg_catalog.json_agg(pg_catalog.json_build_array(g.tgname, g.tgtype, p.proname) order by g.tgname)
+  from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
+  where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('O', 'A'))"""
 
 # By the statistics, which wait for no lock on the table, as its size would.
 _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
@@ -83,11 +118,11 @@ _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
 
 # `offset 0`: what hangs on a table is found out once, not wherever it is mentioned.
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
-  json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE}, 'dependents', {_HAS_DEPENDENTS},
-    'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
-    'records', {_RECORDS},
+  pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE},
+    'dependents', {_HAS_DEPENDENTS}, 'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
+    'records', {_RECORDS}, 'firing', {_TRIGGERS},
     'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
-from json_to_recordset(cast($1 as json)) as w(s text, t text)
+from pg_catalog.json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t
 cross join lateral (select {_HAS_TRIGGERS} as triggers, {_IS_REFERENCED} as referenced offset 0) as f
@@ -95,45 +130,70 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f')"""
 
 _STAGING = f"""select n.nspname::text, c.relname::text from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind = 'r' and c.relpersistence <> 't' and starts_with(c.relname::text, '{STAGING_PREFIX}')"""
+where c.relkind = 'r' and c.relpersistence <> 't' and pg_catalog.starts_with(c.relname::text, '{STAGING_PREFIX}')"""
 
-_STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages,
-  json_build_object('columns', {_COLUMNS}, 'key', {_KEY})::text
+_STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages, c.oid::bigint,
+  pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY})::text
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
-  and n.nspname <> 'information_schema' and not starts_with(n.nspname::text, 'pg_')
-  and not starts_with(c.relname::text, '{OWN_PREFIX}')
-  and ($1 = '' or n.nspname = $1)
-  and has_schema_privilege(n.oid, 'USAGE') and has_any_column_privilege(c.oid, 'SELECT')"""
+  and n.nspname <> 'information_schema' and not pg_catalog.starts_with(n.nspname::text, 'pg_')
+  and not pg_catalog.starts_with(c.relname::text, '{OWN_PREFIX}')
+  and ($1::text = '' or n.nspname = $1)
+  and pg_catalog.has_schema_privilege(n.oid, 'USAGE') and pg_catalog.has_any_column_privilege(c.oid, 'SELECT')"""
+
+#: A table, which is locked by this against being altered; `{found}` of it.
+_LOCKED = (
+    "select {found} from pg_catalog.pg_class c "
+    "where c.oid = pg_catalog.to_regclass({name}) and not exists (select 1 from {table} where false)"
+)
+
+# Of a table with that condition as well; without what takes a domain apart, which is most of the work.
+_COLUMNS_NOW = """select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int,
+  y.typtype = 'd', a.attrelid::bigint
+from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
+where a.attrelid = pg_catalog.to_regclass({name}) and a.attnum > 0 and not a.attisdropped
+  and not exists (select 1 from {table} where false)"""
+
+# A row of the catalog that was written anew since the snapshot names who did it, even if that was taken back.
+_NEWS = """pg_catalog.concat_ws(' ', nullif(c.xmax::text, '0'), (
+  select pg_catalog.string_agg(a.attnum || ':' || a.xmax, ' ') from pg_catalog.pg_attribute a
+  where a.attrelid = c.oid and a.xmax::text <> '0'), case
+  when c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(c.oid), 0) then 'rewritten' end)"""
 
 # Of `_HAS_DEPENDENTS`, what has a name; `$1` is the table.
 _DEPENDENTS = """select w.kind || ' ' || w.name from (
   select distinct case v.relkind when 'm' then 'materialized view' else 'view' end as kind, v.relname::text as name
   from pg_catalog.pg_depend d join pg_catalog.pg_rewrite r on r.oid = d.objid
   join pg_catalog.pg_class v on v.oid = r.ev_class
-  where d.classid = 'pg_catalog.pg_rewrite'::regclass and d.refobjid = to_regclass($1) and v.oid <> d.refobjid
+  where d.classid = 'pg_catalog.pg_rewrite'::regclass::oid and d.refobjid = pg_catalog.to_regclass($1)::oid
+    and v.oid <> d.refobjid
   union all select 'index', x.relname::text from pg_catalog.pg_index i
-  join pg_catalog.pg_class x on x.oid = i.indexrelid where i.indrelid = to_regclass($1) and not i.indisprimary
+  join pg_catalog.pg_class x on x.oid = i.indexrelid
+  where i.indrelid = pg_catalog.to_regclass($1)::oid and not i.indisprimary
   union all select 'trigger', g.tgname::text from pg_catalog.pg_trigger g
-  where g.tgrelid = to_regclass($1) and not g.tgisinternal
-  union all select 'foreign key', k.conname || ' of table ' || o.relname from pg_catalog.pg_constraint k
-  join pg_catalog.pg_class o on o.oid = k.conrelid where k.confrelid = to_regclass($1) and k.contype = 'f'
+  where g.tgrelid = pg_catalog.to_regclass($1)::oid and not g.tgisinternal
+  union all select 'foreign key', k.conname::text || ' of table ' || o.relname::text from pg_catalog.pg_constraint k
+  join pg_catalog.pg_class o on o.oid = k.conrelid
+  where k.confrelid = pg_catalog.to_regclass($1)::oid and k.contype = 'f'
   union all select 'constraint', k.conname::text from pg_catalog.pg_constraint k
-  where k.conrelid = to_regclass($1) and k.contype not in ('p', 'n', 'u')) as w order by 1"""
+  where k.conrelid = pg_catalog.to_regclass($1)::oid and k.contype not in ('p', 'n', 'u')) as w order by 1"""
 
 _TABLE_KINDS = ("r", "p")
+
+#: Metadata of a field: what a statement calls its type where no schema is searched.
+TYPE_NAME = b"type_name"
 
 
 def streams(session: Session, schema: str, text_columns: Sequence[str], system: str) -> list[Stream]:
     """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours."""
     found = []
     wanted = set(text_columns)
-    for namespace, table, kind, estimate, pages, details in session.query(_STREAMS, (schema,)):
+    for namespace, table, kind, estimate, pages, oid, details in session.query(_STREAMS, (schema,)):
         name = TableName(namespace, table)
         described = json.loads(details)
         key = tuple(described["key"] or ())
         fields = []
-        for column, declared, is_required, _, _, base in described["columns"] or ():
+        for column, declared, is_required, _, _, base, own, _ in described["columns"] or ():
             native = base or declared
             path = f"{namespace}.{table}.{column}"
             is_text = path in wanted
@@ -142,6 +202,8 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
             metadata = {b"native_type": native.encode(), b"native_system": system.encode()}
             if is_text or base:
                 metadata[b"read_as"] = b"text" if is_text else b"base"
+            if own is not None:
+                metadata[TYPE_NAME] = own[0].encode()
             fields.append(pa.field(column, kind_of, not (is_required or column in key), metadata))
         found.append(
             Stream(
@@ -150,7 +212,13 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
                 key_properties=key,
                 is_view=kind not in _TABLE_KINDS and kind != "f",
                 estimated_records=estimate if estimate > 0 or (estimate == 0 and kind == "r") else None,
-                locator={"schema": namespace, "table": table, "kind": kind, "pages": pages},
+                locator={
+                    "schema": namespace,
+                    "table": table,
+                    "kind": kind,
+                    "pages": pages,
+                    "places": {"": oid, **{column: place for column, *_, place in described["columns"] or ()}},
+                },
             )
         )
     if wanted:
@@ -162,9 +230,40 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
     return found
 
 
+def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:
+    """Lock a table against being altered, and return its columns' types, of domains what they are of, and their places.
+
+    Among the places is the table's own number, by the empty name. In a transaction that sees one moment these are the
+    columns of then; elsewhere they are what any statement behind this one reads.
+    """
+    found = session.query(_COLUMNS_NOW.format(name=literal(_quoted(name)), table=_quoted(name)))
+    types = {str(column): str(declared) for column, declared, *_ in found}
+    places = {str(column): int(place) for column, _, place, *_ in found}
+    if found:
+        places[""] = int(found[0][-1])
+    if any(is_domain for *_, is_domain, _ in found):
+        ((columns,),) = session.query(_locked(name, f"{_COLUMNS}::text"))
+        types.update({column: base or declared for column, declared, _, _, _, base, _, _ in json.loads(columns)})
+    return types, places
+
+
+def news(session: Session, name: TableName) -> str:
+    """Lock a table against being altered, and say what became of it between the snapshot and now; empty: nothing.
+
+    What was taken back is told of as well, again and again in the same words.
+    """
+    found = session.query(_locked(name, _NEWS))
+    return str(found[0][0]) if found else "made anew"
+
+
+def _locked(name: TableName, found: str) -> str:
+    # The lock is taken when the statement is looked at, before it begins.
+    return _LOCKED.format(found=found, name=literal(_quoted(name)), table=_quoted(name))
+
+
 def is_indexed(session: Session, name: TableName, column: str) -> bool:
     """Tell whether a whole table has an index that begins with a column, and knows its order."""
-    table = f"to_regclass({literal(_quoted(name))})"
+    table = f"pg_catalog.to_regclass({literal(_quoted(name))})::oid"
     sql = (
         "select 1 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid "
         "join pg_catalog.pg_am m on m.oid = c.relam join pg_catalog.pg_attribute a "
@@ -199,7 +298,8 @@ def dependents(session: Session, table: Table) -> list[str]:
 def rekey(session: Session, table: Table, key: Sequence[str]) -> list[str]:
     """Write the statement that gives a table another primary key, under the same name."""
     found = session.query(
-        "select conname::text from pg_catalog.pg_constraint where conrelid = to_regclass($1) and contype = 'p'",
+        "select conname::text from pg_catalog.pg_constraint "
+        "where conrelid = pg_catalog.to_regclass($1)::oid and contype = 'p'",
         (_quoted(table.name),),
     )
     if not found:
@@ -225,8 +325,9 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
             is_generated=is_generated,
             has_default=has_default,
             base=base or "",
+            equality=(own and own[1]) or "",
         )
-        for column, native, is_required, is_generated, has_default, base in details["columns"] or ()
+        for column, native, is_required, is_generated, has_default, base, own, _ in details["columns"] or ()
     )
     return Table(
         name=name,
@@ -237,9 +338,20 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
         has_dependents=details["dependents"],
         is_referenced=details["referenced"],
         has_triggers=details["triggers"],
+        triggers=tuple(_trigger(*described) for described in details["firing"] or ()),
         records=details["records"],
         regrant=tuple(_regrant(name, details)),
     )
+
+
+#: Bits of `pg_trigger.tgtype`.
+_EVENTS = {4: "insert", 16: "update", 8: "delete"}
+
+
+def _trigger(name: str, bits: int, function: str) -> Trigger:
+    timing = "before" if bits & 2 else "instead of" if bits & 64 else "after"
+    events = tuple(event for bit, event in _EVENTS.items() if bits & bit)
+    return Trigger(name=name, timing=timing, events=events, function=function)
 
 
 def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
@@ -248,12 +360,13 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     owner = details["owner"]
     if details["grants"] is not None:
         # Default privileges may have given the new table more than the old one had.
-        oid = f"{literal(table)}::regclass"
+        oid = f"{literal(table)}::regclass::oid"
         body = (
-            "declare who text; begin for who in select distinct case g.grantee when 0 then 'public' "
-            "else quote_ident(pg_get_userbyid(g.grantee)) end from pg_class c, aclexplode(c.relacl) g "
+            "declare who text; begin for who in select distinct case g.grantee when '0' then 'public' "
+            "else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(g.grantee)) end "
+            "from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) g "
             f"where c.oid = {oid} and g.grantee <> c.relowner loop "
-            f"execute 'revoke all on ' || {literal(table)} || ' from ' || who; end loop; end"
+            f"execute 'revoke all on '::text || {literal(table)} || ' from ' || who; end loop; end"
         )
         statements.append(f"do {literal(body)}")
         for grantee, privilege, is_grantable in details["grants"]:
@@ -266,4 +379,14 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = ["dependents", "is_indexed", "list_staging", "reflect", "rekey", "streams"]
+__all__ = [
+    "TYPE_NAME",
+    "columns_now",
+    "dependents",
+    "is_indexed",
+    "list_staging",
+    "news",
+    "reflect",
+    "rekey",
+    "streams",
+]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,9 @@ from ..errors import ConnectorError
 from .failures import connect_failure
 from .session import SETUP, AdbcSession
 from .settings import Address
+
+#: What poolers say that take no settings at the begin of a connection.
+_NO_OPTIONS = ("startup parameter", "command-line options")
 
 #: Seconds for which others join. Whoever comes later wants the types of then.
 FRESH_S = 5.0
@@ -69,9 +73,7 @@ class Database:
                     raise known.error
                 if known.database is None:
                     try:
-                        known.database = adbc_driver_manager.AdbcDatabase(
-                            driver=_driver_path(adbc_driver_postgresql), uri=self.address.uri()
-                        )
+                        known.database = _made(_driver_path(adbc_driver_postgresql), self.address)
                     except adbc_driver_manager.Error as error:
                         known.error = error
                         raise
@@ -127,6 +129,25 @@ class Database:
                 latest.users += 1
                 self._known = latest
             return self._known
+
+
+def _made(driver: str, address: Address) -> Any:
+    """Make the driver's database: what it asks the catalog then finds no functions and operators but the server's.
+
+    Later connections search the schemas that the user's settings say.
+    """
+    import adbc_driver_manager
+
+    options = f"{address.parameters.get('options', '')} -c search_path=".strip()
+    closed = replace(address, parameters={**address.parameters, "options": options})
+    try:
+        made = adbc_driver_manager.AdbcDatabase(driver=driver, uri=closed.uri())
+    except adbc_driver_manager.Error as error:
+        if not any(words in str(error) for words in _NO_OPTIONS):
+            raise
+        return adbc_driver_manager.AdbcDatabase(driver=driver, uri=address.uri())
+    made.set_options(uri=address.uri())
+    return made
 
 
 def _driver_path(module: ModuleType) -> str:

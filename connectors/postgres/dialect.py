@@ -17,8 +17,10 @@ from . import catalog, types
 #: theirs by the key, instead of by reading the whole table as the default costs of a disk with a head have it. Until
 #: the commit only.
 _FOR_MERGES = (
-    "select set_config('work_mem', '64MB', true) where pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024; "
-    "select set_config('random_page_cost', '1.1', true) where current_setting('random_page_cost')::float8 > 1.1"
+    "select pg_catalog.set_config('work_mem', '64MB', true) "
+    "where pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) < 64 * 1024 * 1024; "
+    "select pg_catalog.set_config('random_page_cost', '1.1', true) "
+    "where pg_catalog.current_setting('random_page_cost')::float8 > '1.1'"
 )
 
 
@@ -39,6 +41,7 @@ class PostgresDialect(Dialect):
     refill_bytes = 1 << 20
     joins_statements = True
     commits_alone = True
+    compares = True
     reserved_columns = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 
     def __init__(self) -> None:
@@ -70,7 +73,7 @@ class PostgresDialect(Dialect):
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
         """Keep the blanks that fill a `character` up, as its source has them: a cast to another text drops them."""
         if types.is_filled(staged_type) and not types.is_filled(column_type):
-            return f"cast(textin(bpcharout({expression})) as {column_type})"
+            return f"cast(pg_catalog.textin(pg_catalog.bpcharout({expression})) as {column_type})"
         return super().cast(expression, column_type, staged_type)
 
     # ---------------------------------------------------------------- catalog
@@ -85,12 +88,17 @@ class PostgresDialect(Dialect):
 
     def exists(self, session: Session, name: TableName) -> bool:
         """Look the name up."""
-        return bool(session.query("select 1 where to_regclass($1) is not null", (self.table(name),)))
+        return bool(session.query("select 1 where pg_catalog.to_regclass($1) is not null", (self.table(name),)))
 
     def lock_shape(self, session: Session, name: TableName) -> bool:
         """Take the lock that a writer has anyway, before the types are read that COPY relies on."""
         session.execute(f"lock table {self.table(name)} in row exclusive mode")
         return True
+
+    def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
+        """Ask the catalog: COPY takes what arrives for whatever type is there."""
+        now, _ = catalog.columns_now(session, name)
+        return all(now.get(column) == self._base(kind) for column, kind in types.items())
 
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return leftovers of every schema."""
@@ -107,16 +115,18 @@ class PostgresDialect(Dialect):
     def free(self, session: Session, name: TableName) -> None:
         """End the sessions of a frozen process that would keep its staging table from being dropped."""
         session.query(
-            "select pg_terminate_backend(l.pid) from pg_catalog.pg_locks l "
+            "select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l "
             "join pg_catalog.pg_stat_activity a on a.pid = l.pid "
-            f"where l.locktype = 'relation' and l.relation = to_regclass({literal(self.table(name))}) "
-            "and a.datname = current_database() and a.usename = current_user and l.pid <> pg_backend_pid()"
+            f"where l.locktype = 'relation' and l.relation = pg_catalog.to_regclass({literal(self.table(name))})::oid "
+            "and a.datname = pg_catalog.current_database() and a.usename = current_user "
+            "and l.pid <> pg_catalog.pg_backend_pid()"
         )
 
     # -------------------------------------------------------------------- DDL
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Take an advisory lock: CREATE TABLE IF NOT EXISTS alone fails when two do it at once."""
-        session.execute(f"select pg_advisory_xact_lock(hashtextextended({literal(f'syncblocks {name}')}, 0))")
+        number = f"pg_catalog.hashtextextended({literal(f'syncblocks {name}')}, 0)"
+        session.execute(f"select pg_catalog.pg_advisory_xact_lock({number})")
 
     def create_schema(self, session: Session, schema: str) -> None:
         """Create it only if it is missing: IF NOT EXISTS still demands the privilege to create."""
@@ -201,6 +211,10 @@ class PostgresDialect(Dialect):
             return [*first, new]
         return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
 
+    def equals(self, left: str, right: str, column: Column) -> str:
+        """Name the operator's schema: one that somebody made for these very types would be taken before ours."""
+        return f"{left} operator({self.quote(column.equality or 'pg_catalog')}.=) {right}"
+
     def _drop_repeated(
         self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
     ) -> str:
@@ -211,12 +225,19 @@ class PostgresDialect(Dialect):
         keys = {column.name: self._value(column, staged) for column in columns if column.name in key}
         sequence, table = self.quote(SEQUENCE), self.table(staging)
         listed = ", ".join(f"{value} as {self.quote(name)}" for name, value in keys.items())
-        same = " and ".join(f"{value} = r.{self.quote(name)}" for name, value in keys.items())
+        of = {column.name: column for column in columns}
+        same = " and ".join(self.equals(value, f"r.{self.quote(name)}", of[name]) for name, value in keys.items())
         repeated = (
-            f"select {listed}, max(s.{sequence}) as {sequence} from {table} s "
+            f"select {listed}, pg_catalog.max(s.{sequence}) as {sequence} from {table} s "
             f"group by {', '.join(keys.values())} having count(*) > 1"
         )
         return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} < r.{sequence}"
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare the images of the records: there are types that have no equality, and equal values that differ."""
+        held = ", ".join(f"t.{self.quote(column.name)}" for column in columns)
+        arriving = ", ".join(self._value(column, staged) for column in columns)
+        return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
 
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
         return f"{super()._into(target, columns)} overriding system value"

@@ -52,6 +52,10 @@ _OF_A_RECORD = ("22", "23", "44", "P0", "54", "0A")
 #: Where the server says in what statement of a DO block it happened.
 _SQL = re.compile(r'(CONTEXT:\s*)?SQL statement ".*', re.DOTALL)
 
+#: Where the server says in what function it happened.
+_NAME = r'(?:"(?:[^"]|"")*"|[^\s"(.]+)'
+_FUNCTION = re.compile(rf"PL/\w+ function (?:{_NAME}\.)?({_NAME})")
+
 
 def connect_failure(error: Exception, address: Address) -> ConnectorError:
     """Sort an error of connecting."""
@@ -77,9 +81,10 @@ def failure(error: Exception, address: Address, *, is_lost: bool = False) -> Con
     if sqlstate.startswith(_CONFIG):
         return ConnectorConfigError(f"{address.identity()}: {text}", connector="postgres")
     is_of_record = not sqlstate or sqlstate.startswith(_OF_A_RECORD)
-    return (FatalConnectorError if is_of_record else StatementRefused)(
-        f"{address.identity()}: {text}", connector="postgres"
-    )
+    sorted_as = FatalConnectorError if is_of_record else StatementRefused
+    result = sorted_as(f"{address.identity()}: {text}", connector="postgres")
+    result.raised_in = tuple(_functions(text))
+    return result
 
 
 def interrupted(error: Exception) -> Interrupted:
@@ -87,6 +92,11 @@ def interrupted(error: Exception) -> Interrupted:
     result = Interrupted("interrupted", connector="postgres")
     result.__cause__ = error
     return result
+
+
+def _functions(text: str) -> list[str]:
+    """Return the names of the functions, without their schemas, in which it happened."""
+    return [name.strip('"').replace('""', '"') for name in _FUNCTION.findall(text)]
 
 
 def _text(error: Exception, address: Address) -> str:

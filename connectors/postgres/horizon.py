@@ -25,7 +25,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -47,9 +47,12 @@ from ..sql.read.horizon import (
 )
 from ..sql.session import Lease
 from ..stream import Bookmark, Stream
+from . import catalog
 
 if TYPE_CHECKING:
     from ..sql.read.source import SqlSource
+
+T = TypeVar("T")
 
 log = logging.getLogger("syncblocks")
 
@@ -59,11 +62,19 @@ STANDBY = "a standby does not know which transactions of its primary still run"
 #: Shared advisory lock that every transaction of a source holds, on any machine: it only reads.
 _READER = (1937337955, 1886545261)
 
-#: Begins a transaction that changes nothing, and in which each statement sees the same moment.
-BEGIN = (
-    "begin transaction isolation level repeatable read read only; "
+#: Begins a transaction that changes nothing. Names are looked for in no schema but the server's own: a function or an
+#: operator that somebody else made could fit a record's values better than the one we mean, and would run as us.
+_MARKED = (
+    "begin transaction isolation level {} read only; set local search_path = ''; "
     f"select pg_catalog.pg_advisory_xact_lock_shared({_READER[0]}, {_READER[1]})"
 )
+
+#: In it each statement sees the same moment.
+BEGIN = _MARKED.format("repeatable read")
+
+#: In it each statement sees what was committed before it. A table that is rewritten while a read waits
+#: for its lock is empty in any snapshot from before: so the lock comes first, and then the statement that reads.
+BEGIN_LOCKED = _MARKED.format("read committed")
 
 #: A server stamps a statement just before it shows that a transaction has begun.
 _STAMP_S = 0.02
@@ -141,6 +152,29 @@ def settle(
         found = _waited_for(lease, look, question, kind, wait_s, sleep)
     _begin_again(lease)
     return found
+
+
+def unaltered(source: SqlSource, lease: Lease, stream: Stream, take: Callable[[], T]) -> T:
+    """Return what `take` does, by a snapshot younger than whatever altered the table, and with the table locked.
+
+    A table that was altered while the lock was waited for has other columns than the snapshot knows of, and where it
+    was rewritten no records.
+
+    Args:
+        source: says which table.
+        lease: in a transaction that sees one moment, before and after; `take` may begin it anew.
+        stream: whose table it is.
+        take: done again where the snapshot was too old.
+    """
+    seen = ""
+    while True:
+        taken = take()
+        found = catalog.news(lease.session, source.table(stream))
+        # What is there still was taken back: it would have been in the second snapshot.
+        if not found or found == seen:
+            return taken
+        seen = found
+        _begin_again(lease)
 
 
 def _is_quiet(lease: Lease, look: str, pause_s: float, sleep: Callable[[float], None]) -> bool:
@@ -238,4 +272,4 @@ def _oid(source: SqlSource, stream: Stream) -> str:
     return f"pg_catalog.to_regclass({literal(source.dialect.table(source.table(stream)))})::oid"
 
 
-__all__ = ["BEGIN", "STANDBY", "settle"]
+__all__ = ["BEGIN", "BEGIN_LOCKED", "STANDBY", "settle", "unaltered"]

@@ -23,7 +23,7 @@ from ..ranges import Range, SnapshotLost, how_many
 from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Block, Event, Stream
-from .horizon import BEGIN
+from .horizon import BEGIN, unaltered
 
 #: What begins a transaction that reads, and what then marks it as ours.
 _BEGIN, _, _MARK = BEGIN.partition("; ")
@@ -165,9 +165,9 @@ def opened(source: SqlSource, stream: Stream, readers: int, wire: str, range_byt
         oldest = _oldest(lease)
         lease.begin()
         table = source.dialect.table(source.table(stream))
-        # Holds the lock that keeps the table from being rewritten: its pages stay what they are.
-        columns = source.dialect.names(stream.schema.names[:1])
-        lease.session.query(f"select {columns} from {table} where false")
+        # Holds the lock that keeps the table from being rewritten: its pages stay what they are, and so do its columns.
+        unaltered(source, lease, stream, lambda: None)
+        source.agree(lease, stream, wire)
         if int(lease.session.query("select current_setting('server_version_num')::int")[0][0]) < 140000:
             ranges = []  # it would read the whole table for every range
         else:

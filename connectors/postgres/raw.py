@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..network import CONNECT_TIMEOUT_S, SOCKET_PARAMETERS, limit_socket
 from ..sql.identifiers import TableName, quote
 from ..stream import Block
 from . import encode
@@ -63,6 +64,7 @@ class RawSession:
         self._connection: Any = None
         try:
             self._connection = self._loop.run_until_complete(asyncpg.connect(**_arguments(address)))
+            limit_socket(self._connection._transport.get_extra_info("socket"), address.parameters)
             protocol = self._connection._protocol
             # A COPY that waits for room to write would wait for ever once the connection is gone.
             self._connection.add_termination_listener(lambda _: protocol.resume_writing())
@@ -282,7 +284,7 @@ async def _result(copying: asyncio.Task[str]) -> str:
 
 
 def _arguments(address: Address) -> dict[str, Any]:
-    parameters = dict(address.parameters)
+    parameters = {name: value for name, value in address.parameters.items() if name not in SOCKET_PARAMETERS}
     timeout = parameters.pop("connect_timeout", "")
     settings = {"application_name": parameters.pop("application_name", "syncblocks")}
     plain = Address(
@@ -297,7 +299,7 @@ def _arguments(address: Address) -> dict[str, Any]:
         # libpq's parameters for TLS are understood in a DSN only.
         "dsn": plain.uri(application_name=False),
         "server_settings": settings,
-        "timeout": float(timeout) if timeout.isdigit() and int(timeout) else 60.0,
+        "timeout": float(timeout) if timeout.isdigit() and int(timeout) else float(CONNECT_TIMEOUT_S),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError
+from ..network import Canceller
 from ..sql.identifiers import TableName
 from ..stream import Block
 from .failures import failure
@@ -22,7 +23,8 @@ SETUP = (
     "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; "
     "set client_encoding = 'UTF8'; set bytea_output = 'hex'; set standard_conforming_strings = on; "
     "set array_nulls = on; set xmloption = content; set idle_in_transaction_session_timeout = 0; "
-    "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'"
+    "select pg_catalog.set_config('synchronous_commit', 'on', false) "
+    "where pg_catalog.current_setting('synchronous_commit') = 'off'"
 )
 
 
@@ -34,7 +36,7 @@ class AdbcSession:
         self._address = address
         self._begin = begin
         self._batch_size_bytes = batch_size_bytes
-        self._is_closed = False
+        self._canceller = Canceller()
 
     def begin(self) -> None:
         """Start a transaction."""
@@ -93,8 +95,8 @@ class AdbcSession:
             raise self._failure(error) from error
         finally:
             if not is_over:
-                # Otherwise closing would first read the rest of the table.
-                self.cancel()
+                # Otherwise closing would first read the rest of the table. Waited for: the next statement is to live.
+                self._ask_to_cancel()
             statement.close()
 
     def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
@@ -127,19 +129,22 @@ class AdbcSession:
             self.execute("rollback")
 
     def cancel(self) -> None:
-        """Ask the server to cancel the statement under way."""
-        if not self._is_closed:
-            with suppress(Exception):  # nothing under way, or the connection is gone: nothing to end
-                self._connection.cancel()
+        """Ask the server to cancel the statement under way, over a connection that the driver opens for that."""
+        self._canceller.start(self._ask_to_cancel)
+
+    def _ask_to_cancel(self) -> None:
+        with suppress(Exception):  # nothing under way, or the connection is gone: nothing to end
+            self._connection.cancel()
 
     def close(self) -> None:
         """Close the connection."""
-        if not self._is_closed:
-            self._is_closed = True
-            # The driver counts a database's connections without a lock. When threads connect at the same moment it may
-            # miss one, and refuse at the last one's end to have counted below zero: it is closed all the same.
-            with suppress(Exception):
-                self._connection.close()
+        self._canceller.close(self._end_connection)
+
+    def _end_connection(self) -> None:
+        # The driver counts a database's connections without a lock. When threads connect at the same moment it may
+        # miss one, and refuse at the last one's end to have counted below zero: it is closed all the same.
+        with suppress(Exception):
+            self._connection.close()
 
     def _statement(self) -> Any:
         import adbc_driver_manager

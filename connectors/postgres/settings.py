@@ -11,11 +11,22 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..network import (
+    CONNECT_TIMEOUT,
+    CONNECT_TIMEOUT_S,
+    NETWORK_TIMEOUT,
+    NETWORK_TIMEOUT_S,
+    SOCKET_PARAMETERS,
+    libpq_parameters,
+)
 from ..ranges import RANGE_BYTES
 from ..settings import Settings
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
-_RAW_PARAMETERS = {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "application_name", "connect_timeout"}
+_RAW_PARAMETERS = {
+    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "application_name", "connect_timeout"),
+    *SOCKET_PARAMETERS,
+}
 
 _LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 
@@ -48,6 +59,8 @@ class PostgresSettings(Settings):
     range_bytes: PositiveInt = Field(
         RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
     )
+    connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=CONNECT_TIMEOUT)
+    network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=NETWORK_TIMEOUT)
     text_columns: tuple[str, ...] = Field(
         (),
         description="Source: columns read as text (`schema.table.column`), for values that no other system "
@@ -76,7 +89,7 @@ class PostgresSettings(Settings):
             changes["port"] = str(self.port)
         if self.password is not None:
             changes["password"] = self.password.get_secret_value()
-        return replace(address, **changes)
+        return replace(address, **changes).limited(self.connect_timeout_s, self.network_timeout_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +107,11 @@ class Address:
     def is_plain(self) -> bool:
         """Tell whether drivers other than libpq understand all of it."""
         return "," not in self.host and set(self.parameters) <= _RAW_PARAMETERS
+
+    def limited(self, connect_timeout_s: int, network_timeout_s: int) -> Address:
+        """Return the address with limits for a network that does not answer; those of the URL itself stay."""
+        parameters = {**libpq_parameters(connect_timeout_s, network_timeout_s), **self.parameters}
+        return replace(self, parameters=parameters)
 
     def uri(self, *, application_name: bool = True) -> str:
         """Return the URI for libpq, with credentials."""

@@ -15,6 +15,7 @@ from ..errors import FatalConnectorError
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
+from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.source import WITHIN, SqlSource
 from ..sql.session import Lease, Session, Sessions
@@ -22,11 +23,11 @@ from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database
 from .dialect import PostgresDialect
-from .horizon import BEGIN, STANDBY, settle
+from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .raw import RawSession
 from .session import AdbcSession
 from .settings import PostgresSettings
-from .types import Name, array_item, arrow_of
+from .types import INTEGERS, Name, array_item, arrow_of, widen
 
 if TYPE_CHECKING:
     from ..sides import Checksums, KeyRange, Side
@@ -77,6 +78,8 @@ class PostgresSource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
+        # What a type is called depends on where it is looked for: as the destination does.
+        session.execute("set local search_path to default")
         self._is_standby = bool(session.query("select pg_catalog.pg_is_in_recovery()")[0][0])
         return catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
 
@@ -110,6 +113,43 @@ class PostgresSource(SqlSource):
         super().close()
         self._database.close()
 
+    def begin_read(self, lease: Lease, stream: Stream) -> None:
+        """Let a whole table's snapshot be taken once the table is locked; what is read with others needs one moment."""
+        if stream.replication_method is ReplicationMethod.INCREMENTAL:
+            lease.begin()
+        else:
+            lease.first(lambda session: session.execute(BEGIN_LOCKED))
+
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Ask the catalog, once the table is locked.
+
+        Raises:
+            FatalConnectorError: the table is the one that was planned, and a name means another of its columns.
+        """
+        types, places = catalog.columns_now(lease.session, self.table(stream))
+        planned: Mapping[str, int] = stream.locator.get("places", {})
+        if planned.get("") == places.get(""):
+            renamed = [name for name in stream.schema.names if places.get(name, 0) != planned.get(name)]
+            found = [f"column {name!r} is now the name of another column" for name in renamed if name in places]
+            if found:
+                raise altered(stream, found)
+        return types
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Tell whether the same is selected of both, and the planned type holds it; raw bytes are of one type only.
+
+        Of integers Arrow refuses those that do not fit.
+        """
+        if wire != "arrow":
+            return False
+        metadata = field.metadata or {}
+        if metadata.get(b"read_as") == b"text":
+            return True
+        planned = metadata[b"native_type"].decode()
+        if {planned, native} <= INTEGERS.keys():
+            return True
+        return arrow_of(planned) == arrow_of(native) and widen(planned, native) == planned
+
     def expression(self, field: pa.Field) -> str:
         """Cast what the driver cannot carry."""
         column = super().expression(field)
@@ -120,7 +160,7 @@ class PostgresSource(SqlSource):
             return f"{column}::text"
         native = metadata[b"native_type"].decode()
         if metadata.get(b"read_as") == b"base":
-            column = f"{column}::{native}"  # of a domain the driver knows nothing
+            column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing
         return arrow_of(native)[1].format(column)
 
     def checksum_system(self) -> str:
@@ -134,6 +174,11 @@ class PostgresSource(SqlSource):
     def array_item(self, field: pa.Field) -> pa.Field | None:
         """Return the items of an array that is read as text."""
         return array_item(field)
+
+    def constant(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Name the schema of the type."""
+        name = _type_name(field)
+        return super().constant(value, field.with_metadata({b"native_type": name.encode()}) if name else field)
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
@@ -184,7 +229,7 @@ class PostgresSource(SqlSource):
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
-        return settle(self, lease, stream, bookmark, self._settings.settle_s)
+        return unaltered(self, lease, stream, lambda: settle(self, lease, stream, bookmark, self._settings.settle_s))
 
     def is_indexed(self, lease: Lease, stream: Stream) -> bool:
         """Ask the catalog."""
@@ -206,6 +251,13 @@ class PostgresSource(SqlSource):
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.PageRanges]:
         """Export a snapshot, and split the table by its pages."""
         return ranges.opened(self, stream, readers, wire, self._settings.range_bytes)
+
+
+def _type_name(field: pa.Field) -> str:
+    """Return what a statement calls the type of a column; empty: nobody knows."""
+    metadata = field.metadata or {}
+    name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
+    return name.decode()
 
 
 def is_raw(stream: Stream) -> bool:

@@ -90,7 +90,8 @@ _REWRITTEN = _PARSED - {"json", "xml"}
 
 _BITS = ("bit", "bit varying")
 
-_INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
+#: Their digits.
+INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
 
 #: Types that COPY carries as one Arrow type, whatever is put in.
 _FIXED: dict[str, pa.DataType] = {
@@ -160,7 +161,7 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     name = Name.parse(column_type)
     if column_type == "bpchar":
         # A `character` without a length, as views have it: a cast to text would drop the blanks at its end.
-        return pa.string(), "textin(bpcharout({}))"
+        return pa.string(), "pg_catalog.textin(pg_catalog.bpcharout({}))"
     if name.is_array or not name.is_native:
         return pa.string(), "{}::text"
     if name.base in _FIXED:
@@ -373,8 +374,8 @@ def widen(before: str, after: str) -> str | None:
         return before
     if {held.base, new.base} == {"json", "jsonb"}:
         return before
-    if held.base in _INTEGERS and new.base in _INTEGERS:
-        return before if _INTEGERS[held.base] >= _INTEGERS[new.base] else after
+    if held.base in INTEGERS and new.base in INTEGERS:
+        return before if INTEGERS[held.base] >= INTEGERS[new.base] else after
     if {held.base, new.base} == {"real", "double precision"}:
         return "double precision"
     if "numeric" in (held.base, new.base):
@@ -414,8 +415,8 @@ def _wider_bits(before: str, held: Name, new: Name) -> str:
 def _wider_numeric(held: Name, new: Name) -> str | None:
     pair = []
     for name in (held, new):
-        if name.base in _INTEGERS:
-            pair.append((_INTEGERS[name.base], 0))
+        if name.base in INTEGERS:
+            pair.append((INTEGERS[name.base], 0))
         elif name.base != "numeric":
             return None
         elif name.first is None:
@@ -426,4 +427,4 @@ def _wider_numeric(held: Name, new: Name) -> str | None:
     return "numeric" if whole + scale > 1000 or scale < 0 else f"numeric({whole + scale},{scale})"
 
 
-__all__ = ["NATIVE", "Name", "arrow_of", "column_type", "is_filled", "kept_as", "shown", "widen", "wire"]
+__all__ = ["INTEGERS", "NATIVE", "Name", "arrow_of", "column_type", "is_filled", "kept_as", "shown", "widen", "wire"]

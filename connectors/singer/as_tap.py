@@ -21,6 +21,7 @@ from singer_sdk import Tap
 from singer_sdk.mapper import SameRecordTransform
 from singer_sdk.singerlib.encoding import SimpleSingerWriter
 
+from ..arrow.decimals import as_number
 from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import BOUNDARY, values
 from ..protocols import Source
@@ -267,7 +268,7 @@ def _floats(value: Any) -> Any:
     if isinstance(value, list):
         return [_floats(part) for part in value]
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        return as_number(value)
     return value
 
 

@@ -19,6 +19,7 @@ from singer_sdk import Target
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
 from singer_sdk.sinks import BatchSink
 
+from ..abilities import abilities_of
 from ..errors import FatalConnectorError
 from ..protocols import Destination
 from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
@@ -26,6 +27,7 @@ from .batches import BadBatch, read_lines, read_tables
 from .plugin_config import config_jsonschema, make_connector
 from .records import BadRecord, Parser, Wider
 from .types import Column, columns_of
+from .versions import VERSION, OlderVersions, version_column
 
 #: Records of a stream that are written at once; config `batch_size_rows` changes it.
 BATCH_RECORDS = 50_000
@@ -79,7 +81,44 @@ class DestinationSink(BatchSink):
         assert isinstance(target, DestinationTarget)
         self._ours = target
         self._columns = columns_of(self.schema)
+        #: Whether BATCH files came.
+        self._has_files = False
         self.table = table_name(stream_name, target.connector, self.config)
+        target.claim(self.table, stream_name)
+
+    def preprocess_record(self, record: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
+        """Keep the version of a record beside it, where the stream has versions."""
+        version = self._ours.version
+        if self._heeds_versions and isinstance(version, int):
+            if all(column.name != VERSION for column in self._columns):
+                self._columns = [*self._columns, version_column()]
+            record[VERSION] = version
+        return record
+
+    @property
+    def _heeds_versions(self) -> bool:
+        """Whether ACTIVATE_VERSION removes anything: not where all is kept, or replaced in any case."""
+        return self.process_activate_version_messages and self.config.get("load_method", "upsert") == "upsert"
+
+    def activate_version(self, new_version: int) -> None:
+        """Remove what the table holds of older versions of the stream, once the records held are written."""
+        if not self._heeds_versions:
+            return
+        self._ours.drain_stream(self)
+        if self._has_files:
+            self.logger.warning("ACTIVATE_VERSION of %s: records in BATCH files have no version", self.stream_name)
+            return
+        older = OlderVersions(self._ours.connector, self.config, self._ours.destination, self.table)
+        if not older.is_there:
+            return
+        if self.key_properties and getattr(self._ours.destination, "can_remove", False):
+            removed = older.keys(self.key_properties, new_version)
+            if removed is not None:
+                self._ours.load(self, [], WriteDisposition.MERGE, removed=removed)
+            return
+        with older.rest(new_version) as rest:
+            if rest is not None:
+                self._ours.load(self, rest[1], WriteDisposition.REPLACE, stream=rest[0])
 
     def _parse_timestamps_in_record(self, record: Any, schema: Any, treatment: Any) -> None:
         """Leave texts as they are: they are read with the columns' types, all records at once."""
@@ -93,6 +132,7 @@ class DestinationSink(BatchSink):
     def process_batch_files(self, encoding: Any, files: Sequence[str]) -> None:
         """Load the files of a BATCH message, after the records that came before it."""
         self._ours.drain_one(self)
+        self._has_files = True
         form = {"format": encoding.format, "compression": encoding.compression}
         try:
             for file in files:
@@ -165,6 +205,7 @@ class DestinationTarget(Target):
         PluginCapabilities.STREAM_MAPS,
         PluginCapabilities.FLATTENING,
         PluginCapabilities.BATCH,
+        PluginCapabilities.ACTIVATE_VERSION,
         PluginCapabilities.STRUCTURED_LOGGING,
         TargetCapabilities.VALIDATE_RECORDS,
     ]
@@ -175,6 +216,10 @@ class DestinationTarget(Target):
         self._run = secrets.token_hex(16)
         #: Tables that this run has replaced: what comes later is added.
         self.overwritten: set[str] = set()
+        #: What all names of a table have in common -> the stream that is written into it.
+        self._streams: dict[str, str] = {}
+        #: Of the record under way, as its message says.
+        self.version: Any = None
 
     @classmethod
     def get_singer_command(cls) -> click.Command:
@@ -193,15 +238,75 @@ class DestinationTarget(Target):
             self.max_parallelism = self._destination.max_loads or 4
         return self._destination
 
-    def load(self, sink: DestinationSink, batches: Iterable[pa.RecordBatch], disposition: WriteDisposition) -> None:
-        """Write batches of one stream and commit them."""
+    def claim(self, table: str, stream: str) -> None:
+        """Note that a stream is written into a table.
+
+        Raises:
+            FatalConnectorError: another stream is already; of records with the same key one would be lost.
+        """
+        names = abilities_of(self.destination).names_tables
+        other = self._streams.setdefault(table if names is None else names.one_name(table), stream)
+        if other != stream:
+            way_out = "leave out `schema` of the target's config, by which each goes into its own schema; or " * (
+                self.connector in _WITH_SCHEMAS and bool(self.config.get("schema"))
+            )
+            raise FatalConnectorError(
+                f"streams {other!r} and {stream!r} would both be written into table {table!r}, where records with the "
+                f"same key replace each other: {way_out}give one of them another name by `__alias__` in `stream_maps`, "
+                "or send each to a target of its own",
+                stream=stream,
+            )
+
+    def _process_record_message(self, message_dict: dict[str, Any]) -> None:
+        self.version = message_dict.get("version")
+        super()._process_record_message(message_dict)
+
+    def _process_activate_version_message(self, message_dict: dict[str, Any]) -> None:
+        """Let the stream's sinks remove older versions.
+
+        Raises:
+            FatalConnectorError: the stream has no SCHEMA yet, or the message no version.
+        """
+        stream, version = message_dict.get("stream"), message_dict.get("version")
+        if stream not in self.mapper.stream_maps:
+            raise FatalConnectorError(f"an ACTIVATE_VERSION of stream {stream!r} came before its SCHEMA")
+        if isinstance(version, bool) or not isinstance(version, int):
+            raise FatalConnectorError(f"an ACTIVATE_VERSION of stream {stream!r} has version {version!r}, no integer")
+        for stream_map in self.mapper.stream_maps[stream]:
+            if self.sink_exists(stream_map.stream_alias):  # not of a stream that `stream_maps` leaves out
+                self.get_sink(stream_map.stream_alias).activate_version(version)
+
+    def drain_stream(self, sink: DestinationSink) -> None:
+        """Write all records of a stream that are held, also those with an earlier schema."""
+        for each in [*self._sinks_to_clear, sink]:
+            if each.stream_name == sink.stream_name:
+                self.drain_one(each)
+
+    def load(
+        self,
+        sink: DestinationSink,
+        batches: Iterable[pa.RecordBatch],
+        disposition: WriteDisposition,
+        *,
+        stream: Stream | None = None,
+        removed: pa.Table | None = None,
+    ) -> None:
+        """Write batches of one stream and commit them.
+
+        Args:
+            sink: the stream's.
+            batches: of its schema, or others one after the other.
+            disposition: how they are written.
+            stream: as which they arrive, if not as what the sink takes.
+            removed: keys whose records are removed.
+        """
         key = LedgerKey(pipeline=self.name, stream=sink.stream_name, destination_table=sink.table)
         token = secrets.token_hex(16)
         owner = f"{self.name} on {socket.gethostname()}, process {os.getpid()}"
-        self.destination.take_over(key, token=token, owner=owner, source=f"singer://{sink.stream_name}")
+        row = self.destination.take_over(key, token=token, owner=owner, source=f"singer://{sink.stream_name}")
         batches = iter(batches)
         first = next(batches, None)
-        schema = sink._schema() if first is None else first.schema
+        schema = (stream.schema if stream else sink._schema()) if first is None else first.schema
 
         def events() -> Iterable[Event]:
             current = schema
@@ -216,14 +321,16 @@ class DestinationTarget(Target):
 
         load = Load(
             key=key,
-            stream=sink.stream(schema),
+            stream=stream or sink.stream(schema),
             write_disposition=disposition,
             token=token,
             run=f"{self._run}:1",
+            removed=removed,
+            columns=row.columns,
         )
         for _ in self.destination.load(load, iter(events())):
             pass
-        if disposition is WriteDisposition.REPLACE:
+        if disposition is WriteDisposition.REPLACE and stream is None:
             self.overwritten.add(sink.table)
 
     def process_endofpipe(self) -> None:

@@ -1,14 +1,14 @@
 """Records that a tap sends again: those at its bookmark, which were committed before.
 
-Taps read `>=` their bookmark. As for our own sources (`connectors/incremental/bookmarks.py`), hashes of the records
-that stand at it are kept with the bookmark, and tell which of them were committed.
+Taps read `>=` their bookmark. As for our own sources (`connectors/incremental/checkpoints.py`), hashes of the records
+that stand at it are kept with the bookmark, each behind the hash of its key, and tell which of them were committed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConnectorConfigError
-from ..incremental.bookmarks import BOUNDARY, from_json, not_committed, to_json
+from ..incremental.bookmarks import BOUNDARY, HASH_BYTES, from_json, to_json
+from ..incremental.committed import Committed, last_of_each_key
 from ..incremental.hashes import record_hashes
 from ..stream import Bookmark
 from .numbers import EXACT
@@ -27,6 +28,9 @@ log = logging.getLogger("syncblocks")
 RECENT_RECORDS = 131_072
 MAX_HASHES = 10_000
 
+#: Digits of a hash.
+_DIGITS = 2 * HASH_BYTES
+
 
 class Boundary:
     """Drops what was committed before, and notes what stands at the bookmark.
@@ -35,19 +39,43 @@ class Boundary:
         stream: for messages.
         column: the replication key; None: nothing can be told.
         bookmark: as the ledger holds it.
+        keys: columns of every batch that make the key; none: records are counted.
+        is_merged: sending a record twice does no harm.
     """
 
-    def __init__(self, stream: str, column: str | None, bookmark: Bookmark | None) -> None:
+    def __init__(
+        self,
+        stream: str,
+        column: str | None,
+        bookmark: Bookmark | None,
+        *,
+        keys: Sequence[str] = (),
+        is_merged: bool = False,
+    ) -> None:
         self._stream = stream
         self.column = column
+        self._keys = list(keys)
+        self._is_merged = is_merged
         kept: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
-        self._old = dict(kept)
-        self._committed = Counter(kept.get("hashes") or {})
+        versions = Counter(dict(self._versions_in(kept)))
+        self._has_old = bool(versions)
+        self._committed = Committed(versions.elements(), is_keyed=bool(keys), is_merged=is_merged)
+        #: What was committed before, and stands in the source still.
+        self._met = Counter[tuple[str | None, str]]()
         self._columns: list[str] = list(kept.get("columns") or ())
         self._high = kept.get("high")
         self._recent: list[pa.RecordBatch] = []
         self._recent_records = 0
+        self._has_dropped = False
         self._has_warned = False
+
+    def _versions_in(self, kept: Mapping[str, Any]) -> Iterator[tuple[tuple[str | None, str], int]]:
+        """Yield hashes of key and record, and how often they are kept; of a merge only what tells its keys."""
+        is_of_these_keys = bool(self._keys) and kept.get("keys") == self._keys
+        for text, count in (kept.get("hashes") or {}).items():
+            key = text[:-_DIGITS] if is_of_these_keys else ""
+            if key or not (self._is_merged and self._keys):
+                yield (key or None, text[-_DIGITS:]), count
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch without records committed before, and keep what may stand at the next bookmark."""
@@ -58,7 +86,7 @@ class Boundary:
         """Do as `take`, and return which records it leaves; None: all."""
         if self.column is None or not batch.num_rows or not _is_ordered(batch, self.column):
             return None
-        mask = self._not_committed(batch) if self._committed.total() else None
+        mask = self._not_committed(batch) if self._has_old else None
         if mask is not None:
             batch = batch.filter(mask)
         if batch.num_rows:
@@ -74,15 +102,24 @@ class Boundary:
         high = self._scalar(self._high, batch)
         if high is None:
             return None
-        may_be = pc.fill_null(pc.less_equal(batch.column(self.column), high), False)
+        may_be = pc.invert(pc.fill_null(pc.greater(batch.column(self.column), high), False))
         if not pc.any(may_be).as_py():
             return None
-        keep = not_committed(_hashes(batch.filter(may_be), self._columns), may_be, self._committed)
-        return pa.array(keep, pa.bool_())
+        versions = self._versions(batch.filter(may_be), self._columns)
+        is_new = pa.array(self._committed.are_new(versions, may_be), pa.bool_())
+        is_met = pc.invert(is_new.filter(may_be)).to_pylist()
+        self._met.update(version for version, is_old in zip(versions, is_met, strict=True) if is_old)
+        return is_new
+
+    def _versions(self, batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[str | None, str]]:
+        records = _hashes(batch, columns)
+        keys: Sequence[str | None] = _hashes(batch, self._keys) if self._keys else [None] * batch.num_rows
+        return list(zip(keys, records, strict=True))
 
     def _keep_highest(self) -> None:
         kept = [part for part in self._at_or_past(self._highest()) if part.num_rows]
         self._recent, self._recent_records = kept, sum(part.num_rows for part in kept)
+        self._has_dropped = True
 
     def _highest(self) -> pa.Scalar | None:
         highs = [pc.max(batch.column(self.column)) for batch in self._recent]
@@ -100,11 +137,12 @@ class Boundary:
                 parts.append(batch)
         return parts
 
-    def at(self, value: Any) -> dict[str, Any]:
+    def at(self, value: Any, *, is_complete: bool = False) -> dict[str, Any]:
         """Return what a bookmark at this value keeps: hashes of the records at or past it that were sent so far.
 
         Args:
             value: the replication key's value in the STATE; None where it cannot be told (then: the highest sent).
+            is_complete: the tap has ended.
         """
         if self.column is None:
             return {}
@@ -114,6 +152,7 @@ class Boundary:
             low = self._scalar(value, self._recent[-1])
         parts = self._at_or_past(highest if low is None else low)
         records = sum(part.num_rows for part in parts)
+        is_kept = self._keeps_old(low, highest)
         if records > MAX_HASHES:
             if not self._has_warned:
                 self._has_warned = True
@@ -123,25 +162,57 @@ class Boundary:
                     records,
                 )
             parts, records = [], 0
-        old = self._old if self._keeps_old(low, highest) else {}
-        if not records:
-            return {BOUNDARY: old} if old else {}
-        columns = _hashed(parts[0].schema.names)
-        if old and set(old["columns"]) <= set(columns):
-            columns = old["columns"]
-        hashes = Counter[str](old["hashes"] if old and old["columns"] == columns else {})
-        for part in parts:
-            hashes.update(_hashes(part, [name for name in columns if name in part.schema.names]))
-        self._recent, self._recent_records = parts, records
-        return {BOUNDARY: {"columns": columns, "high": to_json(highest), "hashes": dict(hashes)}}
+            is_kept = is_kept and not self._is_merged
+        self._recent, self._recent_records = (parts, records) if records else (self._recent, self._recent_records)
+        columns = _hashed(parts[0].schema.names) if records else self._columns
+        if is_kept and set(self._columns) <= set(columns):
+            columns = self._columns
+        new = [
+            version
+            for part in parts
+            for version in self._versions(part, [name for name in columns if name in part.schema.names])
+        ]
+        self._committed.replace(key for key, _ in new if key is not None)
+        old = self._old(is_complete=is_complete) if is_kept and columns == self._columns else []
+        return self._boundary(columns, self._higher(highest) if old else to_json(highest), old, new)
+
+    def _old(self, *, is_complete: bool) -> list[tuple[str | None, str]]:
+        """Return what was committed before, but for keys of which another version was sent."""
+        if self._is_merged and self._has_dropped:
+            return []  # of some records sent nobody knows the keys any more; a merge may send the others again
+        is_met = self._met.elements()
+        met = [version for version in is_met if not (self._is_merged and self._committed.is_replaced(version[0]))]
+        return [*met, *self._committed.unread(is_complete=is_complete)]
+
+    def _boundary(
+        self,
+        columns: list[str],
+        high: Any,
+        old: list[tuple[str | None, str]],
+        new: list[tuple[str | None, str]],
+    ) -> dict[str, Any]:
+        if self._is_merged and self._keys:
+            new = last_of_each_key(new)
+            old = old if len(old) + len(new) <= MAX_HASHES else []
+        hashes = Counter(f"{key or ''}{record}" for key, record in (*old, *new))
+        if not hashes:
+            return {}
+        keys = {"keys": self._keys} if self._keys else {}
+        return {BOUNDARY: {"columns": columns, "high": high, **keys, "hashes": dict(hashes)}}
+
+    def _higher(self, highest: pa.Scalar | None) -> Any:
+        """Return the highest replication key of the records sent before and now, as JSON keeps it."""
+        old = None if highest is None else self._scalar(self._high, self._recent[-1])
+        is_lower = highest is None or (old is not None and pc.less(highest, old).as_py())
+        return self._high if is_lower else to_json(highest)
 
     def _keeps_old(self, low: pa.Scalar | None, highest: pa.Scalar | None) -> bool:
         """Whether the tap would send records of an earlier run again."""
-        if not self._old:
+        if not self._has_old:
             return False
         if not self._recent:
             return True
-        old = self._scalar(self._old.get("high"), self._recent[-1])
+        old = self._scalar(self._high, self._recent[-1])
         if old is None:
             return False
         floor = highest if low is None else low

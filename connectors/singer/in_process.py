@@ -24,6 +24,7 @@ import msgspec
 from singer_sdk import Tap, Target
 from singer_sdk.singerlib.encoding import GenericSingerReader, GenericSingerWriter
 
+from ..arrow.decimals import as_number
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 
 log = logging.getLogger("syncblocks")
@@ -320,7 +321,7 @@ class _Reader(GenericSingerReader[bytes]):
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        return as_number(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if is_dataclass(value) and not isinstance(value, type):

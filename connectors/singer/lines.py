@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow import compute as pc
+from ..arrow.decimals import as_number
 from ..errors import FatalConnectorError
 from ..stream import Stream
 from .json_schema import json_schema
@@ -209,7 +210,7 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        return as_number(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return str(value)

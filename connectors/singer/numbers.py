@@ -47,12 +47,19 @@ def may_have_long_numbers(block: bytes) -> bool:
 #: A number with an exponent, also where decimals come as texts. A text that holds the like does no harm.
 _EXPONENT = r"[:,\[]\s*-?[0-9][0-9.]*[eE]"
 _EXPONENT_IN_TEXT = r"[:,\[]\s*\"?\s*[-+]?[0-9.]+[eE]"
+#: One so near to zero that Arrow reads past its table of powers, and may crash, where it takes it for a decimal.
+_TINY = r"[:,\[]\s*\"?\s*[-+]?[0-9.]+[eE]-[0-9]{3,}\s*[\",\]}]"
 _NEGATIVE_ZERO = r"[:,\[]\s*-[0.]+[^0-9.]"
 
 
 def has_exponents(block: bytes, *, in_texts: bool) -> bool:
     """Tell whether there may be a number with an exponent: hexadecimal digits in a text are none."""
     return _matches(block, _EXPONENT_IN_TEXT if in_texts else _EXPONENT)
+
+
+def has_tiny(block: bytes) -> bool:
+    """Tell whether there may be a number, also one in a text, at which Arrow's reader of decimals crashes."""
+    return (b"e-" in block or b"E-" in block) and _matches(block, _TINY)
 
 
 def has_negative_zero(block: bytes) -> bool:

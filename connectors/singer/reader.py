@@ -130,7 +130,7 @@ class Reader:
             for incoming in self._incoming.values():
                 if incoming.is_incremental:
                     part = self._part(incoming, value)
-                    yield incoming.stream.name, Checkpoint(bookmark=incoming.bookmark(part))
+                    yield incoming.stream.name, Checkpoint(bookmark=incoming.bookmark(part, is_complete=True))
 
     # -- lines ---------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from .numbers import (
     Wider,
     has_exponents,
     has_negative_zero,
+    has_tiny,
     has_zero,
     holds,
     is_near,
@@ -155,6 +156,8 @@ class Parser:
         is_long = b"0" * LONG_RUN in numerals
         if is_long and self._decimals and b"0" * self._room in numerals:
             return None
+        if (self._decimals or is_long) and has_tiny(block):
+            return None
         has_large = has_powers and (b"0e0" in numerals or b"0e+" in numerals)
         numbers = self._numbers if is_long else []
         if numbers and not has_large:
@@ -257,7 +260,7 @@ class Parser:
         """Read what Python's own writer makes of floats that JSON does not have."""
         try:
             found = json.loads(text.decode(), parse_float=Decimal)
-        except (ValueError, RecursionError) as other:
+        except (ValueError, ArithmeticError, RecursionError) as other:
             reason = error if isinstance(other, UnicodeDecodeError) or "NaN" not in str(text) else other
             raise BadRecord(line, f"is no JSON: {shown(text)} ({reason})") from error
         record = found.get("record") if self._is_wrapped and isinstance(found, dict) else found

@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.decimals import bounded
+
 #: A number is read as this where a double may not hold all its digits.
 LONG = pa.decimal256(76, 40)
 
@@ -197,7 +199,7 @@ def _number(spec: Mapping[str, Any]) -> _Typed:
     if scale is None:
         return pa.float64(), Reading.NUMBER, ""
     highs = [_exact(spec.get(key)) for key in ("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum")]
-    whole = max((len(str(int(abs(high)))) for high in highs if high is not None), default=None)
+    whole = max((max(high.adjusted() + 1, 1) for high in highs if high is not None), default=None)
     if whole is None:
         kind = _decimal(38, scale) if scale <= 19 else None
     else:
@@ -231,8 +233,8 @@ def _exact(value: Any) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         return None
     try:
-        number = Decimal(str(value))
-    except InvalidOperation:
+        number = bounded(Decimal(str(value)))
+    except (InvalidOperation, ValueError):
         return None
     return number if number.is_finite() else None
 

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from ..arrow.decimals import bounded, fitting
 from ..arrow.text import SPECIAL, revive
-from .numbers import EXACT, Wider, decimal_for, is_exact
+from .numbers import Wider, decimal_for, is_exact
 from .types import Column, Reading
 
 _values = msgspec.json.Decoder(float_hook=Decimal)
@@ -65,13 +66,17 @@ def _number(column: Column, value: Any) -> float | None:
     if isinstance(value, Decimal) and not value:
         return float(value)
     if not is_exact(value):
-        raise Wider(column, decimal_for([Decimal(value)]))
+        raise Wider(column, decimal_for([bounded(Decimal(value))]))
     return float(value)
 
 
 def _integer(column: Column, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError("no integer")
+    if isinstance(value, Decimal):
+        value = bounded(value)
+        if value != value.to_integral_value():
+            raise ValueError("no integer")
     number = int(value)
     if column.type.bit_width == 64 and not -(2**63) <= number < 2**63:
         raise Wider(column, pa.decimal128(38, 0) if abs(number) < 10**38 else None)
@@ -81,13 +86,13 @@ def _integer(column: Column, value: Any) -> int:
 def _decimal(column: Column, value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         raise ValueError("no number")
-    number = Decimal(value)
-    is_long = number.is_finite() and -int(number.normalize(EXACT).as_tuple().exponent) > column.type.scale
-    if column.is_widened and (is_long or not number.is_finite()):
-        raise Wider(column, None)
-    if is_long:  # Arrow would make 0 of 1e-41
-        raise ValueError("more digits than the column has")
-    return number
+    number = bounded(Decimal(value))
+    try:
+        return fitting(number, column.type)
+    except ValueError:
+        if column.is_widened:
+            raise Wider(column, None) from None
+        raise
 
 
 def _digits(value: Any) -> str:
@@ -96,7 +101,7 @@ def _digits(value: Any) -> str:
     if isinstance(value, float):  # NaN or an infinity
         return SPECIAL.get(str(value), str(value))
     try:
-        number = Decimal(value)
+        number = bounded(Decimal(value))
     except InvalidOperation as error:
         raise ValueError("no number") from error
     if not number.is_finite():

@@ -119,7 +119,7 @@ class SqlDestination(ABC):
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Say as what each column is kept; a table that is replaced has no types to mind."""
         held = {} if table.schema is None else {self.dialect.fold(field.name): field for field in table.schema}
-        names = self.dialect.column_names(stream.schema.names)
+        names = self.column_names(stream.schema.names, table)
         is_new = disposition is WriteDisposition.REPLACE
         found = ((field, names[field.name]) for field in stream.schema)
         keys = stream.key_properties if disposition is WriteDisposition.MERGE else ()
@@ -245,9 +245,10 @@ class SqlDestination(ABC):
         self.dialect.table(name)  # before a driver stumbles over it as a text
         return name
 
-    def column_names(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Return what a stream's columns are called in a table."""
-        return self.dialect.column_names(names)
+    def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
+        """Return what a stream's columns are called in the table that it is planned for."""
+        held = [] if table.schema is None else table.schema.names
+        return self.dialect.column_names(names, held, table.columns)
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return all that the others may return."""
@@ -326,6 +327,7 @@ class SqlDestination(ABC):
                 for disposition in WriteDisposition
                 if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
             },
+            triggers={disposition: table.fires(disposition) for disposition in WriteDisposition if table.triggers},
             stream_name=str(name) if self.dialect.default_schema else name.name,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -172,20 +172,65 @@ class Naming:
         limit = self.max_identifier_bytes
         return TableName(shorten(name.schema, limit), shorten(name.name, limit))
 
-    def column_names(self, names: Sequence[str]) -> dict[str, str]:
+    def plain(self, name: str) -> str:
+        """Return what a stream's column is called in a table where no other column is in its way."""
+        return shorten(name, self.max_identifier_bytes)
+
+    def marked(self, name: str) -> str:
+        """Return the column's name with a hash of all of it: the same at every run, and no other column's."""
+        return tell_apart(name, self.max_identifier_bytes)
+
+    def column_names(
+        self, names: Sequence[str], held: Sequence[str] = (), known: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """Map a stream's column names to the table's: shortened, and told apart where the system folds them.
 
-        So are those that are the system's, or staging's.
+        So are those that are the system's, or staging's. The order of the names decides only between two that are
+        new to the table.
+
+        Args:
+            names: of the stream.
+            held: columns of the table that is there.
+            known: what earlier loads called the stream's columns, as `remembered` returned it; also of columns that do
+                not come now.
         """
-        result: dict[str, str] = {}
+        known = known or {}
+        spelled = {self.fold(column): column for column in held}
+        told_apart, owned = self._told_apart(known), {self.fold(column) for column in known.values()}
         taken = {*self.reserved_columns, self.fold(SEQUENCE), self.fold(RANK)}
+        found: dict[str, str] = {}
+
+        def claim(name: str, column: str, others: Collection[str] = ()) -> None:
+            is_others = self.fold(name) in told_apart and self.fold(column) in others
+            if name not in found and self.fold(column) not in taken and not is_others:
+                taken.add(self.fold(column))
+                found[name] = spelled.get(self.fold(column), column)
+
         for name in names:
-            chosen = shorten(name, self.max_identifier_bytes)
-            if self.fold(chosen) in taken:
-                chosen = tell_apart(name, self.max_identifier_bytes)
-            taken.add(self.fold(chosen))
-            result[name] = chosen
-        return result
+            if name in known:
+                claim(name, known[name])
+        for name in names:
+            for column in (self.plain(name), self.marked(name)):
+                # Exactly so: a column of another spelling may belong to another name.
+                if spelled.get(self.fold(column)) == column:
+                    claim(name, column, owned)
+        for name in names:
+            # Another spelling of one name, unless the stream is known to mean two things by two spellings.
+            claim(name, self.plain(name), {*owned, *spelled})
+            claim(name, self.marked(name))
+        return {name: found.get(name, self.marked(name)) for name in names}
+
+    def remembered(self, found: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+        """Return what the next load has to know of the names that this one has found."""
+        taken = {self.fold(column) for column in found.values()}
+        kept = {name: column for name, column in known.items() if name not in found and self.fold(column) not in taken}
+        known = kept | {name: column for name, column in found.items() if column != self.plain(name)}
+        told_apart = self._told_apart(known)
+        return known | {name: column for name, column in found.items() if self.fold(name) in told_apart}
+
+    def _told_apart(self, known: Mapping[str, str]) -> set[str]:
+        """Return what has several spellings that the stream means several things by, folded."""
+        return {self.fold(name) for name, column in known.items() if column == self.marked(name)}
 
     def names(self, names: Sequence[str], prefix: str = "") -> str:
         """Quote names for a list, each behind the prefix (`s.`)."""

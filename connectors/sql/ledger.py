@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ from .tables import Column
 T = TypeVar("T")
 
 _KEY = ("pipeline", "stream", "destination_table")
+#: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them.
+_NAMES = "_syncblocks_columns"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -72,6 +74,7 @@ class Ledger:
         bookmark: Bookmark | None,
         completed_by: str | None,
         rows: int,
+        columns: Mapping[str, str],
     ) -> None:
         """Write what a commit makes true.
 
@@ -81,7 +84,7 @@ class Ledger:
         quote = self._dialect.quote
         values: list[Any] = [*_key(key), token]
         assignments = [f"{quote('committed_at')} = {self._dialect.now}"]
-        changes = {"bookmark": None if bookmark is None else json.dumps(bookmark, ensure_ascii=False)}
+        changes = {"bookmark": state_text(bookmark, columns)}
         for name, value in changes.items():
             assignments.append(f"{quote(name)} = {self._parameter(values, value)}")
         if completed_by is not None:
@@ -112,9 +115,9 @@ class Ledger:
             session.execute(f"delete from {self._dialect.table(ledger)} where {self._where()}", _key(key))
             return
         token = secrets.token_hex(16)
-        self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
+        row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
-        text = None if bookmark is None else json.dumps(bookmark, ensure_ascii=False)
+        text = state_text(bookmark, row.columns)
         session.execute(
             f"update {self._dialect.table(ledger)} "
             f"set {self._dialect.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
@@ -158,13 +161,26 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
 
+def state_text(bookmark: Bookmark | None, columns: Mapping[str, str]) -> str | None:
+    """Return what a row's `bookmark` holds.
+
+    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no place of
+    their own for them, and whoever writes a ledger may not be allowed to alter it.
+    """
+    state = {_NAMES: dict(columns), "bookmark": bookmark} if columns else bookmark
+    return None if state is None else json.dumps(state, ensure_ascii=False)
+
+
 def row_of(row: Sequence[Any]) -> LedgerRow:
     """Make a ledger row of its columns, in order."""
     values = dict(zip(_COLUMNS, row, strict=True))
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-    except ValueError as error:
+        columns = {}
+        if isinstance(decoded, dict) and _NAMES in decoded:
+            columns, decoded = decoded[_NAMES], decoded["bookmark"]
+    except (ValueError, KeyError) as error:
         raise FatalConnectorError(
             f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "
             "`state reset` mends it",
@@ -181,6 +197,7 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         owner=values["owner"],
         rows=values["rows"],
         committed_at=_moment(values["committed_at"]),
+        columns=columns,
     )
 
 
@@ -191,4 +208,4 @@ def _moment(value: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-__all__ = ["Ledger", "alone", "commit", "row_of"]
+__all__ = ["Ledger", "alone", "commit", "row_of", "state_text"]

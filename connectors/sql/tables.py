@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from ..stream import Trigger, WriteDisposition
 from .identifiers import TableName
 
 
@@ -19,6 +20,8 @@ class Column:
     is_nullable: bool = True
     #: Type of the values, where `type` only limits another one (a domain).
     base: str = ""
+    #: Schema of the operator `=` of its values, where that is not the system's own; says nothing of the column itself.
+    equality: str = field(default="", compare=False)
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).
@@ -61,10 +64,21 @@ class Table:
     is_referenced: bool = False
     #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
     has_triggers: bool = False
+    #: Those that fire on statements of ours, by name; `has_triggers` says more than that there are some.
+    triggers: tuple[Trigger, ...] = ()
     #: About how many records there are, deleted ones that still take room among them; None: not known.
     records: int | None = None
     #: Statements that give a new table of this name the old one's owner and privileges.
     regrant: tuple[str, ...] = ()
+
+    def fires(self, disposition: WriteDisposition) -> tuple[Trigger, ...]:
+        """Return the triggers that fire on the statements of a write disposition."""
+        events = {"insert"}
+        if disposition is WriteDisposition.MERGE or (disposition is WriteDisposition.REPLACE and self.is_referenced):
+            events.add("update")
+        if disposition is WriteDisposition.REPLACE:
+            events.add("delete")
+        return tuple(trigger for trigger in self.triggers if events.intersection(trigger.events))
 
     def column(self, name: str) -> Column | None:
         """Find a column by its exact name (dialects that fold names reflect them as the stream has them)."""

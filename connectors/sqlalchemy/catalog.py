@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Inspector
-from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError
+from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, UnreflectableTableError
 
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.tables import Column, Table
@@ -69,6 +69,13 @@ def streams(connection: Connection, spelling: Names, schema: str) -> list[Stream
     return found
 
 
+def columns_now(connection: Connection, spelling: Names, name: TableName, *, is_exact: bool) -> dict[str, str]:
+    """Return the types of one table's columns; empty: there is no such table."""
+    table = spelling.spell(name.name, is_exact=is_exact)
+    columns = _columns(sa.inspect(connection), table, _schema(spelling, name.schema))
+    return {spelling.shown(each["name"]): str(kind_of(each["type"], connection.dialect)) for each in columns}
+
+
 def _schema(spelling: Names, schema: str) -> str | None:
     return spelling.spell(schema) if schema else None
 
@@ -96,12 +103,15 @@ def _column(column: Mapping[str, Any], connection: Connection, spelling: Names) 
 def _columns(inspector: Inspector, name: str, schema: str | None) -> Sequence[Mapping[str, Any]]:
     try:
         return inspector.get_columns(name, schema=schema)
-    except NoSuchTableError:
+    except (NoSuchTableError, UnreflectableTableError):  # the latter: a view of a table that is gone
         return ()
 
 
 def _key(inspector: Inspector, name: str, schema: str | None) -> tuple[str, ...]:
-    found = inspector.get_pk_constraint(name, schema=schema)
+    try:
+        found = inspector.get_pk_constraint(name, schema=schema)
+    except NoSuchTableError:  # dropped since its columns were read
+        return ()
     return tuple(str(column) for column in found.get("constrained_columns", ()))
 
 
@@ -127,4 +137,4 @@ def list_tables(connection: Connection, spelling: Names, schema: str) -> list[Ta
     return [TableName(schema, spelling.shown(name)) for name in found]
 
 
-__all__ = ["QUOTED", "list_tables", "reflect", "streams"]
+__all__ = ["QUOTED", "columns_now", "list_tables", "reflect", "streams"]

@@ -77,9 +77,13 @@ class SQLAlchemyDialect(Dialect):
         found = super().table_name(destination_table, default_schema)
         return TableName(self.names_.shown(found.schema) if found.schema else "", self.names_.shown(found.name))
 
-    def column_names(self, names: Sequence[str]) -> dict[str, str]:
-        """Map a stream's column names to the table's."""
-        return {name: self.names_.shown(chosen) for name, chosen in super().column_names(names).items()}
+    def plain(self, name: str) -> str:
+        """Return the name as the catalog's names are shown."""
+        return self.names_.shown(super().plain(name))
+
+    def marked(self, name: str) -> str:
+        """Return the name with a hash, as the catalog's names are shown."""
+        return self.names_.shown(super().marked(name))
 
     # ------------------------------------------------------------------ types
     def column_type(self, column: pa.Field) -> str:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..sql.identifiers import TableName
-from ..sql.ledger import Ledger, row_of
+from ..sql.ledger import Ledger, row_of, state_text
 from ..sql.session import Session
 from ..sql.tables import Column
 from ..stream import Bookmark, LedgerKey, LedgerRow
@@ -152,6 +152,7 @@ class SQLAlchemyLedger(Ledger):
         bookmark: Bookmark | None,
         completed_by: str | None,
         rows: int,
+        columns: Mapping[str, str],
     ) -> None:
         """Write what a commit makes true."""
         own, row = _own(session), self._row(ledger)
@@ -159,7 +160,7 @@ class SQLAlchemyLedger(Ledger):
         values: dict[str, Any] = {
             "token": token,
             "committed_at": datetime.now(UTC).isoformat(),
-            "bookmark": None if bookmark is None else json.dumps(bookmark, ensure_ascii=False),
+            "bookmark": state_text(bookmark, columns),
         }
         if completed_by is not None:
             values |= {"completed_by": completed_by, "rows": rows}
@@ -187,8 +188,8 @@ class SQLAlchemyLedger(Ledger):
         if forget:
             own.change(sa.delete(row["id"].table).where(row["id"] == _id(key)))
             return
-        self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
-        text = None if bookmark is None else json.dumps(bookmark, ensure_ascii=False)
+        found = self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
+        text = state_text(bookmark, found.columns)
         own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values({row["bookmark"]: text}))
 
     def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:

@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, Engine
 
 from ..arrow.batches import FETCH_RECORDS
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..network import Canceller
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..stream import Block
 from .failures import connect_failure, failure
@@ -45,7 +46,7 @@ _CREATE = re.compile(rf"create table ([^(]*{STAGING_PREFIX}[^ (]*) \(", re.IGNOR
 _PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
 
 #: How a driver's connection is told from another thread to give up: the first of these that it has.
-_CANCELS = ("cancel", "interrupt", "cancel_operation")
+_CANCELS = ("cancel_safe", "cancel", "interrupt", "cancel_operation")
 
 
 class AlchemySession:
@@ -67,6 +68,7 @@ class AlchemySession:
         self._is_dirty = False
         self._is_cancelled = False
         self._savepoint: Any = None
+        self._canceller = Canceller()
         try:
             self._connection = engine.connect()
             if is_writer and "READ COMMITTED" in _levels(self._connection):
@@ -343,6 +345,9 @@ class AlchemySession:
     def cancel(self) -> None:
         """Make the statement under way fail soon, where the driver can; else the next one."""
         self._is_cancelled = True
+        self._canceller.start(self._ask_to_cancel)
+
+    def _ask_to_cancel(self) -> None:
         with suppress(Exception):
             driver: Any = self._connection.connection.driver_connection
             for name in _CANCELS:
@@ -352,6 +357,9 @@ class AlchemySession:
 
     def close(self) -> None:
         """Close the connection; what was not committed is lost."""
+        self._canceller.close(self._end_connection)
+
+    def _end_connection(self) -> None:
         with suppress(Exception):
             self._connection.close()
 

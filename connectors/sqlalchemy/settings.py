@@ -10,6 +10,14 @@ from pydantic import Field, PositiveInt, SecretStr
 
 from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..network import (
+    CONNECT_TIMEOUT,
+    CONNECT_TIMEOUT_S,
+    NETWORK_TIMEOUT,
+    NETWORK_TIMEOUT_S,
+    libpq_parameters,
+    limit_socket,
+)
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +64,22 @@ _DRIVERS = {
 }
 
 
+#: Driver of MySQL -> what keeps it from sending files of this machine that a server asks for. Some do so by default,
+#: and we load by other means.
+_NO_LOCAL_FILES: Mapping[str, Mapping[str, Any]] = {
+    "mariadbconnector": {"local_infile": False},
+    "mysqlconnector": {"allow_local_infile": False},
+    "mysqldb": {"local_infile": 0},
+    "pymysql": {"local_infile": False},
+}
+
+#: Drivers whose connections take libpq's parameters.
+_LIBPQ = {"psycopg", "psycopg2"}
+#: Drivers whose connections hold a socket of Python's as `_sock`.
+_SOCKETS = {"pymysql"}
+_KNOWN = "; with psycopg, psycopg2 and PyMySQL, unless `url` or `connect_args` say it"
+
+
 class SQLAlchemySettings(Settings):
     """Config of a source or destination by its SQLAlchemy dialect."""
 
@@ -64,6 +88,8 @@ class SQLAlchemySettings(Settings):
         None, alias="schema", description="Source: the schema offered. Destination: that of tables named without one"
     )
     connect_args: Mapping[str, Any] = Field(default_factory=dict, description="What the driver's connect takes beside")
+    connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=f"{CONNECT_TIMEOUT}{_KNOWN}")
+    network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=f"{NETWORK_TIMEOUT}{_KNOWN}")
     checkpoint_records: PositiveInt = Field(
         CHECKPOINT_RECORDS, description="Source: records between two checkpoints of INCREMENTAL"
     )
@@ -84,7 +110,7 @@ class SQLAlchemySettings(Settings):
         name = url.drivername.partition("+")[0]
         try:
             # Every session holds its own connection as long as it lives; `Sessions` is the pool.
-            return sa.create_engine(url, poolclass=sa.NullPool, connect_args=dict(self.connect_args))
+            engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=self._arguments(url))
         except NoSuchModuleError as error:
             package = PACKAGES.get(name)
             hint = f"pip install {package}" if package else "install the package that brings it"
@@ -94,6 +120,23 @@ class SQLAlchemySettings(Settings):
             raise _wrong(f"{url.drivername} needs {module}: pip install {_DRIVERS.get(module, module)}") from error
         except (ArgumentError, TypeError, ValueError, ImportError) as error:
             raise _wrong(scrub(f"{type(error).__name__}: {error}".partition("\n")[0], url)) from None
+        if engine.dialect.driver in _SOCKETS:
+            limits = libpq_parameters(self.connect_timeout_s, self.network_timeout_s)
+            sa.event.listen(engine, "connect", lambda connection, _record: limit_socket(connection._sock, limits))
+        return engine
+
+    def _arguments(self, url: URL) -> dict[str, Any]:
+        """Return what the driver's connect takes beside the URL, with limits where it is known how to set them."""
+        driver = url.get_dialect().driver
+        limits: dict[str, Any] = {}
+        if driver in _LIBPQ:
+            limits = dict(libpq_parameters(self.connect_timeout_s, self.network_timeout_s))
+        elif driver in _SOCKETS:
+            limits = {"connect_timeout": self.connect_timeout_s}
+        return {name: value for name, value in limits.items() if name not in url.query} | {
+            **self.connect_args,
+            **_NO_LOCAL_FILES.get(driver, {}),
+        }
 
     def identity(self) -> str:
         """Return the place without credentials; as the own connector of a system spells it, where there is one."""

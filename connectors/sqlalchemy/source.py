@@ -86,6 +86,17 @@ class SQLAlchemySource(SqlSource):
         return "SQLAlchemy has no way to ask which transactions still run"
 
     # ------------------------------------------------------------------ reading
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Ask the inspector; whether the table stays as it is until the end of the transaction, only systems know."""
+        names, name, is_exact = self._own.names_, self.table(stream), bool(stream.locator.get("is_quoted"))
+        return _session(lease.session).inspect(
+            lambda connection: catalog.columns_now(connection, names, name, is_exact=is_exact)
+        )
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Let Arrow refuse the integers that do not fit."""
+        return bool(pa.types.is_integer(field.type) and pa.types.is_integer(Kind.parse(native).arrow))
+
     def clause(self, stream: Stream, bookmark: Bookmark | None = None) -> Any:
         """Return the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL.
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow import compute as pc
+from ..arrow.decimals import bounded, fitting
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import to_json
 from .types import EXACT_DIGITS
@@ -78,8 +79,10 @@ def _plain(value: Any, kind: pa.DataType, native: str, column: str, stream: str)
         return bytes(value)
     if kind == pa.json_() or types.is_string(kind):
         return _text(value, native, column, stream)
+    if types.is_decimal(kind) and isinstance(value, Decimal) and value.is_finite():
+        return fitting(value, kind)
     if types.is_decimal(kind) and isinstance(value, float | str):
-        return Decimal(value) if isinstance(value, str) else _decimal(value, kind.scale)
+        return fitting(Decimal(value), kind) if isinstance(value, str) else _decimal(value, kind.scale)
     if types.is_boolean(kind) and value in (0, 1):
         return bool(value)
     return value
@@ -89,7 +92,7 @@ def _text(value: Any, native: str, column: str, stream: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Decimal):
-        return format(value, "f")
+        return format(bounded(value), "f")
     if isinstance(value, int | uuid.UUID):
         return str(value)
     if isinstance(value, float) and native == "numeric":

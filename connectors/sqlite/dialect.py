@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import cast
@@ -13,7 +14,7 @@ from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
-from ..stream import ConflictMethod
+from ..stream import ConflictMethod, Trigger
 from . import types
 from .session import SQLiteSession
 
@@ -28,6 +29,7 @@ class SQLiteDialect(Dialect):
     text_type = "TEXT"
     bigint_type = "INTEGER"
     keeps_nanoseconds = True
+    compares = True
 
     # ------------------------------------------------------------------ names
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
@@ -169,6 +171,14 @@ class SQLiteDialect(Dialect):
             f"order by {self.quote(SEQUENCE)} on conflict ({self.names(key)}) do {action}"
         ]
 
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare values and their types, whatever the columns' collations."""
+        parts = []
+        for column in columns:
+            held, arriving = f"t.{self.quote(column.name)}", self._value(column, staged)
+            parts.append(f"{held} is not {arriving} collate binary or typeof({held}) <> typeof({arriving})")
+        return " or ".join(parts)
+
     def latest(self, staging: TableName, key: Sequence[str]) -> str:
         """Write a derived table of the last record of each key."""
         number, source = self.quote(SEQUENCE), self.table(staging)
@@ -212,11 +222,36 @@ def read_catalog(session: Session) -> list[Table]:
         "pragma_index_list(l.name, 'main') i, pragma_index_info(i.name, 'main') c where l.schema = 'main'"
     ):
         indexes.setdefault(str(table), []).append(cast("tuple[str, int, str, int, str | None]", tuple(index)))
-    triggered = {str(name) for (name,) in session.query("select tbl_name from sqlite_master where type = 'trigger'")}
+    triggers: dict[str, list[Trigger]] = {}
+    for table, name, sql in session.query(
+        "select tbl_name, name, sql from sqlite_master where type = 'trigger' order by name"
+    ):
+        triggers.setdefault(str(table).casefold(), []).append(_trigger(str(name), str(sql)))
     return [
-        _table(str(name), str(kind), columns.get(str(name), []), indexes.get(str(name), []), str(name) in triggered)
+        _table(
+            str(name),
+            str(kind),
+            columns.get(str(name), []),
+            indexes.get(str(name), []),
+            triggers.get(str(name).casefold(), []),
+        )
         for name, kind in tables
     ]
+
+
+#: What stands behind a trigger's name.
+_TRIGGER = re.compile(r"\b(?:(before|after|instead\s+of)\s+)?(insert|update|delete)\b", re.IGNORECASE)
+
+
+def _trigger(name: str, sql: str) -> Trigger:
+    found = _TRIGGER.search(sql, sql.find(name) + len(name))
+    timing, event = found.groups() if found else (None, None)
+    # Without a word it fires before.
+    return Trigger(
+        name=name,
+        timing=(timing or "before").lower(),
+        events=(event.lower(),) if event else ("insert", "update", "delete"),
+    )
 
 
 def _table(
@@ -224,7 +259,7 @@ def _table(
     kind: str,
     columns: Sequence[_Column],
     indexes: Sequence[tuple[str, int, str, int, str | None]],
-    has_triggers: bool,
+    triggers: Sequence[Trigger],
 ) -> Table:
     key = [column for column, _, _, place, *_ in sorted(columns, key=lambda column: column[3]) if place]
     unique: dict[str, set[str | None]] = {}
@@ -252,8 +287,9 @@ def _table(
         key=tuple(key),
         unique_keys=(*complete, *([frozenset(key)] if key else [])),
         is_table=kind != "view",
-        has_dependents=has_triggers or any(origin != "pk" for _, _, origin, _, _ in indexes),
-        has_triggers=has_triggers,
+        has_dependents=bool(triggers) or any(origin != "pk" for _, _, origin, _, _ in indexes),
+        has_triggers=bool(triggers),
+        triggers=tuple(triggers),
     )
 
 

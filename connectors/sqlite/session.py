@@ -304,7 +304,10 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     if f"no such table: {LEDGER_TABLE}" in text:
         return TakenOver(first, connector="sqlite")
     is_refusal = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
-    return (StatementRefused if is_refusal else FatalConnectorError)(f"{path}: {first}", connector="sqlite")
+    result = (StatementRefused if is_refusal else FatalConnectorError)(f"{path}: {first}", connector="sqlite")
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        result.raised_in = ("*",)
+    return result
 
 
 __all__ = ["SQLiteSession", "is_reading", "positional", "sort_error"]

@@ -84,6 +84,15 @@ class SQLiteSource(SqlSource):
             if table.columns and not table.name.name.startswith(OWN_PREFIX)
         ]
 
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Ask what the transaction sees."""
+        sql = "select name, type from pragma_table_xinfo($1, 'main')"
+        return {str(name): str(declared) for name, declared in lease.session.query(sql, (self.table(stream).name,))}
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Tell whether both are declared in words that mean the same: a length is none of them."""
+        return kind_of(native) == kind_of((field.metadata or {})[b"native_type"].decode())
+
     def incomplete(self, field: pa.Field) -> str:
         """Return the condition under which a value is no bookmark."""
         return incomplete(field)
@@ -121,6 +130,7 @@ class SQLiteSource(SqlSource):
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
         with self.sessions(wire).lease(stream.name) as lease:
             lease.begin()
+            self.agree(lease, stream, wire)
             query = self._query(lease, stream, bookmark)
             bad: list[RejectedRecord] = []
             batches = even_batches(self._decoded(lease, stream, query, bad))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,8 +107,8 @@ class DestinationPromises:
         )
 
     def start(self, destination: Destination, load: Load, events: Iterable[Event]) -> Iterator[Commit]:
-        destination.take_over(load.key, token=load.token, owner="contract", source="contract://source")
-        return destination.load(load, iter(events))
+        row = destination.take_over(load.key, token=load.token, owner="contract", source="contract://source")
+        return destination.load(replace(load, columns=row.columns), iter(events))
 
     def run(self, destination: Destination, load: Load, *events: Event) -> list[Commit]:
         return list(self.start(destination, load, events))

@@ -189,16 +189,17 @@ def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path
 
     from ..config import resolve_references
     from ..errors import StateError
+    from ..run.redelivery import current_callbacks
     from ..session.inspection import existing_store
 
     with existing_store(pipeline) as store:
         if store is None:
             raise StateError(f"pipeline {pipeline.pipeline!r} has not run yet: there is no recorded event")
-        outbox = store.outbox(pipeline.pipeline)
+        outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
         record = outbox.find(start)
         delivery = outbox.recorded(record.key)
     variables = {name: value for name, value in delivery.kwargs.items() if name not in RESERVED}
-    kwargs = {**delivery.kwargs, **resolve_references(variables, pipeline.folder, os.environ)}
+    kwargs = {**delivery.kwargs, **resolve_references(variables, pipeline, os.environ)}
     data = Path(delivery.data) if delivery.data is not None and Path(delivery.data).exists() else None
     return record.status, kwargs, data
 

@@ -99,8 +99,11 @@ class Lines(Tracker):
         )
 
     def message(self, text: str, *, level: str = "info") -> None:
-        """One line."""
+        """One line; a traceback, which only --debug shows, stands below it."""
+        text, _, traceback = text.partition("\n") if level == "debug" else (text, "", "")
         self._line("message", level, text=text)
+        if traceback:
+            self._console.echo(traceback, err=True)
 
     def run_ended(self, run: PipelineRun) -> None:
         """One line for the run."""

@@ -77,6 +77,10 @@ def document(plan: Plan) -> dict[str, Any]:
                 "incremental": _incremental(planned.resumption),
                 "kept_for_callbacks": sorted(planned.data_blocks),
                 "columns": {field.name: str(field.type) for field in planned.arriving.schema},
+                "triggers": [
+                    {"name": trigger.name, "timing": trigger.timing, "events": list(trigger.events)}
+                    for trigger in planned.triggers
+                ],
                 "fidelity": [_column(column) for column in planned.fit.columns],
                 "source_changes": [dict(change) for change in planned.source_changes],
                 "refusal": planned.refusal or None,
@@ -154,6 +158,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:
             console.echo(f"{planned.name}: {planned.reading}")
+        if planned.triggers:
+            console.echo(f"{planned.name}: {_firing(planned)}")
     if is_alone:
         number = words.plural(len(plan.streams), "stream")
         console.echo()
@@ -223,6 +229,12 @@ def _fidelity(column: ColumnPlan) -> str:
     if column.is_left_out:
         return "left out (on_schema_change: ignore)"
     return f"{shown} (on_lossy: {column.remedy})" if column.remedy else shown
+
+
+def _firing(planned: PlannedStream) -> str:
+    named = ", ".join(map(str, planned.triggers))
+    word = "trigger" if len(planned.triggers) == 1 else "triggers"
+    return f"{word} of {planned.key.destination_table}: {named}; `verify` shows values that they change as different"
 
 
 def _bookmark(planned: PlannedStream) -> dict[str, Any] | None:

@@ -2,7 +2,13 @@
 
 from .document import Loc
 from .globs import glob_matches, is_glob
-from .load import config_error_from_connector, load_pipeline, render_destination_table, resolve_references
+from .load import (
+    config_error_from_connector,
+    load_pipeline,
+    render_destination_table,
+    resolve_references,
+    settings_scope,
+)
 from .models import (
     RESERVED_PARENTS,
     CallbackBlock,
@@ -32,4 +38,5 @@ __all__ = [
     "pipeline_json_schema",
     "render_destination_table",
     "resolve_references",
+    "settings_scope",
 ]

@@ -6,6 +6,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,24 @@ TEMPLATE_KEY = "$template"
 #: Beside it: the default variables that the template needs when it is resolved later.
 SCOPE_KEY = "$defaults"
 
+#: A run store may hold references that somebody else has written: only those of the file are looked up.
+CHANGED_REFERENCE = (
+    "the run store has another reference to an environment variable or a secret for it than the pipeline file "
+    "has now: it is not looked up"
+)
+
 #: More than these take seconds to compile; no pipeline has so many *different* ones.
 MAX_TEMPLATES = 1000
+
+#: What an event says of its date, and how it may get into a command.
+_DATES = {
+    "ds": re.compile(r"[0-9]+-[0-9]{2}-[0-9]{2}"),
+    "hr": re.compile(r"[0-9]{2}"),
+    "execution_partition": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]*/[0-9]+T[0-9]{6}"),
+}
+
+#: Settings of connectors that say what is started (see `syncblocks.connectors.singer.settings`).
+_PROGRAMS = ("pip", "executable", "python", "env", "tap", "target")
 
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
@@ -55,7 +73,8 @@ def load_pipeline(
         trigger: Trigger id, part of the execution partition; default "0".
         environ: Environment for `env_var` and `secret`; default: the process's.
         recorded: `variable_references` of an earlier run that is tried again; they win over the file's, and what
-            came from env_var or secret is looked up anew. Give that run's `execution_date` and `trigger` too.
+            came from env_var or secret is looked up anew, if the file still says so. Give that run's
+            `execution_date` and `trigger` too.
         text: What the file will hold, where it is not written yet.
 
     Raises:
@@ -92,6 +111,8 @@ class _Loader:
     def __init__(self, document: Document, scope: Scope) -> None:
         self._document = document
         self._scope = scope
+        #: For what names a program: without the variables of an earlier run.
+        self._own_scope = scope
         self._secrets: set[str] = set()
         self._templated: set[Loc] = set()
         self._distinct: set[str] = set()
@@ -110,6 +131,7 @@ class _Loader:
             defaults=self._scope.defaults,
             variables=variables,
         )
+        self._own_scope = replace(self._scope, variables=self._own_variables(raw.get("variables"), variables, recorded))
         values = {
             key: self._rendered(value, (key,)) for key, value in raw.items() if key not in ("pipeline", "variables")
         }
@@ -131,6 +153,7 @@ class _Loader:
             execution_date=moment,
             trigger=trigger,
             references=references,
+            overrides=dict(overrides),
             secret_values=frozenset(value for value in self._secrets if value),
             warnings=tuple(self._warnings),
         )
@@ -178,14 +201,27 @@ class _Loader:
             values[name] = self._rendered(value, loc, names)
             references[name] = self._reference(value, names) if names & {"env_var", "secret"} else values[name]
         for name, value in recorded.items():
-            is_reference = isinstance(value, dict) and TEMPLATE_KEY in value
-            values[name] = self._rendered(value[TEMPLATE_KEY], ("variables", name)) if is_reference else value
-            references[name] = value
+            values[name] = references[name] = value
+            if isinstance(value, dict) and TEMPLATE_KEY in value:
+                said = raw.get(name) if isinstance(raw, dict) else None
+                if not _is_same(value[TEMPLATE_KEY], said):
+                    raise self._error(("variables", name), CHANGED_REFERENCE)
+                values[name] = self._rendered(said, ("variables", name))
         for name, value in overrides.items():
             if not isinstance(name, str) or not name or not _is_json(value) or _holds_key(value, TEMPLATE_KEY):
                 raise ConfigError("is not a JSON value", path=self._document.path, key=f"variables.{name}")
             values[name] = references[name] = value
         return values, references
+
+    def _own_variables(self, raw: Any, values: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the variables without those of an earlier run: instead of them, the file's."""
+        own = {name: value for name, value in values.items() if name not in recorded}
+        for name in recorded:
+            if isinstance(raw, dict) and name in raw:
+                # One that the earlier run did without may lack its secret.
+                with suppress(ConfigError):
+                    own[name] = self._rendered(raw[name], ("variables", name))
+        return own
 
     def _reference(self, value: Any, names: set[str]) -> dict[str, Any]:
         needed = {name: self._scope.defaults[name] for name in sorted(names & self._scope.defaults.keys())}
@@ -213,7 +249,8 @@ class _Loader:
     def _filled(self, text: str, loc: Loc, names: set[str] | None) -> Any:
         is_table = len(loc) == 3 and loc[0] == "streams" and loc[2] == "destination_table"
         is_late = is_table and "stream" in template_names(text)
-        found = render(text, self._scope.knowing(stream="schema.table") if is_late else self._scope)
+        scope = self._own_scope if _names_program(loc) else self._scope
+        found = render(text, scope.knowing(stream="schema.table") if is_late else scope)
         self._secrets |= found.secrets
         if loc[0] in _SENSITIVE_SECTIONS or is_hook_setting(loc):
             # Elsewhere env_var gives names of streams, tables and blocks: to mask them would garble every message.
@@ -245,6 +282,15 @@ class _Loader:
 
     def _is_filled(self, loc: Loc) -> bool:
         return any(loc[:end] in self._templated for end in range(1, len(loc) + 1))
+
+
+def _names_program(loc: Loc) -> bool:
+    """Tell whether a place of the file says what is executed, or where the run store is."""
+    if loc[0] in ("callbacks", "transformers"):
+        return loc[2:3] == ("file",)
+    if loc[0] in ("source", "destination"):
+        return loc[1:2] == ("connector",) or (len(loc) > 2 and loc[1] == "config" and loc[2] in _PROGRAMS)
+    return loc[0] == "store"
 
 
 def _texts(value: Any, loc: Loc) -> Iterable[tuple[Loc, str]]:
@@ -291,15 +337,15 @@ def render_destination_table(template: str, pipeline: Pipeline, stream: str) -> 
 
 
 def resolve_references(
-    values: Mapping[str, Any], pipeline_folder: Path, environ: Mapping[str, str] | None = None
+    values: Mapping[str, Any], pipeline: Pipeline, environ: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Return variables, or a callback's kwargs, with each `{"$template": ...}` filled; at the latest moment.
 
     Only whole values are references, and of a callback's kwargs `pipeline_run`'s variables; an event that looks like
-    one is data of somebody else and stays as it is.
+    one is data of somebody else and stays as it is. Filled is what the file says of that variable.
 
     Raises:
-        ConfigError: an environment variable or secret is not there any more.
+        ConfigError: an environment variable or secret is not there any more, or the file has another reference there.
     """
     environment = os.environ if environ is None else environ
     is_kwargs = isinstance(values.get("pipeline_run"), Mapping)
@@ -309,13 +355,54 @@ def resolve_references(
             inner = value.get("variables")
             found[name] = dict(value)
             if isinstance(inner, Mapping):
-                found[name]["variables"] = resolve_references(inner, pipeline_folder, environment)
+                found[name]["variables"] = resolve_references(inner, pipeline, environment)
         elif isinstance(value, Mapping) and TEMPLATE_KEY in value and not (is_kwargs and name == "event"):
-            scope = Scope(folder=pipeline_folder, environ=environment, defaults=value.get(SCOPE_KEY, {}))
-            found[name] = _resolved(value[TEMPLATE_KEY], scope, f"variables.{name}")
+            said = pipeline.raw_variables.get(name)
+            if not _is_same(value[TEMPLATE_KEY], said):
+                raise ConfigError(CHANGED_REFERENCE, path=pipeline._origin.document.path, key=f"variables.{name}")
+            found[name] = _resolved(said, _scope_of(pipeline, value.get(SCOPE_KEY), environment), f"variables.{name}")
         else:
             found[name] = value
     return found
+
+
+def settings_scope(pipeline: Pipeline, event: Mapping[str, Any], environ: Mapping[str, str]) -> Scope:
+    """Return what fills the settings of a hook for an event: the file's variables, and of the event its date.
+
+    Variables of the event's run are facts that callbacks are told, and never a part of a command, a URL or a statement:
+    whoever writes the run store could write them.
+
+    Args:
+        pipeline: The pipeline file.
+        event: Keyword arguments of the event.
+        environ: Environment for `env_var` and `secret`.
+    """
+    dates = {name: event.get(name) for name, form in _DATES.items() if form.fullmatch(str(event.get(name)))}
+    scope = _scope_of(pipeline, dates, environ)
+    variables = dict(pipeline.variable_overrides)
+    for name, value in pipeline.raw_variables.items():
+        if name not in variables:
+            # Of a run that is tried again it may be that run's value that counted: then nobody has asked for this one.
+            with suppress(ConfigError):
+                variables[name] = _resolved(value, scope, f"variables.{name}")
+    return replace(scope, variables=variables)
+
+
+def _scope_of(pipeline: Pipeline, recorded: Any, environ: Mapping[str, str]) -> Scope:
+    """Return what fills what the file says: the date of an event, as it was recorded; else what is so now."""
+    dates = recorded if isinstance(recorded, Mapping) else {}
+    defaults = {name: dates[name] for name in _DATES if isinstance(dates.get(name), str)}
+    name = pipeline.pipeline
+    now = {"env": environ.get("ENV") or "dev", "pipeline": {"name": name, "uuid": name}}
+    return Scope(folder=pipeline.folder, environ=environ, defaults={**defaults, **now})
+
+
+def _is_same(recorded: Any, said: Any) -> bool:
+    """Tell whether the store has what the file says, as JSON."""
+    try:
+        return said is not None and json.dumps(recorded) == json.dumps(said)
+    except (TypeError, ValueError):
+        return False
 
 
 def _resolved(value: Any, scope: Scope, key: str) -> Any:

@@ -246,6 +246,8 @@ class Origin(NamedTuple):
     execution_date: datetime
     trigger: str
     references: Mapping[str, Any]
+    #: Variables that were given in place of the file's: not those of an earlier run.
+    overrides: Mapping[str, Any]
     secret_values: frozenset[str]
     warnings: tuple[str, ...]
 
@@ -347,6 +349,17 @@ class Pipeline(Defaulting):
         return self._origin.references
 
     @property
+    def variable_overrides(self) -> Mapping[str, Any]:
+        """The variables that were given when the file was loaded; those of an earlier run are not among them."""
+        return self._origin.overrides
+
+    @property
+    def raw_variables(self) -> Mapping[str, Any]:
+        """What the file says of its variables, before templates were filled."""
+        found = self._origin.document.value.get("variables")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def secret_values(self) -> frozenset[str]:
         """What must never be written anywhere: feed it to a `Redactor`."""
         return self._origin.secret_values
@@ -360,6 +373,14 @@ class Pipeline(Defaulting):
     def store_url(self) -> str:
         """URL of the run store, default included; SQLite paths are absolute."""
         return self.store or f"sqlite:///{resolve_path(DEFAULT_STORE.removeprefix('sqlite:///'), self.folder)}"
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where data for callbacks lies: beside the run store; in the pipeline's folder where the store is a server."""
+        url = self.store_url
+        if url.startswith("sqlite:///"):
+            return Path(url.removeprefix("sqlite:///")).parent / "spool"
+        return self.folder / ".syncblocks" / "spool"
 
     def raw(self, loc: Loc) -> Any:
         """Return what the file says at a place, before templates were filled; None where it says nothing."""

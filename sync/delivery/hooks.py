@@ -1,80 +1,78 @@
-"""Callbacks without Python: what is recorded of them, and what the engine does for them just before a call.
+"""Callbacks without Python: what the engine does for them just before a call.
 
-What came from a template, and what may hold a token (the URLs of services), is recorded by reference only: as the
-template, or as its place in the pipeline file. It gets its value when it is called, and only there.
+What they call stands in the pipeline file and nowhere else: the run store keeps the event, and a digest of the block.
+Settings get their values when they are called: from the file, its variables and the date of the event.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from syncblocks.callbacks.delivery import Delivery, Prepared
 from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.connectors.named import parameter_names
 
-from ..config import Pipeline
+from ..config import Pipeline, settings_scope
 from ..config.event_templates import event_values, fill, holds, shown, vocabulary
 from ..config.hook_checks import holds_token
 from ..config.hook_texts import default_message, environment_of
-from ..config.secrets import MASK, Redactor, mask_url_passwords
-from ..config.templates import Scope, TemplateError, has_template, render, template_names
+from ..config.load import TEMPLATE_KEY
+from ..config.secrets import MASK, Redactor
+from ..config.templates import Scope, TemplateError, has_template, render
 from ..errors import SyncError
 from .hook_statement import Statement
 
-#: Keys of recorded references: a template with the default variables it needs; a place within the hook's settings.
-TEMPLATE_KEY, SCOPE_KEY, PLACE_KEY = "$template", "$defaults", "$place"
-
 
 class HookError(SyncError):
-    """A hook cannot be called as it was recorded."""
+    """A hook cannot be called as the pipeline file says."""
 
     code = "hook"
 
 
-def recorded_hook(pipeline: Pipeline, number: int) -> dict[str, Any] | None:
-    """Return what is stored of a callback block's hook, plain JSON; None for a block of functions."""
+def hook_of(pipeline: Pipeline, number: int) -> dict[str, Any] | None:
+    """Return a callback block's hook as the file says it, templates unfilled; None for a block of functions."""
     block = pipeline.callbacks[number]
     kind = block.kind
     if kind == "file":
         return None
     raw = pipeline.raw(("callbacks", number, kind))
     if kind == "sql":
-        statement, parameters = (raw, {}) if isinstance(raw, str) else (raw["statement"], raw.get("parameters") or {})
-        settings: Any = {"statement": _reference(pipeline, statement, ("statement",)), "parameters": dict(parameters)}
+        raw = {"statement": raw} if isinstance(raw, str) else raw
+        raw = {"statement": raw["statement"], "parameters": dict(raw.get("parameters") or {})}
     elif kind == "notify":
-        urls = raw if isinstance(raw, list) else [raw]
-        settings = [_reference(pipeline, url, (place,), is_secret=True) for place, url in enumerate(urls)]
-    else:
-        settings = _reference(pipeline, raw, (), is_secret=kind == "webhook")
-    recorded = {"kind": kind, kind: settings}
+        raw = raw if isinstance(raw, list) else [raw]
+    hook = {"kind": kind, kind: raw}
     if kind == "notify":
-        recorded |= {"title": block.title, "message": block.message}
-    return recorded
+        hook |= {"title": block.title, "message": block.message}
+    return hook
 
 
-def _reference(pipeline: Pipeline, value: Any, place: tuple[str | int, ...], *, is_secret: bool = False) -> Any:
+def block_digest(pipeline: Pipeline, number: int) -> str:
+    """Return what tells whether a callback block is still what it was: its keys and, of functions, their file.
+
+    What may be secret is left out, so that the digest says nothing of it.
+    """
+    block = pipeline.callbacks[number]
+    said = block.model_dump(mode="json", exclude={"notify", "webhook", "shell", "sql"})
+    said = _public({**said, "hook": hook_of(pipeline, number)}, Redactor(pipeline.secret_values))
+    content = b"" if block.file is None else pipeline.resolve(block.file).read_bytes()
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode() + b"\n" + content).hexdigest()[:32]
+
+
+def _public(value: Any, redactor: Redactor) -> Any:
     """Return a setting without what may be secret in it."""
     if isinstance(value, dict):
-        return {key: _reference(pipeline, item, (*place, key), is_secret=is_secret) for key, item in value.items()}
+        return {key: _public(item, redactor) for key, item in value.items()}
     if isinstance(value, list):
-        return [_reference(pipeline, item, (*place, at), is_secret=is_secret) for at, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-    if has_template(value) and not (is_secret and holds_token(value)):
-        defaults = pipeline.scope.defaults
-        needed = {name: defaults[name] for name in sorted(template_names(value) & defaults.keys())}
-        return {TEMPLATE_KEY: value, SCOPE_KEY: needed}
-    if (
-        is_secret
-        or has_template(value)
-        or mask_url_passwords(value) != value
-        or Redactor(pipeline.secret_values).redact(value) != value
-    ):
-        return {PLACE_KEY: list(place)}
+        return [_public(item, redactor) for item in value]
+    if isinstance(value, str) and (holds_token(value) or redactor.redact(value) != value):
+        return MASK
     return value
 
 
@@ -120,9 +118,14 @@ class _Call:
         self._delivery = delivery
         self._variables = dict(kwargs["pipeline_run"].get("variables") or {})
         self._scope = Scope(folder=pipeline.folder, environ=environ, variables=self._variables)
+        self._environ = environ
         self._values = event_values(kwargs, delivery.status, env=environ.get("ENV") or "dev")
         # The names of every event: what a template may use was checked when it was recorded.
         self._known = vocabulary(statuses=STATUSES, parents=("stream", "pipeline"), variables=self._variables)
+
+    @cached_property
+    def _settings_scope(self) -> Scope:
+        return settings_scope(self._pipeline, self._delivery.kwargs, self._environ)
 
     def is_wanted(self, when: str) -> bool:
         """Tell whether the condition is true of the event."""
@@ -131,9 +134,10 @@ class _Call:
     def prepared(self, hook: Mapping[str, Any]) -> Prepared:
         """Return what is to be called."""
         kind = hook["kind"]
-        settings = self._resolved(hook[kind])
         if kind == "sql":
-            return Prepared(local=self._statement(settings))
+            statement = self._resolved(hook["sql"]["statement"], is_secret=False)
+            return Prepared(local=self._statement(str(statement), hook["sql"]["parameters"]))
+        settings = self._resolved(hook[kind], is_secret=kind in ("notify", "webhook"))
         request: dict[str, Any] = {"kind": kind, "key": self._delivery.key}
         if kind == "notify":
             title, message = hook.get("title"), hook.get("message")
@@ -169,11 +173,10 @@ class _Call:
         run["variables"] = {name: _masked(value) for name, value in (run.get("variables") or {}).items()}
         return {**event, "pipeline_run": run, "status": self._delivery.status, "duration_s": self._values["duration_s"]}
 
-    def _statement(self, settings: Mapping[str, Any]) -> Statement:
-        values = {name: value for name, value in self._values.items() if name not in settings["parameters"]}
-        for name, value in settings["parameters"].items():
+    def _statement(self, text: str, given: Mapping[str, Any]) -> Statement:
+        values = {name: value for name, value in self._values.items() if name not in given}
+        for name, value in given.items():
             values[name] = self._filled(value) if isinstance(value, str) else value
-        text = str(settings["statement"])
         parameters = {name: _bindable(values[name]) for name in parameter_names(text)}
         return Statement(self._pipeline, text, parameters, self._delivery.key)
 
@@ -182,40 +185,18 @@ class _Call:
         self._redactor.add(filled.secrets)
         return filled.value
 
-    def _resolved(self, value: Any) -> Any:
+    def _resolved(self, value: Any, *, is_secret: bool) -> Any:
+        """Fill settings; `is_secret`: what stands in the file as it is may be a secret, too."""
         if isinstance(value, Mapping):
-            if TEMPLATE_KEY in value:
-                return self._rendered(value[TEMPLATE_KEY], value.get(SCOPE_KEY) or {})
-            if PLACE_KEY in value:
-                return self._of_today(tuple(value[PLACE_KEY]))
-            return {key: self._resolved(item) for key, item in value.items()}
+            return {key: self._resolved(item, is_secret=is_secret) for key, item in value.items()}
         if isinstance(value, list):
-            return [self._resolved(item) for item in value]
-        return value
-
-    def _rendered(self, text: str, defaults: Mapping[str, Any]) -> Any:
-        found = render(text, self._scope.knowing(**defaults))
+            return [self._resolved(item, is_secret=is_secret) for item in value]
+        if not isinstance(value, str) or not has_template(value):
+            self._redactor.add({value} if is_secret and isinstance(value, str) else ())
+            return value
+        found = render(value, self._settings_scope)
         self._redactor.add(found.secrets | found.environment)
         return found.value
-
-    def _of_today(self, place: tuple[str | int, ...]) -> Any:
-        """Return a setting that is only in the pipeline file."""
-        assert self._delivery.hook is not None
-        kind, block = self._delivery.hook["kind"], self._delivery.callback_block
-        value: Any = next((item for item in self._pipeline.callbacks if item.block == block), None)
-        try:
-            value = getattr(value, kind)
-            for part in place:
-                value = getattr(value, part) if isinstance(part, str) and hasattr(value, part) else value[part]
-        except (AttributeError, LookupError, TypeError):
-            value = None
-        if not isinstance(value, str):
-            raise HookError(
-                f"a setting of {kind} stood in the file only, and callback block {block!r} has it no more: "
-                "use {{ secret('x') }} for what may be needed later"
-            )
-        self._redactor.add({value})
-        return value
 
 
 def _flat(settings: Iterable[Any]) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from syncblocks.callbacks.errors import CallbackLoadError
 
 from ..config import CallbackBlock, Pipeline, glob_matches
 from ..errors import nearest_match
-from ..store.model import CallbackSpec, Subscription
+from ..store.model import Subscription
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.loader import CallbackFile, CallbackFunction, TransformerFunction
@@ -18,6 +18,23 @@ if TYPE_CHECKING:
 #: Parents that stand for blocks, beside the block_uuids themselves.
 STREAM, PIPELINE = "stream", "pipeline"
 FLAG = "is_last_block_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackSpec:
+    """What a callback block of the pipeline file calls. The run store keeps its name and digest."""
+
+    block: str
+    #: See `hooks.block_digest`.
+    digest: str
+    #: Absolute path; empty for a hook.
+    file: str = ""
+    timeout_s: float = 60.0
+    attempts: int = 5
+    #: What is called in place of functions (see `hooks.hook_of`).
+    hook: Mapping[str, Any] | None = field(default=None, repr=False)
+    #: Condition over the event.
+    when: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +78,12 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
                     )
                     for parent in parents
                 ]
+        from .hooks import block_digest  # a pipeline without callbacks spares the import
+
         specs.append(
             CallbackSpec(
                 block=block.block,
+                digest=block_digest(pipeline, number),
                 file=str(pipeline.resolve(block.file)),
                 timeout_s=block.timeout_s,
                 attempts=block.attempts,
@@ -94,12 +114,12 @@ def _hook_subscriptions(block: CallbackBlock, parents: Sequence[str]) -> list[Su
 
 
 def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
-    """Return what is recorded of a hook.
+    """Return what a hook calls.
 
     Raises:
         ConfigError: Apprise is missing, or knows nothing like a URL.
     """
-    from .hooks import recorded_hook
+    from .hooks import block_digest, hook_of
 
     block = pipeline.callbacks[number]
     if block.notify is not None:
@@ -116,9 +136,10 @@ def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
                 )
     return CallbackSpec(
         block=block.block,
+        digest=block_digest(pipeline, number),
         timeout_s=block.timeout_s,
         attempts=block.attempts,
-        hook=recorded_hook(pipeline, number),
+        hook=hook_of(pipeline, number),
         when=block.when,
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,19 @@ from ..config import Pipeline
 log = logging.getLogger("syncblocks")
 
 
-def spool_folder(pipeline: Pipeline) -> Path:
-    """Return the folder beside the run store; in the pipeline's folder where the store is a server."""
-    url = pipeline.store_url
-    if url.startswith("sqlite:///"):
-        return Path(url.removeprefix("sqlite:///")).parent / "spool"
-    return pipeline.folder / ".syncblocks" / "spool"
+def run_prefix(run_key: str) -> str:
+    """Return how the names of a run's files begin: its key, unless that is none of ours and could name a folder."""
+    if re.fullmatch(r"[0-9A-Za-z]+", run_key):
+        return f"{run_key}-"
+    return blake2b(run_key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() + "-"
 
 
 def discard_spools(pipeline: Pipeline, run_key: str, *, keep: Collection[str]) -> None:
     """Remove what a dead run has spooled, but for the files that some delivery still needs."""
-    for path in spool_folder(pipeline).glob(f"{run_key}-*"):
-        if str(path) not in keep:
+    folder = pipeline.spool_folder
+    # Compared as text: the key comes from the run store, and as a pattern it could name files elsewhere.
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith(run_prefix(run_key)) and str(path) not in keep:
             path.unlink(missing_ok=True)
 
 

@@ -44,8 +44,8 @@ class Rules:
     disposition: WriteDisposition
     #: fail, cast or text.
     on_lossy: str = "fail"
-    #: Columns that the table does not have are left out.
-    leaves_out_new: bool = False
+    #: `on_schema_change: ignore` leaves these columns out if the table does not have them, named as they arrive.
+    left_out: frozenset[str] = frozenset()
     #: A source that changes while it is read fails the stream.
     is_frozen: bool = False
 
@@ -89,8 +89,7 @@ def fit(stream: Stream, rules: Rules) -> Fit:
     fields, columns, refusals = [], [], []
     for field, one in zip(stream.schema, kept, strict=True):
         column = ColumnPlan(name=field.name, type=_type_of(field), kept=one, fidelity=fidelity(field, one))
-        needed = (*stream.key_properties, *stream.bookmark_properties)
-        if rules.leaves_out_new and one.held is None and field.name not in needed:
+        if field.name in rules.left_out and one.held is None:
             columns.append(replace(column, is_left_out=True))
             continue
         if column.fidelity is Fidelity.LOSSY:
@@ -100,6 +99,14 @@ def fit(stream: Stream, rules: Rules) -> Fit:
         columns.append(column)
     arriving = replace(stream, schema=pa.schema(fields))
     return Fit(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+
+
+def columns_held(stream: Stream, rules: Rules) -> frozenset[str]:
+    """Return which columns of a stream the table has; all of them, where the destination does not say."""
+    if rules.types is None:
+        return frozenset(stream.schema.names)
+    found = zip(stream.schema.names, _keeps(stream, rules), strict=True)
+    return frozenset(name for name, kept in found if kept.held is not None)
 
 
 def _mended(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -> tuple[pa.Field, ColumnPlan, str]:
@@ -183,4 +190,4 @@ def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
     return {each: found.count(each) for each in order if each in found}
 
 
-__all__ = ["ColumnPlan", "Fit", "Rules", "computed_warnings", "fit", "summary", "table_changes"]
+__all__ = ["ColumnPlan", "Fit", "Rules", "columns_held", "computed_warnings", "fit", "summary", "table_changes"]

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import TableState, WriteDisposition
+from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
-from .columns import Fit, Rules, table_changes
+from .columns import Fit, Rules, columns_held, table_changes
 from .selection import SelectedStream
 from .shapes import Change, Shape, in_words
 
 
-def unless_left_out(change: Change, fitted: Fit) -> Change:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignored:
+    """What `on_schema_change: ignore` leaves out of a stream, by the source's names."""
+
+    #: Not read at all.
+    columns: frozenset[str] = frozenset()
+    #: Left out only if they come out of the transformer's function as they are: nobody knows what it makes of them.
+    unsure: frozenset[str] = frozenset()
+
+
+def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules, *, is_decided: bool) -> Ignored:
+    """Say which columns are new at the source and not in the table.
+
+    What the pipeline file changes (`columns`, a rename, a function) is no change of the source.
+
+    Args:
+        stream: as the source offers it, without what the pipeline leaves out.
+        arriving: the same, renamed by the transformers.
+        before: its shape when it was last written; None: the run store does not know.
+        rules: of the table, which is there.
+        is_decided: no function has a say in the columns.
+    """
+    before = before or {"columns": {}, "left_out": []}
+    held, needed = columns_held(arriving, rules), {*arriving.key_properties, *arriving.bookmark_properties}
+    found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
+    new = {own for own, name in found.items() if name not in held and name not in needed} - {*before["left_out"]}
+    if "ignored" in before:
+        return Ignored(columns=frozenset(new - ({*before["columns"]} - {*before["ignored"]})))
+    # Nobody knows whether a column was left out before, or had another name in the table.
+    new -= columns_held(stream, rules)
+    unsure = frozenset() if is_decided else frozenset(new.intersection(before["columns"]) if before["columns"] else new)
+    return Ignored(columns=frozenset(new - unsure), unsure=unsure)
+
+
+def unless_left_out(change: Change, left_out: Collection[str]) -> Change:
     """Return a change, as one that is left out if `on_schema_change: ignore` does that."""
-    is_left_out = any(column.is_left_out and column.name == change["column"] for column in fitted.columns)
-    return {**change, "change": "left out"} if is_left_out else change
+    return {**change, "change": "left out"} if change["column"] in left_out else change
 
 
 def frozen(changes: Sequence[Change], fitted: Fit, rules: Rules) -> str:
@@ -57,13 +90,16 @@ def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> 
     )
 
 
-def without_left_out(stream: SelectedStream, fitted: Fit) -> SelectedStream:
-    """Do not even read columns that are left out."""
-    kept = [not column.is_left_out for column in fitted.columns]
-    if all(kept):
+def left_out_text(stream: str, columns: Sequence[str]) -> str:
+    """Say in a run's log which columns are left out."""
+    return f"{stream}: left out by on_schema_change: ignore: {', '.join(columns)}"
+
+
+def without_columns(stream: Stream, left_out: frozenset[str]) -> Stream:
+    """Return a stream without some of its columns, which are not even read."""
+    if left_out.isdisjoint(stream.schema.names):
         return stream
-    fields = [field for field, is_kept in zip(stream.stream.schema, kept, strict=True) if is_kept]
-    return replace(stream, stream=replace(stream.stream, schema=pa.schema(fields)))
+    return replace(stream, schema=pa.schema([field for field in stream.schema if field.name not in left_out]))
 
 
 def of_source(changes: Sequence[Change]) -> list[str]:
@@ -75,15 +111,18 @@ def planned_changes(
     fitted: Fit, table: TableState, disposition: WriteDisposition, *, is_decided: bool
 ) -> tuple[str, ...]:
     """Say what a run will do to the table, a phrase each."""
+    left_out = tuple(f"leave out new column {column.name}" for column in fitted.columns if column.is_left_out)
     if not is_decided:
-        return ("columns are decided by the transformer",)
+        return ("columns are decided by the transformer", *left_out)
     if not table.is_described:
         return ("decided by the target",)
     if table.schema is None:
         return ("create table",)
-    left_out = tuple(f"leave out new column {column.name}" for column in fitted.columns if column.is_left_out)
     is_replace = disposition is WriteDisposition.REPLACE
     return (*(("replace table",) if is_replace else ()), *table_changes(fitted, table), *left_out)
 
 
-__all__ = ["former_key", "frozen", "of_source", "planned_changes", "rekeyed", "unless_left_out", "without_left_out"]
+__all__ = [
+    "Ignored", "former_key", "frozen", "ignored", "left_out_text", "of_source", "planned_changes", "rekeyed",
+    "unless_left_out", "without_columns",
+]  # fmt: skip

@@ -16,6 +16,7 @@ from syncblocks.connectors.stream import (
     ReplicationMethod,
     Stream,
     TableState,
+    Trigger,
     WriteDisposition,
 )
 
@@ -24,7 +25,17 @@ from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
 from .columns import Fit, Rules, computed_warnings, fit
 from .ends import Ends
-from .evolution import former_key, frozen, of_source, planned_changes, rekeyed, unless_left_out, without_left_out
+from .evolution import (
+    Ignored,
+    former_key,
+    frozen,
+    ignored,
+    of_source,
+    planned_changes,
+    rekeyed,
+    unless_left_out,
+    without_columns,
+)
 from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
 from .repair import Repair
 from .selection import SelectedStream
@@ -74,6 +85,8 @@ class PlannedStream:
     refusal: str
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
+    #: Columns of the source that `on_schema_change: ignore` leaves out; None: nothing is to be left out.
+    ignored: tuple[str, ...] | None
     #: Only these records are read, and merged; None: what the stream says.
     repair: Repair | None = None
 
@@ -81,6 +94,11 @@ class PlannedStream:
     def name(self) -> str:
         """The stream's name."""
         return self.selected.name
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """Triggers of the destination table that fire on what is written."""
+        return self.table.triggers.get(self.write_disposition, ())
 
     @property
     def tries(self) -> int:
@@ -247,6 +265,7 @@ def _plan_stream(
     full_refresh: bool,
 ) -> PlannedStream:
     row = next((row for row in table.ledger if row.key == key), None)
+    table = table if row is None else replace(table, columns=row.columns)
     start = starting_point(
         stream,
         table,
@@ -264,21 +283,33 @@ def _plan_stream(
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, ends.destination_can, table, disposition, full_refresh=full_refresh)
+    before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
+        if ignores:
+            left = ignored(stream.stream, declared, before, rules, is_decided=is_decided)
+        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+        unsure = frozenset(names[name] for name in left.unsure)
+        rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
         fitted = fit(declared, rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error)) from error
-    before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    left_out = tuple(name for name in names if name in left.columns)
     # A table that is replaced gets a column's type anew, seen or not.
-    shape = shape_of(read, stream.left_out, None if disposition is WriteDisposition.REPLACE else before)
-    changes = tuple(unless_left_out(change, fitted) for change in differences(before, shape))
+    shape = shape_of(
+        read,
+        stream.left_out,
+        None if disposition is WriteDisposition.REPLACE else before,
+        None if left.unsure else left_out,
+    )
+    changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
     lossy = fitted.refusals if is_decided else ()
     if lossy and not changes:
         raise stream_error(pipeline, stream, "; ".join(lossy))
     refusals = [frozen(changes, fitted, rules), rekeyed(changes, stream, rules), *lossy]
+    stream = replace(stream, stream=without_columns(stream.stream, left.columns))
+    declared = without_columns(declared, rules.left_out - unsure)
     arriving = fitted.arriving if is_decided else declared
-    if is_decided:
-        stream = without_left_out(stream, fitted)
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_quarantine(pipeline, stream, ends.destination_can)
     is_mended = any(column.remedy for column in fitted.columns)
@@ -303,11 +334,12 @@ def _plan_stream(
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
-        fit=fitted,
-        rules=rules,
+        fit=replace(fitted, declared=declared),
+        rules=replace(rules, left_out=unsure),
         changes=(*planned_changes(fitted, table, disposition, is_decided=is_decided), *of_source(changes)),
         shape=shape,
         source_changes=changes,
+        ignored=left_out if ignores else None,
         former_key=former_key(before, shape, [block.rename or {} for block in blocks]),
         refusal="; ".join(filter(None, refusals)),
         data_blocks=kept,
@@ -333,7 +365,6 @@ def _rules(
         table=table,
         disposition=disposition,
         on_lossy=stream.on_lossy,
-        leaves_out_new=is_held and stream.on_schema_change == "ignore",
         is_frozen=is_held and stream.on_schema_change == "freeze",
     )
 

@@ -19,8 +19,8 @@ class Repair:
     side: Side
     #: Ascending and disjoint; of these all records are read.
     ranges: tuple[KeyRange, ...]
-    #: Keys of these ranges in the destination, named as they arrive: what does not arrive is removed.
-    removed: pa.Table
+    #: Keys of these ranges in the destination, named as they arrive: what does not arrive is removed; None: nothing is.
+    removed: pa.Table | None
 
 
 __all__ = ["Repair"]

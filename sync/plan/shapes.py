@@ -7,20 +7,24 @@ from typing import Any
 
 from syncblocks.connectors.stream import Stream, is_unseen
 
-#: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names]}; kept by the run store.
+#: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names], "ignored": [names that
+#: `on_schema_change: ignore` left out]}; kept by the run store. Without "ignored": nobody knows (an earlier version).
 Shape = Mapping[str, Any]
 
 #: One change, as `Commit.schema_changes` has them: column, change (added, retyped, dropped, keys), before and after.
 Change = Mapping[str, Any]
 
 
-def shape_of(stream: Stream, left_out: Sequence[str] = (), before: Shape | None = None) -> Shape:
+def shape_of(
+    stream: Stream, left_out: Sequence[str] = (), before: Shape | None = None, ignored: Sequence[str] | None = ()
+) -> Shape:
     """Return a stream's shape.
 
     Args:
         stream: as the source yields it.
         left_out: columns that the source offers and the pipeline does not want.
         before: its shape at the last time, whose types hold for columns of which no value was seen this time.
+        ignored: columns that `on_schema_change: ignore` leaves out; None: that cannot be told.
     """
     columns = {}
     known = {} if before is None else before["columns"]
@@ -29,7 +33,8 @@ def shape_of(stream: Stream, left_out: Sequence[str] = (), before: Shape | None 
         columns[field.name] = native or str(field.type)
         if field.name in known and is_unseen(field):
             columns[field.name] = known[field.name]
-    return {"columns": columns, "left_out": list(left_out), "keys": list(stream.key_properties)}
+    shape = {"columns": columns, "left_out": list(left_out), "keys": list(stream.key_properties)}
+    return shape if ignored is None else {**shape, "ignored": list(ignored)}
 
 
 def differences(before: Shape | None, after: Shape) -> tuple[Change, ...]:

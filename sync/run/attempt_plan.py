@@ -10,7 +10,7 @@ from ..config import glob_matches
 from ..delivery.subscriptions import UserCode
 from ..plan.plan import Plan
 from ..session.session import Session
-from ..store.model import AttemptPlan, BlockPlan, StreamPlan
+from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
 
 
 def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
@@ -31,7 +31,8 @@ def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
             for planned in plan.streams
         ),
         subscriptions=_resolve_filters(session.code, [planned.name for planned in plan.streams]),
-        callbacks=session.code.callbacks,
+        # What they call is asked of the file that there is when they are called.
+        callbacks=tuple(RecordedCallback(block=spec.block, digest=spec.digest) for spec in session.code.callbacks),
         allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
         # A path may hold a secret.
         extra={

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ..flow.spool import Spool
+from ..flow.spool import Spool, run_prefix
 
 if TYPE_CHECKING:
     from ..flow.transform import Transformer
@@ -118,5 +118,5 @@ class StreamBlocks:
             return None
         run, name = self._context.run, self.planned.name
         digest = blake2b(f"{block}\0{name}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-        path = self._context.spool_folder / f"{run.key}-{run.attempt}-{digest}.arrow"
+        path = self._context.spool_folder / f"{run_prefix(run.key)}{run.attempt}-{digest}.arrow"
         return Spool(path, limit_bytes=self._context.pipeline.spool_limit, label=f"{block}:{name}")

@@ -16,7 +16,6 @@ from syncblocks.connectors.incremental.bookmarks import values
 from ..config import resolve_references
 from ..flow.feed import Budget
 from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
-from ..flow.spool import spool_folder
 from ..flow.transform import Transformer
 from ..plan.plan import Plan, PlannedStream
 from ..session.session import Session
@@ -26,6 +25,7 @@ from .block_runs import CANCELLED, FAILURE
 from .group import run_group
 from .lease import Lease
 from .progress import Progress
+from .signals import STOP_S
 from .stream import StreamRun
 from .stream_context import StreamContext
 
@@ -69,6 +69,8 @@ class Coordinator:
         #: Claimed when another stream ended, and not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
         self._active: dict[Future[None], list[StreamRun]] = {}
+        #: Who is ended without his thread.
+        self._ends: dict[StreamRun, Future[None]] = {}
         self.runs: list[StreamRun] = []
         self._context = self._make_context()
 
@@ -89,7 +91,7 @@ class Coordinator:
             self._collect(0.05 if stopped_at else 0.2)
             self._cancel_late()
             if stopped_at is not None and time.monotonic() - stopped_at > GRACE_S:
-                self._abandon()
+                self._give_up()
                 return
 
     def _next(self) -> Sequence[PlannedStream]:
@@ -117,22 +119,23 @@ class Coordinator:
         self._active[_in_thread(run_group, group)] = group
 
     def _collect(self, timeout_s: float) -> None:
-        done, _ = wait(self._active, timeout=timeout_s, return_when=FIRST_COMPLETED)
+        watched = [*self._active, *(end for end in self._ends.values() if not end.done())]
+        done, _ = wait(watched, timeout=timeout_s, return_when=FIRST_COMPLETED)
         for future in done:
-            self._has_failed |= _has_failed(self._active.pop(future))
+            self._has_failed |= _has_failed(self._active.pop(future, ()))
             future.result()
 
     def _must_stop(self) -> bool:
-        if self._is_asked() or self._lease.is_lost:
+        if self._is_asked() or self._is_refused or self._lease.is_lost:
             return True
         return not self._pipeline.allow_blocks_to_fail and (self._has_failed or _has_failed(self._members()))
 
     def _is_asked(self) -> bool:
-        return self._is_stopping() or self._is_refused or self._lease.is_cancelled
+        return self._is_stopping() or self._lease.is_cancelled
 
     def _stop(self) -> None:
         """End further claims, and the streams in flight."""
-        self._stop_reason = "the run was cancelled" if self._is_asked() else "another stream failed"
+        self._stop_reason = self._reason()
         try:
             self._store.request_stop(self._run.id)
         except LostRun:
@@ -140,9 +143,34 @@ class Coordinator:
         for member in self._members():
             member.cancel(self._stop_reason)
 
-    def _abandon(self) -> None:
-        for member in self._members():
-            member.abandon()
+    def _reason(self) -> str:
+        if self._is_asked() or self._store.cancel_requested(self._run.id):
+            return "the run was cancelled"
+        if self._lease.is_lost:
+            return "the run was taken over by another process"
+        return f"another stream {'failed' if any(run.status == FAILURE for run in self.runs) else 'timed out'}"
+
+    def _give_up(self) -> None:
+        """End the streams in flight without their threads, and wait until each is closed.
+
+        After a signal there is no time to wait for a destination or a run store that does not answer: what is still
+        open then stays so, and the next start settles it.
+        """
+        members = self._members()
+        for member in members:
+            self._abandon(member)
+        limit: float | None = None
+        while not all(member.has_ended for member in members):
+            if limit is None and self._is_stopping():
+                limit = time.monotonic() + STOP_S - GRACE_S
+            if limit is not None and time.monotonic() > limit:
+                return
+            self._collect(0.02)
+
+    def _abandon(self, member: StreamRun) -> None:
+        """End a stream without its thread; in the background, since it may have to ask a destination that is gone."""
+        if member not in self._ends:
+            self._ends[member] = _in_thread(lambda group: group[0].abandon(), [member])
 
     def _cancel_late(self) -> None:
         for member in self._members():
@@ -153,10 +181,11 @@ class Coordinator:
             if late_s >= 0:
                 member.cancel(f"timeout_s={limit_s:g} is over")
             if late_s > GRACE_S:
-                member.abandon()
+                self._abandon(member)
 
     def _members(self) -> list[StreamRun]:
-        return [member for group in self._active.values() for member in group]
+        # A copy, made in one step: streams that end ask, too.
+        return [member for group in list(self._active.values()) for member in group]
 
     def _slots(self, concurrency: int | None) -> int:
         wanted = concurrency or self._pipeline.concurrency
@@ -180,7 +209,7 @@ class Coordinator:
             destination_can=self._session.destination_can,
             progress=self._progress,
             redactor=self._session.redactor,
-            spool_folder=spool_folder(self._pipeline),
+            spool_folder=self._pipeline.spool_folder,
             budget=self._budget,
             transformers=self._transformers,
             close=self._close,
@@ -193,7 +222,7 @@ class Coordinator:
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim in the same transaction what takes its place."""
         is_alone = (outcome.stream,) in self._groups
-        following = self._next() if is_alone and not self._is_asked() else ()
+        following = self._next() if is_alone and not self._must_stop() else ()
         try:
             closed = self._store.close_stream(self._run.id, outcome, claim=[planned.name for planned in following])
         except LostRun:
@@ -233,7 +262,7 @@ class Coordinator:
                 "stream": planned.name,
                 "destination_table": planned.key.destination_table,
             }
-            kwargs = hydrate(resolve_references(recorded, self._pipeline.folder, os.environ))
+            kwargs = hydrate(resolve_references(recorded, self._pipeline, os.environ))
             functions = [_bind(function, kwargs) for function in self._session.code.transformers[block.block]]
             made.append(Transformer(block.block, functions, block.rename or {}))
         return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from ..errors import SyncError
 from ..flow.feed import Feed, Item
 from ..flow.transform import Transformer
 from ..plan.columns import Fit, fit
+from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
 from .block_runs import StreamBlocks
 from .progress import Progress
@@ -44,6 +45,9 @@ class StreamEvents:
         #: Raises when the stream was cancelled.
         self._check = check
         self._send_final = send_final
+        #: Columns that turned up on the way and that `on_schema_change: ignore` leaves out.
+        self._ignored: frozenset[str] = frozenset()
+        self._told: set[str] = set()
 
     def read(self, feed: Feed) -> tuple[Stream, Iterator[Event | Block]]:
         """Return the columns that arrive, and everything that the destination sees."""
@@ -94,7 +98,7 @@ class StreamEvents:
                 yield held
             held = None
             if isinstance(item.event, Stream):
-                changed = self._declared(item.event)
+                changed = self._declared(self._without_ignored(item.event))
                 if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
                     fitted = self._fitted(changed)
                     yield fitted.arriving
@@ -147,6 +151,8 @@ class StreamEvents:
     def _transform(self, item: Item) -> pa.RecordBatch:
         batch, stream = item.event, self.planned.selected.stream
         assert isinstance(batch, pa.RecordBatch)
+        if not self._ignored.isdisjoint(batch.schema.names):
+            batch = batch.select([name for name in batch.schema.names if name not in self._ignored])
         if self.planned.wire == "arrow":
             self.blocks.stages[0].note(batch, is_last=item.is_last)
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
@@ -168,6 +174,7 @@ class StreamEvents:
     def _fitted(self, stream: Stream) -> Fit:
         """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
         fitted = fit(stream, self.planned.rules)
+        self._tell_left_out(column.name for column in fitted.columns if column.is_left_out)
         refusals = list(fitted.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
             changes = differences(shape_of(self.planned.fit.declared), shape_of(stream))
@@ -176,6 +183,22 @@ class StreamEvents:
             self.blocks.failed = self.blocks.stages[-2].block
             raise ColumnsRefused("; ".join(refusals))
         return fitted
+
+    def _without_ignored(self, stream: Stream) -> Stream:
+        """Leave out what is new at the source since the plan was made, if `on_schema_change` says so."""
+        planned = self.planned
+        if planned.ignored is None:
+            return stream
+        before = {**planned.shape, "ignored": planned.ignored}
+        found = ignored(stream, self._declared(stream), before, planned.rules, is_decided=True).columns
+        self._tell_left_out(found.difference(planned.ignored))
+        self._ignored |= found
+        return without_columns(stream, self._ignored)
+
+    def _tell_left_out(self, names: Iterable[str]) -> None:
+        if new := sorted(set(names) - self._told):
+            self._told.update(new)
+            self._progress.message(left_out_text(self.planned.name, new))
 
     def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,9 +15,11 @@ from syncblocks.callbacks.idle import Idle
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from ..config import Pipeline, load_pipeline, resolve_references
+from ..delivery.current import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
+from ..plan.evolution import left_out_text
 from ..plan.plan import Plan
 from ..plan.repair import Repair
 from ..plan.selection import NoStream
@@ -33,15 +37,21 @@ from .lease import Lease
 from .progress import Progress
 from .recovery import recover
 from .results import RunResult, StreamResult, stream_result
-from .signals import caught_signals
+from .signals import END_S, Watch, caught_signals
 from .stream import StreamRun
 from .takeover import ASK_AGAIN_S, LedgerUnreadable
 
 if TYPE_CHECKING:
+    import signal
+
     from syncblocks.callbacks.dispatcher import Dispatcher
+
+log = logging.getLogger("syncblocks")
 
 #: After a signal, due events get one try each within this time.
 SIGNAL_DRAIN_S = 20.0
+
+_UNREADABLE = "the destination's ledger could not be read"
 
 
 def run_pipeline(
@@ -123,40 +133,66 @@ class _Runner:
         self._outbox: Outbox | None = None
         self._dispatcher: Dispatcher | Idle | None = None
         self._run_ids: list[int] = []
+        self._watch: Watch | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> _Runner:
+        self._watch = self._stack.enter_context(caught_signals(self.signals.append, self._say_farewell))
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._dispatcher is not None:
-            self._dispatcher.close(grace_s=1.0)
-        if self._outbox is not None:
-            self._outbox.close()
-        self.session.close()
-        if self._store is not None:
-            self._store.close()
+        with self._stack:
+            if self._dispatcher is not None:
+                self._dispatcher.close(grace_s=self._grace_s)
+            if self._outbox is not None:
+                self._outbox.close()
+            self.session.close()
+            if self._store is not None:
+                self._store.close()
+
+    @property
+    def _grace_s(self) -> float:
+        """How long a call under way may still take when the process ends."""
+        return 0.0 if len(self.signals) > 1 else 1.0
+
+    def _say_farewell(self, number: signal.Signals) -> None:
+        said = f"{number.name}: the process ends without an answer that it waited for; the next start settles the run"
+        self.progress.message(said, level="error")
+        self.progress.close()
 
     # -- the run, from left to right -----------------------------------------------------------------------------
 
     def run(self) -> RunResult:
-        with caught_signals(self.signals.append):
-            while True:
-                if Store.exists(self.pipeline.store_url):
-                    self._open_store()
-                    self._clear_up()
-                if self.signals:
-                    return self._result(None, CANCELLED, ())
-                latest = self._latest()
-                plan = self._plan(self._chosen())
-                self._open_store()  # only now: a mistake in the file creates nothing
-                if isinstance(plan, ErrorInfo) and self._latest() != latest:
-                    continue  # another run, which held what could not be reached, has ended meanwhile
-                try:
-                    run = self._begin(plan)
-                except AlreadyRunning as error:  # it began while this one was planning
-                    self._wait_or_refuse(error)
-                else:
-                    return self._execute(run, plan)
+        """Do it all; what fails after a signal has a result as well, since the signal is why the run ends."""
+        try:
+            return self._run()
+        except (SyncError, ConnectorError) as error:
+            if not self.signals:
+                raise
+            run_id = self._run_ids[-1] if self._run_ids else None
+            message = self.session.redactor.redact(str(error))
+            return RunResult(
+                run_id=run_id, pipeline=self.pipeline.pipeline, status=CANCELLED, error=message, signal=self.signals[0]
+            )
+
+    def _run(self) -> RunResult:
+        while True:
+            if Store.exists(self.pipeline.store_url):
+                self._open_store()
+                self._clear_up()
+            if self.signals:
+                return self._result(None, CANCELLED, ())
+            latest = self._latest()
+            plan = self._plan(self._chosen())
+            self._open_store()  # only now: a mistake in the file creates nothing
+            if isinstance(plan, ErrorInfo) and self._latest() != latest:
+                continue  # another run, which held what could not be reached, has ended meanwhile
+            try:
+                run = self._begin(plan)
+            except AlreadyRunning as error:  # it began while this one was planning
+                self._wait_or_refuse(error)
+            else:
+                return self._execute(run, plan)
 
     def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
         with Lease(self.store, run.id) as lease:
@@ -203,8 +239,12 @@ class _Runner:
         pipeline = self.pipeline
         self._store = Store.open(pipeline.store_url)
         self.session.use_store(self._store)
-        self._outbox = self._store.outbox(pipeline.pipeline, is_served=not self._is_inline)
+        callbacks = CurrentCallbacks(pipeline, self.session.code)
+        self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
         blocks = [*self._outbox.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
+        if (left := self._store.active_run(pipeline.pipeline)) is not None:
+            # Its recovery may tell blocks that the file has no more, which somebody has to say.
+            blocks += [callback.block for callback in self._store.attempt_plan_of(left.id).callbacks]
         self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
 
     def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
@@ -217,7 +257,7 @@ class _Runner:
         dispatcher = Dispatcher(
             self.outbox,
             blocks,
-            resolve=lambda kwargs: resolve_references(kwargs, pipeline.folder, os.environ),
+            resolve=lambda kwargs: resolve_references(kwargs, pipeline, os.environ),
             prepare=Hooks(pipeline, self.session.redactor).prepare,
             redact=self.session.redactor.redact,
             on_outcome=self._delivered,
@@ -271,6 +311,9 @@ class _Runner:
             plan = self._make_plan(only)
             for skipped in plan.skipped:
                 self.progress.message(skipped, level="warning")
+            for planned in plan.streams:
+                if planned.ignored:
+                    self.progress.message(left_out_text(planned.name, planned.ignored))
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.
@@ -333,9 +376,12 @@ class _Runner:
 
     def _finish(self, run: PipelineRun, runs: Sequence[StreamRun], lease: Lease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
-        if any(member.outcome is None for member in runs):
-            message = "the destination's ledger could not be read: the run stays open, the next start settles it"
+        if any(member.outcome is None or not member.has_ended for member in runs):
+            asked = "not every stream could be ended in time" if self.signals else _UNREADABLE
+            message = f"{asked}: the run stays open, the next start settles it"
             self.progress.message(message, level="error")
+            if self.signals:
+                self._drain(SIGNAL_DRAIN_S)
             return self._result(run, FAILURE, results, message)
         if lease.is_lost:
             return self._result(run, FAILURE, results, "another process took this run over")
@@ -352,7 +398,7 @@ class _Runner:
         self.dispatcher.notify()
         self._drain(self.pipeline.drain_s)
         # Before it is counted what is due: a call under way may still end.
-        self.dispatcher.close(grace_s=1.0)
+        self.dispatcher.close(grace_s=self._grace_s)
         self.store.finish_run(run.id)
         return self._result(run, run.status, results, error)
 
@@ -361,6 +407,8 @@ class _Runner:
         if signals > 1:
             return
         if signals == 1:
+            if self._watch is not None:
+                self._watch.allow(SIGNAL_DRAIN_S + END_S)
             self.dispatcher.drain(SIGNAL_DRAIN_S, stop=lambda: len(self.signals) > 1, one_try=True)
             return
         is_empty = self.dispatcher.drain(limit_s, stop=lambda: len(self.signals) > signals)
@@ -381,6 +429,7 @@ class _Runner:
         )
 
     def _error_info(self, error: Exception) -> ErrorInfo:
+        log.debug("failed before the first stream", exc_info=error)
         return ErrorInfo(
             type=type(error).__name__,
             message=self.session.redactor.redact(str(error)),

@@ -15,8 +15,8 @@ from syncblocks.connectors.stream import ReplicationMethod, Stream
 from ..delivery.subscriptions import applies
 from ..flow.transform import Transformer
 from ..plan.selection import SelectedStream
-from ..session.inspection import one_stream, selected_streams
-from ..session.session import Session
+from ..session.inspection import existing_store, one_stream, selected_streams
+from ..session.session import Session, make_plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,10 @@ class Preview:
 def preview(session: Session, name: str, limit: int) -> Preview:
     """Read the first records of a selected stream from scratch, through its transformers; write nothing."""
     selected = one_stream(selected_streams(session), name)
+    if selected.on_schema_change == "ignore":  # what is new at the source depends on the table, and on the last run
+        with existing_store(session.pipeline) as store:
+            (planned,) = make_plan(session, store, only=[name]).streams
+        selected = planned.selected
     # As a full table: no order is needed, so that the first records come at once.
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
     transformers = _transformers(session, selected)

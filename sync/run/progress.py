@@ -40,3 +40,6 @@ class Progress:
 
     def run_ended(self, run: PipelineRun) -> None:
         """All streams have ended; callbacks may still be due."""
+
+    def close(self) -> None:
+        """Nothing more will be told; whoever draws leaves the terminal in order. May be repeated."""

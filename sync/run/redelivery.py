@@ -14,7 +14,9 @@ from syncblocks.callbacks.trial import deliver_once
 
 from ..config import Pipeline, resolve_references
 from ..config.secrets import Redactor
-from ..delivery.hooks import Hooks, recorded_hook
+from ..delivery.current import CurrentCallbacks
+from ..delivery.hooks import Hooks, hook_of
+from ..delivery.subscriptions import load_user_code
 from ..errors import StateError
 from ..store import Store
 from ..store.model import DeliveryRecord
@@ -55,7 +57,7 @@ def redeliver(
         key: Only the one with this idempotency key.
         progress: Told of each call.
     """
-    outbox = store.outbox(pipeline.pipeline)
+    outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
     wanted = _wanted(outbox, run_id, key)
     revived = outbox.retry(run_id=run_id, key=key)
     active = store.active_run(pipeline.pipeline)
@@ -76,7 +78,7 @@ def replay(
 ) -> tuple[DeliveryRecord, Outcome]:
     """Call the function of a done or dead delivery again, with the recorded event; the delivery stays what it is.
 
-    The function, its file and deadline are today's; the event, its data and idempotency key are those of then.
+    What is called is what the pipeline file says now; the event, its data and idempotency key are those of then.
 
     Args:
         pipeline: Whose delivery.
@@ -88,10 +90,10 @@ def replay(
     Raises:
         StateError: no delivery, or more than one, has such a key, or it is still due.
     """
-    outbox = store.outbox(pipeline.pipeline)
+    outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
     record = outbox.find(start)
     recorded, number = outbox.begin_replay(record.key)
-    delivery = replace(_as_of_today(pipeline, recorded), wants_value=True)
+    delivery = replace(recorded, wants_value=True)
     if data is not None:
         delivery = replace(delivery, data=str(data))
     redactor = Redactor(pipeline.secret_values)
@@ -130,7 +132,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         label=block.block,
         status=status,
         when=block.when,
-        hook=recorded_hook(pipeline, number),
+        hook=hook_of(pipeline, number),
     )
     return deliver_once(
         delivery,
@@ -138,21 +140,6 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         resolve=_resolver(pipeline),
         prepare=Hooks(pipeline, redactor).prepare,
         redact=redactor.redact,
-    )
-
-
-def _as_of_today(pipeline: Pipeline, delivery: Delivery) -> Delivery:
-    """Take file and deadline from the pipeline file, if it still has the callback block."""
-    names = [block.block for block in pipeline.callbacks]
-    if delivery.callback_block not in names:
-        return delivery
-    number = names.index(delivery.callback_block)
-    block = pipeline.callbacks[number]
-    return replace(
-        delivery,
-        file="" if block.file is None else str(pipeline.resolve(block.file)),
-        hook=recorded_hook(pipeline, number),
-        timeout_s=float(block.timeout_s),
     )
 
 
@@ -197,4 +184,13 @@ def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
 
 
 def _resolver(pipeline: Pipeline) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda values: resolve_references(values, pipeline.folder, os.environ)
+    return lambda values: resolve_references(values, pipeline, os.environ)
+
+
+def current_callbacks(pipeline: Pipeline) -> CurrentCallbacks:
+    """Load the user's files, to deliver to what they are now.
+
+    Raises:
+        ConfigError: one of them does not load.
+    """
+    return CurrentCallbacks(pipeline, load_user_code(pipeline))

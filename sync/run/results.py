@@ -19,7 +19,7 @@ class StreamResult:
 
     stream: str
     destination_table: str
-    #: success, failure, cancelled; None: never started, or still open because the ledger could not be read.
+    #: success, failure, cancelled; None: never started, or still open since ledger or run store could not be asked.
     status: str | None
     records: int | None = None
     #: Records that were set aside, because they did not fit.
@@ -75,7 +75,7 @@ def stream_result(member: StreamRun) -> StreamResult:
     return StreamResult(
         stream=member.name,
         destination_table=member.planned.key.destination_table,
-        status=member.status if member.outcome is not None else None,
+        status=member.status if member.has_ended and member.outcome is not None else None,
         records=last.rows if last else None,
         records_rejected=last.rows_rejected if last else None,
         size_bytes=blocks[0].size_bytes if blocks else None,

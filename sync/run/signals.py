@@ -1,24 +1,118 @@
-"""SIGINT and SIGTERM while a run is under way."""
+"""SIGINT and SIGTERM while a run is under way: it is stopped, and ends even where something does not answer."""
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+#: After a signal, streams are given up within this time.
+STOP_S = 5.0
+#: So long after a signal the process ends, if it has not come to the delivery of its callbacks until then.
+END_S = 10.0
+#: So long after a second signal it ends in any case.
+SECOND_S = 1.0
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_WAKE = b"\0"
+
+
+class Watch:
+    """Ends the process where a signal does not: a driver that waits for a network keeps the main thread busy.
+
+    Python runs a signal's handler in the main thread, and only between two of its steps. This thread reads the
+    signals' numbers from a pipe, into which the interpreter writes them at once.
+    """
+
+    def __init__(self, say: Callable[[signal.Signals], None]) -> None:
+        """Take what is to be called, if there is time for it, before the process is ended."""
+        self._say = say
+        self._lock = threading.Lock()
+        self._received: list[signal.Signals] = []
+        #: By the clock of `monotonic`; after the first signal.
+        self._end = 0.0
+        self._is_over = False
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread.start()
+
+    def allow(self, time_s: float) -> None:
+        """Let the process have so much time from now on, whatever it has had; a second signal ends it all the same."""
+        with self._lock:
+            if len(self._received) < 2:
+                self._end = time.monotonic() + time_s
+
+    def close(self) -> None:
+        """End the watch."""
+        with self._lock:
+            self._is_over = True
+        os.write(self.writer, _WAKE)
+        self._thread.join()
+        for end in (self._reader, self.writer):
+            os.close(end)
+
+    def _watch(self) -> None:
+        while True:
+            ready, _, _ = select.select([self._reader], [], [], self._rest_s())
+            numbers = os.read(self._reader, 64) if ready else b""
+            with self._lock:
+                if self._is_over:
+                    return
+                for number in numbers:
+                    if number in _NUMBERS:
+                        self._take(signal.Signals(number))
+                if self._received and time.monotonic() >= self._end:
+                    self._leave()
+
+    def _take(self, number: signal.Signals) -> None:
+        self._received.append(number)
+        now = time.monotonic()
+        self._end = max(self._end, now + END_S) if len(self._received) == 1 else now + SECOND_S
+
+    def _rest_s(self) -> float | None:
+        with self._lock:
+            return max(0.0, self._end - time.monotonic()) if self._received else None
+
+    def _leave(self) -> None:
+        """End the process: nothing else would, and what is left open is what the next start of a killed one finds."""
+        number = self._received[0]
+        with suppress(RuntimeError):  # no more threads
+            saying = threading.Thread(target=self._say, args=(number,), daemon=True)
+            saying.start()
+            saying.join(1.0)
+        os._exit(128 + number)
 
 
 @contextmanager
-def caught_signals(handler: Callable[[int], None]) -> Iterator[None]:
-    """Take SIGINT and SIGTERM while a run is under way (only the main thread can); restore what was there."""
+def caught_signals(
+    handler: Callable[[int], None], say: Callable[[signal.Signals], None] = lambda number: None
+) -> Iterator[Watch | None]:
+    """Take SIGINT and SIGTERM while a run is under way; restore what was there.
+
+    Args:
+        handler: called in the main thread, as soon as that is free.
+        say: called where the process has to be ended, see `Watch`.
+
+    Returns:
+        Who watches that they have an effect; None: they are not taken, since only the main thread can.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield None
         return
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.getsignal(number) for number in _NUMBERS}
+    watch = Watch(say)
+    former_writer = signal.set_wakeup_fd(watch.writer, warn_on_full_buffer=False)
     for number in former:
         signal.signal(number, lambda got, _frame: handler(got))
     try:
-        yield
+        yield watch
     finally:
         for number, before in former.items():
             signal.signal(number, before)
+        signal.set_wakeup_fd(former_writer)
+        watch.close()

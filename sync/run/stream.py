@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
-from syncblocks.connectors.incremental.bookmarks import values
+from syncblocks.connectors.incremental.bookmarks import values, without_records
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
@@ -65,6 +66,8 @@ class StreamRun:
         self._news = SchemaNews(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
+        #: What the ledger says of the columns' names.
+        self._columns: Mapping[str, str] = {}
         #: Whether the next try reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         self._attempt = 1
@@ -130,6 +133,7 @@ class StreamRun:
         if not context.is_owner():
             # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
             raise Stopped("the run was taken over by another process")
+        self._columns = row.columns
         self._news.settle(row)
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = planned.start.bookmark if is_planned else self._restart(row)
@@ -172,8 +176,10 @@ class StreamRun:
         self._feed = feed
         try:
             self.check()
+            # A repair writes records that its bookmark does not tell of: what was committed before is no last version.
+            start = self._start if self.planned.repair is None else without_records(self._start)
             way = StreamEvents(
-                self.blocks, self.context.progress, start=self._start, check=self.check, send_final=self.send_final
+                self.blocks, self.context.progress, start=start, check=self.check, send_final=self.send_final
             )
             stream, events = way.read(feed)
             for commit in self.context.destination.load(self.order(stream), events, self.planned.wire):
@@ -200,6 +206,7 @@ class StreamRun:
             run=self.context.run_reference,
             announce=self._news.announce,
             former_key=self.planned.former_key,
+            columns=self._columns,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
@@ -272,6 +279,7 @@ class StreamRun:
 
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this try failed and will be repeated."""
+        log.debug("%s: a try failed in block %s", self.name, self.blocks.failed, exc_info=error)
         self.context.tell_retry(self.name, self.blocks.failed, self._error_info(error))
 
     def _ledger_row(self) -> LedgerRow:
@@ -299,6 +307,8 @@ class StreamRun:
         self.outcome = replace(self._make_outcome(error), is_held_true=is_held_true)
         self.context.close(self.outcome)
         self.ended = time.monotonic()
+        if self.status == FAILURE:
+            log.debug("%s: failed in block %s", self.name, self.blocks.failed, exc_info=error)
         shown = None if error is None else self.context.redactor.redact(message_of(error))
         if self._rows_rejected:
             self.context.progress.message(

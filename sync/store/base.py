@@ -18,10 +18,10 @@ from .model import (
     RUNNING,
     AttemptPlan,
     BlockPlan,
-    CallbackSpec,
     ErrorInfo,
     LostRun,
     PipelineRun,
+    RecordedCallback,
     StreamPlan,
     Subscription,
 )
@@ -256,7 +256,10 @@ def decode_plan(plan: Mapping[str, Any], streams: tuple[StreamPlan, ...] = ()) -
             Subscription(**{**row, "streams": None if row["streams"] is None else tuple(row["streams"])})
             for row in plan.get("subscriptions", ())
         ),
-        callbacks=tuple(CallbackSpec(**row) for row in plan.get("callbacks", ())),
+        # Nothing else of a block is read, whatever stands there.
+        callbacks=tuple(
+            RecordedCallback(block=row["block"], digest=row.get("digest")) for row in plan.get("callbacks", ())
+        ),
         allow_blocks_to_fail=plan.get("allow_blocks_to_fail", False),
         extra=plan.get("extra", {}),
     )

@@ -113,10 +113,11 @@ class Closing(Telling):
             if run.error is None:
                 errors = [block.error for block in outcome.blocks if block.error is not None]
                 run.error = encode_error(errors[0] if errors else None)
-            if not allow_failure and run.stop_status is None:
-                run.stop_status = FAILURE
         elif outcome.status == CANCELLED:
             run.cancelled_streams += 1
+        # A stream is cancelled on its own by its timeout, which stops the run as a failure does.
+        if outcome.status in (FAILURE, CANCELLED) and not allow_failure and run.stop_status is None:
+            run.stop_status = outcome.status
 
 
 def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:

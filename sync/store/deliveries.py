@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.delivery import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
 from .base import Room
 from .connection import Connection, Row, insert, one_of, update
-from .model import PIPELINE, AttemptPlan, CallbackSpec, DeliveryRecord, HistoryEntry
+from .model import PIPELINE, AttemptPlan, DeliveryRecord, HistoryEntry
 from .queue import KEYS_AT_ONCE, history, records
-from .recorded import delivery_kwargs, event_status
+from .recorded import delivery_kwargs, event_of
 from .tables import DELIVERY, DELIVERY_TRY
 
 DELIVERY_OF_KEY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"
@@ -29,8 +29,9 @@ WRITE_TRY = insert(
 class Deliveries:
     """Deliveries of one pipeline, over all of its runs."""
 
-    def __init__(self, rooms: Room, pipeline: str) -> None:
+    def __init__(self, rooms: Room, pipeline: str, callbacks: Callbacks | None = None) -> None:
         self._rooms = rooms
+        self._callbacks = callbacks
         self._database = rooms._database
         self._pipeline = pipeline
         self._me = rooms._owner
@@ -119,7 +120,7 @@ class Deliveries:
         """Return a delivery as it would be made now, of whatever state; leases nothing."""
         with self._database.read() as connection:
             row = self._of_key(connection, key)
-            return as_delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
+            return self._delivery(connection, row, attempt=max(1, row.attempts))
 
     def begin_replay(self, key: str) -> tuple[Delivery, int]:
         """Count a call beside the queue of a delivery that is done or dead; return it, and the call's number.
@@ -134,8 +135,7 @@ class Deliveries:
                     f"delivery {key[:12]} is still due: `syncblocks run` or `syncblocks callbacks retry` delivers it"
                 )
             connection.run(_COUNT_CALL, {"idempotency_key": key, "tries": row.tries + 1})
-            delivery = as_delivery(connection, row, self._spec(connection, row), attempt=max(1, row.attempts))
-            return delivery, row.tries + 1
+            return self._delivery(connection, row, attempt=max(1, row.attempts)), row.tries + 1
 
     def end_replay(self, key: str, number: int, outcome: Outcome) -> None:
         """Record how a replay went; the delivery stays what it is."""
@@ -164,31 +164,32 @@ class Deliveries:
             values |= named
         return " AND ".join(conditions), values
 
-    def _spec(self, connection: Connection, row: Row) -> CallbackSpec:
+    def _delivery(self, connection: Connection, row: Row, *, attempt: int) -> Delivery:
+        """Compose what the dispatcher calls: the event as the store has it, and what the pipeline file says of it.
+
+        Raises:
+            StateError: this outbox knows no pipeline file.
+        """
+        if self._callbacks is None:
+            raise StateError(
+                f"the run store does not say what callback block {row.callback_block!r} of {self._pipeline!r} calls: "
+                "its pipeline file is needed"
+            )
+        event = event_of(connection, row)
+        delivery = Delivery(
+            key=row.idempotency_key,
+            callback_block=row.callback_block,
+            function=row.function,
+            attempt=attempt,
+            kwargs=delivery_kwargs(connection, row, attempts=attempt),
+            status=event.status,
+            parent=event.parent,
+            data=row.data,
+            label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
+        )
         plan: AttemptPlan = self._rooms._plan(connection, row.run_id, row.attempt)
-        found = next((spec for spec in plan.callbacks if spec.block == row.callback_block), None)
-        if found is None:
-            raise StateError(f"run {row.run_id} has no callback block {row.callback_block!r} in its plan")
-        return found
-
-
-def as_delivery(connection: Connection, row: Row, spec: CallbackSpec, *, attempt: int) -> Delivery:
-    """Compose what the dispatcher calls."""
-    return Delivery(
-        key=row.idempotency_key,
-        callback_block=row.callback_block,
-        function=row.function,
-        file=spec.file,
-        attempt=attempt,
-        attempts=spec.attempts,
-        timeout_s=spec.timeout_s,
-        kwargs=delivery_kwargs(connection, row, attempts=attempt),
-        status=event_status(connection, row),
-        when=spec.when,
-        hook=spec.hook,
-        data=row.data,
-        label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
-    )
+        digests = {callback.block: callback.digest for callback in plan.callbacks}
+        return self._callbacks.complete(delivery, digests.get(row.callback_block))
 
 
 def as_try(

@@ -15,9 +15,18 @@ from typing import Any
 from ..clock import Clock
 from ..errors import ConfigError
 from .connection import Connection, Driver
+from .tables import PREFIX, VERSION_TABLE
 
 #: How long a writer waits for another process.
 BUSY_S = 60
+
+#: A table where a statement names one; columns of it go without the schema.
+_TABLE = re.compile(rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|ON)\s+({PREFIX}\w+)(?![\w.])")
+
+#: The schema in which a user's settings find a store, or would make one; the settings are still as they were.
+_OUR_SCHEMA = f"""SELECT coalesce((
+    SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = '{VERSION_TABLE}' AND pg_catalog.pg_table_is_visible(c.oid)), pg_catalog.current_schema())"""
 
 
 class Sqlite(Driver):
@@ -94,15 +103,26 @@ class Postgres(Driver):
             ) from error
         self._psycopg = psycopg
         self._uri = uri
+        #: Where the tables are, or are made; known once there was a connection.
+        self._schema = ""
         self.errors = (psycopg.Error,)
         self.conflicts = (psycopg.IntegrityError,)
 
     def connect(self) -> Any:
-        """Connect, and wait as long as with a file."""
+        """Connect, and wait as long as with a file.
+
+        Names are looked for in no schema but the server's own: a function or an operator that somebody else made could
+        fit our values better than the one we mean.
+        """
         raw = self._psycopg.connect(self._uri, autocommit=True, client_encoding="utf8")
         # A process that was stopped in mid-transaction must not hold up a takeover for ever.
         with _closed_on_error(raw):
-            raw.execute(f"SET lock_timeout = '{BUSY_S}s'; SET idle_in_transaction_session_timeout = '{BUSY_S}s'")
+            ((schema,),) = raw.execute(_OUR_SCHEMA).fetchall()
+            self._schema = '"' + (schema or "public").replace('"', '""') + '"'
+            raw.execute(
+                f"SET search_path = ''; SET lock_timeout = '{BUSY_S}s'; "
+                f"SET idle_in_transaction_session_timeout = '{BUSY_S}s'"
+            )
             raw.autocommit = False
             raw.isolation_level = self._psycopg.IsolationLevel.READ_COMMITTED
         return raw
@@ -116,8 +136,8 @@ class Postgres(Driver):
         return bool(raw.closed)
 
     def sql(self, statement: str) -> str:
-        """Name values as the driver has them."""
-        return _for_postgres(statement)
+        """Name values as the driver has them, and the schema of each table."""
+        return _for_postgres(statement, self._schema)
 
     def encode_time(self, value: datetime) -> datetime:
         """Return it: the driver knows times."""
@@ -130,21 +150,26 @@ class Postgres(Driver):
     def has_table(self, connection: Connection, name: str) -> bool:
         """See `Driver`."""
         # Out of the table itself: `to_regclass` may remember what was so before this connection waited for a lock.
-        statement = "SELECT 1 FROM pg_catalog.pg_class WHERE relname = :name AND pg_catalog.pg_table_is_visible(oid)"
-        return connection.value(statement, {"name": name}) is not None
+        statement = (
+            "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE c.relname = :name AND n.nspname = :schema"
+        )
+        schema = self._schema[1:-1].replace('""', '"')
+        return connection.value(statement, {"name": name, "schema": schema}) is not None
 
     def now(self, connection: Connection) -> datetime:
         """Return the server's time."""
-        time: datetime = connection.value("SELECT clock_timestamp() AS now")
+        time: datetime = connection.value("SELECT pg_catalog.clock_timestamp() AS now")
         return time
 
     def lock_name(self, connection: Connection, name: str) -> None:
         """Take an advisory lock."""
-        connection.rows("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))", {"name": name})
+        lock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0))"
+        connection.rows(lock, {"name": name})
 
     def try_lock_name(self, connection: Connection, name: str) -> bool:
         """Try to take it."""
-        lock = "SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))"
+        lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0))"
         return bool(connection.value(lock, {"name": name}))
 
 
@@ -164,5 +189,6 @@ def _for_sqlite(statement: str) -> str:
 
 
 @lru_cache(maxsize=500)
-def _for_postgres(statement: str) -> str:
-    return re.sub(r":([a-z_0-9]+)", r"%(\1)s", statement.replace("%", "%%"))
+def _for_postgres(statement: str, schema: str) -> str:
+    statement = re.sub(r":([a-z_0-9]+)", r"%(\1)s", statement.replace("%", "%%"))
+    return _TABLE.sub(lambda found: f"{found[1]} {schema.replace('%', '%%')}.{found[2]}", statement)

@@ -43,12 +43,14 @@ def locate(url: str, folder: Path | None = None) -> Location:
     if not separator:
         raise _not_a_store("it is no URL")
     if kind in ("postgresql", "postgres", "postgresql+psycopg"):
+        from syncblocks.connectors.network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
         from syncblocks.connectors.postgres.settings import parse_address
 
         address = parse_address(f"postgresql://{rest}")
         public = {name: value for name, value in address.parameters.items() if "password" not in name.lower()}
+        limited = address.limited(CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S)
         plain = replace(address, password="", parameters=public)
-        return Location(shown=plain.uri(application_name=False), uri=address.uri())
+        return Location(shown=plain.uri(application_name=False), uri=limited.uri())
     if kind not in ("sqlite", "sqlite+pysqlite"):
         raise _not_a_store(f"{kind!r} is not supported")
     slash, name = rest[:1], rest[1:]

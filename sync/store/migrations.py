@@ -1,17 +1,16 @@
-"""Versions of the run store: forward only, each step plain SQL that both databases take. A new store takes them all."""
+"""Versions of the run store: forward only, in plain SQL that both databases take. A new store takes all steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import StateError
-from .connection import Connection
-from .tables import PREFIX
+from .connection import Connection, update
+from .tables import ATTEMPT, VERSION_TABLE
 
 if TYPE_CHECKING:
     from .connection import Driver
-
-VERSION_TABLE = f"{PREFIX}version"
 
 # `SERIAL_KEY` is a key that counts up; the number of a run that was deleted is not given to another.
 _FIRST = (
@@ -190,14 +189,37 @@ _FIRST = (
     )""",
 )
 
+
+def _forget_what_is_called(connection: Connection) -> None:
+    """Keep of recorded callback blocks their names: files, commands, URLs and statements are never read again."""
+    rows = connection.rows(f"SELECT run_id, attempt, plan FROM {ATTEMPT} WHERE plan IS NOT NULL")
+    connection.run_many(
+        update(ATTEMPT, "plan", "run_id = :run_id AND attempt = :number"),
+        [
+            {
+                "run_id": row.run_id,
+                "number": row.attempt,
+                "plan": {**row.plan, "callbacks": [{"block": one["block"]} for one in row.plan["callbacks"]]},
+            }
+            for row in rows
+            if row.plan.get("callbacks")
+        ],
+    )
+
+
+#: A statement, or what is done with the store's connection.
+Step = str | Callable[[Connection], None]
+
 #: Version -> what leads there from the one before it. The last one is what this program reads and writes.
-STEPS = {
+STEPS: dict[str, tuple[Step, ...]] = {
     "0001": _FIRST,
     # Records that a block run has set aside; of runs before nobody has counted.
     "0002": ("ALTER TABLE _syncblocks_block_run ADD COLUMN rows_rejected BIGINT",),
     # What a stream looked like at its source when it was last written, to tell what has changed since; the current
     # version's only, and of streams written before nobody knows.
     "0003": ("ALTER TABLE _syncblocks_state ADD COLUMN shape TEXT",),
+    # What a callback block calls stands in the pipeline file only; of blocks recorded before nobody knows a digest.
+    "0004": (_forget_what_is_called,),
 }
 REVISIONS = tuple(STEPS)
 
@@ -230,6 +252,9 @@ def upgrade(connection: Connection, found: str | None, driver: Driver) -> None:
         connection.run(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
         connection.run(f"INSERT INTO {VERSION_TABLE} VALUES (:version)", {"version": ""})
     for revision in REVISIONS[0 if found is None else REVISIONS.index(found) + 1 :]:
-        for statement in STEPS[revision]:
-            connection.run(statement.replace("SERIAL_KEY", driver.serial))
+        for step in STEPS[revision]:
+            if isinstance(step, str):
+                connection.run(step.replace("SERIAL_KEY", driver.serial))
+            else:
+                step(connection)
     connection.run(f"UPDATE {VERSION_TABLE} SET version_num = :version", {"version": REVISIONS[-1]})

@@ -68,18 +68,12 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallbackSpec:
-    """A callback block as it was when the attempt began: recovery delivers without today's pipeline file."""
+class RecordedCallback:
+    """A callback block as the store knows it: what it calls stands in the pipeline file only."""
 
     block: str
-    #: Absolute path; empty for a hook.
-    file: str = ""
-    timeout_s: float = 60.0
-    attempts: int = 5
-    #: What is called in place of functions: `kind` and its settings, without any secret (see `delivery/hooks.py`).
-    hook: Mapping[str, Any] | None = None
-    #: Condition over the event.
-    when: str | None = None
+    #: Tells whether the block is still what it was when the attempt began; None: nobody has noted it.
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +83,7 @@ class AttemptPlan:
     streams: tuple[StreamPlan, ...] = ()
     #: In firing order.
     subscriptions: tuple[Subscription, ...] = ()
-    callbacks: tuple[CallbackSpec, ...] = ()
+    callbacks: tuple[RecordedCallback, ...] = ()
     allow_blocks_to_fail: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -6,13 +6,13 @@ import random
 import secrets
 from datetime import datetime, timedelta
 
-from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.delivery import Callbacks, Delivery, Outcome
 
 from ..failpoints import failpoint
 from .ahead import Ahead, Hand
 from .base import RELEASE_GATE, Room
 from .connection import Connection, Row, update
-from .deliveries import WRITE_TRY, Deliveries, as_delivery, as_try
+from .deliveries import WRITE_TRY, Deliveries, as_try
 from .queue import DUE, IN_QUEUE, WAITING
 from .tables import DELIVERY
 
@@ -46,15 +46,18 @@ _LEASED_BY = f"""SELECT * FROM {DELIVERY}
 class Outbox(Deliveries):
     """Deliveries of one pipeline, over all of its runs. Thread-safe; one queue a callback block."""
 
-    def __init__(self, rooms: Room, pipeline: str, *, is_served: bool = False) -> None:
+    def __init__(
+        self, rooms: Room, pipeline: str, callbacks: Callbacks | None = None, *, is_served: bool = False
+    ) -> None:
         """Share a store.
 
         Args:
             rooms: The store.
             pipeline: Whose deliveries.
+            callbacks: Of its file; without, nothing can be leased.
             is_served: Its queues are served until `close`: what the store makes due meanwhile is leased to them ahead.
         """
-        super().__init__(rooms, pipeline)
+        super().__init__(rooms, pipeline, callbacks)
         # Tells this outbox's leases from those of another one in the same process.
         self._token = secrets.token_hex(8)
         self._ahead = Ahead(self._lease_ahead)
@@ -118,7 +121,7 @@ class Outbox(Deliveries):
                 if held.lease_token == self._token and held.idempotency_key != hand.called:
                     _give_back(connection, held.idempotency_key, self._token)
                     continue
-                void(connection, held, now, is_lost=not is_mine, attempts=self._spec(connection, held).attempts)
+                void(connection, held, now, is_lost=not is_mine)
             delivery = self._lease_due(connection, queue, now)
             found = self._wait_s(connection, queue, now) if delivery is None else delivery
         hand.called = None if delivery is None else delivery.key
@@ -126,10 +129,15 @@ class Outbox(Deliveries):
 
     def _lease_due(self, connection: Connection, queue: dict[str, str], now: datetime) -> Delivery | None:
         """Lease the next due delivery of a queue in which none is leased."""
-        row = connection.row(DUE, {**queue, "now": now})
-        if row is None:
-            return None
-        spec = self._spec(connection, row)
+        while True:
+            row = connection.row(DUE, {**queue, "now": now})
+            if row is None:
+                return None
+            delivery = self._delivery(connection, row, attempt=row.attempts + 1)
+            if delivery.missing is not None or row.attempts < delivery.attempts:
+                break
+            # Its last calls were lost, or the pipeline file allows fewer by now.
+            _release(connection, row, "dead", attempts=row.attempts)
         connection.run(
             _LEASE,
             {
@@ -141,10 +149,10 @@ class Outbox(Deliveries):
                 "lease_owner": self._me,
                 "lease_token": self._token,
                 "leased_at": now,
-                "lease_until": now + timedelta(seconds=spec.timeout_s + LEASE_GRACE_S),
+                "lease_until": now + timedelta(seconds=delivery.timeout_s + LEASE_GRACE_S),
             },
         )
-        return as_delivery(connection, row, spec, attempt=row.attempts + 1)
+        return delivery
 
     def _lease_ahead(self, connection: Connection, callback_block: str) -> Delivery | None:
         """See `Ahead`: in the transaction that made it due."""
@@ -232,15 +240,18 @@ def void(
     now: datetime,
     *,
     is_lost: bool,
-    attempts: int,
+    attempts: int | None = None,
     outcome: Outcome | None = None,
 ) -> str:
-    """End a lease that nobody marked; lost (its process died) it uses up no attempt, up to a limit."""
+    """End a lease that nobody marked; lost (its process died) it uses up no attempt, up to a limit.
+
+    Without `attempts`, how many there may be, whoever leases it next looks whether it is dead.
+    """
     lost = row.lost + 1 if is_lost else row.lost
     is_counted = not is_lost or lost >= LOST_LIMIT
     counted = row.attempts if is_counted else row.attempts - 1
     _record_try(connection, row, now, "lost" if outcome is None else outcome.kind, outcome)
-    verdict = "dead" if counted >= attempts else "retry"
+    verdict = "dead" if attempts is not None and counted >= attempts else "retry"
     _release(connection, row, verdict, attempts=counted, lost=lost)
     return verdict
 
@@ -250,12 +261,10 @@ def _give_back(connection: Connection, key: str, token: str) -> None:
     connection.run(_GIVE_BACK, {"idempotency_key": key, "lease_token": token})
 
 
-def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime, rooms: Room) -> None:
+def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime) -> None:
     """End every lease of an owner that was found dead."""
     for row in connection.rows(_LEASED_BY, {"pipeline": pipeline, "lease_owner": owner}):
-        plan = rooms._plan(connection, row.run_id, row.attempt)
-        limits = {spec.block: spec.attempts for spec in plan.callbacks}
-        void(connection, row, now, is_lost=True, attempts=limits.get(row.callback_block, 1))
+        void(connection, row, now, is_lost=True)
 
 
 def _release(

@@ -15,7 +15,7 @@ _RUN = f"""SELECT r.id, r.pipeline, r.execution_date, r.trigger_id, r.event, r.v
         a.attempt, a.status, a.started_at, a.error
     FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id WHERE r.id = :run_id AND a.attempt = :number"""
 _EVENT = f"SELECT * FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
-_STATUS = f"SELECT status FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
+_STATUS = f"SELECT status, parent FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
 _OF_STREAM = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number AND stream = :stream
     ORDER BY position"""
 _OF_ATTEMPT = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number
@@ -82,9 +82,11 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
     return build_kwargs(told)
 
 
-def event_status(connection: Connection, delivery: Row) -> str:
-    """Return the status that a delivery's event tells of."""
-    return str(connection.value(_STATUS, {"run_id": delivery.run_id, "seq": delivery.seq}))
+def event_of(connection: Connection, delivery: Row) -> Row:
+    """Return status and parent of a delivery's event."""
+    found = connection.row(_STATUS, {"run_id": delivery.run_id, "seq": delivery.seq})
+    assert found is not None  # written before its deliveries
+    return found
 
 
 def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:

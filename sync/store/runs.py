@@ -124,7 +124,7 @@ class Runs(Room):
                 raise AlreadyRunning(run.pipeline, run_id, str(Owner.decode(run.owner)))
             _set_run(connection, run_id, owner=me, lease_until=lease_end(run.now))
             if run.owner != me:
-                void_leases(connection, run.pipeline, run.owner, run.now, self)
+                void_leases(connection, run.pipeline, run.owner, run.now)
             self._forget_plans(run_id)
         return self.run(run_id)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from syncblocks.callbacks.delivery import Callbacks
+
 from ..clock import Clock
 from .base import Liveness
 from .close import Closing
@@ -71,9 +73,15 @@ class Store(Runs, Closing, States):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def outbox(self, pipeline: str, *, is_served: bool = False) -> Outbox:
-        """Return the pipeline's outbox; `is_served`: its queues are served until it is closed."""
-        return Outbox(self, pipeline, is_served=is_served)
+    def outbox(self, pipeline: str, callbacks: Callbacks | None = None, *, is_served: bool = False) -> Outbox:
+        """Return the pipeline's outbox.
+
+        Args:
+            pipeline: Whose deliveries.
+            callbacks: Of its file, to deliver; None: only to look, count and retry.
+            is_served: Its queues are served until it is closed.
+        """
+        return Outbox(self, pipeline, callbacks, is_served=is_served)
 
     def run_kwargs(self, run: PipelineRun) -> dict[str, Any]:
         """Return the recorded kwargs that all blocks of a run share, variables included."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 PREFIX = "_syncblocks_"
 
+VERSION_TABLE = f"{PREFIX}version"
 PIPELINE_RUN = f"{PREFIX}pipeline_run"
 ATTEMPT = f"{PREFIX}attempt"
 STREAM_RUN = f"{PREFIX}stream_run"

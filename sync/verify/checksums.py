@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+
+import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.checksums import Checksums, KeyRange, Side
 from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.sides import Key
 from syncblocks.connectors.stream import Event, Stream
 
 
@@ -50,4 +53,11 @@ def read_within(
         yield event
 
 
-__all__ = ["opened_checksums", "read_within", "system_of"]
+def canonical_keys(source: Source, side: Side, batches: Iterable[pa.RecordBatch]) -> Iterator[list[Key]]:
+    """Yield the keys of each batch of a side's records, as texts that are the same on the other side."""
+    from syncblocks.connectors.duckdb.record_checksums import canonical_keys
+
+    return canonical_keys(source, side, batches)
+
+
+__all__ = ["canonical_keys", "opened_checksums", "read_within", "system_of"]

@@ -81,6 +81,7 @@ def compare(
     columns: Sequence[Compared],
     *,
     is_bounded: bool,
+    unread: frozenset[str] = frozenset(),
     interrupt: Callable[[], None],
 ) -> Comparison:
     """Compare two sides.
@@ -91,11 +92,12 @@ def compare(
         key: the key's columns, as the source calls them; empty: there is none, and nothing can be narrowed down.
         columns: the compared columns, as the source calls them.
         is_bounded: records past a bookmark are left out, and may be there in an older version on the other side.
+        unread: columns, as the source calls them, without which no record is ever read.
         interrupt: ends what is under way on both sides soon, when this thread is told to stop or one side fails.
     """
     with ThreadPoolExecutor(2) as pool:
         try:
-            return _Comparer(pool, source, destination, key, columns, is_bounded=is_bounded).run()
+            return _Comparer(pool, source, destination, key, columns, is_bounded=is_bounded, unread=unread).run()
         except BaseException:
             interrupt()
             raise
@@ -132,12 +134,14 @@ class _Comparer:
         columns: Sequence[Compared],
         *,
         is_bounded: bool,
+        unread: frozenset[str],
     ) -> None:
         self._pool = pool
         self._sides = (source, destination)
         self._key = key
         self._columns = columns
         self._is_bounded = is_bounded
+        self._unread = [place for place, column in enumerate(columns) if column.name in unread]
 
     def run(self) -> Comparison:
         whole = self._pieces([EVERYTHING])[0]
@@ -218,12 +222,18 @@ class _Comparer:
         for key in sorted(left.keys() | right.keys(), key=_readable):
             found, there = left.get(key, []), right.get(key, [])
             if any(row.is_past for row in found):
-                result.changed_since += 1
-                continue
+                if not any(map(self._was_never_read, there)):
+                    result.changed_since += 1
+                    continue
+                found = []
             difference = self._difference(key, found, there)
             if difference is not None:
                 differences[(found or there)[0].place].append(difference)
         return differences
+
+    def _was_never_read(self, row: Row) -> bool:
+        """Tell whether a record of the destination has no bookmark where none is read without one."""
+        return any(row.values[place] in (None, "NaN", "nan") for place in self._unread)
 
     def _difference(self, key: Key, left: list[Row], right: list[Row]) -> RecordDifference | None:
         if len(left) > len(right):

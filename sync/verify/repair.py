@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import Block, Bookmark, Event, ReplicationMethod, Stream, WriteDisposition
@@ -24,12 +26,18 @@ class NarrowedSource:
     def read(
         self, group: Sequence[Stream], _bookmarks: Mapping[str, Bookmark | None], _wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
-        """Yield the records of the ranges, whatever the bookmark says."""
+        """Yield the records of the ranges, whatever the bookmark says; not those that the stream never reads."""
+        from syncblocks.connectors.arrow import compute as pc
+        from syncblocks.connectors.incremental.bookmarks import unread
+
         from .checksums import read_within
 
         (stream,) = group
         whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE)
-        for event in read_within(self._source, self._can, whole, self._repair.side, self._repair.ranges):
+        side = self._repair.side
+        for event in read_within(self._source, self._can, whole, side, self._repair.ranges):
+            if isinstance(event, pa.RecordBatch):
+                event = event.filter(pc.invert(unread(event, side.stream, side.until)))
             yield stream.name, event
 
 

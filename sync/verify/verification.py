@@ -10,23 +10,39 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
+from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.checksums import (
     Compared,
     Form,
+    KeyRange,
     Side,
     compared_columns,
     no_item,
 )
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
-from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
+from syncblocks.connectors.incremental.bookmarks import (
+    bookmark_values,
+    has_bookmark,
+    is_number_in_text,
+    leaves_out_incomplete,
+    unread,
+)
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.stream import Bookmark, ConflictMethod, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.sides import Key
+from syncblocks.connectors.stream import (
+    Bookmark,
+    ConflictMethod,
+    NullBookmarks,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+)
 
 from ..plan.plan import Plan, PlannedStream
 from ..plan.repair import Repair
 from ..session.reader import copy_of, destination_reader
 from ..session.session import Session
-from .checksums import opened_checksums, read_within, system_of
+from .checksums import canonical_keys, opened_checksums, read_within, system_of
 from .comparison import Comparison, compare
 
 #: Verdicts. `counted`: only the numbers of records can be compared, or not even those.
@@ -130,8 +146,16 @@ def _compared(
             opened_checksums(reader, reader_can, right) as other,
         ):
             try:
-                is_bounded = left.until is not None
-                found = compare(mine, other, left.key, left.columns, is_bounded=is_bounded, interrupt=interrupt)
+                is_bounded = left.until is not None or leaves_out_incomplete(left.stream, None)
+                found = compare(
+                    mine,
+                    other,
+                    left.key,
+                    left.columns,
+                    is_bounded=is_bounded,
+                    unread=_unread_columns(left),
+                    interrupt=interrupt,
+                )
             except ConnectorError as error:
                 reason = error
                 raise
@@ -141,6 +165,12 @@ def _compared(
         if reason is not None:
             raise reason from None
         raise
+
+
+def _unread_columns(side: Side) -> frozenset[str]:
+    """Return the columns without which no record is ever read (`null_bookmarks: never`)."""
+    is_never = side.stream.null_bookmarks is NullBookmarks.NEVER
+    return frozenset(side.stream.bookmark_properties) if is_never else frozenset()
 
 
 def _mendable(
@@ -155,27 +185,86 @@ def _mendable(
     """Add the repair of what differs, or a note why there is none."""
     if found.verdict != DIFFERS or found.comparison is None:
         return found
+    is_ignored = planned.selected.conflict_method is ConflictMethod.IGNORE
     reason = ""
     if not left.key:
         reason = "records cannot be told apart"
-    elif planned.selected.conflict_method is ConflictMethod.IGNORE:
+    elif is_ignored and not _has_missing(found.comparison):
         reason = "unique_conflict_method IGNORE changes no record"
-    elif session.destination_can.removes_records is None:
+    elif not is_ignored and session.destination_can.removes_records is None:
         reason = "the destination cannot remove records"
     if reason:
         return replace(found, notes=(*found.notes, f"not repaired: {reason}; `run --full-refresh` starts over"))
     ranges = tuple(each.keys for each in found.comparison.ranges)
+    if is_ignored:
+        note = "only what is missing is repaired: unique_conflict_method IGNORE changes no record"
+        return replace(found, repair=Repair(side=left, ranges=ranges, removed=None), notes=(*found.notes, note))
     there = [each.keys for each in found.comparison.ranges if each.destination_records]
-    names = {column.name: name for column, name in zip(right.key, _arriving_names(planned, left), strict=True)}
-    keys = replace(right.stream, schema=pa.schema([right.stream.schema.field(name) for name in names]))
-    batches = [
-        event.rename_columns([names[name] for name in event.schema.names])
-        for event in (read_within(reader, reader_can, keys, right, there) if there else ())
-        if isinstance(event, pa.RecordBatch) and event.num_rows
-    ]
-    schema = pa.schema([field.with_name(names[field.name]) for field in keys.schema])
-    removed = pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
+    removed = _removed(session, planned, reader, reader_can, left, right, there)
     return replace(found, repair=Repair(side=left, ranges=ranges, removed=removed))
+
+
+def _has_missing(comparison: Comparison) -> bool:
+    """Tell whether the source has records that the destination has not."""
+    named = any(each.kind == "missing" for each in comparison.records)
+    return named or any(each.source_records > each.destination_records for each in comparison.ranges)
+
+
+def _removed(
+    session: Session,
+    planned: PlannedStream,
+    reader: Source,
+    reader_can: Abilities,
+    left: Side,
+    right: Side,
+    ranges: Sequence[KeyRange],
+) -> pa.Table:
+    """Return the destination's keys in some ranges, named as they arrive, but for those that are to stay.
+
+    What the stream does not read again (see `bookmarks.unread`) does not arrive: what the destination has of it stays,
+    as it was read at the time; under `null_bookmarks: never` nothing without a bookmark was.
+    """
+    names = {column.name: name for column, name in zip(right.key, _arriving_names(planned, left), strict=True)}
+    fields, marks = right.stream.schema, right.stream.bookmark_properties
+    keys = replace(right.stream, schema=_only(fields, {*names, *marks}))
+    schema = pa.schema([fields.field(name).with_name(names[name]) for name in fields.names if name in names])
+    unread_keys = _unread_keys(session, left, ranges)
+    is_never = left.stream.null_bookmarks is NullBookmarks.NEVER
+
+    def held() -> Iterator[pa.RecordBatch]:
+        for event in read_within(reader, reader_can, keys, right, ranges) if ranges else ():
+            if isinstance(event, pa.RecordBatch) and event.num_rows:
+                if leaves_out_incomplete(left.stream, left.until) and not is_never and marks:
+                    event = event.filter(has_bookmark(event, marks))
+                yield event
+
+    batches = []
+    kept = list(held())
+    found = canonical_keys(reader, right, kept) if unread_keys else ([] for _ in kept)
+    for batch, texts in zip(kept, found, strict=True):
+        if unread_keys:
+            is_free = pa.array([key not in unread_keys for key in texts], pa.bool_())
+            if is_never and marks:
+                is_free = pc.or_(is_free, pc.invert(has_bookmark(batch, marks)))
+            batch = batch.filter(is_free)
+        batches.append(batch.select([name for name in batch.schema.names if name in names]))
+    batches = [batch.rename_columns([names[name] for name in batch.schema.names]) for batch in batches]
+    return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
+
+
+def _unread_keys(session: Session, side: Side, ranges: Sequence[KeyRange]) -> set[Key]:
+    """Return the keys of the source's records in some ranges that the stream does not read, as canonical texts."""
+    if not ranges or not leaves_out_incomplete(side.stream, side.until):
+        return set()
+    names = {*(column.name for column in side.key), *side.stream.bookmark_properties}
+    keys = replace(side.stream, schema=_only(side.stream.schema, names))
+    batches = (
+        event.filter(unread(event, side.stream, side.until))
+        for event in read_within(session.source, session.source_can, keys, side, ranges)
+        if isinstance(event, pa.RecordBatch)
+    )
+    found = [batch for batch in batches if batch.num_rows]
+    return {key for keys in (canonical_keys(session.source, side, found) if found else ()) for key in keys}
 
 
 def _arriving_names(planned: PlannedStream, side: Side) -> list[str]:
@@ -207,7 +296,10 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
     elif verdict == DIFFERS and not side.key:
         found.append("there is no key that both sides order alike: only all records together were compared")
     if comparison.changed_since:
-        found.append(f"at least {comparison.changed_since} records have changed in the source since: not compared")
+        found.append(
+            f"at least {comparison.changed_since} records have changed in the source since, or have no bookmark and "
+            "are not read again: not compared"
+        )
     return StreamVerification(
         stream=planned.name,
         destination_table=planned.key.destination_table,
@@ -277,7 +369,8 @@ class _Columns:
         lefts, rights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         stream, copy = self._streams(lefts, rights)
         is_incremental = self._stream.replication_method is ReplicationMethod.INCREMENTAL
-        until = bookmark if is_incremental and bookmark_values(self._stream, bookmark) is not None else None
+        # Without a value in it, it still says that the records without one were read.
+        until = bookmark if is_incremental and bookmark else None
         left = Side(
             stream=stream,
             key=tuple(pair[0] for pair in keys),
@@ -298,13 +391,16 @@ class _Columns:
         """Map the source's names to those of the table's columns; note what has no counterpart."""
         arriving = self._planned.arriving.schema.names
         names_columns = session.destination_can.names_columns
-        chosen = {name: name for name in arriving} if names_columns is None else names_columns.column_names(arriving)
+        if names_columns is None:
+            chosen: Mapping[str, str] = {name: name for name in arriving}
+        else:
+            chosen = names_columns.column_names(arriving, self._planned.table)
         held = set(self._copy.schema.names)
-        folded = {name.casefold(): name for name in held}
+        folded = {name.casefold(): name for name in held.difference(chosen.values())}
         names, missing, skipped = {}, [], set[str]()
         remedies = {column.name: column.remedy for column in self._planned.fit.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
-            found = next((each for each in (name, chosen[name]) if each in held), folded.get(name.casefold()))
+            found = chosen[name] if chosen[name] in held else folded.get(name.casefold())
             remedy = remedies.get(name)
             if remedy == "text":
                 self._texts.add(own)
@@ -362,6 +458,7 @@ class _Columns:
         marks = [name for name in self._stream.bookmark_properties if name in self._names]
         own = {*(column.name for column in lefts), *self._stream.key_properties, *self._stream.bookmark_properties}
         held = {self._names[name] for name in own if name in self._names}
+        is_once = self._stream.null_bookmarks is NullBookmarks.ONCE
         stream = replace(
             self._stream, schema=_only(self._stream.schema, own), replication_method=ReplicationMethod.FULL_TABLE
         )
@@ -370,6 +467,8 @@ class _Columns:
             schema=_only(self._copy.schema, held),
             replication_method=ReplicationMethod.FULL_TABLE,
             bookmark_properties=tuple(self._names[name] for name in marks),
+            # What was read once is compared on neither side; what is never read is too much where it is.
+            null_bookmarks=NullBookmarks.ONCE if is_once else NullBookmarks.FAIL,
         )
         return stream, copy
 
@@ -391,7 +490,8 @@ class _Columns:
             return None
         bookmark = {self._names[name]: until[name] for name in marks}
         try:
-            return bookmark if bookmark_values(copy, bookmark) is not None else None
+            bookmark_values(copy, bookmark)
+            return bookmark
         except ConnectorConfigError:  # another type there
             return None
 

@@ -143,7 +143,7 @@ class TestPostgresDestinationOverLibpq(TestPostgresDestination):
     """An address that only libpq understands is written to by the ADBC driver, as it is where there is no pgpq."""
 
     def config(self, place: str) -> Mapping[str, Any]:
-        return {**super().config(place), "url": f"{place}{'&' if '?' in place else '?'}keepalives=1"}
+        return {**super().config(place), "url": f"{place}{'&' if '?' in place else '?'}gssencmode=disable"}
 
 
 POSTGRES_TYPES = {

@@ -51,10 +51,15 @@ class Dialect(Naming, Rekeying):
     commits_alone: bool = False
     #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.
     alters_at_once: bool = False
+    #: `differs` tells records apart by what they hold.
+    compares: bool = False
     #: Intervals hold nanoseconds; False: microseconds.
     keeps_nanoseconds: bool = False
     #: Dates and timestamps may be infinite, by the numbers that DuckDB takes for that.
     keeps_infinite: bool = False
+
+    #: Adds a condition to what `_update` writes.
+    _and_if: str = "and"
 
     # ------------------------------------------------------------------ types
     @abstractmethod
@@ -103,6 +108,13 @@ class Dialect(Naming, Rekeying):
     def exists(self, session: Session, name: TableName) -> bool:
         """Tell whether there is a table (or view) of that name."""
         return name in self.reflect(session, [name])
+
+    def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
+        """Keep a table from being altered, and tell whether its columns are of these types; asked behind `lock_table`.
+
+        Default: True, for systems that take values and not bytes.
+        """
+        return True
 
     def lock_shape(self, session: Session, name: TableName) -> bool:
         """Keep others from altering an existing table until the commit; True: read its catalog entry again."""
@@ -353,11 +365,49 @@ class Dialect(Naming, Rekeying):
         """Write the statements that make the target equal to the staged records without deleting one that stays."""
         source = self.table(staging)
         same = self._same_key(target.columns, staged, key)
+        update = self._update(target, source, columns, staged, key)
+        if update and self.compares:
+            update = f"{update} {self._and_if} ({self._differ(target, columns, staged)})"
         return [
             f"delete from {self.table(target.name)} as t where not exists (select 1 from {source} as s where {same})",
-            *(sql for sql in [self._update(target, source, columns, staged, key)] if sql),
+            *([update] if update else []),
             self._insert_new(target, source, columns, staged, key),
         ]
+
+    def replace_changed(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the statements that delete the records that are not staged as they are, and insert what is missing.
+
+        Of dialects with `compares`; no two staged records have the same key.
+        """
+        source = self.table(staging)
+        same = f"{self._same_key(target.columns, staged, key)} and not ({self._differ(target, columns, staged)})"
+        return [
+            f"delete from {self.table(target.name)} as t where not exists (select 1 from {source} as s where {same})",
+            self._insert_new(target, source, columns, staged, key),
+        ]
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Write the condition that a record `t` and a staged one `s` are not the very same, never NULL.
+
+        What only compares as equal (1.0 and 1.00, `a` and `A` by some collations) is not the same.
+        """
+        raise NotImplementedError
+
+    def _differ(self, target: Table, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Write the condition that an update would change a record, columns that no longer arrive included."""
+        emptied = [f"t.{self.quote(name)} is not null" for name in self._emptied(target, columns)]
+        return " or ".join([*([self.differs(columns, staged)] if columns else []), *emptied])
+
+    def equals(self, left: str, right: str, column: Column) -> str:
+        """Write that two values of a column's type are the same."""
+        return f"{left} = {right}"
 
     def _value(self, column: Column, staged: Mapping[str, str]) -> str:
         return self.cast(f"s.{self.quote(column.name)}", column.type, staged[column.name])
@@ -376,7 +426,9 @@ class Dialect(Naming, Rekeying):
     def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
         """Compare a record `t` with a staged one `s`; `columns` has those of the key that the table computes, too."""
         keys = [column for column in columns if column.name in key]
-        return " and ".join(f"t.{self.quote(column.name)} = {self._value(column, staged)}" for column in keys)
+        return " and ".join(
+            self.equals(f"t.{self.quote(column.name)}", self._value(column, staged), column) for column in keys
+        )
 
     def _update(
         self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]

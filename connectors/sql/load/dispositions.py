@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -218,26 +218,40 @@ class Disposition:
             table = self._key_change.change(table, key)
         into = self._into(table, staged)
         is_unique = frozenset(key) in {frozenset(table.key), *table.unique_keys}
-        if not is_unique or (self._load.stream.max_rejected is not None and not dialect.has_savepoints):
+        way = self._way(table, key)
+        if (
+            not is_unique
+            or way == dialect.replace_changed
+            or (self._load.stream.max_rejected is not None and not dialect.has_savepoints)
+        ):
             refused = self._admission.refuse_repeated(staged.name, staged.types, self._layout.names, key)
-        is_in_place = table.is_referenced and bool(key)
-        before = [
-            dialect.replace_in_place(table, staged.name, into, staged.types, key)[0]
-            if is_in_place
-            else dialect.empty(table)
-        ]
+        before = [dialect.empty(table)] if way is None else [way(table, staged.name, into, staged.types, key)[0]]
 
         def statements(source: TableName) -> Sequence[str]:
-            if is_in_place:
-                return dialect.replace_in_place(table, source, into, staged.types, key)[1:]
+            if way is not None:
+                return way(table, source, into, staged.types, key)[1:]
             return [dialect.insert_from(self._target.name, source, into, staged.types)]
 
         try:
-            by = key if is_in_place else ()
+            by = () if way is None else key
             return refused + self._bring_in(table, staged, into, statements, key=by, before=before)
         except FatalConnectorError as error:
             self._key_change.explain(error, table, key)
             raise
+
+    def _way(self, table: Table, key: Sequence[str]) -> Callable[..., Sequence[str]] | None:
+        """Choose how a table that stays is refilled by its key; None: it is emptied, and gets every record anew.
+
+        Where foreign keys point at it, records are updated. Where it has triggers, these shall fire for what has
+        changed, and for nothing else.
+        """
+        if key and table.is_referenced:
+            return self._dialect.replace_in_place
+        # Records are set aside by what the table's index refuses, which would not see those that are skipped.
+        is_sifted = self._load.stream.max_rejected is not None and not self._dialect.arrival
+        if key and table.triggers and self._dialect.compares and not is_sifted:
+            return self._dialect.replace_changed
+        return None
 
 
 __all__ = ["Disposition"]

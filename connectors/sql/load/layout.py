@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -26,18 +26,22 @@ class Layout:
         self.stream = load.stream
         #: Column of the stream -> column of the table.
         self.names: dict[str, str] = {}
+        #: What the ledger is to keep of that, see `LedgerRow.columns`.
+        self.known: Mapping[str, str] = load.columns
         #: Column of the table that is there -> its type.
         self._held: dict[str, str] = {}
-        self.follow(load.stream, None)
+        self._name((), remember=False)
 
     def follow(self, stream: Stream, table: Table | None) -> None:
         """Name a stream's columns as the table that is there does, if one is."""
         self.stream = stream
-        fold = self._dialect.fold
-        held = {} if table is None else {fold(column.name): column.name for column in table.columns}
         self._held = {} if table is None else {column.name: column.type for column in table.columns}
-        names = self._dialect.column_names(stream.schema.names)
-        self.names = {name: held.get(fold(chosen), chosen) for name, chosen in names.items()}
+        self._name(tuple(self._held), remember=True)
+
+    def _name(self, held: Sequence[str], *, remember: bool) -> None:
+        self.names = self._dialect.column_names(self.stream.schema.names, held, self.known)
+        if remember:
+            self.known = self._dialect.remembered(self.names, self.known)
 
     def wire_of(self, column_type: str, field: pa.Field) -> Wire:
         """Say how a field's values travel into a column of a type."""

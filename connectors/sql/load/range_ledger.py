@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import FatalConnectorError
 from ...ranges import Range
 from ...stream import LedgerKey
 from ..dialect.dialect import Dialect
@@ -107,17 +108,33 @@ class Left:
 
 
 def left_behind(session: Session, dialect: Dialect) -> Iterator[Left]:
-    """Yield what loads by ranges have left in any schema, dead or alive."""
+    """Yield what loads by ranges have left in any schema, dead or alive; not what vanishes meanwhile."""
     found = set(dialect.list_staging(session))
     ledgers = [name for name in sorted(found, key=str) if name.name.endswith(LEDGER_SUFFIX)]
     tables = dialect.reflect(session, ledgers) if ledgers else {}
     for name in ledgers:
+        if name not in tables:
+            continue  # another stream has dropped its own since it was listed
         staging = TableName(name.schema, name.name.removesuffix(LEDGER_SUFFIX))
         # An earlier version wrote neither shape nor moment.
         is_dated = tables[name].column("moment") is not None and staging in found
-        listed = dialect.names(["stream", "shape", "moment"] if is_dated else ["stream"])
-        for row in session.query(f"select {listed} from {dialect.table(name)} limit 1"):
+        for row in _read(session, dialect, name, ["stream", "shape", "moment"] if is_dated else ["stream"]):
             yield Left(staging, *row)
+
+
+def _read(session: Session, dialect: Dialect, ledger: TableName, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Read whose ranges they are; nothing of a ledger that cannot be read: just dropped, or another role's."""
+    if dialect.has_savepoints:
+        dialect.mark(session)
+    try:
+        rows = session.query(f"select {dialect.names(columns)} from {dialect.table(ledger)} limit 1")
+    except FatalConnectorError:
+        if dialect.has_savepoints:
+            dialect.take_back(session)
+        return []
+    if dialect.has_savepoints:
+        dialect.keep(session)
+    return rows
 
 
 def key_text(key: LedgerKey) -> str:

@@ -211,6 +211,7 @@ class RangeLoad:
         rows = self._ledger.read(session, self._ledger.table(self._target), self._load.key)
         if not rows or rows[0].token != self._load.token:
             raise writer.taken_over()
+        writer.refuse_altered(staged.name, staged.types)
         if not self._ranges.lock(session, part):
             return  # an earlier try's commit was kept; only its answer was lost
         # Closed here and not some day by the collector: it holds a connection of the source.
@@ -250,7 +251,7 @@ def drop_left(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], boo
 
 def _listed(lease: Lease, dialect: Dialect, is_left: Callable[[LedgerKey], bool]) -> list[Left]:
     found: list[Left] = []
-    with suppress(ConnectorError):  # another one is dropping it just now
+    with suppress(ConnectorError):  # such as a deadlock with whoever drops it just now
         lease.begin()
         found = [left for left in left_behind(lease.session, dialect) if is_left(key_of(left.whose))]
     with suppress(ConnectorError):

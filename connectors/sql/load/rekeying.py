@@ -27,7 +27,7 @@ class KeyChange:
 
     def is_due(self, table: Table, key: Sequence[str]) -> bool:
         """Tell whether a table still has the primary key that the stream had."""
-        return bool(table.key) and set(table.key) != set(key) and self._folded(table.key) == self._former()
+        return bool(table.key) and set(table.key) != set(key) and self._folded(table.key) == self._former(table)
 
     def refuse(self, table: Table, key: Sequence[str]) -> None:
         """Raise where the key cannot change in place, before anything is written.
@@ -70,7 +70,7 @@ class KeyChange:
             return
         arriving = {column.name for column in columns}
         for column in table.columns:
-            is_left = self._dialect.fold(column.name) in self._former() and column.name not in key
+            is_left = self._dialect.fold(column.name) in self._former(table) and column.name not in key
             if not is_left or column.is_nullable or column.is_generated or column.has_default:
                 continue
             condition = f" where {self._dialect.quote(column.name)} is null" if column.name in arriving else ""
@@ -87,9 +87,9 @@ class KeyChange:
                 "change it by hand, drop what depends on the table, or the table",
             )
 
-    def _former(self) -> set[str]:
-        former = self._load.former_key or ()
-        return self._folded(list(self._dialect.column_names(former).values()))
+    def _former(self, table: Table) -> set[str]:
+        former, held = self._load.former_key or (), [column.name for column in table.columns]
+        return self._folded(list(self._dialect.column_names(former, held, self._load.columns).values()))
 
     def _folded(self, names: Sequence[str]) -> set[str]:
         return {self._dialect.fold(name) for name in names}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...errors import FatalConnectorError
+from ...errors import ConnectorError, FatalConnectorError
 from ...stream import Load, WriteDisposition
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName
@@ -27,6 +27,8 @@ class Target:
         self._lease = lease
         self._load = load
         self._stream = load.stream.name
+        #: The table as it was last read.
+        self._seen: Table | None = None
 
     @property
     def _session(self) -> Session:
@@ -37,7 +39,21 @@ class Target:
         listed = list(statements)
         for sql in ["; ".join(listed)] if listed and self._dialect.joins_statements else listed:
             self._lease.check()
-            self._session.execute(sql)
+            try:
+                self._session.execute(sql)
+            except FatalConnectorError as error:
+                self.blame(error)
+                raise
+
+    def blame(self, error: ConnectorError) -> None:
+        """Say in an error that a trigger of the table raised which one it was, as far as that is known."""
+        triggers = () if self._seen is None else self._seen.triggers
+        raised_in = set(error.raised_in)
+        found = [str(each) for each in triggers if raised_in.intersection(("*", each.function))]
+        if found:
+            word = "trigger" if len(found) == 1 else "one of the triggers"
+            error.args = (f"{error}; raised by {word} {', '.join(found)} of {self.name}",)
+            error.raised_in = ()
 
     def reflect(self) -> Table | None:
         """Read the catalog; None: no such table.
@@ -45,7 +61,7 @@ class Target:
         Raises:
             FatalConnectorError: it is a view.
         """
-        table = self._dialect.reflect(self._session, [self.name]).get(self.name)
+        table = self._seen = self._dialect.reflect(self._session, [self.name]).get(self.name)
         if table is not None and not table.is_table:
             raise FatalConnectorError(
                 f"{self.name} is no table, but a view or the like; choose another destination_table",

@@ -84,6 +84,8 @@ class Writer:
     def fill(self, staged: Staged, segments: Segments) -> int:
         """Put data into staging within the lease's transaction; return the records."""
         self._records = 0
+        # The names that staging got when the target was looked at.
+        self._layout.follow(self._layout.stream, Table(name=staged.name, columns=tuple(staged.columns.values())))
         self._ingest(segments, staged.name, staged.types)
         return self._records
 
@@ -92,6 +94,15 @@ class Writer:
         self._look()
         self._staging.staged, self._records = staged, records
         return self._finish(checkpoint, size_bytes)
+
+    def refuse_altered(self, table: TableName, types: Mapping[str, str]) -> None:
+        """Keep a table's types as they are until the end of the transaction; raise if they are others."""
+        if not self._dialect.keeps_types(self._session, table, types):
+            raise FatalConnectorError(
+                f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
+                "are written for; run again",
+                stream=self._layout.stream.name,
+            )
 
     # --------------------------------------------------------------- segments
     def _segment(self, segments: Segments) -> Commit | None:
@@ -152,9 +163,11 @@ class Writer:
         table = self._disposition.refillable()
         if table is None:
             return False
+        types = {column.name: column.type for column in table.columns}
         try:
             self._target.run([self._dialect.lock_table(table.name), f"delete from {self._dialect.table(table.name)}"])
-            self._ingest(segments, table.name, {column.name: column.type for column in table.columns})
+            self.refuse_altered(table.name, types)
+            self._ingest(segments, table.name, types)
         except FatalConnectorError:  # such as two records of one key: what takes the table's place says it
             self._session.rollback()
             self._lease.begin()
@@ -210,10 +223,11 @@ class Writer:
                 self._records += self._sieve.put(table, schema, data)
                 return
             count = self._session.ingest(table, schema, data, self._wire)
-        except ConnectorError:
+        except ConnectorError as error:
             if segments.error is not None:
                 raise segments.error from None
             self._lease.check()
+            self._target.blame(error)
             raise
         sent = segments.records - before if self._wire == "arrow" else count
         if count != sent:
@@ -287,6 +301,7 @@ class Writer:
                 bookmark=checkpoint.bookmark,
                 completed_by=self._load.run if checkpoint.is_final else None,
                 rows=self._written,
+                columns=self._layout.known,
             )
         except TakenOver:
             raise self.taken_over() from None

@@ -16,6 +16,7 @@ from ...incremental.bookmarks import (
     CHECKPOINT_RECORDS,
     CHECKPOINT_S,
     bookmark_values,
+    leaves_out_incomplete,
     lower_bound,
     missing_error,
     python_value,
@@ -26,6 +27,7 @@ from ...stream import Block, Bookmark, Event, NullBookmarks, Rejected, RejectedR
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal
 from ..session import Lease, Session, Sessions
+from .agreed import refuse_altered
 
 if TYPE_CHECKING:
     from ...checksums.sql import Canonical
@@ -77,6 +79,17 @@ class SqlSource(ABC):
     @abstractmethod
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog; `locator` holds `schema` and `table`."""
+
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Return the columns that are there and their types, and keep them so for the transaction.
+
+        As `streams` names them in `native_type`; default: nobody can tell.
+        """
+        return {}
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Tell whether a column that is now of another type is read as it would have been; default: it is not."""
+        return False
 
     def expression(self, field: pa.Field) -> str:
         """Return what is selected for a column: itself, or a cast where the driver cannot carry its type."""
@@ -224,11 +237,11 @@ class SqlSource(ABC):
         return False
 
     def past(self, stream: Stream, bookmark: Bookmark | None) -> str:
-        """Write the condition of records that no run up to the bookmark has read; empty: there are none."""
+        """Write the condition of records that `bookmarks.past` tells; empty: there are none."""
         values = bookmark_values(stream, bookmark)
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
         missing = " or ".join(filter(None, map(self.incomplete, fields)))
-        is_left_out = missing and stream.null_bookmarks is NullBookmarks.NEVER
+        is_left_out = missing and leaves_out_incomplete(stream, bookmark)
         if values is None:
             return missing if is_left_out else ""
         marks = ", ".join(map(self.comparable, fields))
@@ -272,6 +285,15 @@ class SqlSource(ABC):
         within = f"({before}) and ({condition})" if before else condition
         return replace(stream, locator={**stream.locator, WITHIN: within})
 
+    def begin_read(self, lease: Lease, stream: Stream) -> None:
+        """Start the transaction in which a stream is read."""
+        lease.begin()
+
+    def agree(self, lease: Lease, stream: Stream, wire: str) -> None:
+        """Refuse to read a table whose columns are not what they were when the stream was planned."""
+        now = self.columns_now(lease, stream)
+        refuse_altered(stream, now, lambda field, native: self.is_alike(field, native, wire), self.dialect.name)
+
     def read_leased(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Event | Block]:
         """Yield the records of a stream that is read as a whole, in the lease's transaction."""
         if wire != "arrow":
@@ -311,15 +333,18 @@ class SqlSource(ABC):
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
         with self.sessions(wire).lease(stream.name) as lease:
-            lease.begin()
+            self.begin_read(lease, stream)
             if wire != "arrow":
+                self.agree(lease, stream, wire)
                 yield from self.blocks(lease, stream, wire)
                 return
             bad: list[RejectedRecord] = []
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+                self.agree(lease, stream, wire)
                 yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
                 return
             horizon = self.horizon(lease, stream, bookmark)
+            self.agree(lease, stream, wire)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)
             # Closed at once, also under an error: one that is kept would keep the statement open.

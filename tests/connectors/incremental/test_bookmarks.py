@@ -261,10 +261,13 @@ def test_an_integer_of_another_width_is_the_same_value() -> None:
     assert again == [(1, 1, 8)], "whole records count still"
 
 
-def test_a_merge_keeps_no_hashes_of_keys() -> None:
-    of = replace(stream(), key_properties=("id",), may_repeat=True)
-    _, checkpoints = run(of, [batch([(1, 1, "x")])])
-    assert set(checkpoints[-1].bookmark[BOUNDARY]) == {"columns", "hashes", "by_value"}
+@pytest.mark.parametrize("may_repeat", [True, False])
+def test_hashes_of_keys_stand_beside_those_of_records(may_repeat: bool) -> None:
+    of = replace(stream(), key_properties=("id",), may_repeat=may_repeat)
+    _, checkpoints = run(of, [batch([(1, 1, "x"), (2, 1, "x")])])
+    kept = checkpoints[-1].bookmark[BOUNDARY]
+    assert len(kept["hashes"]) == len(kept["keys"]["hashes"])
+    assert kept["keys"]["columns"] == ["id"]
 
 
 def test_unordered_batches_get_one_checkpoint_after_all() -> None:

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 PREPARE, EXECUTE = 0x16, 0x17
@@ -68,6 +69,9 @@ class Proxy:
             each.close()
 
 
+P = TypeVar("P", bound=Proxy)
+
+
 def _end(*ends: socket.socket) -> None:
     for end in ends:
         with suppress(OSError):
@@ -78,7 +82,13 @@ def _end(*ends: socket.socket) -> None:
 @contextmanager
 def proxy(url: str, command: int, error: int) -> Iterator[Proxy]:
     """Run a proxy until the block is left."""
-    made = Proxy(url, command, error)
+    with serving(Proxy(url, command, error)) as made:
+        yield made
+
+
+@contextmanager
+def serving(made: P) -> Iterator[P]:
+    """Run it until the block is left."""
     thread = threading.Thread(target=made.serve, daemon=True)
     thread.start()
     try:

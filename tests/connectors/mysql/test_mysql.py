@@ -108,6 +108,26 @@ def test_what_a_server_is_set_to_changes_nothing(mariadb_url: str, monkeypatch: 
     assert query(mariadb_url, engines)[1] == [("InnoDB",)]
 
 
+def test_a_table_that_is_dropped_while_the_catalog_is_read_is_not_there(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = session.MySQLSession.query
+
+    def look_too_early(self: Any, sql: str, *parameters: Any) -> Any:
+        found = look(self, sql, *parameters)
+        if "information_schema.tables" in sql:
+            run(mariadb_url, "drop table if exists people")
+        return found
+
+    run(mariadb_url, "create table people (id bigint primary key)", "create table others (id bigint primary key)")
+    monkeypatch.setattr(session.MySQLSession, "query", look_too_early)
+    destination = destination_of(mariadb_url)
+    described = destination.describe(["people", "others"])
+    destination.close()
+    assert described["people"].schema is None
+    assert described["others"].schema is not None
+
+
 # -- names -----------------------------------------------------------------------------------------------------------
 
 

@@ -190,10 +190,10 @@ def test_packets_are_the_same_however_they_arrive(
 
     packets = Packets(stream[:first], read_into, is_text=is_text)
     count = 0
-    for buffer, places in packets:
+    for buffer, places, ends in packets:
         assert (buffer[places] == (0xFB if is_text else 0)).all()
-        for start, payload in zip(places.tolist(), payloads[count:], strict=False):
-            assert buffer[start : start + len(payload)].tobytes() == payload
+        for start, end, payload in zip(places.tolist(), ends.tolist(), payloads[count:], strict=False):
+            assert buffer[start:end].tobytes() == payload
         count += len(places)
     assert (count, packets.error, place) == (len(payloads), b"", max(len(stream), first))
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -159,6 +160,39 @@ def test_the_load_method_decides_what_becomes_of_known_keys(tmp_path: Path, run_
     assert rows(tmp_path) == [(2, "x")]
     assert feed(tmp_path, run_cli, MESSAGES[:1], load_method="overwrite").returncode == 0
     assert rows(tmp_path) == []
+
+
+def orders(stream: str, region: str) -> list[dict[str, Any]]:
+    record = {"type": "RECORD", "stream": stream, "record": {"id": 1, "v": region}}
+    return [{**MESSAGES[0], "stream": stream}, record]
+
+
+def test_two_streams_are_not_written_into_one_table(tmp_path: Path, postgres_url: str, run_cli: RunCLI) -> None:
+    state = {"type": "STATE", "value": {"n": 1}}
+    messages = [*orders("us-orders", "us"), *orders("eu-orders", "eu"), state]
+    text = "".join(json.dumps(message) + "\n" for message in messages)
+    (tmp_path / "target.json").write_text(json.dumps({"url": postgres_url, "schema": "shop"}))
+    done = run_cli(["target", "postgres", "--config", "target.json"], tmp_path, stdin=text)
+    assert done.returncode != 0
+    assert done.stdout == "", "no state: everything is sent again"
+    for part in ("'us-orders'", "'eu-orders'", "table 'orders'", "leave out `schema`", "`__alias__`"):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    (tmp_path / "target.json").write_text(json.dumps({"url": postgres_url}))
+    done = run_cli(["target", "postgres", "--config", "target.json"], tmp_path, stdin=text)
+    assert done.returncode == 0, done.stderr
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("select v from us.orders union all select v from eu.orders").fetchall() == [
+            ("us",),
+            ("eu",),
+        ]
+
+
+def test_names_that_differ_in_case_only_are_one_table_too(tmp_path: Path, run_cli: RunCLI) -> None:
+    done = feed(tmp_path, run_cli, [*orders("Orders", "a"), *orders("orders", "b")])
+    assert done.returncode != 0
+    assert "streams 'Orders' and 'orders' would both be written into table" in done.stderr
+    assert "leave out `schema`" not in done.stderr
 
 
 def test_no_state_is_echoed_for_what_was_not_committed(tmp_path: Path, run_cli: RunCLI) -> None:

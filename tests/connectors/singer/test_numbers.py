@@ -7,9 +7,12 @@ from decimal import Context, Decimal
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.singer.numbers import has_exponents, has_negative_zero, may_have_long_numbers
+from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Stream
 from tests.connectors.singer.singer_helpers import ORDERS, lines, read, record, records, schema, stream_of
 
@@ -126,3 +129,57 @@ def test_a_negative_zero_is_seen(zero: bytes) -> None:
     assert has_negative_zero(b'{"a": ' + zero + b"}")
     assert has_negative_zero(b'{"a":[1,' + zero + b',"b"]')
     assert not has_negative_zero(b'{"a":"2024-01-05","b":-0.5,"c":0.0}')
+
+
+SPECS: dict[str, Any] = {
+    "integer": {"type": "integer"},
+    "bounded": {"type": "integer", "minimum": 0, "maximum": 10**30},
+    "number": {"type": "number"},
+    "decimal": {"type": "number", "multipleOf": 0.01},
+    "text": {"type": "string", "format": "singer.decimal"},
+    "huge": {"type": "number", "multipleOf": 0.01, "maximum": 10**90},
+}
+
+wild = st.one_of(
+    st.builds(
+        lambda sign, whole, fraction, exponent: f"{sign}{whole}{fraction}e{exponent}",
+        st.sampled_from(["", "-"]),
+        st.sampled_from(["0", "1", "9" * 17, "9" * 40]),
+        st.sampled_from(["", ".0", ".5", "." + "3" * 60]),
+        st.one_of(st.integers(-400, 400), st.integers(-(10**22), 10**22)),
+    ),
+    st.sampled_from(["1e99999999", "-1e99999999", "1e-9999999", "0e99999999", "1e-400", "1e400", "1e200000"]),
+    st.builds(lambda size: "9" * size, st.integers(1, 6000)),
+)
+
+
+@pytest.mark.parametrize("is_text", [False, True], ids=["bare", "quoted"])
+@pytest.mark.parametrize("spec", list(SPECS))
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(wild, min_size=1, max_size=2))
+def test_a_wild_number_is_kept_or_refused(texts: list[str], spec: str, is_text: bool) -> None:
+    properties = {"properties": {"v": SPECS[spec]}}
+    of = stream_of("n", properties, key=())
+    shown = [f'"{text}"' if is_text else text for text in texts]
+    found = [b'{"type":"RECORD","stream":"n","record":{"v":%s}}' % each.encode() for each in shown]
+    try:
+        events = read(lines(schema("n", properties), *found), streams=[of])
+    except FatalConnectorError:
+        return
+    for text, each in zip(texts, records(events, "n"), strict=True):
+        value = each["v"]
+        assert value == float(text) if isinstance(value, float) else Decimal(value) == Decimal(text)
+
+
+def test_a_number_next_to_not_a_number_that_no_decimal_holds_is_refused() -> None:
+    line = b'{"type": "RECORD", "stream": "orders", "record": {"id": 1e99999999999999999999, "x": NaN}}'
+    with pytest.raises(FatalConnectorError):
+        read(lines(schema("orders"), line), streams=[ORDERS])
+
+
+@pytest.mark.parametrize("key", ["maximum", "minimum", "multipleOf"])
+@pytest.mark.parametrize("bound", ["1e99999999", "1e-99999999", "-1e99999999"])
+def test_a_schema_with_a_giant_bound_is_read(bound: str, key: str) -> None:
+    for kind in ("integer", "number"):
+        (column,) = columns_of({"properties": {"v": {"type": kind, "multipleOf": "0.01", key: bound}}})
+        assert column.name == "v"

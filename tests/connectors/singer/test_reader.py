@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.incremental.bookmarks import BOUNDARY
 from syncblocks.connectors.singer.records import Parser
 from syncblocks.connectors.singer.types import columns_of
-from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
 from tests.connectors.singer.singer_helpers import (
     ORDERS,
     SCHEMA,
@@ -349,6 +351,73 @@ class TestCheckpoints:
             events = read(block, streams=[self.live], bookmarks={"orders": mark})
             assert len(records(events, "orders")) == wanted
             mark = json.loads(json.dumps(checkpoints(events, "orders")[-1]))
+
+    def told(
+        self, of: Stream, mark: Bookmark | None, *found: tuple[int, str, str]
+    ) -> tuple[list[str], Bookmark | None]:
+        """Return the notes that a run sends of records (id, stamp, note), and its bookmark: at the stamp `a`."""
+        rows = [record("orders", id=number, stamp=stamp, note=note) for number, stamp, note in found]
+        block = lines(schema("orders"), *rows, state(orders={"stamp": "a"}))
+        events = read(block, streams=[of], bookmarks={"orders": mark})
+        kept = json.loads(json.dumps(checkpoints(events, "orders")[-1]))
+        return [each["note"] for each in records(events, "orders")], kept
+
+    @pytest.mark.parametrize("is_merged", [True, False])
+    @pytest.mark.parametrize("elsewhere", [("a",), ("b",), ("",)], ids=["there", "past", "below"])
+    def test_let_a_record_through_that_goes_back_to_a_former_value(
+        self, is_merged: bool, elsewhere: tuple[str]
+    ) -> None:
+        """Whether it was at the bookmark meanwhile, past it or below it."""
+        of, mark = replace(self.live, may_repeat=is_merged), None
+        found = []
+        for stamp, note in (("a", "A"), (*elsewhere, "B"), ("a", "A"), ("a", "A")):
+            notes, mark = self.told(of, mark, (1, stamp, note), (2, "a", "other"))
+            found.append(notes)
+        assert found == [["A", "other"], ["B"], ["A"], []]
+
+    def test_of_a_key_that_an_append_has_twice_know_both(self) -> None:
+        mark, found = None, []
+        for source in ("A", "AB", "BA", "ABC", "ABC"):
+            notes, mark = self.told(self.live, mark, *((1, "a", note) for note in source))
+            found += notes
+        assert found == ["A", "B", "C"]
+
+    def test_end_a_merge_with_the_last_of_one_key(self) -> None:
+        mark, last = None, ""
+        for source in ("A", "AB", "A", "AB", "ABA", "B"):
+            notes, mark = self.told(replace(self.live, may_repeat=True), mark, *((1, "a", note) for note in source))
+            last = [last, *notes][-1]
+            assert last == source[-1]
+
+    def test_know_records_past_the_state_when_others_come_before_them(self) -> None:
+        mark, found = None, []
+        for rows in ([(1, "b", "past")], [(1, "b", "past"), (2, "a", "new")], [(1, "b", "past"), (2, "a", "new")]):
+            notes, mark = self.told(self.live, mark, *rows)
+            found += notes
+        assert found == ["past", "new"]
+
+    def of_before(self, mark: Bookmark | None, *more: str) -> dict[str, Any]:
+        """Return a bookmark as earlier releases kept it: without keys, and with records of former values."""
+        kept = dict((mark or {})[BOUNDARY])
+        kept["hashes"] = {text[-16:]: count for text, count in kept["hashes"].items()} | dict.fromkeys(more, 1)
+        del kept["keys"]
+        return {**(mark or {}), BOUNDARY: kept}
+
+    def test_of_before_are_gone_on_with(self) -> None:
+        """An append neither loses nor doubles; a merge sends what stands there once more."""
+        _, former = self.told(self.live, None, (1, "a", "A"))
+        _, mark = self.told(self.live, None, (1, "a", "B"), (2, "a", "other"))
+        (left,) = self.of_before(former)[BOUNDARY]["hashes"]
+        before = self.of_before(mark, left)
+        found, mark = [], before
+        for note in "BBAAB":
+            notes, mark = self.told(self.live, mark, (1, "a", note), (2, "a", "other"))
+            found += notes
+        assert found == ["A", "B"]
+        merged = replace(self.live, may_repeat=True)
+        notes, mark = self.told(merged, before, (1, "a", "A"), (2, "a", "other"))
+        assert notes == ["A", "other"]
+        assert self.told(merged, mark, (1, "a", "A"), (2, "a", "other"))[0] == []
 
     def test_of_records_after_the_last_state_know_those_too(self) -> None:
         block = lines(

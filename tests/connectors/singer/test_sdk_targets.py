@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors.singer.plugin_config import plugins
+from syncblocks.connectors.singer.versions import VERSION
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_sdk_suite import TARGET, run_suite
 
@@ -59,7 +60,7 @@ REFUSED = {
 
 
 def expected_of(file: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return what each table must hold afterwards: the last record of a key, in the columns of the last schema."""
+    """Return what each table must hold afterwards: the last record of a key, with its version if it has one."""
     schemas: dict[str, dict[str, Any]] = {}
     tables: dict[str, dict[Any, dict[str, Any]]] = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
@@ -69,6 +70,9 @@ def expected_of(file: Path) -> dict[str, list[dict[str, Any]]]:
         elif message["type"] == "RECORD":
             keys = schemas[message["stream"]].get("key_properties") or []
             record = message["record"]
+            if "version" in message:
+                schemas[message["stream"]]["schema"]["properties"][VERSION] = {}
+                record = {**record, VERSION: message["version"]}
             identity = tuple(record[key] for key in keys) if keys else number
             tables.setdefault(message["stream"], {})[identity] = record
     return {

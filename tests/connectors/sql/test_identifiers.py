@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.sql.identifiers import TableName, literal, quote, shorten, staging_name
+from syncblocks.connectors.sql.identifiers import Naming, TableName, literal, quote, shorten, staging_name
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=80)
 
@@ -86,3 +86,37 @@ def test_staging_names_carry_the_token_and_fit_everywhere() -> None:
     assert staging_name(token).endswith(token)
     assert staging_name("a strange: token!") != staging_name("a strange: token?")
     assert all(len(f"{staging_name(text)}_c_pkey") <= 63 for text in (token, "x" * 300, "q" * 40))
+
+
+class Folding(Naming):
+    """A system that takes names for one that differ by case only, and whose names are short."""
+
+    name = "folding"
+    max_identifier_bytes = 24
+
+    def fold(self, name: str) -> str:
+        return name.casefold()
+
+
+SPELLINGS = st.sampled_from(["a", "A", "ab", "aB", "Ab", "AB", "c" * 30, "C" * 30, "c" * 31])
+DAYS = st.lists(st.lists(SPELLINGS, min_size=1, max_size=6, unique=True), min_size=1, max_size=6)
+
+
+@given(DAYS, st.booleans())
+@example([["a", "A", "ab", "aB"], ["a"], ["Ab", "ab"]], True)
+@example([["aB"], ["AB", "ab"], ["aB"], ["ab", "AB"]], False)
+def test_names_that_came_together_keep_their_columns(days: list[list[str]], is_replaced: bool) -> None:
+    naming, held, known, settled = Folding(), list[str](), dict[str, str](), dict[str, str]()
+    for names in days:
+        found = naming.column_names(names, held, known)
+        known = naming.remembered(found, known)
+        assert list(found) == names
+        assert len({naming.fold(column) for column in found.values()}) == len(names), "each has its own"
+        assert {name: found[name] for name in names if name in settled} == {
+            name: column for name, column in settled.items() if name in names
+        }
+        folded = [naming.fold(name) for name in names]
+        settled |= {name: found[name] for name in names if folded.count(naming.fold(name)) > 1}
+        new = [column for column in found.values() if column not in held]
+        held = list(found.values()) if is_replaced else [*held, *new]
+        assert len({naming.fold(column) for column in held}) == len(held), "a table that the system can hold"

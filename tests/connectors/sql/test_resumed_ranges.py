@@ -17,6 +17,7 @@ from syncblocks.connectors.errors import FatalConnectorError, TakenOver
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.postgres import ranges
 from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.dialect import PostgresDialect
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.protocols import ReadsRanges
 from syncblocks.connectors.ranges import Range
@@ -232,6 +233,37 @@ def test_what_another_role_has_left_is_in_nobodys_way(
         script(postgres_url, f"drop owned by {role}; drop role {role}")
     left = staging_name(ordered.token)
     assert [name for (name,) in leftovers(postgres_url)] == [left, f"{left}_r", f"{left}_r_pkey"]
+
+
+@pytest.mark.parametrize("behind", ["list_staging", "reflect"])
+@pytest.mark.parametrize("is_recovery", [False, True])
+def test_what_another_stream_drops_meanwhile_is_in_nobodys_way(
+    postgres_url: str,
+    source: PostgresSource,
+    destination: PostgresDestination,
+    monkeypatch: pytest.MonkeyPatch,
+    is_recovery: bool,
+    behind: str,
+) -> None:
+    """Every stream that loads by ranges lists what all have left, and each drops its own when it is done."""
+    stream, look = find(source, "public.t"), getattr(PostgresDialect, behind)
+    others = [staging_name(letter * 32) for letter in "0z"]  # looked at first, and last
+    ordered = cut_short(source, destination, stream)
+    for other in others:
+        key = '["p", "public.other", "other"]'
+        script(postgres_url, f"create table {other} (); create table {other}_r as select '{key}' as stream")
+
+    def look_too_early(*arguments: Any) -> Any:
+        found = look(*arguments)
+        if any("0" * 32 in str(name) for name in found):
+            script(postgres_url, "drop table " + ", ".join(f"{other}, {other}_r" for other in others))
+        return found
+
+    monkeypatch.setattr(PostgresDialect, behind, look_too_early)
+    if is_recovery:
+        destination.drop_staging([ordered.token])
+    assert load(source, destination, stream)[0] == set(range(5))
+    assert leftovers(postgres_url) == []
 
 
 def test_whoever_is_resumed_by_another_process_writes_nothing_more(

@@ -17,11 +17,13 @@ from sqlalchemy.dialects import mssql, oracle
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.sqlalchemy import catalog
 from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
 from syncblocks.connectors.sqlalchemy.ledger import SQLAlchemyLedger
 from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
 from syncblocks.connectors.sqlalchemy.types import Kind, ddl, widen
 from syncblocks.connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
+from tests.connectors.postgres.postgres_pair import rows as psycopg_rows
 from tests.connectors.sqlalchemy import firebird_files as firebird
 
 FINAL = Checkpoint(is_final=True)
@@ -264,3 +266,21 @@ def test_types_that_would_cut_values_off_are_avoided(dialect: sa.Dialect, kind: 
 def test_kinds_are_widened_or_refused(before: str, after: str, expected: str | None) -> None:
     found = widen(Kind.parse(before), Kind.parse(after))
     assert (None if found is None else str(found)) == expected
+
+
+def test_a_table_that_is_dropped_while_the_catalog_is_read_is_in_nobodys_way(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = catalog._columns
+
+    def look_too_early(inspector: Any, name: str, schema: str | None) -> Any:
+        found = look(inspector, name, schema)
+        if name == "gone":
+            psycopg_rows(postgres_url, "drop table gone")
+        return found
+
+    psycopg_rows(postgres_url, "create table gone (id int primary key); create table here (id int primary key)")
+    monkeypatch.setattr(catalog, "_columns", look_too_early)
+    source = make_source("sqlalchemy", {"url": postgres_url.replace("://", "+psycopg://", 1)}, Path())
+    assert "here" in [stream.name for stream in source.discover()]
+    source.close()

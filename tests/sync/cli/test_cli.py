@@ -227,6 +227,17 @@ def test_an_error_names_file_line_key_and_the_nearest_match(run_cli: RunCLI, tmp
     assert "Traceback" in run_cli(["plan", "--debug"], tmp_path).stderr
 
 
+def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunCLI, tmp_path: Path) -> None:
+    fails = "@transformer\ndef fails(df):\n    return {}['no such thing']\n"
+    write_shop(tmp_path, extra="transformers: [{file: fails.py}]\n", files={"fails.py": fails})
+    assert "Traceback" not in run_cli(["run"], tmp_path).stderr
+    for args in (["run", "--debug"], ["run", "--debug", "--json"]):
+        done = run_cli(args, tmp_path)
+        shown = done.stderr if "--json" not in args else "".join(map(str, documents(done.stdout)))
+        assert "Traceback" in shown
+        assert "return {}['no such thing']" in shown.replace("\\'", "'")
+
+
 def test_looking_creates_nothing(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     before = names(tmp_path)

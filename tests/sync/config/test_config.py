@@ -259,25 +259,51 @@ def test_what_comes_from_env_var_or_secret_is_stored_as_its_reference(load: Load
     assert references["nested"]["$template"] == {"a": ["{{ env_var('TOK') }}-{{ ds }}", 2]}
     assert "token" not in json.dumps(references).replace('"token"', "")
     assert {"env-token", "secret-token"} <= pipeline.secret_values
-    assert resolve_references(references, tmp_path, environ) == pipeline.variables
+    assert resolve_references(references, pipeline, environ) == pipeline.variables
     kwargs = {"event": {"$template": "{{ secret('tok') }}"}, "pipeline_run": {"id": 1, "variables": references}}
-    resolved = resolve_references({**references, **kwargs}, tmp_path, environ)
+    resolved = resolve_references({**references, **kwargs}, pipeline, environ)
     assert resolved["event"] == {"$template": "{{ secret('tok') }}"}
     assert resolved["token"] == "secret-token"
     assert resolved["pipeline_run"] == {"id": 1, "variables": pipeline.variables}
     with pytest.raises(ConfigError, match="no secret 'tok'"):
-        resolve_references(references, tmp_path, {})
+        resolve_references(references, pipeline, {})
 
 
 def test_a_run_that_is_tried_again_keeps_its_variables_and_looks_its_secrets_up_anew(load: Load) -> None:
     text = SMALL + "variables: {region: eu, token: \"{{ secret('tok') }}-{{ ds }}\"}\n"
     first = load(text, variables={"region": "us"}, environ={"SYNCBLOCKS_SECRET_TOK": "old-token"})
     recorded = json.loads(json.dumps(first.variable_references))
-    changed = SMALL + "variables: {region: cn, token: none, new: 1}\n"
+    changed = SMALL + "variables: {region: cn, token: \"{{ secret('tok') }}-{{ ds }}\", new: 1}\n"
     again = load(changed, recorded=recorded, environ={"SYNCBLOCKS_SECRET_TOK": "new-token"})
     assert again.variables == {"new": 1, "region": "us", "token": "new-token-2023-04-26"}
     assert again.variable_references == {**recorded, "new": 1}
     assert "new-token" in again.secret_values
+    # What the file does not say any more, or never said, is not looked up.
+    for said in ("none", "\"{{ secret('other') }}\""):
+        with pytest.raises(ConfigError, match=r"variables\.token: the run store has another reference"):
+            load(changed.replace("\"{{ secret('tok') }}-{{ ds }}\"", said), recorded=recorded)
+    with pytest.raises(ConfigError, match=r"the run store has another reference"):
+        load(SMALL, recorded=recorded)
+
+
+def test_variables_of_an_earlier_run_name_no_program(load: Load, tmp_path: Path) -> None:
+    for name in ("own.py", "evil.py"):
+        (tmp_path / name).write_text("@callback\ndef told(): pass\n")
+    text = SMALL + (
+        "store: \"sqlite:///{{ variables('f') }}.db\"\ncallbacks: [{block: told, file: \"{{ variables('f') }}.py\"}]\n"
+        "transformers: [{file: \"{{ variables('f') }}.py\"}]\nvariables: {f: own}\n"
+    )
+    again = load(text, recorded={"f": "evil"})
+    assert again.variables == {"f": "evil"}
+    assert (again.callbacks[0].file, again.transformers[0].file) == ("own.py", "own.py")
+    assert again.store_url.endswith("/own.db")
+    assert load(text, variables={"f": "evil"}).callbacks[0].file == "evil.py"
+    with pytest.raises(ConfigError, match="there is no variable 'f'"):
+        load(text.replace("variables: {f: own}", "variables: {}"), recorded={"f": "evil"})
+    tap = text.replace("connector: sqlite", "connector: \"{{ variables('c') }}\"")
+    assert tap != text
+    with pytest.raises(ConfigError, match="there is no variable 'c'"):
+        load(tap, recorded={"c": "singer"})
 
 
 def test_a_destination_table_that_names_the_stream_is_filled_in_per_stream(load: Load) -> None:

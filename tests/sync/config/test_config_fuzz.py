@@ -185,7 +185,7 @@ def check(folder: Path, content: bytes) -> Pipeline | None:
                 render_destination_table(entry.destination_table, pipeline, "public.users")
         stored = json.dumps(pipeline.variable_references, allow_nan=False)
         assert "the-s3cret" not in stored
-        assert resolve_references(json.loads(stored), folder, ENVIRON) == pipeline.variables
+        assert resolve_references(json.loads(stored), pipeline, ENVIRON) == pipeline.variables
         assert pipeline.where(("streams", 0))[1] >= 1
     assert time.process_time() - start < 2
     assert sorted(item.name for item in folder.iterdir()) == ["clean.py", "clean2.py", "p.yaml"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -13,7 +12,7 @@ import yaml
 
 from syncblocks.sync.config import Pipeline, load_pipeline, pipeline_json_schema
 from syncblocks.sync.config.hook_texts import describe_hook
-from syncblocks.sync.delivery.hooks import recorded_hook
+from syncblocks.sync.delivery.hooks import block_digest
 from syncblocks.sync.delivery.subscriptions import load_user_code
 from syncblocks.sync.errors import ConfigError
 
@@ -162,37 +161,32 @@ def test_templates_over_the_event_are_left_alone_and_settings_filled(tmp_path: P
     assert "k3y-of-slack" not in repr(pipeline)
 
 
-def test_what_is_recorded_holds_templates_and_places_but_no_secret(tmp_path: Path) -> None:
-    pipeline = load(
-        tmp_path,
-        'notify: ["slack://{{ secret(\'k\') }}/#data", "json://user:pa55word@h/{{ ds }}", json://h/T0kenT0kenT0ken0]',
-        "webhook: {url: 'https://h/p', secret: whsec-literal, headers: {Authorization: Bearer-literal}}",
-        "shell: [run, \"{{ env_var('URL') }}\", plain]\nblock: one",
-        "shell: psql postgresql://u:pa55word@h/d\nblock: two",
-        "sql: select '{{ ds }}'",
-        "file: a.py",
-    )
-    recorded: list[Any] = [recorded_hook(pipeline, number) for number in range(6)]
-    assert recorded[0] == {
-        "kind": "notify",
-        "notify": [
-            {"$template": "slack://{{ secret('k') }}/#data", "$defaults": {}},
-            {"$place": [1]},
-            {"$place": [2]},
-        ],
-        "title": None,
-        "message": None,
-    }
-    assert recorded[1]["webhook"] == {
-        "url": {"$place": ["url"]},
-        "secret": {"$place": ["secret"]},
-        "headers": {"Authorization": {"$place": ["headers", "Authorization"]}},
-    }
-    assert recorded[2]["shell"] == ["run", {"$template": "{{ env_var('URL') }}", "$defaults": {}}, "plain"]
-    assert recorded[3]["shell"] == {"$place": []}
-    assert recorded[4]["sql"]["statement"] == {"$template": "select '{{ ds }}'", "$defaults": {"ds": pipeline.ds}}
-    assert recorded[5] is None
-    assert not [text for text in ("k3y", "pa55", "literal", "hooks.example", "T0ken") if text in repr(recorded)]
+def test_a_digest_tells_of_changes_and_nothing_of_secrets(tmp_path: Path) -> None:
+    def digest(callback: str) -> str:
+        return block_digest(load(tmp_path, callback), 0)
+
+    for one, other in (
+        ("shell: run {{ ds }}", "shell: run {{ hr }}"),
+        ("shell: run", "shell: run\nwhen: index == 0"),
+        ("shell: run", "shell: run\non: [pipeline]"),
+        ("shell: run", "shell: [run]"),
+        ("sql: select 1", "sql: select 2"),
+        ("sql: select 1", "sql: {statement: 'select :a', parameters: {a: 1}}"),
+        ("webhook: {url: 'https://h/p'}", "webhook: {url: 'https://h/q'}"),
+        ("notify: json://h/a\nmessage: a", "notify: json://h/a\nmessage: b"),
+    ):
+        assert digest(one) != digest(other), (one, other)
+        assert digest(one) == digest(one)
+    for one, other in (
+        ("webhook: {url: 'https://h/p', secret: whsec-one}", "webhook: {url: 'https://h/p', secret: whsec-two}"),
+        ("notify: json://h/T0kenT0kenT0ken0", "notify: json://h/T0kenT0kenT0ken1"),
+        ("shell: psql postgresql://u:pa55word@h/d", "shell: psql postgresql://u:pa66word@h/d"),
+    ):
+        assert digest(one) == digest(other)
+    functions = load(tmp_path, "file: a.py")
+    before = block_digest(functions, 0)
+    (tmp_path / "a.py").write_text((tmp_path / "a.py").read_text() + "# more\n")
+    assert block_digest(functions, 0) != before
 
 
 def test_a_secret_in_the_file_is_warned_of(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from syncblocks import Progress, load_pipeline, run_pipeline
 from syncblocks.callbacks.delivery import Delivery, Outcome
 from syncblocks.sync.config.secrets import Redactor
 from syncblocks.sync.delivery.hooks import HookError, Hooks
-from syncblocks.sync.run.redelivery import redeliver, replay
+from syncblocks.sync.run.redelivery import current_callbacks, redeliver, replay
 from syncblocks.sync.store import Store
 from tests.callbacks.listener import Listener, http_listener
 from tests.sync.cli.cli_pipelines import write_shop
@@ -342,7 +342,7 @@ def test_a_dead_hook_is_delivered_again_and_replayed(bench: Bench) -> None:
     assert len(listener.requests) == 5
 
 
-def test_what_stood_in_the_file_only_is_asked_of_todays_file(bench: Bench, listener: Listener) -> None:
+def test_what_a_hook_calls_is_asked_of_the_file_of_now(bench: Bench, listener: Listener) -> None:
     hook(bench, block="told", webhook={"url": "http://127.0.0.1:1/gone"}, attempts=1, streams=["users"])
     assert bench.run().exit_code == 3
     # The file was mended: what is delivered again goes to the new place.
@@ -350,13 +350,15 @@ def test_what_stood_in_the_file_only_is_asked_of_todays_file(bench: Bench, liste
     pipeline = load_pipeline(bench.write())
     with Store.open(pipeline.store_url) as store:
         (record,) = store.outbox(pipeline.pipeline).dead()
-        delivery = store.outbox(pipeline.pipeline).recorded(record.key)
         assert redeliver(pipeline, store).counts["done"] == 1
-    assert [request.path for request in listener.requests] == ["/moved"]
-    bench.document["callbacks"] = []
-    without = load_pipeline(bench.write())
-    with pytest.raises(HookError, match="stood in the file only, and callback block 'told' has it no more"):
-        Hooks(without, Redactor()).prepare(delivery, dict(delivery.kwargs))
+        assert [request.path for request in listener.requests] == ["/moved"]
+        # A hook of another kind is called in its place; of a block that is gone, nothing.
+        bench.document["callbacks"] = [{"block": "told", "shell": "touch ran", "streams": ["users"]}]
+        _, outcome = replay(load_pipeline(bench.write()), store, record.key)
+        assert (outcome.kind, (bench.folder / "ran").exists()) == ("returned", True)
+        bench.document["callbacks"] = []
+        _, outcome = replay(load_pipeline(bench.write()), store, record.key)
+        assert (outcome.kind, outcome.error) == ("missing", "callback block 'told' is not in bench.yaml any more")
 
 
 def test_a_secret_that_changed_is_looked_up_for_the_call_and_masked(
@@ -367,7 +369,7 @@ def test_a_secret_that_changed_is_looked_up_for_the_call_and_masked(
     bench.run()
     pipeline = load_pipeline(bench.write())
     with Store.open(pipeline.store_url) as store:
-        outbox = store.outbox(pipeline.pipeline)
+        outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
         delivery = outbox.recorded(outbox.deliveries()[0].key)
     redactor = Redactor()
     hooks = Hooks(pipeline, redactor, {"TOKEN": "s3cond-value-of-it"})
@@ -387,12 +389,12 @@ def test_an_event_from_outside_cannot_name_a_secret(bench: Bench, monkeypatch: p
     assert json.loads((bench.folder / "told.json").read_text())["event"] == outside
 
 
-def test_plans_of_before_hooks_still_load() -> None:
+def test_of_plans_of_before_digests_the_names_are_read() -> None:
     from syncblocks.sync.store.base import decode_plan
 
-    plan = {"callbacks": [{"block": "a", "file": "/a.py", "timeout_s": 60.0, "attempts": 5}]}
-    (spec,) = decode_plan(plan).callbacks
-    assert (spec.file, spec.hook, spec.when) == ("/a.py", None, None)
+    plan = {"callbacks": [{"block": "a", "file": "/a.py", "timeout_s": 60.0, "attempts": 5, "hook": None}]}
+    (callback,) = decode_plan(plan).callbacks
+    assert (callback.block, callback.digest) == ("a", None)
 
 
 def test_the_command_line_lists_hooks_and_shows_what_was_skipped(tmp_path: Path, run_cli: Any) -> None:

@@ -111,6 +111,25 @@ def test_a_timeout_cancels_the_stream(bench: Bench) -> None:
     assert [(c["status"], c["is_last_block_run"]) for c in bench.calls()] == [("cancelled", True)]
 
 
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_timeout_stops_the_run_unless_allowed(bench: Bench, allow: bool, concurrency: int) -> None:
+    for name in ("a", "b", "c", "d"):
+        bench.seed(name, 4)
+    bench.document |= {"allow_blocks_to_fail": allow, "concurrency": concurrency}
+    bench.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
+    bench.document["streams"] = [{"stream": name, "timeout_s": 0.3} for name in ("a", "b", "c", "d")]
+    bench.record(on=["stream", "pipeline"])
+    result = bench.run()
+    calls = bench.calls()
+    started = ["a", "b", "c", "d"] if allow else ["a", "b"][:concurrency]
+    assert statuses(result) == dict.fromkeys(started, "cancelled")
+    assert sorted(call["stream"] for call in calls[:-1]) == started
+    assert [call["is_last_block_run"] for call in calls[:-1]] == [False] * (len(started) - 1) + [True]
+    assert calls[-1]["never_started"] == [name for name in ("a", "b", "c", "d") if name not in started]
+    assert (result.status, calls[-1]["status"]) == ("cancelled", "cancelled")
+
+
 def test_streams_in_flight_are_cancelled_when_another_one_fails(bench: Bench) -> None:
     bench.seed("bad", 4)
     bench.seed("slow", 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from syncblocks.sync.store import Store
-from tests.sync.store.store_helpers import attempt_plan, begin, deliver_all, outcome, stream_plan
+from tests.sync.store.store_helpers import CALLBACKS, attempt_plan, begin, deliver_all, outcome, stream_plan
 
 
 def main(url: str, how: str) -> None:
@@ -19,7 +19,7 @@ def main(url: str, how: str) -> None:
             sys.stdout.flush()
             sys.stdin.read()
         store.close_stream(run.id, outcome(a))
-        outbox = store.outbox("p")
+        outbox = store.outbox("p", CALLBACKS)
         deliver_all(outbox)
         store.claim(run.id, ["b"])
         store.close_stream(run.id, outcome(b))

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from syncblocks.sync.store.model import (
     AttemptPlan,
     BlockOutcome,
     BlockPlan,
-    CallbackSpec,
     ErrorInfo,
     PipelineRun,
+    RecordedCallback,
     StateCopy,
     StreamOutcome,
     StreamPlan,
@@ -45,6 +46,22 @@ class FixedClock(Clock):
 
     def move(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
+
+
+class AnyCallbacks:
+    """A pipeline file that has every callback block."""
+
+    def __init__(self, attempts: int = 3) -> None:
+        self.attempts = attempts
+
+    def complete(self, delivery: Delivery, digest: str | None) -> Delivery:
+        assert digest == f"of {delivery.callback_block}"
+        file = f"/somewhere/{delivery.callback_block}.py"
+        return replace(delivery, file=file, attempts=self.attempts, timeout_s=7.0)
+
+
+#: For outboxes that deliver.
+CALLBACKS = AnyCallbacks()
 
 
 def store_url_of(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -74,7 +91,6 @@ def attempt_plan(
     allow_blocks_to_fail: bool = False,
     callback_blocks: Sequence[str] = ("alerts",),
     functions: Sequence[str] = ("tell",),
-    attempts: int = 3,
 ) -> AttemptPlan:
     """Return a plan whose callback blocks want to hear of everything."""
     return AttemptPlan(
@@ -88,10 +104,7 @@ def attempt_plan(
             for parent in parents
             for status in ("success", "failure", "cancelled")
         ),
-        callbacks=tuple(
-            CallbackSpec(block=block, file=f"/somewhere/{block}.py", timeout_s=7.0, attempts=attempts)
-            for block in callback_blocks
-        ),
+        callbacks=tuple(RecordedCallback(block=block, digest=f"of {block}") for block in callback_blocks),
         allow_blocks_to_fail=allow_blocks_to_fail,
         extra={"more": [1, None]},
     )
@@ -139,7 +152,7 @@ def error_info(stream: str | None = None, block: str | None = None) -> ErrorInfo
 
 def lease(store: Store, block: str = "alerts", pipeline: str = "p") -> Delivery:
     """Lease what must be due."""
-    found = store.outbox(pipeline).lease(block)
+    found = store.outbox(pipeline, CALLBACKS).lease(block)
     assert isinstance(found, Delivery), found
     return found
 

@@ -19,6 +19,7 @@ from syncblocks.sync.store.owner import Owner
 from tests.sync.store.store_helpers import (
     EXPORTER,
     OK,
+    AnyCallbacks,
     FixedClock,
     outcome,
 )
@@ -45,7 +46,7 @@ class StoreModel(RuleBasedStateMachine):
         self.chance = random.Random()
         self.dead: set[Owner] = set()
         self.stores = [self._born(place) for place in range(3)]
-        self.outboxes = [store.outbox("p") for store in self.stores]
+        self.outboxes = [store.outbox("p", AnyCallbacks(attempts=2)) for store in self.stores]
         #: Engine's idea of which run it has; wrong once another one took it over.
         self.run: list[PipelineRun | None] = [None, None, None]
         self.plans: dict[str, StreamPlan] = {}
@@ -73,7 +74,7 @@ class StoreModel(RuleBasedStateMachine):
     def _die(self, engine: int) -> None:
         self.dead.add(self.stores[engine].owner)
         self.stores[engine] = self._born(engine)
-        self.outboxes[engine] = self.stores[engine].outbox("p")
+        self.outboxes[engine] = self.stores[engine].outbox("p", AnyCallbacks(attempts=2))
         self.run[engine] = None
         for queue in QUEUES:
             self.leased.pop((engine, queue), None)

@@ -15,6 +15,7 @@ from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store import outbox as outbox_module
 from syncblocks.sync.store.owner import Owner, current_owner
 from tests.sync.store.store_helpers import (
+    CALLBACKS,
     OK,
     RAISED,
     attempt_plan,
@@ -49,7 +50,7 @@ def started(store: Store, *streams: Any, **options: Any) -> int:
 
 def waiting(store: Store) -> Any:
     """Return an outbox whose queue has looked and found nothing."""
-    outbox = store.outbox("p", is_served=True)
+    outbox = store.outbox("p", CALLBACKS, is_served=True)
     assert not isinstance(outbox.lease("alerts"), Delivery)
     return outbox
 
@@ -72,7 +73,7 @@ def test_the_close_leases_what_it_makes_due_to_a_queue_that_waits(store: Store, 
 
 def test_a_queue_that_does_not_wait_is_left_alone(store: Store, store_url: str) -> None:
     run = started(store, A, B)
-    outbox = store.outbox("p", is_served=True)  # it has not looked yet
+    outbox = store.outbox("p", CALLBACKS, is_served=True)  # it has not looked yet
     store.close_stream(run, outcome(A))
     assert states(store_url) == [("a", "ready", 0, 0)]
     calling = outbox.lease("alerts")
@@ -96,7 +97,7 @@ def test_a_queue_that_is_just_looking_is_not_waited_for(store: Store, store_url:
 
 def test_an_outbox_that_is_not_served_gets_nothing_ahead(store: Store, store_url: str) -> None:
     run = started(store, A, B)
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     assert not isinstance(outbox.lease("alerts"), Delivery)
     store.close_stream(run, outcome(A))
     assert states(store_url) == [("a", "ready", 0, 0)]
@@ -146,7 +147,7 @@ def test_closing_the_outbox_gives_back_what_was_leased_ahead(store: Store, store
     assert query(store_url, "select count(*) from _syncblocks_delivery_try") == [(0,)]
     store.close_stream(run, outcome(B))
     assert states(store_url) == [("a", "ready", 0, 0), ("b", "ready", 0, 0)]
-    assert [delivery.attempt for delivery in deliver_all(store.outbox("p"))] == [1]
+    assert [delivery.attempt for delivery in deliver_all(store.outbox("p", CALLBACKS))] == [1]
 
 
 def test_closing_the_outbox_leaves_a_call_under_way_its_lease(store: Store, store_url: str) -> None:
@@ -172,7 +173,7 @@ def test_a_process_that_died_after_a_lease_ahead_has_used_up_no_attempt(store: S
         assert states(store_url) == [("a", "leased", 1, 1)]
         (key,) = (row[0] for row in query(store_url, "select idempotency_key from _syncblocks_delivery"))
     with Store.open(store_url, liveness=lives) as alive:
-        delivery = alive.outbox("p").lease("alerts")
+        delivery = alive.outbox("p", CALLBACKS).lease("alerts")
         assert isinstance(delivery, Delivery)
         assert (delivery.key, delivery.attempt) == (key, 1)
     assert query(store_url, "select outcome from _syncblocks_delivery_try") == [("lost",)]
@@ -201,7 +202,7 @@ def test_the_last_event_is_leased_ahead_by_the_gate_and_not_before_the_others_ar
     store.close_stream(run, outcome(A))
     first = outbox.lease("alerts")
     store.close_stream(run, outcome(B))
-    store.outbox("p").release_gate(run)  # the first one is being called: nothing is leased ahead
+    store.outbox("p", CALLBACKS).release_gate(run)  # the first one is being called: nothing is leased ahead
     assert [row[:2] for row in states(store_url)] == [("a", "leased"), ("b", "ready")]
     assert outbox.mark(first, RAISED) == "retry"
     told = deliver_all(outbox)

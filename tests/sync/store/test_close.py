@@ -14,6 +14,7 @@ from syncblocks.sync.errors import StateError
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import AttemptPlan, BlockOutcome, BlockRun, StateCopy, StreamOutcome, Subscription
 from tests.sync.store.store_helpers import (
+    CALLBACKS,
     DATE,
     EXPORTER,
     LOADER,
@@ -91,11 +92,13 @@ def test_a_close_claims_what_takes_the_streams_place(store: Store) -> None:
     assert flags(store, run.id)["export:b"] == (1, True)
 
 
-def test_a_close_that_stops_the_run_claims_nothing(store: Store) -> None:
+@pytest.mark.parametrize("status", ["failure", "cancelled"])
+def test_a_close_that_stops_the_run_claims_nothing(store: Store, status: str) -> None:
     run = begin(store, attempt_plan([A, B]))
     store.claim(run.id, ["a"])
-    closed = store.close_stream(run.id, outcome(A, failed_block=EXPORTER), claim=["b"])
-    assert (closed.has_claimed, closed.run_ended, closed.status) == (False, True, "failure")
+    ended = outcome(A, failed_block=EXPORTER) if status == "failure" else outcome(A, status)
+    closed = store.close_stream(run.id, ended, claim=["b"])
+    assert (closed.has_claimed, closed.run_ended, closed.status) == (False, True, status)
     assert flags(store, run.id) == {"load:a": (0, True), "export:a": (0, True)}
     assert store.never_started(run.id) == ("b",)
 
@@ -229,7 +232,7 @@ def test_a_run_that_fails_before_its_first_stream_tells_pipeline(store: Store) -
     ended = store.end_attempt(run.id, error=error_info())
     assert (ended.status, ended.error) == ("failure", error_info())
     assert ended.ended_at is not None
-    store.outbox("p").release_gate(run.id)
+    store.outbox("p", CALLBACKS).release_gate(run.id)
     delivery = lease(store)
     assert delivery.kwargs["__error"]["message"] == "None broke"
     assert delivery.kwargs["block_runs"] == []
@@ -320,7 +323,7 @@ def test_names_of_streams_are_never_taken_apart(store: Store) -> None:
         store.close_stream(run.id, outcome(plan))
     assert {block.stream for block in store.block_runs(run.id)} == set(names)
     assert_flags_hold(store.block_runs(run.id))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     outbox.release_gate(run.id)
     assert {delivery.kwargs.get("stream") for delivery in deliver_all(outbox)} == {*names, None}
 
@@ -373,7 +376,7 @@ def test_eight_workers_and_fifty_streams_have_one_last_block_run_a_type(store: S
     store.end_attempt(run.id)
     assert [closed.run_ended for closed in closes].count(True) == 1
     assert_flags_hold(store.block_runs(run.id))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     outbox.release_gate(run.id)
     delivered = deliver_all(outbox)
     assert len(delivered) == len(closes) + 1

@@ -48,7 +48,7 @@ class StoreMachine(StoreModel):
         plans = [stream_plan(f"s{number}", *blocks) for number, blocks in enumerate(streams)]
         self.plans = {plan.stream: plan for plan in plans}
         parents = (LOADER, "clean", "mask", EXPORTER, "stream", "pipeline")
-        return attempt_plan(plans, parents, allow_blocks_to_fail=is_lenient, callback_blocks=QUEUES, attempts=2)
+        return attempt_plan(plans, parents, allow_blocks_to_fail=is_lenient, callback_blocks=QUEUES)
 
     def _actor(self) -> int:
         """The next engine, in turn, that believes to own a run: its owner, or a zombie."""
@@ -231,7 +231,7 @@ class StoreMachine(StoreModel):
         names = [name for name in store.unfinished_streams(latest.id) if name in self.plans]
         streams = [self.plans[name] for name in names]
         parents = (LOADER, "clean", "mask", EXPORTER, "stream", "pipeline")
-        store.begin_attempt(latest.id, attempt_plan(streams, parents, callback_blocks=QUEUES, attempts=2))
+        store.begin_attempt(latest.id, attempt_plan(streams, parents, callback_blocks=QUEUES))
 
     @rule(engine=ENGINES)
     def crash(self, engine: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from syncblocks.sync.errors import ConfigError, StateError
 from syncblocks.sync.store import Store, migrations
 from syncblocks.sync.store.location import file_system
+from syncblocks.sync.store.model import RecordedCallback
 from syncblocks.sync.store.owner import current_owner
 from tests.sync.store.store_helpers import DATE, query, store_url_of
 
@@ -51,12 +53,50 @@ def test_a_store_of_every_older_version_is_brought_to_the_last(store_url: str) -
     assert query(store_url, "SELECT version_num FROM _syncblocks_version") == [(migrations.REVISIONS[-1],)]
 
 
+def test_what_an_older_version_kept_of_callbacks_is_forgotten(store_url: str) -> None:
+    Store.open(store_url).close()
+    drop = [f"DROP TABLE {table}" for table in described(store_url)]
+    callback = {
+        "block": "told",
+        "file": "/a.py",
+        "timeout_s": 60.0,
+        "attempts": 5,
+        "hook": {"kind": "shell", "shell": "x"},
+    }
+    subscription = {"callback_block": "told", "function": "f", "parent": "stream", "status": "success"}
+    plan = {
+        "subscriptions": [{**subscription, "streams": None, "needs_data": False}],
+        "callbacks": [callback],
+        "allow_blocks_to_fail": True,
+        "extra": {"source": "s"},
+    }
+    for statement in (
+        *drop,
+        *older(store_url, "0003"),
+        f"UPDATE _syncblocks_attempt SET plan = '{json.dumps(plan)}'",
+    ):
+        query(store_url, statement)
+    with Store.open(store_url) as store:
+        found = store.attempt_plan(7, 1)
+    assert found is not None
+    assert found.callbacks == (RecordedCallback(block="told"),)
+    assert [one.function for one in found.subscriptions] == ["f"]
+    ((text,),) = query(store_url, "SELECT plan FROM _syncblocks_attempt")
+    assert json.loads(text) == {**plan, "callbacks": [{"block": "told"}]}
+
+
 def older(store_url: str, version: str) -> list[str]:
     """Return what makes a store of an older version, with one run in it."""
     is_sqlite = store_url.startswith("sqlite")
     serial, yes = ("INTEGER PRIMARY KEY AUTOINCREMENT", "1") if is_sqlite else ("SERIAL PRIMARY KEY", "TRUE")
     owner = current_owner().encode()
-    steps = [one for name in migrations.REVISIONS if name <= version for one in migrations.STEPS[name]]
+    steps = [
+        one
+        for name in migrations.REVISIONS
+        if name <= version
+        for one in migrations.STEPS[name]
+        if isinstance(one, str)
+    ]
     advance = [] if is_sqlite else ["SELECT setval('_syncblocks_pipeline_run_id_seq', 7)"]
     return [
         "CREATE TABLE _syncblocks_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",

@@ -15,11 +15,13 @@ from syncblocks.sync.store import outbox as outbox_module
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun
 from syncblocks.sync.store.owner import Owner, current_owner
 from tests.sync.store.store_helpers import (
+    CALLBACKS,
     DATE,
     EXPORTER,
     LOADER,
     OK,
     RAISED,
+    AnyCallbacks,
     FixedClock,
     attempt_plan,
     begin,
@@ -58,7 +60,7 @@ def done_run(store: Store, plan: AttemptPlan, *, release: bool = True) -> Pipeli
     for stream in plan.streams:
         store.close_stream(run.id, outcome(stream))
     if release:
-        store.outbox("p").release_gate(run.id)
+        store.outbox("p", CALLBACKS).release_gate(run.id)
     return run
 
 
@@ -123,8 +125,8 @@ def test_the_streams_event_fails_with_any_block_and_names_it(store: Store) -> No
     store.claim(run.id, ["a", "b"])
     store.close_stream(run.id, outcome(A, failed_block=LOADER))
     store.close_stream(run.id, outcome(B, "cancelled"))
-    store.outbox("p").release_gate(run.id)
-    failed, cancelled = deliver_all(store.outbox("p"))
+    store.outbox("p", CALLBACKS).release_gate(run.id)
+    failed, cancelled = deliver_all(store.outbox("p", CALLBACKS))
     assert failed.kwargs["__error"]["block"] == LOADER
     assert failed.kwargs["parent_block_uuid"] == EXPORTER
     assert (failed.kwargs["index"], failed.kwargs["block_run"]["status"]) == (0, "cancelled")
@@ -135,13 +137,13 @@ def test_the_streams_event_fails_with_any_block_and_names_it(store: Store) -> No
 
 def test_events_come_in_the_order_of_ending_and_functions_in_firing_order(store: Store) -> None:
     run = done_run(store, attempt_plan([B, A], [LOADER, "stream", "pipeline"], functions=("one", "two")))
-    assert labels(deliver_all(store.outbox("p"))) == [
+    assert labels(deliver_all(store.outbox("p", CALLBACKS))) == [
         *("one@load:b", "two@load:b", "one@export:b", "two@export:b"),
         *("one@load:a", "two@load:a", "one@export:a", "two@export:a"),
         *("one@pipeline", "two@pipeline"),
     ]
-    assert store.outbox("p").lease("alerts") is None
-    assert store.outbox("p").counts([run.id]) == {"due": 0, "done": 10, "dead": 0}
+    assert store.outbox("p", CALLBACKS).lease("alerts") is None
+    assert store.outbox("p", CALLBACKS).counts([run.id]) == {"due": 0, "done": 10, "dead": 0}
 
 
 def test_the_last_events_know_the_final_status(store: Store) -> None:
@@ -150,7 +152,7 @@ def test_the_last_events_know_the_final_status(store: Store) -> None:
     store.close_stream(run.id, outcome(A))
     assert lease(store).kwargs["pipeline_run"]["status"] == "running"
     store.close_stream(run.id, outcome(B))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     outbox.release_gate(run.id)
     # The first lease was never marked; another outbox has to wait for it, so read past the queue.
     query(store.url, "UPDATE _syncblocks_delivery SET state = 'ready'")
@@ -160,7 +162,7 @@ def test_the_last_events_know_the_final_status(store: Store) -> None:
 
 def test_the_last_events_wait_behind_the_gate(store: Store) -> None:
     run = done_run(store, attempt_plan([A, B], [LOADER, EXPORTER, "pipeline"]), release=False)
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     assert labels(deliver_all(outbox)) == ["tell@load:a", "tell@export:a"]
     assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
     outbox.release_gate(run.id)
@@ -172,7 +174,7 @@ def test_the_last_events_wait_behind_the_gate(store: Store) -> None:
 def test_the_gate_holds_what_nothing_else_would_hold(store: Store, parent: str) -> None:
     # Alone in its queue the event of `pipeline` waits for nobody; "clean" is in the last close, but not the last.
     run = done_run(store, attempt_plan([stream_plan("a", "clean", "mask")], [parent]), release=False)
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
     outbox.release_gate(run.id)
     assert len(deliver_all(outbox)) == 1
@@ -183,7 +185,7 @@ def test_a_last_flag_before_the_end_waits_behind_the_gate_too(store: Store) -> N
     run = begin(store, attempt_plan([with_it, B], ["clean"]))
     store.claim(run.id, ["a"])
     store.close_stream(run.id, outcome(with_it))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
     store.claim(run.id, ["b"])
     store.close_stream(run.id, outcome(B))
@@ -195,7 +197,7 @@ def test_an_event_whose_flag_is_not_certain_is_not_delivered(store: Store) -> No
     run = begin(store, attempt_plan([A, B], ["stream"]))
     store.claim(run.id, ["a"])
     store.close_stream(run.id, outcome(A))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
     store.claim(run.id, ["b"])
     assert lease(store).kwargs["is_last_block_run"] is False
@@ -205,7 +207,7 @@ def test_a_failed_try_is_passed_over_by_others_and_waited_for_by_the_last(store_
     clock = FixedClock()
     with Store.open(f"sqlite:///{tmp_path}/clocked.db", clock=clock) as store:
         done_run(store, attempt_plan([A, B, C], ["stream", "pipeline"]))
-        outbox = store.outbox("p")
+        outbox = store.outbox("p", CALLBACKS)
         first = outbox.lease("alerts")
         assert isinstance(first, Delivery)
         assert outbox.mark(first, RAISED) == "retry"
@@ -229,14 +231,14 @@ def test_a_failed_try_is_passed_over_by_others_and_waited_for_by_the_last(store_
 
 
 def test_the_last_event_goes_ahead_once_the_others_are_dead(store: Store, no_backoff: None) -> None:
-    run = done_run(store, attempt_plan([A, B], ["stream"], attempts=2))
-    outbox = store.outbox("p")
+    run = done_run(store, attempt_plan([A, B], ["stream"]))
+    outbox = store.outbox("p", AnyCallbacks(2))
     for number, verdict in ((1, "retry"), (2, "dead")):
         delivery = outbox.lease("alerts")
         assert isinstance(delivery, Delivery)
         assert (delivery.label, delivery.attempt) == ("export:a", number)
         # Another outbox of this process marks nothing that it has not leased.
-        assert store.outbox("p").mark(delivery, OK) == "retry"
+        assert store.outbox("p", CALLBACKS).mark(delivery, OK) == "retry"
         assert outbox.mark(delivery, RAISED) == verdict
     assert labels(deliver_all(outbox)) == ["tell@export:b"]
     (dead,) = outbox.dead(run.id)
@@ -248,8 +250,8 @@ def test_the_last_event_goes_ahead_once_the_others_are_dead(store: Store, no_bac
 
 
 def test_dead_deliveries_are_retried_by_run_or_by_key(store: Store, no_backoff: None) -> None:
-    run = done_run(store, attempt_plan([A, B], ["stream"], attempts=1))
-    outbox = store.outbox("p")
+    run = done_run(store, attempt_plan([A, B], ["stream"]))
+    outbox = store.outbox("p", AnyCallbacks(1))
     while isinstance(delivery := outbox.lease("alerts"), Delivery):
         assert outbox.mark(delivery, RAISED) == "dead"
     assert outbox.retry(run_id=run.id + 1) == 0
@@ -264,7 +266,7 @@ def test_dead_deliveries_are_retried_by_run_or_by_key(store: Store, no_backoff: 
 
 def test_queues_of_callback_blocks_do_not_wait_for_each_other(store: Store) -> None:
     done_run(store, attempt_plan([A, B], ["stream"], callback_blocks=("alerts", "finish")))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     stuck = lease(store, "alerts")
     assert labels(deliver_all(outbox, "finish")) == ["tell@export:a", "tell@export:b"]
     assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
@@ -274,17 +276,17 @@ def test_queues_of_callback_blocks_do_not_wait_for_each_other(store: Store) -> N
 
 
 def test_the_lease_of_a_dead_owner_is_void_at_once_and_not_counted_up_to_ten(store: Store, store_url: str) -> None:
-    done_run(store, attempt_plan([A], ["stream"], attempts=2))
+    done_run(store, attempt_plan([A], ["stream"]))
     for number in range(1, 12):
         with Store.open(store_url, owner=dead_owner(number)) as other:
-            delivery = other.outbox("p").lease("alerts")
+            delivery = other.outbox("p", AnyCallbacks(2)).lease("alerts")
             assert isinstance(delivery, Delivery), number
             # The ones before the tenth use up no attempt; the tenth does.
             assert delivery.attempt == (1 if number <= 10 else 2)
-    assert store.outbox("p").lease("alerts") is None
-    (dead,) = store.outbox("p").dead()
+    assert store.outbox("p", AnyCallbacks(2)).lease("alerts") is None
+    (dead,) = store.outbox("p", CALLBACKS).dead()
     assert [one.outcome for one in dead.tries] == ["lost"] * 11
-    assert store.outbox("p").retry(key=dead.key) == 1
+    assert store.outbox("p", CALLBACKS).retry(key=dead.key) == 1
     assert lease(store).attempt == 1
 
 
@@ -294,9 +296,9 @@ def test_a_lease_of_a_living_owner_stands_until_it_is_over(tmp_path: Path) -> No
     elsewhere = dataclasses.replace(current_owner(), boot_id="another", host="other")
     with Store.open(url, clock=clock) as store, Store.open(url, clock=clock, owner=elsewhere) as other:
         done_run(store, attempt_plan([A], ["stream"]))
-        theirs = other.outbox("p").lease("alerts")
+        theirs = other.outbox("p", CALLBACKS).lease("alerts")
         assert isinstance(theirs, Delivery)
-        outbox = store.outbox("p")
+        outbox = store.outbox("p", CALLBACKS)
         clock.move(theirs.timeout_s + outbox_module.LEASE_GRACE_S - 1)
         assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
         clock.move(2)
@@ -304,12 +306,12 @@ def test_a_lease_of_a_living_owner_stands_until_it_is_over(tmp_path: Path) -> No
         assert isinstance(mine, Delivery)
         assert mine.key == theirs.key
         assert outbox.mark(mine, OK) == "done"
-        assert other.outbox("p").mark(theirs, RAISED) == "done"
+        assert other.outbox("p", CALLBACKS).mark(theirs, RAISED) == "done"
 
 
 def test_a_call_that_the_engine_cuts_short_uses_up_no_attempt(store: Store) -> None:
-    done_run(store, attempt_plan([A], ["stream"], attempts=1))
-    outbox = store.outbox("p")
+    done_run(store, attempt_plan([A], ["stream"]))
+    outbox = store.outbox("p", AnyCallbacks(1))
     for _ in range(3):
         delivery = outbox.lease("alerts")
         assert isinstance(delivery, Delivery)
@@ -320,7 +322,7 @@ def test_a_call_that_the_engine_cuts_short_uses_up_no_attempt(store: Store) -> N
 
 def test_a_lease_that_was_never_marked_is_void_for_its_own_outbox(store: Store) -> None:
     done_run(store, attempt_plan([A], ["stream"]))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     first = outbox.lease("alerts")
     second = outbox.lease("alerts")
     assert isinstance(first, Delivery)
@@ -330,7 +332,7 @@ def test_a_lease_that_was_never_marked_is_void_for_its_own_outbox(store: Store) 
 
 def test_output_that_no_database_takes_is_kept_escaped(store: Store) -> None:
     run = done_run(store, attempt_plan([A], ["stream"]))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     delivery = outbox.lease("alerts")
     assert isinstance(delivery, Delivery)
     outbox.mark(delivery, dataclasses.replace(OK, output="a\0b\udce9"))
@@ -341,39 +343,39 @@ def test_output_that_no_database_takes_is_kept_escaped(store: Store) -> None:
 def test_only_the_owner_opens_the_gate(store: Store, store_url: str) -> None:
     run = done_run(store, attempt_plan([A], ["stream"]), release=False)
     with Store.open(store_url, owner=dead_owner()) as other, pytest.raises(LostRun):
-        other.outbox("p").release_gate(run.id)
+        other.outbox("p", CALLBACKS).release_gate(run.id)
 
 
 def test_a_finished_run_holds_no_gate(store: Store) -> None:
     run = done_run(store, attempt_plan([A], ["stream", "pipeline"]), release=False)
     store.finish_run(run.id)
-    assert len(deliver_all(store.outbox("p"))) == 2
+    assert len(deliver_all(store.outbox("p", CALLBACKS))) == 2
 
 
 def test_events_of_an_earlier_run_come_first(store: Store) -> None:
     first = done_run(store, attempt_plan([A], ["stream"]))
     store.finish_run(first.id)
     second = done_run(store, attempt_plan([B], ["stream"]))
-    found = [delivery.kwargs["pipeline_run"]["id"] for delivery in deliver_all(store.outbox("p"))]
+    found = [delivery.kwargs["pipeline_run"]["id"] for delivery in deliver_all(store.outbox("p", CALLBACKS))]
     assert found == [first.id, second.id]
 
 
 def test_a_later_attempt_has_other_keys(store: Store) -> None:
     run = done_run(store, attempt_plan([A], ["stream"]))
-    first = deliver_all(store.outbox("p"))
+    first = deliver_all(store.outbox("p", CALLBACKS))
     store.finish_run(run.id)
     store.begin_retry(run.id, plan=attempt_plan([A], ["stream"]))
     store.claim(run.id, ["a"])
     store.close_stream(run.id, outcome(A))
-    store.outbox("p").release_gate(run.id)
-    second = deliver_all(store.outbox("p"))
+    store.outbox("p", CALLBACKS).release_gate(run.id)
+    second = deliver_all(store.outbox("p", CALLBACKS))
     assert len({delivery.key for delivery in [*first, *second]}) == 2
     assert second[0].kwargs["pipeline_run"]["attempt"] == 2
 
 
 def test_data_is_needed_until_its_last_delivery(store: Store) -> None:
     run = done_run(store, attempt_plan([A], [LOADER, "stream", "pipeline"]))
-    outbox = store.outbox("p")
+    outbox = store.outbox("p", CALLBACKS)
     assert outbox.open_data() == {"/spool/a/load.arrow", "/spool/a/export.arrow"}
     delivery = outbox.lease("alerts")
     assert isinstance(delivery, Delivery)

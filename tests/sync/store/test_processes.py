@@ -15,7 +15,15 @@ import pytest
 
 from syncblocks.sync.errors import AlreadyRunning
 from syncblocks.sync.store import Store
-from tests.sync.store.store_helpers import attempt_plan, deliver_all, outcome, query, store_url_of, stream_plan
+from tests.sync.store.store_helpers import (
+    CALLBACKS,
+    attempt_plan,
+    deliver_all,
+    outcome,
+    query,
+    store_url_of,
+    stream_plan,
+)
 from tests.zygote import Zygote
 
 #: Begins a run when told to, and tells who won.
@@ -67,7 +75,7 @@ def recover(url: str) -> None:
     """Do with a dead run what a start does before new work; every step of it is idempotent."""
     with Store.open(url) as store:
         active = store.active_run("p")
-        outbox = store.outbox("p")
+        outbox = store.outbox("p", CALLBACKS)
         if active is not None:
             run = store.take_over_run(active.id)
             for name in store.open_streams(run.id):

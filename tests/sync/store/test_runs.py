@@ -15,6 +15,7 @@ from syncblocks.sync.store.model import PIPELINE, StateCopy
 from syncblocks.sync.store.owner import Owner, current_owner, is_process_alive
 from syncblocks.sync.store.state import VERSIONS_KEPT
 from tests.sync.store.store_helpers import (
+    CALLBACKS,
     DATE,
     EXPORTER,
     FixedClock,
@@ -203,8 +204,8 @@ def test_a_plan_given_at_the_beginning_outlives_a_death_before_the_first_stream(
     run = dead.begin_run("p", execution_date=DATE, plan=attempt_plan([], [PIPELINE]))
     store.take_over_run(run.id)
     assert store.end_attempt(run.id).status == "success"
-    store.outbox("p").release_gate(run.id)
-    assert len(deliver_all(store.outbox("p"))) == 1
+    store.outbox("p", CALLBACKS).release_gate(run.id)
+    assert len(deliver_all(store.outbox("p", CALLBACKS))) == 1
 
 
 def test_a_retry_is_a_further_attempt_of_the_latest_run_only(store: Store) -> None:

@@ -16,6 +16,7 @@ from syncblocks.sync.run.takeover import commit_mark, run_reference, was_made
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun, Subscription
 from tests.sync.store.store_helpers import (
+    CALLBACKS,
     EXPORTER,
     attempt_plan,
     begin,
@@ -56,14 +57,14 @@ def test_what_is_held_is_not_delivered_until_it_is_let_out(store: Store) -> None
     run = started(store, "schema_changed")
     assert store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
     assert store.held(run.id, "a") == (MARK, list(CHANGES))
-    assert store.outbox("p").lease("alerts") is None
+    assert store.outbox("p", CALLBACKS).lease("alerts") is None
     store.let_out(run.id, "a", is_true=True)
     assert store.held(run.id, "a") is None
-    (told,) = deliver_all(store.outbox("p"))
+    (told,) = deliver_all(store.outbox("p", CALLBACKS))
     assert told.status == "schema_changed"
     assert told.kwargs["block_run"]["schema_changes"] == list(CHANGES)
     store.let_out(run.id, "a", is_true=True)
-    assert deliver_all(store.outbox("p")) == []
+    assert deliver_all(store.outbox("p", CALLBACKS)) == []
 
 
 def test_what_was_not_committed_is_forgotten_and_its_number_used_again(store: Store) -> None:
@@ -71,7 +72,7 @@ def test_what_was_not_committed_is_forgotten_and_its_number_used_again(store: St
     for is_true in (False, True, True):
         store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
         store.let_out(run.id, "a", is_true=is_true)
-    assert len({told.key for told in deliver_all(store.outbox("p"))}) == 2
+    assert len({told.key for told in deliver_all(store.outbox("p", CALLBACKS))}) == 2
 
 
 def test_nothing_is_held_where_nobody_wants_to_hear_of_it(store: Store) -> None:
@@ -85,8 +86,8 @@ def test_the_close_of_a_stream_settles_what_is_held(store: Store, is_true: bool)
     run = started(store, "schema_changed", "failure")
     store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
     store.close_stream(run.id, dataclasses.replace(outcome(A, "failure"), is_held_true=is_true))
-    store.outbox("p").release_gate(run.id)
-    told = [delivery.status for delivery in deliver_all(store.outbox("p"))]
+    store.outbox("p", CALLBACKS).release_gate(run.id)
+    told = [delivery.status for delivery in deliver_all(store.outbox("p", CALLBACKS))]
     assert told == (["schema_changed"] if is_true else []) + ["failure"]
 
 
@@ -103,7 +104,7 @@ def test_a_numbered_event_that_is_told_again_after_the_end_is_told_in_the_same_w
     before = lease(store)
     assert (before.kwargs["block_run"]["status"], before.kwargs["block_run"]["rows"]) == ("running", None)
     store.close_stream(run.id, outcome(A))
-    again = store.outbox("p").recorded(before.key)
+    again = store.outbox("p", CALLBACKS).recorded(before.key)
     assert again.kwargs["block_run"] == before.kwargs["block_run"]
 
 
