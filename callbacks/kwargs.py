@@ -55,7 +55,7 @@ class BlockRun:
     status: str
     #: None where a recovery cannot know it.
     rows: int | None = None
-    #: Records that were set aside, because they did not fit (`on_bad_record: quarantine`).
+    #: Records that were set aside, because they did not fit (`on_rejected: keep`).
     rows_rejected: int | None = None
     bytes: int | None = None
     started_at: datetime | None = None

@@ -69,7 +69,7 @@ class RecordChecksums:
         self._key = _numbered(side.key, 0)
         self._columns = _numbered(side.columns, len(side.key))
         self._kept: SqlChecksums | None = None
-        #: Bad records of the stream, which it sets aside: they are in no digest.
+        #: Rejected records of the stream, which it sets aside: they are in no digest.
         self.rejected = 0
         #: Why the records could not be read, where DuckDB asked for them.
         self._failure: ConnectorError | None = None

@@ -1,4 +1,4 @@
-"""Bad records of files: lines that are no records, and values that are none of their column's type."""
+"""Rejected records of files: lines that are no records, and values that are none of their column's type."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class CSVFormat:
         misfits: list[tuple[int, dict[str, Any], str]],
         bad: Bad,
     ) -> None:
-        """Name the lines of bad records, in one more look at the file."""
+        """Name the lines of rejected records, in one more look at the file."""
         found: list[tuple[int, Any, str]] = [
             (number - 1, text, f"{fields} fields, but there are {len(names)} columns")
             for number, (text, fields) in skipped.rows.items()

@@ -19,7 +19,7 @@ from .columns import changes, unified
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
-from .rejected import FileSieve
+from .rejected import FileRejections
 from .table import Staged, Staging, Table
 
 #: Times that a merge is worked out without the lock before it is done under it.
@@ -53,7 +53,7 @@ class TableLoad:
         self._records = 0
         self._written = 0
         limit = load.stream.max_rejected
-        self._sieve = None if limit is None else FileSieve(table, load, limit)
+        self._rejections = None if limit is None else FileRejections(table, load, limit)
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -71,8 +71,8 @@ class TableLoad:
                 elif isinstance(event, Stream):
                     self._arriving = self._stored(event)
                 elif isinstance(event, Rejected):
-                    assert self._sieve is not None, "only a stream with `max_rejected` sends them"
-                    self._sieve.add(event.records)
+                    assert self._rejections is not None, "only a stream with `max_rejected` sends them"
+                    self._rejections.add(event.records)
                 else:
                     assert isinstance(event, pa.RecordBatch), "the wire is `arrow`"
                     self._write(event)
@@ -99,8 +99,8 @@ class TableLoad:
 
     def _fitting(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         keys = self._keys(batch.schema)
-        if self._sieve is not None:
-            return self._sieve.fitting(batch, self._arriving, keys)
+        if self._rejections is not None:
+            return self._rejections.fitting(batch, self._arriving, keys)
         _refuse_null(batch, keys)
         return (conformed(batch, self._arriving),)
 
@@ -143,7 +143,7 @@ class TableLoad:
 
     def _commit(self, checkpoint: Checkpoint) -> Commit:
         self._finish()
-        rejected = () if self._sieve is None else self._sieve.written(self._begin)
+        rejected = () if self._rejections is None else self._rejections.written(self._begin)
         tries = 0
         while True:
             tries += 1
@@ -170,7 +170,7 @@ class TableLoad:
             records=self._records,
             size_bytes=sum(staged.size_bytes for staged in self._staged),
             schema_changes=changed,
-            rejected=0 if self._sieve is None else self._sieve.committed(),
+            rejected=0 if self._rejections is None else self._rejections.committed(),
         )
         self._written += self._records
         self._records, self._staged = 0, []

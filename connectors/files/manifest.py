@@ -56,7 +56,7 @@ class Manifest:
     files: tuple[TableFile, ...] = ()
     #: Files that an earlier commit replaced and that may still be there.
     dead: tuple[str, ...] = ()
-    #: Bad records of the last commit, on their way to a place of their own: they are no part of the table.
+    #: Rejected records of the last commit, on their way to a place of their own: they are no part of the table.
     rejected: tuple[TableFile, ...] = ()
     #: None: no data was ever committed.
     schema: pa.Schema | None = None

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..rejected.records import Quarantine, may_come_again, rejections
+from ..rejected.records import Rejections, may_come_again, rejections
 from ..settings import parse_settings
 from ..stream import (
     Block,
@@ -125,24 +125,24 @@ class MemoryDestination:
         self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]
     ) -> Iterator[Commit]:
         schema, batches, written = load.stream.schema, 0, 0
-        quarantine = Quarantine(load.stream.max_rejected or 0)
+        kept = Rejections(load.stream.max_rejected or 0)
         for event in events:
             if interrupted.is_set():
                 raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
             if isinstance(event, Stream):
                 schema = event.schema
             elif isinstance(event, Checkpoint):
-                self._reject_by_key(load, staged, quarantine)
-                if may_come_again(load, quarantine.records):
+                self._reject_by_key(load, staged, kept)
+                if may_come_again(load, kept.records):
                     known = [each for stream, _, each in self._database.rejected if stream == load.key.stream]
-                    quarantine.leave_out({(each.place, each.record) for each in known})
-                commit = self._commit(load, schema, staged, event, interrupted, written, quarantine.records)
+                    kept.leave_out({(each.place, each.record) for each in known})
+                commit = self._commit(load, schema, staged, event, interrupted, written, kept.records)
                 staged.clear()
-                quarantine.written()
+                kept.written()
                 written += commit.records
                 yield commit
             elif isinstance(event, Rejected):
-                quarantine.add(event.records)
+                kept.add(event.records)
             else:
                 batches += 1
                 knob = Knob("destination", self._settings.fail_kind, self._settings.fail_times)
@@ -190,7 +190,7 @@ class MemoryDestination:
             rejected=len(rejected),
         )
 
-    def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], quarantine: Quarantine) -> None:
+    def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], kept: Rejections) -> None:
         """Take out what has no key, and of a replacement what has the key of another record."""
         if load.stream.max_rejected is None or load.write_disposition is WriteDisposition.APPEND:
             return
@@ -198,7 +198,7 @@ class MemoryDestination:
         for place, batch in enumerate(staged):
             for name in load.stream.key_properties:
                 is_null = batch.column(name).is_null()
-                quarantine.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
+                kept.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
                 batch = batch.filter(pc.invert(is_null))
             if load.write_disposition is WriteDisposition.REPLACE and load.stream.key_properties:
                 keys = keys_of(batch, load.stream.key_properties)
@@ -206,7 +206,7 @@ class MemoryDestination:
                     [key not in known and keys.index(key) == at for at, key in enumerate(keys)], pa.bool_()
                 )
                 known.update(keys)
-                quarantine.add(rejections(batch.filter(pc.invert(is_new)), "another record has the same key"))
+                kept.add(rejections(batch.filter(pc.invert(is_new)), "another record has the same key"))
                 batch = batch.filter(is_new)
             staged[place] = batch
 

@@ -1,13 +1,13 @@
-"""Records that do not fit are set aside, if their stream says `on_bad_record: quarantine`.
+"""Rejected records: they do not fit, and are kept beside their table if the stream says `on_rejected: keep`.
 
 The interface for connectors, all of it:
 
-- A source looks at `Stream.max_rejected`. None: it raises at the first bad record, as ever. A number: it leaves bad
-  records out of its batches and yields them as one `Rejected` event, before or after the batch that they came with but
+- A source looks at `Stream.max_rejected`. None: it raises at the first rejected record, as ever. A number: it leaves
+  rejected records out of its batches and yields them as one `Rejected` event, before or after the batch that they came with but
   before the next checkpoint; `sift` finds them by halving a batch whose conversion fails, and `rejection` makes one of
   a record, or of raw text that is none. It need not count: whoever writes them does.
 - A destination with `keeps_rejected` takes `Rejected` among its events, adds them and those that it finds itself to
-  a `Quarantine` (which raises `TooManyRejected` past the limit), and writes them into the table `_syncblocks_rejected`
+  a `Rejections` (which raises `TooManyRejected` past the limit), and writes them into the table `_syncblocks_rejected`
   (files: a folder of that name) beside the data, in the same commit. `Commit.rejected` says how many.
 
 The good path costs nothing: no record is looked at alone before a batch has failed.
@@ -45,16 +45,16 @@ MAX_RECORD, MAX_REASON = 1_000_000, 2_000
 
 T = TypeVar("T")
 
-#: Says whose fault it is not: these are never taken for a bad record.
+#: Says whose fault it is not: these are never taken for a rejected record.
 _NOT_THE_RECORD = (Interrupted, RetriableError, StatementRefused, TakenOver)
 
 
 class TooManyRejected(FatalConnectorError):
-    """More records were bad than `max_bad_records` allows."""
+    """More records were bad than `max_rejected` allows."""
 
 
 def rejection(record: Any, reason: str, place: str = "") -> RejectedRecord:
-    """Make what is kept of a bad record.
+    """Make what is kept of a rejected record.
 
     Args:
         record: a dict of a record's values, or the raw text (or bytes) of what is none.
@@ -96,10 +96,10 @@ def sift(batch: Sliceable, converts: Callable[[Any], T], limit: int) -> tuple[li
         batch: as it came.
         converts: raises `FatalConnectorError`, `ValueError` or an Arrow error for what does not fit; each part of the
             batch is converted once more than it is halved.
-        limit: more bad records than this are not looked for.
+        limit: more rejected records than this are not looked for.
 
     Returns:
-        The conversions of the parts without bad records, in order, and place and reason of each bad record.
+        The conversions of the parts without rejected records, in order, and place and reason of each rejected record.
 
     Raises:
         TooManyRejected: more than `limit` are bad.
@@ -129,7 +129,7 @@ def sift(batch: Sliceable, converts: Callable[[Any], T], limit: int) -> tuple[li
 def sifted(
     batch: pa.RecordBatch, converts: Callable[[pa.RecordBatch], pa.RecordBatch], stream: Stream
 ) -> tuple[list[pa.RecordBatch], list[RejectedRecord]]:
-    """Convert a batch; of a stream that quarantines return its bad records beside the rest."""
+    """Convert a batch; of a stream that keeps them return its rejected records beside the rest."""
     if stream.max_rejected is None:
         return [converts(batch)], []
     good, bad = sift(batch, converts, stream.max_rejected)
@@ -142,7 +142,7 @@ def sifted(
 def too_many(limit: int, reason: str) -> str:
     """Say that the limit is passed."""
     return (
-        f"more than {limit} bad records (`max_bad_records`); nothing after the last commit was kept. "
+        f"more than {limit} rejected records (`max_rejected`); nothing after the last commit was kept. "
         f"The last one: {reason}"
     )
 
@@ -151,13 +151,13 @@ def may_come_again(load: Load, records: Iterable[RejectedRecord]) -> list[Reject
     """Return the records of which a destination must look whether it has set them aside before.
 
     INCREMENTAL reads files as a whole, so it finds the same bad lines in each run. Out of a database it reads again
-    what stands at its bookmark or, as no bookmark moves to a bad record, past it.
+    what stands at its bookmark or, as no bookmark moves to a rejected record, past it.
     """
     is_read_again = load.stream.replication_method is ReplicationMethod.INCREMENTAL
     return list(records) if is_read_again and load.write_disposition is not WriteDisposition.REPLACE else []
 
 
-class Quarantine:
+class Rejections:
     """What one load has to set aside, up to a limit over all its commits."""
 
     def __init__(self, limit: int) -> None:
@@ -167,10 +167,10 @@ class Quarantine:
         self.records: list[RejectedRecord] = []
 
     def add(self, records: Iterable[RejectedRecord]) -> None:
-        """Take bad records.
+        """Take rejected records.
 
         Raises:
-            TooManyRejected: they are more than `max_bad_records`.
+            TooManyRejected: they are more than `max_rejected`.
         """
         self.records += records
         if self._written + len(self.records) > self._limit:
@@ -232,8 +232,8 @@ def _plain(value: Any) -> Any:
 __all__ = [
     "REJECTED_SCHEMA",
     "REJECTED_TABLE",
-    "Quarantine",
     "Rejected",
+    "Rejections",
     "TooManyRejected",
     "may_come_again",
     "rejection",

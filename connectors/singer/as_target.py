@@ -25,7 +25,7 @@ from ..protocols import Destination
 from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 from .batches import BadBatch, read_lines, read_tables
 from .plugin_config import config_jsonschema, make_connector
-from .records import BadRecord, Parser, Wider
+from .records import MalformedRecord, Parser, Wider
 from .types import Column, columns_of
 from .versions import VERSION, OlderVersions, version_column
 
@@ -187,7 +187,7 @@ class DestinationSink(BatchSink):
                 return parser.parse(block, lines)
             except Wider as wider:
                 self._columns = [_widened(column, wider) for column in self._columns]
-            except BadRecord as error:
+            except MalformedRecord as error:
                 raise FatalConnectorError(
                     f"stream {self.stream_name!r}: record {error.line} of a batch {error}", stream=self.stream_name
                 ) from error

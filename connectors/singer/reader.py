@@ -16,7 +16,7 @@ from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..stream import Bookmark, Checkpoint, Event, Rejected, Stream
 from .incoming import Incoming
 from .numbers import Wider
-from .records import MALFORMED, BadRecord
+from .records import MALFORMED, MalformedRecord
 from .sifting import sifted_lines
 from .state import entry_of, part_of, resumable
 from .values import shown
@@ -298,7 +298,7 @@ class Reader:
                 return
             except Wider as wider:
                 changed = self._widen(incoming, wider)
-            except BadRecord as bad:
+            except MalformedRecord as bad:
                 if limit is None:
                     place = f"of file {file} " if file else ""
                     raise self._error(bad.line, f"{place}{bad}", incoming.stream.name) from bad

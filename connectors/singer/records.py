@@ -34,7 +34,7 @@ from .values import Given, shown, value_of
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
 
-class BadRecord(Exception):
+class MalformedRecord(Exception):
     """A line that is no record of the stream: `line` counts from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
@@ -90,7 +90,7 @@ class Parser:
         """Return one batch with a record a line; `lines` are the numbers of the lines that hold something.
 
         Raises:
-            BadRecord: a line that is no record of this stream.
+            MalformedRecord: a line that is no record of this stream.
             Wider: a column needs a wider type.
         """
         batch = self._quick(block, len(lines))
@@ -99,7 +99,7 @@ class Parser:
         for name in self._keys:
             if batch.column(name).null_count:
                 place = pc.index(pc.is_null(batch.column(name)), True).as_py()
-                raise BadRecord(lines[place], f"has no value of the key {name!r}")
+                raise MalformedRecord(lines[place], f"has no value of the key {name!r}")
         return batch
 
     # -- the whole block at once --------------------------------------------------------------------------------
@@ -251,9 +251,9 @@ class Parser:
         if not self._is_wrapped:
             return dict(message)
         if message.type != "RECORD" or message.stream != self._stream:
-            raise BadRecord(line, "names its type or stream twice")
+            raise MalformedRecord(line, "names its type or stream twice")
         if message.record is None:
-            raise BadRecord(line, "is a RECORD without a record")
+            raise MalformedRecord(line, "is a RECORD without a record")
         return dict(message.record)
 
     def _lenient(self, line: int, text: bytes, error: Exception) -> Any:
@@ -262,10 +262,10 @@ class Parser:
             found = json.loads(text.decode(), parse_float=Decimal)
         except (ValueError, ArithmeticError, RecursionError) as other:
             reason = error if isinstance(other, UnicodeDecodeError) or "NaN" not in str(text) else other
-            raise BadRecord(line, f"is no JSON: {shown(text)} ({reason})") from error
+            raise MalformedRecord(line, f"is no JSON: {shown(text)} ({reason})") from error
         record = found.get("record") if self._is_wrapped and isinstance(found, dict) else found
         if not isinstance(found, dict) or not isinstance(record, dict):
-            raise BadRecord(line, f"is no record, which is an object: {shown(text)}") from error
+            raise MalformedRecord(line, f"is no record, which is an object: {shown(text)}") from error
         values = {name: Given(value) for name, value in record.items()}
         if not self._is_wrapped:
             return values
@@ -300,8 +300,8 @@ class Parser:
                 raise Wider(column, None) from error
             raise self._bad(column, lines[place], records[place].get(column.name)) from error
 
-    def _bad(self, column: Column, line: int, raw: Any) -> BadRecord:
-        return BadRecord(
+    def _bad(self, column: Column, line: int, raw: Any) -> MalformedRecord:
+        return MalformedRecord(
             line, f"column {column.name!r}: {shown(raw)} is no {_named(column.type)}, which its schema says"
         )
 
@@ -353,4 +353,4 @@ def _named(kind: pa.DataType) -> str:
     return "JSON" if is_json(kind) else str(kind)
 
 
-__all__ = ["MALFORMED", "BadRecord", "Parser", "RecordMessage", "Wider"]
+__all__ = ["MALFORMED", "MalformedRecord", "Parser", "RecordMessage", "Wider"]

@@ -1,4 +1,4 @@
-"""Bad lines among good ones: found by halving, and set aside (`on_bad_record: quarantine`)."""
+"""Bad lines among good ones: found by halving, and set aside (`on_rejected: keep`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ..rejected.records import rejection, sift
 from ..stream import Rejected
-from .records import BadRecord, Parser
+from .records import MalformedRecord, Parser
 
 
 def sifted_lines(
@@ -34,7 +34,7 @@ def sifted_lines(
     def converts(lines: Any) -> pa.RecordBatch:
         try:
             return parser.parse(b"\n".join(lines.texts), lines.numbers)
-        except BadRecord as bad:
+        except MalformedRecord as bad:
             raise ValueError(str(bad)) from bad
 
     good, bad = sift(_Lines(texts, numbers), converts, limit)

@@ -1,4 +1,4 @@
-"""What becomes of bad records, of destinations that keep them."""
+"""What becomes of rejected records, of destinations that keep them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOSTILE = ("\0", "\ud800", "\U0001f600 'quoted' \"twice\" \\ %s $1 ;--", "x" * 1
 
 
 class RejectedPromises(DestinationPromises):
-    """Tests of the quarantine; a destination without one is told no stream with `max_rejected`."""
+    """Tests of rejected records; a destination that keeps none is told no stream with `max_rejected`."""
 
     def read_rejected(self, place: Any) -> list[tuple[str, str, str]]:
         """Return run, record and reason of all that was set aside, read without the connector under test."""
@@ -35,7 +35,7 @@ class RejectedPromises(DestinationPromises):
 
     def _load(self, destination: Destination, disposition: WriteDisposition, limit: int) -> Load:
         if abilities_of(destination).keeps_rejected is None:
-            pytest.skip("keeps no bad records")
+            pytest.skip("keeps no rejected records")
         load = self.load_of(PEOPLE.set(0, pa.field("id", pa.int64())), disposition)
         return replace(load, stream=replace(load.stream, max_rejected=limit))
 
@@ -105,7 +105,7 @@ class RejectedPromises(DestinationPromises):
             [self._nulls(1, None), Checkpoint(bookmark={"n": 1}), self._nulls(None, 2), self._rejected("x"), FINAL],
         )
         assert next(commits).rejected == 1
-        with pytest.raises(TooManyRejected, match="more than 2 bad records"):
+        with pytest.raises(TooManyRejected, match="more than 2 rejected records"):
             next(commits)
         assert self.people(place) == [(1, "n1")]
         assert len(self.read_rejected(place)) == 1

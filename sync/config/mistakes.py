@@ -23,6 +23,12 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("callbacks", 0, "sql"): SqlSettings,
 }
 
+#: Former name of a setting -> how it is said now.
+RENAMED = {
+    "on_bad_record": "`on_rejected` (`fail`, or `keep` for what was `quarantine`)",
+    "max_bad_records": "`max_rejected`",
+}
+
 _EXPECTED = {
     "string": "text",
     "int": "a whole number",
@@ -49,6 +55,8 @@ def first_mistake(errors: Sequence[Mapping[str, Any]], line_of: Any, values: Any
     loc = _own_loc(error["loc"])
     kind: str = error["type"]
     context = error.get("ctx") or {}
+    if kind == "extra_forbidden" and str(loc[-1]) in RENAMED:
+        return {"loc": loc, "message": f"is now called {RENAMED[str(loc[-1])]}"}
     if kind == "extra_forbidden":
         return {"loc": loc, "message": "unknown key", "allowed": known_keys(loc[:-1]), "word": str(loc[-1])}
     if kind == "missing":

@@ -156,13 +156,13 @@ class StreamEntry(Model):
     on_lossy: Literal["fail", "cast", "text"] | None = Field(
         default=None, description="As the pipeline's, for these streams."
     )
-    on_bad_record: Literal["fail", "quarantine"] | None = Field(
+    on_rejected: Literal["fail", "keep"] | None = Field(
         default=None,
-        description="Records that do not fit: fail (default), or quarantine them in _syncblocks_rejected, "
+        description="Records that do not fit: fail (default), or keep them in _syncblocks_rejected, "
         "in the destination table's schema.",
     )
-    max_bad_records: Bad | None = Field(
-        default=None, description="More bad records than this (default 1000) fail a stream that quarantines them."
+    max_rejected: Bad | None = Field(
+        default=None, description="More rejected records than this (default 1000) fail a stream that keeps them."
     )
     retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")

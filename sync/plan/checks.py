@@ -84,23 +84,23 @@ def check_own_source(
         )
 
 
-def check_quarantine(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse to set records aside where there is no place for them."""
     if stream.stream.max_rejected is not None and can.keeps_rejected is None:
         raise stream_error(
             pipeline,
             stream,
-            f"`on_bad_record: quarantine` needs a destination that keeps bad records in a table of its own; "
+            f"`on_rejected: keep` needs a destination that keeps rejected records in a table of its own; "
             f"{pipeline.destination.connector} does not",
         )
 
 
-def unquarantined(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
-    """Return a warning of what the destination cannot set aside, if a stream quarantines."""
+def unkept(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
+    """Return a warning of what the destination cannot keep, if a stream keeps rejected records."""
     if can.keeps_rejected is None or all(stream.stream.max_rejected is None for stream in selected):
         return []
     found = can.keeps_rejected.keeps_rejected()
-    return [f"`on_bad_record: quarantine` with {pipeline.destination.connector}: {found}"] if found else []
+    return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
 
 
 def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
@@ -109,4 +109,4 @@ def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> Co
     return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
 
 
-__all__ = ["check_own_source", "check_quarantine", "check_shared_tables", "stream_error", "unquarantined"]
+__all__ = ["check_own_source", "check_rejected", "check_shared_tables", "stream_error", "unkept"]

@@ -22,7 +22,7 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from .checks import check_own_source, check_quarantine, check_shared_tables, stream_error, unquarantined
+from .checks import check_own_source, check_rejected, check_shared_tables, stream_error, unkept
 from .columns import Fit, Rules, computed_warnings, fit
 from .ends import Ends
 from .evolution import (
@@ -171,7 +171,7 @@ def plan_streams(
     warnings = list(code.warnings)
     if not ends.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
-    warnings += unquarantined(pipeline, selected, ends.destination_can)
+    warnings += unkept(pipeline, selected, ends.destination_can)
     warnings += computed_warnings({planned.name: planned.fit for planned in streams})
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
@@ -311,7 +311,7 @@ def _plan_stream(
     declared = without_columns(declared, rules.left_out - unsure)
     arriving = fitted.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
-    check_quarantine(pipeline, stream, ends.destination_can)
+    check_rejected(pipeline, stream, ends.destination_can)
     is_mended = any(column.remedy for column in fitted.columns)
     # Who sets records aside must see them one by one.
     is_plain = is_decided and not kept and not is_mended and stream.stream.max_rejected is None

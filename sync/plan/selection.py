@@ -19,8 +19,8 @@ from ..errors import ConfigError, nearest_match
 RESERVED_PREFIX = "_syncblocks"
 
 
-#: Bad records that a stream may have which quarantines them.
-MAX_BAD_RECORDS = 1000
+#: Rejected records that a stream with `on_rejected: keep` may have.
+MAX_REJECTED = 1000
 
 
 class NoStream(ConfigError):
@@ -301,9 +301,9 @@ def _null_bookmarks(
 
 
 def _max_rejected(settings: Mapping[str, Any]) -> int | None:
-    if settings.get("on_bad_record") != "quarantine":
+    if settings.get("on_rejected") != "keep":
         return None
-    return int(_first(settings.get("max_bad_records"), MAX_BAD_RECORDS))
+    return int(_first(settings.get("max_rejected"), MAX_REJECTED))
 
 
 def _lookback(

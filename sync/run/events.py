@@ -1,4 +1,4 @@
-"""What one try of a stream hands to its destination: transformed batches, checkpoints, columns, and bad records."""
+"""What one try of a stream sends to its destination: transformed batches, checkpoints, columns, rejected records."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _verify(
     left, right = columns.sides(planned.start.bookmark)
     comparison, rejected = _compared(session, reader, reader_can, left, right)
     if rejected:
-        columns.notes.append(f"{rejected} bad record(s) of the source are set aside: not compared")
+        columns.notes.append(f"{rejected} rejected record(s) of the source are set aside: not compared")
     found = _judged(planned, left, comparison, columns.notes)
     return _mendable(session, planned, found, reader, reader_can, left, right) if with_repair else found
 
@@ -133,7 +133,7 @@ def _verify(
 def _compared(
     session: Session, reader: Source, reader_can: Abilities, left: Side, right: Side
 ) -> tuple[Comparison, int]:
-    """Compare both sides; return also how many bad records of the source were set aside."""
+    """Compare both sides; return also how many rejected records of the source were set aside."""
     reason: ConnectorError | None = None
 
     def interrupt() -> None:

@@ -185,7 +185,7 @@ class TakesAnyKey(MemoryDestination):
 
 
 class SetsAsideAgain(MemoryDestination):
-    """Keeps bad records of a file as often as they are found."""
+    """Keeps rejected records of a file as often as they are found."""
 
     caught_by = {"test_a_bad_record_that_is_found_in_each_run_is_set_aside_once"}
 

@@ -121,12 +121,12 @@ def test_no_command_calls_what_is_planted(bench: Bench, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on_bad_record", ["fail", "quarantine"])
-def test_no_load_by_ranges_or_with_bad_records_does(bench: Bench, on_bad_record: str) -> None:
+@pytest.mark.parametrize("on_rejected", ["fail", "keep"])
+def test_no_load_by_ranges_or_with_bad_records_does(bench: Bench, on_rejected: str) -> None:
     bench.make("t", "int8")
     bench.fill("t", "int8", 61, 1000)
     bench.execute("vacuum analyze src.t")
-    bench.write([{"stream": "src.t", "write_disposition": "replace", "on_bad_record": on_bad_record}], parallel_reads=3)
+    bench.write([{"stream": "src.t", "write_disposition": "replace", "on_rejected": on_rejected}], parallel_reads=3)
     bench.command("run")
     bench.command("run")
     bench.command("verify")

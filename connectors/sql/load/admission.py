@@ -14,19 +14,21 @@ from ..tables import Column, Table
 from .ascending import Ascent
 from .moving import Moving
 from .refused import Statements, attempt
-from .rejected import Sieve
+from .rejected import SqlRejections
 from .target import Target
 
 
 class Admission:
     """Brings one load's staged records in; its methods return how many were set aside instead."""
 
-    def __init__(self, dialect: Dialect, load: Load, target: Target, lease: Lease, sieve: Sieve | None) -> None:
+    def __init__(
+        self, dialect: Dialect, load: Load, target: Target, lease: Lease, rejections: SqlRejections | None
+    ) -> None:
         self._dialect = dialect
         self._load = load
         self._target = target
         self._lease = lease
-        self._sieve = sieve
+        self._rejections = rejections
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
         self._is_replace = load.write_disposition is WriteDisposition.REPLACE
         is_watched = self._is_replace and not dialect.keys_replacements
@@ -59,14 +61,14 @@ class Admission:
             is_numbered: the staging table has `SEQUENCE`.
             before: what is done first.
         """
-        dialect, sieve, drop = self._dialect, self._sieve, self._dialect.drop_table(staging)
+        dialect, rejections, drop = self._dialect, self._rejections, self._dialect.drop_table(staging)
         if key and (lock := dialect.lock_late(table.name)):
             self._target.run([lock])
         if self._is_merge:
             dialect.refuse_twins(self._lease.session, table, staging, into, key)
-        if sieve is None or not dialect.has_savepoints:
+        if rejections is None or not dialect.has_savepoints:
             refused = 0
-            if sieve is not None:
+            if rejections is not None:
                 method, is_emptied = self._load.conflict_method, self._is_replace and not key
                 misfits = dialect.misfits(
                     self._lease.session,
@@ -79,7 +81,7 @@ class Admission:
                     is_emptied=is_emptied,
                     is_numbered=is_numbered,
                 )
-                refused = sieve.weed(staging, types, names, misfits)
+                refused = rejections.reject(staging, types, names, misfits)
             # Where some were set aside, the others stand where they stood only if they have numbers.
             if self._is_replace or (refused and not is_numbered):
                 is_moved = False
@@ -89,7 +91,7 @@ class Admission:
             return refused
         self._target.run(before)
         is_downwards = self._is_merge and self._load.conflict_method is ConflictMethod.IGNORE
-        refused = sieve.admit(
+        refused = rejections.admit(
             staging, types, names, statements, key=key, is_numbered=is_numbered, is_downwards=is_downwards
         )
         self._target.run([drop])
@@ -128,7 +130,7 @@ class Admission:
             refused = self.refuse_repeated(staging, types, names, key)
             self._target.run(statements)
             return refused
-        if self._sieve is None or not self._dialect.arrival:
+        if self._rejections is None or not self._dialect.arrival:
             self._target.run(statements)
             return 0
         if attempt(self._dialect, self._lease, lambda: self._target.run(statements)) is None:
@@ -147,9 +149,9 @@ class Admission:
         """
         if not key or (self.ascent is not None and self.ascent.is_strict):
             return 0
-        if self._sieve is not None and self._dialect.arrival:
+        if self._rejections is not None and self._dialect.arrival:
             reason = f"another record has the same key ({', '.join(key)})"
-            return self._sieve.weed(staging, types, names, [(self._dialect.repeated(staging, key), reason)])
+            return self._rejections.reject(staging, types, names, [(self._dialect.repeated(staging, key), reason)])
         found = self._lease.session.query(self._dialect.repeated_key(staging, key))
         if found:
             shown = ", ".join(f"{name} = {value!r}" for name, value in zip(key, found[0], strict=True))

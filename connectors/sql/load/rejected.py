@@ -1,4 +1,4 @@
-"""Where a load's bad records go: found while it is put in, written beside the ledger in the data's own transaction."""
+"""A load's rejected records: found while it is written, kept beside the ledger in the data's own transaction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...errors import FatalConnectorError
 from ...rejected.records import (
     REJECTED_SCHEMA,
     REJECTED_TABLE,
-    Quarantine,
+    Rejections,
     TooManyRejected,
     may_come_again,
     rejection,
@@ -34,8 +34,8 @@ _COLUMNS = tuple(REJECTED_SCHEMA.names)
 _VALUES = 50
 
 
-class Sieve:
-    """Takes the bad records out of what one load writes."""
+class SqlRejections:
+    """Takes the rejected records out of what one load writes."""
 
     def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: Lease, limit: int) -> None:
         self._dialect = dialect
@@ -43,7 +43,7 @@ class Sieve:
         self._lease = lease
         self._limit = limit
         self._table = TableName(target.schema, REJECTED_TABLE)
-        self._quarantine = Quarantine(limit)
+        self._kept = Rejections(limit)
 
     @property
     def _session(self) -> Session:
@@ -70,15 +70,15 @@ class Sieve:
 
     def begin(self) -> None:
         """Start anew: what the last transaction did not commit is nowhere."""
-        self._quarantine.forget()
+        self._kept.forget()
 
     def add(self, records: Iterable[RejectedRecord]) -> None:
-        """Take bad records that somebody else found."""
-        self._quarantine.add(records)
+        """Take rejected records that somebody else found."""
+        self._kept.add(records)
 
     def write(self) -> int:
         """Write the records of this transaction; return how many."""
-        self._quarantine.leave_out(self._known())
+        self._kept.leave_out(self._known())
         key, quote = self._load.key, self._dialect.quote
         marks = ", ".join(f"${place}" for place in range(1, len(_COLUMNS)))
         sql = (
@@ -86,13 +86,13 @@ class Sieve:
             f"values ({marks}, {self._dialect.now})"
         )
         of_load = (key.pipeline, key.stream, key.destination_table, self._load.run)
-        for each in self._quarantine.records:
+        for each in self._kept.records:
             self._session.execute(sql, (*of_load, each.record, each.reason, each.place))
-        return self._quarantine.written()
+        return self._kept.written()
 
     def _known(self) -> set[tuple[str, str]]:
         """Return place and record of what is there already, as far as it may come again."""
-        records = may_come_again(self._load, self._quarantine.records)
+        records = may_come_again(self._load, self._kept.records)
         known = self._found("place", sorted({each.place for each in records if each.place}))
         if "LOB" not in self._record_type.upper():  # large objects are not compared by every system
             known |= self._found("record", sorted({each.record for each in records if not each.place}))
@@ -127,7 +127,7 @@ class Sieve:
             keys: columns of the batch that may not be NULL.
         """
         parts, bad = sifted(self._without_null_keys(batch, keys), converts, self._load.stream)
-        self._quarantine.add(bad)
+        self._kept.add(bad)
         yield from (part for part in parts if part.num_rows)
 
     def put(self, table: TableName, schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> int:
@@ -166,7 +166,7 @@ class Sieve:
         refused = entrance.admit(statements, key, is_numbered=is_numbered, is_downwards=is_downwards)
         return self._set_aside(refused, names)
 
-    def weed(
+    def reject(
         self,
         staging: TableName,
         types: Mapping[str, str],
@@ -210,7 +210,7 @@ class Sieve:
         for values, reason in refused:
             record = {called.get(column, column): value for column, value in values.items()}
             record |= {name: bool(record[name]) for name in booleans & set(record) if record[name] in (0, 1)}
-            self._quarantine.add([rejection(record, reason)])
+            self._kept.add([rejection(record, reason)])
         return len(refused)
 
     def _without_null_keys(self, batch: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
@@ -218,7 +218,7 @@ class Sieve:
         for name in nulls:
             is_null = pc.is_null(batch.column(name))
             found = batch.filter(is_null).slice(0, self._limit + 1)
-            self._quarantine.add(rejections(found, f"column {name!r}: NULL in the key"))
+            self._kept.add(rejections(found, f"column {name!r}: NULL in the key"))
             batch = batch.filter(pc.invert(is_null))
         return batch
 
@@ -246,8 +246,8 @@ class Sieve:
         if bad:
             reasons = [reason for _, reason in bad]
             records = batch.take(pa.array([place for place, _ in bad]))
-            self._quarantine.add(rejections(records, reasons.__getitem__))
+            self._kept.add(rejections(records, reasons.__getitem__))
         return sum(counts)
 
 
-__all__ = ["Sieve"]
+__all__ = ["SqlRejections"]

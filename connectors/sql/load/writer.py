@@ -19,7 +19,7 @@ from ..tables import Table
 from .admission import Admission
 from .dispositions import Disposition
 from .layout import Layout
-from .rejected import Sieve
+from .rejected import SqlRejections
 from .segments import Segments
 from .staging import Staged, Staging
 from .target import Target
@@ -46,8 +46,8 @@ class Writer:
         self._written = 0
         self._records = 0
         limit = load.stream.max_rejected
-        self._sieve = None if limit is None else Sieve(dialect, load, target, lease, limit)
-        self._admission = Admission(dialect, load, self._target, lease, self._sieve)
+        self._rejections = None if limit is None else SqlRejections(dialect, load, target, lease, limit)
+        self._admission = Admission(dialect, load, self._target, lease, self._rejections)
         self._layout = Layout(dialect, load, wire)
         self._staging = Staging(dialect, load, self._target, lease, self._layout)
         self._disposition = Disposition(
@@ -60,8 +60,8 @@ class Writer:
 
     def run(self, segments: Segments) -> Iterator[Commit]:
         """Write every segment that ends in a checkpoint; the last one may lack it and is then dropped."""
-        if self._sieve is not None:
-            self._sieve.create_table()
+        if self._rejections is not None:
+            self._rejections.create_table()
         while segments.peek() is not None:
             done = self._segment(segments)
             if done is None:
@@ -111,8 +111,8 @@ class Writer:
         self._is_refilled = False
         self._disposition.forget()
         self._target.forget_changes()
-        if self._sieve is not None:
-            self._sieve.begin()
+        if self._rejections is not None:
+            self._rejections.begin()
         self._look()
         if self._is_replace:
             self._disposition.check_key(self._table)
@@ -126,8 +126,8 @@ class Writer:
                 self._session.rollback()
                 return None
             if isinstance(marker, Rejected):
-                assert self._sieve is not None, "only a stream with `max_rejected` sends them"
-                self._sieve.add(marker.records)
+                assert self._rejections is not None, "only a stream with `max_rejected` sends them"
+                self._rejections.add(marker.records)
             elif isinstance(marker, Stream):
                 self._layout.follow(marker, self._table)
             elif marker.is_final or not self._is_replace:
@@ -158,7 +158,7 @@ class Writer:
         grows by it. And readers need not wait.
         """
         most_bytes = self._dialect.refill_bytes
-        if not most_bytes or self._sieve is not None or not (rest := segments.rest(most_bytes)):
+        if not most_bytes or self._rejections is not None or not (rest := segments.rest(most_bytes)):
             return False
         table = self._disposition.refillable()
         if table is None:
@@ -219,8 +219,8 @@ class Writer:
         before = segments.records
         data = self._data(segments, schema)
         try:
-            if self._sieve is not None:
-                self._records += self._sieve.put(table, schema, data)
+            if self._rejections is not None:
+                self._records += self._rejections.put(table, schema, data)
                 return
             count = self._session.ingest(table, schema, data, self._wire)
         except ConnectorError as error:
@@ -243,7 +243,7 @@ class Writer:
                     continue
                 if self._admission.ascent is not None:
                     self._admission.ascent.note(item)
-                if self._sieve is None:
+                if self._rejections is None:
                     self._refuse_null_key_of(item)
                     batch = self._fitted(item, schema)
                     del item
@@ -251,7 +251,7 @@ class Writer:
                     del batch  # not held while the next one is made
                 else:
                     keys = self._load.stream.key_properties if self._is_merge or self._is_replace else ()
-                    yield from self._sieve.fitting(item, lambda part: self._fitted(part, schema), keys)
+                    yield from self._rejections.fitting(item, lambda part: self._fitted(part, schema), keys)
         except BaseException as error:
             segments.error = error
             raise
@@ -305,7 +305,7 @@ class Writer:
             )
         except TakenOver:
             raise self.taken_over() from None
-        rejected = 0 if self._sieve is None else self._sieve.write()
+        rejected = 0 if self._rejections is None else self._rejections.write()
         self._lease.check()
         if self._target.changes and not self._target.is_announced:
             self._load.announce(checkpoint, tuple(self._target.changes))

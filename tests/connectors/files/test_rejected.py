@@ -1,4 +1,4 @@
-"""Bad records beside files: kept with the commit that they came with, and no part of the table."""
+"""Rejected records beside files: kept with the commit that they came with, and no part of the table."""
 
 from __future__ import annotations
 

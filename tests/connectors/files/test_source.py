@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
-from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
 from syncblocks.connectors.files.local import LocalStorage
+from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
 from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of

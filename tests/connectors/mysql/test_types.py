@@ -257,8 +257,8 @@ def test_nothing_does_not_become_a_number_or_the_current_time(mariadb_url: str, 
         load = replace(load_of(stream.schema, disposition, "kept"), stream=replace(stream, name="s"))
         with pytest.raises(FatalConnectorError, match="kept refuses NULL"):
             write(destination, load, [batch, FINAL])
-        quarantine = replace(load, stream=replace(load.stream, max_rejected=1))
-        commits = write(destination, quarantine, [batch, FINAL])
+        keeping = replace(load, stream=replace(load.stream, max_rejected=1))
+        commits = write(destination, keeping, [batch, FINAL])
         assert [(commit.records, commit.rejected) for commit in commits] == [(1, 1)]
         assert query(mariadb_url, "select id from kept")[1] == [(2,)]
         run(mariadb_url, "delete from kept")

@@ -43,6 +43,15 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ("  - file: clean.py", "  - fil: clean.py", 7, "transformers[0].fil", "unknown key", "file"),
     (
         "    key_properties: [id]",
+        "    on_bad_record: quarantine",
+        13,
+        "streams[1].on_bad_record",
+        "is now called `on_rejected`",
+        None,
+    ),
+    ("    key_properties: [id]", "    max_bad_records: 1", 13, "streams[1].max_bad_records", "is now called", None),
+    (
+        "    key_properties: [id]",
         "    keyproperties: [id]",
         13,
         "streams[1].keyproperties",

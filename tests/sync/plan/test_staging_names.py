@@ -16,13 +16,13 @@ from syncblocks.sync.session.session import make_plan
 NAMES = ["_syncblocks_seq", "_syncblocks_rank", "_SYNCBLOCKS_SEQ"]
 
 
-@pytest.mark.parametrize("quarantines", [False, True], ids=["", "quarantine"])
+@pytest.mark.parametrize("keeps_rejected", [False, True], ids=["", "keeps rejected records"])
 @pytest.mark.parametrize("disposition", ["append", "merge", "replace"])
 @pytest.mark.parametrize("connector", ["postgres", "mysql", "sqlite", "duckdb", "sqlalchemy"])
 def test_they_arrive_and_are_verified(
     connector: str,
     disposition: str,
-    quarantines: bool,
+    keeps_rejected: bool,
     postgres_url: str,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -39,8 +39,8 @@ def test_they_arrive_and_are_verified(
     elif connector == "mysql":
         config = {"url": request.getfixturevalue("mariadb_url")}
     stream: dict[str, Any] = {"stream": "s.items", "destination_table": "items", "write_disposition": disposition}
-    if quarantines:
-        stream["on_bad_record"] = "quarantine"
+    if keeps_rejected:
+        stream["on_rejected"] = "keep"
     document = {
         "source": {"connector": "postgres", "config": {"url": postgres_url}},
         "destination": {"connector": connector, "config": config},

@@ -1,4 +1,4 @@
-"""Bad records are set aside beside the good ones, in the same commit, and counted everywhere."""
+"""Rejected records are set aside beside the good ones, in the same commit, and counted everywhere."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.sync.cli.cli_pipelines import write_shop
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.run.targets import DESTINATIONS, Target, open_target
 
-QUARANTINE = {"stream": "a", "on_bad_record": "quarantine"}
+KEEP = {"stream": "a", "on_rejected": "keep"}
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     made = Bench(tmp_path)
-    made.document["streams"] = [QUARANTINE]
+    made.document["streams"] = [KEEP]
     made.record(on=["stream", "load"])
     return made
 
@@ -41,7 +41,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
 @pytest.mark.parametrize("disposition", ["replace", "merge"])
 def test_a_null_key_is_set_aside(bench: Bench, target: Target, disposition: str) -> None:
     bench.document["destination"] = target.document
-    bench.document["streams"] = [{**QUARANTINE, "key_properties": ["id"], "write_disposition": disposition}]
+    bench.document["streams"] = [{**KEEP, "key_properties": ["id"], "write_disposition": disposition}]
     bench.seed("a", [{"id": 1, "v": "x"}, {"id": None, "v": "y"}, {"id": 3, "v": None}], key=())
     result = bench.run()
     assert statuses(result) == {"a": "success"}
@@ -63,7 +63,7 @@ def test_a_null_key_is_set_aside(bench: Bench, target: Target, disposition: str)
 @pytest.mark.parametrize("disposition", ["replace", "merge", "append"])
 def test_what_the_database_refuses_is_found_among_many(bench: Bench, target: Target, disposition: str) -> None:
     bench.document["destination"] = target.document
-    bench.document["streams"] = [{**QUARANTINE, "key_properties": ["id"], "write_disposition": disposition}]
+    bench.document["streams"] = [{**KEEP, "key_properties": ["id"], "write_disposition": disposition}]
     names = [f"name {number}" for number in range(5000)]
     names[17], names[4711] = "\0", "a\0b"
     bench.seed("a", [{"id": number, "v": name} for number, name in enumerate(names)])
@@ -77,14 +77,14 @@ def test_what_the_database_refuses_is_found_among_many(bench: Bench, target: Tar
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
 def test_too_many_fail_the_stream_and_nothing_is_kept(bench: Bench, target: Target) -> None:
     bench.document["destination"] = target.document
-    bench.document["streams"] = [{**QUARANTINE, "key_properties": ["id"], "max_bad_records": 1}]
+    bench.document["streams"] = [{**KEEP, "key_properties": ["id"], "max_rejected": 1}]
     bench.seed("a", [{"id": None, "v": "x"}, {"id": None, "v": "y"}, {"id": 3, "v": None}], key=())
     result = bench.run()
     assert statuses(result) == {"a": "failure"}
-    assert "more than 1 bad records (`max_bad_records`)" in (result.streams[0].error or "")
+    assert "more than 1 rejected records (`max_rejected`)" in (result.streams[0].error or "")
     assert "NULL in the key" in (result.streams[0].error or "")
     assert target.rejected() == []
-    bench.document["streams"][0]["max_bad_records"] = 2
+    bench.document["streams"][0]["max_rejected"] = 2
     assert statuses(bench.run()) == {"a": "success"}
 
 
@@ -99,7 +99,7 @@ def test_a_destination_without_a_place_for_them_is_refused(bench: Bench) -> None
     config = {"executable": str(make_target(bench.folder)), "config": {"out": "out.jsonl"}}
     bench.document["destination"] = {"block": "export", "connector": "singer", "config": config}
     bench.seed("a", 1)
-    with pytest.raises(ConfigError, match="`on_bad_record: quarantine` needs a destination that keeps bad records"):
+    with pytest.raises(ConfigError, match="`on_rejected: keep` needs a destination that keeps rejected records"):
         bench.run()
 
 
@@ -185,10 +185,10 @@ def test_lines_that_are_no_json_objects(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("connector", "text"), [("csv", CSV), ("jsonl", '{"n": 1}\n{\n{"n": 2}\n')])
 def test_too_many_bad_lines_fail_the_stream(bench: Bench, connector: str, text: str) -> None:
-    bench.document["streams"] = [{**QUARANTINE, "max_bad_records": 0}]
+    bench.document["streams"] = [{**KEEP, "max_rejected": 0}]
     result = from_files(bench, connector, text, types={"n": "int64"})
     assert statuses(result) == {"a": "failure"}
-    assert "more than 0 bad records" in (result.streams[0].error or "")
+    assert "more than 0 rejected records" in (result.streams[0].error or "")
     assert "a" not in bench.destination.tables
     bench.document["streams"] = [{"stream": "a"}]
     result = from_files(bench, connector, text, types={"n": "int64"})
@@ -198,7 +198,7 @@ def test_too_many_bad_lines_fail_the_stream(bench: Bench, connector: str, text: 
 
 def test_bad_lines_of_an_incremental_read_come_before_its_checkpoint(bench: Bench) -> None:
     bench.document["streams"] = [
-        {**QUARANTINE, "replication_method": "INCREMENTAL", "bookmark_properties": ["id"], "key_properties": ["id"]}
+        {**KEEP, "replication_method": "INCREMENTAL", "bookmark_properties": ["id"], "key_properties": ["id"]}
     ]
     from_files(bench, "csv", CSV, types={"n": "int64"})
     assert len(bench.destination.rejected) == 4
@@ -215,7 +215,7 @@ def test_a_bad_record_past_the_bookmark_is_set_aside_once(bench: Bench, target: 
         connection.execute("insert into a values (1, 10), (2, 'x'), (3, 'x')")
     bench.document["source"] = {"block": "load", "connector": "sqlite", "config": {"path": "s.db"}}
     bench.document["destination"] = target.document
-    bench.document["streams"] = [{**QUARANTINE, "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}]
+    bench.document["streams"] = [{**KEEP, "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}]
     counts = [bench.run().streams[0].records_rejected for _ in range(2)]
     assert counts == [2, 0]
     assert [record["id"] for record, _ in target.rejected()] == ["2", "3"]
@@ -232,7 +232,7 @@ def test_values_that_only_their_own_system_has(bench: Bench, postgres_url: str) 
         )
     bench.document["source"] = {"block": "load", "connector": "postgres", "config": {"url": postgres_url}}
     for settings in ({}, {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}):
-        bench.document["streams"] = [{**QUARANTINE, "stream": "public.a", **settings}]
+        bench.document["streams"] = [{**KEEP, "stream": "public.a", **settings}]
         bench.destination.rejected.clear()
         result = bench.run(full_refresh=True)
         assert statuses(result) == {"public.a": "success"}
@@ -251,7 +251,7 @@ def test_a_bookmark_that_only_its_own_system_has_is_not_the_newest(bench: Bench,
         config = {"url": postgres_url, "settle_s": 0}
         bench.document["source"] = {"block": "load", "connector": "postgres", "config": config}
         bench.document["streams"] = [
-            {**QUARANTINE, "stream": "public.a", "replication_method": "INCREMENTAL", "bookmark_properties": ["at"]}
+            {**KEEP, "stream": "public.a", "replication_method": "INCREMENTAL", "bookmark_properties": ["at"]}
         ]
         with psycopg.connect(postgres_url) as writer:  # the newest is looked up while somebody writes
             writer.execute("insert into a values (4, now())")
@@ -262,14 +262,14 @@ def test_a_bookmark_that_only_its_own_system_has_is_not_the_newest(bench: Bench,
 
 
 def test_the_command_line_shows_how_many(run_cli: RunCLI, tmp_path: Path) -> None:
-    text = "on_bad_record: quarantine, "
+    text = "on_rejected: keep, "
     file = write_shop(tmp_path, files={"data/customers.csv": "id,name\n1,Ada\n2\n3,Grace\n"})
     file.write_text(file.read_text().replace("{stream: customers, ", "{stream: customers, " + text))
     done = run_cli(["run"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 records" not in done.stdout
     assert "5 records, 1 rejected" in done.stdout
-    assert "customers: bad records set aside: 1, in _syncblocks_rejected beside customers" in done.stderr
+    assert "customers: rejected records set aside: 1, in _syncblocks_rejected beside customers" in done.stderr
     assert "rejected" in run_cli(["runs", "show"], tmp_path).stdout
     shown = json.loads(run_cli(["runs", "show", "--json"], tmp_path).stdout)
     assert {run["uuid"]: run["rows_rejected"] for run in shown["block_runs"]} == {
@@ -301,7 +301,7 @@ def test_values_of_sqlite_that_are_not_of_their_column(bench: Bench) -> None:
     bench.document["source"] = {"block": "load", "connector": "sqlite", "config": {"path": "source.db"}}
     incremental = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
     for settings in ({}, incremental):
-        bench.document["streams"] = [{**QUARANTINE, **settings}]
+        bench.document["streams"] = [{**KEEP, **settings}]
         bench.destination.rejected.clear()
         assert statuses(bench.run(full_refresh=True)) == {"a": "success"}
         assert [row["id"] for row in bench.rows("a")] == [1, 4, 6]

@@ -44,7 +44,7 @@ def bench_of(folder: Path, target: Target, disposition: str, **settings: Any) ->
     bench.document["streams"] = [
         {
             "stream": "a",
-            "on_bad_record": "quarantine",
+            "on_rejected": "keep",
             "key_properties": ["id"],
             "write_disposition": disposition,
             **settings,
@@ -200,7 +200,7 @@ def test_values_past_what_the_targets_columns_hold_are_set_aside(tmp_path: Path,
     assert {*set_aside(target), *(number for (number,) in target.query("select id from a"))} == {2, 3, 4, 5}
 
 
-#: Column of PostgreSQL -> its type, a value of a bad record, and what is kept of it.
+#: Column of PostgreSQL -> its type, a value of a rejected record, and what is kept of it.
 _SHOWN = {
     "born": ("date", "0044-03-15 BC", "0044-03-15 BC"),
     "seen": ("timestamptz", "10000-01-02 03:04:05.5+00", "10000-01-02T03:04:05.5+00:00"),
@@ -221,7 +221,7 @@ def test_values_that_python_lacks_are_kept_in_full(tmp_path: Path, target: Targe
     bench = Bench(tmp_path)
     bench.document["source"] = {"connector": "postgres", "config": {"url": target.url, "schema": "here"}}
     bench.document["destination"] = target.document
-    stream = {"stream": "here.a", "on_bad_record": "quarantine", "write_disposition": disposition}
+    stream = {"stream": "here.a", "on_rejected": "keep", "write_disposition": disposition}
     if disposition == "merge":  # over the other driver
         stream |= {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
     bench.document["streams"] = [stream]

@@ -1,4 +1,4 @@
-"""Bad records where the destination is written through SQLAlchemy: savepoints, if its dialect has any."""
+"""Rejected records where the destination is written through SQLAlchemy: savepoints, if its dialect has any."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_without_savepoints_what_the_table_refuses_fails_the_stream(tmp_path: Pa
         bench.document["destination"]["config"]["url"] = target.url.replace("postgresql:", f"postgresql+{driver}:")
         remake(target, TABLE["postgres"])
         bench.seed("a", [record(2), record(3, n=-1), record(None)], key=())  # type: ignore[arg-type]
-        warned = "quarantine` with sqlalchemy: what its own tables refuse (constraints, types) fails the stream"
+        warned = "keep` with sqlalchemy: what its own tables refuse (constraints, types) fails the stream"
         # What pretends is found out by what it writes.
         assert (warned in warnings(bench)) is (driver == "without")
         result = bench.run()

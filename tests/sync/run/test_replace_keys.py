@@ -147,7 +147,7 @@ def test_a_key_column_that_is_gone_lets_records_pass(bench: Bench) -> None:
 
 @on("postgres", "mysql")
 def test_records_that_the_new_key_refuses_are_set_aside(bench: Bench) -> None:
-    bench.stream |= {"key_properties": ["id"], "on_bad_record": "quarantine"}
+    bench.stream |= {"key_properties": ["id"], "on_rejected": "keep"}
     bench.succeeds()
     bench.sql(*KEPT[bench.connector])
     bench.stream["key_properties"] = ["k"]

@@ -1,4 +1,4 @@
-"""`verify` of streams whose bad records are set aside where they are read."""
+"""`verify` of streams whose rejected records are set aside where they are read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
         "pipeline": "p",
         "source": {"connector": "sqlite", "config": {"path": "from.db"}},
         "destination": {"connector": "sqlite", "config": {"path": "to.db"}},
-        "streams": [{"stream": "t", "on_bad_record": "quarantine", "write_disposition": "merge"}],
+        "streams": [{"stream": "t", "on_rejected": "keep", "write_disposition": "merge"}],
     }
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
     return tmp_path
@@ -42,7 +42,7 @@ def test_what_is_set_aside_is_said_not_to_be_compared(folder: Path, run_cli: Run
     outcome = run_cli(["verify", "--json"], folder)
     (found,) = json.loads(outcome.stdout)["streams"]
     assert (outcome.returncode, found["verdict"], found["source_records"]) == (0, "equal", 2)
-    assert found["notes"] == ["1 bad record(s) of the source are set aside: not compared"]
+    assert found["notes"] == ["1 rejected record(s) of the source are set aside: not compared"]
 
 
 def test_a_repair_sets_aside_what_a_run_does(folder: Path, run_cli: RunCLI) -> None:

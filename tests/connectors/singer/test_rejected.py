@@ -1,4 +1,4 @@
-"""Bad lines of a tap, set aside: `on_bad_record: quarantine`."""
+"""Bad lines of a tap, set aside: `on_rejected: keep`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MESSAGES = [
 ]
 
 
-def quarantining(limit: int = 10, *bookmarks: str) -> Any:
+def keeping(limit: int = 10, *bookmarks: str) -> Any:
     return replace(stream_of("orders", SPEC, *bookmarks), max_rejected=limit)
 
 
@@ -57,7 +57,7 @@ def rejected(events: Any) -> list[Any]:
 
 
 def test_bad_lines_are_set_aside_with_their_numbers_and_the_others_kept() -> None:
-    events = read(lines(*MESSAGES), streams=[quarantining()])
+    events = read(lines(*MESSAGES), streams=[keeping()])
     assert [each["id"] for each in records(events, "orders")] == [1, 3, 6]
     assert int(records(events, "orders")[-1]["n"]) == 10**30
     found = rejected(events)
@@ -70,38 +70,38 @@ def test_bad_lines_are_set_aside_with_their_numbers_and_the_others_kept() -> Non
 
 
 def test_what_was_set_aside_comes_before_its_checkpoint() -> None:
-    events = read(lines(*MESSAGES), streams=[quarantining(10, "stamp")], checkpoint_records=1)
+    events = read(lines(*MESSAGES), streams=[keeping(10, "stamp")], checkpoint_records=1)
     kinds = [type(event) for _, event in events if isinstance(event, Rejected | Checkpoint)]
     assert kinds == [Rejected, Checkpoint, Checkpoint]
 
 
 def test_too_many_end_the_stream() -> None:
-    with pytest.raises(TooManyRejected, match="more than 2 bad records"):
-        read(lines(*MESSAGES), streams=[quarantining(2)])
+    with pytest.raises(TooManyRejected, match="more than 2 rejected records"):
+        read(lines(*MESSAGES), streams=[keeping(2)])
 
 
-def test_without_quarantine_the_first_one_is_an_error() -> None:
+def test_without_it_the_first_one_is_an_error() -> None:
     with pytest.raises(FatalConnectorError, match=r"line [356]"):
-        read(lines(*MESSAGES), streams=[replace(quarantining(), max_rejected=None)])
+        read(lines(*MESSAGES), streams=[replace(keeping(), max_rejected=None)])
 
 
 def test_few_among_many_are_found_without_reading_all_line_by_line() -> None:
     many = [record("orders", id=number, n="x" if number % 5000 == 7 else number) for number in range(20_000)]
-    events = read(lines(schema("orders", SPEC), *many), streams=[quarantining()])
+    events = read(lines(schema("orders", SPEC), *many), streams=[keeping()])
     assert len(records(events, "orders")) == 19_996
     assert [each.place for each in rejected(events)] == [f"tap tap-x:{number + 2}" for number in range(7, 20_000, 5000)]
 
 
 def test_a_line_of_no_stream_stays_an_error() -> None:
     with pytest.raises(FatalConnectorError, match="line 2 is no JSON"):
-        read(lines(schema("orders", SPEC), b"Traceback:"), streams=[quarantining()])
+        read(lines(schema("orders", SPEC), b"Traceback:"), streams=[keeping()])
 
 
 def test_bad_lines_of_a_batch_are_named_by_their_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "n": 1}\n{"id": 2, "n": "x"}\n')
     uri = (tmp_path / "a.jsonl").as_uri()
     batch = {"type": "BATCH", "stream": "orders", "encoding": {"format": "jsonl"}, "manifest": [uri]}
-    events = read(lines(schema("orders", SPEC), batch), streams=[quarantining()])
+    events = read(lines(schema("orders", SPEC), batch), streams=[keeping()])
     assert [each.place for each in rejected(events)] == [f"{uri}:2"]
     assert json.loads(rejected(events)[0].record) == {"id": 2, "n": "x"}
 
@@ -110,7 +110,7 @@ def test_a_run_writes_them_beside_the_data(tmp_path: Path) -> None:
     (tmp_path / "lines").write_bytes(lines(*MESSAGES))
     own = {"catalog": {"streams": [full_table("orders", SPEC)]}, "lines": str(tmp_path / "lines")}
     source = {"executable": str(tap_program(tmp_path)), "config": own}
-    streams = [{"stream": "orders", "on_bad_record": "quarantine"}]
+    streams = [{"stream": "orders", "on_rejected": "keep"}]
     destination = {"connector": "sqlite", "config": {"path": "out.db"}}
     result = run(pipeline(tmp_path, source, destination, streams=streams))
     assert result.status == "success"
