@@ -12,6 +12,8 @@ from .errors import ConnectorConfigError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
+    from pydantic import BaseModel
+
     from .protocols import Destination, Source
 
 #: name -> (source class, destination class) as ".module:Class" of this package; None where there is none.
@@ -92,6 +94,16 @@ def connector_class(name: str, role: str) -> type[Any]:
         raise ConnectorConfigError(
             f"connector {name!r} needs {error.name}: pip install 'syncblocks[{extra}]'", connector=name
         ) from error
+
+
+def settings_model(name: str, role: str) -> type[BaseModel] | None:
+    """Return the pydantic model of a connector's config; None where it states none.
+
+    Raises:
+        ConnectorConfigError: as `connector_class`.
+    """
+    model: type[BaseModel] | None = getattr(connector_class(name, role), "settings", None)
+    return model
 
 
 def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:

@@ -121,6 +121,11 @@ class Side:
 class Checksums(Protocol):
     """One side, opened: everything is answered from one snapshot. Ranges are given in ascending order, disjoint."""
 
+    @property
+    def rejected(self) -> int:
+        """How many records the stream has rejected so far: they are in no digest."""
+        ...
+
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
         """Return one digest a range."""
         ...

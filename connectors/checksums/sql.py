@@ -61,6 +61,9 @@ class Canonical(ABC):
 class SqlChecksums:
     """The checksums of one table, by queries."""
 
+    #: A table rejects none of its own records.
+    rejected = 0
+
     def __init__(
         self,
         query: Query,

@@ -64,6 +64,10 @@ class Format(Protocol):
 
     def count(self, file: DataFile) -> int: ...
 
+    def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
+        """Return parts of a file that are read on their own, and what to call them; one part: it is read as a whole."""
+        ...
+
     def stored(self, schema: pa.Schema) -> pa.Schema:
         """Return the schema as this format keeps it (indexes of dictionaries, views and the like undone)."""
         ...

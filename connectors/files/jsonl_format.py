@@ -99,6 +99,10 @@ class JSONLFormat:
             sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file, self.record_bytes)
         )
 
+    def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
+        """Read every file as a whole."""
+        return [(file, file.label)]
+
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 

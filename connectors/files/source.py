@@ -105,11 +105,10 @@ class FileSource:
             self._refuse_new_columns(files, known)
             total = sum(file.size_bytes() for file in files)
             count = how_many(total, readers, self._settings.range_bytes)
-            split = getattr(self._format, "split", None)
             parts: list[tuple[DataFile, str]] = []
             for file in files if count > 1 else ():
                 share = max(1, round(count * file.size_bytes() / max(total, 1)))
-                parts += split(file, share, self._settings.range_bytes) if split else [(file, file.label)]
+                parts += self._format.split(file, share, self._settings.range_bytes)
             ranges = listed(parts)
             # What else a user can set does not change what is read.
             settings = self._settings.model_dump(exclude={"path", "storage_options", "batch_size", "range_bytes"})

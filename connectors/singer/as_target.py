@@ -111,7 +111,7 @@ class DestinationSink(BatchSink):
         older = OlderVersions(self._ours.connector, self.config, self._ours.destination, self.table)
         if not older.is_there:
             return
-        if self.key_properties and getattr(self._ours.destination, "can_remove", False):
+        if self.key_properties and abilities_of(self._ours.destination).removes_records is not None:
             removed = older.keys(self.key_properties, new_version)
             if removed is not None:
                 self._ours.load(self, [], WriteDisposition.MERGE, removed=removed)

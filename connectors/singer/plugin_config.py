@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from ..registry import connector_class, names
+from ..registry import connector_class, names, settings_model
 
 
 def config_jsonschema(connector: str, role: str) -> dict[str, Any]:
     """Return the JSON Schema of a connector's settings, as flat as Singer's tools expect it."""
-    model = settings_of(connector, role)
+    model = settings_model(connector, role)
     if model is None:
         return {"type": "object", "properties": {}}
     schema = model.model_json_schema(by_alias=True)
@@ -25,7 +23,7 @@ def config_jsonschema(connector: str, role: str) -> dict[str, Any]:
 
 def connector_config(connector: str, role: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a plugin's config is the connector's own: singer-sdk adds settings that only it reads."""
-    model = settings_of(connector, role)
+    model = settings_model(connector, role)
     if model is None:
         return dict(config)
     known = {field.alias or name for name, field in model.model_fields.items()}
@@ -35,12 +33,6 @@ def connector_config(connector: str, role: str, config: Mapping[str, Any]) -> di
 def make_connector(connector: str, role: str, config: Mapping[str, Any]) -> Any:
     """Make the connector; relative paths count from the folder in which the plugin was started."""
     return connector_class(connector, role)(connector_config(connector, role, config), Path.cwd())
-
-
-def settings_of(connector: str, role: str) -> type[BaseModel] | None:
-    """Return the pydantic model of a connector's settings."""
-    model: type[BaseModel] | None = getattr(connector_class(connector, role), "settings", None)
-    return model
 
 
 def plugins(role: str) -> list[str]:
@@ -79,4 +71,4 @@ def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-__all__ = ["config_jsonschema", "connector_config", "make_connector", "plugins", "settings_of"]
+__all__ = ["config_jsonschema", "connector_config", "make_connector", "plugins"]

@@ -8,13 +8,14 @@ the others by their keys; one without is written anew from what stays.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from ..abilities import abilities_of
 from ..arrow import compute as pc
 from ..errors import FatalConnectorError
 from ..protocols import Destination, Source
@@ -47,10 +48,10 @@ class OlderVersions:
 
     def keys(self, key_properties: Sequence[str], version: int) -> pa.Table | None:
         """Return the keys, named as they arrive, of records of older versions or of none; None: there are none."""
-        chosen: Callable[[Sequence[str]], Mapping[str, str]] = getattr(
-            self._destination, "column_names", lambda names: {name: name for name in names}
-        )
-        names = chosen(list(key_properties))
+        naming = abilities_of(self._destination).names_columns
+        names: Mapping[str, str] = {name: name for name in key_properties}
+        if naming is not None:
+            names = naming.column_names(list(key_properties), self._state)
         with self._reader() as (source, stream):
             held = _only(stream, [*names.values(), VERSION])
             batches = [batch.filter(_is_older(batch, version)) for batch in _batches(source, held)]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.registry import connector_class, make_source
+from syncblocks.connectors.registry import make_source, settings_model
 from syncblocks.connectors.stream import Stream, TableState
 
 from .session import Session
@@ -22,7 +22,7 @@ def destination_reader(session: Session) -> Iterator[Source]:
     """
     session.destination.close()  # some databases open a file only once
     block = session.pipeline.destination
-    kept = getattr(connector_class(block.connector, "source"), "settings", None)
+    kept = settings_model(block.connector, "source")
     if kept is None:
         raise ConnectorConfigError(f"connector {block.connector!r} only writes", connector=block.connector)
     # What concerns writing only (such as `compression`) a source does not know.

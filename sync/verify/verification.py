@@ -159,7 +159,7 @@ def _compared(
             except ConnectorError as error:
                 reason = error
                 raise
-            return found, getattr(mine, "rejected", 0)
+            return found, mine.rejected
     except Interrupted:
         # One side has failed, and the other says no more than that it was told to stop.
         if reason is not None:
