@@ -144,19 +144,19 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relp
 #: A table, which is locked by this against being altered; `{found}` of it.
 _LOCKED = (
     "select {found} from pg_catalog.pg_class c "
-    "where c.oid = pg_catalog.to_regclass({name}) and not exists (select 1 from {table} where false)"
+    "where c.oid = pg_catalog.to_regclass({name})::oid and not exists (select 1 from {table} where false)"
 )
 
 # Of a table with that condition as well; without what takes a domain apart, which is most of the work.
 _COLUMNS_NOW = """select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int,
   y.typtype = 'd', a.attrelid::bigint
 from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
-where a.attrelid = pg_catalog.to_regclass({name}) and a.attnum > 0 and not a.attisdropped
+where a.attrelid = pg_catalog.to_regclass({name})::oid and a.attnum > 0 and not a.attisdropped
   and not exists (select 1 from {table} where false)"""
 
 # A row of the catalog that was written anew since the snapshot names who did it, even if that was taken back.
 _NEWS = """pg_catalog.concat_ws(' ', nullif(c.xmax::text, '0'), (
-  select pg_catalog.string_agg(a.attnum || ':' || a.xmax, ' ') from pg_catalog.pg_attribute a
+  select pg_catalog.string_agg(a.attnum::text || ':' || a.xmax::text, ' ') from pg_catalog.pg_attribute a
   where a.attrelid = c.oid and a.xmax::text <> '0'), case
   when c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(c.oid), 0) then 'rewritten' end)"""
 

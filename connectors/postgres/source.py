@@ -133,7 +133,9 @@ class PostgresSource(SqlSource):
             found = [f"column {name!r} is now the name of another column" for name in renamed if name in places]
             if found:
                 raise altered(stream, found)
-        return types
+        # Here every name carries its schema; the plan's stands as the user sees it.
+        same = {field.name: _native(field) for field in stream.schema if types.get(field.name) == _type_name(field)}
+        return {**types, **same}
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
         """Tell whether the same is selected of both, and the planned type holds it; raw bytes are of one type only.
@@ -251,6 +253,10 @@ class PostgresSource(SqlSource):
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.PageRanges]:
         """Export a snapshot, and split the table by its pages."""
         return ranges.opened(self, stream, readers, wire, self._settings.range_bytes)
+
+
+def _native(field: pa.Field) -> str:
+    return str((field.metadata or {}).get(b"native_type", b"").decode())
 
 
 def _type_name(field: pa.Field) -> str:
