@@ -13,8 +13,8 @@ from ..clock import Clock
 from ..errors import StateError
 from ..failpoints import failpoint
 from . import migrations
-from .connection import Conflict, Connection, Driver
-from .drivers import Postgres, Sqlite
+from .connection import Conflict, Connection
+from .drivers import Driver, Postgres, Sqlite
 from .location import Location, ensure_file, locate
 
 #: Connections that are kept for the next transaction.
@@ -80,7 +80,7 @@ class Database:
     def _transaction(self, *, is_writing: bool) -> Iterator[Connection]:
         raw = self._begin(is_writing=is_writing)
         try:
-            yield Connection(raw, self.driver)
+            yield Connection(raw, self.driver.sql, self.driver.codecs)
             raw.commit()
         except Exception:
             self._keep(raw, is_sound=self._roll_back(raw))

@@ -6,16 +6,17 @@ import contextlib
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..clock import Clock
 from ..errors import ConfigError
-from .connection import Connection, Driver
-from .tables import PREFIX, VERSION_TABLE
+from .connection import Connection
+from .tables import POSTGRES_CODECS, PREFIX, SQLITE_CODECS, VERSION_TABLE, Codec
 
 #: How long a writer waits for another process.
 BUSY_S = 60
@@ -29,12 +30,58 @@ _OUR_SCHEMA = f"""SELECT coalesce((
     WHERE c.relname = '{VERSION_TABLE}' AND pg_catalog.pg_table_is_visible(c.oid)), pg_catalog.current_schema())"""
 
 
+class Driver(ABC):
+    """Opens connections that begin no transaction by themselves, and translates for them."""
+
+    #: What it raises, and what of that says that there is such a row already.
+    errors: tuple[type[Exception], ...]
+    conflicts: tuple[type[Exception], ...]
+    #: Type of a key that counts up, and is never given twice.
+    serial: str
+    codecs: Mapping[str, Codec]
+    #: Held while a transaction writes.
+    turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """Open a connection."""
+
+    @abstractmethod
+    def begin(self, raw: Any, *, is_writing: bool) -> None:
+        """Begin a transaction."""
+
+    def is_lost(self, raw: Any) -> bool:
+        """Whether the other side has hung up."""
+        return False
+
+    @abstractmethod
+    def sql(self, statement: str) -> str:
+        """Return a statement, see `Connection`, as the database takes it."""
+
+    @abstractmethod
+    def has_table(self, connection: Connection, name: str) -> bool:
+        """Whether there is such a table."""
+
+    @abstractmethod
+    def now(self, connection: Connection) -> datetime:
+        """Return the time by which all processes measure leases."""
+
+    @abstractmethod
+    def lock_name(self, connection: Connection, name: str) -> None:
+        """Keep other writers out of what the name stands for, until the transaction ends."""
+
+    @abstractmethod
+    def try_lock_name(self, connection: Connection, name: str) -> bool:
+        """Do what `lock_name` does if nobody else does; False: somebody does."""
+
+
 class Sqlite(Driver):
     """A file. Every writer is alone."""
 
     errors = (sqlite3.Error,)
     conflicts = (sqlite3.IntegrityError,)
     serial = "INTEGER PRIMARY KEY AUTOINCREMENT"
+    codecs = SQLITE_CODECS
 
     def __init__(self, path: Path, clock: Clock) -> None:
         """Take the file, and the clock of the machine that it is on."""
@@ -59,14 +106,6 @@ class Sqlite(Driver):
         """Leave out locks; a partial index is used only for the very words of its condition, with a number."""
         return _for_sqlite(statement)
 
-    def encode_time(self, value: datetime) -> str:
-        """Return UTC without its zone."""
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-    def decode_time(self, value: str) -> datetime:
-        """Give the zone back."""
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
-
     def has_table(self, connection: Connection, name: str) -> bool:
         """See `Driver`."""
         statement = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"
@@ -88,6 +127,7 @@ class Postgres(Driver):
     """A server, reached by psycopg."""
 
     serial = "SERIAL PRIMARY KEY"
+    codecs = POSTGRES_CODECS
 
     def __init__(self, uri: str) -> None:
         """Take the address.
@@ -138,14 +178,6 @@ class Postgres(Driver):
     def sql(self, statement: str) -> str:
         """Name values as the driver has them, and the schema of each table."""
         return _for_postgres(statement, self._schema)
-
-    def encode_time(self, value: datetime) -> datetime:
-        """Return it: the driver knows times."""
-        return value
-
-    def decode_time(self, value: datetime) -> datetime:
-        """Turn it into UTC."""
-        return value.astimezone(UTC)
 
     def has_table(self, connection: Connection, name: str) -> bool:
         """See `Driver`."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..errors import StateError
-from .connection import Connection, update
+from .connection import Connection
+from .drivers import Driver
+from .statements import update
 from .tables import ATTEMPT, VERSION_TABLE
-
-if TYPE_CHECKING:
-    from .connection import Driver
 
 # `SERIAL_KEY` is a key that counts up; the number of a run that was deleted is not given to another.
 _FIRST = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -99,6 +99,16 @@ class ErrorInfo:
     block: str | None = None
 
 
+def encode_error(error: ErrorInfo | None) -> dict[str, Any] | None:
+    """Return an error as JSON."""
+    return None if error is None else asdict(error)
+
+
+def decode_error(value: Mapping[str, Any] | None) -> ErrorInfo | None:
+    """Read an error's JSON."""
+    return None if value is None else ErrorInfo(**value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockOutcome:
     """How one block run ended. Figures that nobody knows any more are None."""
@@ -158,8 +168,8 @@ class StreamOutcome:
     state: StateCopy | None = None
     #: Its process died: `crashed` is told beside `failure`.
     is_crash: bool = False
-    #: The commit whose schema change is held (see `telling`) was made, or nobody can say that it was not.
-    is_held_true: bool = False
+    #: The commit whose schema change is held (see `running_events`) was made, or may have been made.
+    is_held_committed: bool = False
 
     @property
     def status(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +34,10 @@ class Owner:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+#: (theirs, mine) -> alive, dead, or None: not visible from here.
+Liveness = Callable[[Owner, Owner], bool | None]
 
 
 def current_owner() -> Owner:
