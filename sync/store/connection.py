@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from .tables import Codec
 
@@ -14,6 +14,8 @@ Row = SimpleNamespace
 
 Values = Mapping[str, Any]
 NOTHING: Values = MappingProxyType({})
+
+T = TypeVar("T")
 
 
 class Conflict(Exception):
@@ -100,3 +102,9 @@ class Connection:
             if value is not None and (codec := self._codecs.get(name)):
                 bound[name] = codec.encode(value)
         return bound
+
+
+def value_of(kind: type[T], row: Row, **others: Any) -> T:
+    """Return a value of a dataclass: each field has the row's column of its name, but for those given here."""
+    names: Iterable[str] = vars(kind)["__dataclass_fields__"]
+    return kind(**{name: others[name] if name in others else getattr(row, name) for name in names})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .connection import Connection
+from .connection import Connection, value_of
 from .statements import update
 from .tables import BLOCK_RUN, TYPE_COUNTER
 from .transactions import LockedRun
@@ -63,10 +63,9 @@ class TypeCounter:
 def read_counters(connection: Connection, run: LockedRun) -> dict[str, TypeCounter]:
     """Read the counters of every block type of the attempt."""
     return {
-        row.block_type: TypeCounter(
-            open=row.open,
-            ended=row.ended,
-            unclaimed=row.unclaimed,
+        row.block_type: value_of(
+            TypeCounter,
+            row,
             undecided=None if row.undecided_block is None else (row.undecided_block, row.undecided_stream),
         )
         for row in connection.rows(_COUNTERS, {"run_id": run.id, "number": run.attempt})

@@ -10,7 +10,7 @@ from typing import Any
 from syncblocks.callbacks.delivery import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
-from .connection import Connection, Row, Values
+from .connection import Connection, Row, Values, value_of
 from .event_kwargs import delivery_kwargs, event_of
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
 from .plans import Plans
@@ -76,10 +76,6 @@ class Deliveries:
         where, values = self._where(run_id=run_id, state=states)
         with self._transactions.read() as connection:
             return _records(connection, where, values, limit)
-
-    def dead(self, run_id: int | None = None) -> list[DeliveryRecord]:
-        """Return the deliveries that were given up."""
-        return self.records(run_id=run_id, states=["dead"], limit=10_000)
 
     def retry(self, *, key: str | None = None, run_id: int | None = None) -> int:
         """Make dead deliveries due again, with all of their attempts; return how many.
@@ -251,24 +247,7 @@ def _records(connection: Connection, where: str, values: Values, limit: int) -> 
         for row in connection.rows(f"{statement} ORDER BY t.idempotency_key, t.number", values):
             calls[row.idempotency_key].append(_call(row))
     return [
-        DeliveryRecord(
-            key=row.idempotency_key,
-            pipeline=row.pipeline,
-            run_id=row.run_id,
-            attempt=row.attempt,
-            callback_block=row.callback_block,
-            function=row.function,
-            parent=row.parent,
-            block=row.block,
-            stream=row.stream,
-            status=row.status,
-            state=row.state,
-            attempts=row.attempts,
-            not_before=row.not_before,
-            data=row.data,
-            tries=tuple(calls[row.idempotency_key]),
-        )
-        for row in rows
+        value_of(DeliveryRecord, row, key=row.idempotency_key, tries=tuple(calls[row.idempotency_key])) for row in rows
     ]
 
 
@@ -282,30 +261,8 @@ def _history(connection: Connection, where: str, values: Values, limit: int) -> 
         WHERE {where} ORDER BY t.started_at DESC, t.idempotency_key, t.number DESC LIMIT :limit""",
         {**values, "limit": limit},
     )
-    return [
-        HistoryEntry(
-            key=row.idempotency_key,
-            run_id=row.run_id,
-            attempt=row.attempt,
-            callback_block=row.callback_block,
-            function=row.function,
-            parent=row.parent,
-            stream=row.stream,
-            status=row.status,
-            call=_call(row),
-        )
-        for row in rows
-    ]
+    return [value_of(HistoryEntry, row, key=row.idempotency_key, call=_call(row)) for row in rows]
 
 
 def _call(row: Row) -> DeliveryTry:
-    return DeliveryTry(
-        number=row.number,
-        outcome=row.outcome,
-        error=row.message,
-        output=row.output,
-        owner=row.owner,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        duration_s=row.duration_s,
-    )
+    return value_of(DeliveryTry, row, error=row.message)

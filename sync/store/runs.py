@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import AlreadyRunning, StateError
-from .connection import Conflict, Connection, Row
+from .connection import Conflict, Connection, Row, value_of
 from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Renewal, decode_error
 from .outbox import release_gate, void_leases
 from .owner import Owner
@@ -321,44 +321,25 @@ def _cancel_requested(connection: Connection, run_id: int) -> bool:
 
 
 def _decode_run(row: Row) -> PipelineRun:
-    return PipelineRun(
-        id=row.id,
+    return value_of(
+        PipelineRun,
+        row,
         key=row.run_key,
-        pipeline=row.pipeline,
-        attempt=row.attempt,
-        status=row.status,
         stopping=row.stop_status is not None or row.status != RUNNING,
-        execution_date=row.execution_date,
         trigger=row.trigger_id,
-        event=row.event,
-        variables=row.variables,
         owner=Owner.decode(row.owner),
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        is_active=row.is_active,
         error=decode_error(row.error),
         cancel_requested=row.cancel_requested_at is not None,
     )
 
 
 def _decode_block_run(row: Row) -> BlockRun:
-    return BlockRun(
-        run_id=row.run_id,
-        attempt=row.attempt,
-        block=row.block,
-        block_type=row.block_type,
-        stream=row.stream,
-        destination_table=row.destination_table,
-        status=row.status,
+    return value_of(
+        BlockRun,
+        row,
         index=row.type_index,
         is_last_block_run=row.is_last,
         rows=row.row_count,
-        size_bytes=row.size_bytes,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        bookmark_before=row.bookmark_before,
-        bookmark_after=row.bookmark_after,
         schema_changes=tuple(row.schema_changes or ()),
         error=decode_error(row.error),
-        rows_rejected=row.rows_rejected,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from .connection import Connection, Row
+from .connection import Connection, Row, value_of
 from .model import StateCopy, StateVersion
 from .statements import insert, update
 from .tables import STATE, STATE_VERSION
@@ -118,16 +118,4 @@ def _key(pipeline: str, stream: str, destination_table: str) -> dict[str, str]:
 
 
 def _decode(row: Row, shape: Any = None) -> StateVersion:
-    return StateVersion(
-        pipeline=row.pipeline,
-        stream=row.stream,
-        destination_table=row.destination_table,
-        version=row.version,
-        source=row.source,
-        bookmark=row.bookmark,
-        rows=row.row_count,
-        run_id=row.run_id,
-        saved_at=row.saved_at,
-        is_deleted=row.is_deleted,
-        shape=shape,
-    )
+    return value_of(StateVersion, row, rows=row.row_count, shape=shape)

@@ -18,15 +18,22 @@ from .statements import update
 from .tables import ATTEMPT, PIPELINE_RUN
 
 # Without the columns that hold documents: these would be decoded for every stream.
-_LOCK_RUN = f"""SELECT id, run_key, pipeline, attempt, is_active, owner, lease_until, cancel_requested_at, last_seq
-    FROM {PIPELINE_RUN} WHERE id = :run_id FOR UPDATE"""
-_ATTEMPT = f"""SELECT status, stop_status, open_streams, unclaimed_streams, failed_streams, cancelled_streams, error
-    FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"""
-_SAVE_ATTEMPT = update(
-    ATTEMPT,
-    "status stop_status open_streams unclaimed_streams failed_streams cancelled_streams error ended_at",
-    "run_id = :run_id AND attempt = :number",
+_RUN_FIELDS = ("id", "pipeline", "attempt", "is_active", "owner", "lease_until", "last_seq")
+_LOCK_RUN = f"""SELECT {", ".join(_RUN_FIELDS)}, run_key, cancel_requested_at FROM {PIPELINE_RUN}
+    WHERE id = :run_id FOR UPDATE"""
+#: Of an attempt: the columns that every close changes.
+_FIGURES = (
+    "status",
+    "stop_status",
+    "open_streams",
+    "unclaimed_streams",
+    "failed_streams",
+    "cancelled_streams",
+    "error",
 )
+_OF_ATTEMPT = "run_id = :run_id AND attempt = :number"
+_ATTEMPT = f"SELECT {', '.join(_FIGURES)} FROM {ATTEMPT} WHERE {_OF_ATTEMPT}"
+_SAVE_ATTEMPT = update(ATTEMPT, (*_FIGURES, "ended_at"), _OF_ATTEMPT)
 
 
 @dataclass(slots=True)
@@ -103,16 +110,10 @@ class Transactions:
         row = connection.row(_ATTEMPT, {"run_id": run_id, "number": run.attempt})
         assert row is not None  # written with the run
         return LockedRun(
-            id=run.id,
             key=run.run_key,
-            pipeline=run.pipeline,
-            attempt=run.attempt,
-            owner=run.owner,
-            lease_until=run.lease_until,
-            is_active=run.is_active,
             cancel_requested=run.cancel_requested_at is not None,
-            last_seq=run.last_seq,
             now=self.now(connection),
+            **{name: getattr(run, name) for name in _RUN_FIELDS},
             **vars(row),
         )
 
@@ -142,13 +143,7 @@ def save_attempt(connection: Connection, run: LockedRun) -> None:
         {
             "run_id": run.id,
             "number": run.attempt,
-            "status": run.status,
-            "stop_status": run.stop_status,
-            "open_streams": run.open_streams,
-            "unclaimed_streams": run.unclaimed_streams,
-            "failed_streams": run.failed_streams,
-            "cancelled_streams": run.cancelled_streams,
-            "error": run.error,
+            **{name: getattr(run, name) for name in _FIGURES},
             "ended_at": run.now if run.has_ended else None,
         },
     )

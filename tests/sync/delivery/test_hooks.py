@@ -349,7 +349,7 @@ def test_what_a_hook_calls_is_asked_of_the_file_of_now(bench: Bench, listener: L
     bench.document["callbacks"][0]["webhook"] = {"url": listener.url("/moved")}
     pipeline = load_pipeline(bench.write())
     with Store.open(pipeline.store_url) as store:
-        (record,) = store.outbox(pipeline.pipeline).deliveries.dead()
+        (record,) = store.outbox(pipeline.pipeline).deliveries.records(states=["dead"])
         assert redeliver(pipeline, store).counts["done"] == 1
         assert [request.path for request in listener.requests] == ["/moved"]
         # A hook of another kind is called in its place; of a block that is gone, nothing.

@@ -241,7 +241,7 @@ def test_the_last_event_goes_ahead_once_the_others_are_dead(store: Store, no_bac
         assert store.outbox("p", CALLBACKS).mark(delivery, OK) == "retry"
         assert outbox.mark(delivery, RAISED) == verdict
     assert labels(deliver_all(outbox)) == ["tell@export:b"]
-    (dead,) = outbox.deliveries.dead(run.id)
+    (dead,) = outbox.deliveries.records(run_id=run.id, states=["dead"])
     assert (dead.stream, dead.state, dead.status) == ("a", "dead", "success")
     assert [(one.outcome, one.error, one.output) for one in dead.tries] == [
         ("raised", "ValueError: no", "printed\n")
@@ -255,12 +255,12 @@ def test_dead_deliveries_are_retried_by_run_or_by_key(store: Store, no_backoff: 
     while isinstance(delivery := outbox.lease("alerts"), Delivery):
         assert outbox.mark(delivery, RAISED) == "dead"
     assert outbox.deliveries.retry(run_id=run.id + 1) == 0
-    assert outbox.deliveries.retry(key=outbox.deliveries.dead()[0].key) == 1
+    assert outbox.deliveries.retry(key=outbox.deliveries.records(states=["dead"])[0].key) == 1
     (again,) = deliver_all(outbox)
     assert (again.label, again.attempt) == ("export:a", 1)
     assert outbox.deliveries.retry(run_id=run.id) == 1
     assert labels(deliver_all(outbox)) == ["tell@export:b"]
-    assert outbox.deliveries.dead() == []
+    assert outbox.deliveries.records(states=["dead"]) == []
     assert [len(one.tries) for one in outbox.deliveries.records(run_id=run.id)] == [2, 2]
 
 
@@ -284,7 +284,7 @@ def test_the_lease_of_a_dead_owner_is_void_at_once_and_not_counted_up_to_ten(sto
             # The ones before the tenth use up no attempt; the tenth does.
             assert delivery.attempt == (1 if number <= 10 else 2)
     assert store.outbox("p", AnyCallbacks(2)).lease("alerts") == NothingOpen()
-    (dead,) = store.outbox("p", CALLBACKS).deliveries.dead()
+    (dead,) = store.outbox("p", CALLBACKS).deliveries.records(states=["dead"])
     assert [one.outcome for one in dead.tries] == ["lost"] * 11
     assert store.outbox("p", CALLBACKS).deliveries.retry(key=dead.key) == 1
     assert lease(store).attempt == 1
