@@ -53,7 +53,7 @@ class Closing:
         self._plans = plans
 
     def close_stream(self, run_id: int, outcome: StreamOutcome, *, claim: Sequence[str] = ()) -> Closed:
-        """End all block runs of a stream, in one transaction with everything that follows from it.
+        """End all block runs of a stream, and write everything that follows, in one transaction.
 
         Args:
             run_id: The run.
@@ -111,7 +111,7 @@ class Closing:
 
 
 def _had_failed(connection: Connection, run: LockedRun, stream: str) -> bool:
-    """Whether the stream's latest end before this attempt, but for cancellations, was a failure."""
+    """Whether the stream's latest end before this attempt was a failure; cancellations do not count."""
     values = {"pipeline": run.pipeline, "run_id": run.id, "number": run.attempt, "stream": stream}
     return bool(connection.value(_FORMER, values) == FAILURE)
 
@@ -125,13 +125,13 @@ def _count_stream(run: LockedRun, outcome: StreamOutcome, *, allow_failure: bool
             run.error = encode_error(errors[0] if errors else None)
     elif outcome.status == CANCELLED:
         run.cancelled_streams += 1
-    # A stream is cancelled on its own by its timeout, which stops the run as a failure does.
+    # A timeout cancels one stream, and stops the run as a failure does.
     if outcome.status in (FAILURE, CANCELLED) and not allow_failure and run.stop_status is None:
         run.stop_status = outcome.status
 
 
 def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:
-    """Add an event of a further status behind each one of a status; it tells of the same block run."""
+    """Add, behind each event of a status, one of another status about the same block run."""
     told = []
     for event in events:
         told.append(event)
@@ -172,7 +172,7 @@ def _figures(run: LockedRun, stream: str, block: BlockOutcome) -> dict[str, Any]
 
 
 def _events(running: Sequence[Any], blocks: Sequence[BlockOutcome], outcome: StreamOutcome) -> list[EventRow]:
-    """Return one event a block run, in pipeline order, then the stream's, carried by the data exporter's."""
+    """Return one event for each block run, in pipeline order; then the stream's, which the data exporter carries."""
     rows = [
         EventRow(
             parent=row.block,

@@ -44,13 +44,13 @@ class Deliveries:
         self._callbacks = callbacks
 
     def open_blocks(self) -> tuple[str, ...]:
-        """Return the callback blocks that have something to deliver, of whatever run."""
+        """Return the callback blocks with open deliveries, of all runs."""
         with self._transactions.read() as connection:
             statement = f"SELECT DISTINCT callback_block {_OPEN} ORDER BY callback_block"
             return tuple(connection.column(statement, {"pipeline": self._pipeline}))
 
     def counts(self, run_ids: Iterable[int] | None = None) -> dict[str, int]:
-        """Return how many deliveries are "due" (or will be), "done" and "dead"; of given runs, or of all."""
+        """Return the numbers of deliveries "due" (now or later), "done" and "dead", of given runs or of all."""
         where, values = self._where(run_id=run_ids)
         with self._transactions.read() as connection:
             rows = connection.rows(
@@ -64,7 +64,7 @@ class Deliveries:
         }
 
     def open_data(self) -> frozenset[str]:
-        """Return the paths of spooled data that some delivery may still need."""
+        """Return the paths of spooled data that open deliveries need."""
         with self._transactions.read() as connection:
             statement = f"SELECT DISTINCT data {_OPEN} AND data IS NOT NULL"
             return frozenset(connection.column(statement, {"pipeline": self._pipeline}))
@@ -90,7 +90,7 @@ class Deliveries:
             return connection.run(update(f"{DELIVERY} AS d", due, where), {**values, **due})
 
     def find(self, start: str) -> DeliveryRecord:
-        """Return the delivery whose idempotency key begins so.
+        """Return the delivery whose idempotency key has a prefix.
 
         Raises:
             StateError: none does, or several do.
@@ -114,19 +114,19 @@ class Deliveries:
         return found
 
     def history(self, *, run_id: int | None = None, key: str | None = None, limit: int = 100) -> list[HistoryEntry]:
-        """Return what became of each call, the latest first."""
+        """Return the calls and their outcomes, the latest first."""
         where, values = self._where(run_id=run_id, idempotency_key=key)
         with self._transactions.read() as connection:
             return _history(connection, where, values, limit)
 
     def recorded(self, key: str) -> Delivery:
-        """Return a delivery as it would be made now, of whatever state; leases nothing."""
+        """Return a delivery in any state as it would be called now; leases nothing."""
         with self._transactions.read() as connection:
             row = self.of_key(connection, key)
             return self.compose(connection, row, attempt=max(1, row.attempts))
 
     def begin_replay(self, key: str) -> tuple[Delivery, int]:
-        """Count a call beside the queue of a delivery that is done or dead; return it, and the call's number.
+        """Count a call, outside the queue, of a delivery that is done or dead; return it and the call's number.
 
         Raises:
             StateError: it is due, or being delivered: a replay could then overtake it.
@@ -141,7 +141,7 @@ class Deliveries:
             return self.compose(connection, row, attempt=max(1, row.attempts)), row.tries + 1
 
     def end_replay(self, key: str, number: int, outcome: Outcome) -> None:
-        """Record how a replay went; the delivery stays what it is."""
+        """Record the outcome of a replay; the delivery keeps its state."""
         with self._transactions.write("end_replay") as connection:
             now = self._transactions.now(connection)
             began = now - timedelta(seconds=outcome.duration_s)
@@ -162,7 +162,7 @@ class Deliveries:
         return row
 
     def compose(self, connection: Connection, row: Row, *, attempt: int) -> Delivery:
-        """Compose what the dispatcher calls: the event as the store has it, and what the pipeline file says of it.
+        """Compose a delivery for the dispatcher: the event from the store, the call from the pipeline file.
 
         Raises:
             StateError: this outbox knows no pipeline file.
@@ -191,7 +191,7 @@ class Deliveries:
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _where(self, **wanted: Any) -> tuple[str, dict[str, Any]]:
-        """Return the condition on a delivery `d` of the pipeline, by column; None: any value, a list: one of these."""
+        """Return the condition on a delivery `d`, by column: a value, one of a list of values, or None for any."""
         conditions, values = ["d.pipeline = :pipeline"], {"pipeline": self._pipeline}
         for column, value in wanted.items():
             if value is None:
@@ -228,7 +228,7 @@ def write_try(
 
 
 def _plain(text: str) -> str:
-    """Escape what no database takes as text."""
+    """Escape what databases reject in text: NUL and lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 

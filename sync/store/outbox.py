@@ -1,4 +1,4 @@
-"""The outbox of a pipeline: which delivery is next in a callback block's queue, and what became of it."""
+"""The outbox of a pipeline: leases the next delivery of a callback block's queue, and records its outcome."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .statements import update
 from .tables import ATTEMPT, DELIVERY
 from .transactions import LockedRun, Transactions
 
-#: Backoff before a further attempt: full jitter below a bound that doubles from the first to the last of these.
+#: Backoff before a retry: full jitter, below a bound that doubles from the first value to the last.
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 300.0
-#: A lease whose owner died uses up no attempt, up to so many of a delivery: then the callback is what kills it.
+#: So many leases of a delivery may be lost without using up an attempt: then the callback itself kills its owner.
 LOST_LIMIT = 10
-#: Beyond the callback's own timeout, until a lease of an owner that cannot be seen is void.
+#: A lease lasts so long beyond the callback's timeout, where its owner is not visible.
 LEASE_GRACE_S = 30.0
-#: When to look again for what this process cannot know the time of: a claim, a gate, another process.
+#: When to look again for an event without a known time: a claim, a gate, another process.
 LOOK_AGAIN_S = 1.0
 
 _LEASED_LOCKED = f"{IN_QUEUE} FOR UPDATE"
@@ -117,7 +117,7 @@ class Outbox:
         with self._transactions.write("lease") as connection:
             self._transactions.database.lock_name(connection, self._queue_name(callback_block))
             now = self._transactions.now(connection)
-            # Locked: a recovery that voids the leases of a dead process may be at these very rows.
+            # Locked: a takeover may void the same leases at the same time.
             for held in connection.rows(_LEASED_LOCKED, {**queue, "state": "leased"}):
                 if self._is_held(held, now):
                     return NotDue(LOOK_AGAIN_S)
@@ -187,7 +187,7 @@ class Outbox:
             if not outcome.ok and outcome.kind == "interrupted":
                 return void(connection, row, now, is_lost=True, attempts=delivery.attempts, outcome=outcome)
             _record_try(connection, row, now, outcome.kind, outcome)
-            # A function that is gone does not come back by waiting.
+            # Waiting does not bring back a missing function.
             is_given_up = row.attempts >= delivery.attempts or outcome.kind == "missing"
             failed = "dead" if is_given_up else "retry"
             verdict = "done" if outcome.ok else failed
@@ -218,7 +218,7 @@ class Outbox:
         return connection.rows(IN_QUEUE, {**queue, "state": "leased"})
 
     def _is_held(self, row: Row, now: datetime) -> bool:
-        """Whether a lease still stands. One of this outbox does not: its queue asks for the next one."""
+        """Whether a lease is valid. A lease of this outbox is not: its queue asks for the next delivery."""
         if row.lease_owner == self._transactions.owner and row.lease_token == self._token:
             return False
         return row.lease_until > now and self._transactions.is_alive(row.lease_owner, row.lease_until, now)
@@ -247,9 +247,9 @@ def void(
     attempts: int | None = None,
     outcome: Outcome | None = None,
 ) -> str:
-    """End a lease that nobody marked; lost (its process died) it uses up no attempt, up to a limit.
+    """End a lease that was not marked. A lost lease (its process died) uses up no attempt, up to a limit.
 
-    Without `attempts`, how many there may be, whoever leases it next looks whether it is dead.
+    `attempts` is how many the delivery may have; if None, its next lease decides whether the delivery is dead.
     """
     lost = row.lost + 1 if is_lost else row.lost
     is_counted = not is_lost or lost >= LOST_LIMIT
@@ -261,7 +261,7 @@ def void(
 
 
 def _give_back(connection: Connection, key: str, token: str) -> None:
-    """End a lease that led to no call: as if it had not been."""
+    """Undo a lease that led to no call."""
     connection.run(_GIVE_BACK, {"idempotency_key": key, "lease_token": token})
 
 

@@ -1,4 +1,4 @@
-"""Who owns a run: one process of one boot of one machine, and whether it still lives."""
+"""The owner of a run: one process of one boot of one machine, and whether it is alive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """A process, named so that no other one can be mistaken for it."""
+    """Identity of a process; no other process ever has the same."""
 
     host: str
     #: Changes with every boot; empty where the system does not tell.
@@ -20,7 +20,7 @@ class Owner:
     #: A pid means something only within its namespace (container).
     pid_namespace: str
     pid: int
-    #: Clock ticks from boot to the start of the process: tells it from a later one of the same pid.
+    #: Clock ticks from boot to the start of the process: distinguishes it from a later process with the same pid.
     started: int
 
     def encode(self) -> str:
@@ -53,7 +53,7 @@ def current_owner() -> Owner:
 
 
 def is_process_alive(theirs: Owner, mine: Owner) -> bool | None:
-    """Tell whether a process still runs; None if it cannot be seen from here, so that its lease decides."""
+    """Return whether a process still runs; None if it is not visible from here, so that its lease decides."""
     if theirs == mine:
         return True
     is_visible = theirs.boot_id and (theirs.boot_id, theirs.pid_namespace) == (mine.boot_id, mine.pid_namespace)

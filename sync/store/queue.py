@@ -1,4 +1,4 @@
-"""The order of a callback block's queue, as statements.
+"""The order of a callback block's queue, as SQL statements.
 
 Deliveries are taken in the order in which block runs ended, functions in firing order. Passed over are: one that waits
 for its retry; one whose flag is not certain yet; one behind the gate. Two wait for others instead: the event with
@@ -13,13 +13,13 @@ from .tables import ATTEMPT, BLOCK_RUN, DELIVERY
 _IN_QUEUE = "pipeline = :pipeline AND {0}.callback_block = :callback_block AND {0}.is_open = TRUE"
 _OTHERS = f"""SELECT 1 FROM {DELIVERY} o WHERE o.{_IN_QUEUE.format("o")}
     AND o.run_id = d.run_id AND o.attempt = d.attempt"""
-# The last block run may have two events here, its own and the stream's: they do not wait for each other.
+# The last block run may have two events in a queue, its own and the stream's: they do not wait for each other.
 _OTHERS_OF_TYPE = f"""{_OTHERS} AND o.block_type = d.block_type
     AND (o.block <> d.block OR o.stream <> d.stream OR o.is_numbered = TRUE)"""
 _OTHERS_OF_ATTEMPT = f"{_OTHERS} AND o.parent <> '{PIPELINE}'"
 
-# Looked up row by row, in queue order, until one is due. Joined instead, PostgreSQL without statistics of a new table
-# joins the whole backlog before it takes the first.
+# Subqueries, evaluated row by row in queue order until one row is due. With a join, PostgreSQL without statistics of a
+# new table joins the whole backlog before it takes the first row.
 _IS_RELEASED = f"(SELECT a.is_gate_released FROM {ATTEMPT} a WHERE a.run_id = d.run_id AND a.attempt = d.attempt)"
 _IS_LAST = f"""(SELECT b.is_last FROM {BLOCK_RUN} b
     WHERE b.run_id = d.run_id AND b.attempt = d.attempt AND b.block = d.block AND b.stream = d.stream)"""
@@ -41,6 +41,6 @@ DUE = f"""SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")} AND d.sta
 #: Open deliveries of a queue in one state.
 IN_QUEUE = f"SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format('d')} AND d.state = :state {_IN_ORDER}"
 
-#: How many are open, how many of them wait for a retry, and until when the first of these.
+#: Of a queue: open deliveries, those that wait for a retry, and the earliest time of a retry.
 WAITING = f"""SELECT count(*) AS number, count(d.not_before) AS backing_off, min(d.not_before) AS earliest
     FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")}"""

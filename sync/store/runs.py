@@ -1,4 +1,4 @@
-"""Pipeline runs: begin, take over, retry, heartbeat, cancel, finish, and what there is to show of them."""
+"""Pipeline runs: begin, retry, takeover, heartbeat, cancel, finish, and lists to show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEASE_S = 30.0
 _RUN_WITH_ATTEMPT = f"""SELECT r.*, a.status, a.stop_status, a.started_at, a.ended_at, a.error
     FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt WHERE"""
 _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
-# Asked before every stream.
+# Executed before every stream.
 _MINE = f"SELECT id FROM {PIPELINE_RUN} WHERE {_IS_MINE}"
 _OWNER = f"SELECT owner, lease_until, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
@@ -141,7 +141,7 @@ class Runs:
         return self.run(run_id)
 
     def renew(self, run_id: int) -> Renewal:
-        """Heartbeat: extend the lease, and learn whether somebody wants the run cancelled."""
+        """Heartbeat: extend the lease, and read whether a cancel was requested."""
         with self._transactions.write("renew") as connection:
             now = self._transactions.now(connection)
             changed = connection.run(
@@ -182,7 +182,7 @@ class Runs:
                 _set_run(connection, run_id, cancel_requested_at=run.now)
 
     def cancel_requested(self, run_id: int) -> bool:
-        """Whether somebody wants the run cancelled; cheap."""
+        """Whether a cancel was requested; cheap."""
         with self._transactions.read() as connection:
             return _cancel_requested(connection, run_id)
 
@@ -200,7 +200,7 @@ class Runs:
             if not run.has_ended:
                 raise StateError(f"run {run_id} has not ended: end_attempt comes first")
             _set_run(connection, run_id, is_active=False)
-            # A finished run holds no connections: whatever is left of it may be delivered by anybody.
+            # A finished run holds no connections: any process may deliver its remaining events.
             release_gate(connection, run)
 
     # -- to show -------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class Runs:
 
     @contextmanager
     def _one_active(self, pipeline: str) -> Iterator[None]:
-        """Turn the unique index's refusal, where two processes begin at the same moment, into AlreadyRunning."""
+        """Raise AlreadyRunning where two processes begin at the same moment, and the unique index refuses one."""
         try:
             yield
         except Conflict as error:

@@ -1,4 +1,4 @@
-"""Copies of the destinations' ledger rows, to show and to undo; the ledger itself is the truth."""
+"""Copies of the destinations' ledger rows, to show and to undo; the ledger decides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class States:
         self._transactions = transactions
 
     def save_state(self, pipeline: str, copy: StateCopy, *, run_id: int | None = None) -> None:
-        """Keep a copy of a ledger row; the one before becomes a previous version.
+        """Keep a copy of a ledger row; the former copy becomes a previous version.
 
         Args:
             pipeline: The pipeline's name.
@@ -100,7 +100,7 @@ def write_state(
         "saved_at": now,
         "is_deleted": is_deleted,
     }
-    # Whoever changes a bookmark by hand says nothing of the stream's shape.
+    # A change by hand has no shape: the known shape stays.
     shape = {} if copy.shape is None and not is_deleted else {"shape": copy.shape}
     current = row | shape
     connection.run(
