@@ -68,14 +68,6 @@ class Database:
         """Return the store's time. All processes measure leases by it."""
         return self.driver.now(connection)
 
-    def lock_name(self, connection: Connection, name: str) -> None:
-        """See `Driver`."""
-        self.driver.lock_name(connection, name)
-
-    def try_lock_name(self, connection: Connection, name: str) -> bool:
-        """See `Driver`."""
-        return self.driver.try_lock_name(connection, name)
-
     @contextlib.contextmanager
     def _transaction(self, *, is_writing: bool) -> Iterator[Connection]:
         raw = self._begin(is_writing=is_writing)
@@ -196,7 +188,7 @@ def _migrate_if_needed(database: Database) -> None:
     if not migrations.is_outdated(found, database.url):
         return
     with database.write("migrate") as connection:
-        database.lock_name(connection, "syncblocks migrations")
+        database.driver.lock_name(connection, "syncblocks migrations")
         # Under the lock: another process may have been faster.
         found = migrations.version(connection, database.driver)
         if migrations.is_outdated(found, database.url):

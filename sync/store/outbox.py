@@ -115,7 +115,7 @@ class Outbox:
     def _lease(self, callback_block: str, slot: Slot) -> LeaseResult:
         queue = self._queue(callback_block)
         with self._transactions.write("lease") as connection:
-            self._transactions.database.lock_name(connection, self._queue_name(callback_block))
+            self._transactions.database.driver.lock_name(connection, self._queue_name(callback_block))
             now = self._transactions.now(connection)
             # Locked: a takeover may void the same leases at the same time.
             for held in connection.rows(_LEASED_LOCKED, {**queue, "state": "leased"}):
@@ -161,7 +161,7 @@ class Outbox:
     def _lease_for(self, connection: Connection, callback_block: str) -> Delivery | None:
         """Lease in the transaction that made the delivery due; see `Prefetch`."""
         queue = self._queue(callback_block)
-        if not self._transactions.database.try_lock_name(connection, self._queue_name(callback_block)):
+        if not self._transactions.database.driver.try_lock_name(connection, self._queue_name(callback_block)):
             return None
         if self._leased(connection, queue):
             return None
