@@ -99,14 +99,41 @@ class Callbacks(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class NotDue:
+    """A queue has open deliveries, and none is due."""
+
+    #: Seconds until one may become due.
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NothingOpen:
+    """A queue has no open delivery."""
+
+
+#: What `Outbox.lease` returns: the leased delivery, or why there is none.
+LeaseResult = Delivery | NotDue | NothingOpen
+
+
 class Outbox(Protocol):
     """Where deliveries come from; thread-safe."""
 
-    def lease(self, callback_block: str) -> Delivery | float | None:
-        """Return the next due delivery of a queue, seconds until one may become due, or None if nothing is open."""
+    def lease(self, callback_block: str) -> LeaseResult:
+        """Lease the next due delivery of a queue, if there is one."""
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         """Record the outcome; return "done", "retry" or "dead"."""
 
 
-__all__ = ["Callbacks", "Delivery", "LocalCall", "Outbox", "Outcome", "Prepared"]
+__all__ = [
+    "Callbacks",
+    "Delivery",
+    "LeaseResult",
+    "LocalCall",
+    "NotDue",
+    "NothingOpen",
+    "Outbox",
+    "Outcome",
+    "Prepared",
+]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from .child import OUTPUT_KEPT_BYTES, CallEnd, tail
-from .delivery import Delivery, LocalCall, Outbox, Outcome, Prepared
+from .delivery import Delivery, LocalCall, NotDue, NothingOpen, Outbox, Outcome, Prepared
 from .invoke import Functions
 from .kwargs import RESERVED
 from .runners import ChildRunner, InlineRunner, Runner
@@ -222,9 +222,14 @@ class _Queue:
             finally:
                 self.is_busy = False
             return 0.0
-        self._set(block, drain, "nothing" if leased is None else "later")
         pause_s = random.uniform(*dispatcher.poll_s)
-        return pause_s if leased is None else min(pause_s, max(leased, 0.005))
+        match leased:
+            case NotDue(wait_s):
+                self._set(block, drain, "later")
+                return min(pause_s, max(wait_s, 0.005))
+            case NothingOpen():
+                self._set(block, drain, "nothing")
+                return pause_s
 
     def _set(self, block: str, drain: int, found: Literal["work", "later", "nothing"]) -> None:
         with self._dispatcher.changed:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .delivery import Delivery, Outcome, Prepared
+from .delivery import Delivery, LeaseResult, NothingOpen, Outcome, Prepared
 from .dispatcher import Dispatcher
 from .events import make_event
 from .invoke import append_folder, show
@@ -112,8 +112,8 @@ class _Given:
         self.outcomes: list[Outcome] = []
         self._open = deque(deliveries)
 
-    def lease(self, callback_block: str) -> Delivery | float | None:
-        return self._open.popleft() if self._open else None
+    def lease(self, callback_block: str) -> LeaseResult:
+        return self._open.popleft() if self._open else NothingOpen()
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         self.outcomes.append(outcome)

@@ -140,7 +140,7 @@ def test_mark_a_day_complete_exactly_once(tmp_path: Path) -> None:
     run_ids = [sync(file).run_id, sync(file).run_id]
     pipeline = load_pipeline(file)
     with Store.open(pipeline.store_url) as store:
-        for entry in store.outbox(pipeline.pipeline).history():
+        for entry in store.outbox(pipeline.pipeline).deliveries.history():
             _, outcome = replay(pipeline, store, entry.key)  # delivered again
             assert outcome.ok, outcome.error
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
@@ -160,7 +160,7 @@ def test_page_on_the_second_failure_only(tmp_path: Path) -> None:
     sync(file)
     pipeline = load_pipeline(file)
     with Store.open(pipeline.store_url) as store:
-        calls = store.outbox(pipeline.pipeline).history()
+        calls = store.outbox(pipeline.pipeline).deliveries.history()
     paged = [call.run_id for call in calls if "page: orders failed twice in a row" in call.call.output]
     assert paged == [3]
     assert all(call.call.outcome == "returned" for call in calls)

@@ -195,9 +195,9 @@ def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path
     with existing_store(pipeline) as store:
         if store is None:
             raise StateError(f"pipeline {pipeline.pipeline!r} has not run yet: there is no recorded event")
-        outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
-        record = outbox.find(start)
-        delivery = outbox.recorded(record.key)
+        deliveries = store.outbox(pipeline.pipeline, current_callbacks(pipeline)).deliveries
+        record = deliveries.find(start)
+        delivery = deliveries.recorded(record.key)
     variables = {name: value for name, value in delivery.kwargs.items() if name not in RESERVED}
     kwargs = {**delivery.kwargs, **resolve_references(variables, pipeline, os.environ)}
     data = Path(delivery.data) if delivery.data is not None and Path(delivery.data).exists() else None
@@ -282,9 +282,9 @@ def history_command(console: Console, file: Path | None, number: int | None, lim
         if store is not None or number is not None:
             run_id = None if number is None else find_run(store, pipeline.pipeline, number).id
             assert store is not None
-            outbox = store.outbox(pipeline.pipeline)
-            whole = None if key is None else outbox.find(key).key
-            entries = outbox.history(run_id=run_id, key=whole, limit=limit)
+            deliveries = store.outbox(pipeline.pipeline).deliveries
+            whole = None if key is None else deliveries.find(key).key
+            entries = deliveries.history(run_id=run_id, key=whole, limit=limit)
     if console.is_json:
         calls = [asdict(entry) for entry in entries]
         console.emit({"type": "callback_history", "pipeline": pipeline.pipeline, "calls": calls})

@@ -95,7 +95,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
             if rest and rest[0].isdecimal() and len(rest[0]) < 12:
                 run_id = find_run(store, pipeline.pipeline, int(rest[0])).id
             elif rest:
-                key = store.outbox(pipeline.pipeline).find(rest[0]).key
+                key = store.outbox(pipeline.pipeline).deliveries.find(rest[0]).key
             progress = None if console.is_json else Lines(console)
             done = redeliver(pipeline, store, run_id=run_id, key=key, progress=progress)
     code = 3 if done.counts["dead"] or done.counts["due"] else 0
@@ -115,7 +115,7 @@ def _list_deliveries(console: Console, pipeline: Pipeline, number: int) -> int:
     with existing_store(pipeline) as store:
         run = find_run(store, pipeline.pipeline, number)
         assert store is not None
-        deliveries = store.outbox(pipeline.pipeline).deliveries(run_id=run.id, limit=10_000)
+        deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
     if console.is_json:
         found = [asdict(delivery) for delivery in deliveries]
         console.emit({"type": "deliveries", "pipeline": pipeline.pipeline, "run_id": run.id, "deliveries": found})

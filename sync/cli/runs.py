@@ -76,7 +76,7 @@ def show_command(console: Console, arguments: tuple[str, ...]) -> int:
         run = find_run(store, pipeline.pipeline, wanted)
         assert store is not None
         block_runs = store.block_runs(run.id)
-        deliveries = store.outbox(pipeline.pipeline).deliveries(run_id=run.id, limit=10_000)
+        deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
         never_started = store.never_started(run.id)
         owner_state = store.owner_state(run) if run.is_active else None
     if console.is_json:

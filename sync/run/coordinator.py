@@ -245,7 +245,7 @@ class Coordinator:
 
     def _let_out(self, stream: str, is_true: bool) -> None:
         try:
-            self._store.let_out(self._run.id, stream, is_true=is_true)
+            self._store.release_held(self._run.id, stream, is_committed=is_true)
         except LostRun:
             self._lease.lose()
         self._notify()

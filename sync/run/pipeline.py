@@ -241,7 +241,7 @@ class _Runner:
         self.session.use_store(self._store)
         callbacks = CurrentCallbacks(pipeline, self.session.code)
         self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
-        blocks = [*self._outbox.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
+        blocks = [*self._outbox.deliveries.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
         if (left := self._store.active_run(pipeline.pipeline)) is not None:
             # Its recovery may tell blocks that the file has no more, which somebody has to say.
             blocks += [callback.block for callback in self._store.attempt_plan_of(left.id).callbacks]
@@ -269,7 +269,7 @@ class _Runner:
         return dispatcher
 
     def _delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        if delivery.data is not None and mark != "retry" and delivery.data not in self.outbox.open_data():
+        if delivery.data is not None and mark != "retry" and delivery.data not in self.outbox.deliveries.open_data():
             Path(delivery.data).unlink(missing_ok=True)
         self.progress.delivered(delivery, outcome, mark)
 
@@ -283,7 +283,7 @@ class _Runner:
         with Lease(self.store, recovered.id):
             self.dispatcher.notify()
             self._drain(self.pipeline.drain_s)
-            discard_spools(self.pipeline, recovered.key, keep=self.outbox.open_data())
+            discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
             self.store.finish_run(recovered.id)
 
     def _recover(self) -> PipelineRun | None:
@@ -423,7 +423,7 @@ class _Runner:
             pipeline=self.pipeline.pipeline,
             status=status,
             streams=streams,
-            callbacks=self.outbox.counts(self._run_ids) if self._outbox is not None else {},
+            callbacks=self.outbox.deliveries.counts(self._run_ids) if self._outbox is not None else {},
             error=error,
             signal=self.signals[0] if self.signals else None,
         )

@@ -60,7 +60,7 @@ def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, desti
     row = fenced_row(destination, key, f"recovery of run {run.id}")
     is_done = is_completed(row, run)
     held = store.held(run.id, stream)
-    is_held_true = held is not None and was_made(*held, row, run, destination)
+    is_held_committed = held is not None and was_made(*held, row, run, destination)
     last = planned.blocks[-1].block
     error = ErrorInfo(
         type="ProcessDied",
@@ -84,7 +84,7 @@ def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, desti
         for block in planned.blocks
     )
     state = None
-    if destination.has_ledger and (is_done or is_held_true or _has_moved(store, run, row)):
+    if destination.has_ledger and (is_done or is_held_committed or _has_moved(store, run, row)):
         # It was written in the shape of that run: what had changed at its source is not to be told of again.
         state = StateCopy(
             stream=stream,
@@ -94,7 +94,9 @@ def settle(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, desti
             rows=row.rows,
             shape=planned.config.get("shape"),
         )
-    outcome = StreamOutcome(stream=stream, blocks=blocks, state=state, is_crash=not is_done, is_held_true=is_held_true)
+    outcome = StreamOutcome(
+        stream=stream, blocks=blocks, state=state, is_crash=not is_done, is_held_committed=is_held_committed
+    )
     store.close_stream(run.id, outcome)
 
 

@@ -59,7 +59,7 @@ def redeliver(
     """
     outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
     wanted = _wanted(outbox, run_id, key)
-    revived = outbox.retry(run_id=run_id, key=key)
+    revived = outbox.deliveries.retry(run_id=run_id, key=key)
     active = store.active_run(pipeline.pipeline)
     keys = [record.key for record in wanted if active is None or record.run_id != active.id]
     if active is not None and store.owner_state(active) == "alive":
@@ -91,8 +91,8 @@ def replay(
         StateError: no delivery, or more than one, has such a key, or it is still due.
     """
     outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
-    record = outbox.find(start)
-    recorded, number = outbox.begin_replay(record.key)
+    record = outbox.deliveries.find(start)
+    recorded, number = outbox.deliveries.begin_replay(record.key)
     delivery = replace(recorded, wants_value=True)
     if data is not None:
         delivery = replace(delivery, data=str(data))
@@ -105,7 +105,7 @@ def replay(
         prepare=Hooks(pipeline, redactor).prepare,
         redact=redactor.redact,
     )
-    outbox.end_replay(record.key, number, outcome)
+    outbox.deliveries.end_replay(record.key, number, outcome)
     return record, outcome
 
 
@@ -144,7 +144,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
 
 
 def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[DeliveryRecord]:
-    found = outbox.deliveries(run_id=run_id, states=["dead", *OPEN_STATES], limit=100_000)
+    found = outbox.deliveries.records(run_id=run_id, states=["dead", *OPEN_STATES], limit=100_000)
     if key is None:
         return found
     chosen = [record for record in found if record.key == key]
@@ -157,28 +157,28 @@ def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[Deliver
 
 def _drain(pipeline: Pipeline, outbox: Outbox, keys: Sequence[str], progress: Progress) -> None:
     def delivered(delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        if delivery.data is not None and mark != "retry" and delivery.data not in outbox.open_data():
+        if delivery.data is not None and mark != "retry" and delivery.data not in outbox.deliveries.open_data():
             Path(delivery.data).unlink(missing_ok=True)
         progress.delivered(delivery, outcome, mark)
 
     redactor = Redactor(pipeline.secret_values)
     dispatcher = Dispatcher(
         outbox,
-        outbox.open_blocks(),
+        outbox.deliveries.open_blocks(),
         resolve=_resolver(pipeline),
         prepare=Hooks(pipeline, redactor).prepare,
         redact=redactor.redact,
         on_outcome=delivered,
     )
     try:
-        dispatcher.drain(pipeline.drain_s, stop=lambda: not set(OPEN_STATES) & set(outbox.states(keys)))
+        dispatcher.drain(pipeline.drain_s, stop=lambda: not set(OPEN_STATES) & set(outbox.deliveries.states(keys)))
     finally:
         dispatcher.close(grace_s=1.0)
 
 
 def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
     counts = {"due": 0, "done": 0, "dead": 0}
-    for state in outbox.states([record.key for record in wanted]):
+    for state in outbox.deliveries.states([record.key for record in wanted]):
         counts["due" if state in OPEN_STATES else state] += 1
     return counts
 

@@ -295,7 +295,7 @@ class StreamRun:
         try:
             row = self._ledger_row() if is_undecided else None
             is_done = error is None or (row is not None and is_completed(row, self.context.run))
-            is_held_true = row is not None and self._news.is_true(row)
+            is_held_committed = row is not None and self._news.is_true(row)
         except LedgerUnreadable as unreadable:
             self.error = unreadable
             self.ended = time.monotonic()
@@ -304,7 +304,7 @@ class StreamRun:
         if is_done:
             self.status, error = SUCCESS, None
         self.error = error
-        self.outcome = replace(self._make_outcome(error), is_held_true=is_held_true)
+        self.outcome = replace(self._make_outcome(error), is_held_committed=is_held_committed)
         self.context.close(self.outcome)
         self.ended = time.monotonic()
         if self.status == FAILURE:

@@ -59,7 +59,7 @@ def events_are_written_behind_the_close() -> None:
 
     def close_stream(self: Any, run_id: int, outcome: Any, **options: Any) -> Any:
         closed = closing(self, run_id, outcome, **options)
-        with self._database.write("late") as connection:
+        with self._transactions.write("late") as connection:
             while late:
                 genuine(connection, *late.pop(0))
         return closed
@@ -110,9 +110,9 @@ def delivery_is_marked_before_the_call() -> None:
 
 def every_owner_is_dead() -> None:
     """A run is taken from a process that lives."""
-    from syncblocks.sync.store.base import Room
+    from syncblocks.sync.store.transactions import Transactions
 
-    Room._is_alive = lambda *_: False  # type: ignore[method-assign]
+    Transactions.is_alive = lambda *_: False  # type: ignore[method-assign]
 
 
 #: Name -> what breaks the engine.

@@ -96,7 +96,7 @@ class Target:
     def states(self) -> list[tuple[str, str]]:
         """Return of run 1's deliveries the state, and the first line of the last error."""
         with Store.open(self.url) as store:
-            found = store.outbox("bench").deliveries(run_id=1)
+            found = store.outbox("bench").deliveries.records(run_id=1)
         return [(one.state, (one.tries[-1].error or "").partition("\n")[0]) for one in found]
 
 
@@ -109,14 +109,14 @@ def retried(target: Target) -> None:
 def replayed(target: Target) -> None:
     pipeline = load_pipeline(target.bench.write())
     with Store.open(target.url) as store:
-        for record in store.outbox("bench").deliveries(run_id=1):
+        for record in store.outbox("bench").deliveries.records(run_id=1):
             replay(pipeline, store, record.key)
 
 
 def replayed_here(target: Target) -> None:
     pipeline = load_pipeline(target.bench.write())
     with Store.open(target.url) as store:
-        for record in store.outbox("bench").deliveries(run_id=1):
+        for record in store.outbox("bench").deliveries.records(run_id=1):
             replay(pipeline, store, record.key, inline=True)
 
 
@@ -259,7 +259,7 @@ def test_a_planted_reference_is_not_looked_up(
     deliver(target)
     assert [one for one in target.told() if "pa55" in str(one) or one["note"] == TOKEN] == []
     with Store.open(target.url) as store:
-        calls = store.outbox("bench").history(run_id=1)
+        calls = store.outbox("bench").deliveries.history(run_id=1)
     assert f"variables.{name}: the run store has another reference" in (calls[0].call.error or "")
     with pytest.raises(ConfigError, match=f"variables.{name}: the run store has another reference"):
         latest_with(target, variables)
@@ -439,10 +439,10 @@ def test_a_store_without_its_pipeline_file_delivers_nothing(url: str, tmp_path: 
     target.fail()
     with Store.open(url) as store:
         outbox = store.outbox("bench")
-        assert outbox.retry() == 1
+        assert outbox.deliveries.retry() == 1
         with pytest.raises(StateError, match="its pipeline file is needed"):
             outbox.lease("told")
-        assert outbox.counts() == {"due": 1, "done": 0, "dead": 0}
+        assert outbox.deliveries.counts() == {"due": 1, "done": 0, "dead": 0}
 
 
 def test_the_store_keeps_names_and_digests_of_blocks_only(url: str, tmp_path: Path) -> None:

@@ -349,7 +349,7 @@ def test_what_a_hook_calls_is_asked_of_the_file_of_now(bench: Bench, listener: L
     bench.document["callbacks"][0]["webhook"] = {"url": listener.url("/moved")}
     pipeline = load_pipeline(bench.write())
     with Store.open(pipeline.store_url) as store:
-        (record,) = store.outbox(pipeline.pipeline).dead()
+        (record,) = store.outbox(pipeline.pipeline).deliveries.records(states=["dead"])
         assert redeliver(pipeline, store).counts["done"] == 1
         assert [request.path for request in listener.requests] == ["/moved"]
         # A hook of another kind is called in its place; of a block that is gone, nothing.
@@ -369,8 +369,8 @@ def test_a_secret_that_changed_is_looked_up_for_the_call_and_masked(
     bench.run()
     pipeline = load_pipeline(bench.write())
     with Store.open(pipeline.store_url) as store:
-        outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
-        delivery = outbox.recorded(outbox.deliveries()[0].key)
+        deliveries = store.outbox(pipeline.pipeline, current_callbacks(pipeline)).deliveries
+        delivery = deliveries.recorded(deliveries.records()[0].key)
     redactor = Redactor()
     hooks = Hooks(pipeline, redactor, {"TOKEN": "s3cond-value-of-it"})
     prepared = hooks.prepare(delivery, dict(delivery.kwargs))
@@ -390,7 +390,7 @@ def test_an_event_from_outside_cannot_name_a_secret(bench: Bench, monkeypatch: p
 
 
 def test_of_plans_of_before_digests_the_names_are_read() -> None:
-    from syncblocks.sync.store.base import decode_plan
+    from syncblocks.sync.store.plans import decode_plan
 
     plan = {"callbacks": [{"block": "a", "file": "/a.py", "timeout_s": 60.0, "attempts": 5, "hook": None}]}
     (callback,) = decode_plan(plan).callbacks

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from syncblocks.callbacks.delivery import Delivery
+from syncblocks.callbacks.delivery import Delivery, NothingOpen
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.database import open_database
 from syncblocks.sync.store.model import PipelineRun, StreamPlan
@@ -175,7 +175,7 @@ class StoreModel(RuleBasedStateMachine):
                 self._check_order(delivery)
                 assert delivery.attempt <= 2
                 assert outbox.mark(delivery, OK) == "done"
-            assert delivery is None
+            assert delivery == NothingOpen()
         if active is not None:
             store.finish_run(active.id)
         self.indexes_count_and_at_most_one_is_last()

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from syncblocks.callbacks.delivery import Delivery
+from syncblocks.callbacks.delivery import Delivery, NothingOpen
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun
@@ -276,10 +276,10 @@ class StoreMachine(StoreModel):
                 assert row["lease_token"] == mine or not is_held
             self._check_order(found)
             self.leased[engine, queue] = found
-        elif found is None:
+        elif found == NothingOpen():
             assert self._count("delivery", f"is_open AND callback_block = '{queue}'") == 0
         else:
-            assert found >= 0
+            assert found.wait_s >= 0
             assert self._count("delivery", f"is_open AND callback_block = '{queue}'") > 0
 
     @rule(number=st.integers(min_value=3, max_value=12))

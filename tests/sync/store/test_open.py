@@ -183,7 +183,7 @@ def test_a_file_that_others_may_read_is_made_private(tmp_path: Path) -> None:
 
 
 def test_sqlite_is_opened_durable(tmp_path: Path) -> None:
-    with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._database.read() as connection:
+    with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._transactions.read() as connection:
         assert connection.value("PRAGMA journal_mode") == "wal"
         assert connection.value("PRAGMA synchronous") == 2
 
@@ -268,17 +268,17 @@ def test_opening_a_store_imports_nothing_heavy(tmp_path: Path) -> None:
 
 def test_a_store_is_not_used_after_a_fork(tmp_path: Path) -> None:
     with Store.open(f"sqlite:///{tmp_path}/store.db") as store:
-        store._database._pid -= 1
+        store._transactions.database._pid -= 1
         with pytest.raises(RuntimeError, match="after a fork"):
             store.runs()
-        store._database._pid += 1
+        store._transactions.database._pid += 1
 
 
 def test_the_queue_and_the_runs_are_read_by_their_indexes(tmp_path: Path) -> None:
     from syncblocks.sync.store.queue import DUE
 
     values = {"pipeline": "p", "callback_block": "x", "now": DATE}
-    with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._database.read() as connection:
+    with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._transactions.read() as connection:
         steps = [row.detail for row in connection.rows(f"EXPLAIN QUERY PLAN {DUE}", values)]
     assert not [step for step in steps if step.startswith("SCAN")]
     assert not [step for step in steps if "TEMP B-TREE" in step]

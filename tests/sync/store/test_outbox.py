@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.delivery import Delivery, NotDue, NothingOpen, Outcome
 from syncblocks.callbacks.kwargs import hydrate
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store import outbox as outbox_module
@@ -142,8 +142,8 @@ def test_events_come_in_the_order_of_ending_and_functions_in_firing_order(store:
         *("one@load:a", "two@load:a", "one@export:a", "two@export:a"),
         *("one@pipeline", "two@pipeline"),
     ]
-    assert store.outbox("p", CALLBACKS).lease("alerts") is None
-    assert store.outbox("p", CALLBACKS).counts([run.id]) == {"due": 0, "done": 10, "dead": 0}
+    assert store.outbox("p", CALLBACKS).lease("alerts") == NothingOpen()
+    assert store.outbox("p", CALLBACKS).deliveries.counts([run.id]) == {"due": 0, "done": 10, "dead": 0}
 
 
 def test_the_last_events_know_the_final_status(store: Store) -> None:
@@ -164,7 +164,7 @@ def test_the_last_events_wait_behind_the_gate(store: Store) -> None:
     run = done_run(store, attempt_plan([A, B], [LOADER, EXPORTER, "pipeline"]), release=False)
     outbox = store.outbox("p", CALLBACKS)
     assert labels(deliver_all(outbox)) == ["tell@load:a", "tell@export:a"]
-    assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
+    assert outbox.lease("alerts") == NotDue(outbox_module.LOOK_AGAIN_S)
     outbox.release_gate(run.id)
     outbox.release_gate(run.id)
     assert labels(deliver_all(outbox)) == ["tell@load:b", "tell@export:b", "tell@pipeline"]
@@ -175,7 +175,7 @@ def test_the_gate_holds_what_nothing_else_would_hold(store: Store, parent: str) 
     # Alone in its queue the event of `pipeline` waits for nobody; "clean" is in the last close, but not the last.
     run = done_run(store, attempt_plan([stream_plan("a", "clean", "mask")], [parent]), release=False)
     outbox = store.outbox("p", CALLBACKS)
-    assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
+    assert outbox.lease("alerts") == NotDue(outbox_module.LOOK_AGAIN_S)
     outbox.release_gate(run.id)
     assert len(deliver_all(outbox)) == 1
 
@@ -186,7 +186,7 @@ def test_a_last_flag_before_the_end_waits_behind_the_gate_too(store: Store) -> N
     store.claim(run.id, ["a"])
     store.close_stream(run.id, outcome(with_it))
     outbox = store.outbox("p", CALLBACKS)
-    assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
+    assert outbox.lease("alerts") == NotDue(outbox_module.LOOK_AGAIN_S)
     store.claim(run.id, ["b"])
     store.close_stream(run.id, outcome(B))
     outbox.release_gate(run.id)
@@ -198,7 +198,7 @@ def test_an_event_whose_flag_is_not_certain_is_not_delivered(store: Store) -> No
     store.claim(run.id, ["a"])
     store.close_stream(run.id, outcome(A))
     outbox = store.outbox("p", CALLBACKS)
-    assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
+    assert outbox.lease("alerts") == NotDue(outbox_module.LOOK_AGAIN_S)
     store.claim(run.id, ["b"])
     assert lease(store).kwargs["is_last_block_run"] is False
 
@@ -216,12 +216,12 @@ def test_a_failed_try_is_passed_over_by_others_and_waited_for_by_the_last(store_
         assert isinstance(second, Delivery)
         assert second.label == "export:b"
         outbox.mark(second, OK)
-        wait_s = outbox.lease("alerts")
-        if not isinstance(wait_s, Delivery):
-            assert wait_s is not None
-            assert 0 <= wait_s <= 300
-        clock.move(300)
-        again = outbox.lease("alerts") if not isinstance(wait_s, Delivery) else wait_s
+        again = outbox.lease("alerts")
+        if not isinstance(again, Delivery):
+            assert isinstance(again, NotDue)
+            assert 0 <= again.wait_s <= 300
+            clock.move(300)
+            again = outbox.lease("alerts")
         assert isinstance(again, Delivery)
         assert again.key == first.key
         assert again.kwargs["idempotency_key"] == first.kwargs["idempotency_key"]
@@ -241,12 +241,12 @@ def test_the_last_event_goes_ahead_once_the_others_are_dead(store: Store, no_bac
         assert store.outbox("p", CALLBACKS).mark(delivery, OK) == "retry"
         assert outbox.mark(delivery, RAISED) == verdict
     assert labels(deliver_all(outbox)) == ["tell@export:b"]
-    (dead,) = outbox.dead(run.id)
+    (dead,) = outbox.deliveries.records(run_id=run.id, states=["dead"])
     assert (dead.stream, dead.state, dead.status) == ("a", "dead", "success")
     assert [(one.outcome, one.error, one.output) for one in dead.tries] == [
         ("raised", "ValueError: no", "printed\n")
     ] * 2
-    assert outbox.counts([run.id]) == {"due": 0, "done": 1, "dead": 1}
+    assert outbox.deliveries.counts([run.id]) == {"due": 0, "done": 1, "dead": 1}
 
 
 def test_dead_deliveries_are_retried_by_run_or_by_key(store: Store, no_backoff: None) -> None:
@@ -254,14 +254,14 @@ def test_dead_deliveries_are_retried_by_run_or_by_key(store: Store, no_backoff: 
     outbox = store.outbox("p", AnyCallbacks(1))
     while isinstance(delivery := outbox.lease("alerts"), Delivery):
         assert outbox.mark(delivery, RAISED) == "dead"
-    assert outbox.retry(run_id=run.id + 1) == 0
-    assert outbox.retry(key=outbox.dead()[0].key) == 1
+    assert outbox.deliveries.retry(run_id=run.id + 1) == 0
+    assert outbox.deliveries.retry(key=outbox.deliveries.records(states=["dead"])[0].key) == 1
     (again,) = deliver_all(outbox)
     assert (again.label, again.attempt) == ("export:a", 1)
-    assert outbox.retry(run_id=run.id) == 1
+    assert outbox.deliveries.retry(run_id=run.id) == 1
     assert labels(deliver_all(outbox)) == ["tell@export:b"]
-    assert outbox.dead() == []
-    assert [len(one.tries) for one in outbox.deliveries(run_id=run.id)] == [2, 2]
+    assert outbox.deliveries.records(states=["dead"]) == []
+    assert [len(one.tries) for one in outbox.deliveries.records(run_id=run.id)] == [2, 2]
 
 
 def test_queues_of_callback_blocks_do_not_wait_for_each_other(store: Store) -> None:
@@ -269,9 +269,9 @@ def test_queues_of_callback_blocks_do_not_wait_for_each_other(store: Store) -> N
     outbox = store.outbox("p", CALLBACKS)
     stuck = lease(store, "alerts")
     assert labels(deliver_all(outbox, "finish")) == ["tell@export:a", "tell@export:b"]
-    assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
-    assert outbox.open_blocks() == ("alerts",)
-    assert outbox.lease("unknown") is None
+    assert outbox.lease("alerts") == NotDue(outbox_module.LOOK_AGAIN_S)
+    assert outbox.deliveries.open_blocks() == ("alerts",)
+    assert outbox.lease("unknown") == NothingOpen()
     assert stuck.label == "export:a"
 
 
@@ -283,10 +283,10 @@ def test_the_lease_of_a_dead_owner_is_void_at_once_and_not_counted_up_to_ten(sto
             assert isinstance(delivery, Delivery), number
             # The ones before the tenth use up no attempt; the tenth does.
             assert delivery.attempt == (1 if number <= 10 else 2)
-    assert store.outbox("p", AnyCallbacks(2)).lease("alerts") is None
-    (dead,) = store.outbox("p", CALLBACKS).dead()
+    assert store.outbox("p", AnyCallbacks(2)).lease("alerts") == NothingOpen()
+    (dead,) = store.outbox("p", CALLBACKS).deliveries.records(states=["dead"])
     assert [one.outcome for one in dead.tries] == ["lost"] * 11
-    assert store.outbox("p", CALLBACKS).retry(key=dead.key) == 1
+    assert store.outbox("p", CALLBACKS).deliveries.retry(key=dead.key) == 1
     assert lease(store).attempt == 1
 
 
@@ -300,7 +300,7 @@ def test_a_lease_of_a_living_owner_stands_until_it_is_over(tmp_path: Path) -> No
         assert isinstance(theirs, Delivery)
         outbox = store.outbox("p", CALLBACKS)
         clock.move(theirs.timeout_s + outbox_module.LEASE_GRACE_S - 1)
-        assert outbox.lease("alerts") == outbox_module.LOOK_AGAIN_S
+        assert outbox.lease("alerts") == NotDue(outbox_module.LOOK_AGAIN_S)
         clock.move(2)
         mine = outbox.lease("alerts")
         assert isinstance(mine, Delivery)
@@ -336,7 +336,7 @@ def test_output_that_no_database_takes_is_kept_escaped(store: Store) -> None:
     delivery = outbox.lease("alerts")
     assert isinstance(delivery, Delivery)
     outbox.mark(delivery, dataclasses.replace(OK, output="a\0b\udce9"))
-    (record,) = outbox.deliveries(run_id=run.id)
+    (record,) = outbox.deliveries.records(run_id=run.id)
     assert record.tries[0].output == "a\\x00b\\udce9"
 
 
@@ -376,13 +376,13 @@ def test_a_later_attempt_has_other_keys(store: Store) -> None:
 def test_data_is_needed_until_its_last_delivery(store: Store) -> None:
     run = done_run(store, attempt_plan([A], [LOADER, "stream", "pipeline"]))
     outbox = store.outbox("p", CALLBACKS)
-    assert outbox.open_data() == {"/spool/a/load.arrow", "/spool/a/export.arrow"}
+    assert outbox.deliveries.open_data() == {"/spool/a/load.arrow", "/spool/a/export.arrow"}
     delivery = outbox.lease("alerts")
     assert isinstance(delivery, Delivery)
     outbox.mark(delivery, OK)
-    assert outbox.open_data() == {"/spool/a/export.arrow"}
+    assert outbox.deliveries.open_data() == {"/spool/a/export.arrow"}
     deliver_all(outbox)
-    assert outbox.open_data() == frozenset()
+    assert outbox.deliveries.open_data() == frozenset()
     assert run.id
 
 

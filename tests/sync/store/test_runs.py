@@ -10,9 +10,9 @@ import pytest
 
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun, Store
-from syncblocks.sync.store.base import LEASE_S
 from syncblocks.sync.store.model import PIPELINE, StateCopy
 from syncblocks.sync.store.owner import Owner, current_owner, is_process_alive
+from syncblocks.sync.store.runs import LEASE_S
 from syncblocks.sync.store.state import VERSIONS_KEPT
 from tests.sync.store.store_helpers import (
     CALLBACKS,

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from syncblocks.callbacks.delivery import NothingOpen
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition
 from syncblocks.sync.run.takeover import commit_mark, run_reference, was_made
@@ -53,17 +54,17 @@ def started(store: Store, *statuses: str) -> PipelineRun:
     return run
 
 
-def test_what_is_held_is_not_delivered_until_it_is_let_out(store: Store) -> None:
+def test_what_is_held_is_not_delivered_until_it_is_released(store: Store) -> None:
     run = started(store, "schema_changed")
     assert store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
     assert store.held(run.id, "a") == (MARK, list(CHANGES))
-    assert store.outbox("p", CALLBACKS).lease("alerts") is None
-    store.let_out(run.id, "a", is_true=True)
+    assert store.outbox("p", CALLBACKS).lease("alerts") == NothingOpen()
+    store.release_held(run.id, "a", is_committed=True)
     assert store.held(run.id, "a") is None
     (told,) = deliver_all(store.outbox("p", CALLBACKS))
     assert told.status == "schema_changed"
     assert told.kwargs["block_run"]["schema_changes"] == list(CHANGES)
-    store.let_out(run.id, "a", is_true=True)
+    store.release_held(run.id, "a", is_committed=True)
     assert deliver_all(store.outbox("p", CALLBACKS)) == []
 
 
@@ -71,7 +72,7 @@ def test_what_was_not_committed_is_forgotten_and_its_number_used_again(store: St
     run = started(store, "schema_changed")
     for is_true in (False, True, True):
         store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
-        store.let_out(run.id, "a", is_true=is_true)
+        store.release_held(run.id, "a", is_committed=is_true)
     assert len({told.key for told in deliver_all(store.outbox("p", CALLBACKS))}) == 2
 
 
@@ -85,7 +86,7 @@ def test_nothing_is_held_where_nobody_wants_to_hear_of_it(store: Store) -> None:
 def test_the_close_of_a_stream_settles_what_is_held(store: Store, is_true: bool) -> None:
     run = started(store, "schema_changed", "failure")
     store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
-    store.close_stream(run.id, dataclasses.replace(outcome(A, "failure"), is_held_true=is_true))
+    store.close_stream(run.id, dataclasses.replace(outcome(A, "failure"), is_held_committed=is_true))
     store.outbox("p", CALLBACKS).release_gate(run.id)
     told = [delivery.status for delivery in deliver_all(store.outbox("p", CALLBACKS))]
     assert told == (["schema_changed"] if is_true else []) + ["failure"]
@@ -104,7 +105,7 @@ def test_a_numbered_event_that_is_told_again_after_the_end_is_told_in_the_same_w
     before = lease(store)
     assert (before.kwargs["block_run"]["status"], before.kwargs["block_run"]["rows"]) == ("running", None)
     store.close_stream(run.id, outcome(A))
-    again = store.outbox("p", CALLBACKS).recorded(before.key)
+    again = store.outbox("p", CALLBACKS).deliveries.recorded(before.key)
     assert again.kwargs["block_run"] == before.kwargs["block_run"]
 
 

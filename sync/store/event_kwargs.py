@@ -1,4 +1,4 @@
-"""What a callback is told: recorded kwargs (plain JSON), composed of the rows of run, event and block run."""
+"""The keyword arguments of a callback (plain JSON), composed of the rows of run, event and block run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEVER_STARTED = f"""SELECT stream FROM {STREAM_RUN}
     WHERE run_id = :run_id AND attempt = :number AND status = '{UNCLAIMED}' ORDER BY position"""
 _STREAM_STATUSES = f"SELECT status FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number"
 
-#: Of a block run that goes on.
+#: Figures of a block run that is still running.
 _GOES_ON: dict[str, Any] = dict.fromkeys(
     ("rows", "rows_rejected", "bytes", "ended_at", "bookmark_before", "bookmark_after")
 )
@@ -69,10 +69,10 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
             "block_run": _block_run(carrier),
         }
         if event.occurrence is not None:
-            # It goes on: what its row says once it has ended is not known when this is told, and first heard the same.
+            # The block run is still running. A later delivery of this event says the same, even if its row has changed.
             told |= {"index": None, "is_last_block_run": False}
             told["block_run"] |= {**_GOES_ON, "schema_changes": event.details.get("schema_changes", [])}
-        # The stream's event tells of whichever block failed.
+        # The stream's event has the error of the block that failed.
         culprits = [row for row in rows if row.status == FAILURE and row.error is not None]
         error = carrier.error or (culprits[0].error if culprits else None)
     if event.details is not None and event.details["error"] is not None:
@@ -110,7 +110,7 @@ def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, Any]:
-    """Compose the kwargs that are the same for every block of a run: what a transformer may ask for, and variables."""
+    """Compose the kwargs that all blocks of a run share: those of a transformer, and the variables."""
     run = connection.row(_RUN, {"run_id": run_id, "number": attempt})
     told = {
         **_of_run(run),

@@ -85,8 +85,8 @@ def test_a_queue_that_does_not_wait_is_left_alone(store: Store, store_url: str) 
 def test_a_queue_that_is_just_looking_is_not_waited_for(store: Store, store_url: str) -> None:
     run = started(store, A, B)
     outbox = waiting(store)
-    hand = outbox._ahead.hand("alerts")
-    with hand.lock:  # as while it looks
+    slot = outbox._prefetch.slot("alerts")
+    with slot.lock:  # as while it looks
         closing = threading.Thread(target=store.close_stream, args=(run, outcome(A)))
         closing.start()
         closing.join(30)
@@ -106,13 +106,13 @@ def test_an_outbox_that_is_not_served_gets_nothing_ahead(store: Store, store_url
 def test_what_is_rolled_back_was_not_leased(store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = started(store, A, B)
     outbox = waiting(store)
-    genuine = outbox._ahead._lease
+    genuine = outbox._prefetch._lease
 
     def lease_and_lose(connection: Any, block: str) -> Any:
         assert genuine(connection, block) is not None
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outbox._ahead, "_lease", lease_and_lose)
+    monkeypatch.setattr(outbox._prefetch, "_lease", lease_and_lose)
     with pytest.raises(KeyboardInterrupt):
         store.close_stream(run, outcome(A))
     assert states(store_url) == []
@@ -131,7 +131,7 @@ def test_a_lease_that_cannot_be_made_ahead_keeps_no_stream_from_closing(
         query_that_fails = "select * from no_such_table"
         connection.exec_driver_sql(query_that_fails)
 
-    monkeypatch.setattr(outbox._ahead, "_lease", fail)
+    monkeypatch.setattr(outbox._prefetch, "_lease", fail)
     store.close_stream(run, outcome(A))
     assert states(store_url) == [("a", "ready", 0, 0)]
     assert [delivery.kwargs["stream"] for delivery in deliver_all(outbox)] == ["a"]
