@@ -197,7 +197,7 @@ def test_the_tutorial_from_its_first_file_to_its_last_command(
             with psycopg.connect(postgres_url, autocommit=True) as connection:
                 connection.execute(example.text)
         elif example.language == "console":
-            done = subprocess.run(["bash", "-ec", example.text], cwd=tmp_path, capture_output=True, check=False)
+            done = subprocess.run(["bash", "-c", example.text], cwd=tmp_path, capture_output=True, check=False)
             output = (done.stdout + done.stderr).decode()
             assert done.returncode == 0, f"{example.id}: {output}"
         elif example.language == "text":
