@@ -30,7 +30,7 @@ lint: $(READY)  ## everything that reads the code without running it
 docs: $(READY)  ## the documentation as a site in site/; fails at a broken link
 	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group docs; \
 	else $(BIN)/python -m pip install --quiet --group docs; fi
-	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --clean --quiet
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --clean
 
 check: lint test docs  ## what CI runs
 
