@@ -7,8 +7,10 @@ EXTRAS := .[all]
 
 #: `make test T=tests/sync/store`: only these.
 T ?= tests
-#: What `make quick` leaves out beside everything that needs a server: folders and files that take long as a whole.
-LONG := faults golden benchmarks
+#: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
+LONG := faults golden benchmarks contracts sync/cli sync/run sync/verify connectors/singer \
+	connectors/duckdb/test_types.py connectors/duckdb/test_moves.py connectors/duckdb/test_pieces.py \
+	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
 
 .PHONY: demo test quick lint docs check bench faults clean
 
@@ -18,7 +20,7 @@ demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback aft
 test: $(READY)  ## every test but the benchmarks; T=path for some of them
 	$(BIN)/pytest -n auto --dist worksteal $(T)
 
-quick: $(READY)  ## what needs no server, in a minute and a half
+quick: $(READY)  ## units that need no server; T=path for some of them
 	$(BIN)/pytest -n auto --dist worksteal -m "not postgres and not mariadb and not slow" $(LONG:%=--ignore=tests/%) $(T)
 
 lint: $(READY)  ## everything that reads the code without running it
