@@ -294,7 +294,7 @@ class NamesColumns(Protocol):
 
 @runtime_checkable
 class KeepsRejected(Protocol):
-    """Takes `Rejected` events and keeps their records beside the table, see `rejected/records.py`."""
+    """Takes `Rejected` events and keeps their records beside the table, see `connectors/rejected`."""
 
     def keeps_rejected(self) -> str:
         """Say which rejected records it cannot keep, in words, when a run is planned; empty: it keeps all."""

@@ -86,7 +86,7 @@ class Stream:
     lookback: float | None = None
     #: Records may come again, because they are merged by their keys.
     may_repeat: bool = False
-    #: Rejected records are set aside, up to so many, and not raised (see `rejected/records.py`); None: they are raised.
+    #: Rejected records are set aside, up to so many, and not raised (see `connectors/rejected`); None: they are raised.
     max_rejected: int | None = None
     #: The source finds its own place again (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False

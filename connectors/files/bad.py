@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow.conform import shown
-from ..rejected.records import TooManyRejected, rejection, too_many
+from ..rejected.limits import TooManyRejected, too_many
+from ..rejected.records import rejection
 from ..stream import Rejected, RejectedRecord
 
 

@@ -18,7 +18,7 @@ from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import from_text, is_text, misfit, to_text
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
-from ..rejected.records import sift
+from ..rejected.halving import convert_by_halves
 from .bad import Bad, Misfit, Skipped
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
@@ -102,7 +102,7 @@ class CSVFormat:
         misfits: list[tuple[int, dict[str, Any], str]],
     ) -> Iterator[pa.RecordBatch]:
         """Yield what fits, and note the rest: number among the whole records, values, reason."""
-        good, found = sift(texts, lambda part: self._converted(file, part, wanted), bad.limit)
+        good, found = convert_by_halves(texts, lambda part: self._converted(file, part, wanted), bad.limit)
         yield from (part for part in good if part.num_rows)
         misfits += [(done + place, texts.slice(place, 1).to_pylist()[0], reason) for place, reason in found]
 

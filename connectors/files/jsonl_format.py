@@ -21,7 +21,7 @@ from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, revived
 from ..errors import FatalConnectorError
-from ..rejected.records import sift
+from ..rejected.halving import convert_by_halves
 from ..stream import UNSEEN
 from .bad import Bad
 from .formats import Writer, plain, sliced, unfit
@@ -153,7 +153,7 @@ class JSONLFormat:
             wanted = self._widened(file, start, block, wanted, known, is_lenient=bad is not None)
         if bad is None:
             return [self._whole(file, found, wanted)], wanted
-        good, misfits = sift(found, lambda part: self._whole(file, part, wanted), bad.limit)
+        good, misfits = convert_by_halves(found, lambda part: self._whole(file, part, wanted), bad.limit)
         for place, reason in misfits:
             line, record = found[place]
             # Without the place that its message begins with, which stands beside it.
@@ -276,7 +276,7 @@ class _Values(list[Any]):
 
 
 class _Found(list[tuple[int, dict[str, msgspec.Raw]]]):
-    """Lines and their records, with what `sift` asks of a batch."""
+    """Lines and their records, with what `convert_by_halves` asks of a batch."""
 
     @property
     def num_rows(self) -> int:

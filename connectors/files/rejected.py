@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.conform import conformed
-from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, Rejections, may_come_again, rejections, sifted
+from ..rejected.halving import convert_or_reject
+from ..rejected.limits import Rejections, may_come_again
+from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejections
 from ..stream import Load, RejectedRecord, WriteDisposition
 from .columns import unified
 from .manifest import TableFile
@@ -52,7 +54,7 @@ class FileRejections:
                 self._table.format.writer(cast("BinaryIO", pa.MockOutputStream()), wider).write(kept)
             return fitted
 
-        parts, bad = sifted(self._without_null_keys(batch, keys), converts, self._load.stream)
+        parts, bad = convert_or_reject(self._without_null_keys(batch, keys), converts, self._load.stream)
         self._kept.add(bad)
         yield from (part for part in parts if part.num_rows)
 

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..rejected.records import Rejections, may_come_again, rejections
+from ..rejected.limits import Rejections, may_come_again
+from ..rejected.records import rejections
 from ..settings import parse_settings
 from ..stream import (
     Block,

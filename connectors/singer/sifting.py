@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..rejected.records import rejection, sift
+from ..rejected.halving import convert_by_halves
+from ..rejected.records import rejection
 from ..stream import Rejected
 from .records import MalformedRecord, Parser
 
@@ -37,7 +38,7 @@ def sifted_lines(
         except MalformedRecord as bad:
             raise ValueError(str(bad)) from bad
 
-    good, bad = sift(_Lines(texts, numbers), converts, limit)
+    good, bad = convert_by_halves(_Lines(texts, numbers), converts, limit)
     events: list[pa.RecordBatch | Rejected] = [*good]
     if bad:
         places = [(texts[place], reason, f"{source}:{numbers[place]}") for place, reason in bad]

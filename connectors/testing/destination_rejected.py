@@ -13,7 +13,8 @@ import pytest
 from ..abilities import abilities_of
 from ..errors import TakenOver
 from ..protocols import Destination
-from ..rejected.records import REJECTED_TABLE, TooManyRejected, rejection
+from ..rejected.limits import TooManyRejected
+from ..rejected.records import REJECTED_TABLE, rejection
 from ..stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
