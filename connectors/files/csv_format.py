@@ -19,15 +19,15 @@ from ..arrow.text import from_text, is_text, misfit, to_text
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
 from ..rejected.halving import convert_by_halves
-from .bad import Bad, Misfit, Skipped
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
 from .formats import Writer, plain, sliced, unfit
-from .infer import Guess, has_leading_zero, keeps_digits
 from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
+from .read_rejections import Bad, Misfit, Skipped
 from .settings import CSVSourceSettings
+from .type_inference import Guess, has_leading_zero, keeps_digits
 
 #: Bytes that are parsed at once; more where a record is longer, and where that is not enough records are cut out.
 BLOCK_BYTES = 1 << 19

@@ -17,10 +17,10 @@ from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import parse_settings
 from ..stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
-from .calls import Calls
 from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format
+from .interrupts import Calls
 from .jsonl_format import JSONLFormat
 from .load import TableLoad
 from .local import LocalStorage

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from ..arrow.conform import plain_type
 from ..errors import FatalConnectorError
-from .bad import Bad, no_such
 from .paths import DataFile
+from .read_rejections import Bad, no_such
 
 #: Bytes of a stream's files that its types are inferred from; files of up to this size are seen whole.
 INFER_BYTES = 64 << 20

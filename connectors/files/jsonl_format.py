@@ -23,13 +23,13 @@ from ..arrow.text import SPECIAL, from_text, is_json, is_nested, is_text, misfit
 from ..errors import FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import UNSEEN
-from .bad import Bad
 from .formats import Writer, plain, sliced, unfit
-from .infer import Guess
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
+from .read_rejections import Bad
 from .settings import BLOCK_BYTES, JSONLSourceSettings
+from .type_inference import Guess
 
 #: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
 INFER_JSON_BYTES = 16 << 20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from .infer import MAYBE_ROUNDED, is_rounded
+from .type_inference import MAYBE_ROUNDED, is_rounded
 
 _MAYBE_ROUNDED = re.compile(MAYBE_ROUNDED)
 

@@ -14,8 +14,8 @@ from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
 from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
-from .calls import Call
 from .columns import changes, unified
+from .interrupts import Call
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile

@@ -14,12 +14,12 @@ import pyarrow.parquet
 from ..arrow.conform import shown
 from ..arrow.text import from_text, is_bytes, is_text, misfit, to_text
 from ..errors import FatalConnectorError
-from .bad import Bad
 from .columns import both_held, is_held
 from .formats import Writer, plain, unfit
 from .int96 import has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
+from .read_rejections import Bad
 from .settings import BLOCK_BYTES, ParquetSourceSettings
 
 #: A row group is written once it holds so many bytes (fewer where memory is short) or records.

@@ -16,17 +16,17 @@ from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
-from .bad import Bad
-from .calls import Call, Calls
 from .csv_format import CSVFormat
 from .formats import INFER_BYTES, Format, unfit
-from .infer import Guess
+from .interrupts import Call, Calls
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
+from .read_rejections import Bad
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
+from .type_inference import Guess
 
 
 class FileSource:

@@ -1,6 +1,6 @@
 """Records at a bookmark that were committed already: the last version of each key, or how often each record was.
 
-Pure: keys and records are hashes, in bytes (`checkpoints.py`) or as texts (`singer/boundary.py`).
+Pure: keys and records are hashes, in bytes (`checkpoints.py`) or as texts (`singer/resent.py`).
 """
 
 from __future__ import annotations

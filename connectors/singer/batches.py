@@ -111,7 +111,7 @@ def _arrow(raw: IO[bytes]) -> Iterator[pa.RecordBatch]:
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     from ..arrow.conform import conformed
-    from .moments import from_texts
+    from .text_values import from_texts
 
     columns = []
     for field in schema:

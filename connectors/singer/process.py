@@ -197,7 +197,7 @@ class Plugin:
     def __enter__(self) -> Plugin:
         read, write = os.pipe()
         enlarge(write)
-        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(os.getpid())]
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")), str(os.getpid())]
         try:
             self._process = subprocess.Popen(
                 [*guard, *self._command],

@@ -14,11 +14,11 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..stream import Bookmark, Checkpoint, Event, Rejected, Stream
-from .incoming import Incoming
 from .numbers import Wider
 from .records import MALFORMED, MalformedRecord
-from .sifting import sifted_lines
+from .rejected import sifted_lines
 from .state import entry_of, part_of, resumable
+from .tap_stream import Incoming
 from .values import shown
 
 log = logging.getLogger("syncblocks")

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from ..arrow.text import is_json, misfit
-from .moments import from_texts
 from .numbers import (
     LONG_RUN,
     NUMERALS,
@@ -28,6 +27,7 @@ from .numbers import (
     plain_digits,
     room,
 )
+from .text_values import from_texts
 from .types import JSON, LONG, Column, Reading
 from .values import Given, shown, value_of
 

@@ -22,12 +22,12 @@ from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
-from .incoming import WIDER
 from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_in
-from .raw import WIRE, RawReader
+from .raw_lines import WIRE, RawReader
 from .reader import Reader
 from .settings import SingerSourceSettings
 from .state import of_bookmark, starts
+from .tap_stream import WIDER
 from .types import columns_of, widened_as
 
 log = logging.getLogger("syncblocks")

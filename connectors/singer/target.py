@@ -37,7 +37,7 @@ from ..stream import (
 from .environments import installed, program_name
 from .lines import RecordLines, schema_line, state_line, to_line, version_line
 from .process import Plugin, environment, run, secrets_in
-from .raw import WIRE, Lines, addressed, first_version
+from .raw_lines import WIRE, Lines, addressed, first_version
 from .settings import PluginSettings
 from .target_process import Target, TargetProcess
 

@@ -14,10 +14,10 @@ import msgspec
 import pyarrow as pa
 
 from ..stream import Stream
-from .incoming import Incoming
 from .lines import RecordLines, to_line
 from .reader import HEAD_BYTES, RECORD, Message, Reader
 from .records import MALFORMED
+from .tap_stream import Incoming
 
 WIRE = "singer"
 

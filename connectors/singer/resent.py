@@ -229,7 +229,7 @@ class Boundary:
         if not isinstance(value, str):
             return None
         try:
-            from .moments import from_texts
+            from .text_values import from_texts
 
             return from_texts(pa.array([value]), kind)[0]
         except (ValueError, pa.ArrowException):

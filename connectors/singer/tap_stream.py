@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..stream import Bookmark, ReplicationMethod, Stream
-from .boundary import Boundary
 from .records import Parser
+from .resent import Boundary
 from .state import STATE, entry_of, of_bookmark, replication_value, resumable
 from .types import Column, Reading, columns_of, widened_as
 

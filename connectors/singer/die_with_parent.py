@@ -1,4 +1,4 @@
-"""Starts a plugin so that it dies with the process that started it: `python -I -S guard.py PARENT PROGRAM ARGUMENT...`.
+"""Start a plugin that dies with its parent process: `python -I -S die_with_parent.py PARENT PROGRAM ARGUMENT...`.
 
 Run as a file of its own, by its path: it imports nothing of ours.
 """
