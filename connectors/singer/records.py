@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from ..arrow.text import is_json, misfit
+from ..arrow.text import first_invalid, is_json
 from .numbers import (
     LONG_RUN,
     NUMERALS,
@@ -151,7 +151,7 @@ class Parser:
         """
         if not self._numbers and not self._decimals:
             return self._parsed(block, self._reader_schema, count)
-        has_powers = has_exponents(block, in_texts=any(column.is_text for column in self._decimals))
+        has_powers = has_exponents(block, in_texts=bool(self._decimals))  # a reader of decimals takes texts, too
         numerals = block.translate(NUMERALS) if has_powers or may_have_long_numbers(block) else b""
         is_long = b"0" * LONG_RUN in numerals
         if is_long and self._decimals and b"0" * self._room in numerals:
@@ -295,7 +295,7 @@ class Parser:
             if isinstance(error, UnicodeEncodeError):
                 place = next(i for i, value in enumerate(values) if not _is_encodable(value))
             else:
-                place = misfit(subject, converts)
+                place = first_invalid(subject, converts)
             if column.is_widened and pa.types.is_decimal(column.type):
                 raise Wider(column, None) from error
             raise self._bad(column, lines[place], records[place].get(column.name)) from error
@@ -307,7 +307,7 @@ class Parser:
 
 
 class _List(list[Any]):
-    """A list with Arrow's `slice`, for `misfit`."""
+    """A list with Arrow's `slice`, for `first_invalid`."""
 
     def slice(self, start: int, size: int) -> _List:
         return _List(self[start : start + size])
