@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from .text import from_text, is_text, misfit, to_text
+from .text import first_invalid, from_text, is_text, to_text
 
 #: Longest part of a value that a message shows.
 _SHOWN = 40
@@ -52,7 +52,7 @@ def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         try:
             column = _cast(column, field.type)
         except (pa.ArrowException, ValueError) as error:
-            value = column[misfit(column, lambda part: _cast(part, field.type))].as_py()
+            value = column[first_invalid(column, lambda part: _cast(part, field.type))].as_py()
             raise FatalConnectorError(
                 f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
             ) from error

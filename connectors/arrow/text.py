@@ -116,7 +116,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
         is_empty_null: an empty text is NULL, except where text or binary is wanted (CSV).
 
     Raises:
-        ValueError: (`pa.ArrowInvalid` is one) some value is no value of that type; see `misfit`.
+        ValueError: (`pa.ArrowInvalid` is one) some value is no value of that type; see `first_invalid`.
     """
     types = pa.types
     if is_text(kind):
@@ -164,7 +164,7 @@ def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return found
 
 
-def misfit(column: pa.Array, converts: Callable[[pa.Array], Any]) -> int:
+def first_invalid(column: pa.Array, converts: Callable[[pa.Array], Any]) -> int:
     """Return the place of the first value at which `converts` raises, by halving."""
     low, high = 0, len(column)
     while high - low > 1:
@@ -365,13 +365,13 @@ def _interval(text: str) -> tuple[int, int, int]:
 __all__ = [
     "SPECIAL",
     "TYPES",
+    "first_invalid",
     "from_text",
     "is_bytes",
     "is_json",
     "is_nested",
     "is_text",
     "is_uuid",
-    "misfit",
     "parse_type",
     "revive",
     "revived",

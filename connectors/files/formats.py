@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..arrow.conform import plain_type
 from ..errors import FatalConnectorError
 from .paths import DataFile
-from .read_rejections import Bad, no_such
+from .read_rejections import ReadRejections, no_such
 
 #: Bytes of a stream's files that its types are inferred from; files of up to this size are seen whole.
 INFER_BYTES = 64 << 20
@@ -49,13 +49,12 @@ class Format(Protocol):
         ...
 
     def read(
-        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield batches with the wanted columns; those that the file does not have are NULL.
+        """Yield batches of the wanted columns; a column that the file lacks is NULL.
 
-        Records that are none, or do not fit, go into `bad`, at the latest when the last batch has been yielded; None:
-        they are raised. A format without a header yields a wider batch where a column turns up that is neither wanted
-        nor known.
+        Records that do not fit go into `rejected`, at the latest when the iterator ends; None: the first one is an
+        error. A format without a header yields a wider batch for a column that is neither wanted nor known.
 
         Raises:
             FatalConnectorError: with file, line and column, where a value does not fit.

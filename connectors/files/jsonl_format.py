@@ -19,7 +19,7 @@ import pyarrow.json
 
 from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
-from ..arrow.text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, revived
+from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
 from ..errors import FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import UNSEEN
@@ -27,7 +27,7 @@ from .formats import Writer, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
-from .read_rejections import Bad
+from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES, JSONLSourceSettings
 from .type_inference import Guess
 
@@ -79,7 +79,7 @@ class JSONLFormat:
         return pa.schema([column.field(name) for name, column in columns.items()])
 
     def read(
-        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         doubtful = doubtful_in(wanted, self._guessed(file, wanted))
@@ -88,7 +88,7 @@ class JSONLFormat:
             batch = self._quick(block, wanted, known) if is_quick and is_sure else None
             batches = [batch] if batch is not None else []
             if batch is None:
-                batches, wanted = self._slow(file, start, block, wanted, known, bad)
+                batches, wanted = self._slow(file, start, block, wanted, known, rejected)
                 known |= set(wanted.names)
             del block, batch  # not held while its records are at work
             while batches:
@@ -137,28 +137,34 @@ class JSONLFormat:
         return pa.record_batch(columns, schema=wanted)
 
     def _slow(
-        self, file: DataFile, start: int, block: bytearray, wanted: pa.Schema, known: frozenset[str], bad: Bad | None
+        self,
+        file: DataFile,
+        start: int,
+        block: bytearray,
+        wanted: pa.Schema,
+        known: frozenset[str],
+        rejected: ReadRejections | None,
     ) -> tuple[list[pa.RecordBatch], pa.Schema]:
         found = _Found()
         for line, text in _lines(start, block):
             try:
                 record = _raw_records.decode(text)
             except MALFORMED as error:
-                if bad is None:
+                if rejected is None:
                     raise _malformed(file, line, text, error) from error
-                bad.add(bytes(text), f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
+                rejected.add(bytes(text), f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
                 continue
             found.append((line, record))
         if any(not known.issuperset(record) for _, record in found):
-            wanted = self._widened(file, start, block, wanted, known, is_lenient=bad is not None)
-        if bad is None:
+            wanted = self._widened(file, start, block, wanted, known, is_lenient=rejected is not None)
+        if rejected is None:
             return [self._whole(file, found, wanted)], wanted
-        good, misfits = convert_by_halves(found, lambda part: self._whole(file, part, wanted), bad.limit)
-        for place, reason in misfits:
+        good, invalid = convert_by_halves(found, lambda part: self._whole(file, part, wanted), rejected.limit)
+        for place, reason in invalid:
             line, record = found[place]
             # Without the place that its message begins with, which stands beside it.
             reason = reason.removeprefix(f"{file.label}:{line}: ")
-            bad.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
+            rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
         return [part for part in good if part.num_rows], wanted
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
@@ -211,7 +217,7 @@ class JSONLFormat:
         try:
             return converts(subject)
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
-            place = misfit(_Values(values) if column is None else column, converts)
+            place = first_invalid(_Values(values) if column is None else column, converts)
             raise unfit(file, lines[place], field.name, _text_of(raws[place]), field.type) from error
 
     def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
@@ -269,7 +275,7 @@ class _Column:
 
 
 class _Values(list[Any]):
-    """A list with Arrow's `slice`, for `misfit`."""
+    """A list with Arrow's `slice`, for `first_invalid`."""
 
     def slice(self, start: int, size: int) -> _Values:
         return _Values(self[start : start + size])

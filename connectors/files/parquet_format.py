@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..arrow.conform import shown
-from ..arrow.text import from_text, is_bytes, is_text, misfit, to_text
+from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
 from ..errors import FatalConnectorError
 from .columns import both_held, is_held
 from .formats import Writer, plain, unfit
 from .int96 import has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
-from .read_rejections import Bad
+from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES, ParquetSourceSettings
 
 #: A row group is written once it holds so many bytes (fewer where memory is short) or records.
@@ -111,7 +111,7 @@ class ParquetFormat:
         return Footer(schema, metadata.num_rows, groups, size_bytes)
 
     def read(
-        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
         source = _Opened(file)
         with source as opened:
@@ -153,7 +153,7 @@ class ParquetFormat:
             try:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
-                place = misfit(column, casts)
+                place = first_invalid(column, casts)
                 raise unfit(file, None, field.name, column[place].as_py(), field.type) from error
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))

@@ -54,12 +54,12 @@ class FileRejections:
                 self._table.format.writer(cast("BinaryIO", pa.MockOutputStream()), wider).write(kept)
             return fitted
 
-        parts, bad = convert_or_reject(self._without_null_keys(batch, keys), converts, self._load.stream)
-        self._kept.add(bad)
+        parts, rejected = convert_or_reject(self._without_null_keys(batch, keys), converts, self._load.stream)
+        self._kept.add(rejected)
         yield from (part for part in parts if part.num_rows)
 
     def written(self, begin: Callable[[pa.Schema], Staging]) -> tuple[TableFile, ...]:
-        """Write what was set aside since the last commit; return what the commit must name."""
+        """Write the records rejected since the last commit; return the files that the commit must name."""
         self._kept.leave_out(self._known())
         if not self._kept.records:
             return ()

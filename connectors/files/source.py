@@ -23,7 +23,7 @@ from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
-from .read_rejections import Bad
+from .read_rejections import ReadRejections
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
 from .type_inference import Guess
@@ -41,11 +41,6 @@ class FileSource:
         self._folder = folder
         self._format: Format = self.formats(self._settings)
         self._calls = Calls()
-
-    def limit_record(self, size_bytes: int) -> None:
-        """Read no record that is larger; see `BoundsRecords`."""
-        if isinstance(self._format, CSVFormat | JSONLFormat):
-            self._format.record_bytes = size_bytes
 
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
@@ -183,8 +178,8 @@ class FileSource:
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
-        bad = None if stream.max_rejected is None else Bad(stream.max_rejected)
-        batches = self._batches(stream, changes, call, bad)
+        rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
+        batches = self._batches(stream, changes, call, rejected)
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             checkpoint_records = self._settings.checkpoint_records
             events: Iterable[Event | Block] = incremental(
@@ -194,18 +189,18 @@ class FileSource:
             events = batches
         try:
             for event in events:
-                if bad is not None:
-                    yield from bad.take()
+                if rejected is not None:
+                    yield from rejected.take()
                 yield from changes
                 changes.clear()
                 yield event
-            if bad is not None:
-                yield from bad.take()
+            if rejected is not None:
+                yield from rejected.take()
         finally:
             batches.close()
 
     def _batches(
-        self, stream: Stream, changes: list[Stream], call: Call, bad: Bad | None
+        self, stream: Stream, changes: list[Stream], call: Call, rejected: ReadRejections | None
     ) -> Generator[Any, None, None]:
         """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`."""
         schema = stream.schema
@@ -222,7 +217,7 @@ class FileSource:
                     schema = pa.schema([*schema, *(own.field(name) for name in new)])
                     known |= frozenset(new)
                     changes.append(replace(stream, schema=schema))
-            for batch in self._format.read(file, schema, known, bad):
+            for batch in self._format.read(file, schema, known, rejected):
                 if not batch.schema.equals(schema):
                     schema = batch.schema
                     known |= frozenset(schema.names)
@@ -243,7 +238,16 @@ class FileSource:
             )
 
 
-class CSVSource(FileSource):
+class TextSource(FileSource):
+    """Reads files of text: how long a record is shows before it is parsed."""
+
+    def limit_record(self, size_bytes: int) -> None:
+        """See `BoundsRecords`."""
+        assert isinstance(self._format, CSVFormat | JSONLFormat)
+        self._format.record_bytes = size_bytes
+
+
+class CSVSource(TextSource):
     """Reads CSV files."""
 
     connector = "csv"
@@ -251,7 +255,7 @@ class CSVSource(FileSource):
     formats = CSVFormat
 
 
-class JSONLSource(FileSource):
+class JSONLSource(TextSource):
     """Reads files of one JSON object a line."""
 
     connector = "jsonl"

@@ -17,7 +17,7 @@ from ..stream import Stream
 from .lines import RecordLines, to_line
 from .reader import HEAD_BYTES, RECORD, Message, Reader
 from .records import MALFORMED
-from .tap_stream import Incoming
+from .tap_stream import TapStream
 
 WIRE = "singer"
 
@@ -46,63 +46,66 @@ class RawReader(Reader):
     """A reader that hands on each stream's lines instead of batches."""
 
     def _schema(self, message: Message, number: int) -> Iterator[tuple[str, Any]]:
-        incoming = self._called(self._stream_of(message, number), number, needs_schema=False)
-        if incoming is not None:
-            yield from self._flush(incoming)
+        tap_stream = self._called(self._stream_of(message, number), number, needs_schema=False)
+        if tap_stream is not None:
+            yield from self._flush(tap_stream)
         for _ in super()._schema(message, number):
             pass  # the line itself says that the columns have changed
-        if incoming is not None:
+        if tap_stream is not None:
             said = {
                 "type": "SCHEMA",
-                "stream": incoming.called,
+                "stream": tap_stream.called,
                 "schema": message.schema,
                 "key_properties": message.key_properties,
                 "bookmark_properties": message.bookmark_properties,
             }
             line = to_line({name: value for name, value in said.items() if value is not None})
-            yield incoming.stream.name, Lines.of(line, "SCHEMA")
+            yield tap_stream.stream.name, Lines.of(line, "SCHEMA")
 
     def _activate(self, message: Message, number: int) -> Iterator[tuple[str, Any]]:
-        incoming = self._called(self._stream_of(message, number), number, needs_schema=True)
-        if incoming is not None:
-            yield from self._flush(incoming)
-            line = to_line({"type": message.type, "stream": incoming.called, "version": message.version})
-            yield incoming.stream.name, Lines.of(line, "ACTIVATE_VERSION")
+        tap_stream = self._called(self._stream_of(message, number), number, needs_schema=True)
+        if tap_stream is not None:
+            yield from self._flush(tap_stream)
+            line = to_line({"type": message.type, "stream": tap_stream.called, "version": message.version})
+            yield tap_stream.stream.name, Lines.of(line, "ACTIVATE_VERSION")
 
     def _records(
-        self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
+        self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[tuple[str, Any]]:
         if not is_wrapped:  # of a file: a target need not know BATCH
-            for name, event in super()._records(incoming, block, numbers, is_wrapped=False, file=file):
+            for name, event in super()._records(tap_stream, block, numbers, is_wrapped=False, file=file):
                 if not isinstance(event, Stream):
                     yield name, event
             return
         count = len(numbers)
-        if incoming.is_incremental and incoming.boundary.column is not None:
-            kept = self._kept(incoming, block, numbers)
+        if tap_stream.is_incremental and tap_stream.resent.column is not None:
+            kept = self._kept(tap_stream, block, numbers)
             if kept is not None:
                 texts = [text for text in block.split(b"\n") if text.strip()]
                 block = b"\n".join(text for text, is_kept in zip(texts, kept, strict=True) if is_kept)
                 count = sum(kept)
-        incoming.pending += count
+        tap_stream.pending += count
         if count:
-            yield incoming.stream.name, Lines.of(block, "RECORD", head=_head(block, count), records=count)
+            yield tap_stream.stream.name, Lines.of(block, "RECORD", head=_head(block, count), records=count)
 
-    def _kept(self, incoming: Incoming, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
+    def _kept(self, tap_stream: TapStream, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
         """Tell which records were not committed before; None: all."""
-        for batch in self._parsed(incoming, block, numbers):
+        for batch in self._parsed(tap_stream, block, numbers):
             if isinstance(batch, pa.RecordBatch):
-                mask = incoming.boundary.mark(incoming.conform(batch))
+                mask = tap_stream.resent.mark(tap_stream.conform(batch))
                 return None if mask is None else mask.to_pylist()
         return None
 
-    def batches(self, incoming: Incoming, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
+    def batches(self, tap_stream: TapStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
         """Write a file's records as lines."""
-        writer = RecordLines(incoming.called)
-        for _, part in super().batches(incoming, batch):
+        writer = RecordLines(tap_stream.called)
+        for _, part in super().batches(tap_stream, batch):
             assert isinstance(part, pa.RecordBatch)
             data = b"".join(writer.write(part))
-            yield incoming.stream.name, Lines.of(data, "RECORD", head=_head(data, part.num_rows), records=part.num_rows)
+            yield (
+                tap_stream.stream.name,
+                Lines.of(data, "RECORD", head=_head(data, part.num_rows), records=part.num_rows),
+            )
 
 
 def _head(block: bytes, count: int) -> bytes:

@@ -32,7 +32,7 @@ MAX_HASHES = 10_000
 _DIGITS = 2 * HASH_BYTES
 
 
-class Boundary:
+class ResentRecords:
     """Drops what was committed before, and notes what stands at the bookmark.
 
     Args:
@@ -174,7 +174,7 @@ class Boundary:
         ]
         self._committed.replace(key for key, _ in new if key is not None)
         old = self._old(is_complete=is_complete) if is_kept and columns == self._columns else []
-        return self._boundary(columns, self._higher(highest) if old else to_json(highest), old, new)
+        return self._kept_hashes(columns, self._higher(highest) if old else to_json(highest), old, new)
 
     def _old(self, *, is_complete: bool) -> list[tuple[str | None, str]]:
         """Return what was committed before, but for keys of which another version was sent."""
@@ -184,7 +184,7 @@ class Boundary:
         met = [version for version in is_met if not (self._is_merged and self._committed.is_replaced(version[0]))]
         return [*met, *self._committed.unread(is_complete=is_complete)]
 
-    def _boundary(
+    def _kept_hashes(
         self,
         columns: list[str],
         high: Any,

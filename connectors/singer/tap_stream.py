@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..stream import Bookmark, ReplicationMethod, Stream
 from .records import Parser
-from .resent import Boundary
+from .resent import ResentRecords
 from .state import STATE, entry_of, of_bookmark, replication_value, resumable
 from .types import Column, Reading, columns_of, widened_as
 
@@ -21,7 +21,7 @@ WIDER = "wider"
 log = logging.getLogger("syncblocks")
 
 
-class Incoming:
+class TapStream:
     """One selected stream: its columns as of now, and its lines that are not parsed yet."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Incoming:
         #: The place of the last one.
         self.checkpoint = resumable(entry_of(of_bookmark(bookmark, stream.name), names))
         self._bookmark = bookmark
-        self.boundary = self._boundary(_first(stream.bookmark_properties))
+        self.resent = self._resent_records(_first(stream.bookmark_properties))
         self._adds_columns = adds_columns
         self._left_out: set[str] = set()
         #: Columns that an earlier run widened: the table has them so.
@@ -63,7 +63,7 @@ class Incoming:
         declared = {column.name: column for column in columns_of(schema)}
         if not self.has_schema:
             key = _first(self.stream.bookmark_properties) or _first(bookmark_properties)
-            self.boundary = self._boundary(key)
+            self.resent = self._resent_records(key)
         self.has_schema = True
         known = self.stream.schema.names
         new = [name for name in declared if name not in known]
@@ -121,18 +121,18 @@ class Incoming:
         """Return the batch in the stream's own schema, metadata included."""
         return pa.RecordBatch.from_arrays(batch.columns, schema=self.stream.schema)
 
-    def _boundary(self, column: str | None) -> Boundary:
+    def _resent_records(self, column: str | None) -> ResentRecords:
         stream = self.stream
         keys = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
-        return Boundary(stream.name, column, self._bookmark, keys=keys, is_merged=stream.may_repeat)
+        return ResentRecords(stream.name, column, self._bookmark, keys=keys, is_merged=stream.may_repeat)
 
     def bookmark(self, part: Any, *, is_complete: bool = False) -> Bookmark:
         """Return the bookmark at this part of a STATE; `is_complete`: the tap has ended."""
         entry = entry_of(part, self.names)
-        column = self.boundary.column
+        column = self.resent.column
         value = replication_value(entry, column) if column else None
         wider = self.wider()
-        return {STATE: part, **({WIDER: wider} if wider else {}), **self.boundary.at(value, is_complete=is_complete)}
+        return {STATE: part, **({WIDER: wider} if wider else {}), **self.resent.at(value, is_complete=is_complete)}
 
     def wider(self) -> dict[str, list[int] | None]:
         """Return the columns that hold more digits than their schema says, as JSON keeps them."""
