@@ -21,9 +21,12 @@ with the reason; the suite then demands that it says so with an error.
 import pytest
 
 pytest.register_assert_rewrite(
+    "syncblocks.connectors.testing.abilities",
+    "syncblocks.connectors.testing.destination_abilities",
     "syncblocks.connectors.testing.destination_data",
     "syncblocks.connectors.testing.destination_ledger",
     "syncblocks.connectors.testing.destination_rejected",
+    "syncblocks.connectors.testing.source_abilities",
     "syncblocks.connectors.testing.source_base",
     "syncblocks.connectors.testing.source_bookmarks",
     "syncblocks.connectors.testing.source_records",
