@@ -1,4 +1,4 @@
-"""What a destination under its contract is asked to give, and what the tests are made of."""
+"""The hooks of a destination's contract, and the helpers of its tests."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class DestinationPromises(Promises):
     def read_back(self, place: Any, table: str, schema: pa.Schema) -> Records | None:
         """Return the table's records, read without the connector under test; None: no such table.
 
-        Every column that is there, under its own name; values in Python's types for `schema`, which a system without
-        types of its own (text files, SQLite) needs to be told.
+        All columns of the table, by name. Values have the Python types of `schema`, which a system without types (text
+        files, SQLite) cannot know.
         """
         raise NotImplementedError
 
     def tables(self, place: Any) -> set[str]:
-        """Return everything table-like that a user would see, without the ledger; staging left behind shows here."""
+        """Return every table that a user would see, but the ledger; a staging table left behind shows here."""
         raise NotImplementedError
 
     # What the tests are made of
@@ -100,6 +100,6 @@ class DestinationPromises(Promises):
         return row
 
     def refused(self, destination: Destination, load: Load, *events: Event) -> None:
-        """Demand an error where a feature is lacking: nothing may be altered silently."""
+        """Demand an error for a lacking feature: no value may change in silence."""
         with pytest.raises(ConnectorError):
             self.run(destination, load, *events)

@@ -1,4 +1,4 @@
-"""What becomes of rejected records, of destinations that keep them."""
+"""Promises of destinations that keep rejected records."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ HOSTILE = ("\0", "\ud800", "\U0001f600 'quoted' \"twice\" \\ %s $1 ;--", "x" * 1
 
 
 class RejectedPromises(DestinationPromises):
-    """Tests of rejected records; a destination that keeps none is told no stream with `max_rejected`."""
+    """Tests of rejected records; the engine sends none to a destination that cannot keep them."""
 
     def read_rejected(self, place: Any) -> list[tuple[str, str, str]]:
-        """Return run, record and reason of all that was set aside, read without the connector under test."""
+        """Return run, record and reason of each rejected record, read without the connector under test."""
         found = self.read_back(place, REJECTED_TABLE, _SCHEMA) or []
         return [(each["run"], each["record"], each["reason"]) for each in found]
 

@@ -1,4 +1,4 @@
-"""What a source under its contract is asked to give, and what the tests are made of."""
+"""The hooks of a source's contract, and the helpers of its tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.stri
 
 @dataclass
 class Reading:
-    """What one read of one stream yielded."""
+    """The events of one read of one stream."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Reading:
 
     @property
     def bookmark(self) -> Bookmark | None:
-        """The last checkpoint's bookmark, as it comes back from a store."""
+        """The bookmark of the last checkpoint, after a round trip through JSON."""
         return json.loads(json.dumps(self.checkpoints[-1].bookmark, allow_nan=False)) if self.checkpoints else None
 
     @property
