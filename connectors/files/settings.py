@@ -11,12 +11,12 @@ from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
 from ..settings import Settings
 
-#: Bytes of one block that is parsed at once; batches come out at about this size.
+#: Bytes of one block that is parsed at once; batches have about this size.
 BLOCK_BYTES = 4 << 20
 
 
 class FileSourceSettings(Settings):
-    """What every file source takes."""
+    """Settings of every file source."""
 
     path: str = Field(min_length=1, description="a file, a glob or a folder; relative to the pipeline file, or a URL")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
@@ -45,7 +45,7 @@ class FileSourceSettings(Settings):
 
 
 class CSVSourceSettings(FileSourceSettings):
-    """How the CSV files are written."""
+    """Settings of CSV files: how they are written."""
 
     delimiter: str | None = Field(
         default=None,
@@ -92,7 +92,7 @@ class ParquetSourceSettings(FileSourceSettings):
 
 
 class FileDestinationSettings(Settings):
-    """What every file destination takes."""
+    """Settings of every file destination."""
 
     path: str = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")

@@ -46,7 +46,7 @@ class FileSource:
         return identity(self.connector, self._settings.path, self._folder)
 
     def check(self) -> None:
-        """Look the path up and open one file."""
+        """Resolve the path and open one file."""
         for found in self._find():
             for file in found.files[:1]:
                 file.open_raw().close()
@@ -80,7 +80,7 @@ class FileSource:
                     yield stream.name, event
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
-        """Split by files, and large ones by bytes or row groups."""
+        """Plan ranges of files, and of large files by bytes or row groups."""
         by = self._split_by
         size_bytes, files = stream.locator.get("bytes"), int(stream.locator.get("files", 1))
         if size_bytes is None:
@@ -93,7 +93,7 @@ class FileSource:
 
     @contextmanager
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[FileRanges]:
-        """Split the files; local ones must stay as they are until all is read."""
+        """Split the files; local files must not change until all ranges are read."""
         with _located(stream.name, self.connector):
             files = self._files(stream.name)
             known = frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
@@ -106,12 +106,12 @@ class FileSource:
                 share = max(1, round(count * file.size_bytes() / max(total, 1)))
                 parts += split(file, share, self._settings.range_bytes) if split else [(file, file.label)]
             ranges = listed(parts)
-            # What else a user can set does not change what is read.
+            # Other settings do not change the records.
             settings = self._settings.model_dump(exclude={"path", "storage_options", "batch_size", "range_bytes"})
         yield FileRanges(self, stream, ranges, known, moment(ranges, settings))
 
     def read_part(self, stream: Stream, part: Range, known: frozenset[str]) -> Generator[pa.RecordBatch, None, None]:
-        """Yield the records of a part, of columns that are known."""
+        """Yield the records of a part; a new column is refused."""
         file, seen = part.locator["file"], part.locator["seen"]
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             seen.check()
@@ -137,7 +137,7 @@ class FileSource:
         self._calls.interrupt(stream)
 
     def close(self) -> None:
-        """Files are open only while they are read."""
+        """Nothing stays open: files are open only while they are read."""
 
     def _find(self) -> list[StreamFiles]:
         settings = self._settings
@@ -202,7 +202,7 @@ class FileSource:
     def _batches(
         self, stream: Stream, changes: list[Stream], call: Call, rejected: ReadRejections | None
     ) -> Generator[Any, None, None]:
-        """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`."""
+        """Yield the stream's batches; add the changed stream to `changes` before a batch with new columns."""
         schema = stream.schema
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
@@ -239,7 +239,7 @@ class FileSource:
 
 
 class TextSource(FileSource):
-    """Reads files of text: how long a record is shows before it is parsed."""
+    """Reads text files, in which the length of a record is known before it is parsed."""
 
     def limit_record(self, size_bytes: int) -> None:
         """See `BoundsRecords`."""
@@ -263,7 +263,7 @@ class JSONLSource(TextSource):
     formats = JSONLFormat
 
     def has_one_null(self) -> bool:
-        """A line without a value and one with `null` are the same."""
+        """Return True: a missing key and `null` are the same."""
         return True
 
 
@@ -275,7 +275,7 @@ class ParquetSource(FileSource):
     formats = ParquetFormat
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Let each of up to eight streams fetch its part ahead."""
+        """Give each of up to eight streams an equal part for reading ahead."""
         assert isinstance(self._format, ParquetFormat)
         self._format.ahead_bytes = min(AHEAD_BYTES, size_bytes // 8)
 
@@ -291,7 +291,7 @@ class FileRanges:
     moment: Mapping[str, Any] | None
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
-        """Tell whether the files are as they were: then so are the ranges."""
+        """Tell whether the files have not changed: then the ranges are the same."""
         return moment == self.moment
 
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
@@ -301,7 +301,7 @@ class FileRanges:
 
 @contextmanager
 def _located(stream: str, connector: str) -> Iterator[None]:
-    """Add stream and connector to an error; a file that vanished since it was listed may be replaced next time."""
+    """Add stream and connector to an error; a file that is gone since it was listed is worth another try."""
     try:
         with translated(f"stream {stream!r}"):
             yield
