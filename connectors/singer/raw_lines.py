@@ -1,7 +1,7 @@
-"""The wire `singer`: a tap's lines go to a target as they are. Only what is no RECORD is looked at.
+"""The wire `singer`: a tap's lines go to a target as they are; only other messages than RECORDs are parsed.
 
-Records of a stream with a replication key are read beside it, as on the wire `arrow`: hashes of those at the bookmark
-must be kept, and those that were committed before must not be sent again.
+Records of a stream with a replication key are parsed, too: the hashes of those at the bookmark are kept, and records
+that were committed before are not sent again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Lines(bytes):
     """Whole lines of one stream, as its tap wrote them: RECORDs, or one SCHEMA or ACTIVATE_VERSION."""
 
     kind: Literal["RECORD", "SCHEMA", "ACTIVATE_VERSION"]
-    #: What every RECORD begins with, up to `"record"`; empty where they differ.
+    #: The common beginning of every RECORD, up to `"record"`; empty: they differ.
     head: bytes
     records: int
 
@@ -36,21 +36,21 @@ class Lines(bytes):
     def of(
         cls, data: bytes, kind: Literal["RECORD", "SCHEMA", "ACTIVATE_VERSION"], *, head: bytes = b"", records: int = 0
     ) -> Lines:
-        """Make a block; a last line without its line feed gets one."""
+        """Make a block; add a missing line feed at the end."""
         made = cls(data if data.endswith(b"\n") else data + b"\n")
         made.kind, made.head, made.records = kind, head, records
         return made
 
 
 class RawReader(Reader):
-    """A reader that hands on each stream's lines instead of batches."""
+    """A reader that passes on each stream's lines instead of batches."""
 
     def _schema(self, message: Message, number: int) -> Iterator[tuple[str, Any]]:
         tap_stream = self._called(self._stream_of(message, number), number, needs_schema=False)
         if tap_stream is not None:
             yield from self._flush(tap_stream)
         for _ in super()._schema(message, number):
-            pass  # the line itself says that the columns have changed
+            pass  # the line itself declares the new columns
         if tap_stream is not None:
             said = {
                 "type": "SCHEMA",
@@ -72,7 +72,7 @@ class RawReader(Reader):
     def _records(
         self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[tuple[str, Any]]:
-        if not is_wrapped:  # of a file: a target need not know BATCH
+        if not is_wrapped:  # from a file: a target may not know BATCH
             for name, event in super()._records(tap_stream, block, numbers, is_wrapped=False, file=file):
                 if not isinstance(event, Stream):
                     yield name, event
@@ -89,7 +89,7 @@ class RawReader(Reader):
             yield tap_stream.stream.name, Lines.of(block, "RECORD", head=_head(block, count), records=count)
 
     def _kept(self, tap_stream: TapStream, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
-        """Tell which records were not committed before; None: all."""
+        """Return which records were not committed before; None: all."""
         for batch in self._parsed(tap_stream, block, numbers):
             if isinstance(batch, pa.RecordBatch):
                 mask = tap_stream.resent.mark(tap_stream.conform(batch))
@@ -109,7 +109,7 @@ class RawReader(Reader):
 
 
 def _head(block: bytes, count: int) -> bytes:
-    """Return what all lines begin with, if that says everything but the record."""
+    """Return the common beginning of all lines, if it has all keys but the record."""
     place = block.find(RECORD, 0, HEAD_BYTES)
     head = block[:place] if place > 0 else b""
     is_common = head and b"\n" not in head and block.count(b"\n" + head + RECORD) == count - 1
@@ -117,7 +117,7 @@ def _head(block: bytes, count: int) -> bytes:
 
 
 def _pairs(head: bytes) -> dict[str, Any]:
-    """Return the keys and values that stand before the record."""
+    """Return the keys and values before the record."""
     try:
         found = json.loads(head + b'"":0}')
     except (ValueError, RecursionError):
@@ -126,7 +126,7 @@ def _pairs(head: bytes) -> dict[str, Any]:
 
 
 def first_version(lines: Lines) -> Any:
-    """Return the version that the first of the RECORDs bears."""
+    """Return the version of the first RECORD."""
     line = lines[: lines.find(b"\n")]
     try:
         return msgspec.json.decode(_fields.decode(line).get("version", b"null"))
@@ -135,7 +135,7 @@ def first_version(lines: Lines) -> Any:
 
 
 def addressed(lines: Lines, stream: str, version: int | None) -> bytes:
-    """Return RECORDs as those of a stream of another name, and with a version if one is given."""
+    """Return RECORDs under another stream name, and with a version if one is given."""
     if lines.head:
         pairs = _pairs(lines.head)
         if pairs["stream"] == stream and version is None:
@@ -150,7 +150,7 @@ def _addressed(line: bytes, stream: str, version: int | None) -> bytes:
     try:
         found: dict[str, Any] = dict(_fields.decode(line))
     except MALFORMED:
-        found = json.loads(line)  # NaN and the like, which Python's own writer makes of floats
+        found = json.loads(line)  # NaN and infinities, as Python's JSON writer writes them
         return (
             json.dumps({**found, "stream": stream, **({} if version is None else {"version": version})}).encode()
             + b"\n"

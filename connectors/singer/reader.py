@@ -1,4 +1,4 @@
-"""Blocks of Singer lines -> events of the streams, in order; a checkpoint never stands before a record it covers."""
+"""Turn blocks of Singer lines into events of streams, in order; a checkpoint follows the records it covers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .values import shown
 
 log = logging.getLogger("syncblocks")
 
-#: Records of a batch at most.
+#: Most records of a batch.
 BATCH_RECORDS = 65_536
 
-#: Beginnings of lines that were looked at: a tap that writes the time before the record has one a line.
+#: Most beginnings of lines to remember: a tap that writes a time before the record has one for each line.
 _MAX_HEADS = 4096
 RECORD = b'"record"'
 HEAD_BYTES = 512
@@ -36,7 +36,7 @@ _NO_HEAD = object()
 
 
 class Message(msgspec.Struct):
-    """A line; what it carries stays JSON until it is needed."""
+    """A message; its values stay JSON until they are needed."""
 
     type: Any = None
     stream: Any = None
@@ -58,13 +58,13 @@ class Reader:
     Args:
         tap: its name, for errors.
         streams: the selected streams.
-        names: every stream of the tap -> names under which messages and STATE may call it.
-        bookmarks: where each selected stream goes on.
-        adds_columns: names of streams all of whose columns are wanted: new ones too.
-        wider: columns that an earlier run found to hold more digits than their schema says, by stream.
-        on_wider: told of a stream's such columns whenever there are more.
-        checkpoint_records: records between two checkpoints, at least.
-        checkpoint_s: seconds after which one comes earlier.
+        names: every stream of the tap -> its names in messages and STATE.
+        bookmarks: bookmark of each selected stream.
+        adds_columns: names of the streams that take new columns.
+        wider: stream -> columns in which an earlier run found more digits than the schema declares.
+        on_wider: called with a stream's wider columns when a new one is found.
+        checkpoint_records: least number of records between two checkpoints.
+        checkpoint_s: seconds after which a checkpoint comes earlier.
         clock: seconds, monotonic.
     """
 
@@ -83,7 +83,7 @@ class Reader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tap = tap
-        #: As the pipeline asks for them.
+        #: The streams as the pipeline selects them.
         self.streams = tuple(streams)
         self._streams = {
             stream.name: TapStream(
@@ -114,13 +114,13 @@ class Reader:
         self.line = 0
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[tuple[str, Event]]:
-        """Yield `(stream name, event)` of everything the tap writes, then each stream's last checkpoint.
+        """Yield `(stream name, event)` for the tap's messages, then each stream's last checkpoint.
 
         Args:
-            blocks: whole lines each; only the last may lack its line feed.
+            blocks: whole lines; the last one may lack its line feed.
 
         Raises:
-            FatalConnectorError: a line that is no message, or no record of its stream; it names tap, stream and line.
+            FatalConnectorError: a line is no message, or no record of its stream; the error names tap, stream and line.
         """
         for block in blocks:
             yield from self._block(block)
@@ -168,7 +168,7 @@ class Reader:
             yield from self._flush(tap_stream)
 
     def _learn(self, start: bytes, number: int) -> Any:
-        """Return the stream of all lines that start so; `_NO_HEAD` where the start does not tell."""
+        """Return the stream of all lines with this beginning; `_NO_HEAD`: the beginning does not tell."""
         found: Any = _NO_HEAD
         try:
             pairs = json.loads(start + RECORD + b":0}", object_pairs_hook=list)
@@ -212,7 +212,7 @@ class Reader:
         try:
             return _messages.decode(line)
         except MALFORMED as error:
-            try:  # NaN and the like, which Python's own writer makes of floats
+            try:  # NaN and infinities, as Python's JSON writer writes them
                 found = json.loads(line.decode())
             except (ValueError, RecursionError):
                 raise self._error(number, f"is no JSON: {shown(line)} ({error})") from error
@@ -228,7 +228,7 @@ class Reader:
         return message.stream
 
     def _called(self, called: str, number: int, *, needs_schema: bool) -> TapStream | None:
-        """Return the selected stream that messages call so; None: its records are not wanted."""
+        """Return the selected stream that a message names; None: the stream is not selected."""
         if called not in self._by_called:
             if called not in self._unknown:
                 log.warning("tap %s: stream %r is not in its catalog; its records are left out", self._tap, called)
@@ -266,7 +266,7 @@ class Reader:
             yield changed.name, changed
 
     def _activate(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
-        """A version is the business of taps and targets: here a table is replaced as a whole, or not."""
+        """Ignore the message: only targets use versions; here a table is replaced as a whole, or not."""
         self._stream_of(message, number)
         yield from ()
 
@@ -289,7 +289,7 @@ class Reader:
     def _parsed(
         self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[Stream | pa.RecordBatch | Rejected]:
-        """Parse lines of one stream; before them comes the stream, if a value needs a wider column."""
+        """Parse lines of one stream; yield the stream first if a value needs a wider column."""
         limit = tap_stream.stream.max_rejected
         while True:
             parser = tap_stream.parser(is_wrapped=is_wrapped)
@@ -298,10 +298,10 @@ class Reader:
                 return
             except Wider as wider:
                 changed = self._widen(tap_stream, wider)
-            except MalformedRecord as bad:
+            except MalformedRecord as malformed:
                 if limit is None:
                     place = f"of file {file} " if file else ""
-                    raise self._error(bad.line, f"{place}{bad}", tap_stream.stream.name) from bad
+                    raise self._error(malformed.line, f"{place}{malformed}", tap_stream.stream.name) from malformed
                 try:
                     yield from parse_or_reject(parser, block, numbers, limit, file or f"tap {self._tap}")
                     return
@@ -316,7 +316,7 @@ class Reader:
         return changed
 
     def batches(self, tap_stream: TapStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
-        """Yield what of a batch was not committed before, in pieces."""
+        """Yield the records of a batch that were not committed before, in pieces."""
         batch = tap_stream.conform(batch)
         if tap_stream.is_incremental:
             batch = tap_stream.resent.take(batch)
@@ -359,7 +359,7 @@ class Reader:
         for tap_stream in live:
             part = self._part(tap_stream, value)
             place = resumable(entry_of(part, tap_stream.names))
-            # A STATE that did not move the stream's own place would have the records since sent again: not yet.
+            # The STATE has not moved this stream's position: the records since would be sent again.
             if not place or place == tap_stream.checkpoint:
                 continue
             yield from self._flush(tap_stream)
