@@ -45,7 +45,7 @@ class FileSourceSettings(Settings):
 
 
 class CSVSourceSettings(FileSourceSettings):
-    """Settings of CSV files: how they are written."""
+    """Settings of a CSV source: how the files are written."""
 
     delimiter: str | None = Field(
         default=None,
@@ -84,11 +84,11 @@ class CSVSourceSettings(FileSourceSettings):
 
 
 class JSONLSourceSettings(FileSourceSettings):
-    """One JSON object a line."""
+    """Settings of a source of JSON lines."""
 
 
 class ParquetSourceSettings(FileSourceSettings):
-    """Parquet files carry their own types; `types` casts."""
+    """Settings of a Parquet source; files have their own types, and `types` casts them."""
 
 
 class FileDestinationSettings(Settings):
@@ -99,12 +99,12 @@ class FileDestinationSettings(Settings):
 
 
 class TextDestinationSettings(FileDestinationSettings):
-    """CSV and JSON lines."""
+    """Settings of destinations of CSV and JSON lines."""
 
     compression: Literal["none", "gzip", "zstd"] = "none"
 
 
 class ParquetDestinationSettings(FileDestinationSettings):
-    """Parquet."""
+    """Settings of a Parquet destination."""
 
     compression: Literal["none", "zstd", "snappy", "gzip", "lz4", "brotli"] = "zstd"
