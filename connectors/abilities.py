@@ -1,6 +1,6 @@
-"""What a connector can do beyond its protocol, asked once and handed on as values.
+"""The optional abilities of a connector, asked for once and handed on as values.
 
-Nothing else asks a connector for its abilities: a wrapper around a connector would otherwise lose them without a word.
+No other code asks a connector with `isinstance`: a wrapper around a connector would lose abilities in silence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .protocols import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
-    """The optional protocols of one connector: itself where it has one, else None."""
+    """One field for each optional protocol: the connector where it has the protocol's methods, else None."""
 
     prepares: Prepares | None = None
     holds_memory: HoldsMemory | None = None
@@ -59,7 +59,7 @@ def protocol_of(name: str) -> Any:
 
 
 def abilities_of(connector: Source | Destination) -> Abilities:
-    """Ask a connector for all of its abilities; opens nothing."""
+    """Return the abilities of a connector; open nothing."""
     names = [field.name for field in fields(Abilities)]
     return Abilities(**{name: connector for name in names if isinstance(connector, protocol_of(name))})
 

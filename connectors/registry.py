@@ -1,4 +1,4 @@
-"""Connector names -> classes: one visible table, then entry points of installed packages. Imports lazily."""
+"""Find the class of a connector by its name: in one table, then among entry points. Imports lazily."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "sqlite": (".sqlite:SQLiteSource", ".sqlite:SQLiteDestination"),
 }
 
-#: Extra that a connector's driver comes with.
+#: Connector -> extra that installs its driver.
 EXTRAS = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb", "mysql": "mysql", "mariadb": "mysql"}
 
-#: Sources whose streams find their own place again: INCREMENTAL needs no bookmark_properties in the file.
+#: Sources that keep their own position: INCREMENTAL needs no bookmark_properties in the pipeline file.
 KEEP_OWN_BOOKMARKS = frozenset({"singer"})
 
 GROUPS = {"source": "syncblocks.sources", "destination": "syncblocks.destinations"}
 
 
 def names(role: str) -> list[str]:
-    """Return the connectors that can play a role ("source" or "destination"), sorted."""
+    """Return the names of all connectors of a role ("source" or "destination"), sorted."""
     position = 0 if role == "source" else 1
     own = {name for name, classes in CONNECTORS.items() if classes[position]}
     return sorted(own | {entry.name for entry in _entry_points(role)})
@@ -72,7 +72,7 @@ def connector_class(name: str, role: str) -> type[Any]:
     """Import the class of a connector.
 
     Raises:
-        ConnectorConfigError: unknown name (with the nearest one), wrong role, or its driver is not installed.
+        ConnectorConfigError: the name is unknown (the message has the nearest one), or the driver is not installed.
     """
     path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
     if path is None:
@@ -117,7 +117,7 @@ def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Dest
 
 
 def _entry_points(role: str) -> EntryPoints:
-    """Look through all installed packages; a run with our own connectors spares that, and the import."""
+    """Search all installed packages. A run with shipped connectors saves the search and the import."""
     from importlib.metadata import entry_points
 
     return entry_points(group=GROUPS[role])

@@ -1,4 +1,4 @@
-"""What two copies of a table are compared by: values only."""
+"""Values by which two copies of a table are compared: keys, ranges, digests, rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Key = tuple[str | None, ...]
 
 
 class Form(StrEnum):
-    """Canonical text of a column's values: the same in every system for values that are the same."""
+    """Canonical text form of a column's values: equal values have equal texts in every system."""
 
-    #: The system's own text; between two copies in one system.
+    #: The system's own text; for two copies in one system.
     NATIVE = "native"
     INTEGER = "integer"
-    #: Digits with a point; without trailing zeros unless both sides have one scale.
+    #: Digits with a point; no trailing zeros unless both sides have the same scale.
     DECIMAL = "decimal"
     #: The shortest digits that read back as the same double; -0 is 0.
     FLOAT = "float"
@@ -30,53 +30,53 @@ class Form(StrEnum):
     TEXT = "text"
     #: Hexadecimal digits.
     BINARY = "binary"
-    #: ISO, without trailing zeros of a second; moments in UTC.
+    #: ISO 8601, seconds without trailing zeros; instants in UTC.
     DATE = "date"
     TIME = "time"
     TIMESTAMP = "timestamp"
     TIMESTAMP_NS = "timestamp_ns"
-    #: `P<months>M<days>DT<seconds>S`, nine digits behind the point; as `files.text` writes it.
+    #: `P<months>M<days>DT<seconds>S`, nine digits behind the point; as `arrow.text` writes it.
     INTERVAL = "interval"
     UUID = "uuid"
-    #: JSON as it is written, where both sides keep that.
+    #: JSON as it was written, where both sides keep the text.
     JSON = "json"
-    #: JSON as a line of JSON lines keeps it: no blanks around it, and `null` is the same as NULL.
+    #: JSON as a file of JSON lines keeps it: no blanks around it; `null` is NULL.
     JSON_LINE = "json_line"
     #: JSON as PostgreSQL's jsonb writes it.
     JSONB = "jsonb"
-    #: JSON as jsonb writes it, but numbers by their value: no zeros at their end.
+    #: JSON as jsonb writes it, but numbers without trailing zeros.
     JSON_VALUE = "json_value"
-    #: A list of scalars: the JSON that `files.text` writes of it.
+    #: A list of scalars, as the JSON that `arrow.text` writes.
     LIST = "list"
-    #: Lists, structs and maps of anything: the JSON that `files.text` writes of it; and as jsonb writes that anew.
+    #: Nested lists, structs and maps, as the JSON that `arrow.text` writes; the second as jsonb writes that JSON.
     NESTED = "nested"
     NESTED_JSONB = "nested_jsonb"
 
 
-#: Unit of a type -> digits of a second that it has.
+#: Unit of a time type -> fractional digits of a second.
 DIGITS = {"s": 0, "ms": 3, "us": 6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One column of one side."""
+    """How one column of one side is compared."""
 
-    #: As this side calls it.
+    #: Its name on this side.
     name: str
     field: pa.Field
     form: Form
-    #: DECIMAL: digits behind the point that both sides have; None: they differ, and trailing zeros do not count.
+    #: DECIMAL: the scale of both sides; None: the scales differ, and trailing zeros do not count.
     scale: int | None = None
-    #: LIST: form of its items, and the digits of a second that the source's type has.
+    #: LIST: form of the items, and fractional digits of a second of the source's type.
     item: Form | None = None
     digits: int = 6
-    #: No SQL of this side writes the form: its records are read, as those of files are.
+    #: The side's SQL cannot write the form: its records are read, as records of files are.
     is_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRange:
-    """Keys from `start` (included) to `end` (not included), by value, texts by their bytes; None: open."""
+    """Keys from `start` to before `end`, compared by value, texts by their bytes; None: no limit."""
 
     start: Key | None = None
     end: Key | None = None
@@ -86,40 +86,40 @@ EVERYTHING = KeyRange()
 
 
 class Digest(NamedTuple):
-    """What some records come to: how many, and the sum of a hash of each."""
+    """Number of some records, and the sum of their hashes."""
 
     records: int
     checksum: int
 
 
 class Row(NamedTuple):
-    """One record in canonical texts."""
+    """One record as canonical texts."""
 
-    #: Number of the range that it is in.
+    #: Position of its range among those asked for.
     place: int
     key: Key
     #: In the order of `Side.columns`; None: NULL.
     values: tuple[str | None, ...]
-    #: Its bookmark is past `Side.until`: it has changed since the last run.
+    #: Its bookmark is past `Side.until`: the record has changed since the last run.
     is_past: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of two copies: which records and columns count, and how they are written."""
+    """One of two copies: the records and columns that count, and their forms."""
 
     stream: Stream
-    #: Empty: records cannot be told apart, so only all of them together are compared.
+    #: Empty: no record can be identified, so only all records together are compared.
     key: tuple[Compared, ...]
     columns: tuple[Compared, ...]
-    #: INCREMENTAL: records past this bookmark are left out of digests.
+    #: INCREMENTAL: digests leave out the records past this bookmark.
     until: Bookmark | None = None
     #: Both sides are PostgreSQL and all forms NATIVE: its own hash is twice as fast as MD5.
     has_own_hash: bool = False
 
 
 class Checksums(Protocol):
-    """One side, opened: everything is answered from one snapshot. Ranges are given in ascending order, disjoint."""
+    """The opened checksums of one side, all from one snapshot. Ranges are ascending and disjoint."""
 
     @property
     def rejected(self) -> int:
@@ -127,15 +127,15 @@ class Checksums(Protocol):
         ...
 
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
-        """Return one digest a range."""
+        """Return one digest for each range."""
         ...
 
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
-        """Return for each range the keys at which it falls into pieces of that many records, ascending."""
+        """Return for each range the keys, ascending, that split it into pieces of so many records."""
         ...
 
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
-        """Return the records of some (small) ranges, also those past the bookmark."""
+        """Return the records of some (small) ranges, with those past the bookmark."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Batches of an even size: drivers count records, whatever these weigh."""
+"""Batches of an even size: drivers count records, not bytes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-#: A batch is full at either; see `stream.Event`.
+#: A batch is full at one of them; see `stream.Event`.
 BATCH_RECORDS = 65_536
 BATCH_BYTES = 4 << 20
 
-#: Records to ask a driver for at once: few enough that wide ones stay below 100 MB, joined below where narrow.
+#: Records to ask a driver for at once: few, so that wide ones stay below 100 MB; narrow ones are joined.
 FETCH_RECORDS = 4_096
 
 
 def even_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Join small batches up to `BATCH_RECORDS` or `BATCH_BYTES`; batches without records are left out."""
+    """Join small batches up to `BATCH_RECORDS` or `BATCH_BYTES`; drop empty ones."""
     held: list[pa.RecordBatch] = []
     records = size_bytes = 0
     for batch in batches:

@@ -1,5 +1,6 @@
-"""Batches, brought to the exact types that a table's columns take. Drivers do not check: ADBC stores a float64's
-bits in a bigint column without a word, so nothing is handed to one that was not cast here."""
+"""Cast batches to the exact types of a table's columns, before a driver gets them.
+
+Drivers do not check types: ADBC stores the bits of a float64 in a bigint column, without an error."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, stream: str) -> pa.Reco
 
 
 def cast_array(array: pa.Array, kind: pa.DataType, column: str, stream: str) -> pa.Array:
-    """Cast one column; never lossy."""
+    """Cast one column without loss."""
     if array.type == kind:
         return array
     try:
@@ -60,7 +61,7 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_nested(array.type) and pa.types.is_string(kind):
         return json_text(array)
     if pa.types.is_decimal(array.type) and pa.types.is_string(kind):
-        return as_text(array, "")  # Arrow writes small ones with an exponent
+        return as_text(array, "")  # Arrow writes small decimals with an exponent
     if pa.types.is_decimal(kind) and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
         return from_texts(array, kind)
     if pa.types.is_null(array.type):
@@ -69,15 +70,15 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def json_text(array: pa.Array) -> pa.Array:
-    """Write lists and structs as JSON; the one place that makes Python objects, since Arrow has no kernel for it."""
-    from .text import to_json  # with kernels that most loads do without
+    """Write lists and structs as JSON, through Python objects, since Arrow has no kernel for it."""
+    from .text import to_json  # imports kernels that most loads do not need
 
     kind = array.type
     return pa.array([None if value is None else to_json(value, kind) for value in array.to_pylist()], pa.string())
 
 
 def refuse_nanoseconds(batch: pa.RecordBatch, stream: str) -> None:
-    """Raise for an interval that is finer than a microsecond: drivers cut it off without a word.
+    """Raise for an interval with nanoseconds: drivers cut them off without an error.
 
     Raises:
         FatalConnectorError: with the column.
@@ -97,10 +98,9 @@ def refuse_nanoseconds(batch: pa.RecordBatch, stream: str) -> None:
 
 
 def refuse_infinite(batch: pa.RecordBatch, stream: str, *, is_kept: bool) -> None:
-    """Raise for what DuckDB calls infinite: counted from another system's epoch it would be a finite moment.
+    """Raise for a date or timestamp that DuckDB calls infinite: another system would take it for a finite one.
 
-    Not for nanoseconds, where the highest number is a moment of its own (pandas' Timestamp.max): where infinity is
-    kept, this one would become it.
+    Nanoseconds pass: their highest number is a finite instant (pandas' Timestamp.max).
 
     Raises:
         FatalConnectorError: with the column.

@@ -1,6 +1,6 @@
-"""`pyarrow.compute`, imported when a function is asked for: records that go by as bytes never need it.
+"""`pyarrow.compute`, imported at its first use: records that pass as bytes do not need it.
 
-Beside its functions: values that are made without `pyarrow.scalar`, which imports pandas.
+Also scalars and arrays made without `pyarrow.scalar`, which imports pandas.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 @lru_cache(maxsize=256, typed=True)
 def constant(value: str | bool | int | float, kind: Any = None) -> Any:
-    """Make a scalar of a plain value out of its bytes; by itself a string, boolean, int64 or double.
+    """Make a scalar from the bytes of a plain value; the default type is string, boolean, int64 or double.
 
-    `pyarrow.scalar`, and whatever takes a plain value, imports pandas first: a third of a small run's time.
+    `pyarrow.scalar`, and each function that takes a plain value, imports pandas: a third of a small run's time.
 
     Raises:
-        pyarrow.ArrowInvalid: (a ValueError) it is no value of that type.
-        struct.error: it is no 64-bit integer.
+        pyarrow.ArrowInvalid: (a ValueError) the value does not have that type.
+        struct.error: the value is no 64-bit integer.
     """
     import struct
 
@@ -39,7 +39,7 @@ def constant(value: str | bool | int | float, kind: Any = None) -> Any:
 
 
 def flags(values: Sequence[bool]) -> Any:
-    """Make an array of booleans, as `constant` makes one of them."""
+    """Make an array of booleans without pandas."""
     import pyarrow as pa
 
     array = pa.Array.from_buffers(pa.uint8(), len(values), [None, pa.py_buffer(bytes(values))])
@@ -47,7 +47,7 @@ def flags(values: Sequence[bool]) -> Any:
 
 
 def fill_null(values: Any, value: Any) -> Any:
-    """Put a value, or another array's, in the place of NULLs."""
+    """Replace NULLs by a value, or by the values of another array."""
     import pyarrow as pa
 
     if not isinstance(value, pa.Scalar | pa.Array | pa.ChunkedArray):

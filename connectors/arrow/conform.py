@@ -1,13 +1,13 @@
-"""Batches brought into the columns of a table, value by value exact or refused."""
+"""Bring batches into the columns of a table: each value is exact, or refused."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from .text import from_text, is_text, misfit, to_text
+from .text import first_invalid, from_text, is_text, to_text
 
-#: Longest part of a value that a message shows.
+#: Most characters of a value in a message.
 _SHOWN = 40
 
 
@@ -15,7 +15,7 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return the batch in the schema's columns, order and types.
 
     Raises:
-        FatalConnectorError: a value that does not survive the cast, or NULL in a key.
+        FatalConnectorError: a value does not fit, or a key is NULL.
     """
     if batch.schema.equals(schema) and all(field.nullable for field in schema):
         return batch
@@ -26,7 +26,7 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Undo encodings that exist in memory only: dictionaries, run ends, views."""
+    """Return the type without encodings that exist in memory only: dictionaries, run ends, views."""
     types = pa.types
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return plain_type(kind.value_type)
@@ -38,7 +38,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: shortened."""
+    """Return a value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
 
@@ -52,12 +52,12 @@ def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         try:
             column = _cast(column, field.type)
         except (pa.ArrowException, ValueError) as error:
-            value = column[misfit(column, lambda part: _cast(part, field.type))].as_py()
+            value = column[first_invalid(column, lambda part: _cast(part, field.type))].as_py()
             raise FatalConnectorError(
                 f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
             ) from error
     if not field.nullable and column.null_count:
-        raise FatalConnectorError(f"column {field.name!r} may not be NULL, and a record without it arrives")
+        raise FatalConnectorError(f"column {field.name!r} may not be NULL, and a record has no value for it")
     return column
 
 

@@ -1,13 +1,12 @@
-"""Texts to decimals, exactly; and numbers whose exponent stands for more zeros than anybody wants to have.
+"""Parse texts as decimals exactly, and refuse numbers with giant exponents.
 
-Arrow's own cast (and its JSON reader) is right for plain digits that the type has room for. Past that it may be wrong
-without an error: `8864084658405480605985331` as decimal128(38,18) wraps around, `9069` becomes a value of
-decimal128(38,38), `1e-45` and a number of more than 38 digits may become 0. Such texts are parsed here, one by one.
+Arrow's cast (and its JSON reader) is right for plain digits that fit the type. For other texts it may be wrong without
+an error: `8864084658405480605985331` as decimal128(38,18) wraps around, `9069` becomes a value of decimal128(38,38),
+`1e-45` and a number of more than 38 digits may become 0. Such texts are parsed here, one by one.
 
-`1e99999999` is ten characters, and a hundred million digits as an integer or a text: Python works on that for hours
-with its lock held, and Arrow reads past the end of a table, and crashes, for a decimal such as `1e-9999999`. So a
-number of JSON, of a text or of somebody's code passes `bounded` or `fitting` before it becomes an integer, a text, or
-Arrow's.
+`1e99999999` is ten characters, and 100 million digits as an integer or a text: Python works on it for hours with its
+lock held. For a decimal such as `1e-9999999` Arrow reads past the end of a table and crashes. So each number of JSON,
+of a text or of user code passes `bounded` or `fitting` first.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from . import compute as pc
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,9})?")
 
-#: Rounds nothing that a decimal of 76 digits holds.
+#: Rounds no decimal of up to 76 digits.
 _EXACT = Context(prec=400)
 
-#: Digits before and behind the point that the longest number of any database has (PostgreSQL's numeric).
+#: Most digits before and after the point of any database's numbers (PostgreSQL's numeric).
 MOST_WHOLE, MOST_FRACTION = 131_072, 16_383
 
 
 def bounded(value: Decimal) -> Decimal:
-    """Return a number that can be written out; zero without its exponent.
+    """Return a number that can be written in full; zero without its exponent.
 
     Raises:
-        ValueError: it is so large, or so near to zero, that no database holds it.
+        ValueError: the number is too large, or too near to zero, for every database.
     """
     if not value.is_finite():
         return value
@@ -45,20 +44,20 @@ def bounded(value: Decimal) -> Decimal:
 
 
 def as_number(value: Decimal) -> int | float:
-    """Return a number as JSON's writer of Python takes it: whole ones exactly.
+    """Return a number for Python's JSON writer: whole numbers exactly.
 
     Raises:
-        ValueError: it is too large to be written out.
+        ValueError: the number is too large to be written.
     """
     value = bounded(value)
     return int(value) if value == value.to_integral_value() else float(value)
 
 
 def fitting(value: Decimal, kind: Any) -> Decimal:
-    """Return a finite number as Arrow takes it safely for a decimal type.
+    """Return a finite number in a form that Arrow takes safely for a decimal type.
 
     Raises:
-        ValueError: the type has no room for all of its digits.
+        ValueError: the type cannot hold all digits.
     """
     if not value.is_finite():
         raise ValueError(f"{value} is no number of {kind}")
@@ -66,7 +65,7 @@ def fitting(value: Decimal, kind: Any) -> Decimal:
     if not value:
         return Decimal(0)
     if value.adjusted() < kind.precision - kind.scale:
-        # What has more digits than fit has another exponent than 0 at its end, which rounding would not take away.
+        # A number with too many digits keeps an exponent that `normalize` cannot remove.
         normal = value.normalize(_EXACT)
         exponent = normal.as_tuple().exponent
         if normal == value and isinstance(exponent, int) and -exponent <= kind.scale:
@@ -82,7 +81,7 @@ def from_texts(texts: pa.Array, kind: Any) -> pa.Array:
         kind: decimal128 or decimal256.
 
     Raises:
-        ValueError: (`pa.ArrowInvalid` is one) a text is no number, or the type has no room for all of its digits.
+        ValueError: (`pa.ArrowInvalid` is one) a text is no number, or the type cannot hold all digits.
     """
     whole, scale = kind.precision - kind.scale, kind.scale
     is_plain = _longest(texts) <= whole and not any(_any(pc.match_substring(texts, pattern=each)) for each in "eE")

@@ -1,7 +1,7 @@
 """How exactly a destination keeps a column: as it is, in a wider type, as text, or with loss. Pure.
 
-A destination states for each column what it stores (`Kept`); `fidelity` compares that with what arrives. The engine
-refuses what is lossy before anything runs, unless the pipeline says what to do with it (`on_lossy`).
+A destination states the type it stores for each column (`Kept`); `fidelity` compares it with the type that arrives. The
+engine refuses a lossy column before a run, unless the pipeline decides about it (`on_lossy`).
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ class Fidelity(StrEnum):
     WIDENED = "widened"
     #: Every value in full, as text: the destination has no such type.
     TEXT = "text"
-    #: Some value of the type would be changed, or there is no type for it.
+    #: Some value of the type would change, or the destination has no type for it.
     LOSSY = "lossy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What a destination makes of one column of a stream."""
+    """How a destination stores one column of a stream."""
 
-    #: Its name there: shortened, or told apart from one that is the same to that system.
+    #: Name in the table; may be shortened, or changed where two names are the same to the system.
     column: str
-    #: Type that the column will have there, in the destination's own words; empty: it has none.
+    #: Type that the column will have, as the destination writes it; empty: there is none.
     type: str
-    #: What the values are there; None: there is no type, or the table's column can hold them in none.
+    #: Arrow type of the stored values; None: there is no type for them.
     arrow: pa.DataType | None
-    #: Type that the table's column has now; None: there is no such column (yet).
+    #: Type that the table's column has now; None: there is no such column.
     held: str | None = None
     #: The system stores the values as text, though it declares (or infers) a type.
     is_text: bool = False
-    #: The type is the source's own, of the same system: its values need no comparison.
+    #: Source and destination are one system with one type: nothing needs comparing.
     is_native: bool = False
-    #: The table computes the column by itself: what arrives for it is not written.
+    #: The table computes the column: values that arrive for it are not written.
     is_computed: bool = False
-    #: What is worth knowing beside: zones that are dropped, or why there is no type.
+    #: Remark for the plan: a zone that is dropped, or why there is no type.
     note: str = ""
 
 
 _RANKS = (Fidelity.EXACT, Fidelity.WIDENED, Fidelity.TEXT, Fidelity.LOSSY)
 _UNITS = ("s", "ms", "us", "ns")
 
-#: Native types whose values are texts; every other type that comes as text is text of something else.
+#: Native types whose values are texts; a text of any other native type holds values of that type.
 _TEXT_NAMES = re.compile(r"char|text|clob|string|enum|^name$|^set\(|^memo|^tsvector", re.IGNORECASE)
 
 
 def fidelity(field: pa.Field, kept: Kept) -> Fidelity:
-    """Tell how exactly a column is kept."""
+    """Return how exactly a column is kept."""
     if kept.arrow is None:
         return Fidelity.LOSSY
     if kept.is_native:
@@ -70,18 +70,18 @@ def fidelity(field: pa.Field, kept: Kept) -> Fidelity:
 
 
 def is_text_of_something(field: pa.Field) -> bool:
-    """Tell whether a column of texts holds values that the source has another type for (inet, numeric, ranges)."""
+    """Tell whether a text column holds values of another type of the source (inet, numeric, ranges)."""
     native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
     return bool(native) and _is_text(plain(field.type)) and _TEXT_NAMES.search(native) is None
 
 
 def worst(*found: Fidelity) -> Fidelity:
-    """Return the least exact of them."""
+    """Return the least exact of some fidelities."""
     return max(found, key=_RANKS.index, default=Fidelity.EXACT)
 
 
 def plain(kind: Any) -> pa.DataType:
-    """Undo encodings that exist in memory only: dictionaries, run ends, views, long offsets."""
+    """Return the type without encodings that exist in memory only: dictionaries, run ends, views, long offsets."""
     types = pa.types
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return plain(kind.value_type)
@@ -93,7 +93,7 @@ def plain(kind: Any) -> pa.DataType:
 
 
 def compare(arriving: pa.DataType, kept: pa.DataType) -> Fidelity:
-    """Tell how exactly every value of one Arrow type is kept by another."""
+    """Return how exactly one Arrow type keeps every value of another."""
     arriving, kept = plain(arriving), plain(kept)
     types = pa.types
     if arriving == kept or types.is_null(arriving):
@@ -101,14 +101,14 @@ def compare(arriving: pa.DataType, kept: pa.DataType) -> Fidelity:
     if isinstance(arriving, pa.BaseExtensionType) and arriving != pa.uuid() and arriving != pa.json_():
         return compare(arriving.storage_type, kept)
     if kept == pa.json_():
-        # A text is not a JSON text: only a column that is JSON there already parses it, and refuses what is none.
+        # A text is no JSON: only an existing JSON column parses it, and refuses other texts.
         return Fidelity.WIDENED if _is_text(arriving) else Fidelity.TEXT if types.is_nested(arriving) else _LOSSY
     if _is_text(kept):
         return Fidelity.TEXT
     for is_kind, compared in _COMPARED:
         if is_kind(arriving):
             return compared(arriving, kept)
-    # The table's own column of another type parses the texts, and refuses what is none of its values.
+    # An existing column of another type parses the texts, and refuses texts that it cannot hold.
     return Fidelity.WIDENED if _is_text(arriving) else _LOSSY
 
 
@@ -164,7 +164,7 @@ def _decimals(arriving: Any, kept: Any) -> Fidelity:
 def _timestamps(arriving: Any, kept: Any) -> Fidelity:
     if not pa.types.is_timestamp(kept) or (arriving.tz is None) != (kept.tz is None):
         return _LOSSY
-    # The zone belongs to the column; a value is the moment.
+    # The zone belongs to the column; the value is an instant.
     return Fidelity.EXACT if arriving.unit == kept.unit else _finer(arriving, kept)
 
 
@@ -232,12 +232,12 @@ _COMPARED = (
 
 
 def as_text(array: pa.Array, column: str) -> pa.Array:
-    """Write every value in full as text: digits, ISO 8601, base64, JSON; the forms of `files.text`.
+    """Write every value in full as text, in the forms of `arrow.text`: digits, ISO 8601, base64, JSON.
 
     Raises:
-        FatalConnectorError: a date outside of the years 1 to 9999, which that form cannot write.
+        FatalConnectorError: a date outside the years 1 to 9999, which the form cannot write.
     """
-    from .text import to_text  # its kernels cost time to load, and few streams need them
+    from .text import to_text  # its kernels take time to load, and few streams need them
 
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -247,10 +247,10 @@ def as_text(array: pa.Array, column: str) -> pa.Array:
 
 
 def cut(array: pa.Array, kind: pa.DataType, column: str) -> pa.Array:
-    """Cast with loss: digits that the type has no room for are cut off. What does not fit at all is refused.
+    """Cast with loss: cut off digits that the type cannot hold.
 
     Raises:
-        FatalConnectorError: a value is past the type's range.
+        FatalConnectorError: a value is out of the type's range.
     """
     from . import compute as pc
 
@@ -265,7 +265,7 @@ def cut(array: pa.Array, kind: pa.DataType, column: str) -> pa.Array:
 
 
 def _earlier(array: pa.Array, made: pa.Array) -> pa.Array:
-    """Mend moments before 1970: Arrow rounds their numbers towards 0, which is the next microsecond."""
+    """Correct instants before 1970: Arrow rounds their numbers towards 0, to the next microsecond."""
     from . import compute as pc
 
     is_later = pc.greater(made.cast(array.type), array)

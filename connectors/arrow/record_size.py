@@ -1,10 +1,10 @@
-"""Records that are larger than the memory budget of a run: refused before they take more than the machine has."""
+"""The error for records larger than a run's memory budget, which are refused before memory runs out."""
 
 from __future__ import annotations
 
 from ..errors import FatalConnectorError
 
-#: What a record may hold beside a value that has all of `memory`.
+#: Bytes that a record may have besides a value as large as `memory`.
 SLACK_BYTES = 1 << 20
 
 
@@ -16,17 +16,17 @@ def too_wide(what: str, most_bytes: int, *ways: str, stream: str = "") -> Record
     """Return the error for a record.
 
     Args:
-        what: which, and where.
-        most_bytes: what it may have.
-        ways: how it can be mended but for more memory, a clause each.
-        stream: that it is of, where the engine does not know.
+        what: the record and its place.
+        most_bytes: the limit.
+        ways: ways out besides more memory, a clause each.
+        stream: the record's stream, if the engine does not know it.
     """
     mend = ", or ".join(("raise `memory` in the pipeline file", *ways))
     return RecordTooWide(f"{what} is larger than all of `memory`, {megabytes(most_bytes)}: {mend}", stream=stream)
 
 
 def megabytes(size_bytes: int) -> str:
-    """Write a size as `memory` is written."""
+    """Write a size as in the setting `memory`."""
     return f"{size_bytes / 1e6:,.0f} MB"
 
 

@@ -1,4 +1,4 @@
-"""Columns as text and back, losing nothing: how CSV and JSON lines keep types that they do not have.
+"""Write columns as text and read them back without loss: how CSV and JSON lines keep types that they lack.
 
 Text of a type: true/false; digits; `1e-07`, `nan`, `inf`; decimals plain; ISO 8601 for dates, times and timestamps
 (zoned ones in UTC with `Z`); binary as base64; UUIDs with hyphens; durations as a number of their unit; intervals as
@@ -51,13 +51,13 @@ TYPES: dict[str, pa.DataType] = {
     "json": pa.json_(pa.string()),
 }
 
-#: JSON has no such numbers; they are written as these texts and read back where a column is a number.
+#: Numbers that JSON lacks are written as these texts, and read back in a column of numbers.
 SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
 _INTERVAL = re.compile(r"P(-?\d+)M(-?\d+)DT(-?)(\d+)\.(\d{9})S")
 
-#: First and last moment that four digits of a year can write.
+#: First and last instant with a year of four digits.
 _FIRST, _LAST = date(1, 1, 1), date(9999, 12, 31)
 _EPOCH = date(1970, 1, 1)
 _DAY_S = 86_400
@@ -103,7 +103,7 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_nested(kind: pa.DataType) -> bool:
-    """Tell whether a value holds other values."""
+    """Tell whether values of the type hold other values."""
     return bool(pa.types.is_nested(kind))
 
 
@@ -116,7 +116,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
         is_empty_null: an empty text is NULL, except where text or binary is wanted (CSV).
 
     Raises:
-        ValueError: (`pa.ArrowInvalid` is one) some value is no value of that type; see `misfit`.
+        ValueError: (`pa.ArrowInvalid` is one) a value does not have that type; see `first_invalid`.
     """
     types = pa.types
     if is_text(kind):
@@ -149,23 +149,23 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
         return _each(column, lambda text: revive(json.loads(text, parse_float=Decimal), kind), kind)
     if types.is_null(kind):
         if column.null_count < len(column):
-            raise ValueError("a value where there was none")
+            raise ValueError("a value where there is none")
         return pa.nulls(len(column))
     return _floats(column, kind) if types.is_floating(kind) else column.cast(kind)
 
 
 def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Cast to floats; of a number that none holds the cast makes an infinity, or 0, without an error."""
+    """Cast to floats, and refuse a number out of range, which Arrow makes an infinity or 0."""
     found = column.cast(kind)
-    wide = found.cast(pa.float32()) if pa.types.is_float16(kind) else found  # there are no kernels for halves
+    wide = found.cast(pa.float32()) if pa.types.is_float16(kind) else found  # Arrow has no kernels for half floats
     odd = column.filter(pc.or_(pc.is_inf(wide), pc.equal(wide, constant(0))))
     if pc.any(pc.match_substring_regex(odd, "^[^eE]*[1-9]")).as_py():
         raise ValueError(f"a number that no {kind} holds")
     return found
 
 
-def misfit(column: pa.Array, converts: Callable[[pa.Array], Any]) -> int:
-    """Return the place of the first value at which `converts` raises, by halving."""
+def first_invalid(column: pa.Array, converts: Callable[[pa.Array], Any]) -> int:
+    """Return the position of the first value for which `converts` raises, by halving."""
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -182,7 +182,7 @@ def to_text(column: pa.Array, name: str) -> pa.Array:
     """Turn a column into strings that `from_text` turns back.
 
     Raises:
-        FatalConnectorError: a date that four digits of a year cannot write, or bytes that are no text.
+        FatalConnectorError: a year of more than four digits, or bytes that are no text.
     """
     kind = column.type
     types = pa.types
@@ -215,7 +215,7 @@ def to_text(column: pa.Array, name: str) -> pa.Array:
 
 
 def to_json(value: Any, kind: pa.DataType) -> str:
-    """Write one nested value as JSON; numbers keep all their digits."""
+    """Write one nested value as JSON; numbers keep all digits."""
     if value is None:
         return "null"
     types = pa.types
@@ -242,10 +242,10 @@ def to_json(value: Any, kind: pa.DataType) -> str:
 
 
 def revive(value: Any, kind: pa.DataType) -> Any:
-    """Turn a parsed JSON value (floats as Decimal) into what Arrow takes for that type.
+    """Turn a parsed JSON value (floats as Decimal) into a value that Arrow takes for the type.
 
     Raises:
-        ValueError: it is no such value.
+        ValueError: the value does not have that type.
     """
     types = pa.types
     if value is None:
@@ -260,7 +260,7 @@ def revive(value: Any, kind: pa.DataType) -> Any:
         _demand(isinstance(value, list))
         return [revive(item, kind.value_type) for item in value]
     if is_json(kind):
-        from msgspec.json import Encoder  # few streams hold JSON inside of others
+        from msgspec.json import Encoder  # few streams have nested JSON
 
         return Encoder(decimal_format="number").encode(value).decode()
     if types.is_boolean(kind):
@@ -287,13 +287,13 @@ def revive(value: Any, kind: pa.DataType) -> Any:
 
 
 def revived(values: Any, kind: pa.DataType) -> pa.Array:
-    """Make an array of what `revive` returned: Arrow makes none of UUIDs and JSON that are inside of others."""
+    """Make an array of values that `revive` returned; Arrow cannot make arrays with nested UUIDs or JSON."""
     stored = _stored(kind) if is_nested(kind) else kind
     return pa.array(values, kind) if stored == kind else pa.array(values, stored).cast(kind)
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
-    """Return a type with the bytes of UUIDs, and the texts of JSON, in their place."""
+    """Return the type with bytes for UUIDs and text for JSON."""
     types = pa.types
     if types.is_struct(kind):
         return pa.struct([field.with_type(_stored(field.type)) for field in kind])
@@ -333,7 +333,7 @@ def _plain(column: pa.Array) -> pa.Array:
 
 
 def _check_years(column: pa.Array, name: str) -> None:
-    """Refuse what would come out as `<value out of range>`, or could not be read again."""
+    """Refuse times that Arrow writes as `<value out of range>`, or that could not be read back."""
     kind = column.type
     days = pa.types.is_date(kind)
     unit = 1 if days else _UNITS[kind.unit] * _DAY_S
@@ -365,13 +365,13 @@ def _interval(text: str) -> tuple[int, int, int]:
 __all__ = [
     "SPECIAL",
     "TYPES",
+    "first_invalid",
     "from_text",
     "is_bytes",
     "is_json",
     "is_nested",
     "is_text",
     "is_uuid",
-    "misfit",
     "parse_type",
     "revive",
     "revived",

@@ -1,4 +1,4 @@
-"""Numbers that Arrow's dates and times have room for, but no meaning: 24:00, and what DuckDB takes for infinite."""
+"""Find numbers in date and time columns that are no dates or times: 24:00, and DuckDB's infinities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def has_leaf(array: pa.Array, is_odd: Callable[[pa.Array], bool]) -> bool:
-    """Ask about an array of times, or about those that its lists, structs and maps hold in the end."""
+    """Apply a test to an array of times, or to the times nested in its lists, structs and maps."""
     return _has_times(array.type) and any(map(is_odd, leaves(array)))
 
 
@@ -27,7 +27,7 @@ def _has_times(kind: pa.DataType) -> bool:
 
 
 def leaves(array: pa.Array) -> Iterator[pa.Array]:
-    """Yield what a column's lists, structs and maps hold in the end."""
+    """Yield the innermost arrays of a column's lists, structs and maps."""
     types = pa.types
     if isinstance(array.type, pa.BaseExtensionType):
         yield from leaves(array.storage)
@@ -47,7 +47,7 @@ def leaves(array: pa.Array) -> Iterator[pa.Array]:
 def is_infinite(array: pa.Array) -> bool:
     """Tell whether there is an infinite date or timestamp.
 
-    Not of nanoseconds, whose highest number is a moment of its own elsewhere (pandas' Timestamp.max).
+    Not of nanoseconds: their highest number is a finite instant elsewhere (pandas' Timestamp.max).
     """
     types = pa.types
     is_one = types.is_date32(array.type) or (types.is_timestamp(array.type) and array.type.unit != "ns")
@@ -60,7 +60,7 @@ def is_last_nanosecond(array: pa.Array) -> bool:
 
 
 def has_extremes(array: pa.Array) -> bool:
-    """Tell whether there is a number in an array of dates or timestamps that DuckDB calls infinite."""
+    """Tell whether an array of dates or timestamps has a number that DuckDB calls infinite."""
     bits = 32 if pa.types.is_date32(array.type) else 64
     numbers, most = array.view(pa.int32() if bits == 32 else pa.int64()), 2 ** (bits - 1) - 1
     return most in (pc.max(numbers).as_py(), -(pc.min(numbers).as_py() or 0))

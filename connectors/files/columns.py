@@ -1,4 +1,4 @@
-"""Columns of a table as streams change: what the table becomes."""
+"""Columns of a table whose stream changes its schema."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .formats import Format
 
 
 def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
-    """Return the table's columns once those that arrive are in it.
+    """Return the table's columns after the arriving columns are added.
 
-    Columns keep their place, new ones come last, and whatever is missing on either side may be NULL. A type grows where
-    the wider one keeps every value (checked again value by value, as integers past 2^53 do not fit into a double).
+    Columns keep their position, new ones come last, and a column that one side lacks may be NULL. A type becomes wider
+    where the wider one keeps every value (each value is checked later: integers past 2^53 do not fit a double).
 
     Raises:
         FatalConnectorError: no type holds both.
@@ -37,14 +37,14 @@ def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
 
 
 def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return a type that holds the values of both, as far as there is one.
+    """Return a type that holds the values of both types.
 
     Raises:
-        pa.ArrowTypeError: there is none.
+        pa.ArrowTypeError: there is no such type.
     """
     signed = pa.types.is_signed_integer
     if (kind == pa.uint64() and signed(other)) or (signed(kind) and other == pa.uint64()):
-        return pa.decimal128(20)  # Arrow would take an int64
+        return pa.decimal128(20)  # Arrow would choose an int64
     if _would_round(kind, other):
         raise pa.ArrowTypeError(f"{kind} and {other} have no type that keeps both")
     both = [pa.schema([("c", kind)]), pa.schema([("c", other)])]
@@ -52,13 +52,13 @@ def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def is_held(arriving: pa.DataType, kind: pa.DataType) -> bool:
-    """Tell whether a type holds the values of another one, or a cast refuses those that it does not hold.
+    """Tell whether a type holds the values of another, or a cast refuses the values that it cannot hold.
 
-    Arrow's safe casts take a number for a date, cut a time off, and round a double.
+    Arrow's safe casts take a number for a date, cut off a time, and round a double.
     """
     types = pa.types
     if types.is_string(arriving) or types.is_large_string(arriving):
-        return True  # it is parsed, and refused if it is none
+        return True  # a text is parsed, and refused if it is no such value
     if types.is_timestamp(arriving) and types.is_timestamp(kind):
         return (arriving.tz is None) == (kind.tz is None)
     exact = (types.is_integer, types.is_decimal, types.is_time)
@@ -88,14 +88,14 @@ def changes(before: pa.Schema | None, after: pa.Schema) -> tuple[Mapping[str, An
 
 
 def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, is_new: bool) -> Kept:
-    """Say as what a column of a stream is kept.
+    """Return how a column of a stream is kept.
 
     Args:
-        field: as it arrives.
-        stored: as the format keeps it in a new table.
-        table: what is there.
+        field: the column as it arrives.
+        stored: the column as the format keeps it in a new table.
+        table: the state of the table.
         made: the table's format.
-        is_new: the table's types do not count.
+        is_new: the table is made anew, whatever types it has.
     """
     place = -1 if table.schema is None else table.schema.get_field_index(field.name)
     held = None if table.schema is None or place < 0 else table.schema.field(place)
@@ -134,7 +134,7 @@ def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
 
 
 def _would_round(kind: Any, arriving: Any) -> bool:
-    """Tell whether decimals and floats meet: Arrow makes the former the latter, and rounds without a word."""
+    """Tell whether one type is a decimal and one a float: Arrow rounds such decimals to floats in silence."""
     types = pa.types
     if types.is_struct(kind) and types.is_struct(arriving):
         common = {field.name for field in kind} & {field.name for field in arriving}

@@ -1,4 +1,4 @@
-"""One stream's load into one table: stage, and at each checkpoint commit."""
+"""Load one stream into one table: stage batches, and commit at each checkpoint."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
 from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
-from .calls import Call
 from .columns import changes, unified
+from .interrupts import Call
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
 from .rejected import FileRejections
 from .table import Staged, Staging, Table
 
-#: Times that a merge is worked out without the lock before it is done under it.
+#: Times that a merge is tried without the lock before it holds the lock.
 FREE_TRIES = 3
 
-#: Records of one batch handed to a writer.
+#: Most records of a batch for a writer.
 _SLICE_RECORDS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the table shall be: its files and columns, if `files` are what it was worked out from."""
+    """The files and columns that a commit makes, planned from the table's former `files`."""
 
     based_on: tuple[TableFile, ...]
     files: tuple[TableFile, ...]
@@ -40,7 +40,7 @@ class _Plan:
 
 
 class TableLoad:
-    """Writes one stream's events; nothing of it is seen before its commit."""
+    """Writes the events of one stream; readers see nothing before a commit."""
 
     def __init__(self, table: Table, load: Load, call: Call) -> None:
         self._table = table
@@ -121,10 +121,10 @@ class TableLoad:
         self._writing = None
 
     def _discard(self) -> None:
-        """Drop what no commit has kept."""
+        """Delete the staged files that no commit has kept."""
         if self._writing is not None:
             self._writing.abandon()
-        # Whatever cannot be deleted now, recovery finds by the token; an error here would hide the one that matters.
+        # Recovery finds remaining files by the token; an error here would hide the first error.
         with suppress(ConnectorError, OSError):
             if self._made:
                 manifest = self._table.read()
@@ -132,7 +132,7 @@ class TableLoad:
             self._table.storage.delete_folder(f"{STAGING}/{quote(self._load.token)}", only_empty=True)
 
     def _delete_made(self, live: Iterable[TableFile]) -> None:
-        """Delete what was staged, but for files that a manifest names and that may still have to be moved."""
+        """Delete staged files, except those that a manifest names: they may still have to be moved."""
         keep = {file.moved_from for file in live}
         for name in self._made:
             if name not in keep:
@@ -184,7 +184,7 @@ class TableLoad:
             raise TakenOver(f"stream {self._load.key.stream!r}: {who}", stream=self._load.key.stream)
 
     def _plan_or_none(self, manifest: Manifest, checkpoint: Checkpoint) -> _Plan | None:
-        """Plan without the lock; None where another commit took a file away meanwhile."""
+        """Plan without the lock; None: another commit has removed a file meanwhile."""
         try:
             return self._plan(manifest, checkpoint)
         except ConnectorConfigError as error:
@@ -232,7 +232,7 @@ class TableLoad:
             return _Plan(manifest.files, (part,), schema, tuple(file.name for file in files))
         if len(staged) > 1 or not staged[0].schema.equals(schema):
             staged = [self._rewritten(schema, self._staged_batches(schema))]
-        # A table that was one file so far becomes the folder's first part.
+        # A table of one file becomes the first part of a folder.
         files = [
             file if "/" in file.name else replace(file, name=self._table.part_name(0, file.name), moved_from=file.name)
             for file in files
@@ -261,9 +261,9 @@ class TableLoad:
         return schema
 
     def _must_rewrite(self, manifest: Manifest, schema: pa.Schema) -> bool:
-        """Tell whether the parts would no longer read together: other columns in CSV, other types in Parquet.
+        """Tell whether readers need all parts rewritten: for other columns in CSV, other types in Parquet.
 
-        Values that a wider type may not hold (nanoseconds end in 2262), or writes in another way, are looked at, too.
+        Also check values that the wider type may not hold (nanoseconds end in 2262) or writes in another way.
         """
         if manifest.schema is None or not manifest.files:
             return False
@@ -286,7 +286,7 @@ class TableLoad:
         return batches
 
     def _staged_batches(self, schema: pa.Schema, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Read what was staged since the last commit in the table's columns, or in those named."""
+        """Read the batches staged since the last commit, in the table's columns or in the given ones."""
         schema = schema if names is None else pa.schema([schema.field(name) for name in names])
         for staged in self._staged:
             data = DataFile(self._table.storage, staged.name, schema=staged.schema)
@@ -309,7 +309,7 @@ class TableLoad:
     def _refuse_strangers(self, manifest: Manifest) -> None:
         if manifest.schema is None and (found := self._table.strangers()):
             raise FatalConnectorError(
-                f"{self._table.storage.label(found[0])} is there, but no ledger knows it: only `write_disposition: "
+                f"{self._table.storage.label(found[0])} exists, but no ledger names it: only `write_disposition: "
                 "replace` writes such a table",
                 stream=self._load.key.stream,
             )
@@ -328,7 +328,7 @@ class TableLoad:
 def _refuse_null(batch: pa.RecordBatch, keys: Iterable[str]) -> None:
     for name in keys:
         if batch.column(name).null_count:
-            raise FatalConnectorError(f"key column {name!r} is NULL in a record: it cannot be found again")
+            raise FatalConnectorError(f"key column {name!r} is NULL in a record: the record could not be found again")
 
 
 def _names(files: Iterable[TableFile]) -> list[tuple[str, int, int]]:
@@ -336,6 +336,6 @@ def _names(files: Iterable[TableFile]) -> list[tuple[str, int, int]]:
 
 
 def _in_place(plan: _Plan, present: Sequence[TableFile]) -> tuple[TableFile, ...]:
-    """Return the planned files; those that stay as they were, as they are now: moved, since the lock is held."""
+    """Return the planned files; under the lock, files that stay are in their final place."""
     kept, now = set(plan.based_on), {file.name: file for file in present}
     return tuple(now[file.name] if file in kept else file for file in plan.files)

@@ -1,6 +1,6 @@
 """A folder on local disk.
 
-Whatever replaces something is written beside it, fsynced and renamed; locks are `flock`, so they end with the process.
+A file that replaces another is written beside it, fsynced and renamed. Locks are `flock`: they end with the process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .storage import LOCK_POLL_S, Entry
 
 
 class LocalStorage:
-    """A folder on local disk. Symbolic links are followed only as long as they stay inside it."""
+    """A folder on local disk. Symbolic links that lead outside are not followed."""
 
     def __init__(self, root: Path, allowed: Path | None = None) -> None:
         self.root = str(root)
@@ -39,7 +39,7 @@ class LocalStorage:
         return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
     def names(self, folder: str = "") -> list[tuple[str, bool]]:
-        """List `(name, is a folder)` directly in a folder; empty where there is none."""
+        """List `(name, is a folder)` directly in a folder; empty if the folder is missing."""
         try:
             with os.scandir(self._path / folder) as found:
                 return sorted((entry.name, entry.is_dir()) for entry in found)
@@ -47,7 +47,7 @@ class LocalStorage:
             return []
 
     def entries(self, folder: str = "") -> list[Entry]:
-        """List the files below a folder, sorted; hidden ones and those that begin with `_` do not count."""
+        """List the files below a folder, sorted, without hidden files and names that begin with `_`."""
         found: list[Entry] = []
         for name, is_folder in self.names(folder):
             if name.startswith((".", "_")):
@@ -68,7 +68,7 @@ class LocalStorage:
         return (self._path / name).stat().st_size
 
     def open_input(self, name: str) -> BinaryIO:
-        """Open a regular file that is, links followed, still inside the root; checked again once it is open."""
+        """Open a regular file inside the root, after following links; check again once it is open."""
         path = self._inside(name)
         if not stat.S_ISREG(path.stat().st_mode):
             raise ConnectorConfigError(f"{self.label(name)}: not a regular file", key="path")
@@ -102,10 +102,10 @@ class LocalStorage:
             return None
 
     def replace_bytes(self, name: str, data: bytes) -> None:
-        """Replace a small file whole, under its lock: readers and crashes see the old or the new one."""
+        """Replace a small file under its lock: readers see the old file or the new one, also after a crash."""
         path = self._path / name
         self._make_folders(path.parent)
-        beside = path.with_name(f".{path.name}.tmp")  # One name: what a kill leaves behind is used again.
+        beside = path.with_name(f".{path.name}.tmp")  # One fixed name: a file that a killed process left is used again.
         failpoint("files.replace.before")
         try:
             with beside.open("wb") as file:
@@ -140,12 +140,12 @@ class LocalStorage:
             for inner, is_folder in self.names(name):
                 if not is_folder:
                     (path / inner).unlink(missing_ok=True)
-        with suppress(OSError):  # Not empty, or not there: then there is nothing to do.
+        with suppress(OSError):  # Not empty, or missing: nothing to do.
             path.rmdir()
 
     @contextmanager
     def lock(self, name: str, is_interrupted: Callable[[], bool]) -> Iterator[None]:
-        """Hold the exclusive lock of that name, waiting for it; ends with the process at the latest."""
+        """Wait for the exclusive lock of a name and hold it; the lock ends with the process at the latest."""
         path = self._path / name
         self._make_folders(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -159,7 +159,7 @@ class LocalStorage:
             os.close(descriptor)
 
     def check_writable(self) -> None:
-        """Prove, creating nothing, that files can be made here."""
+        """Check, without creating anything, that files can be created here."""
         nearest = self._path
         while not nearest.exists():
             nearest = nearest.parent

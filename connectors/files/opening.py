@@ -1,4 +1,4 @@
-"""From a path or URL to the storage behind it."""
+"""Open the storage of a path or URL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .storage import Storage, translated, url_scheme, without_credentials
 
 
 def open_storage(path: str, folder: Path, options: Mapping[str, Any]) -> Storage:
-    """Return the storage whose root is that folder path or URL; nothing needs to be there yet."""
+    """Return the storage whose root is a folder, given as path or URL; the folder may be missing."""
     if not is_url(path):
         return LocalStorage(resolve_path(path, folder))
     scheme = url_scheme(path)

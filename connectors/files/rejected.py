@@ -1,6 +1,6 @@
-"""Where a load's rejected records go: files of the table's own format, below `_syncblocks_rejected` in the same folder.
+"""Write a load's rejected records into files of the table's format, below `_syncblocks_rejected` in the same folder.
 
-Each commit that rejects records adds one file, which the table's manifest names. None is ever deleted.
+Each commit that rejects records adds one file, named by the table's manifest. No file is ever deleted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.conform import conformed
-from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, Rejections, may_come_again, rejections, sifted
+from ..rejected.halving import convert_or_reject
+from ..rejected.limits import Rejections, may_come_again
+from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejections
 from ..stream import Load, RejectedRecord, WriteDisposition
 from .columns import unified
 from .manifest import TableFile
@@ -23,25 +25,25 @@ from .table import Staging, Table
 
 
 class FileRejections:
-    """Takes the rejected records out of what one load writes."""
+    """Finds and writes the rejected records of one load."""
 
     def __init__(self, table: Table, load: Load, limit: int) -> None:
         self._table = table
         self._load = load
         self._limit = limit
         self._kept = Rejections(limit)
-        #: Columns of the table before this load; values must fit into them too.
+        #: Columns of the table before this load; values must fit them, too.
         self._held: pa.Schema | None = None
         if load.write_disposition is not WriteDisposition.REPLACE:
             manifest = table.read()
             self._held = manifest.schema if table.has_files(manifest) else None
 
     def add(self, records: Iterable[RejectedRecord]) -> None:
-        """Take rejected records that somebody else found."""
+        """Add rejected records of the source."""
         self._kept.add(records)
 
     def fitting(self, batch: pa.RecordBatch, schema: pa.Schema, keys: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield a batch in the columns of a staged file, without the records that do not fit."""
+        """Yield a batch in the columns of a staged file, without its rejected records."""
         is_text = self._table.format.suffix != "parquet"
         wider = schema if self._held is None else unified(self._table.name, self._held, schema)
 
@@ -52,12 +54,12 @@ class FileRejections:
                 self._table.format.writer(cast("BinaryIO", pa.MockOutputStream()), wider).write(kept)
             return fitted
 
-        parts, bad = sifted(self._without_null_keys(batch, keys), converts, self._load.stream)
-        self._kept.add(bad)
+        parts, rejected = convert_or_reject(self._without_null_keys(batch, keys), converts, self._load.stream)
+        self._kept.add(rejected)
         yield from (part for part in parts if part.num_rows)
 
     def written(self, begin: Callable[[pa.Schema], Staging]) -> tuple[TableFile, ...]:
-        """Write what was set aside since the last commit; return what the commit must name."""
+        """Write the records rejected since the last commit; return the files that the commit must name."""
         self._kept.leave_out(self._known())
         if not self._kept.records:
             return ()
@@ -83,7 +85,7 @@ class FileRejections:
         return (table.placed(staged, f"{REJECTED_TABLE}/{table.quoted}/part-{number}{table.extension}"),)
 
     def _known(self) -> set[tuple[str, str]]:
-        """Return place and record of what is there already, as far as it may come again."""
+        """Return place and record of the rejected records in the files that may come again."""
         asked = {(each.place, each.record) for each in may_come_again(self._load, self._kept.records)}
         table, key = self._table, self._load.key
         names = ("pipeline", "stream", "place", "record")
@@ -101,7 +103,7 @@ class FileRejections:
         return found
 
     def committed(self) -> int:
-        """Count what was written; return how many."""
+        """Count the written records as committed; return how many there were."""
         return self._kept.written()
 
     def _without_null_keys(self, batch: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:

@@ -1,4 +1,4 @@
-"""What a folder of files is, wherever it lies: on local disk (`local.py`) or on an object store (`objects.py`)."""
+"""The interface of a folder of files, on local disk (`local.py`) or on an object store (`objects.py`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..settings import is_url
 
-#: Schemes of URLs that are opened; others (chained or executable ones) are refused.
+#: Schemes of URLs that are opened; others, such as chained ones, are refused.
 SCHEMES = frozenset(
     [
         *("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"),
@@ -20,7 +20,7 @@ SCHEMES = frozenset(
     ]
 )
 
-#: Seconds between two tries for a lock that another process holds.
+#: Seconds between two tries to take a lock.
 LOCK_POLL_S = 0.02
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -31,13 +31,13 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 class Entry:
     """One file below a storage's root."""
 
-    #: Relative to the root, parts divided by "/".
+    #: Name relative to the root, with "/" between the parts.
     name: str
     size_bytes: int
 
 
 class Storage(Protocol):
-    """A folder with everything below it; every name is relative to it and stays inside."""
+    """A folder and the files below it; names are relative to it and stay inside."""
 
     root: str
 
@@ -61,7 +61,7 @@ class Storage(Protocol):
 
 @contextmanager
 def translated(label: str) -> Iterator[None]:
-    """Turn an error of the file system into the connector's own, naming the file."""
+    """Turn an error of the file system into a ConnectorError that names the file."""
     try:
         yield
     except ConnectorError:
@@ -79,7 +79,7 @@ def translated(label: str) -> Iterator[None]:
 
 
 def checked_name(name: str) -> str:
-    """Return the name if it stays below the root; names out of a manifest are not to be trusted."""
+    """Return the name if it stays below the root; names in a manifest are not trusted."""
     parts = name.split("/")
     if not name or "\0" in name or "\\" in name or any(part in ("", ".", "..") for part in parts):
         raise FatalConnectorError(f"the manifest names a file outside its folder: {name!r}")
@@ -87,7 +87,7 @@ def checked_name(name: str) -> str:
 
 
 def url_scheme(path: str) -> str:
-    """Return the scheme of a URL, if it is one that is opened."""
+    """Return the scheme of a URL; raise if such URLs are not opened."""
     scheme = path.partition("://")[0].lower()
     if scheme not in SCHEMES:
         raise ConnectorConfigError(

@@ -1,1 +1,1 @@
-"""INCREMENTAL reads: bookmarks, checkpoints, ranges, and hashes of records."""
+"""INCREMENTAL reads: bookmarks, checkpoints, and hashes of the records at a bookmark."""

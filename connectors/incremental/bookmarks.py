@@ -1,8 +1,8 @@
 """Bookmarks of INCREMENTAL streams: their JSON form, and how records compare with them.
 
-A bookmark is a dict of JSON values: one entry a bookmark property, and under `BOUNDARY` what `incremental` keeps there.
-A record whose bookmark is incomplete (a NULL or NaN in one of its bookmark properties) compares with none;
-`Stream.null_bookmarks` says what becomes of it. Where no record had a complete one, the bookmark's values are all null.
+A bookmark is a dict of JSON values: one entry for each bookmark property, and hashes of records under `BOUNDARY`. The
+bookmark of a record is incomplete if a bookmark property is NULL or NaN: it compares with no other, and
+`Stream.null_bookmarks` decides about the record. If no record has a complete one, all values are null.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..arrow.decimals import fitting
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..stream import Bookmark, NullBookmarks, Stream
 
-#: Key of a bookmark under which the hashes are kept; no column may be named like it.
+#: Key of the hashes in a bookmark; no column may have this name.
 BOUNDARY = "_boundary"
 
-#: A checkpoint at least every so many records, or seconds: each costs the destination a commit.
+#: A checkpoint comes after so many records, or seconds: each costs the destination a commit.
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_S = 30.0
 
@@ -37,17 +37,17 @@ _NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
 #: Bytes of one record's hash.
 HASH_BYTES = 8
 
-#: What stands under `BOUNDARY` for the records there; the rest is the source's own.
+#: Keys under `BOUNDARY` that describe the hashed records; other keys are the source's own.
 _OF_RECORDS = ("columns", "by_value", "hashes", "keys", "through")
 
 
 def values(bookmark: Bookmark | None) -> dict[str, Any] | None:
-    """Return the bookmark as people read it: without the boundary's hashes."""
+    """Return the bookmark for people to read: without the hashes."""
     return None if bookmark is None else {k: v for k, v in bookmark.items() if k != BOUNDARY}
 
 
 def without_records(bookmark: Bookmark | None) -> Bookmark | None:
-    """Return the bookmark without the hashes of records: a merge then sends those at or past it once more."""
+    """Return the bookmark without the hashes: a merge then sends the records at or past it again."""
     kept = (bookmark or {}).get(BOUNDARY)
     if bookmark is None or not kept:
         return bookmark
@@ -75,7 +75,7 @@ def to_json(value: Any) -> Any:
 
 
 def python_value(value: pa.Scalar) -> Any:
-    """Return what `as_py` does, which imports pandas for a time: half of a run that finds nothing new."""
+    """Return what `as_py` returns. `as_py` imports pandas for a time: half the duration of a run without news."""
     kind = value.type
     if pa.types.is_timestamp(kind) and kind.unit == "us" and kind.tz in (None, "UTC") and value.is_valid:
         with suppress(OverflowError):  # `as_py` has an error for it
@@ -110,7 +110,7 @@ def from_json(value: Any, kind: pa.DataType, *, column: str = "", stream: str = 
     """Turn a JSON value back into a scalar of the column's own type.
 
     Raises:
-        ConnectorConfigError: the value is no value of that type (a bookmark set by hand, or a column retyped).
+        ConnectorConfigError: the value does not have that type (a bookmark set by hand, or a column of a new type).
     """
     try:
         return _scalar(value, kind)
@@ -174,7 +174,7 @@ def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scala
 
 
 def has_bookmark(records: pa.RecordBatch | pa.Table, names: Sequence[str]) -> pa.Array:
-    """Tell of each record whether its bookmark is complete: no NULL, no NaN."""
+    """Return a mask of the records whose bookmark is complete: no NULL, no NaN."""
     mask = pc.invert(_is_missing(records, names[0]))
     for name in names[1:]:
         mask = pc.and_not(mask, _is_missing(records, name))
@@ -190,15 +190,15 @@ def _is_missing(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
 
 
 def is_number_in_text(field: pa.Field) -> bool:
-    """Tell whether a database's numbers are read as texts: with more digits than Arrow's decimals, or told to."""
+    """Tell whether a column holds a database's numbers as texts: by setting, or for their many digits."""
     native = (field.metadata or {}).get(b"native_type", b"").decode()
     return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
 
 
 def at_or_past(records: pa.RecordBatch | pa.Table, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
-    """Tell of each record whether it stands at or past the bookmark, most significant property first.
+    """Return a mask of the records at or past the bookmark, most significant property first.
 
-    The bookmark may end before the names do: then it stands below all records that begin with its values.
+    A bookmark with fewer values than names is below all records that begin with its values.
     """
     result = None
     for name, value in reversed(list(zip(names, bookmark, strict=False))):
@@ -212,13 +212,13 @@ def at_or_past(records: pa.RecordBatch | pa.Table, names: Sequence[str], bookmar
 
 
 def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[pa.Scalar]) -> pa.Array:
-    """Tell of each record whether it stands at or below a limit; one that ends before the names do: only below."""
+    """Return a mask of the records at or below a limit; below it, if the limit has fewer values than names."""
     mask = pc.and_(pc.invert(at_or_past(records, names, limit)), has_bookmark(records, names))
     return mask if len(limit) < len(names) else pc.or_(mask, equal_to(records, names, limit))
 
 
 def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
-    """Tell of each record whether it is past the bookmark, or has none and is left out (see `unread`)."""
+    """Return a mask of the records past the bookmark, and of those that `unread` tells."""
     names, values = stream.bookmark_properties, bookmark_values(stream, bookmark)
     mask = pa.repeat(pc.constant(False), len(records))
     if values is not None:
@@ -227,21 +227,21 @@ def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> 
 
 
 def leaves_out_incomplete(stream: Stream, bookmark: Bookmark | None) -> bool:
-    """Tell whether a read that goes on from a bookmark leaves out the records without one."""
+    """Tell whether a read from a bookmark leaves out the records with an incomplete one."""
     policy = stream.null_bookmarks
     is_left_out = policy is NullBookmarks.NEVER or (policy is NullBookmarks.ONCE and bool(bookmark))
     return is_left_out and bool(stream.bookmark_properties)
 
 
 def unread(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
-    """Tell of each record whether it has no bookmark, and so is not read by a run that goes on from this one."""
+    """Return a mask of the records that a run from this bookmark does not read, since theirs is incomplete."""
     if not leaves_out_incomplete(stream, bookmark):
         return pa.repeat(pc.constant(False), len(records))
     return pc.invert(has_bookmark(records, stream.bookmark_properties))
 
 
 def equal_to(records: pa.RecordBatch, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
-    """Tell of each record whether it stands exactly at the bookmark."""
+    """Return a mask of the records exactly at the bookmark."""
     mask = None
     for name, value in zip(names, bookmark, strict=True):
         equal = pc.fill_null(pc.equal(records.column(name), value), False)
@@ -255,7 +255,7 @@ def same(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
 
 
 def is_above(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
-    """Tell whether a bookmark stands past another one, as Arrow compares."""
+    """Tell whether a bookmark is past another, as Arrow compares values."""
     for a, b in zip(left, right, strict=True):
         if not a.equals(b):
             return bool(pc.greater(a, b).as_py())
@@ -263,7 +263,7 @@ def is_above(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
 
 
 def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.Scalar, ...] | None:
-    """Return what is read from: the bookmark, or its first value less the stream's `lookback`; None: everything."""
+    """Return where to read from: the bookmark, or its first value less the `lookback`; None: read everything."""
     if start is None or stream.lookback is None:
         return None if start is None else tuple(start)
     first, back = start[0], stream.lookback
@@ -271,7 +271,7 @@ def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.S
     try:
         if pa.types.is_timestamp(kind):
             value = first.value - math.ceil(back * _PER_SECOND[kind.unit])
-            _EPOCH + timedelta(seconds=value // _PER_SECOND[kind.unit])  # a source writes times from the year 1 on only
+            _EPOCH + timedelta(seconds=value // _PER_SECOND[kind.unit])  # sources write times from the year 1 only
             return (pa.scalar(value, kind),)
         if pa.types.is_date(kind):
             return (pa.scalar(first.as_py() - timedelta(days=math.ceil(back / _DAY_S)), kind),)
@@ -280,23 +280,23 @@ def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.S
             return (pa.scalar(lower.quantize(Decimal(1).scaleb(-kind.scale), ROUND_FLOOR), kind),)
         return (pa.scalar(first.as_py() - (math.ceil(back) if pa.types.is_integer(kind) else back), kind),)
     except (pa.ArrowException, OverflowError, ArithmeticError):
-        return None  # below everything that the type holds
+        return None  # below all values of the type
 
 
 def can_look_back(kind: pa.DataType) -> bool:
-    """Tell whether a `lookback` can be taken from values of a type."""
+    """Tell whether a `lookback` can be subtracted from values of a type."""
     types = pa.types
     is_moment = types.is_timestamp(kind) or types.is_date(kind)
     return bool(is_moment or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def missing_error(stream: Stream, counts: Sequence[int], *, is_all: bool) -> FatalConnectorError:
-    """Make the error of a stream whose records may not lack a bookmark (`null_bookmarks: fail`), but do.
+    """Return the error for incomplete bookmarks in a stream with `null_bookmarks: fail`.
 
     Args:
-        stream: says which properties.
-        counts: records without a value, one number a bookmark property.
-        is_all: False: there may be more of them.
+        stream: has the bookmark properties.
+        counts: number of records without a value, for each bookmark property.
+        is_all: False: there may be more such records.
     """
     found = [f"{count} in {name!r}" for name, count in zip(stream.bookmark_properties, counts, strict=True) if count]
     number = f"{'' if is_all else 'at least '}{' and '.join(found)}"
@@ -312,7 +312,7 @@ def missing_error(stream: Stream, counts: Sequence[int], *, is_all: bool) -> Fat
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_S = 86_400
 
-#: Types that have an order and a JSON form; `null` is a column without any value yet.
+#: Types with an order and a JSON form; `null` is a column that has no value yet.
 _BINARY = (
     pa.types.is_binary,
     pa.types.is_large_binary,
@@ -343,7 +343,7 @@ def demand_order(stream: Stream) -> None:
     """Refuse bookmark_properties whose types have no order.
 
     Raises:
-        ConnectorConfigError: with the column and its type.
+        ConnectorConfigError: the message has the column and its type.
     """
     for name in stream.bookmark_properties:
         field = stream.schema.field(name)

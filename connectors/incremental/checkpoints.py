@@ -1,10 +1,10 @@
-"""INCREMENTAL reads: from batches to checkpoints, past the records committed before, and losing none.
+"""INCREMENTAL reads: drop the records that were committed before, lose none, and yield checkpoints.
 
-Sources read `>=` the bookmark, never `>`. Under `BOUNDARY` a bookmark keeps hashes of the records that were committed
-at or past it: those that tie with it, and those that stand past it because a transaction that was still running could
-commit something below them (`Horizon`). Whole records are hashed, not keys alone: a record that changed within the
-same tick of a coarse clock must get through. Beside each hash stands that of the record's key, so that only the last
-version of a key counts as committed (`Committed`): a record that goes back to a former value must get through as well.
+Sources read `>=` the bookmark, never `>`. A bookmark keeps, under `BOUNDARY`, hashes of the records that were committed
+at or past it. Records past it exist because a running transaction could still commit a record below them (`Horizon`).
+A hash covers the whole record, not the key alone: a record that changes within one tick of a coarse clock must arrive.
+The hash of the key is kept beside it, so that only the last version of a key counts as committed (`Committed`): a
+record that returns to a former value must arrive, too.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ from .hashes import BY_VALUE, forms, record_hashes
 
 log = logging.getLogger("syncblocks")
 
-#: With more hashes than this a checkpoint waits for a record past them, and a merge goes without any.
+#: With more hashes than this, a checkpoint waits for a record past them, and a merge keeps no hashes.
 MANY_HASHES = 10_000
 
-#: An append sends no more records than this past what is settled: the rest waits for the transaction to end.
+#: An append sends no more records than this past the settled ones: the others wait for the transaction to end.
 MAX_UNSETTLED = 250_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizon:
-    """Up to where a source can tell that nothing will be committed late any more."""
+    """The point up to which no running transaction can commit a record any more."""
 
-    #: Highest settled values of the bookmark_properties, or of the first ones; None: nothing past the bookmark is.
+    #: Highest settled values of the bookmark_properties, or of the first ones; None: no record past the bookmark.
     settled: tuple[pa.Scalar, ...] | None
-    #: JSON that the source wants to find again in the next bookmark, under `PENDING` of its boundary.
+    #: JSON that the source finds again in the next bookmark, under `PENDING` of the boundary.
     pending: Mapping[str, Any] | None = None
 
 
 #: Key of the boundary under which `Horizon.pending` is kept.
 PENDING = "pending"
 
-#: Key of a boundary's `keys`: of each key it holds the last version only, and not all that were ever committed.
+#: Key of a boundary's `keys`: they hold the last version of each key only, not every committed version.
 LAST = "last"
 
 
@@ -80,17 +80,17 @@ def incremental(
     checkpoint_s: float = CHECKPOINT_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Event]:
-    """Drop what was committed before, pass the batches on, and yield checkpoints between them.
+    """Drop the records committed before, pass the batches on, and yield checkpoints between them.
 
     Args:
-        stream: its bookmark_properties are columns of every batch; `null_bookmarks` and `lookback` hold.
-        batches: records at or past `lower_bound`; others are dropped here if `is_ordered` is False.
+        stream: the stream read; its bookmark_properties are columns of every batch.
+        batches: records at or past `lower_bound`; if `is_ordered` is False, lower ones are dropped here.
         bookmark: as the ledger holds it; None: from scratch.
-        is_ordered: the batches come in ascending order of the bookmark, by the source's own comparison; records with
-            an incomplete bookmark come before all others, since no checkpoint's reader will see them again. Unordered
-            ones get a single checkpoint, after the last batch, compared by Arrow.
-        horizon: ordered batches only: the bookmark does not go past it; None: every record is settled.
-        checkpoint_records: records between two checkpoints, at least.
+        is_ordered: the batches come in ascending order of the bookmark, as the source compares values. Records with
+            an incomplete bookmark come first, since no later run reads them. Unordered batches get one checkpoint,
+            after the last batch, compared by Arrow.
+        horizon: for ordered batches: the bookmark does not pass it; None: every record is settled.
+        checkpoint_records: least number of records between two checkpoints.
         checkpoint_s: seconds after which a checkpoint comes earlier.
         clock: seconds, monotonic.
     """
@@ -112,16 +112,16 @@ def incremental(
 
 
 class _Boundary:
-    """What the bookmark says was committed at or past it."""
+    """The records committed at or past a bookmark, as the bookmark keeps them."""
 
     def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
         boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
         self.columns: list[str] = list(boundary.get("columns") or ())
         self.by_value = bool(boundary.get(BY_VALUE))
         self.start = bookmark_values(stream, bookmark)
-        #: Highest of the records that are hashed.
+        #: Highest bookmark of the hashed records.
         self.through = self.start
-        #: Columns of the key, for the hashes of keys; none: records are counted.
+        #: Columns of the key; empty: equal records are counted.
         self.key_columns = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
         versions = self._versions(stream, boundary)
         self.committed = Committed(versions, is_keyed=bool(self.key_columns), is_merged=stream.may_repeat)
@@ -135,13 +135,13 @@ class _Boundary:
             )
 
     def _versions(self, stream: Stream, boundary: Mapping[str, Any]) -> list[tuple[bytes | None, bytes]]:
-        """Return the hashes of key and record of what was committed; a merge goes without what it cannot compare."""
+        """Return key and record hashes of the committed records; for a merge only those that it can compare."""
         keys: Mapping[str, Any] = boundary.get("keys") or {}
         records, key_hashes = _unpacked(boundary), _unpacked(keys)
         is_of_these_keys = tuple(keys.get("columns") or ()) == self.key_columns
         is_gone = not set(self.columns) <= set(stream.schema.names)
         if is_gone or keys.get("forms") not in (None, forms(stream.schema, self.columns)):
-            # A column is gone or of another type, so no record has these hashes any more; its key may tell it.
+            # A column is gone or has another type: no record has these hashes any more, but a key may identify it.
             if key_hashes and set(keys["columns"]) <= set(stream.schema.names) and not stream.may_repeat:
                 self.columns, records = list(keys["columns"]), key_hashes
             elif is_gone or stream.may_repeat:
@@ -159,7 +159,7 @@ def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
 
 
 class _Tracker:
-    """The bookmark: the highest settled record, and hashes of those at or past it."""
+    """Follows a read: the highest settled bookmark, and the hashes of the records at or past it."""
 
     def __init__(self, stream: Stream, bookmark: Bookmark | None, is_ordered: bool, horizon: Horizon | None) -> None:
         demand_order(stream)
@@ -176,29 +176,29 @@ class _Tracker:
         #: The bookmark so far, and the highest record seen.
         self._high = self._start
         self._position: tuple[pa.Scalar, ...] | None = None
-        # The columns of then: a column added since must not make old records look new.
+        # The bookmark's columns: a column added since must not make old records look new.
         self._columns = self._boundary.columns if self._committed.left else list(stream.schema.names)
         self._by_value = self._boundary.by_value if self._committed.left else True
-        #: Of the records seen at or past the bookmark; None: too many, and a merge may meet them again.
+        #: Hashes of the records seen at or past the bookmark; None: too many, and a merge may send them again.
         self._hashes: list[bytes] | None = []
-        #: The same of their keys, if they have keys.
+        #: Hashes of their keys, if there are keys.
         self._keys = self._boundary.key_columns
         self._key_hashes: list[bytes] = []
-        #: Keys that this merge has sent in another version which no bookmark bounds, or one below the present one.
+        #: Keys of which this merge has sent another version, whose bookmark is incomplete or below the present one.
         self._elsewhere: set[bytes] = set()
         self._unsettled = 0
-        #: No more records are taken in this run.
+        #: This run takes no more records.
         self.is_full = False
         #: Whether a checkpoint was yielded before the last batch.
         self.has_checkpoint = False
 
     @property
     def may_checkpoint(self) -> bool:
-        """False while the next run would begin from scratch, unless it merges and has no hashes to keep; or many."""
+        """False if the next run would begin from scratch, but for a merge without hashes; or with too many hashes."""
         return self._hashes is None or (self._high is not None and len(self._hashes) <= MANY_HASHES)
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the batch without records committed before, and note what it holds."""
+        """Return the batch without the records committed before, and note its records."""
         if batch.num_rows:
             batch = self._filter(batch)
         if not batch.num_rows:
@@ -208,7 +208,7 @@ class _Tracker:
         return self._drop_committed(batch)
 
     def bookmark(self, *, is_complete: bool = False) -> Bookmark | None:
-        """Return the bookmark up to here; None while there was no record.
+        """Return the bookmark of the records so far; None: there was no record.
 
         Args:
             is_complete: everything at or past the bookmark was read.
@@ -235,7 +235,7 @@ class _Tracker:
         }
 
     def _seen(self, records: list[bytes]) -> list[tuple[bytes | None, bytes]]:
-        """Return the versions that this read has met at or past the bookmark; of a merge the last of each key."""
+        """Return the versions of the records read at or past the bookmark; for a merge the last of each key."""
         if not self._keys:
             return [(None, record) for record in records]
         versions: list[tuple[bytes | None, bytes]] = list(zip(self._key_hashes, records, strict=True))
@@ -244,7 +244,7 @@ class _Tracker:
         return [version for version in last_of_each_key(versions) if version[0] not in self._elsewhere]
 
     def _write(self, boundary: dict[str, Any], versions: list[tuple[bytes | None, bytes]]) -> None:
-        """Write hashes into a boundary: those of keys in the order of their records', which may be more."""
+        """Write hashes into a boundary: key hashes in the order of the record hashes, of which there may be more."""
         versions.sort(key=lambda version: version[0] is None)
         boundary["hashes"] = b64encode(b"".join(record for _, record in versions)).decode()
         if self._keys and versions:
@@ -253,7 +253,7 @@ class _Tracker:
             boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown, LAST: True}
 
     def _unread(self, *, is_complete: bool) -> list[tuple[bytes | None, bytes]]:
-        """Versions committed before that have not come again yet, and still may."""
+        """Committed versions that this read has not met yet, and may meet."""
         position = self._position if self._is_ordered else self._high
         is_passed = position is not None and not self._is_within(position)
         has_moved = self._high is not None and (self._start is None or not same(self._high, self._start))
@@ -268,14 +268,14 @@ class _Tracker:
             return to_json(value)
         except (ValueError, ArithmeticError) as error:
             raise FatalConnectorError(
-                f"bookmark property {name!r} of stream {self._stream.name!r} stands before the year 1 or past the year "
+                f"bookmark property {name!r} of stream {self._stream.name!r} is before the year 1 or past the year "
                 "9999, which no bookmark can keep",
                 stream=self._stream.name,
             ) from error
 
     # ------------------------------------------------------------ what is left out
     def _filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Drop what is below the bookmark, and treat incomplete ones as the stream says."""
+        """Drop records below the bookmark; treat incomplete bookmarks as the stream says."""
         policy = self._stream.null_bookmarks
         is_complete = has_bookmark(batch, self._names)
         is_wanted = is_complete
@@ -307,7 +307,7 @@ class _Tracker:
         return batch if all(is_new) else pc.filter(batch, pc.flags(is_new))
 
     def _note_elsewhere(self, batch: pa.RecordBatch) -> None:
-        """Note the keys of records that are sent in every run: should one go back to the bookmark, it is new there."""
+        """Note the keys of records that every run sends: one that returns to the bookmark is new there."""
         is_elsewhere = pc.invert(has_bookmark(batch, self._names))
         if self._start is not None and self._stream.lookback is not None:
             is_elsewhere = pc.or_(is_elsewhere, pc.invert(at_or_past(batch, self._names, self._start)))
@@ -374,12 +374,12 @@ class _Tracker:
         self._add(pc.filter(known, equal_to(known, self._names, high)))
 
     def _is_within(self, values: tuple[pa.Scalar, ...]) -> bool:
-        """Tell whether records with these values may be among those committed before."""
+        """Tell whether records with these values may have been committed before."""
         start, through = self._start, self._boundary.through
         if through is None or same(values, through):
             return bool(self._committed.left)
         if start is not None and same(start, through) and self._stream.lookback is None:
-            return False  # compared by the source: a text's order is not Arrow's
+            return False  # the source compares texts: their order is not Arrow's
         return not is_above(values, through)
 
     def _add(self, records: pa.RecordBatch) -> None:

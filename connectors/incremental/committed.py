@@ -1,6 +1,6 @@
-"""Records at a bookmark that were committed already: the last version of each key, or how often each record was.
+"""Records at a bookmark that were committed already: the last version of each key, or the count of each record.
 
-Pure: keys and records are hashes, in bytes (`checkpoints.py`) or as texts (`singer/boundary.py`).
+Pure: keys and records are hashes, in bytes (`checkpoints.py`) or as texts (`singer/resent.py`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ H = TypeVar("H", bound=Hashable)
 
 
 class Committed(Generic[H]):
-    """What was committed at or past a bookmark, and what of it one read has met again.
+    """The versions committed at or past a bookmark, and those of them that one read has met.
 
-    A version is the hash of a key and the hash of a record. A stream without keys has None for the key: there, a record
-    is committed as often as it stands in the source. With keys a record is dropped only if it equals the last committed
-    version of its key: a record that goes back to a former value is new.
+    A version is the hash of a key and the hash of a record. Without keys, the first hash is None, and a record counts
+    as committed as often as it was committed. With keys, a record is dropped only if it equals the last committed
+    version of its key: a record that returns to a former value is new.
 
-    An append does not demand that its keys are unique: records of one key that stand in the source side by side are
-    all known again. A merge keeps one of them, so it must end with the last: once it was sent another version of a key,
-    every later one of this read is sent.
+    An append does not need unique keys: several records of one key in the source are all recognised. A merge keeps
+    one of them, and must end with the last: after another version of a key was sent, every later one is sent.
 
     Args:
-        versions: one for each record that was committed. The key None in a stream with keys: a bookmark of an earlier
-            release, which does not tell the key.
+        versions: one for each committed record. With keys, a key of None comes from a bookmark of an earlier release,
+            which did not keep keys.
         is_keyed: the stream's records have keys.
         is_merged: sending a record twice does no harm.
     """
@@ -42,11 +41,11 @@ class Committed(Generic[H]):
         self._replaced: set[H | None] = set()
 
     def are_new(self, versions: Iterable[tuple[H | None, H]], may_be: pa.Array) -> list[bool]:
-        """Tell of each record whether it must be sent.
+        """Tell for each record whether it must be sent.
 
         Args:
-            versions: of the records that may have been committed, in order.
-            may_be: of each record, whether it may have been.
+            versions: those of the records that may have been committed, in order.
+            may_be: for each record, whether it may have been committed.
         """
         found: list[bool] = pc.invert(may_be).to_pylist()
         places = [place for place, is_new in enumerate(found) if not is_new]
@@ -68,7 +67,7 @@ class Committed(Generic[H]):
         return True
 
     def replace(self, keys: Iterable[H | None]) -> None:
-        """Note keys of which another version was sent that is not compared here."""
+        """Note keys of which the read sends another version without asking here."""
         self._replaced.update(keys)
 
     def is_replaced(self, key: H | None) -> bool:
@@ -76,14 +75,14 @@ class Committed(Generic[H]):
         return key in self._replaced
 
     def unread(self, *, is_complete: bool) -> list[tuple[H | None, H]]:
-        """Return what was not met in this read and is still the last version of its key: it may come again.
+        """Return the versions that this read has not met, and that are the last of their keys: they may come again.
 
         Args:
-            is_complete: everything at or past the bookmark was read. What has no key then is gone from the source, or
-                the former version of another record.
+            is_complete: all records at or past the bookmark were read. A version without a key is then gone from the
+                source, or a former version of another record.
         """
         if self._is_merged and not self._is_keyed:
-            return []  # nothing tells which of them were replaced; a merge may send them again
+            return []  # which of them were replaced is unknown; a merge may send them again
         is_left_out = self._is_keyed and is_complete
         return [
             (key, record)
@@ -93,12 +92,12 @@ class Committed(Generic[H]):
 
 
 def last_of_each_key(versions: Sequence[tuple[H | None, H]]) -> list[tuple[H | None, H]]:
-    """Return one version a key: the one that comes last."""
+    """Return the last version of each key."""
     return list(dict(versions).items())
 
 
 def first_of_each_key(versions: Sequence[tuple[H | None, H]]) -> list[tuple[H | None, H]]:
-    """Return one version a key: the one that comes first."""
+    """Return the first version of each key."""
     return last_of_each_key(versions[::-1])[::-1]
 
 

@@ -1,8 +1,8 @@
-"""Hashes of whole records, by which those at a bookmark are known again.
+"""Hashes of whole records, by which records at a bookmark are recognised.
 
-By value a number or a time is the same whatever type its column has: one that becomes wider between two runs (integers
-that get fractions, a decimal with one digit more, finer times) must not make old records look new. Bookmarks of before
-hash numbers and times as their types have them; a boundary says which it is, under `BY_VALUE`.
+A hash by value does not depend on the type of a number or a time: a column whose type becomes wider between two runs
+(integers to fractions, one more digit, finer times) must not make old records look new. Bookmarks of earlier releases
+hash numbers and times by type; `BY_VALUE` in a boundary says which kind its hashes are.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def record_hashes(batch: pa.RecordBatch, columns: Sequence[str], *, by_value: bo
 
 
 def _hashable(column: pa.Array, *, by_value: bool) -> list[Any]:
-    """Python values whose `repr` is the same everywhere, whatever zone database is installed."""
+    """Return Python values whose `repr` does not depend on the installed time zones."""
     kind, types = column.type, pa.types
     if types.is_temporal(kind) and not types.is_interval(kind):
-        # As integers: databases hold times past Python's, such as PostgreSQL's infinity.
+        # As integers: databases hold times that Python cannot, such as PostgreSQL's infinity.
         numbers = column.view(pa.int32() if kind.bit_width == 32 else pa.int64()).to_pylist()
         return [None if each is None else each * _unit(kind) for each in numbers] if by_value else list(numbers)
     is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
@@ -42,7 +42,7 @@ def _hashable(column: pa.Array, *, by_value: bool) -> list[Any]:
 
 
 def forms(schema: pa.Schema, columns: Sequence[str]) -> str:
-    """Sum up what hashes by value depend on beside the values: where it differs no record has the same hash."""
+    """Return what hashes by value depend on besides the values: where it differs, all hashes differ."""
     shown = repr([_form(schema.field(name).type) for name in columns])
     return blake2b(shown.encode(), digest_size=HASH_BYTES).hexdigest()
 
@@ -57,14 +57,14 @@ def _form(kind: Any) -> str:
 
 
 def _unit(kind: Any) -> int:
-    """Return the nanoseconds that one of a column's integers counts."""
+    """Return the nanoseconds that one unit of a time column counts."""
     if pa.types.is_date32(kind):
         return _DAY_NANOSECONDS
     return _NANOSECONDS["ms" if pa.types.is_date64(kind) else kind.unit]
 
 
 def _digits(number: Any) -> str | None:
-    """Write a number without an exponent, and without zeros that are no part of its value."""
+    """Write a number without an exponent and without trailing zeros of a fraction."""
     if number is None:
         return None
     if isinstance(number, float):

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..rejected.records import Rejections, may_come_again, rejections
+from ..rejected.limits import Rejections, may_come_again
+from ..rejected.records import rejections
 from ..settings import parse_settings
 from ..stream import (
     Block,
@@ -66,7 +67,7 @@ class MemoryDestination:
         return ""
 
     def removes(self) -> bool:
-        """Heed `Load.removed`."""
+        """See `RemovesRecords`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
@@ -191,7 +192,7 @@ class MemoryDestination:
         )
 
     def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], kept: Rejections) -> None:
-        """Take out what has no key, and of a replacement what has the key of another record."""
+        """Reject records without a key and, in a REPLACE, all but the first record of a key."""
         if load.stream.max_rejected is None or load.write_disposition is WriteDisposition.APPEND:
             return
         known: set[tuple[Any, ...]] = set()
@@ -212,5 +213,5 @@ class MemoryDestination:
 
 
 def _as_json(bookmark: Bookmark | None) -> Bookmark | None:
-    """Copy a bookmark the way a real ledger does, which holds JSON and nothing else."""
+    """Copy a bookmark as a real ledger does: as JSON."""
     return json.loads(json.dumps(bookmark, allow_nan=False)) if bookmark is not None else None

@@ -11,7 +11,7 @@ from ..settings import Settings
 
 
 class PluginSettings(Settings):
-    """What a tap and a target have in common: where the plugin comes from and how it is started."""
+    """Settings of taps and targets: where the plugin comes from and how it is started."""
 
     pip: str = Field(
         default="",

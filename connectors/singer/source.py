@@ -31,7 +31,7 @@ class TapSettings(SingerSourceSettings):
 
 
 class TapSource(SingerSource):
-    """A tap as a program or as a class."""
+    """A tap: a program, or a class in this process."""
 
     settings = TapSettings
 

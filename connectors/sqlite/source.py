@@ -13,7 +13,8 @@ from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import bookmark_values, lower_bound
 from ..incremental.checkpoints import incremental
-from ..rejected.records import rejection, rejections, sift
+from ..rejected.halving import convert_by_halves as sift
+from ..rejected.records import rejection, rejections
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.read.source import SqlSource, with_rejected
 from ..sql.session import Lease, Session

@@ -1,4 +1,4 @@
-"""What arrives: write dispositions, batches, columns, values and names."""
+"""Promises about data: write dispositions, batches, columns, values and names."""
 
 from __future__ import annotations
 

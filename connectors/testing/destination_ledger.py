@@ -1,4 +1,4 @@
-"""What is durable when: commits, tokens and the ledger, failures, several loads at once."""
+"""Promises about commits: tokens and the ledger, failures, several loads at once."""
 
 from __future__ import annotations
 

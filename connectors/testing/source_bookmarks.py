@@ -1,4 +1,4 @@
-"""Where a read begins and what it leaves for the next one: bookmarks, records at them, without them, below them."""
+"""Promises about bookmarks: records at them, past them, below them and without them."""
 
 from __future__ import annotations
 

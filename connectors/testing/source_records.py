@@ -1,4 +1,4 @@
-"""What a source offers and yields: the catalog, settings, records, and how a read ends."""
+"""Promises about the catalog, settings, records, and the end of a read."""
 
 from __future__ import annotations
 

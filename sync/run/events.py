@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from syncblocks.connectors.rejected.records import sifted
+from syncblocks.connectors.rejected.halving import convert_or_reject as sifted
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
 from ..errors import SyncError

@@ -43,7 +43,7 @@ class CommitsDataBeforeTheLedger(MemoryDestination):
     """Writes the ledger row in a transaction of its own: a run that was taken over still leaves its data."""
 
     caught_by = {
-        "test_what_is_not_committed_is_not_set_aside_either",
+        "test_rejected_records_that_are_not_committed_are_not_kept",
         "test_a_stale_token_commits_nothing",
         "test_a_takeover_between_two_commits_keeps_the_first_only",
         "test_without_a_ledger_row_nothing_is_committed",
@@ -74,7 +74,7 @@ class IgnoresTheToken(MemoryDestination):
     """Commits whoever holds the ledger row."""
 
     caught_by = {
-        "test_what_is_not_committed_is_not_set_aside_either",
+        "test_rejected_records_that_are_not_committed_are_not_kept",
         "test_a_stale_token_commits_nothing",
         "test_a_takeover_between_two_commits_keeps_the_first_only",
         "test_without_a_ledger_row_nothing_is_committed",
@@ -174,8 +174,8 @@ class TakesAnyKey(MemoryDestination):
     caught_by = {
         "test_replace_refuses_two_records_of_one_key",
         "test_a_key_without_a_value_is_refused",
-        "test_a_null_in_the_key_is_set_aside",
-        "test_all_but_one_of_the_records_of_one_key_are_set_aside_by_a_replace",
+        "test_a_null_in_the_key_is_rejected",
+        "test_all_but_one_of_the_records_of_one_key_are_rejected_by_a_replace",
     }
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
@@ -184,10 +184,10 @@ class TakesAnyKey(MemoryDestination):
         return super().load(load, events, wire)
 
 
-class SetsAsideAgain(MemoryDestination):
+class KeepsRejectedAgain(MemoryDestination):
     """Keeps rejected records of a file as often as they are found."""
 
-    caught_by = {"test_a_bad_record_that_is_found_in_each_run_is_set_aside_once"}
+    caught_by = {"test_a_rejected_record_that_each_run_finds_is_kept_once"}
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         load = replace(load, stream=replace(load.stream, replication_method=ReplicationMethod.FULL_TABLE))
@@ -198,7 +198,7 @@ class SwallowsTheException(MemoryDestination):
     """Takes a failing source for one that has ended."""
 
     caught_by = {
-        "test_what_is_not_committed_is_not_set_aside_either",
+        "test_rejected_records_that_are_not_committed_are_not_kept",
         "test_a_failing_source_leaves_the_former_state",
         "test_what_was_committed_before_a_failure_stays",
     }
@@ -217,7 +217,7 @@ class WrapsTheException(MemoryDestination):
     """Hides the source's exception behind its own, so that the wrong block is blamed."""
 
     caught_by = {
-        "test_what_is_not_committed_is_not_set_aside_either",
+        "test_rejected_records_that_are_not_committed_are_not_kept",
         "test_a_failing_source_leaves_the_former_state",
         "test_what_was_committed_before_a_failure_stays",
     }
@@ -327,7 +327,7 @@ DESTINATIONS = (
     LosesAColumn,
     EmptiesBeforeItsCommit,
     TakesAnyKey,
-    SetsAsideAgain,
+    KeepsRejectedAgain,
     SwallowsTheException,
     WrapsTheException,
     CompletesWithoutTheEnd,

@@ -97,6 +97,13 @@ class TestPostgresSource(InPostgres, SourceContract):
     def config(self, place: str) -> Mapping[str, Any]:
         return {**super().config(place), "checkpoint_records": 1}
 
+    def range_config(self, place: str) -> Mapping[str, Any]:
+        import psycopg
+
+        with psycopg.connect(place) as connection:
+            connection.execute("analyze people")
+        return {**self.config(place), "range_bytes": 8192}
+
     def stream_name(self, table: str) -> str:
         return f"public.{table}"
 

@@ -38,6 +38,9 @@ class FileSourceContract(SourceContract):
     def bad_configs(self, place: Path) -> Sequence[Mapping[str, Any]]:
         return [{"path": str(place / "missing")}, {"path": str(place / "missing-*.csv")}]
 
+    def range_config(self, place: Path) -> Mapping[str, Any] | None:
+        return {**self.config(place), "range_bytes": 500}
+
 
 class TestCSVSource(FileSourceContract):
     connector = CSVSource
@@ -58,6 +61,10 @@ class TestCSVSource(FileSourceContract):
 
 class TestJSONLSource(FileSourceContract):
     connector = JSONLSource
+
+    def range_config(self, place: Path) -> None:
+        """A JSON lines file is not split."""
+
     quirks = Quirks(
         lacks={
             **NO_KEYS,
@@ -79,7 +86,7 @@ class TestParquetSource(FileSourceContract):
     def put(self, place: Path, table: str, records: pa.Table, key: Sequence[str] = ()) -> None:
         path = place / "data" / f"{table}.parquet"
         before = [pyarrow.parquet.read_table(path, partitioning=None)] if path.exists() else []
-        pyarrow.parquet.write_table(pa.concat_tables([*before, records]), path)
+        pyarrow.parquet.write_table(pa.concat_tables([*before, records]), path, row_group_size=100)
 
 
 def _json(value: Any) -> Any:

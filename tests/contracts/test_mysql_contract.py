@@ -62,6 +62,10 @@ class TestMySQLSource(InMariaDB, SourceContract):
         # Transactions of other tests on this server keep bookmarks back: they are waited for.
         return {**super().config(place), "checkpoint_records": 1, "settle_s": 30}
 
+    def range_config(self, place: str) -> Mapping[str, Any]:
+        mysql_databases.run(place, "analyze table people")
+        return {**self.config(place), "range_bytes": 8192}
+
     def stream_name(self, table: str) -> str:
         return f"{self._database}.{table}"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import FatalConnectorError, StatementRefused
-from ...rejected.records import sift
+from ...rejected.halving import convert_by_halves as sift
 from ..dialect.dialect import Dialect
 from ..identifiers import SEQUENCE, TableName
 from ..session import Lease

@@ -8,18 +8,10 @@ import pyarrow as pa
 
 from ...arrow import compute as pc
 from ...errors import FatalConnectorError
-from ...rejected.records import (
-    REJECTED_SCHEMA,
-    REJECTED_TABLE,
-    Rejections,
-    TooManyRejected,
-    may_come_again,
-    rejection,
-    rejections,
-    sift,
-    sifted,
-    too_many,
-)
+from ...rejected.halving import convert_by_halves as sift
+from ...rejected.halving import convert_or_reject as sifted
+from ...rejected.limits import Rejections, TooManyRejected, may_come_again, too_many
+from ...rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejection, rejections
 from ...stream import Block, Load, RejectedRecord
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName

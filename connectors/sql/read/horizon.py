@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...arrow import compute as pc
 from ...incremental.bookmarks import BOUNDARY, bookmark_values, from_json, is_above
 from ...incremental.checkpoints import PENDING
-from ...rejected.records import sifted
+from ...rejected.halving import convert_or_reject as sifted
 from ...stream import Bookmark, Stream
 from ..session import Lease
 

@@ -22,7 +22,7 @@ from ...incremental.bookmarks import (
     python_value,
 )
 from ...incremental.checkpoints import Horizon, incremental
-from ...rejected.records import sifted
+from ...rejected.halving import convert_or_reject as sifted
 from ...stream import Block, Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal

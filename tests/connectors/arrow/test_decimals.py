@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from syncblocks.connectors.arrow.decimals import from_texts
 from syncblocks.connectors.arrow.text import from_text, revive, revived
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
-from syncblocks.connectors.files.infer import Guess
+from syncblocks.connectors.files.type_inference import Guess
 from syncblocks.connectors.incremental.bookmarks import from_json
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.stream import Checkpoint

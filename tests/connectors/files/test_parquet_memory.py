@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 from syncblocks.connectors.files.parquet_format import ParquetFormat
 from syncblocks.connectors.files.paths import DataFile
-from syncblocks.connectors.files.storage import LocalStorage
+from syncblocks.connectors.files.local import LocalStorage
 made, file = ParquetFormat(), DataFile(LocalStorage(Path(sys.argv[1])), sys.argv[2])
 wanted = made.footer(file).schema
 assert sum(batch.num_rows for batch in made.read(file, wanted, frozenset())) == int(sys.argv[3])"""

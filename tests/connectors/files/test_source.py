@@ -279,7 +279,7 @@ def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
     else:
         path.unlink()
     if change in ("written over", "longer", "cut off"):
-        with pytest.raises(ConnectorError, match=r"was written anew while it was read|no JSON object"):
+        with pytest.raises(ConnectorError, match=r"was rewritten while it was read|no JSON object"):
             list(events)
         return
     read += [event for _, event in events]

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.singer.raw import Lines, RawReader, addressed
+from syncblocks.connectors.singer.raw_lines import Lines, RawReader, addressed
 from syncblocks.connectors.singer.reader import Reader
 from syncblocks.connectors.stream import Checkpoint, Stream
 from tests.connectors.singer.singer_helpers import SCHEMA, lines, record, schema, state, stream_of

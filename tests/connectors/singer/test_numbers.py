@@ -171,6 +171,14 @@ def test_a_wild_number_is_kept_or_refused(texts: list[str], spec: str, is_text: 
         assert value == float(text) if isinstance(value, float) else Decimal(value) == Decimal(text)
 
 
+@pytest.mark.parametrize("text", ["1e-77", "5e-77"])
+def test_a_decimal_that_comes_as_a_text_is_never_rounded_to_zero(text: str) -> None:
+    properties = {"properties": {"v": SPECS["decimal"]}}
+    line = b'{"type":"RECORD","stream":"n","record":{"v":"%s"}}' % text.encode()
+    with pytest.raises(FatalConnectorError):
+        read(lines(schema("n", properties), line), streams=[stream_of("n", properties, key=())])
+
+
 def test_a_number_next_to_not_a_number_that_no_decimal_holds_is_refused() -> None:
     line = b'{"type": "RECORD", "stream": "orders", "record": {"id": 1e99999999999999999999, "x": NaN}}'
     with pytest.raises(FatalConnectorError):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.rejected.records import TooManyRejected
+from syncblocks.connectors.rejected.limits import TooManyRejected
 from syncblocks.connectors.stream import Checkpoint, Rejected
 from tests.connectors.singer.singer_helpers import (
     SCHEMA,

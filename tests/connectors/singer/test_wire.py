@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks.connectors.singer.raw import Lines, addressed, first_version
+from syncblocks.connectors.singer.raw_lines import Lines, addressed, first_version
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_helpers import (
     entry,

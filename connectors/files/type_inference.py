@@ -1,8 +1,8 @@
-"""Types of columns that come as text: the narrowest one that loses nothing.
+"""Infer the types of text columns: the narrowest type that loses nothing.
 
-A leading zero keeps a column text, integers past int64 become decimal, fractions that a double would round become
-decimal too, numbers beyond all doubles stay text (and so do those of too many digits beside ones with an exponent), and
-times with an offset become UTC. What does not fit later is an error, never a guess.
+A leading zero keeps a column text. Integers past int64 become decimals, and so do fractions that a double would round.
+Numbers out of the range of doubles stay text, also numbers with too many digits beside others with an exponent. Times
+with an offset become UTC. A later value that does not fit is an error.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _PATTERNS = {
 }
 _NO_DIGIT = r"^[^0-9]*$"
 
-#: A number written with a zero before another digit: its text says more than its value.
+#: A number with a leading zero, which only text keeps.
 LEADING_ZERO = r"^-?0[0-9xX]"
 
-#: Most digits of a decimal that every destination takes; longer ones stay text.
+#: Most digits of a decimal that every destination accepts; longer numbers stay text.
 MAX_DIGITS = 38
 
 #: Digits that every double keeps.
@@ -39,21 +39,21 @@ _DOUBLE_DIGITS = 15
 #: Digits that tell all doubles apart.
 _PRINTED_DIGITS = 17
 
-#: What a number looks like that may be beyond all doubles.
+#: A number that may be out of the range of doubles.
 _MAYBE_BEYOND = r"[eE][+-]?[0-9]{3}|^-?[0-9]{300}"
 
 
-#: What a number looks like that may not have been a double when it was written: a long integer, or more digits than the
-#: 17 that tell all doubles apart. Those with an exponent are taken for measurements.
+#: A number that a double may not hold exactly: a long integer, or more than the 17 digits that identify a double. A
+#: number with an exponent is taken for a measurement.
 MAYBE_ROUNDED = r"-?(?:[1-9][0-9]{15,}|(?:0\.0*)?[1-9](?:\.?[0-9]){17,}\.?)"
 
 
 class Guess:
-    """What one column can be, after the texts seen so far. Empty texts and NULL fit everything."""
+    """The types that one column can have after the texts seen so far. Empty texts and NULL fit every type."""
 
     def __init__(self, kinds: frozenset[str] = frozenset(_PATTERNS)) -> None:
         self._alive = set(kinds)
-        #: All of it was NULL.
+        #: Only NULL was seen.
         self.is_unseen = True
         self._has_seen = False
         self._has_digits = False
@@ -68,7 +68,7 @@ class Guess:
         self._second_digits = 0
 
     def add(self, column: pa.Array) -> None:
-        """Look at more texts (strings, NULL allowed)."""
+        """Take more texts (strings, NULL allowed) into account."""
         self.is_unseen = self.is_unseen and column.null_count == len(column)
         if self._has_seen and not self._alive:
             return
@@ -83,7 +83,7 @@ class Guess:
             if kind in self._alive and not pc.all(pc.match_substring_regex(column, _PATTERNS[kind])).as_py():
                 self._alive.discard(kind)
             elif kind in self._alive and kind in ("bool", "integer", "date", "naive", "zoned"):
-                # The patterns exclude each other, but that integers are numbers too.
+                # The patterns exclude each other, except that integers are numbers.
                 self._alive &= {kind, "number"} if kind == "integer" else {kind}
         if "integer" in self._alive and not self._is_wide:
             self._is_wide = not _fits(column, pa.int64())
@@ -96,7 +96,7 @@ class Guess:
                 self._measure_seconds(column, kind, zone)
 
     def type(self) -> pa.DataType:
-        """Return the type; text where nothing narrower fits, or nothing was seen."""
+        """Return the narrowest type; text if none fits, or nothing was seen."""
         if not self._has_seen:
             return pa.string()
         if "bool" in self._alive:
@@ -117,13 +117,14 @@ class Guess:
         return pa.string()
 
     def field(self, name: str) -> pa.Field:
-        """Return a column of that type; marked, where all of it was NULL."""
+        """Return a field of that type, marked `UNSEEN` if only NULL was seen."""
         return pa.field(name, self.type(), metadata={UNSEEN: b"1"} if self.is_unseen else None)
 
     def _without_plain(self, column: pa.Array) -> pa.Array:
-        """Return what is left to look at closely.
+        """Return the texts that the patterns must check.
 
-        Arrow reads and writes numbers and dates in a tenth of a pattern's time: what comes out as it went in is one.
+        Arrow reads and writes numbers and dates in a tenth of a pattern's time: a text that it writes as it read it has
+        the type.
         """
         if "integer" in self._alive and self._takes_integers(column):
             return column[:0]
@@ -135,7 +136,7 @@ class Guess:
         return column
 
     def _takes_integers(self, column: pa.Array) -> bool:
-        """Take texts that are all integers which a double keeps; False: there are others."""
+        """Note texts that are all integers which a double keeps; False: there are others."""
         if not _is_same(column, pa.int64()):
             return False
         limits = pc.min_max(column.cast(pa.int64())).as_py()
@@ -148,13 +149,13 @@ class Guess:
         return True
 
     def _without_doubles(self, column: pa.Array) -> pa.Array:
-        """Take texts that are finite doubles, written as short as can be; return the others."""
+        """Note texts that are finite doubles in their shortest form; return the others."""
         try:
             numbers = column.cast(pa.float64())
         except ValueError:
             return column
         is_same = pc.and_(pc.equal(numbers.cast(pa.string()), column), pc.is_finite(numbers))
-        is_same = pc.and_(is_same, pc.not_equal(column, constant("-0")))  # which no integer is
+        is_same = pc.and_(is_same, pc.not_equal(column, constant("-0")))  # no integer is -0
         plain = column.filter(is_same)
         if not len(plain):
             return column
@@ -165,7 +166,7 @@ class Guess:
         return column.filter(pc.invert(is_same))
 
     def _measure_digits(self, column: pa.Array) -> tuple[int, bool]:
-        """Note how long numbers are; return the most digits behind a point, and whether there is an exponent."""
+        """Note the lengths of numbers; return the most digits after a point, and whether there is an exponent."""
         size = pc.binary_length(column)
         point = pc.find_substring(column, ".")
         has_point = pc.greater_equal(point, constant(0))
@@ -214,7 +215,7 @@ class Guess:
 
 
 def has_leading_zero(column: pa.Array) -> pa.Array | None:
-    """Return a mask of the numbers that only text can keep; None (and cheap) where there are none."""
+    """Return a mask of the numbers that only text keeps; None: there are none, which is cheap to find."""
     zero = pc.or_(pc.starts_with(column, "0"), pc.starts_with(column, "-0"))
     if not pc.any(zero).as_py():
         return None
@@ -223,7 +224,7 @@ def has_leading_zero(column: pa.Array) -> pa.Array | None:
 
 
 def keeps_digits(column: pa.Array) -> bool:
-    """Tell whether doubles keep numbers (as texts) as they are written; cheap where none of them is long."""
+    """Tell whether doubles keep all digits of numbers, given as texts; cheap if no number is long."""
     size = pc.binary_length(column)
     if (pc.max(size).as_py() or 0) <= _DOUBLE_DIGITS:
         return True
@@ -231,14 +232,14 @@ def keeps_digits(column: pa.Array) -> bool:
     texts = []
     for is_kind, digits in ((is_fraction, _PRINTED_DIGITS + 1), (pc.invert(is_fraction), _DOUBLE_DIGITS)):
         found = column.filter(pc.and_(is_kind, pc.greater(size, constant(digits))))
-        # Zeros in front of a fraction, and at its end, are no digits of it.
+        # Leading and trailing zeros of a fraction do not count as digits.
         found = pc.ascii_rtrim(found, "0") if is_kind is is_fraction else found
         texts += found.filter(pc.match_substring_regex(found, f"^{MAYBE_ROUNDED}$")).to_pylist()
     return not any(map(is_rounded, texts))
 
 
 def is_rounded(text: str) -> bool:
-    """Tell whether a double is another number than such a text, however it is written."""
+    """Tell whether the double of a text has another value than the text."""
     number, kept = Decimal(text), float(text)
     return number not in (Decimal(repr(kept)), Decimal(kept))
 
@@ -246,7 +247,7 @@ def is_rounded(text: str) -> bool:
 def _is_lossy(text: str) -> bool:
     try:
         return Decimal(repr(float(text))) != Decimal(text)
-    except ArithmeticError:  # an exponent of twenty digits, which no Decimal has
+    except ArithmeticError:  # an exponent of 20 digits, which Decimal refuses
         return True
 
 
@@ -259,7 +260,7 @@ def _is_double(column: pa.Array) -> bool:
 
 
 def _is_same(column: pa.Array, kind: pa.DataType) -> bool:
-    """Tell whether all texts are values of a type as Arrow writes them."""
+    """Tell whether all texts are values of a type in the form that Arrow writes."""
     try:
         return bool(pc.all(pc.equal(column.cast(kind).cast(pa.string()), column)).as_py())
     except ValueError:

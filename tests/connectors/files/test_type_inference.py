@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.arrow.text import from_text
-from syncblocks.connectors.files.infer import Guess
+from syncblocks.connectors.files.type_inference import Guess
 
 _INTEGERS = st.integers(-(10**25), 10**25).map(str) | st.integers(-9, 9).map(str)
 _NUMBERS = (

@@ -1,4 +1,4 @@
-"""Rejected records of files: lines that are no records, and values that are none of their column's type."""
+"""Rejected records of files that are read: lines that are no records, values that their column's type lacks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow.conform import shown
-from ..rejected.records import TooManyRejected, rejection, too_many
+from ..rejected.limits import TooManyRejected, too_many
+from ..rejected.records import rejection
 from ..stream import Rejected, RejectedRecord
 
 
-class Bad:
-    """What one read sets aside; `take` hands it over."""
+class ReadRejections:
+    """The rejected records of one read, counted up to a limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -20,54 +21,54 @@ class Bad:
         self._records: list[RejectedRecord] = []
 
     def demand_room(self, number: int, reason: str) -> None:
-        """Raise if so many more would be too many.
+        """Check that `number` more rejected records stay within the limit.
 
         Raises:
-            TooManyRejected: with the reason of the last one.
+            TooManyRejected: they do not; `reason` is the last record's.
         """
         if self._found + number > self.limit:
             raise TooManyRejected(too_many(self.limit, reason))
 
     def add(self, record: Any, reason: str, place: str) -> None:
-        """Set a record aside: a dict of its values, or the text of what is none."""
+        """Reject a record: its values by column, or text that is no record."""
         self.demand_room(1, reason)
         self._found += 1
         self._records.append(rejection(record, reason, place))
 
     def take(self) -> list[Rejected]:
-        """Return what was set aside since the last time, as at most one event."""
+        """Return the records rejected since the last call, as at most one event."""
         if not self._records:
             return []
         records, self._records = tuple(self._records), []
         return [Rejected(records=records)]
 
 
-class Skipped:
-    """Records of one file that have another number of fields than there are columns."""
+class RaggedRecords:
+    """Records of one CSV file with more or fewer fields than the file has columns."""
 
     def __init__(self) -> None:
-        #: Number among all records, from 1 -> text, and number of its fields. A block that is read again adds nothing.
+        #: Record number in the file, from 1 -> text and number of fields. A block that is read again adds nothing.
         self.rows: dict[int, tuple[str, int]] = {}
-        #: Records before the piece that is parsed, and those of it that were noted.
+        #: Records before the current piece; ragged records in it.
         self._before = self._noted = 0
 
     def note(self, row: Any) -> str:
-        """Take one, as Arrow's `invalid_row_handler`."""
+        """Note one record; the `invalid_row_handler` of Arrow's CSV reader."""
         self.rows[self._before + row.number] = (row.text, row.actual_columns)
         self._noted += 1
         return "skip"
 
     def begin(self) -> None:
-        """The file is parsed from its beginning, piece by piece: the parser counts those of one only."""
+        """Begin at the start of the file. Arrow numbers the records of each piece that it parses from 1."""
         self._before = self._noted = 0
 
     def go_on(self, whole: int) -> None:
-        """A piece was parsed, which has so many whole records beside those that were noted."""
+        """End a piece that has `whole` records besides the ragged ones."""
         self._before += whole + self._noted
         self._noted = 0
 
     def place(self, whole: int) -> int:
-        """Return a record's place among all records of the file, given that among the whole ones."""
+        """Return a record's position in the file, given its position among the records that are not ragged."""
         for number in sorted(self.rows):
             if number - 1 > whole:
                 break
@@ -75,8 +76,8 @@ class Skipped:
         return whole
 
 
-class Misfit(ValueError):
-    """A value that is none of its column's type."""
+class InvalidValue(ValueError):
+    """A value that its column's type lacks."""
 
     def __init__(self, field: pa.Field, place: int, value: str | None) -> None:
         super().__init__(no_such(field.name, value, field.type))
@@ -86,8 +87,8 @@ class Misfit(ValueError):
 
 
 def no_such(column: str, value: object, kind: pa.DataType) -> str:
-    """Say that a value is none of its column's type."""
+    """Return the message for a value that its column's type lacks."""
     return f"column {column!r}: {shown(value)} is no {kind}"
 
 
-__all__ = ["Bad", "Misfit", "Skipped", "no_such"]
+__all__ = ["InvalidValue", "RaggedRecords", "ReadRejections", "no_such"]

@@ -1,4 +1,4 @@
-"""One stream on its way in: its columns as of now, its lines that are not parsed yet, its bookmark."""
+"""The state of one stream while a tap is read: columns, lines that are not parsed yet, bookmark."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import pyarrow as pa
 
 from ..stream import Bookmark, ReplicationMethod, Stream
-from .boundary import Boundary
 from .records import Parser
+from .resent import ResentRecords
 from .state import STATE, entry_of, of_bookmark, replication_value, resumable
 from .types import Column, Reading, columns_of, widened_as
 
-#: Key of a bookmark under which the columns are kept that hold more digits than their schema says.
+#: Key in a bookmark of the columns that hold more digits than their schema declares.
 WIDER = "wider"
 
 log = logging.getLogger("syncblocks")
 
 
-class Incoming:
-    """One selected stream: its columns as of now, and its lines that are not parsed yet."""
+class TapStream:
+    """One selected stream: its present columns, and its lines that are not parsed yet."""
 
     def __init__(
         self,
@@ -35,41 +35,41 @@ class Incoming:
     ) -> None:
         self.stream = stream
         self.names = tuple(names)
-        #: As its messages call it.
+        #: Its name in messages.
         self.called = ""
         self.lines: list[bytes] = []
         self.numbers: list[int] = []
         self.has_schema = False
         #: Records since the last checkpoint.
         self.pending = 0
-        #: The place of the last one.
+        #: Position in the last checkpoint's STATE.
         self.checkpoint = resumable(entry_of(of_bookmark(bookmark, stream.name), names))
         self._bookmark = bookmark
-        self.boundary = self._boundary(_first(stream.bookmark_properties))
+        self.resent = self._resent_records(_first(stream.bookmark_properties))
         self._adds_columns = adds_columns
         self._left_out: set[str] = set()
-        #: Columns that an earlier run widened: the table has them so.
+        #: Columns that an earlier run widened, in the table, too.
         self._wider: Mapping[str, Any] = {**(wider or {}), **((bookmark or {}).get(WIDER) or {})}
         self._columns: dict[str, Column] = {}
         self._parsers: dict[bool, Parser] = {}
 
     @property
     def is_incremental(self) -> bool:
-        """Whether checkpoints mean anything."""
+        """Whether the stream has checkpoints."""
         return self.stream.replication_method is not ReplicationMethod.FULL_TABLE
 
     def declare(self, schema: Mapping[str, Any], bookmark_properties: Any) -> Stream | None:
-        """Take a SCHEMA message; return the stream if it has changed by it."""
+        """Take a SCHEMA message; return the stream if its columns have changed."""
         declared = {column.name: column for column in columns_of(schema)}
         if not self.has_schema:
             key = _first(self.stream.bookmark_properties) or _first(bookmark_properties)
-            self.boundary = self._boundary(key)
+            self.resent = self._resent_records(key)
         self.has_schema = True
         known = self.stream.schema.names
         new = [name for name in declared if name not in known]
         if new and not self._adds_columns:
             for name in sorted(set(new) - self._left_out):
-                log.debug("%s: column %r was not asked for and is left out", self.stream.name, name)
+                log.debug("%s: column %r is not selected and is left out", self.stream.name, name)
             self._left_out.update(new)
             new = []
         columns: dict[str, Column] = {}
@@ -87,7 +87,7 @@ class Incoming:
     def widen(self, column: Column, kind: pa.DataType | None) -> Stream | None:
         """Give one column a wider type."""
         log.info(
-            "%s: column %r holds more digits than %s; it becomes %s. `schema` in the source's config can declare it so",
+            "%s: column %r holds more digits than %s; it becomes %s. Declare that by `schema` in the source's config",
             self.stream.name,
             column.name,
             column.type,
@@ -109,7 +109,7 @@ class Incoming:
         return self.stream
 
     def parser(self, *, is_wrapped: bool = True) -> Parser:
-        """Return the parser for the columns of now."""
+        """Return the parser for the present columns."""
         if is_wrapped not in self._parsers:
             not_null = frozenset(field.name for field in self.stream.schema if not field.nullable)
             self._parsers[is_wrapped] = Parser(
@@ -118,24 +118,24 @@ class Incoming:
         return self._parsers[is_wrapped]
 
     def conform(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the batch in the stream's own schema, metadata included."""
+        """Return the batch with the stream's schema and its metadata."""
         return pa.RecordBatch.from_arrays(batch.columns, schema=self.stream.schema)
 
-    def _boundary(self, column: str | None) -> Boundary:
+    def _resent_records(self, column: str | None) -> ResentRecords:
         stream = self.stream
         keys = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
-        return Boundary(stream.name, column, self._bookmark, keys=keys, is_merged=stream.may_repeat)
+        return ResentRecords(stream.name, column, self._bookmark, keys=keys, is_merged=stream.may_repeat)
 
     def bookmark(self, part: Any, *, is_complete: bool = False) -> Bookmark:
         """Return the bookmark at this part of a STATE; `is_complete`: the tap has ended."""
         entry = entry_of(part, self.names)
-        column = self.boundary.column
+        column = self.resent.column
         value = replication_value(entry, column) if column else None
         wider = self.wider()
-        return {STATE: part, **({WIDER: wider} if wider else {}), **self.boundary.at(value, is_complete=is_complete)}
+        return {STATE: part, **({WIDER: wider} if wider else {}), **self.resent.at(value, is_complete=is_complete)}
 
     def wider(self) -> dict[str, list[int] | None]:
-        """Return the columns that hold more digits than their schema says, as JSON keeps them."""
+        """Return the columns that hold more digits than their schema declares, as JSON values."""
         return {each.name: _digits(each.type) for each in self._columns.values() if each.is_widened}
 
 
@@ -146,12 +146,12 @@ def _first(names: Any) -> str | None:
 
 
 def _digits(kind: pa.DataType) -> list[int] | None:
-    """Return precision and scale, as JSON keeps them; None for digits as text."""
+    """Return precision and scale as a JSON value; None: digits as text."""
     return [kind.precision, kind.scale] if pa.types.is_decimal(kind) else None
 
 
 def _unsent(field: pa.Field) -> Column:
-    """A column that the catalog has and the SCHEMA does not: it stays, and is NULL."""
+    """Return a column that the catalog has and the SCHEMA lacks: it stays, and is NULL."""
     kind = field.type
     is_json = isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
     is_text = isinstance(kind, pa.BaseExtensionType) or pa.types.is_temporal(kind) or pa.types.is_binary(kind)

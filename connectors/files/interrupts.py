@@ -1,4 +1,4 @@
-"""Calls under way, so that another thread can end them."""
+"""End calls under way from another thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Call:
         return self._stopped.is_set()
 
     def check(self) -> None:
-        """Raise `Interrupted` once the call was stopped."""
+        """Raise `Interrupted` if the call was stopped."""
         if self._stopped.is_set():
             raise Interrupted(f"stream {self._stream!r} was interrupted", stream=self._stream)
 
@@ -37,7 +37,7 @@ class Calls:
 
     @contextmanager
     def under_way(self, stream: str) -> Iterator[Call]:
-        """Register a call until the block is left."""
+        """Register a call while the context lasts."""
         call = Call(stream)
         with self._lock:
             self._calls.setdefault(stream, []).append(call)

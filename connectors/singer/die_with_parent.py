@@ -1,6 +1,6 @@
-"""Starts a plugin so that it dies with the process that started it: `python -I -S guard.py PARENT PROGRAM ARGUMENT...`.
+"""Start a plugin that dies with its parent process: `python -I -S die_with_parent.py PARENT PROGRAM ARGUMENT...`.
 
-Run as a file of its own, by its path: it imports nothing of ours.
+Run by its path, as a file: it imports nothing of syncblocks.
 """
 
 import os
@@ -11,13 +11,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ask the kernel for a signal at the parent's death, then become the program."""
+    """Ask the kernel for a signal when the parent dies, then become the program."""
     parent, program = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before
+        if os.getppid() != parent:  # the parent has died already
             os._exit(1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

@@ -1,7 +1,7 @@
-"""The wire `singer`: a tap's lines go to a target as they are. Only what is no RECORD is looked at.
+"""The wire `singer`: a tap's lines go to a target as they are; only other messages than RECORDs are parsed.
 
-Records of a stream with a replication key are read beside it, as on the wire `arrow`: hashes of those at the bookmark
-must be kept, and those that were committed before must not be sent again.
+Records of a stream with a replication key are parsed, too: the hashes of those at the bookmark are kept, and records
+that were committed before are not sent again.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import msgspec
 import pyarrow as pa
 
 from ..stream import Stream
-from .incoming import Incoming
 from .lines import RecordLines, to_line
 from .reader import HEAD_BYTES, RECORD, Message, Reader
 from .records import MALFORMED
+from .tap_stream import TapStream
 
 WIRE = "singer"
 
@@ -28,7 +28,7 @@ class Lines(bytes):
     """Whole lines of one stream, as its tap wrote them: RECORDs, or one SCHEMA or ACTIVATE_VERSION."""
 
     kind: Literal["RECORD", "SCHEMA", "ACTIVATE_VERSION"]
-    #: What every RECORD begins with, up to `"record"`; empty where they differ.
+    #: The common beginning of every RECORD, up to `"record"`; empty: they differ.
     head: bytes
     records: int
 
@@ -36,77 +36,80 @@ class Lines(bytes):
     def of(
         cls, data: bytes, kind: Literal["RECORD", "SCHEMA", "ACTIVATE_VERSION"], *, head: bytes = b"", records: int = 0
     ) -> Lines:
-        """Make a block; a last line without its line feed gets one."""
+        """Make a block; add a missing line feed at the end."""
         made = cls(data if data.endswith(b"\n") else data + b"\n")
         made.kind, made.head, made.records = kind, head, records
         return made
 
 
 class RawReader(Reader):
-    """A reader that hands on each stream's lines instead of batches."""
+    """A reader that passes on each stream's lines instead of batches."""
 
     def _schema(self, message: Message, number: int) -> Iterator[tuple[str, Any]]:
-        incoming = self._called(self._stream_of(message, number), number, needs_schema=False)
-        if incoming is not None:
-            yield from self._flush(incoming)
+        tap_stream = self._called(self._stream_of(message, number), number, needs_schema=False)
+        if tap_stream is not None:
+            yield from self._flush(tap_stream)
         for _ in super()._schema(message, number):
-            pass  # the line itself says that the columns have changed
-        if incoming is not None:
+            pass  # the line itself declares the new columns
+        if tap_stream is not None:
             said = {
                 "type": "SCHEMA",
-                "stream": incoming.called,
+                "stream": tap_stream.called,
                 "schema": message.schema,
                 "key_properties": message.key_properties,
                 "bookmark_properties": message.bookmark_properties,
             }
             line = to_line({name: value for name, value in said.items() if value is not None})
-            yield incoming.stream.name, Lines.of(line, "SCHEMA")
+            yield tap_stream.stream.name, Lines.of(line, "SCHEMA")
 
     def _activate(self, message: Message, number: int) -> Iterator[tuple[str, Any]]:
-        incoming = self._called(self._stream_of(message, number), number, needs_schema=True)
-        if incoming is not None:
-            yield from self._flush(incoming)
-            line = to_line({"type": message.type, "stream": incoming.called, "version": message.version})
-            yield incoming.stream.name, Lines.of(line, "ACTIVATE_VERSION")
+        tap_stream = self._called(self._stream_of(message, number), number, needs_schema=True)
+        if tap_stream is not None:
+            yield from self._flush(tap_stream)
+            line = to_line({"type": message.type, "stream": tap_stream.called, "version": message.version})
+            yield tap_stream.stream.name, Lines.of(line, "ACTIVATE_VERSION")
 
     def _records(
-        self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
+        self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[tuple[str, Any]]:
-        if not is_wrapped:  # of a file: a target need not know BATCH
-            for name, event in super()._records(incoming, block, numbers, is_wrapped=False, file=file):
+        if not is_wrapped:  # from a file: a target may not know BATCH
+            for name, event in super()._records(tap_stream, block, numbers, is_wrapped=False, file=file):
                 if not isinstance(event, Stream):
                     yield name, event
             return
         count = len(numbers)
-        if incoming.is_incremental and incoming.boundary.column is not None:
-            kept = self._kept(incoming, block, numbers)
+        if tap_stream.is_incremental and tap_stream.resent.column is not None:
+            kept = self._kept(tap_stream, block, numbers)
             if kept is not None:
                 texts = [text for text in block.split(b"\n") if text.strip()]
                 block = b"\n".join(text for text, is_kept in zip(texts, kept, strict=True) if is_kept)
                 count = sum(kept)
-        incoming.pending += count
+        tap_stream.pending += count
         if count:
-            yield incoming.stream.name, Lines.of(block, "RECORD", head=_head(block, count), records=count)
+            yield tap_stream.stream.name, Lines.of(block, "RECORD", head=_head(block, count), records=count)
 
-    def _kept(self, incoming: Incoming, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
-        """Tell which records were not committed before; None: all."""
-        for batch in self._parsed(incoming, block, numbers):
+    def _kept(self, tap_stream: TapStream, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
+        """Return which records were not committed before; None: all."""
+        for batch in self._parsed(tap_stream, block, numbers):
             if isinstance(batch, pa.RecordBatch):
-                mask = incoming.boundary.mark(incoming.conform(batch))
+                mask = tap_stream.resent.mark(tap_stream.conform(batch))
                 return None if mask is None else mask.to_pylist()
         return None
 
-    def batches(self, incoming: Incoming, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
+    def batches(self, tap_stream: TapStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
         """Write a file's records as lines."""
-        writer = RecordLines(incoming.called)
-        for _, part in super().batches(incoming, batch):
+        writer = RecordLines(tap_stream.called)
+        for _, part in super().batches(tap_stream, batch):
             assert isinstance(part, pa.RecordBatch)
             data = b"".join(writer.write(part))
-            yield incoming.stream.name, Lines.of(data, "RECORD", head=_head(data, part.num_rows), records=part.num_rows)
+            yield (
+                tap_stream.stream.name,
+                Lines.of(data, "RECORD", head=_head(data, part.num_rows), records=part.num_rows),
+            )
 
 
 def _head(block: bytes, count: int) -> bytes:
-    """Return what all lines begin with, if that says everything but the record."""
+    """Return the common beginning of all lines, if it has all keys but the record."""
     place = block.find(RECORD, 0, HEAD_BYTES)
     head = block[:place] if place > 0 else b""
     is_common = head and b"\n" not in head and block.count(b"\n" + head + RECORD) == count - 1
@@ -114,7 +117,7 @@ def _head(block: bytes, count: int) -> bytes:
 
 
 def _pairs(head: bytes) -> dict[str, Any]:
-    """Return the keys and values that stand before the record."""
+    """Return the keys and values before the record."""
     try:
         found = json.loads(head + b'"":0}')
     except (ValueError, RecursionError):
@@ -123,7 +126,7 @@ def _pairs(head: bytes) -> dict[str, Any]:
 
 
 def first_version(lines: Lines) -> Any:
-    """Return the version that the first of the RECORDs bears."""
+    """Return the version of the first RECORD."""
     line = lines[: lines.find(b"\n")]
     try:
         return msgspec.json.decode(_fields.decode(line).get("version", b"null"))
@@ -132,7 +135,7 @@ def first_version(lines: Lines) -> Any:
 
 
 def addressed(lines: Lines, stream: str, version: int | None) -> bytes:
-    """Return RECORDs as those of a stream of another name, and with a version if one is given."""
+    """Return RECORDs under another stream name, and with a version if one is given."""
     if lines.head:
         pairs = _pairs(lines.head)
         if pairs["stream"] == stream and version is None:
@@ -147,7 +150,7 @@ def _addressed(line: bytes, stream: str, version: int | None) -> bytes:
     try:
         found: dict[str, Any] = dict(_fields.decode(line))
     except MALFORMED:
-        found = json.loads(line)  # NaN and the like, which Python's own writer makes of floats
+        found = json.loads(line)  # NaN and infinities, as Python's JSON writer writes them
         return (
             json.dumps({**found, "stream": stream, **({} if version is None else {"version": version})}).encode()
             + b"\n"

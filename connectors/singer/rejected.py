@@ -1,4 +1,4 @@
-"""Bad lines among good ones: found by halving, and set aside (`on_rejected: keep`)."""
+"""Parse a tap's lines and keep those that do not fit as rejected records (`on_rejected: keep`)."""
 
 from __future__ import annotations
 
@@ -8,45 +8,46 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..rejected.records import rejection, sift
+from ..rejected.halving import convert_by_halves
+from ..rejected.records import rejection
 from ..stream import Rejected
 from .records import MalformedRecord, Parser
 
 
-def sifted_lines(
+def parse_or_reject(
     parser: Parser, block: bytes, numbers: Sequence[int], limit: int, source: str
 ) -> list[pa.RecordBatch | Rejected]:
-    """Return the batches of the good lines, and what is kept of the bad ones.
+    """Parse lines by halves; return the batches, then one event of the rejected lines.
 
     Args:
-        parser: of the stream.
-        block: its lines.
-        numbers: of the lines that hold something.
-        limit: more bad ones than this are not looked for.
-        source: which file or tap the numbers count in.
+        parser: the parser of the stream.
+        block: lines of the stream.
+        numbers: the numbers of the lines that are not blank.
+        limit: stop after more rejected lines than this.
+        source: the file or tap in which the numbers count.
 
     Raises:
-        TooManyRejected: more than `limit` are bad.
-        Wider: a good line needs a wider column.
+        TooManyRejected: more than `limit` lines are rejected.
+        Wider: a line that fits needs a wider column.
     """
     texts = [text for text in block.split(b"\n") if text.strip()]
 
-    def converts(lines: Any) -> pa.RecordBatch:
+    def convert(lines: Any) -> pa.RecordBatch:
         try:
             return parser.parse(b"\n".join(lines.texts), lines.numbers)
-        except MalformedRecord as bad:
-            raise ValueError(str(bad)) from bad
+        except MalformedRecord as error:
+            raise ValueError(str(error)) from error
 
-    good, bad = sift(_Lines(texts, numbers), converts, limit)
-    events: list[pa.RecordBatch | Rejected] = [*good]
-    if bad:
-        places = [(texts[place], reason, f"{source}:{numbers[place]}") for place, reason in bad]
+    batches, rejected = convert_by_halves(_Lines(texts, numbers), convert, limit)
+    events: list[pa.RecordBatch | Rejected] = [*batches]
+    if rejected:
+        places = [(texts[place], reason, f"{source}:{numbers[place]}") for place, reason in rejected]
         events.append(Rejected(records=tuple(rejection(_kept(text), reason, where) for text, reason, where in places)))
     return events
 
 
 def _kept(text: bytes) -> Any:
-    """Return the record of a message, no digit lost; what is none as its text."""
+    """Return the record of a RECORD message with all digits; of another line its text."""
     try:
         found = json.loads(text, parse_float=_number)
     except (ValueError, RecursionError):
@@ -60,7 +61,7 @@ def _number(text: str) -> float | str:
 
 
 class _Lines:
-    """Lines with a batch's `slice` and `num_rows`."""
+    """Lines that `convert_by_halves` takes."""
 
     def __init__(self, texts: Sequence[bytes], numbers: Sequence[int]) -> None:
         self.texts, self.numbers, self.num_rows = texts, numbers, len(texts)
@@ -69,4 +70,4 @@ class _Lines:
         return _Lines(self.texts[start : start + size], self.numbers[start : start + size])
 
 
-__all__ = ["sifted_lines"]
+__all__ = ["parse_or_reject"]

@@ -1,7 +1,7 @@
 """Records that a tap sends again: those at its bookmark, which were committed before.
 
-Taps read `>=` their bookmark. As for our own sources (`connectors/incremental/checkpoints.py`), hashes of the records
-that stand at it are kept with the bookmark, each behind the hash of its key, and tell which of them were committed.
+Taps read `>=` their bookmark. As in `connectors/incremental/checkpoints.py`, a bookmark keeps hashes of the records at
+it, each after the hash of its key, by which committed records are recognised.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from .numbers import EXACT
 
 log = logging.getLogger("syncblocks")
 
-#: Records kept to see which of them stand at the next bookmark, and hashes that a bookmark may hold.
+#: Most records kept to find those at the next bookmark; most hashes in a bookmark.
 RECENT_RECORDS = 131_072
 MAX_HASHES = 10_000
 
-#: Digits of a hash.
+#: Hexadecimal digits of a hash.
 _DIGITS = 2 * HASH_BYTES
 
 
-class Boundary:
-    """Drops what was committed before, and notes what stands at the bookmark.
+class ResentRecords:
+    """Drops the records committed before, and notes those at the bookmark.
 
     Args:
         stream: for messages.
-        column: the replication key; None: nothing can be told.
+        column: the replication key; None: no record can be recognised.
         bookmark: as the ledger holds it.
-        keys: columns of every batch that make the key; none: records are counted.
-        is_merged: sending a record twice does no harm.
+        keys: key columns of every batch; empty: equal records are counted.
+        is_merged: records may be sent twice, since a merge makes that harmless.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Boundary:
         versions = Counter(dict(self._versions_in(kept)))
         self._has_old = bool(versions)
         self._committed = Committed(versions.elements(), is_keyed=bool(keys), is_merged=is_merged)
-        #: What was committed before, and stands in the source still.
+        #: Committed records that the tap has sent again.
         self._met = Counter[tuple[str | None, str]]()
         self._columns: list[str] = list(kept.get("columns") or ())
         self._high = kept.get("high")
@@ -70,7 +70,7 @@ class Boundary:
         self._has_warned = False
 
     def _versions_in(self, kept: Mapping[str, Any]) -> Iterator[tuple[tuple[str | None, str], int]]:
-        """Yield hashes of key and record, and how often they are kept; of a merge only what tells its keys."""
+        """Yield hashes of key and record with their count; for a merge only those with a key."""
         is_of_these_keys = bool(self._keys) and kept.get("keys") == self._keys
         for text, count in (kept.get("hashes") or {}).items():
             key = text[:-_DIGITS] if is_of_these_keys else ""
@@ -78,12 +78,12 @@ class Boundary:
                 yield (key or None, text[-_DIGITS:]), count
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the batch without records committed before, and keep what may stand at the next bookmark."""
+        """Return the batch without the records committed before; keep those that may be at the next bookmark."""
         mask = self.mark(batch)
         return batch if mask is None else batch.filter(mask)
 
     def mark(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
-        """Do as `take`, and return which records it leaves; None: all."""
+        """Do as `take`, but return a mask of the remaining records; None: all."""
         if self.column is None or not batch.num_rows or not _is_ordered(batch, self.column):
             return None
         mask = self._not_committed(batch) if self._has_old else None
@@ -133,15 +133,15 @@ class Boundary:
         for batch in self._recent:
             try:
                 parts.append(batch.filter(pc.fill_null(pc.greater_equal(batch.column(self.column), low), False)))
-            except pa.ArrowException:  # the column has changed its type meanwhile
+            except pa.ArrowException:  # the type of the column has changed meanwhile
                 parts.append(batch)
         return parts
 
     def at(self, value: Any, *, is_complete: bool = False) -> dict[str, Any]:
-        """Return what a bookmark at this value keeps: hashes of the records at or past it that were sent so far.
+        """Return the hashes for a bookmark at this value: of the records sent so far at or past it.
 
         Args:
-            value: the replication key's value in the STATE; None where it cannot be told (then: the highest sent).
+            value: the replication key's value in the STATE; None: unknown, the highest value sent counts.
             is_complete: the tap has ended.
         """
         if self.column is None:
@@ -157,7 +157,7 @@ class Boundary:
             if not self._has_warned:
                 self._has_warned = True
                 log.info(
-                    "%s: the tap's state lies %s records back; should it send them again, append doubles them",
+                    "%s: the tap's state lies %s records back; if it sends them again, append doubles them",
                     self._stream,
                     records,
                 )
@@ -174,17 +174,17 @@ class Boundary:
         ]
         self._committed.replace(key for key, _ in new if key is not None)
         old = self._old(is_complete=is_complete) if is_kept and columns == self._columns else []
-        return self._boundary(columns, self._higher(highest) if old else to_json(highest), old, new)
+        return self._kept_hashes(columns, self._higher(highest) if old else to_json(highest), old, new)
 
     def _old(self, *, is_complete: bool) -> list[tuple[str | None, str]]:
-        """Return what was committed before, but for keys of which another version was sent."""
+        """Return the versions committed before, without keys of which another version was sent."""
         if self._is_merged and self._has_dropped:
-            return []  # of some records sent nobody knows the keys any more; a merge may send the others again
+            return []  # the keys of some sent records are no longer known; a merge may send the others again
         is_met = self._met.elements()
         met = [version for version in is_met if not (self._is_merged and self._committed.is_replaced(version[0]))]
         return [*met, *self._committed.unread(is_complete=is_complete)]
 
-    def _boundary(
+    def _kept_hashes(
         self,
         columns: list[str],
         high: Any,
@@ -201,13 +201,13 @@ class Boundary:
         return {BOUNDARY: {"columns": columns, "high": high, **keys, "hashes": dict(hashes)}}
 
     def _higher(self, highest: pa.Scalar | None) -> Any:
-        """Return the highest replication key of the records sent before and now, as JSON keeps it."""
+        """Return the highest replication key of all records sent, as a JSON value."""
         old = None if highest is None else self._scalar(self._high, self._recent[-1])
         is_lower = highest is None or (old is not None and pc.less(highest, old).as_py())
         return self._high if is_lower else to_json(highest)
 
     def _keeps_old(self, low: pa.Scalar | None, highest: pa.Scalar | None) -> bool:
-        """Whether the tap would send records of an earlier run again."""
+        """Tell whether the tap would send records of an earlier run again."""
         if not self._has_old:
             return False
         if not self._recent:
@@ -229,7 +229,7 @@ class Boundary:
         if not isinstance(value, str):
             return None
         try:
-            from .moments import from_texts
+            from .text_values import from_texts
 
             return from_texts(pa.array([value]), kind)[0]
         except (ValueError, pa.ArrowException):
@@ -237,12 +237,12 @@ class Boundary:
 
 
 def _hashed(names: Sequence[str]) -> list[str]:
-    """Columns that are the same when a record is sent again: not those that tell of the extraction."""
+    """Return the columns that are equal when a record is sent again: not those of the extraction."""
     return [name for name in names if not name.startswith("_sdc_")] or list(names)
 
 
 def _hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
-    """Hash records so that a number is the same whatever type its column had in that run."""
+    """Hash records so that equal numbers have equal hashes, whatever the type of the column."""
     arrays = []
     for name in columns:
         column, field = batch.column(name), batch.schema.field(name)

@@ -1,4 +1,4 @@
-"""Texts of JSON -> dates, times, UUIDs and bytes, as taps really write them."""
+"""Turn texts of JSON into dates, times, UUIDs and bytes, in all the forms that taps write."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _OFFSET = r"([Zz]|[+-]\d{2}:?\d{2})$"
 
 
 def from_texts(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Turn a column of texts into its type, a whole column at a time where the texts are as usual.
+    """Turn a column of texts into its type, all at once if the texts have the usual form.
 
-    A time without an offset counts as UTC, as everywhere in Singer; one with an offset fits a column without zones.
+    A time without an offset is UTC, as everywhere in Singer; a time with one also fits a column without a zone.
 
     Raises:
-        ValueError: (`pa.ArrowInvalid` is one) some value is no value of that type.
+        ValueError: (`pa.ArrowInvalid` is one) a value does not have that type.
     """
     if is_uuid(kind):
         return _uuids(column, kind)
@@ -42,7 +42,7 @@ def from_texts(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _moment(text: str, kind: pa.DataType) -> Any:
-    """Read one odd but clear text: lower-case letters, offsets such as +00, a date with a time of midnight."""
+    """Parse one text of an unusual form: lower-case letters, offsets such as +00, a date with midnight."""
     digits = text.partition(".")[2]
     rest = digits[6 : len(digits) - len(digits.lstrip("0123456789"))]
     if rest.strip("0"):
@@ -60,7 +60,7 @@ def _moment(text: str, kind: pa.DataType) -> Any:
 
 
 def _uuids(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """All hexadecimal digits at once; what is not written as usual goes value by value."""
+    """Parse all hexadecimal digits at once; texts of another form one by one."""
     if not len(column):
         return pa.ExtensionArray.from_storage(kind, pa.array([], kind.storage_type))
     bare = pc.replace_substring(column, "-", "")
