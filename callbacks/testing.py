@@ -19,8 +19,8 @@ from .invoke import append_folder
 from .invoke import call as call_function
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import load_file
-from .names import UnknownName
 from .trial import Trial, try_file
+from .unknown_names import UnknownName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

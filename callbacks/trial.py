@@ -16,7 +16,7 @@ from .events import make_event
 from .invoke import append_folder, show
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import CallbackFunction, load_file
-from .names import UnknownName, unknown_names
+from .unknown_names import UnknownName, unknown_names
 
 #: How much of each value is shown.
 _VALUE_LIMIT = 200

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import Group, words
-from .callback_calls import history_command, replay_command, test_command
+from . import Group, formatting
+from .callback_testing import history_command, replay_command, test_command
 from .console import Console
 from .options import common, file_argument, open_pipeline, split_file
 from .runs import find_run, show_deliveries
@@ -82,7 +82,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
     """
     from ..run.redelivery import Redelivered, redeliver
     from ..session.inspection import existing_store
-    from .lines import Lines
+    from .progress_lines import Lines
 
     file, rest = split_file(arguments)
     if len(rest) > 1:
@@ -102,7 +102,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
     if console.is_json:
         console.emit({"type": "callbacks_retry", "pipeline": pipeline.pipeline, **asdict(done), "exit_code": code})
         return code
-    parts = [f"{words.count(number)} {state}" for state, number in done.counts.items() if number]
+    parts = [f"{formatting.count(number)} {state}" for state, number in done.counts.items() if number]
     console.echo(f"callbacks: {', '.join(parts)}" if parts else "nothing is dead or due")
     if done.note:
         console.echo(done.note, color="yellow")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 
@@ -36,8 +36,8 @@ def count_command(
         [
             [
                 count.stream,
-                words.count(count.source),
-                "-" if count.destination is None else words.count(count.destination),
+                formatting.count(count.source),
+                "-" if count.destination is None else formatting.count(count.destination),
                 count.destination_table,
             ]
             for count in counts.streams

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
@@ -70,7 +70,7 @@ def _show(console: Console, stream: Stream) -> None:
     if stream.is_view:
         facts.append("view")
     if stream.estimated_records is not None:
-        facts.append(f"about {words.plural(stream.estimated_records, 'record')}")
+        facts.append(f"about {formatting.plural(stream.estimated_records, 'record')}")
     facts.append(f"key: {', '.join(stream.key_properties)}" if stream.key_properties else "no key")
     console.echo(f"{stream.name} ({'; '.join(facts)})", color="cyan")
     console.table(

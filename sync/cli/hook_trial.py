@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def test_hook(
         console.emit({"type": "callback_test", "pipeline": pipeline.pipeline, "calls": told, "exit_code": code})
         return code
     for status, outcome in calls:
-        took = words.duration(outcome.duration_s)
+        took = formatting.duration(outcome.duration_s)
         said = "its condition is false, so it was not called" if outcome.kind == "skipped" else f"done after {took}"
         said = said if outcome.ok else f"{outcome.kind} after {took}"
         console.echo(f"{block.block}.{block.kind} ({status}): {said}", color="green" if outcome.ok else "red")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 
@@ -136,9 +136,9 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
                 str(planned.selected.stream.replication_method),
                 str(planned.write_disposition),
                 ", ".join(planned.arriving.key_properties),
-                words.cut(words.bookmark(_bookmark(planned)), 40) or planned.start.reason,
+                formatting.cut(formatting.bookmark(_bookmark(planned)), 40) or planned.start.reason,
                 _estimate(planned),
-                words.cut("; ".join(planned.changes), 80),
+                formatting.cut("; ".join(planned.changes), 80),
                 planned.wire,
             ]
             for planned in plan.streams
@@ -161,7 +161,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         if planned.triggers:
             console.echo(f"{planned.name}: {_firing(planned)}")
     if is_alone:
-        number = words.plural(len(plan.streams), "stream")
+        number = formatting.plural(len(plan.streams), "stream")
         console.echo()
         console.echo(f"{number}; nothing was written. `syncblocks run` carries this out.")
     for warning in plan.warnings:
@@ -212,7 +212,7 @@ def _type_lines(plan: Plan) -> list[str]:
                 parts.append(f"{len(found)} {_remedied(each, found)}: {', '.join(named)}{rest}")
         lines.append(f"{planned.name}: {'; '.join(parts)}")
     if exact:
-        lines.append(f"{words.plural(exact, 'stream')} with every column kept exactly")
+        lines.append(f"{formatting.plural(exact, 'stream')} with every column kept exactly")
     return lines
 
 
@@ -245,4 +245,4 @@ def _bookmark(planned: PlannedStream) -> dict[str, Any] | None:
 
 def _estimate(planned: PlannedStream) -> str:
     estimated = planned.selected.stream.estimated_records
-    return "" if estimated is None else f"~{words.count(estimated)}"
+    return "" if estimated is None else f"~{formatting.count(estimated)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, event_option, file_argument, open_pipeline, stream_option, variable_option
 
@@ -73,8 +73,8 @@ def run_command(
 def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **options: Any) -> int:
     """Run a pipeline, show how it goes and how it ended; return the exit code."""
     from ..run.pipeline import run_pipeline
-    from .lines import make_progress
     from .logs import redirected
+    from .progress_lines import make_progress
 
     with make_progress(console, is_inline=inline_callbacks) as progress:
 
@@ -139,24 +139,24 @@ def show_result(console: Console, result: RunResult) -> None:
                     stream.stream,
                     stream.destination_table,
                     stream.status or "not ended",
-                    words.count(stream.records),
+                    formatting.count(stream.records),
                     stream.records_rejected or "",
-                    words.size(stream.size_bytes) if stream.size_bytes else "",
-                    words.duration(stream.duration_s),
-                    words.cut(words.bookmark(stream.bookmark), 40),
-                    words.cut(stream.error, 80),
+                    formatting.size(stream.size_bytes) if stream.size_bytes else "",
+                    formatting.duration(stream.duration_s),
+                    formatting.cut(formatting.bookmark(stream.bookmark), 40),
+                    formatting.cut(stream.error, 80),
                 ]
                 for stream in result.streams
             ],
             right=["records", "rejected", "size", "time"],
         )
         for stream in result.streams:
-            if words.cut(stream.error, 80) != words.cut(stream.error, MAX_ERROR):
-                console.echo(f"{stream.stream}: {words.cut(stream.error, MAX_ERROR)}", color="red")
+            if formatting.cut(stream.error, 80) != formatting.cut(stream.error, MAX_ERROR):
+                console.echo(f"{stream.stream}: {formatting.cut(stream.error, MAX_ERROR)}", color="red")
         console.echo()
     records = sum(stream.records or 0 for stream in result.streams)
     rejected = sum(stream.records_rejected or 0 for stream in result.streams)
-    what = f"{words.plural(len(result.streams), 'stream')}, {words.plural(records, 'record')}"
+    what = f"{formatting.plural(len(result.streams), 'stream')}, {formatting.plural(records, 'record')}"
     if rejected:
         what += f", {rejected} rejected"
     run = "no run" if result.run_id is None else f"run {result.run_id}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import Group, words
+from . import Group, formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, split_file
 from .run import words_of
@@ -68,9 +68,9 @@ def show_command(console: Console, file: Path | None) -> int:
             [
                 row.stream,
                 row.destination_table,
-                words.bookmark(row.bookmark) or "-",
-                words.count(row.rows),
-                words.moment(row.at),
+                formatting.bookmark(row.bookmark) or "-",
+                formatting.count(row.rows),
+                formatting.moment(row.at),
                 row.source,
             ]
             for row in state.streams
@@ -232,5 +232,5 @@ def _done(
             }
         )
         return
-    shown = f" to {words.bookmark(bookmark)}" if bookmark else ""
+    shown = f" to {formatting.bookmark(bookmark)}" if bookmark else ""
     console.echo(f"{stream} ({', '.join(tables)}): {what}{shown}", color="green")

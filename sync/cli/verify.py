@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 from .run import result_document, show_result
@@ -112,8 +112,8 @@ def show(console: Console, found: Sequence[StreamVerification]) -> None:
             [
                 each.stream,
                 each.verdict,
-                words.count(each.source_records) or "-",
-                words.count(each.destination_records) or "-",
+                formatting.count(each.source_records) or "-",
+                formatting.count(each.destination_records) or "-",
                 each.destination_table,
             ]
             for each in found
@@ -133,15 +133,17 @@ def _show_differences(console: Console, found: StreamVerification) -> None:
     if not found.key:
         return
     console.echo()
-    console.echo(f"{found.stream}: {words.plural(len(comparison.ranges), 'range')} of keys differ", color="red")
+    console.echo(f"{found.stream}: {formatting.plural(len(comparison.ranges), 'range')} of keys differ", color="red")
     for each in comparison.ranges[:SHOWN]:
-        counts = f"{words.count(each.source_records)} in the source, {words.count(each.destination_records)} there"
+        counts = (
+            f"{formatting.count(each.source_records)} in the source, {formatting.count(each.destination_records)} there"
+        )
         console.echo(f"  {range_words(found.key, each.keys)}: {counts}")
     _show_rest(console, len(comparison.ranges))
     if not comparison.records:
         return
     certain = "" if comparison.is_complete else "at least "
-    console.echo(f"  {certain}{words.plural(len(comparison.records), 'record')}:")
+    console.echo(f"  {certain}{formatting.plural(len(comparison.records), 'record')}:")
     for record in comparison.records[:SHOWN]:
         columns = f" in {', '.join(record.columns)}" if record.columns else ""
         console.echo(f"    {key_words(found.key, record.key)}: {record.kind}{columns}")
@@ -166,7 +168,7 @@ def range_words(names: Sequence[str], keys: KeyRange) -> str:
 
 def key_words(names: Sequence[str], key: Sequence[str | None] | None) -> str:
     """Return `id=1001`."""
-    return ", ".join(f"{name}={words.cut(text, 40)}" for name, text in zip(names, key or (), strict=False))
+    return ", ".join(f"{name}={formatting.cut(text, 40)}" for name, text in zip(names, key or (), strict=False))
 
 
 def _key(found: StreamVerification, key: Sequence[str | None] | None) -> dict[str, str | None] | None:

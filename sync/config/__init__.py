@@ -1,15 +1,6 @@
 """The pipeline file: what it may say, and loading it."""
 
-from .document import Loc
-from .globs import glob_matches, is_glob
-from .load import (
-    config_error_from_connector,
-    load_pipeline,
-    render_destination_table,
-    resolve_references,
-    settings_scope,
-)
-from .models import (
+from .blocks import (
     RESERVED_PARENTS,
     CallbackBlock,
     Columns,
@@ -19,7 +10,16 @@ from .models import (
     StreamEntry,
     TransformerBlock,
 )
-from .schema import pipeline_json_schema
+from .globs import glob_matches, is_glob
+from .json_schema import pipeline_json_schema
+from .load import (
+    config_error_from_connector,
+    load_pipeline,
+    render_destination_table,
+    resolve_references,
+    settings_scope,
+)
+from .yaml_document import Loc
 
 __all__ = [
     "RESERVED_PARENTS",

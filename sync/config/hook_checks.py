@@ -10,12 +10,12 @@ from syncblocks.callbacks.kwargs import STATUSES
 from syncblocks.connectors.named import parameter_names
 
 from ..errors import ConfigError, nearest_match
-from .document import Loc
+from .blocks import CallbackBlock, Pipeline
 from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
-from .models import CallbackBlock, Pipeline
 from .secrets import url_passwords
 from .templates import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
+from .yaml_document import Loc
 
 MakeError = Callable[..., ConfigError]
 

@@ -17,14 +17,14 @@ from pydantic import ValidationError
 from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
+from .blocks import Origin, Pipeline
 from .checks import check_pipeline, check_store
-from .document import Document, Loc, read_document
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
-from .mistakes import first_mistake
-from .models import Origin, Pipeline
+from .pydantic_errors import first_mistake
 from .secrets import Redactor, url_passwords
 from .templates import Scope, TemplateError, has_template, render, template_names
 from .values import Rendered
+from .yaml_document import Document, Loc, read_document
 
 #: Key of a variable's stored form, if the value came from env_var or secret.
 TEMPLATE_KEY = "$template"

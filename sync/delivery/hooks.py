@@ -26,7 +26,7 @@ from ..config.load import TEMPLATE_KEY
 from ..config.secrets import MASK, Redactor
 from ..config.templates import Scope, TemplateError, has_template, render
 from ..errors import SyncError
-from .hook_statement import Statement
+from .sql_hook import Statement
 
 
 class HookError(SyncError):

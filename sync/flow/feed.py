@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.stream import Bookmark, Stream
 
-from .wide import refuse_wide
+from .record_size import refuse_wide
 
 #: Batches between the reading and the loading thread, if the budget has room for them.
 QUEUE_BATCHES = 2

@@ -24,7 +24,7 @@ from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import check_own_source, check_rejected, check_shared_tables, stream_error, unkept
 from .columns import Fit, Rules, computed_warnings, fit
-from .ends import Ends
+from .connectors import Ends
 from .evolution import (
     Ignored,
     former_key,

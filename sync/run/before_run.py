@@ -5,7 +5,7 @@ from __future__ import annotations
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination
 
-from ..plan.ends import Ends
+from ..plan.connectors import Ends
 from ..plan.plan import Plan
 from ..store.model import PipelineRun
 from .takeover import forget_positions, owner_text

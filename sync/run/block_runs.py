@@ -13,7 +13,7 @@ from ..flow.spool import Spool, run_prefix
 if TYPE_CHECKING:
     from ..flow.transform import Transformer
     from ..plan.plan import PlannedStream
-    from .stream_context import StreamContext
+    from .context import StreamContext
 
 SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
 

@@ -22,12 +22,12 @@ from ..session.session import Session
 from ..store import Store
 from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .block_runs import CANCELLED, FAILURE
+from .context import StreamContext
 from .group import run_group
 from .lease import Lease
 from .progress import Progress
 from .signals import STOP_S
 from .stream import StreamRun
-from .stream_context import StreamContext
 
 #: After a stop, streams get this long to come back by themselves before they are closed without them.
 GRACE_S = 3.0

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncblocks.callbacks.delivery import Delivery, Outcome
-from syncblocks.callbacks.idle import Idle
+from syncblocks.callbacks.null_dispatcher import Idle
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from ..config import Pipeline, load_pipeline, resolve_references
-from ..delivery.current import CurrentCallbacks
+from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
@@ -28,7 +28,6 @@ from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
 from ..verify.repair import repairing
-from .after_run import verified
 from .attempt_plan import attempt_plan
 from .before_run import settle_tables
 from .block_runs import CANCELLED, FAILURE
@@ -40,6 +39,7 @@ from .results import RunResult, StreamResult, stream_result
 from .signals import END_S, Watch, caught_signals
 from .stream import StreamRun
 from .takeover import ASK_AGAIN_S, LedgerUnreadable
+from .verdicts import verified
 
 if TYPE_CHECKING:
     import signal

@@ -15,7 +15,7 @@ from syncblocks.connectors.ranges import OpenRanges, Range, RangesRefused, Snaps
 from syncblocks.connectors.stream import Block, Checkpoint, Event, Stream
 
 from ..flow.feed import Feed, Item, is_batch, size_of
-from ..flow.wide import refuse_wide
+from ..flow.record_size import refuse_wide
 from .stream import StreamRun
 
 log = logging.getLogger("syncblocks")

@@ -14,7 +14,7 @@ from syncblocks.callbacks.trial import deliver_once
 
 from ..config import Pipeline, resolve_references
 from ..config.secrets import Redactor
-from ..delivery.current import CurrentCallbacks
+from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.hooks import Hooks, hook_of
 from ..delivery.subscriptions import load_user_code
 from ..errors import StateError

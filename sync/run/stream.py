@@ -22,8 +22,8 @@ from ..flow.feed import Feed
 from ..plan.plan import PlannedStream, starting_point
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
+from .context import SchemaNews, StreamContext
 from .events import ColumnsRefused, StreamEvents
-from .stream_context import SchemaNews, StreamContext
 from .takeover import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")

@@ -18,7 +18,7 @@ from ..config.secrets import Redactor
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.ends import Ends
+from ..plan.connectors import Ends
 from ..plan.plan import Plan, plan_streams
 from ..plan.selection import SelectedStream, select_streams, skipped_streams
 from ..store import Store

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .document import Loc, describe
+from .blocks import CallbackBlock, Columns, DestinationBlock, Pipeline, SourceBlock, StreamEntry, TransformerBlock
 from .hooks import SqlSettings, WebhookSettings
-from .models import CallbackBlock, Columns, DestinationBlock, Pipeline, SourceBlock, StreamEntry, TransformerBlock
+from .yaml_document import Loc, describe
 
 _MODELS: dict[Loc, type[BaseModel]] = {
     (): Pipeline,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .hook_trial import test_hook
 from .options import SUFFIXES, common, find_file, open_pipeline, split_file, variable_option
@@ -303,7 +303,7 @@ def _show_entries(console: Console, entries: Sequence[HistoryEntry]) -> None:
         [*_EVENT_COLUMNS, "try", "outcome", "time", "key", "error", "output"],
         [
             [
-                words.moment(entry.call.started_at),
+                formatting.moment(entry.call.started_at),
                 entry.run_id,
                 entry.callback_block,
                 entry.function,
@@ -312,10 +312,10 @@ def _show_entries(console: Console, entries: Sequence[HistoryEntry]) -> None:
                 entry.status,
                 entry.call.number,
                 entry.call.outcome,
-                words.duration(entry.call.duration_s),
+                formatting.duration(entry.call.duration_s),
                 entry.key[:12],
-                words.cut((entry.call.error or "").strip().partition("\n")[0], 80),
-                words.cut(entry.call.output.strip().rpartition("\n")[2], 60),
+                formatting.cut((entry.call.error or "").strip().partition("\n")[0], 80),
+                formatting.cut(entry.call.output.strip().rpartition("\n")[2], 60),
             ]
             for entry in entries
         ],
@@ -327,7 +327,7 @@ def _show_entry(console: Console, entry: HistoryEntry) -> None:
     call, event = entry.call, " ".join(filter(None, [entry.status, "of", entry.parent, entry.stream]))
     console.echo(
         f"try {call.number} of {entry.callback_block}.{entry.function}, run {entry.run_id}, {event}: {call.outcome} "
-        f"at {words.moment(call.started_at)} after {words.duration(call.duration_s)}",
+        f"at {formatting.moment(call.started_at)} after {formatting.duration(call.duration_s)}",
         color="red" if call.error else "green",
     )
     _indented(console, "error", call.error)
@@ -347,7 +347,9 @@ def _show_trial(console: Console, trial: Trial) -> None:
 
 def _show_outcome(console: Console, what: str, outcome: Outcome) -> None:
     how = f"returned {outcome.value}" if outcome.ok else outcome.kind
-    console.echo(f"{what}: {how} after {words.duration(outcome.duration_s)}", color="green" if outcome.ok else "red")
+    console.echo(
+        f"{what}: {how} after {formatting.duration(outcome.duration_s)}", color="green" if outcome.ok else "red"
+    )
     _indented(console, "error", outcome.error)
     _indented(console, "output", outcome.output)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .console import Console
-from .tracker import Tracker, outcome_text, output_lines
+from .progress import Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.delivery import Delivery, Outcome
@@ -207,7 +207,7 @@ def make_progress(console: Console, *, is_inline: bool = False) -> Tracker:
     import os
 
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_inline:
-        from .live import Live
+        from .progress_live import Live
 
         return Live(console)
     return Lines(console)

@@ -36,8 +36,8 @@ from .values import (
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
-    from .document import Document, Loc
     from .templates import Scope
+    from .yaml_document import Document, Loc
 
 #: Names in `on` that are no block's.
 RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline")

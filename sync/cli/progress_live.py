@@ -13,9 +13,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from . import words
+from . import formatting
 from .console import STATUS_COLORS, Console, clean
-from .tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
+from .progress import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.delivery import Delivery, Outcome
@@ -115,11 +115,11 @@ class Live(Tracker):
         return [
             self._spinner.render(time.monotonic()) if is_active else Text(_MARKS.get(view.status, " ")),
             Text(clean(view.stream)),
-            Text(words.count(view.records) if view.status != WAITING else ""),
-            Text("" if rate is None else words.count(round(rate))),
-            Text(words.size(view.size_bytes) if view.size_bytes else ""),
-            Text(words.duration(view.duration_s)),
-            Text(clean(redact(words.cut(words.bookmark(view.bookmark), 40)))),
+            Text(formatting.count(view.records) if view.status != WAITING else ""),
+            Text("" if rate is None else formatting.count(round(rate))),
+            Text(formatting.size(view.size_bytes) if view.size_bytes else ""),
+            Text(formatting.duration(view.duration_s)),
+            Text(clean(redact(formatting.cut(formatting.bookmark(view.bookmark), 40)))),
             Text(view.status, style=STATUS_COLORS.get(view.status, "")),
         ]
 

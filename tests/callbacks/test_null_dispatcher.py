@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from syncblocks.callbacks.dispatcher import Dispatcher
-from syncblocks.callbacks.idle import Idle
+from syncblocks.callbacks.null_dispatcher import Idle
 
 
 @pytest.mark.parametrize("name", ["notify", "drain", "close"])
