@@ -85,6 +85,13 @@ class Transformer:
         return _conform(table, self._schema, self.block)
 
 
+def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:
+    """Return a stream after all declared renames of its transformers."""
+    for transformer in transformers:
+        stream = transformer.stream(stream)
+    return stream
+
+
 def _relabel(schema: pa.Schema, rename: Mapping[str, str]) -> pa.Schema:
     return pa.schema([field.with_name(rename.get(field.name, field.name)) for field in schema])
 

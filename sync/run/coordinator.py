@@ -28,6 +28,7 @@ from .lease import Lease
 from .progress import Progress
 from .signals import STOP_S
 from .stream import StreamRun
+from .transformers import make_transformers
 
 #: After a stop, streams get this long to come back by themselves before they are closed without them.
 GRACE_S = 3.0
@@ -214,8 +215,8 @@ class Coordinator:
             transformers=self._transformers,
             close=self._close,
             tell_retry=self._tell_retry,
-            hold=self._hold,
-            let_out=self._let_out,
+            announce_change=self._announce_change,
+            resolve_change=self._resolve_change,
             is_owner=lambda: self._store.is_owner(self._run.id),
         )
 
@@ -239,46 +240,31 @@ class Coordinator:
             self._lease.lose()
         self._notify()
 
-    def _hold(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
+    def _announce_change(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
         # A run that is lost keeps its commits from being made: the error goes up through the destination.
         return self._store.hold(self._run.id, stream, self._pipeline.destination.block, changes, mark)
 
-    def _let_out(self, stream: str, is_true: bool) -> None:
+    def _resolve_change(self, stream: str, is_made: bool) -> None:
         try:
-            self._store.let_out(self._run.id, stream, is_true=is_true)
+            self._store.let_out(self._run.id, stream, is_true=is_made)
         except LostRun:
             self._lease.lose()
         self._notify()
 
     def _transformers(self, planned: PlannedStream) -> list[Transformer]:
-        from syncblocks.callbacks.kwargs import hydrate
-
-        made = []
-        for block in self._pipeline.transformers:
-            if block.block not in planned.transformers:
-                continue
-            recorded = self._store.run_kwargs(self._run) | {
-                "block_uuid": block.block,
-                "stream": planned.name,
-                "destination_table": planned.key.destination_table,
-            }
-            kwargs = hydrate(resolve_references(recorded, self._pipeline, os.environ))
-            functions = [_bind(function, kwargs) for function in self._session.code.transformers[block.block]]
-            made.append(Transformer(block.block, functions, block.rename or {}))
-        return made
+        if not planned.transformers:
+            return []
+        recorded = self._store.run_kwargs(self._run) | {
+            "stream": planned.name,
+            "destination_table": planned.key.destination_table,
+        }
+        kwargs = resolve_references(recorded, self._pipeline, os.environ)
+        return make_transformers(self._pipeline, self._session.code, planned.transformers, kwargs)
 
 
 def _has_failed(runs: Iterable[StreamRun]) -> bool:
     """Whether one of them has failed; only once it has ended in the store: those in flight are cancelled after it."""
     return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)
-
-
-def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
-    def call(frame: Any) -> Any:
-        positional, named = function.binding.arguments(kwargs, frame)
-        return function.function(*positional, **named)
-
-    return call
 
 
 def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[StreamRun]) -> Future[None]:

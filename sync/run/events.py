@@ -10,20 +10,14 @@ import pyarrow as pa
 from syncblocks.connectors.rejected.records import sifted
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
-from ..errors import SyncError
 from ..flow.feed import Feed, Item
-from ..flow.transform import Transformer
+from ..flow.transform import Transformer, declared_stream
 from ..plan.columns import Fit, fit
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
 from .block_runs import StreamBlocks
+from .errors import ColumnsRefused
 from .progress import Progress
-
-
-class ColumnsRefused(SyncError):
-    """Columns that turned up on the way cannot be written as the pipeline wants them: which, why, and the way out."""
-
-    code = "columns"
 
 
 class StreamEvents:
@@ -98,7 +92,7 @@ class StreamEvents:
                 yield held
             held = None
             if isinstance(item.event, Stream):
-                changed = self._declared(self._without_ignored(item.event))
+                changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
                     fitted = self._fitted(changed)
                     yield fitted.arriving
@@ -190,7 +184,8 @@ class StreamEvents:
         if planned.ignored is None:
             return stream
         before = {**planned.shape, "ignored": planned.ignored}
-        found = ignored(stream, self._declared(stream), before, planned.rules, is_decided=True).columns
+        arriving = declared_stream(stream, self.blocks.transformers)
+        found = ignored(stream, arriving, before, planned.rules, is_decided=True).columns
         self._tell_left_out(found.difference(planned.ignored))
         self._ignored |= found
         return without_columns(stream, self._ignored)
@@ -206,11 +201,6 @@ class StreamEvents:
         except Exception:
             self.blocks.failed = transformer.block
             raise
-
-    def _declared(self, stream: Stream) -> Stream:
-        for transformer in self.blocks.transformers:
-            stream = transformer.stream(stream)
-        return stream
 
 
 def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:

@@ -11,9 +11,9 @@ from syncblocks.connectors.stream import Bookmark
 from ..flow.feed import Feed, start_reading
 from ..flow.spooled_feed import SpooledFeed
 from ..verify.repair import NarrowedSource
+from .errors import LedgerUnreadable, message_of
 from .ranges import load_ranges, start_reading_ranges
-from .stream import StreamRun, message_of
-from .takeover import LedgerUnreadable
+from .stream import StreamRun
 
 
 def run_group(runs: Sequence[StreamRun]) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from syncblocks.callbacks.delivery import Delivery, Outcome
 from syncblocks.callbacks.null_dispatcher import Idle
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
-from ..config import Pipeline, load_pipeline, resolve_references
+from ..config import Pipeline, load_pipeline
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, SyncError
@@ -29,16 +27,16 @@ from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
 from ..verify.repair import repairing
 from .attempt_plan import attempt_plan
-from .before_run import settle_tables
 from .block_runs import CANCELLED, FAILURE
 from .coordinator import Coordinator
+from .errors import LedgerUnreadable, error_info
 from .lease import Lease
 from .progress import Progress
-from .recovery import recover
+from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, stream_result
 from .signals import END_S, Watch, caught_signals
 from .stream import StreamRun
-from .takeover import ASK_AGAIN_S, LedgerUnreadable
+from .takeover import ASK_AGAIN_S
 from .verdicts import verified
 
 if TYPE_CHECKING:
@@ -201,7 +199,7 @@ class _Runner:
             try:
                 order = self.order
                 is_partial = bool(order.streams or order.retry or order.repairs)
-                settle_tables(self.session.ends, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+                clear_leftovers(self.session.ends, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)
@@ -248,30 +246,15 @@ class _Runner:
         self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
 
     def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
-        # A run without callbacks spares the imports.
-        from syncblocks.callbacks.dispatcher import Dispatcher
+        from .dispatching import make_dispatcher  # a run without callbacks spares the import
 
-        from ..delivery.hooks import Hooks
-
-        pipeline = self.pipeline
-        dispatcher = Dispatcher(
-            self.outbox,
-            blocks,
-            resolve=lambda kwargs: resolve_references(kwargs, pipeline, os.environ),
-            prepare=Hooks(pipeline, self.session.redactor).prepare,
-            redact=self.session.redactor.redact,
-            on_outcome=self._delivered,
-            inline=self._is_inline,
+        dispatcher = make_dispatcher(
+            self.pipeline, self.outbox, blocks, self.session.redactor, self.progress, inline=self._is_inline
         )
         # While the plan waits for databases there is a processor to spare.
         dispatcher.warm(warm_blocks(self.session.code.subscriptions))
         dispatcher.start()
         return dispatcher
-
-    def _delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        if delivery.data is not None and mark != "retry" and delivery.data not in self.outbox.open_data():
-            Path(delivery.data).unlink(missing_ok=True)
-        self.progress.delivered(delivery, outcome, mark)
 
     def _clear_up(self) -> None:
         """Before new work: end the run of a dead process, and deliver whatever is due."""
@@ -430,13 +413,7 @@ class _Runner:
 
     def _error_info(self, error: Exception) -> ErrorInfo:
         log.debug("failed before the first stream", exc_info=error)
-        return ErrorInfo(
-            type=type(error).__name__,
-            message=self.session.redactor.redact(str(error)),
-            traceback="",
-            stream="",
-            block="",
-        )
+        return error_info(error, self.session.redactor)
 
 
 def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from syncblocks.callbacks.delivery import Delivery, Outcome
-from syncblocks.callbacks.dispatcher import Dispatcher
 from syncblocks.callbacks.trial import deliver_once
 
-from ..config import Pipeline, resolve_references
+from ..config import Pipeline
 from ..config.secrets import Redactor
 from ..delivery.current_callbacks import CurrentCallbacks
-from ..delivery.hooks import Hooks, hook_of
+from ..delivery.hooks import hook_of
 from ..delivery.subscriptions import load_user_code
 from ..errors import StateError
 from ..store import Store
 from ..store.model import DeliveryRecord
 from ..store.outbox import Outbox
+from .dispatching import call_settings, make_dispatcher
 from .progress import Progress
 
 OPEN_STATES = ("ready", "leased")
@@ -96,15 +95,9 @@ def replay(
     delivery = replace(recorded, wants_value=True)
     if data is not None:
         delivery = replace(delivery, data=str(data))
-    redactor = Redactor(pipeline.secret_values)
-    outcome = deliver_once(
-        # By hand it is called whatever its condition says.
-        replace(delivery, when=None),
-        inline=inline,
-        resolve=_resolver(pipeline),
-        prepare=Hooks(pipeline, redactor).prepare,
-        redact=redactor.redact,
-    )
+    # `when` is not asked: somebody wants this call.
+    settings = call_settings(pipeline, Redactor(pipeline.secret_values))
+    outcome = deliver_once(replace(delivery, when=None), inline=inline, **settings)
     outbox.end_replay(record.key, number, outcome)
     return record, outcome
 
@@ -118,7 +111,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         status: Of the event.
         event: See `syncblocks.callbacks.events.make_event`; variables as they are recorded.
     """
-    block, redactor = pipeline.callbacks[number], Redactor(pipeline.secret_values)
+    block = pipeline.callbacks[number]
     delivery = Delivery(
         key=str(event["idempotency_key"]),
         callback_block=block.block,
@@ -134,13 +127,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         when=block.when,
         hook=hook_of(pipeline, number),
     )
-    return deliver_once(
-        delivery,
-        inline=False,
-        resolve=_resolver(pipeline),
-        prepare=Hooks(pipeline, redactor).prepare,
-        redact=redactor.redact,
-    )
+    return deliver_once(delivery, inline=False, **call_settings(pipeline, Redactor(pipeline.secret_values)))
 
 
 def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[DeliveryRecord]:
@@ -156,20 +143,7 @@ def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[Deliver
 
 
 def _drain(pipeline: Pipeline, outbox: Outbox, keys: Sequence[str], progress: Progress) -> None:
-    def delivered(delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        if delivery.data is not None and mark != "retry" and delivery.data not in outbox.open_data():
-            Path(delivery.data).unlink(missing_ok=True)
-        progress.delivered(delivery, outcome, mark)
-
-    redactor = Redactor(pipeline.secret_values)
-    dispatcher = Dispatcher(
-        outbox,
-        outbox.open_blocks(),
-        resolve=_resolver(pipeline),
-        prepare=Hooks(pipeline, redactor).prepare,
-        redact=redactor.redact,
-        on_outcome=delivered,
-    )
+    dispatcher = make_dispatcher(pipeline, outbox, outbox.open_blocks(), Redactor(pipeline.secret_values), progress)
     try:
         dispatcher.drain(pipeline.drain_s, stop=lambda: not set(OPEN_STATES) & set(outbox.states(keys)))
     finally:
@@ -181,10 +155,6 @@ def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
     for state in outbox.states([record.key for record in wanted]):
         counts["due" if state in OPEN_STATES else state] += 1
     return counts
-
-
-def _resolver(pipeline: Pipeline) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda values: resolve_references(values, pipeline, os.environ)
 
 
 def current_callbacks(pipeline: Pipeline) -> CurrentCallbacks:

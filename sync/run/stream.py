@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,20 +21,13 @@ from ..flow.feed import Feed
 from ..plan.plan import PlannedStream, starting_point
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
-from .context import SchemaNews, StreamContext
-from .events import ColumnsRefused, StreamEvents
-from .takeover import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
+from .context import StreamContext
+from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
+from .events import StreamEvents
+from .schema_changes import SchemaChanges
+from .takeover import fenced_row, is_completed, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")
-
-#: Characters of a traceback that are kept, from its end.
-TRACEBACK_LIMIT = 16_000
-
-
-class Stopped(SyncError):
-    """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
-
-    code = "stopped"
 
 
 class StreamRun:
@@ -63,7 +55,7 @@ class StreamRun:
         self._rows_written = 0
         self._bytes_written = 0
         self._rows_rejected = 0
-        self._news = SchemaNews(context, planned.name)
+        self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
         #: What the ledger says of the columns' names.
@@ -134,7 +126,7 @@ class StreamRun:
             # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
             raise Stopped("the run was taken over by another process")
         self._columns = row.columns
-        self._news.settle(row)
+        self._schema_changes.resolve(row)
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = planned.start.bookmark if is_planned else self._restart(row)
         return self._start
@@ -204,7 +196,7 @@ class StreamRun:
             conflict_method=self.planned.selected.conflict_method,
             token=self._token,
             run=self.context.run_reference,
-            announce=self._news.announce,
+            announce=self._schema_changes.announce,
             former_key=self.planned.former_key,
             columns=self._columns,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
@@ -227,12 +219,12 @@ class StreamRun:
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected
-        self._news.committed(commit.checkpoint, commit.schema_changes)
+        self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
         if not self._has_told_source:
             # What the destination has no part in: a column that no longer comes, other keys.
             self._has_told_source, told = True, {change["column"] for change in commit.schema_changes}
             unseen = [change for change in self.planned.source_changes if change["column"] not in told]
-            self._news.committed(commit.checkpoint, unseen)
+            self._schema_changes.committed(commit.checkpoint, unseen)
         if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
             self.blocks.stages[0].rows += commit.records
             self.blocks.stages[0].size_bytes += commit.size_bytes
@@ -290,12 +282,12 @@ class StreamRun:
             if self.status is not None:
                 return
             was_stopped = self._stop_reason is not None or isinstance(error, Stopped)
-            is_undecided = error is not None and (self._is_final_sent or self._news.is_open)
+            is_undecided = error is not None and (self._is_final_sent or self._schema_changes.is_open)
             self.status = CANCELLED if was_stopped else FAILURE  # claimed by this thread; corrected below
         try:
             row = self._ledger_row() if is_undecided else None
             is_done = error is None or (row is not None and is_completed(row, self.context.run))
-            is_held_true = row is not None and self._news.is_true(row)
+            is_held_true = row is not None and self._schema_changes.was_made(row)
         except LedgerUnreadable as unreadable:
             self.error = unreadable
             self.ended = time.monotonic()
@@ -333,7 +325,7 @@ class StreamRun:
                 size_bytes=stage.size_bytes,
                 bookmark_before=values(self._start),
                 bookmark_after=values(self._committed if self._commits else self._start),
-                schema_changes=tuple(self._news.made),
+                schema_changes=tuple(self._schema_changes.made),
                 error=info if stage.block == failed else None,
                 data=stage.data if self.status == SUCCESS else None,
             )
@@ -354,21 +346,4 @@ class StreamRun:
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
 
     def _error_info(self, error: BaseException) -> ErrorInfo:
-        redact = self.context.redactor.redact
-        return ErrorInfo(
-            type=type(error).__name__,
-            message=redact(message_of(error)),
-            traceback=redact(_tail("".join(traceback.format_exception(error)), TRACEBACK_LIMIT)),
-            stream=self.name,
-            block=self.blocks.failed,
-        )
-
-
-def _tail(text: str, limit: int) -> str:
-    """Return the end of a text; the mark tells the redactor that a secret may have been cut in two."""
-    return text if len(text) <= limit else f"...{text[-limit:]}"
-
-
-def message_of(error: BaseException) -> str:
-    """Return an error's text; its class name where it has none."""
-    return str(error) or type(error).__name__
+        return error_info(error, self.context.redactor, stream=self.name, block=self.blocks.failed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -13,17 +13,11 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerKey, LedgerRow
 
-from ..errors import SyncError
 from ..store.model import PipelineRun
+from .errors import LedgerUnreadable
 
 #: A destination that does not answer is asked again after so many seconds, before the question stays open.
 ASK_AGAIN_S = (0.2, 0.8, 2.0)
-
-
-class LedgerUnreadable(SyncError):
-    """The destination's ledger cannot be read, so nobody can say whether the last commit was kept."""
-
-    code = "ledger"
 
 
 def run_reference(run: PipelineRun) -> str:
@@ -63,24 +57,6 @@ def fenced_row(destination: Destination, key: LedgerKey, owner: str) -> LedgerRo
             if wait_s is None:
                 raise LedgerUnreadable(f"stream {key.stream!r}: the ledger cannot be read: {error}") from error
             time.sleep(wait_s)
-
-
-def forget_positions(destination: Destination, rows: Iterable[LedgerRow], owner: str) -> None:
-    """Take bookmarks away that belong to a table which is gone.
-
-    One of its streams makes the table anew; another one that comes later would find it, and go on from where it stood
-    in the old one. A row that somebody has written meanwhile keeps what was written.
-
-    Raises:
-        LedgerUnreadable: a row cannot be read.
-        ConnectorError: or written.
-    """
-    for row in rows:
-        if row.bookmark is None:
-            continue
-        now = fenced_row(destination, row.key, owner)
-        if (now.bookmark, now.committed_at) == (row.bookmark, row.committed_at):
-            destination.set_bookmark(row.key, None)
 
 
 def is_completed(row: LedgerRow, run: PipelineRun) -> bool:
