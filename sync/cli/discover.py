@@ -27,12 +27,13 @@ def discover_command(
 
     All that the source offers, also what the pipeline does not select.
     """
-    from ..session.inspection import matching, opened
+    from ..plan.selection import matching_names
+    from ..session.inspection import opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
         offered = {stream.name: stream for stream in session.discover()}
-    found = [offered[name] for name in matching(list(offered), streams)]
+    found = [offered[name] for name in matching_names(list(offered), streams)]
     if console.is_json:
         documents = [document(stream) for stream in found]
         console.emit({"type": "discover", "pipeline": pipeline.pipeline, "streams": documents})

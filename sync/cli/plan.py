@@ -81,7 +81,7 @@ def document(plan: Plan) -> dict[str, Any]:
                     {"name": trigger.name, "timing": trigger.timing, "events": list(trigger.events)}
                     for trigger in planned.triggers
                 ],
-                "fidelity": [_column(column) for column in planned.fit.columns],
+                "fidelity": [_column(column) for column in planned.mapping.columns],
                 "source_changes": [dict(change) for change in planned.source_changes],
                 "refusal": planned.refusal or None,
                 "estimated_records": planned.selected.stream.estimated_records,
@@ -112,7 +112,7 @@ def _column(column: ColumnPlan) -> dict[str, Any]:
         "destination_column": None if kept is None else kept.column,
         "destination_type": None if kept is None else kept.type,
         "table_type": None if kept is None else kept.held,
-        "on_lossy": column.remedy or None,
+        "on_lossy": column.conversion or None,
         "is_left_out": column.is_left_out,
         "note": "" if kept is None else kept.note,
     }
@@ -174,7 +174,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
 def _show_types(console: Console, plan: Plan) -> None:
     rows = []
     for planned in plan.streams:
-        for column in planned.fit.columns:
+        for column in planned.mapping.columns:
             kept = column.kept
             shown = column.name if kept is None or kept.column == column.name else f"{column.name} -> {kept.column}"
             rows.append(
@@ -199,25 +199,25 @@ def _type_lines(plan: Plan) -> list[str]:
         if not planned.is_schema_decided:
             lines.append(f"{planned.name}: columns are decided by the transformer, and held against the types then")
             continue
-        counts = summary(planned.fit.columns)
+        counts = summary(planned.mapping.columns)
         if set(counts) <= {"exact"}:
             exact += 1
             continue
         parts = [f"{number} {each}" for each, number in counts.items() if each in ("exact", "unknown")]
         for each in ("lossy", "text", "widened"):
-            found = [column for column in planned.fit.columns if column.fidelity == each and not column.is_left_out]
+            found = [column for column in planned.mapping.columns if column.fidelity == each and not column.is_left_out]
             if found:
                 named = [f"{column.name} ({column.type} -> {_kept_type(column)})" for column in found[:NAMED_COLUMNS]]
                 rest = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
-                parts.append(f"{len(found)} {_remedied(each, found)}: {', '.join(named)}{rest}")
+                parts.append(f"{len(found)} {_fidelity_word(each, found)}: {', '.join(named)}{rest}")
         lines.append(f"{planned.name}: {'; '.join(parts)}")
     if exact:
         lines.append(f"{formatting.plural(exact, 'stream')} with every column kept exactly")
     return lines
 
 
-def _remedied(each: str, columns: Sequence[ColumnPlan]) -> str:
-    return f"{each}, cut as on_lossy says" if each == "lossy" and any(column.remedy for column in columns) else each
+def _fidelity_word(each: str, columns: Sequence[ColumnPlan]) -> str:
+    return f"{each}, cut as on_lossy says" if each == "lossy" and any(column.conversion for column in columns) else each
 
 
 def _kept_type(column: ColumnPlan) -> str:
@@ -228,7 +228,7 @@ def _fidelity(column: ColumnPlan) -> str:
     shown = "unknown" if column.fidelity is None else str(column.fidelity)
     if column.is_left_out:
         return "left out (on_schema_change: ignore)"
-    return f"{shown} (on_lossy: {column.remedy})" if column.remedy else shown
+    return f"{shown} (on_lossy: {column.conversion})" if column.conversion else shown
 
 
 def _firing(planned: PlannedStream) -> str:
@@ -238,9 +238,9 @@ def _firing(planned: PlannedStream) -> str:
 
 
 def _bookmark(planned: PlannedStream) -> dict[str, Any] | None:
-    from ..plan.plan import shown_bookmark
+    from syncblocks.connectors.incremental.bookmarks import values
 
-    return shown_bookmark(planned.start.bookmark)
+    return values(planned.start.bookmark)
 
 
 def _estimate(planned: PlannedStream) -> str:

@@ -150,7 +150,8 @@ def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, 
 
 
 def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
-    from ..session.inspection import one_stream, selected_streams
+    from ..plan.selection import one_stream
+    from ..session.inspection import selected_streams
 
     return one_stream(selected_streams(session), stream).stream.bookmark_properties
 

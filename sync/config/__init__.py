@@ -10,7 +10,7 @@ from .blocks import (
     StreamEntry,
     TransformerBlock,
 )
-from .globs import glob_matches, is_glob
+from .globs import glob_matches, is_glob, matches_any
 from .json_schema import pipeline_json_schema
 from .load import (
     config_error_from_connector,
@@ -35,6 +35,7 @@ __all__ = [
     "glob_matches",
     "is_glob",
     "load_pipeline",
+    "matches_any",
     "pipeline_json_schema",
     "render_destination_table",
     "resolve_references",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 _SPECIAL = re.compile(r"[*?\[]")
@@ -11,6 +12,11 @@ _SPECIAL = re.compile(r"[*?\[]")
 def glob_matches(pattern: str, name: str) -> bool:
     """Tell whether a pattern matches a whole name; case counts, and `*` matches dots too."""
     return pattern == name or fnmatchcase(name, pattern)
+
+
+def matches_any(patterns: Iterable[str], name: str) -> bool:
+    """Tell whether one of the patterns matches a whole name."""
+    return any(glob_matches(pattern, name) for pattern in patterns)
 
 
 def is_glob(pattern: str) -> bool:

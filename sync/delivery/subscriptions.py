@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from syncblocks.callbacks.errors import CallbackLoadError
 
-from ..config import CallbackBlock, Pipeline, glob_matches
+from ..config import CallbackBlock, Pipeline, glob_matches, matches_any
 from ..errors import nearest_match
 from ..store.model import Subscription
 
@@ -165,7 +165,7 @@ def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
 
 def applies(streams: Sequence[str] | None, name: str) -> bool:
     """Whether a block's `streams` filter takes a stream; no filter takes all."""
-    return not streams or any(glob_matches(pattern, name) for pattern in streams)
+    return not streams or matches_any(streams, name)
 
 
 def data_blocks(subscriptions: Iterable[Subscription], stream: str, destination_block: str) -> frozenset[str]:

@@ -27,7 +27,7 @@ class ColumnPlan:
     kept: Kept | None
     fidelity: Fidelity | None
     #: What `on_lossy` does with it: "cast", "text" or nothing.
-    remedy: str = ""
+    conversion: str = ""
     #: New, and `on_schema_change: ignore` leaves it out.
     is_left_out: bool = False
 
@@ -51,8 +51,8 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """A stream's columns, fitted to the destination."""
+class ColumnMapping:
+    """A stream's columns, mapping to the destination."""
 
     #: As it was declared, or came out of the last transformer.
     declared: Stream
@@ -63,28 +63,28 @@ class Fit:
     refusals: tuple[str, ...] = ()
 
     def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Bring a batch of the stream that was fitted into the shape that the destination gets.
+        """Bring a batch of the stream that was mapping into the shape that the destination gets.
 
         Raises:
             FatalConnectorError: a value that has no text, or that is past the range of the type it is cut to.
         """
-        remedies = {column.name: column.remedy for column in self.columns}
-        arrays = [_converted(batch, field, remedies.get(field.name, "")) for field in self.arriving.schema]
+        conversions = {column.name: column.conversion for column in self.columns}
+        arrays = [_converted(batch, field, conversions.get(field.name, "")) for field in self.arriving.schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self.arriving.schema)
 
 
-def _converted(batch: pa.RecordBatch, field: pa.Field, remedy: str) -> pa.Array:
+def _converted(batch: pa.RecordBatch, field: pa.Field, conversion: str) -> pa.Array:
     array = batch.column(field.name)
-    if remedy == "text":
+    if conversion == "text":
         return as_text(array, field.name)
-    return cut(array, field.type, field.name) if remedy == "cast" and array.type != field.type else array
+    return cut(array, field.type, field.name) if conversion == "cast" and array.type != field.type else array
 
 
-def fit(stream: Stream, rules: Rules) -> Fit:
+def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
     """Hold a stream against what the destination keeps."""
     if rules.types is None:
         columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
-        return Fit(declared=stream, arriving=stream, columns=tuple(columns))
+        return ColumnMapping(declared=stream, arriving=stream, columns=tuple(columns))
     kept = _keeps(stream, rules)
     fields, columns, refusals = [], [], []
     for field, one in zip(stream.schema, kept, strict=True):
@@ -93,12 +93,12 @@ def fit(stream: Stream, rules: Rules) -> Fit:
             columns.append(replace(column, is_left_out=True))
             continue
         if column.fidelity is Fidelity.LOSSY:
-            field, column, refusal = _mended(stream, field, column, rules)
+            field, column, refusal = _converted_column(stream, field, column, rules)
             refusals += [refusal] if refusal else []
         fields.append(field)
         columns.append(column)
     arriving = replace(stream, schema=pa.schema(fields))
-    return Fit(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+    return ColumnMapping(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
 
 
 def columns_held(stream: Stream, rules: Rules) -> frozenset[str]:
@@ -109,7 +109,9 @@ def columns_held(stream: Stream, rules: Rules) -> frozenset[str]:
     return frozenset(name for name, kept in found if kept.held is not None)
 
 
-def _mended(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -> tuple[pa.Field, ColumnPlan, str]:
+def _converted_column(
+    stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules
+) -> tuple[pa.Field, ColumnPlan, str]:
     """Apply `on_lossy` to a column, or say why it is refused."""
     kept = column.kept
     assert kept is not None
@@ -117,14 +119,14 @@ def _mended(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -
     (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     has_text = as_text_kept.arrow is not None
     if rules.on_lossy == "text" and has_text:
-        return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, remedy="text"), ""
+        return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, conversion="text"), ""
     if rules.on_lossy == "cast" and kept.arrow is not None:
-        return pa.field(field.name, kept.arrow, field.nullable), replace(column, remedy="cast"), ""
+        return pa.field(field.name, kept.arrow, field.nullable), replace(column, conversion="cast"), ""
     return field, column, _refusal(column, kept, rules, has_text=has_text)
 
 
 def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
-    assert rules.types is not None, "asked for by `fit`"
+    assert rules.types is not None, "asked for by `map_columns`"
     return rules.types.keeps(stream, rules.table, rules.disposition)
 
 
@@ -153,12 +155,12 @@ def _type_of(field: pa.Field) -> str:
     return native or str(field.type)
 
 
-def table_changes(fitted: Fit, table: TableState) -> list[str]:
+def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
     """Say which columns of a table that is there will be added or get another type."""
     if table.schema is None:
         return []
     found = []
-    for column in fitted.columns:
+    for column in mapping.columns:
         if column.is_left_out:
             continue
         if column.kept is None:  # only names are known
@@ -170,11 +172,11 @@ def table_changes(fitted: Fit, table: TableState) -> list[str]:
     return found
 
 
-def computed_warnings(fits: Mapping[str, Fit]) -> list[str]:
+def computed_warnings(mappings: Mapping[str, ColumnMapping]) -> list[str]:
     """Warn of columns that the destination's table computes: as the source's are, or not."""
     found = {
-        name: [column.name for column in fitted.columns if column.kept is not None and column.kept.is_computed]
-        for name, fitted in fits.items()
+        name: [column.name for column in mapping.columns if column.kept is not None and column.kept.is_computed]
+        for name, mapping in mappings.items()
     }
     return [
         f"{name}: the table computes {', '.join(columns)} (generated): what the stream has for it is not written"
@@ -190,4 +192,13 @@ def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
     return {each: found.count(each) for each in order if each in found}
 
 
-__all__ = ["ColumnPlan", "Fit", "Rules", "columns_held", "computed_warnings", "fit", "summary", "table_changes"]
+__all__ = [
+    "ColumnMapping",
+    "ColumnPlan",
+    "Rules",
+    "columns_held",
+    "computed_warnings",
+    "map_columns",
+    "summary",
+    "table_changes",
+]

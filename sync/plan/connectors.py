@@ -1,4 +1,4 @@
-"""The two ends of a pipeline: its connectors, and what each of them can do."""
+"""The two connectors of an opened pipeline, with their abilities."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from syncblocks.connectors.protocols import Destination, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ends:
+class Connectors:
     """Source and destination of one opened pipeline."""
 
     source: Source
-    #: Connector and place, as ledger and store keep it: without the secrets that a place may hold.
+    #: Connector and place, as ledger and run store keep it: without secrets.
     source_name: str
     source_can: Abilities
     destination: Destination
     destination_can: Abilities
 
 
-__all__ = ["Ends"]
+__all__ = ["Connectors"]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
-from .columns import Fit, Rules, columns_held, table_changes
+from .columns import ColumnMapping, Rules, columns_held, table_changes
 from .selection import SelectedStream
 from .shapes import Change, Shape, in_words
 
@@ -53,14 +53,14 @@ def unless_left_out(change: Change, left_out: Collection[str]) -> Change:
     return {**change, "change": "left out"} if change["column"] in left_out else change
 
 
-def frozen(changes: Sequence[Change], fitted: Fit, rules: Rules) -> str:
+def frozen(changes: Sequence[Change], mapping: ColumnMapping, rules: Rules) -> str:
     """Say why a frozen stream fails; empty: it does not."""
     if not rules.is_frozen:
         return ""
     found = [in_words(change) for change in changes]
     if not found and rules.disposition is not WriteDisposition.REPLACE:
         # The store may not know what the stream looked like; the table does.
-        found = [f"the table would change: {each}" for each in table_changes(fitted, rules.table)]
+        found = [f"the table would change: {each}" for each in table_changes(mapping, rules.table)]
     if not found:
         return ""
     return (
@@ -108,10 +108,10 @@ def of_source(changes: Sequence[Change]) -> list[str]:
 
 
 def planned_changes(
-    fitted: Fit, table: TableState, disposition: WriteDisposition, *, is_decided: bool
+    mapping: ColumnMapping, table: TableState, disposition: WriteDisposition, *, is_decided: bool
 ) -> tuple[str, ...]:
     """Say what a run will do to the table, a phrase each."""
-    left_out = tuple(f"leave out new column {column.name}" for column in fitted.columns if column.is_left_out)
+    left_out = tuple(f"leave out new column {column.name}" for column in mapping.columns if column.is_left_out)
     if not is_decided:
         return ("columns are decided by the transformer", *left_out)
     if not table.is_described:
@@ -119,7 +119,7 @@ def planned_changes(
     if table.schema is None:
         return ("create table",)
     is_replace = disposition is WriteDisposition.REPLACE
-    return (*(("replace table",) if is_replace else ()), *table_changes(fitted, table), *left_out)
+    return (*(("replace table",) if is_replace else ()), *table_changes(mapping, table), *left_out)
 
 
 __all__ = [

@@ -44,7 +44,7 @@ class Resumption(NamedTuple):
     null_bookmarks: NullBookmarks | None
     lookback: float | None
     #: What can be done about `skips_late`.
-    remedy: str
+    advice: str
     #: Why records of a transaction that commits late may be skipped; empty: they are not; None: nobody can tell.
     skips_late: str | None
 
@@ -79,7 +79,7 @@ def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
         bookmark_properties=stream.bookmark_properties,
         null_bookmarks=stream.null_bookmarks if may_lack else None,
         lookback=stream.lookback,
-        remedy="say how far by `lookback`, and each run reads again from so much below its bookmark"
+        advice="say how far by `lookback`, and each run reads again from so much below its bookmark"
         if can_look_back(fields[0].type)
         else "choose a time or a number as bookmark",
         skips_late=None if can.skips_late is None else can.skips_late.skips_late(stream),
@@ -91,11 +91,11 @@ def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for name, resumption in resumptions.items():
         if resumption is not None and resumption.skips_late and resumption.lookback is None:
-            found.setdefault((resumption.skips_late, resumption.remedy), []).append(name)
+            found.setdefault((resumption.skips_late, resumption.advice), []).append(name)
     return [
         f"{', '.join(names)}: a record may be skipped whose transaction commits after records with a higher bookmark "
-        f"were read ({why}): {remedy}"
-        for (why, remedy), names in found.items()
+        f"were read ({why}): {advice}"
+        for (why, advice), names in found.items()
     ]
 
 

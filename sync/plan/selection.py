@@ -12,7 +12,7 @@ from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
-from ..config import Pipeline, StreamEntry, glob_matches, render_destination_table
+from ..config import Pipeline, StreamEntry, glob_matches, matches_any, render_destination_table
 from ..errors import ConfigError, nearest_match
 
 #: Tables of our own, in sources that were a destination once: no glob takes them.
@@ -93,6 +93,53 @@ def select_streams(
     return tuple(chosen)
 
 
+def narrow_streams(
+    selected: Sequence[SelectedStream], globs: Sequence[str], only: Collection[str] | None = None
+) -> tuple[SelectedStream, ...]:
+    """Return the selected streams that `--stream` matches.
+
+    Args:
+        selected: the selected streams.
+        globs: of `--stream`; none: all.
+        only: exact names, if the streams are known already.
+
+    Raises:
+        ConfigError: a glob matches none of them.
+    """
+    kept = [stream for stream in selected if only is None or stream.name in only]
+    matched = set(matching_names([stream.name for stream in kept], globs))
+    return tuple(stream for stream in kept if stream.name in matched)
+
+
+def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
+    """Return the names that `--stream` matches, in their order; all of them without a glob.
+
+    Raises:
+        ConfigError: a glob matches none of them.
+    """
+    for glob in globs:
+        if not any(glob_matches(glob, name) for name in names):
+            raise _no_such_stream(f"{glob!r} matches no stream", glob, names)
+    return [name for name in names if not globs or matches_any(globs, name)]
+
+
+def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
+    """Return the selected stream with this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for stream in selected:
+        if stream.name == name:
+            return stream
+    names = [stream.name for stream in selected]
+    raise _no_such_stream(f"{name!r} is none of the selected streams", name, names)
+
+
+def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigError:
+    return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=nearest_match(given, names))
+
+
 def skipped_streams(pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()) -> tuple[str, ...]:
     """Return the streams without columns that only globs match: a table without any, a file that is empty.
 
@@ -164,7 +211,7 @@ def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name
         known = sorted({column for stream in streams for column in stream.schema.names})
         for side in ("include", "exclude"):
             for pattern in getattr(entry.columns, side) or ():
-                if not any(glob_matches(pattern, column) or pattern == column for column in known):
+                if not any(glob_matches(pattern, column) for column in known):
                     location = ("streams", number, "columns", side)
                     path, line = pipeline.where(location)
                     raise ConfigError(
@@ -246,13 +293,9 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     names = list(stream.schema.names)
     if columns is None:
         return names
-
-    def matched(patterns: Sequence[str], name: str) -> bool:
-        return any(pattern == name or glob_matches(pattern, name) for pattern in patterns)
-
     if columns.include:
-        names = [name for name in names if matched(columns.include, name)]
-    return [name for name in names if not matched(columns.exclude or (), name)]
+        names = [name for name in names if matches_any(columns.include, name)]
+    return [name for name in names if not matches_any(columns.exclude or (), name)]
 
 
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..config import glob_matches
+from ..config import matches_any
 from ..delivery.subscriptions import UserCode
 from ..plan.plan import Plan
 from ..session.session import Session
@@ -47,7 +47,7 @@ def _resolve_filters(code: UserCode, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(
         replace(
             subscription,
-            streams=tuple(name for name in names if any(glob_matches(glob, name) for glob in subscription.streams)),
+            streams=tuple(name for name in names if matches_any(subscription.streams, name)),
         )
         if subscription.streams is not None
         else subscription

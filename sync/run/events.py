@@ -12,7 +12,7 @@ from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rej
 
 from ..flow.feed import Feed, Item
 from ..flow.transform import Transformer, declared_stream
-from ..plan.columns import Fit, fit
+from ..plan.columns import ColumnMapping, map_columns
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
 from .block_runs import StreamBlocks
@@ -57,7 +57,7 @@ class StreamEvents:
         if isinstance(first, Stream):
             return next(events), first
         stream = self._arriving()
-        return first, stream if self.planned.is_schema_decided else self._fitted(stream).arriving
+        return first, stream if self.planned.is_schema_decided else self._map(stream).arriving
 
     def _arriving(self) -> Stream:
         planned = self.planned
@@ -77,13 +77,13 @@ class StreamEvents:
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
-        fitted: Fit | None = self.planned.fit if self.planned.is_schema_decided else None
+        mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
         bookmark, held = self._start, None
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
             if isinstance(item.event, Checkpoint):
-                if rejected and fitted is not None:
+                if rejected and mapping is not None:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
                 bookmark, held = item.event.bookmark, item.event
@@ -93,9 +93,9 @@ class StreamEvents:
             held = None
             if isinstance(item.event, Stream):
                 changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
-                if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
-                    fitted = self._fitted(changed)
-                    yield fitted.arriving
+                if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
+                    mapping = self._map(changed)
+                    yield mapping.arriving
                 continue
             if isinstance(item.event, Rejected):
                 self.blocks.stages[0].rejected += len(item.event.records)
@@ -111,12 +111,12 @@ class StreamEvents:
             batch = self._transform(item)
             if batch.num_rows == 0:
                 continue
-            if fitted is None or not _is_of(batch.schema, fitted):
-                is_first, schema = fitted is None, _keys_not_null(batch.schema, self.planned.arriving)
-                fitted = self._fitted(replace(self.planned.arriving, schema=schema))
+            if mapping is None or not _is_of(batch.schema, mapping):
+                is_first, schema = mapping is None, _keys_not_null(batch.schema, self.planned.arriving)
+                mapping = self._map(replace(self.planned.arriving, schema=schema))
                 if not is_first:
-                    yield fitted.arriving
-            good, bad = sifted(batch, fitted.convert, self.planned.selected.stream)
+                    yield mapping.arriving
+            good, bad = sifted(batch, mapping.convert, self.planned.selected.stream)
             rejected += bad
             del item, batch
             while good:
@@ -124,7 +124,7 @@ class StreamEvents:
             if rejected:
                 yield Rejected(records=tuple(rejected))
                 rejected.clear()
-        self.blocks.close_spools(None if fitted is None else fitted.arriving.schema)
+        self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
         yield self._send_final(bookmark)
@@ -165,18 +165,18 @@ class StreamEvents:
             last.spool.write(batch)
         return batch
 
-    def _fitted(self, stream: Stream) -> Fit:
+    def _map(self, stream: Stream) -> ColumnMapping:
         """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
-        fitted = fit(stream, self.planned.rules)
-        self._tell_left_out(column.name for column in fitted.columns if column.is_left_out)
-        refusals = list(fitted.refusals)
+        mapping = map_columns(stream, self.planned.rules)
+        self._tell_left_out(column.name for column in mapping.columns if column.is_left_out)
+        refusals = list(mapping.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
-            changes = differences(shape_of(self.planned.fit.declared), shape_of(stream))
+            changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
             refusals += [f"frozen, but the source changed on the way: {in_words(change)}" for change in changes]
         if refusals:
             self.blocks.failed = self.blocks.stages[-2].block
             raise ColumnsRefused("; ".join(refusals))
-        return fitted
+        return mapping
 
     def _without_ignored(self, stream: Stream) -> Stream:
         """Leave out what is new at the source since the plan was made, if `on_schema_change` says so."""
@@ -209,9 +209,9 @@ def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterat
     yield from rest
 
 
-def _is_of(schema: pa.Schema, fitted: Fit | None) -> bool:
-    """Tell whether a schema has the columns that were fitted."""
-    columns = [] if fitted is None else [(field.name, field.type) for field in fitted.declared.schema]
+def _is_of(schema: pa.Schema, mapping: ColumnMapping | None) -> bool:
+    """Tell whether a schema has the columns that were mapping."""
+    columns = [] if mapping is None else [(field.name, field.type) for field in mapping.declared.schema]
     return columns == [(field.name, field.type) for field in schema]
 
 

@@ -199,7 +199,7 @@ class _Runner:
             try:
                 order = self.order
                 is_partial = bool(order.streams or order.retry or order.repairs)
-                clear_leftovers(self.session.ends, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+                clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)

@@ -14,8 +14,8 @@ from syncblocks.connectors.stream import ReplicationMethod, Stream
 
 from ..delivery.subscriptions import applies
 from ..flow.transform import Transformer, declared_stream
-from ..plan.selection import SelectedStream
-from ..session.inspection import existing_store, one_stream, selected_streams
+from ..plan.selection import SelectedStream, one_stream
+from ..session.inspection import existing_store, selected_streams
 from ..session.session import Session, make_plan
 from .transformers import make_transformers
 

@@ -138,8 +138,8 @@ class RangeReads:
         planned = self._run.planned
         schemas = (planned.selected.stream.schema, planned.arriving.schema)
         told = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
-        remedies = [column.remedy for column in planned.fit.columns]
-        return repr([version("syncblocks"), planned.wire, told, remedies])
+        conversions = [column.conversion for column in planned.mapping.columns]
+        return repr([version("syncblocks"), planned.wire, told, conversions])
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
         """Go on with an earlier load's ranges, if those that were loaded hold still."""
@@ -167,7 +167,7 @@ class RangeReads:
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield a range's data as the destination takes it."""
-        convert = self._run.planned.fit.convert
+        convert = self._run.planned.mapping.convert
         self._note(part, (0, 0), is_whole=False)
         records = size_bytes = 0
         for event, is_last in self._ahead(part):  # closed with this generator

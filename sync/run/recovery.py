@@ -10,7 +10,7 @@ from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerKey, LedgerRow
 
 from ..errors import AlreadyRunning
-from ..plan.connectors import Ends
+from ..plan.connectors import Connectors
 from ..plan.plan import Plan
 from ..store import Store
 from ..store.model import AttemptPlan, BlockOutcome, PipelineRun, StateCopy, StreamOutcome
@@ -106,7 +106,7 @@ def _has_moved(store: Store, run: PipelineRun, row: LedgerRow) -> bool:
     return values(row.bookmark) != copies.get((row.key.stream, row.key.destination_table))
 
 
-def clear_leftovers(connectors: Ends, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
+def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
     """Drop ranges that this run does not resume, and bookmarks of tables that no longer exist.
 
     Args:

@@ -27,8 +27,8 @@ from syncblocks.connectors.incremental.bookmarks import (
 from syncblocks.connectors.stream import Bookmark, LedgerKey, ReplicationMethod, Stream
 
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
-from ..plan.selection import SelectedStream
-from ..session.inspection import one_stream, selected_streams
+from ..plan.selection import SelectedStream, one_stream
+from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
 from ..store.model import StateCopy

@@ -18,7 +18,8 @@ from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, 
 from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
-from ..plan.plan import PlannedStream, starting_point
+from ..plan.plan import PlannedStream
+from ..plan.start import starting_point
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 
-from ..config import Pipeline, config_error_from_connector, glob_matches
-from ..errors import ConfigError, nearest_match
-from ..plan.selection import SelectedStream, select_streams
+from ..config import Pipeline, config_error_from_connector
+from ..plan.selection import SelectedStream, narrow_streams, select_streams
 from ..store import Store
 from .reader import copy_of, destination_reader
 from .session import Session, open_session, role_of
@@ -52,47 +51,7 @@ def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[Selec
         ConfigError: the `streams` entries do not fit the catalog, or a glob matches none of them.
         ConnectorError: the source cannot be reached.
     """
-    selected = select_streams(session.pipeline, session.discover())
-    if not globs:
-        return selected
-    names = [stream.name for stream in selected]
-    matched = set(matching(names, globs))
-    return tuple(stream for stream in selected if stream.name in matched)
-
-
-def matching(names: Sequence[str], globs: Sequence[str]) -> list[str]:
-    """Return the names that a `--stream` matches, in their order.
-
-    Raises:
-        ConfigError: a glob matches none of them.
-    """
-    for glob in globs:
-        if not any(name == glob or glob_matches(glob, name) for name in names):
-            raise ConfigError(
-                f"{glob!r} matches no stream",
-                key="--stream",
-                allowed=tuple(names[:20]),
-                nearest=nearest_match(glob, names),
-            )
-    return [name for name in names if not globs or any(name == glob or glob_matches(glob, name) for glob in globs)]
-
-
-def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
-    """Return the selected stream of a name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for stream in selected:
-        if stream.name == name:
-            return stream
-    names = [stream.name for stream in selected]
-    raise ConfigError(
-        f"{name!r} is none of the selected streams",
-        key="--stream",
-        allowed=tuple(names[:20]),
-        nearest=nearest_match(name, names),
-    )
+    return narrow_streams(select_streams(session.pipeline, session.discover()), globs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,14 +13,13 @@ from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Stream
 
-from ..config import Pipeline, config_error_from_connector, glob_matches
+from ..config import Pipeline, config_error_from_connector
 from ..config.secrets import Redactor
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
-from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.connectors import Ends
+from ..plan.connectors import Connectors
 from ..plan.plan import Plan, plan_streams
-from ..plan.selection import SelectedStream, select_streams, skipped_streams
+from ..plan.selection import narrow_streams, select_streams, skipped_streams
 from ..store import Store
 from .ledgerless import Ledgerless
 
@@ -40,9 +39,9 @@ class Session:
     redactor: Redactor
 
     @property
-    def ends(self) -> Ends:
-        """Both connectors and what they can do."""
-        return Ends(
+    def connectors(self) -> Connectors:
+        """Source and destination with their abilities."""
+        return Connectors(
             source=self.source,
             source_name=self.source_name,
             source_can=self.source_can,
@@ -57,13 +56,13 @@ class Session:
 
     def prepare(self) -> None:
         """Begin to connect, in the background; what fails is said by the first call that needs the connection."""
-        pipeline, ends = self.pipeline, (self.source_can.prepares, self.destination_can.prepares)
+        pipeline, both = self.pipeline, (self.source_can.prepares, self.destination_can.prepares)
         is_whole = any(entry.replication_method in (None, "FULL_TABLE") for entry in pipeline.streams)
-        shortcuts = {None if end is None else end.shortcut() for end in ends}
+        shortcuts = {None if one is None else one.shortcut() for one in both}
         shortcut = shortcuts.pop() if len(shortcuts) == 1 and is_whole and not pipeline.transformers else None
-        for end in ends:
-            if end is not None:
-                end.prepare(shortcut or "arrow", is_whole=is_whole)
+        for one in both:
+            if one is not None:
+                one.prepare(shortcut or "arrow", is_whole=is_whole)
 
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog.
@@ -142,7 +141,7 @@ def make_plan(
         selected = select_streams(pipeline, catalog, written)
         skipped = skipped_streams(pipeline, catalog, written)
         check_stream_filters(pipeline, [stream.name for stream in selected])
-        selected = _narrow(selected, streams, only)
+        selected = narrow_streams(selected, streams, only)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
@@ -152,7 +151,7 @@ def make_plan(
         tables,
         known,
         session.code,
-        ends=session.ends,
+        connectors=session.connectors,
         full_refresh=full_refresh,
     )
     if streams or only is not None:
@@ -193,19 +192,6 @@ def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
     """Say which block a connector's complaint is about."""
     is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
     return "source" if is_source else "destination"
-
-
-def _narrow(
-    selected: Sequence[SelectedStream], globs: Sequence[str], only: Sequence[str] | None
-) -> tuple[SelectedStream, ...]:
-    kept = [stream for stream in selected if only is None or stream.name in only]
-    for pattern in globs:
-        if not any(glob_matches(pattern, stream.name) for stream in kept):
-            names = ", ".join(stream.name for stream in kept[:20])
-            raise ConfigError(f"--stream {pattern!r} matches none of the selected streams: {names}")
-    if globs:
-        kept = [stream for stream in kept if any(glob_matches(pattern, stream.name) for pattern in globs)]
-    return tuple(kept)
 
 
 def _known_states(store: Store | None, pipeline: str) -> dict[tuple[str, str], Any]:
