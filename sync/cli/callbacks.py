@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import Group, formatting
-from .callback_testing import history_command, replay_command, test_command
+from .callback_testing import inline_option, show_indented, show_outcome, test_command
 from .console import Console
-from .options import common, file_argument, open_pipeline, split_file
+from .options import common, file_argument, find_file, open_pipeline, split_file
 from .runs import find_run, show_deliveries
 
 if TYPE_CHECKING:
     from ..config import Pipeline
+    from ..store.model import HistoryEntry
+
+
+_HISTORY_COLUMNS = ["started", "run", "callback", "function", "parent", "stream", "status"]
+_HISTORY_COLUMNS += ["try", "outcome", "time", "key", "error", "output"]
 
 
 @click.group("callbacks", short_help="List, test, retry and replay callbacks.", cls=Group)
@@ -23,8 +29,7 @@ def callbacks_command() -> None:
     """List callback blocks and their calls; try functions; deliver dead events again."""
 
 
-for _command in (test_command, history_command, replay_command):
-    callbacks_command.add_command(_command)
+callbacks_command.add_command(test_command)
 
 
 @callbacks_command.command("list")
@@ -82,7 +87,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
     """
     from ..run.redelivery import Redelivered, redeliver
     from ..session.inspection import existing_store
-    from .progress_lines import Lines
+    from .progress_lines import LogLines
 
     file, rest = split_file(arguments)
     if len(rest) > 1:
@@ -96,7 +101,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
                 run_id = find_run(store, pipeline.pipeline, int(rest[0])).id
             elif rest:
                 key = store.outbox(pipeline.pipeline).find(rest[0]).key
-            progress = None if console.is_json else Lines(console)
+            progress = None if console.is_json else LogLines(console)
             done = redeliver(pipeline, store, run_id=run_id, key=key, progress=progress)
     code = 3 if done.counts["dead"] or done.counts["due"] else 0
     if console.is_json:
@@ -107,6 +112,71 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
     if done.note:
         console.echo(done.note, color="yellow")
     return code
+
+
+@callbacks_command.command("replay")
+@common
+@inline_option
+@click.argument("arguments", nargs=-1, metavar="[FILE] KEY")
+def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -> int:
+    """Deliver the event of a done or dead delivery again, to the function as it is today.
+
+    KEY is the beginning of its idempotency key, which the function gets again. The delivery keeps its state; the call
+    is in its history as "replayed". Exit code 1 if the function did not return.
+    """
+    from ..errors import StateError
+    from ..run.redelivery import replay
+    from ..session.inspection import existing_store
+
+    file, rest = split_file(arguments)
+    if len(rest) != 1:
+        raise click.UsageError("name one delivery: the KEY that `syncblocks callbacks history` shows")
+    pipeline = open_pipeline(console, file)
+    with existing_store(pipeline) as store:
+        if store is None:
+            raise StateError(f"pipeline {pipeline.pipeline!r} has not run yet: there is nothing to replay")
+        record, outcome = replay(pipeline, store, rest[0], inline=inline)
+    code = 0 if outcome.ok else 1
+    if console.is_json:
+        told = {"key": record.key, "run_id": record.run_id, "state": record.state, **asdict(outcome)}
+        console.emit({"type": "callback_replay", "pipeline": pipeline.pipeline, **told, "exit_code": code})
+        return code
+    event = " ".join(filter(None, [record.status, "of", record.parent, record.stream]))
+    show_outcome(console, f"{record.callback_block}.{record.function}, run {record.run_id}, {event}", outcome)
+    console.echo(f"delivery {record.key[:12]} stays {record.state}")
+    return code
+
+
+@callbacks_command.command("history")
+@common
+@click.option("--key", metavar="KEY", help="The calls of one delivery, with the whole error and output.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="Calls.")
+@click.option("--run", "number", type=click.IntRange(min=1), metavar="N", help="Only those of run N.")
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+def history_command(console: Console, file: Path | None, number: int | None, limit: int, key: str | None) -> int:
+    """List every call of a callback function, the latest first: outcome, time, error, last line of output."""
+    from ..session.inspection import existing_store
+
+    pipeline = open_pipeline(console, find_file(file))
+    entries: list[HistoryEntry] = []
+    with existing_store(pipeline) as store:
+        if store is not None or number is not None:
+            run_id = None if number is None else find_run(store, pipeline.pipeline, number).id
+            assert store is not None
+            outbox = store.outbox(pipeline.pipeline)
+            whole = None if key is None else outbox.find(key).key
+            entries = outbox.history(run_id=run_id, key=whole, limit=limit)
+    if console.is_json:
+        calls = [asdict(entry) for entry in entries]
+        console.emit({"type": "callback_history", "pipeline": pipeline.pipeline, "calls": calls})
+    elif not entries:
+        console.echo("no callback was called yet")
+    elif key is not None:
+        for entry in entries:
+            _show_entry(console, entry)
+    else:
+        _show_entries(console, entries)
+    return 0
 
 
 def _list_deliveries(console: Console, pipeline: Pipeline, number: int) -> int:
@@ -159,3 +229,39 @@ def _functions(pipeline: Pipeline) -> tuple[list[dict[str, Any]], tuple[str, ...
                 entry[key].append(value)
         entry["needs_data"] = entry["needs_data"] or subscription.needs_data
     return list(found.values()), code.warnings
+
+
+def _show_entries(console: Console, entries: Sequence[HistoryEntry]) -> None:
+    console.table(
+        _HISTORY_COLUMNS,
+        [
+            [
+                formatting.moment(entry.call.started_at),
+                entry.run_id,
+                entry.callback_block,
+                entry.function,
+                entry.parent,
+                entry.stream,
+                entry.status,
+                entry.call.number,
+                entry.call.outcome,
+                formatting.duration(entry.call.duration_s),
+                entry.key[:12],
+                formatting.cut((entry.call.error or "").strip().partition("\n")[0], 80),
+                formatting.cut(entry.call.output.strip().rpartition("\n")[2], 60),
+            ]
+            for entry in entries
+        ],
+        right=["run", "try", "time"],
+    )
+
+
+def _show_entry(console: Console, entry: HistoryEntry) -> None:
+    call, event = entry.call, " ".join(filter(None, [entry.status, "of", entry.parent, entry.stream]))
+    console.echo(
+        f"try {call.number} of {entry.callback_block}.{entry.function}, run {entry.run_id}, {event}: {call.outcome} "
+        f"at {formatting.moment(call.started_at)} after {formatting.duration(call.duration_s)}",
+        color="red" if call.error else "green",
+    )
+    show_indented(console, "error", call.error)
+    show_indented(console, "output", call.output)

@@ -28,7 +28,7 @@ SPARE_LINES = 6
 _LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
-class Live(Tracker):
+class LiveDisplay(Tracker):
     """Draws the streams under way again and again; messages and what callbacks print scroll by above."""
 
     def __init__(self, console: Console) -> None:
@@ -127,7 +127,7 @@ class Live(Tracker):
 class _Picture:
     """What rich draws: made anew each time."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveDisplay) -> None:
         self._live = live
 
     def __rich_console__(self, console: Screen, options: ConsoleOptions) -> RenderResult:

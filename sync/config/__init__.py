@@ -5,7 +5,6 @@ from .blocks import (
     CallbackBlock,
     Columns,
     DestinationBlock,
-    Pipeline,
     SourceBlock,
     StreamEntry,
     TransformerBlock,
@@ -19,6 +18,7 @@ from .load import (
     resolve_references,
     settings_scope,
 )
+from .pipeline import Pipeline
 from .yaml_document import Loc
 
 __all__ = [

@@ -10,8 +10,9 @@ from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.settings import resolve_path
 
 from ..errors import ConfigError, nearest_match
-from .blocks import RESERVED_PARENTS, Pipeline, StreamEntry
+from .blocks import RESERVED_PARENTS, StreamEntry
 from .globs import glob_matches, is_glob
+from .pipeline import Pipeline
 from .yaml_document import Loc
 
 #: Makes an error: place, message, the value as the file has it (None: not to be shown), what is allowed.

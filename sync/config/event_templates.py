@@ -35,6 +35,7 @@ from .templates import (
     TemplateError,
     Vocabulary,
     parse,
+    sandbox,
 )
 
 if TYPE_CHECKING:
@@ -227,16 +228,7 @@ def _run(call: Any, functions: Functions) -> Filled:
 
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, finalize=shown, autoescape=False
-    )
-    environment.filters = dict(_FILTERS)
-    environment.tests = {}
-    environment.globals = {}
-    return environment
+    return sandbox(shown, _FILTERS)
 
 
 def _number(value: Any, digits: int = 0) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .blocks import Pipeline
+from .pipeline import Pipeline
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "A template: {{ env_var('X') }}"}
 _NOT_TEXT = ("integer", "number", "boolean")

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
-from .blocks import Origin, Pipeline
 from .checks import check_pipeline, check_store
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
+from .pipeline import Origin, Pipeline
 from .pydantic_errors import first_mistake
 from .secrets import Redactor, url_passwords
 from .templates import Scope, TemplateError, has_template, render, template_names

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .blocks import CallbackBlock, Columns, DestinationBlock, Pipeline, SourceBlock, StreamEntry, TransformerBlock
+from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .hooks import SqlSettings, WebhookSettings
+from .pipeline import Pipeline
 from .yaml_document import Loc, describe
 
 _MODELS: dict[Loc, type[BaseModel]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -223,19 +223,23 @@ def _check_text(value: str, what: str) -> None:
         raise TemplateError(f"{what} is not text: it holds a NUL or is not UTF-8")
 
 
-@lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    # Imported here: most files of most users have templates, but `plan` of one without need not wait for it.
-    from jinja2 import StrictUndefined
+def sandbox(finalize: Callable[[Any], Any], filters: Mapping[str, Any]) -> ImmutableSandboxedEnvironment:
+    """Return a Jinja sandbox that has these filters and nothing else; `finalize` turns a value into text."""
+    from jinja2 import StrictUndefined  # here: `plan` of a file without templates need not wait for it
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, finalize=_as_text, autoescape=False
+        undefined=StrictUndefined, keep_trailing_newline=True, finalize=finalize, autoescape=False
     )
-    environment.filters = dict(_FILTERS)
+    environment.filters = dict(filters)
     environment.tests = {}
     environment.globals = {}
     return environment
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    return sandbox(_as_text, _FILTERS)
 
 
 def _as_text(value: Any) -> Any:

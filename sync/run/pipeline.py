@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from syncblocks.callbacks.null_dispatcher import Idle
+from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from ..config import Pipeline, load_pipeline
@@ -129,7 +129,7 @@ class _Runner:
         self._is_inline = inline_callbacks
         self._store: Store | None = None
         self._outbox: Outbox | None = None
-        self._dispatcher: Dispatcher | Idle | None = None
+        self._dispatcher: Dispatcher | NullDispatcher | None = None
         self._run_ids: list[int] = []
         self._watch: Watch | None = None
         self._stack = ExitStack()
@@ -227,7 +227,7 @@ class _Runner:
         return self._outbox
 
     @property
-    def dispatcher(self) -> Dispatcher | Idle:
+    def dispatcher(self) -> Dispatcher | NullDispatcher:
         assert self._dispatcher is not None
         return self._dispatcher
 
@@ -243,7 +243,7 @@ class _Runner:
         if (left := self._store.active_run(pipeline.pipeline)) is not None:
             # Its recovery may tell blocks that the file has no more, which somebody has to say.
             blocks += [callback.block for callback in self._store.attempt_plan_of(left.id).callbacks]
-        self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
+        self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else NullDispatcher()
 
     def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
         from .dispatching import make_dispatcher  # a run without callbacks spares the import
