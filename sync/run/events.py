@@ -1,4 +1,4 @@
-"""What one try of a stream sends to its destination: transformed batches, checkpoints, columns, rejected records."""
+"""The events of one attempt at a stream: transformed batches, checkpoints, new columns and rejected records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .progress import Progress
 
 
 class StreamEvents:
-    """The way of one try's batches through the blocks of a stream."""
+    """Passes the batches of one attempt through the blocks of a stream."""
 
     def __init__(
         self,
@@ -36,22 +36,23 @@ class StreamEvents:
         self.planned = blocks.planned
         self._progress = progress
         self._start = start
-        #: Raises when the stream was cancelled.
+        #: Raises if the stream was cancelled.
         self._check = check
         self._send_final = send_final
-        #: Columns that turned up on the way and that `on_schema_change: ignore` leaves out.
+        #: Columns that appeared during the read and that `on_schema_change: ignore` leaves out.
         self._ignored: frozenset[str] = frozenset()
-        self._told: set[str] = set()
+        #: Columns of which a message was shown.
+        self._reported: set[str] = set()
 
     def read(self, feed: Feed) -> tuple[Stream, Iterator[Event | Block]]:
-        """Return the columns that arrive, and everything that the destination sees."""
+        """Return the stream as it arrives at the destination, and its events."""
         events = self._events(feed)
         first, stream = self._first(events)
         return stream, _chain(first, events)
 
     def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
-        """Pull the first event: by it a transformer decides which columns arrive."""
-        if self.planned.wire != "arrow":  # nothing can change them, and both ends may begin at once
+        """Pull the first event: a transformer's first batch decides which columns arrive."""
+        if self.planned.wire != "arrow":  # the columns cannot change, so the destination may begin at once
             return None, self.planned.arriving
         first = next(events)
         if isinstance(first, Stream):
@@ -66,7 +67,7 @@ class StreamEvents:
         schema = self.blocks.transformers[-1].schema
         if schema is not None:
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
-        if planned.table.schema is not None:  # no record came, and there is a table: it stays as it is
+        if planned.table.schema is not None:  # no record came: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
         batch, stream = planned.selected.stream.schema.empty_table().to_batches(), planned.selected.stream
         empty = batch[0] if batch else _empty(planned.selected.stream.schema)
@@ -76,7 +77,7 @@ class StreamEvents:
         return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
-        """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
+        """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
         bookmark, held = self._start, None
         rejected: list[RejectedRecord] = []
@@ -102,9 +103,9 @@ class StreamEvents:
                 rejected += item.event.records
                 continue
             if not isinstance(item.event, pa.RecordBatch):
-                self.blocks.stages[0].has_handed_over |= item.is_last
+                self.blocks.stages[0].is_complete |= item.is_last
                 block = item.event
-                del item  # not held while the next one is read
+                del item  # frees its memory before the next one is read
                 yield block
                 del block
                 continue
@@ -120,7 +121,7 @@ class StreamEvents:
             rejected += bad
             del item, batch
             while good:
-                yield self._handed_over(good.pop(0))
+                yield self._spooled(good.pop(0))
             if rejected:
                 yield Rejected(records=tuple(rejected))
                 rejected.clear()
@@ -150,49 +151,49 @@ class StreamEvents:
         if self.planned.wire == "arrow":
             self.blocks.stages[0].note(batch, is_last=item.is_last)
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
-        else:  # between blocks: counted with them, once they are committed
-            self.blocks.stages[0].has_handed_over |= item.is_last
+        else:  # inside blocks of another wire: counted when they are committed
+            self.blocks.stages[0].is_complete |= item.is_last
         for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
             stage.note(batch, is_last=item.is_last)
         return batch
 
-    def _handed_over(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Keep what the destination gets, for callbacks that ask for its data."""
+    def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep a batch of the destination for callbacks that ask for its data."""
         last = self.blocks.stages[-1]
         if last.spool is not None:
             last.spool.write(batch)
         return batch
 
     def _map(self, stream: Stream) -> ColumnMapping:
-        """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
+        """Map columns that appeared during the read; the plan has mapped all columns that it knew."""
         mapping = map_columns(stream, self.planned.rules)
-        self._tell_left_out(column.name for column in mapping.columns if column.is_left_out)
+        self._report_left_out(column.name for column in mapping.columns if column.is_left_out)
         refusals = list(mapping.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
             changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
-            refusals += [f"frozen, but the source changed on the way: {in_words(change)}" for change in changes]
+            refusals += [f"frozen, but the source changed during the read: {in_words(change)}" for change in changes]
         if refusals:
             self.blocks.failed = self.blocks.stages[-2].block
             raise ColumnsRefused("; ".join(refusals))
         return mapping
 
     def _without_ignored(self, stream: Stream) -> Stream:
-        """Leave out what is new at the source since the plan was made, if `on_schema_change` says so."""
+        """Leave out columns that are new since the plan was made, if `on_schema_change` says so."""
         planned = self.planned
         if planned.ignored is None:
             return stream
         before = {**planned.shape, "ignored": planned.ignored}
         arriving = declared_stream(stream, self.blocks.transformers)
         found = ignored(stream, arriving, before, planned.rules, is_decided=True).columns
-        self._tell_left_out(found.difference(planned.ignored))
+        self._report_left_out(found.difference(planned.ignored))
         self._ignored |= found
         return without_columns(stream, self._ignored)
 
-    def _tell_left_out(self, names: Iterable[str]) -> None:
-        if new := sorted(set(names) - self._told):
-            self._told.update(new)
+    def _report_left_out(self, names: Iterable[str]) -> None:
+        if new := sorted(set(names) - self._reported):
+            self._reported.update(new)
             self._progress.message(left_out_text(self.planned.name, new))
 
     def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
@@ -210,7 +211,7 @@ def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterat
 
 
 def _is_of(schema: pa.Schema, mapping: ColumnMapping | None) -> bool:
-    """Tell whether a schema has the columns that were mapping."""
+    """Tell whether a schema has the columns of a mapping."""
     columns = [] if mapping is None else [(field.name, field.type) for field in mapping.declared.schema]
     return columns == [(field.name, field.type) for field in schema]
 

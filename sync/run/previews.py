@@ -22,7 +22,7 @@ from .transformers import make_transformers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """The first records of a stream, as they would arrive at the destination."""
+    """The first records of a stream, in the form that the destination would get."""
 
     stream: str
     destination_table: str
@@ -33,13 +33,13 @@ class Preview:
 
 
 def preview(session: Session, name: str, limit: int) -> Preview:
-    """Read the first records of a selected stream from scratch, through its transformers; write nothing."""
+    """Read the first records of a selected stream and apply its transformers; write nothing."""
     selected = one_stream(selected_streams(session), name)
-    if selected.on_schema_change == "ignore":  # what is new at the source depends on the table, and on the last run
+    if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
         with existing_store(session.pipeline) as store:
             (planned,) = make_plan(session, store, only=[name]).streams
         selected = planned.selected
-    # As a full table: no order is needed, so that the first records come at once.
+    # A full table is read in no order, so the first records come at once.
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
     transformers = _transformers(session, selected)
     schema, records = declared_stream(stream, transformers).schema, list[dict[str, Any]]()

@@ -1,4 +1,4 @@
-"""Deliveries called again by hand: dead ones made due and delivered at once, single ones replayed."""
+"""Callbacks delivered again by hand: retry dead deliveries, replay one, try a hook."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ OPEN_STATES = ("ready", "leased")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redelivered:
-    """What became of deliveries that were dead or due."""
+    """Result of a redelivery."""
 
-    #: Dead ones that were made due again.
+    #: Number of dead deliveries that were made due again.
     revived: int
-    #: Of them and those that were due, how many are done, due and dead now.
+    #: Number of the chosen deliveries that are done, due and dead now.
     counts: dict[str, int]
-    #: Why nothing was called here; None: it was.
+    #: Why some or all deliveries were not called here; None: all were.
     note: str | None = None
 
 
@@ -45,16 +45,16 @@ def redeliver(
     key: str | None = None,
     progress: Progress | None = None,
 ) -> Redelivered:
-    """Make dead deliveries due, with all of their attempts, and deliver what is due, for at most `drain_s`.
+    """Make dead deliveries due again, with all their attempts, and deliver for at most `drain_s`.
 
-    Deliveries of a run that is under way, or was left by a dead process, are its owner's or its recovery's.
+    The process of an active run delivers that run's events; the recovery delivers those of a dead process.
 
     Args:
-        pipeline: Whose deliveries.
-        store: Its run store.
-        run_id: Only those of this run.
-        key: Only the one with this idempotency key.
-        progress: Told of each call.
+        pipeline: the pipeline file.
+        store: its run store.
+        run_id: only deliveries of this run.
+        key: only the delivery with this idempotency key.
+        progress: reports each call.
     """
     outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
     wanted = _wanted(outbox, run_id, key)
@@ -75,19 +75,19 @@ def redeliver(
 def replay(
     pipeline: Pipeline, store: Store, start: str, *, inline: bool = False, data: Path | None = None
 ) -> tuple[DeliveryRecord, Outcome]:
-    """Call the function of a done or dead delivery again, with the recorded event; the delivery stays what it is.
+    """Call the function of a done or dead delivery again with the recorded event; the delivery keeps its state.
 
-    What is called is what the pipeline file says now; the event, its data and idempotency key are those of then.
+    The pipeline file decides what is called. Event, data and idempotency key are the recorded ones.
 
     Args:
-        pipeline: Whose delivery.
-        store: Its run store.
-        start: Beginning of the idempotency key.
-        inline: Call in this process, for a debugger.
-        data: Path of an Arrow IPC file in place of the parent's data.
+        pipeline: the pipeline file.
+        store: its run store.
+        start: beginning of the idempotency key.
+        inline: call in this process, for a debugger.
+        data: path of an Arrow IPC file in place of the parent's data.
 
     Raises:
-        StateError: no delivery, or more than one, has such a key, or it is still due.
+        StateError: no delivery or several deliveries have such a key, or it is still due.
     """
     outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
     record = outbox.find(start)
@@ -103,13 +103,13 @@ def replay(
 
 
 def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, Any]) -> Outcome:
-    """Call a hook of the pipeline file with an event in recorded form, once, as a run does.
+    """Call a hook of the pipeline file once, as a run does.
 
     Args:
-        pipeline: The pipeline file.
-        number: Place of the callback block among `callbacks`.
-        status: Of the event.
-        event: See `syncblocks.callbacks.events.make_event`; variables as they are recorded.
+        pipeline: the pipeline file.
+        number: place of the callback block in `callbacks`.
+        status: status of the event.
+        event: the event in recorded form, see `syncblocks.callbacks.events.make_event`.
     """
     block = pipeline.callbacks[number]
     delivery = Delivery(
@@ -158,9 +158,9 @@ def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
 
 
 def current_callbacks(pipeline: Pipeline) -> CurrentCallbacks:
-    """Load the user's files, to deliver to what they are now.
+    """Load the user's files and return the callbacks that they define now.
 
     Raises:
-        ConfigError: one of them does not load.
+        ConfigError: a file does not load.
     """
     return CurrentCallbacks(pipeline, load_user_code(pipeline))
