@@ -35,7 +35,7 @@ class Stage:
         self.size_bytes += batch.nbytes
         if self.spool is not None:
             self.spool.write(batch)
-        self.is_complete = self.has_handed_over or is_last
+        self.is_complete |= is_last
 
     @property
     def data(self) -> str | None:

@@ -73,7 +73,7 @@ class _Readers:
         """Put the former event into the feed and keep this one; the lock bounds what is in memory."""
         if not is_batch(event):
             raise RangesRefused("the stream's columns changed during the read", stream=self._feed.stream)
-        self._feed.demand_room(event)
+        self._feed.refuse_too_wide(event)
         with self._lock:
             if self._has_failed:
                 return False

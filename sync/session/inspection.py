@@ -1,4 +1,4 @@
-"""Opened pipelines for commands that run nothing: which streams are meant, and counts. Prints nothing."""
+"""Opened pipelines for commands that run nothing: selected streams and counts. Prints nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .session import Session, open_session, role_of
 
 @contextmanager
 def opened(pipeline: Pipeline) -> Iterator[Session]:
-    """Open a pipeline's connectors and user code for a while.
+    """Open a pipeline's connectors and user code; close them with the context.
 
     Raises:
-        ConfigError: settings, callback or transformer files are wrong, or a connector says so later.
+        ConfigError: settings, callback files or transformer files are wrong.
     """
     session = open_session(pipeline)
     try:
@@ -33,7 +33,7 @@ def opened(pipeline: Pipeline) -> Iterator[Session]:
 
 @contextmanager
 def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
-    """Open the run store for a while if there is one; create none."""
+    """Open the run store if it exists; close it with the context. Creates nothing."""
     if not Store.exists(pipeline.store_url):
         yield None
         return
@@ -48,7 +48,7 @@ def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[Selec
     """Ask the source for its catalog and return the selected streams that match.
 
     Raises:
-        ConfigError: the `streams` entries do not fit the catalog, or a glob matches none of them.
+        ConfigError: an entry of `streams` or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
     return narrow_streams(select_streams(session.pipeline, session.discover()), globs)
@@ -56,12 +56,12 @@ def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[Selec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamCount:
-    """How many records a stream has on both sides."""
+    """Numbers of records of a stream in source and destination."""
 
     stream: str
     destination_table: str
     source: int
-    #: None: there is no such table, or it cannot be counted.
+    #: None: the table does not exist or cannot be counted.
     destination: int | None
 
 
@@ -70,12 +70,12 @@ class Counts:
     """The counts of several streams."""
 
     streams: tuple[StreamCount, ...]
-    #: Why the destination was not counted; None: it was.
+    #: Why the destination was not counted; None if it was.
     note: str | None
 
 
 def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
-    """Count the selected streams in the source, and their tables in the destination as far as that goes."""
+    """Count the selected streams in the source, and their tables in the destination if possible."""
     selected = selected_streams(session, globs)
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
@@ -98,7 +98,7 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
 
 
 def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
-    """Count destination tables by reading the destination as a source, where its connector is one."""
+    """Count destination tables; the destination is opened as a source."""
     described = session.destination.describe(list(dict.fromkeys(tables)))
     if all(state.schema is None for state in described.values()):
         return {}

@@ -1,4 +1,4 @@
-"""An opened pipeline: its connectors, user code and redactor; and the plan made with them. Writes nothing."""
+"""An opened pipeline: its connectors, user code and redactor, and its plan. Writes nothing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .ledgerless import Ledgerless
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """An opened pipeline: its connectors, user code and store. Close it when done."""
+    """An opened pipeline. Close it when done."""
 
     pipeline: Pipeline
     code: UserCode
     source: Source
-    #: Connector and place, as ledger and store keep it: without the secrets that a place may hold.
+    #: Connector and place, as ledger and run store keep it: without secrets.
     source_name: str
     source_can: Abilities
     destination: Destination
@@ -50,12 +50,12 @@ class Session:
         )
 
     def use_store(self, store: Store | None, run_id: int | None = None) -> None:
-        """Let the store keep the state of a destination that cannot; `run_id`: the run that may change it."""
+        """Keep the state of a destination without a ledger in this store; `run_id`: the run that may change it."""
         if isinstance(self.destination, Ledgerless):
             self.destination.use(store, run_id)
 
     def prepare(self) -> None:
-        """Begin to connect, in the background; what fails is said by the first call that needs the connection."""
+        """Connect in the background; the first call that needs the connection raises its error."""
         pipeline, both = self.pipeline, (self.source_can.prepares, self.destination_can.prepares)
         is_whole = any(entry.replication_method in (None, "FULL_TABLE") for entry in pipeline.streams)
         shortcuts = {None if one is None else one.shortcut() for one in both}
@@ -72,7 +72,7 @@ class Session:
         """
         try:
             return self.source.discover()
-        except ConnectorConfigError as error:  # whose it is only this place knows for certain
+        except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
 
     def close(self) -> None:
@@ -82,10 +82,10 @@ class Session:
 
 
 def open_session(pipeline: Pipeline) -> Session:
-    """Make the connectors and load the user's files; connects to nothing.
+    """Create the connectors and load the user's files; connects to nothing.
 
     Raises:
-        ConfigError: settings, callback or transformer files are wrong.
+        ConfigError: settings, callback files or transformer files are wrong.
     """
     code = load_user_code(pipeline)
     source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
@@ -120,14 +120,14 @@ def make_plan(
     full_refresh: bool = False,
     only: Sequence[str] | None = None,
 ) -> Plan:
-    """Ask source and destination what there is and decide what a run would do; writes nothing.
+    """Ask source and destination for their streams and tables, and plan a run; writes nothing.
 
     Args:
         session: the opened pipeline.
-        store: for bookmarks that the destination may have lost; None: no store yet.
-        streams: globs; only the selected streams that match (`--stream`).
-        full_refresh: replace every table and forget every bookmark.
-        only: exact names (`runs retry`).
+        store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
+        streams: globs of `--stream`; empty: all selected streams.
+        full_refresh: replace every table and ignore every bookmark.
+        only: exact names of streams (`runs retry`).
 
     Raises:
         ConfigError: something in the pipeline file cannot work.
@@ -170,7 +170,7 @@ def _make(pipeline: Pipeline, role: str) -> Any:
 
 
 def _without_secrets(identity: str, redactor: Redactor) -> str:
-    """Mask a place that holds secrets; one where they are others has another name still."""
+    """Mask a place that holds secrets; a hash keeps places with other secrets apart."""
     masked = redactor.redact(identity)
     if masked == identity:
         return identity
@@ -189,7 +189,7 @@ def _check_statements(pipeline: Pipeline, can: Abilities) -> None:
 
 
 def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
-    """Say which block a connector's complaint is about."""
+    """Return the block, source or destination, whose connector raised an error."""
     is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
     return "source" if is_source else "destination"
 
