@@ -1,6 +1,6 @@
-"""A stream's columns against what its destination keeps: what is exact, what is refused, and what is done about it.
+"""Mapping of a stream's columns to the destination's types: exact, converted or refused. Pure.
 
-Pure. Where the columns are declared the plan decides this; where a transformer decides them, the first batch does.
+The plan maps declared columns. If a transformer decides the columns, its first batch is mapped.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnPlan:
-    """One column on its way into the destination."""
+    """One column of a stream, and how the destination keeps it."""
 
-    #: As it arrives: after renames and transformers.
+    #: Name after renames and transformers.
     name: str
-    #: Type in which it arrives, by the source's own name where it has one.
+    #: Type in which it arrives; the source's own name of the type, if there is one.
     type: str
-    #: None: the destination does not say.
+    #: How the destination keeps it; None if the destination does not say.
     kept: Kept | None
     fidelity: Fidelity | None
-    #: What `on_lossy` does with it: "cast", "text" or nothing.
+    #: Conversion by `on_lossy`: "cast", "text" or "" for none.
     conversion: str = ""
-    #: New, and `on_schema_change: ignore` leaves it out.
+    #: Whether it is new and left out by `on_schema_change: ignore`.
     is_left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What columns are held against; constant for one stream of a plan."""
+    """Rules for the columns of one stream; constant during a run."""
 
-    #: None: the destination does not say how it keeps columns.
+    #: The destination's types; None if it does not say how it keeps columns.
     types: StatesTypes | None
     #: Name of the destination's connector, for messages.
     connector: str
@@ -44,29 +44,29 @@ class Rules:
     disposition: WriteDisposition
     #: fail, cast or text.
     on_lossy: str = "fail"
-    #: `on_schema_change: ignore` leaves these columns out if the table does not have them, named as they arrive.
+    #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
     left_out: frozenset[str] = frozenset()
-    #: A source that changes while it is read fails the stream.
+    #: Whether a source that changes during the read fails the stream.
     is_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnMapping:
-    """A stream's columns, mapping to the destination."""
+    """A stream's columns as they come, and as the destination gets them."""
 
-    #: As it was declared, or came out of the last transformer.
+    #: The stream as declared, or as it leaves the last transformer.
     declared: Stream
-    #: As the destination gets it.
+    #: The stream as the destination gets it.
     arriving: Stream
     columns: tuple[ColumnPlan, ...]
-    #: Why it may not be written, a sentence each; empty: it may.
+    #: Reasons not to write it, one sentence each; empty if it can be written.
     refusals: tuple[str, ...] = ()
 
     def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Bring a batch of the stream that was mapping into the shape that the destination gets.
+        """Convert a batch to the columns that the destination gets.
 
         Raises:
-            FatalConnectorError: a value that has no text, or that is past the range of the type it is cut to.
+            FatalConnectorError: a value has no text form, or is out of range for the type of its cast.
         """
         conversions = {column.name: column.conversion for column in self.columns}
         arrays = [_converted(batch, field, conversions.get(field.name, "")) for field in self.arriving.schema]
@@ -81,7 +81,7 @@ def _converted(batch: pa.RecordBatch, field: pa.Field, conversion: str) -> pa.Ar
 
 
 def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
-    """Hold a stream against what the destination keeps."""
+    """Map a stream's columns to the destination's types."""
     if rules.types is None:
         columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
         return ColumnMapping(declared=stream, arriving=stream, columns=tuple(columns))
@@ -102,7 +102,7 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
 
 
 def columns_held(stream: Stream, rules: Rules) -> frozenset[str]:
-    """Return which columns of a stream the table has; all of them, where the destination does not say."""
+    """Return the columns of a stream that the table has; all of them if the destination does not say."""
     if rules.types is None:
         return frozenset(stream.schema.names)
     found = zip(stream.schema.names, _keeps(stream, rules), strict=True)
@@ -112,7 +112,7 @@ def columns_held(stream: Stream, rules: Rules) -> frozenset[str]:
 def _converted_column(
     stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules
 ) -> tuple[pa.Field, ColumnPlan, str]:
-    """Apply `on_lossy` to a column, or say why it is refused."""
+    """Apply `on_lossy` to a column; return its field, its plan, and why it is refused."""
     kept = column.kept
     assert kept is not None
     text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
@@ -156,7 +156,7 @@ def _type_of(field: pa.Field) -> str:
 
 
 def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
-    """Say which columns of a table that is there will be added or get another type."""
+    """Say which columns of an existing table will be added or get another type."""
     if table.schema is None:
         return []
     found = []
@@ -173,7 +173,7 @@ def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
 
 
 def computed_warnings(mappings: Mapping[str, ColumnMapping]) -> list[str]:
-    """Warn of columns that the destination's table computes: as the source's are, or not."""
+    """Warn of generated columns of the destination's table: the stream's values are not written."""
     found = {
         name: [column.name for column in mapping.columns if column.kept is not None and column.kept.is_computed]
         for name, mapping in mappings.items()
@@ -186,7 +186,7 @@ def computed_warnings(mappings: Mapping[str, ColumnMapping]) -> list[str]:
 
 
 def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
-    """Count the columns of each fidelity, the least exact first; "unknown" where the destination does not say."""
+    """Count the columns of each fidelity, the least exact first; "unknown" if the destination does not say."""
     found = [str(column.fidelity or "unknown") for column in columns if not column.is_left_out]
     order = [*(str(each) for each in reversed(Fidelity)), "unknown"]
     return {each: found.count(each) for each in order if each in found}

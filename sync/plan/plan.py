@@ -1,4 +1,4 @@
-"""The plan of a run: per stream where it starts, how it is written, which wire carries it. Pure; creates nothing."""
+"""The plan of a run: for each stream its start, columns, write disposition and wire. Pure; creates nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from .checks import check_own_source, check_rejected, check_shared_tables, stream_error, unkept
+from .checks import check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns
 from .connectors import Connectors
 from .evolution import (
@@ -39,46 +39,46 @@ from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, starting_point
 
-#: Wires whose blocks hold the columns' names, so that these cannot be changed on the way.
+#: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStream:
-    """Everything that one stream run needs to know before it begins."""
+    """The plan of one stream."""
 
     selected: SelectedStream
     key: LedgerKey
     table: TableState
     start: Start
-    #: As it is written in this run: a full refresh replaces, whatever the file says.
+    #: Disposition in this run: a full refresh replaces, whatever the file says.
     write_disposition: WriteDisposition
     wire: str
     #: Transformer blocks that apply, in order.
     transformers: tuple[str, ...]
-    #: The stream as it arrives, as far as it is declared; a transformer's function may still change its columns.
+    #: The stream as it arrives, as far as declared; a transformer's function may still change its columns.
     arriving: Stream
     is_schema_decided: bool
     reading: Reading
-    #: None: not INCREMENTAL.
+    #: None if not INCREMENTAL.
     resumption: Resumption | None
-    #: Its columns as the destination keeps them; of the declared ones, if a transformer may still change them.
+    #: Columns as the destination keeps them; of the declared columns, if a transformer may still change them.
     mapping: ColumnMapping
     rules: Rules
-    #: What the run will do to the destination's schema, in words.
+    #: What the run will do to the destination's table, in words.
     changes: tuple[str, ...]
-    #: What the stream looks like at its source, and what has changed there since it was last written.
+    #: The stream's columns and keys at its source, and their changes since it was last written.
     shape: Shape
     source_changes: tuple[Change, ...]
-    #: The keys that the table was last written by, if they were others.
+    #: The keys by which the table was last written, if they have changed.
     former_key: tuple[str, ...] | None
-    #: Why the stream will fail before anything is written; empty: it will not.
+    #: Why the stream will fail before anything is written; empty if it will not.
     refusal: str
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
-    #: Columns of the source that `on_schema_change: ignore` leaves out; None: nothing is to be left out.
+    #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
     ignored: tuple[str, ...] | None
-    #: Only these records are read, and merged; None: what the stream says.
+    #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
 
     @property
@@ -88,36 +88,36 @@ class PlannedStream:
 
     @property
     def triggers(self) -> tuple[Trigger, ...]:
-        """Triggers of the destination table that fire on what is written."""
+        """Triggers of the destination table that fire on these writes."""
         return self.table.triggers.get(self.write_disposition, ())
 
     @property
     def tries(self) -> int:
-        """Most tries that it can take, one for the case that it cannot be read by ranges included."""
+        """Most attempts at the stream; one more for ranges that the source refuses."""
         return self.selected.retries + (2 if self.reading.readers > 1 else 1)
 
     @property
     def commits_once(self) -> bool:
-        """FULL_TABLE and replace commit at the end; INCREMENTAL at every checkpoint."""
+        """Whether it commits once, at the end: FULL_TABLE and replace. INCREMENTAL commits at every checkpoint."""
         method = self.selected.stream.replication_method
         return method is ReplicationMethod.FULL_TABLE or self.write_disposition is WriteDisposition.REPLACE
 
     @property
     def is_appended_anew(self) -> bool:
-        """A full refresh of a stream that otherwise appends."""
+        """Whether this is a full refresh of a stream that otherwise appends."""
         is_replaced = self.write_disposition is WriteDisposition.REPLACE
         return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do; `syncblocks plan` prints it, a run carries it out."""
+    """The plan of a run."""
 
     streams: tuple[PlannedStream, ...]
     #: Names of streams that one read yields together.
     groups: tuple[tuple[str, ...], ...]
     warnings: tuple[str, ...] = ()
-    #: Those of the warnings that tell of streams left out, which a run tells, too.
+    #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()
 
 
@@ -131,20 +131,20 @@ def plan_streams(
     connectors: Connectors,
     full_refresh: bool = False,
 ) -> Plan:
-    """Decide everything that can be decided before a record is read.
+    """Plan a run: decide everything that can be decided before a record is read.
 
     Args:
-        pipeline: the file.
+        pipeline: the pipeline file.
         selected: streams of this run, in run order.
         tables: state of every destination table.
-        known: streams whose state the run store has, by (stream, destination table), and their shape.
+        known: (stream, destination table) of each state in the run store -> the stream's shape.
         code: the user's functions.
-        connectors: asked for groups, wires and abilities only.
-        full_refresh: replace every table and forget every bookmark.
+        connectors: gives groups, wires and abilities.
+        full_refresh: replace every table and ignore every bookmark.
 
     Raises:
-        ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
-            written; a table is its own source.
+        ConfigError: two streams or pipelines would overwrite each other; a table of another program would be written;
+            a table is its own source.
     """
     check_shared_tables(pipeline, selected, tables, connectors.destination_can, full_refresh=full_refresh)
     streams = []
@@ -163,7 +163,7 @@ def plan_streams(
     warnings = list(code.warnings)
     if not connectors.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
-    warnings += unkept(pipeline, selected, connectors.destination_can)
+    warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
@@ -211,7 +211,7 @@ def _plan_stream(
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error)) from error
     left_out = tuple(name for name in names if name in left.columns)
-    # A table that is replaced gets a column's type anew, seen or not.
+    # A replaced table gets new column types, whether values were seen or not.
     shape = shape_of(
         read,
         stream.left_out,
@@ -229,7 +229,7 @@ def _plan_stream(
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     is_converted = any(column.conversion for column in mapping.columns)
-    # Who sets records aside must see them one by one.
+    # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
     wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
@@ -273,7 +273,7 @@ def _rules(
     *,
     full_refresh: bool,
 ) -> Rules:
-    # A full refresh takes the source as it is now.
+    # A full refresh accepts the source as it is now.
     is_held = table.schema is not None and not full_refresh
     return Rules(
         types=can.states_types,
@@ -300,7 +300,7 @@ def _wire(connectors: Connectors, stream: Stream, arriving: Stream, disposition:
 
 
 def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequence[str]]) -> list[PlannedStream]:
-    """One read yields one wire for all its streams."""
+    """Give all streams of a group the same wire: one read yields one wire."""
     wires = {planned.name: planned.wire for planned in streams}
     common = {
         name: wires[name] if len({wires[each] for each in group}) == 1 else "arrow"

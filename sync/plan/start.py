@@ -11,7 +11,7 @@ from .selection import SelectedStream
 
 
 class Start(NamedTuple):
-    """Where a stream starts: its bookmark (None: from scratch) and why."""
+    """Where a stream starts: its bookmark (None: from scratch) and the reason."""
 
     bookmark: Bookmark | None
     reason: str
@@ -26,17 +26,17 @@ def starting_point(
     sources: Collection[str],
     full_refresh: bool,
 ) -> Start | str:
-    """Decide where a stream starts; a string is the reason why it may not. The table of 1-product.md 1.4.
+    """Decide where a stream starts; a string says why it must not run.
 
     Args:
-        stream: as it is selected.
+        stream: the selected stream.
         table: its destination table.
-        row: its row of the ledger.
-        is_known: whether the run store knows a bookmark.
-        sources: the source as ledgers name it: without secrets, and as it was written before that.
+        row: its ledger row.
+        is_known: whether the run store has a bookmark.
+        sources: names of the source in ledgers: without secrets, and with them as earlier versions wrote it.
         full_refresh: start from scratch.
     """
-    # A bookmark that `state set` put into a row counts as much as one that a commit did.
+    # A bookmark from `state set` counts like one from a commit.
     is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
     committed = row if is_known_row else None
     if table.schema is None and table.is_described:
@@ -48,8 +48,8 @@ def starting_point(
         )
     if refusal := table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition):
         return f"table {stream.destination_table!r} {refusal}"
-    is_stranger = table.is_described and committed is None and not table.ledger and not is_known
-    if is_stranger and not stream.replaces_explicitly:
+    is_foreign = table.is_described and committed is None and not table.ledger and not is_known
+    if is_foreign and not stream.replaces_explicitly:
         return (
             f"table {stream.destination_table!r} exists, and no pipeline of syncblocks has written it; say "
             "`write_disposition: replace` in this stream to replace it, or give another `destination_table`"

@@ -33,7 +33,7 @@ class ColumnPairs:
         self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], reader_can: Abilities
     ) -> None:
         self.notes: list[str] = []
-        #: Columns whose values went over as texts.
+        #: Columns whose values were written as text.
         self._texts = set[str]()
         self._planned = planned
         self._systems = systems
@@ -48,13 +48,13 @@ class ColumnPairs:
         )
         self._has_one_null = reader_can.has_one_null is not None and reader_can.has_one_null.has_one_null()
         self._stream = planned.selected.stream
-        # Files know their columns' types from what was written, better than from a look at the text.
+        # The types of a file's columns are known from what was written, better than from its text.
         assert planned.table.schema is not None
         self._copy = replace(copy, schema=_described(copy.schema, planned.table.schema))
         self._names = self._matched(session)
 
     def sides(self, bookmark: Bookmark | None) -> tuple[Side, Side]:
-        """Return both sides."""
+        """Return the source's and the destination's side of the comparison."""
         planned = self._planned
         is_ignored = planned.selected.conflict_method is ConflictMethod.IGNORE
         is_merged = planned.write_disposition is WriteDisposition.MERGE
@@ -69,7 +69,7 @@ class ColumnPairs:
         lefts, rights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         stream, copy = self._streams(lefts, rights)
         is_incremental = self._stream.replication_method is ReplicationMethod.INCREMENTAL
-        # Without a value in it, it still says that the records without one were read.
+        # Even a bookmark without a value says that the records without a bookmark were read.
         until = bookmark if is_incremental and bookmark else None
         left = Side(
             stream=stream,
@@ -88,7 +88,7 @@ class ColumnPairs:
         return left, right
 
     def _matched(self, session: Session) -> dict[str, str]:
-        """Map the source's names to those of the table's columns; note what has no counterpart."""
+        """Map the source's column names to the table's; note columns without a counterpart."""
         arriving = self._planned.arriving.schema.names
         names_columns = session.destination_can.names_columns
         if names_columns is None:
@@ -154,7 +154,7 @@ class ColumnPairs:
         )
 
     def _streams(self, lefts: Sequence[Compared], rights: Sequence[Compared]) -> tuple[Stream, Stream]:
-        """Return both streams with the columns that are needed, to be read as whole tables."""
+        """Return both streams as whole tables with the needed columns."""
         marks = [name for name in self._stream.bookmark_properties if name in self._names]
         own = {*(column.name for column in lefts), *self._stream.key_properties, *self._stream.bookmark_properties}
         held = {self._names[name] for name in own if name in self._names}
@@ -167,20 +167,20 @@ class ColumnPairs:
             schema=only_columns(self._copy.schema, held),
             replication_method=ReplicationMethod.FULL_TABLE,
             bookmark_properties=tuple(self._names[name] for name in marks),
-            # What was read once is compared on neither side; what is never read is too much where it is.
+            # Records without a bookmark: read once, they are compared on neither side; never read, they are extra.
             null_bookmarks=NullBookmarks.ONCE if is_once else NullBookmarks.FAIL,
         )
         return stream, copy
 
     def _is_ordered_alike(self, own: pa.Field, there: pa.Field) -> bool:
-        """Tell whether a bookmark bounds both sides alike: texts go by a collation, or by what they are."""
+        """Tell whether both sides order a bookmark alike: texts depend on a collation."""
         if pa.types.is_string(own.type) or pa.types.is_string(there.type):
-            # In files a number of many digits is a text like others.
+            # In files, a number of many digits is an ordinary text.
             return is_number_in_text(own) and is_number_in_text(there) and "duckdb" not in self._systems
         return True
 
     def _translated(self, copy: Stream, until: Bookmark | None) -> dict[str, Any] | None:
-        """Return the bookmark under the copy's names; None: it says nothing there, and single records decide."""
+        """Return the bookmark under the copy's names; None if it cannot bound the copy: single records decide."""
         marks = self._stream.bookmark_properties
         if until is None or len(copy.bookmark_properties) < len(marks):
             return None
@@ -192,7 +192,7 @@ class ColumnPairs:
         try:
             bookmark_values(copy, bookmark)
             return bookmark
-        except ConnectorConfigError:  # another type there
+        except ConnectorConfigError:  # the copy has another type
             return None
 
 

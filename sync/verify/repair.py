@@ -46,7 +46,7 @@ class NarrowedSource:
     def read(
         self, group: Sequence[Stream], _bookmarks: Mapping[str, Bookmark | None], _wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
-        """Yield the records of the ranges, whatever the bookmark says; not those that the stream never reads."""
+        """Yield the records of the ranges, whatever the bookmark, without records that the stream never reads."""
         (stream,) = group
         whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE)
         side = self._repair.side
@@ -57,7 +57,7 @@ class NarrowedSource:
 
 
 def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
-    """Return a plan that repairs some streams, and does nothing else."""
+    """Return a plan that repairs some streams and does nothing else."""
     streams = [
         replace(
             planned, repair=repairs[planned.name], write_disposition=WriteDisposition.MERGE, wire="arrow", changes=()
@@ -91,7 +91,7 @@ def plan_repair(
 
 
 def _has_missing(comparison: Comparison) -> bool:
-    """Tell whether the source has records that the destination has not."""
+    """Tell whether the destination lacks records of the source."""
     named = any(each.kind == "missing" for each in comparison.records)
     return named or any(each.source_records > each.destination_records for each in comparison.ranges)
 

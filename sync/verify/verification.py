@@ -1,4 +1,4 @@
-"""Whether the destination holds what the source holds: which records and columns count, and what came out."""
+"""Verification: compare the records of source and destination, stream by stream."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from .columns import ColumnPairs
 from .comparison import Comparison, compare
 from .repair import plan_repair
 
-#: Verdicts. `counted`: only the numbers of records can be compared, or not even those.
+#: Verdicts. `counted`: records were only counted, or not even that.
 EQUAL, DIFFERS, COUNTED, FAILED = "equal", "differs", "counted", "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamVerification:
-    """What was found about one stream."""
+    """The verification of one stream."""
 
     stream: str
     destination_table: str
     verdict: str
-    #: Records that count; None: not counted.
+    #: Numbers of compared records; None if not counted.
     source_records: int | None = None
     destination_records: int | None = None
-    #: The key's columns, as the source calls them; empty: records could not be told apart.
+    #: The key's columns, by the source's names; empty if records could not be told apart.
     key: tuple[str, ...] = ()
     comparison: Comparison | None = None
-    #: What could not be compared, and why.
+    #: What was not compared, and why.
     notes: tuple[str, ...] = ()
-    #: How it is mended; None: nothing to do, or not asked for, or it cannot be.
+    #: The repair; None if not needed, not asked for or not possible.
     repair: Repair | None = None
 
 
 def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
-    """Compare the source and the destination of each planned stream, one after the other; write nothing.
+    """Compare source and destination of each planned stream, one after the other; write nothing.
 
     Args:
         session: the opened pipeline.
-        plan: what a run would do.
-        with_repairs: also find out how to mend what differs.
+        plan: the plan of a run.
+        with_repairs: also plan the repair of differences.
     """
     tables = [planned.key.destination_table for planned in plan.streams]
     with ExitStack() as stack:
@@ -144,13 +144,13 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
 
 
 def _unread_columns(side: Side) -> frozenset[str]:
-    """Return the columns without which no record is ever read (`null_bookmarks: never`)."""
+    """Return the columns without which a record is never read (`null_bookmarks: never`)."""
     is_never = side.stream.null_bookmarks is NullBookmarks.NEVER
     return frozenset(side.stream.bookmark_properties) if is_never else frozenset()
 
 
 def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
-    """Say why records cannot be compared; empty: they can."""
+    """Say why records are only counted; empty if they can be compared."""
     own = (planned.key.pipeline, planned.key.stream)
     others = [row for row in planned.table.ledger if (row.key.pipeline, row.key.stream) != own]
     if is_shared or any(row.committed_at is not None for row in others):
@@ -190,7 +190,7 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
 
 
 def _appended(comparison: Comparison) -> str:
-    """Say how a table that was appended to and its source go together: whole loads of the same records add up."""
+    """Compare an appended table with its source: the checksums of complete loads add up."""
     times, rest = divmod(comparison.destination.records, comparison.source.records or 1)
     if times > 1 and not rest and comparison.destination.checksum == times * comparison.source.checksum:
         return f"append: the destination holds every record {times} times, and nothing else"
