@@ -1,4 +1,4 @@
-"""The pipeline file: what it may say, and loading it."""
+"""The pipeline file: its settings, and how it is loaded."""
 
 from .blocks import (
     RESERVED_PARENTS,

@@ -15,7 +15,6 @@ from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Command, Sql, Text, 
 from .values import (
     AtOnce,
     Attempts,
-    Bad,
     Boolean,
     Count,
     Delay,
@@ -24,12 +23,13 @@ from .values import (
     Names,
     Pattern,
     Patterns,
+    Readers,
+    RejectedLimit,
     SomeNames,
     Timeout,
-    Ways,
 )
 
-#: Names in `on` that are no block's.
+#: Words of `on` that are not names of blocks.
 RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline")
 
 
@@ -53,7 +53,7 @@ class _Connection(Defaulting):
 
 
 class SourceBlock(_Connection):
-    """Where records come from (a data loader)."""
+    """The source (a data loader)."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
@@ -61,7 +61,7 @@ class SourceBlock(_Connection):
 
 
 class DestinationBlock(_Connection):
-    """Where records go to (a data exporter)."""
+    """The destination (a data exporter)."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
@@ -69,7 +69,7 @@ class DestinationBlock(_Connection):
 
 
 class TransformerBlock(Defaulting):
-    """Changes records on their way: a function marked @transformer, one batch at a time."""
+    """A transformer: a function marked @transformer that changes records, one batch at a time."""
 
     block: Name = Field(default="", description="block_uuid; default: the file's stem.")
     file: Name = Field(description="Python file; a relative path counts from the pipeline file's folder.")
@@ -88,17 +88,17 @@ class TransformerBlock(Defaulting):
 
 
 class Columns(Model):
-    """Which columns of a stream are read."""
+    """The columns of a stream that are read."""
 
     include: SomeNames | None = Field(default=None, description="Only these columns.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
 
 
 class StreamEntry(Model):
-    """What holds for the streams that a name or pattern matches. Later entries refine earlier ones.
+    """Settings of the streams that a name or pattern matches. Later entries refine earlier ones.
 
-    A key that is not given refines nothing; a key that is given as null sets the default again
-    (`model_fields_set` tells the two apart).
+    A key that is not given changes nothing. A key that is null sets the default again (`model_fields_set` tells the two
+    apart).
     """
 
     stream: Pattern = Field(description="Name of a stream, or a glob: public.users, public.*")
@@ -148,18 +148,18 @@ class StreamEntry(Model):
         description="Records that do not fit: fail (default), or keep them in _syncblocks_rejected, "
         "in the destination table's schema.",
     )
-    max_rejected: Bad | None = Field(
+    max_rejected: RejectedLimit | None = Field(
         default=None, description="More rejected records than this (default 1000) fail a stream that keeps them."
     )
     retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")
     timeout_s: Timeout | None = Field(default=None, description="As the pipeline's, for these streams.")
-    parallel_reads: Ways | None = Field(default=None, description="As the pipeline's, for these streams.")
+    parallel_reads: Readers | None = Field(default=None, description="As the pipeline's, for these streams.")
     verify: Boolean | None = Field(default=None, description="As the pipeline's, for these streams.")
 
 
 class CallbackBlock(Defaulting):
-    """What is called after block runs: functions of a file, or one of notify, webhook, shell, sql."""
+    """A callback block: functions of a file, or a hook (notify, webhook, shell, sql), called after block runs."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in KINDS]})
 
@@ -221,5 +221,5 @@ class CallbackBlock(Defaulting):
 
     @property
     def statuses(self) -> tuple[str, ...]:
-        """When a hook is called."""
+        """Statuses for which a hook is called."""
         return DEFAULT_STATUSES.get(self.kind, OTHER_STATUSES) if self.status is None else self.status

@@ -13,7 +13,7 @@ from syncblocks.connectors.settings import resolve_path
 
 from .base import Defaulting
 from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
-from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Size, Timeout, Ways, as_list
+from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
@@ -25,21 +25,21 @@ DEFAULT_SPOOL_LIMIT = 2_000_000_000
 
 
 class Origin(NamedTuple):
-    """Where a pipeline came from: the file, the moment, and what filled its templates."""
+    """How a pipeline was loaded: the file, the time, and the values of its templates."""
 
     document: Document
     scope: Scope
     execution_date: datetime
     trigger: str
     references: Mapping[str, Any]
-    #: Variables that were given in place of the file's: not those of an earlier run.
+    #: Variables given by the caller, without those of an earlier run.
     overrides: Mapping[str, Any]
     secret_values: frozenset[str]
     warnings: tuple[str, ...]
 
 
 class Pipeline(Defaulting):
-    """One pipeline: a source, transformers, a destination, the streams and the callbacks. Made by `load_pipeline`."""
+    """One pipeline: source, transformers, destination, streams and callbacks. Created by `load_pipeline`."""
 
     pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
     variables: dict[str, Any] = Field(
@@ -60,7 +60,7 @@ class Pipeline(Defaulting):
         description="For columns that the destination cannot keep exactly: fail (default) refuses them before anything "
         "runs, cast cuts off what does not fit, text keeps every value in full as text.",
     )
-    parallel_reads: Ways = Field(
+    parallel_reads: Readers = Field(
         default=1,
         description="Readers of one large FULL_TABLE stream at once, each of a range; 1: it is read as a whole.",
     )
@@ -101,7 +101,7 @@ class Pipeline(Defaulting):
 
     @property
     def folder(self) -> Path:
-        """Folder of the pipeline file, from which relative paths count."""
+        """Folder of the pipeline file; relative paths start here."""
         return self._origin.scope.folder
 
     @property
@@ -131,45 +131,45 @@ class Pipeline(Defaulting):
 
     @property
     def variable_references(self) -> Mapping[str, Any]:
-        """The variables as they may be stored: what came from env_var or secret is `{"$template": ...}`."""
+        """The variables in stored form: a value from env_var or secret is `{"$template": ...}`."""
         return self._origin.references
 
     @property
     def variable_overrides(self) -> Mapping[str, Any]:
-        """The variables that were given when the file was loaded; those of an earlier run are not among them."""
+        """The variables given by the caller, without those of an earlier run."""
         return self._origin.overrides
 
     @property
     def raw_variables(self) -> Mapping[str, Any]:
-        """What the file says of its variables, before templates were filled."""
+        """The file's variables with their templates unfilled."""
         found = self._origin.document.value.get("variables")
         return found if isinstance(found, dict) else {}
 
     @property
     def secret_values(self) -> frozenset[str]:
-        """What must never be written anywhere: feed it to a `Redactor`."""
+        """Secrets, which must never be written anywhere; pass them to a `Redactor`."""
         return self._origin.secret_values
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed but unwise, as `file:line: key: text`."""
+        """Warnings, as `file:line: key: text`."""
         return self._origin.warnings
 
     @property
     def store_url(self) -> str:
-        """URL of the run store, default included; SQLite paths are absolute."""
+        """URL of the run store or its default; SQLite paths are absolute."""
         return self.store or f"sqlite:///{resolve_path(DEFAULT_STORE.removeprefix('sqlite:///'), self.folder)}"
 
     @property
     def spool_folder(self) -> Path:
-        """Where data for callbacks lies: beside the run store; in the pipeline's folder where the store is a server."""
+        """Folder of the spool files: beside the run store, or in the pipeline's folder if the store is a server."""
         url = self.store_url
         if url.startswith("sqlite:///"):
             return Path(url.removeprefix("sqlite:///")).parent / "spool"
         return self.folder / ".syncblocks" / "spool"
 
     def raw(self, loc: Loc) -> Any:
-        """Return what the file says at a place, before templates were filled; None where it says nothing."""
+        """Return the file's value at a place, templates unfilled; None if there is none."""
         value: Any = self._origin.document.value
         for part in loc:
             value = value.get(part) if isinstance(value, dict) else value[int(part)]
@@ -177,22 +177,22 @@ class Pipeline(Defaulting):
 
     @property
     def scope(self) -> Scope:
-        """What the file's templates were filled with."""
+        """The values of the file's templates."""
         return self._origin.scope
 
     def resolve(self, path: str) -> Path:
-        """Return an absolute path; relative ones count from the pipeline file's folder."""
+        """Return an absolute path; relative paths start at the pipeline file's folder."""
         return resolve_path(path, self.folder)
 
     def where(self, loc: Loc) -> tuple[str, int]:
-        """Return file and line of a place such as ("streams", 2, "stream"), or of what is around it."""
+        """Return file and line of a place such as ("streams", 2, "stream"), or of the nearest place around it."""
         document = self._origin.document
         return document.path, document.line(loc)
 
     def error(
         self, loc: Loc, message: str, *, allowed: tuple[str, ...] = (), nearest: str | None = None
     ) -> ConfigError:
-        """Make an error that names a place of the file and shows no secret."""
+        """Return an error that names a place of the file and shows no secret."""
         from .secrets import Redactor
 
         message = Redactor(self.secret_values).redact(message)

@@ -1,4 +1,4 @@
-"""Parts of a parsed `meltano.yml`, whatever their types turn out to be. Pure."""
+"""Access to parts of a parsed `meltano.yml` of any type. Pure."""
 
 from __future__ import annotations
 
