@@ -38,7 +38,7 @@ def notify(urls: Sequence[str], body: str, *, title: str = "", status: str = "",
         key: the delivery; URLs that an earlier attempt reached are not notified again.
 
     Raises:
-        HookFailed: Apprise is not installed, does not know a URL, or a service refused. Shows number and scheme of a URL.
+        HookFailed: Apprise is not installed, does not know a URL, or a service refused. Shows only number and scheme.
     """
     apprise = _apprise()
     reached = _reached.setdefault(key, set()) if key else set()

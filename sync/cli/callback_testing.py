@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..config import CallbackBlock, Pipeline
 
-#: Statuses that `--status` takes; a test holds them against syncblocks.callbacks.kwargs, which help does not import.
+#: Values of `--status`; a test compares them with syncblocks.callbacks.kwargs, which the help does not import.
 STATUSES = ("success", "failure", "cancelled", "retry", "schema_changed", "recovered", "crashed")
 
 inline_option = click.option("--inline", is_flag=True, help="Call in this process: breakpoint() has the terminal.")
@@ -116,7 +116,7 @@ def _event(
     parent: str | None,
     variables: dict[str, Any],
 ) -> Iterator[tuple[Event, list[str] | None, float, tuple[str, Path | None] | None]]:
-    """Yield what makes events, `on`, the deadline; of a recorded event its status and data."""
+    """Yield the maker of events, `on` and the deadline, and status and data of a recorded event."""
     from syncblocks.callbacks.events import make_event
 
     block = None if pipeline is None else _block_of(pipeline, file)
@@ -142,7 +142,7 @@ def _event(
 def _made_up(
     pipeline: Pipeline, block: CallbackBlock | None, status: str, stream: str | None, parent: str
 ) -> dict[str, Any]:
-    """Make an event up as this pipeline would have it."""
+    """Return a made-up event of this pipeline."""
     from syncblocks.callbacks.events import make_event
 
     from ..config import is_glob, render_destination_table
@@ -170,7 +170,7 @@ def _made_up(
 def _made_up_for_hook(
     pipeline: Pipeline, stream: str | None, block: CallbackBlock, status: str, parent: str
 ) -> dict[str, Any]:
-    """Make an event up as it is recorded: variables that are secret are references."""
+    """Return a made-up event in recorded form: secret variables are references."""
     references = dict(pipeline.variable_references)
     event = _made_up(pipeline, block, status, stream, _parent(pipeline, parent)[0]) | references
     event["pipeline_run"] |= {"variables": references}
@@ -206,7 +206,7 @@ def _block_of(pipeline: Pipeline, file: Path) -> CallbackBlock | None:
 
 
 def _parent(pipeline: Pipeline, word: str) -> tuple[str, str]:
-    """Return the block_uuid that a word of `on` stands for, and the word."""
+    """Return the block_uuid of a word of `on`, and the word."""
     from ..errors import ConfigError, nearest_match
 
     transformers = [block.block for block in pipeline.transformers]
@@ -274,15 +274,15 @@ def _test_hook(
     parent: str | None,
     make_event: Callable[[CallbackBlock, str, str], dict[str, Any]],
 ) -> int:
-    """Call one hook of a pipeline file, once for each status it serves; 1 if a call fails.
+    """Call one hook of a pipeline file, once for each status; return 1 if a call fails.
 
     Args:
-        console: Where to show it.
-        pipeline: The file.
-        name: Of the callback block; None: the only one.
-        statuses: Of the events; none: those that it serves.
-        parent: A word of `on`; None: the block's first.
-        make_event: Makes the event of a block, a status and a parent.
+        console: the output.
+        pipeline: the pipeline file.
+        name: the callback block; None: the only hook.
+        statuses: statuses of the events; empty: those that the hook serves.
+        parent: a word of `on`; None: the block's first.
+        make_event: returns the event of a block, a status and a parent.
     """
     from ..run.redelivery import try_hook
 

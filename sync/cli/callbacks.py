@@ -1,4 +1,4 @@
-"""`syncblocks callbacks`: who is called for what, what was delivered, and delivering what is dead or due."""
+"""`syncblocks callbacks`: list callbacks and their calls, retry and replay deliveries."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def _list_deliveries(console: Console, pipeline: Pipeline, number: int) -> int:
 
 
 def _functions(pipeline: Pipeline) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """One entry a function, in the order of calling."""
+    """Return one entry for each function, in calling order."""
     from ..config.hook_texts import describe_hook
     from ..delivery.subscriptions import load_user_code
 

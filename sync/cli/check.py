@@ -1,4 +1,4 @@
-"""`syncblocks check`: the file is right, source and destination can be reached. Writes nothing."""
+"""`syncblocks check`: check the file, and that source, destination and run store can be reached. Writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`syncblocks count`: how many records each stream has, in the source and in the destination. Writes nothing."""
+"""`syncblocks count`: count the records of each stream in source and destination. Writes nothing."""
 
 from __future__ import annotations
 

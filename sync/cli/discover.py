@@ -1,4 +1,4 @@
-"""`syncblocks discover`: what the source offers. Writes nothing."""
+"""`syncblocks discover`: show the source's streams. Writes nothing."""
 
 from __future__ import annotations
 

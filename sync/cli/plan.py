@@ -1,4 +1,4 @@
-"""`syncblocks plan`: what a run would do. Writes nothing."""
+"""`syncblocks plan`: show what a run would do. Writes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
 
-#: Columns that a stream's line names of each fidelity.
+#: Most columns of each fidelity in a stream's line.
 NAMED_COLUMNS = 5
 
 
@@ -124,8 +124,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     Args:
         console: where to.
         plan: what is shown.
-        types: every column with its types; else a line a stream that names those which are not exact.
-        is_alone: say what to do next; False: it is done at once.
+        types: show every column with its types; else one line for each stream, with the columns not kept exactly.
+        is_alone: say what to do next; False if the plan is carried out at once.
     """
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
@@ -191,13 +191,13 @@ def _show_types(console: Console, plan: Plan) -> None:
 
 
 def _type_lines(plan: Plan) -> list[str]:
-    """Say of each stream which columns are not kept exactly; streams of which all are share a line."""
+    """Return a line for each stream with columns not kept exactly, and one line for all other streams."""
     from ..plan.columns import summary
 
     lines, exact = [], 0
     for planned in plan.streams:
         if not planned.is_schema_decided:
-            lines.append(f"{planned.name}: columns are decided by the transformer, and held against the types then")
+            lines.append(f"{planned.name}: columns are decided by the transformer, and checked when its records come")
             continue
         counts = summary(planned.mapping.columns)
         if set(counts) <= {"exact"}:

@@ -1,4 +1,4 @@
-"""`syncblocks preview`: the first records of a stream, as they would arrive. Writes nothing."""
+"""`syncblocks preview`: show the first records of a stream, as they would arrive. Writes nothing."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[^\s\"=\\]+")
 
 
 class _Lines(Tracker):
-    """One line for each event; `_line` writes it."""
+    """Base: one line for each event, written by `_line`."""
 
     #: Least seconds between two lines about a stream under way.
     every_s: float
@@ -192,9 +192,9 @@ class JsonLines(_Lines):
 
 
 def make_progress(console: Console, *, is_inline: bool = False) -> Tracker:
-    """Choose how a run is shown: JSON lines, a live display on a terminal, else log lines.
+    """Return the progress display: JSON lines, a live display on a terminal, else log lines.
 
-    With callbacks inline there is no live display: a debugger needs the terminal for itself.
+    With inline callbacks there is no live display, since a debugger needs the terminal.
     """
     if console.is_json:
         return JsonLines(console)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ..run.results import RunResult
 
 
-#: Characters of an error that are shown below the table.
+#: Most characters of an error below the table.
 MAX_ERROR = 2000
 
 
 def running_options(function: Any) -> Any:
-    """Add what every command that runs streams takes."""
+    """Add the options of every command that runs streams."""
     for option in (
         click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger."),
         click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help="Streams at once."),
@@ -71,7 +71,7 @@ def run_command(
 
 
 def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **options: Any) -> int:
-    """Run a pipeline, show how it goes and how it ended; return the exit code."""
+    """Run a pipeline, show its progress and result; return the exit code."""
     from ..run.pipeline import run_pipeline
     from .logs import redirected
     from .progress_lines import make_progress
@@ -86,7 +86,7 @@ def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **o
                 result = run_pipeline(pipeline, inline_callbacks=inline_callbacks, progress=progress, **options)
         except Exception as error:
             progress.close()
-            # Once streams may have run, "nothing ran" would be a lie.
+            # Streams may have run, so the exit code must not say that nothing ran.
             return console.fail(error, exit_code=1 if progress.has_started else None)
     if console.is_json:
         console.emit(result_document(result))
@@ -125,12 +125,12 @@ def result_document(result: RunResult) -> dict[str, Any]:
 
 
 def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a bookmark without the hashes that only the engine reads."""
+    """Return a bookmark without the hashes of records, which only the engine reads."""
     return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
 
 
 def show_result(console: Console, result: RunResult) -> None:
-    """Print the summary table and what is left to do."""
+    """Print the summary table, and the callbacks that are due or dead."""
     if result.streams:
         console.table(
             ["stream", "destination table", "status", "records", "rejected", "size", "time", "bookmark", "error"],

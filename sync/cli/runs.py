@@ -1,4 +1,4 @@
-"""`syncblocks runs`: what ran, how it ended; repeat what failed, end what is running."""
+"""`syncblocks runs`: list, show, retry and cancel runs."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
 
 
 def find_run(store: Store | None, pipeline: str, wanted: int | None) -> PipelineRun:
-    """Return a run of the pipeline, by default the latest.
+    """Return a run of the pipeline; by default the latest one.
 
     Raises:
         StateError: there is none.
@@ -210,7 +210,7 @@ def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> N
 
 
 def shown_state(delivery: DeliveryRecord) -> str:
-    """Return a delivery's state; `skipped` where its condition was false."""
+    """Return a delivery's state; `skipped` if its condition was false."""
     return (
         "skipped"
         if delivery.state == "done" and delivery.tries[-1:] and delivery.tries[-1].outcome == "skipped"
@@ -219,7 +219,7 @@ def shown_state(delivery: DeliveryRecord) -> str:
 
 
 def last_error(delivery: DeliveryRecord) -> str:
-    """Return the first line of the error of a delivery's last try; empty if it succeeded."""
+    """Return the first line of the error of a delivery's last attempt; empty if it succeeded."""
     error = delivery.tries[-1].error if delivery.tries else None
     return (error or "").strip().partition("\n")[0]
 

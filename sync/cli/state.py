@@ -1,4 +1,4 @@
-"""`syncblocks state`: where each stream stands, and moving it by hand."""
+"""`syncblocks state`: show, set, rewind and reset the bookmarks of streams."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def rewind_command(
 ) -> int:
     """Move a stream's bookmark back: the next run reads again what is at or past it.
 
-    Refuses what lies ahead of the present bookmark. Records that are read again are merged by their keys; an append
+    Refuses a value past the current bookmark. Records that are read again are merged by their keys; an append
     writes them once more.
     """
     from ..run.states import rewind_state
@@ -142,7 +142,7 @@ def rewind_command(
 
 
 def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, str]:
-    """Read COLUMN=VALUE, and a single VALUE as that of the only bookmark property."""
+    """Parse COLUMN=VALUE; a single VALUE belongs to the only bookmark property."""
     names = _bookmark_properties(session, stream)
     if len(texts) == len(names) == 1 and not texts[0].startswith(f"{names[0]}="):
         return {names[0]: texts[0]}
@@ -158,7 +158,7 @@ def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
 
 @state_command.command("reset")
 @common
-@click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is a stranger's from then on.")
+@click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is no longer this pipeline's.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
 def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) -> int:
     """Take a stream's bookmark away: the next run reads it from scratch. Its table stays as it is."""
@@ -178,7 +178,7 @@ def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) ->
 
 
 def _warn_of_append(console: Console, session: Session, stream: str) -> None:
-    """Say that records which are read again are there twice then."""
+    """Warn that an append writes records once more that are read again."""
     from syncblocks.connectors.errors import ConnectorError
     from syncblocks.connectors.stream import ReplicationMethod, WriteDisposition
 
@@ -187,7 +187,7 @@ def _warn_of_append(console: Console, session: Session, stream: str) -> None:
     try:
         found = [selected for selected in selected_streams(session) if selected.name == stream]
     except ConnectorError:
-        return  # a source that cannot be reached keeps nobody from a reset
+        return  # an unreachable source does not prevent a reset
     for selected in found:
         is_incremental = selected.stream.replication_method is ReplicationMethod.INCREMENTAL
         if is_incremental and selected.write_disposition is WriteDisposition.APPEND:
@@ -200,7 +200,7 @@ def _warn_of_append(console: Console, session: Session, stream: str) -> None:
 def _texts(pairs: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for pair in pairs:
-        # A name may hold the sign itself.
+        # A name may contain `=`.
         meant = max((name for name in names if pair.startswith(f"{name}=")), key=len, default=pair.partition("=")[0])
         column, sign, value = meant, pair[len(meant) : len(meant) + 1], pair[len(meant) + 1 :]
         if not sign or not column:

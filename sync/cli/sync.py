@@ -1,4 +1,4 @@
-"""`syncblocks sync SRC DST`: no file needed; it writes one."""
+"""`syncblocks sync SRC DST`: sync without a pipeline file; writes the file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def sync_command(
         console.echo("nothing was run or written")
         return 0
     _save(console, quick)
-    # Whoever reads the file later finds the passwords there: callbacks, and this run's own children.
+    # Callbacks and child processes of this run find the passwords in the environment.
     os.environ.update(quick.environment)
     return execute(console, quick.pipeline, inline_callbacks=False)
 

@@ -1,4 +1,4 @@
-"""`syncblocks verify`: does the destination hold what the source holds?"""
+"""`syncblocks verify`: compare source and destination, and repair the destination."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..verify.verification import StreamVerification
 
-#: Lines of each kind that are shown for a stream; --json has all that were found.
+#: Most lines of each kind for a stream; --json shows all.
 SHOWN = 10
 
 
@@ -76,7 +76,7 @@ def verify_command(
 
 
 def document(found: StreamVerification) -> dict[str, Any]:
-    """Return what was found as JSON."""
+    """Return a verification as JSON."""
     comparison = found.comparison
     return {
         "stream": found.stream,
@@ -105,7 +105,7 @@ def document(found: StreamVerification) -> dict[str, Any]:
 
 
 def show(console: Console, found: Sequence[StreamVerification]) -> None:
-    """Print a table of all streams, and below it what differs."""
+    """Print a table of all streams, then their differences."""
     console.table(
         ["stream", "verdict", "source", "destination", "destination table"],
         [
