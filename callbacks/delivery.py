@@ -107,6 +107,3 @@ class Outbox(Protocol):
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         """Record the outcome; return "done", "retry" or "dead"."""
-
-
-__all__ = ["Callbacks", "Delivery", "LocalCall", "Outbox", "Outcome", "Prepared"]

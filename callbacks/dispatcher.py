@@ -335,6 +335,3 @@ def _resolved(recorded: Mapping[str, Any], resolve: Callable[[dict[str, Any]], d
     if run and run.get("variables"):
         kwargs["pipeline_run"] = {**run, "variables": resolve(dict(run["variables"]))}
     return kwargs
-
-
-__all__ = ["OUTPUT_LIMIT", "Dispatcher"]

@@ -47,6 +47,3 @@ def _run(hook: Mapping[str, Any]) -> None:
         run(hook["command"], hook["event"], folder=hook["folder"], variables=hook["variables"])
     else:
         raise HookFailed(f"there is no hook {kind!r}")
-
-
-__all__ = ["run_hook"]

@@ -129,6 +129,3 @@ class _Keeper(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(record.getMessage())
-
-
-__all__ = ["MISSING", "hidden", "is_installed", "is_known", "notify"]

@@ -165,6 +165,3 @@ class InlineRunner:
     def close(self) -> None:
         """See `Runner`."""
         self._hooks.close()
-
-
-__all__ = ["ChildRunner", "InlineRunner", "Runner"]

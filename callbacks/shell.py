@@ -53,6 +53,3 @@ def _ended(code: int) -> str:
 def _plain(value: str) -> str:
     """Escape characters that an environment variable cannot contain."""
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-__all__ = ["run"]

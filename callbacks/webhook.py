@@ -93,6 +93,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return type(cause).__name__
-
-
-__all__ = ["post", "signature"]

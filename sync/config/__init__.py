@@ -1,14 +1,6 @@
 """The pipeline file: its settings, and how it is loaded."""
 
-from .blocks import (
-    RESERVED_PARENTS,
-    CallbackBlock,
-    Columns,
-    DestinationBlock,
-    SourceBlock,
-    StreamEntry,
-    TransformerBlock,
-)
+from .blocks import CallbackBlock, StreamEntry
 from .globs import glob_matches, is_glob, matches_any
 from .json_schema import pipeline_json_schema
 from .load import (
@@ -19,18 +11,11 @@ from .load import (
     settings_scope,
 )
 from .pipeline import Pipeline
-from .yaml_document import Loc
 
 __all__ = [
-    "RESERVED_PARENTS",
     "CallbackBlock",
-    "Columns",
-    "DestinationBlock",
-    "Loc",
     "Pipeline",
-    "SourceBlock",
     "StreamEntry",
-    "TransformerBlock",
     "config_error_from_connector",
     "glob_matches",
     "is_glob",

@@ -301,6 +301,3 @@ def _stem(name: str) -> str:
     stem, _, suffix = name.rpartition(".")
     plain = re.sub(r"[^A-Za-z0-9]+", "_", stem if stem and f".{suffix}".lower() in SUFFIXES else name).strip("_")
     return plain.lower() or "files"
-
-
-__all__ = ["Endpoint", "infer", "joined"]

@@ -13,7 +13,6 @@ from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from syncblocks.callbacks.kwargs import (
     RESERVED,
@@ -36,6 +35,7 @@ from .templates import (
     Vocabulary,
     parse,
     sandbox,
+    text_filters,
 )
 
 if TYPE_CHECKING:
@@ -241,12 +241,7 @@ def _joined(values: Any) -> str:
 
 
 _FILTERS: dict[str, Any] = {
-    "lower": lambda value: shown(value).lower(),
-    "upper": lambda value: shown(value).upper(),
-    "trim": lambda value: shown(value).strip(),
-    "urlencode": lambda value: quote(shown(value), safe=""),
-    # A stream's name without its schema.
-    "table": lambda value: shown(value).rpartition(".")[2],
+    **text_filters(shown),
     # 1,234,567; a number of digits after the point may be given.
     "number": _number,
     "bytes": lambda value: "" if value is None else size_text(value),

@@ -9,16 +9,15 @@ from typing import Any
 from syncblocks.callbacks.kwargs import STATUSES
 from syncblocks.connectors.named import parameter_names
 
-from ..errors import ConfigError, nearest_match
+from ..errors import nearest_match
 from .blocks import CallbackBlock
+from .checks import MakeError
 from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
 from .pipeline import Pipeline
 from .secrets import url_passwords
 from .templates import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
 from .yaml_document import Loc
-
-MakeError = Callable[..., ConfigError]
 
 #: Names of an event whose values can be bound: texts, numbers, booleans.
 SCALARS = frozenset(

@@ -190,10 +190,16 @@ class Pipeline(Defaulting):
         return document.path, document.line(loc)
 
     def error(
-        self, loc: Loc, message: str, *, allowed: tuple[str, ...] = (), nearest: str | None = None
+        self,
+        loc: Loc,
+        message: str,
+        *,
+        allowed: tuple[str, ...] = (),
+        nearest: str | None = None,
+        kind: type[ConfigError] | None = None,
     ) -> ConfigError:
         """Return an error that names a place of the file and shows no secret."""
         from .secrets import Redactor
 
         message = Redactor(self.secret_values).redact(message)
-        return self._origin.document.error(loc, message, allowed=allowed, nearest=nearest)
+        return self._origin.document.error(loc, message, allowed=allowed, nearest=nearest, kind=kind)

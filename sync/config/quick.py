@@ -110,6 +110,3 @@ def _refuse_overwriting(path: Path, text: str) -> None:
             f"`syncblocks run {path.name}` runs the existing one",
             key="--save",
         )
-
-
-__all__ = ["Quick", "quick_pipeline"]

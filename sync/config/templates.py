@@ -28,15 +28,28 @@ PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20
 
-_FILTERS = {
-    "lower": lambda value: str(_as_text(value)).lower(),
-    "upper": lambda value: str(_as_text(value)).upper(),
-    "trim": lambda value: str(_as_text(value)).strip(),
-    # Jinja's own filter keeps "/", which breaks a URL whose password contains it.
-    "urlencode": lambda value: quote(str(_as_text(value)), safe=""),
-    # A stream's name without its schema.
-    "table": lambda value: str(_as_text(value)).rpartition(".")[2],
-}
+
+def text_filters(as_text: Callable[[Any], Any]) -> dict[str, Callable[[Any], str]]:
+    """Return the filters that all templates have; `as_text` turns a value into text."""
+    return {
+        "lower": lambda value: str(as_text(value)).lower(),
+        "upper": lambda value: str(as_text(value)).upper(),
+        "trim": lambda value: str(as_text(value)).strip(),
+        # Jinja's own filter keeps "/", which breaks a URL whose password contains it.
+        "urlencode": lambda value: quote(str(as_text(value)), safe=""),
+        # A stream's name without its schema.
+        "table": lambda value: str(as_text(value)).rpartition(".")[2],
+    }
+
+
+def _as_text(value: Any) -> Any:
+    """Return a JSON value as JSON text: `true`, not `True`. Jinja calls this for constants and results."""
+    if value is None or isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
+_FILTERS = text_filters(_as_text)
 #: Nodes that every template may contain.
 HARMLESS = ("Const", "TemplateData", "CondExpr", "Compare", "Operand", "And", "Or", "Not", "Concat", "Keyword")
 _FREE = re.compile(r"\{\{|\{%")
@@ -240,13 +253,6 @@ def sandbox(finalize: Callable[[Any], Any], filters: Mapping[str, Any]) -> Immut
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
     return sandbox(_as_text, _FILTERS)
-
-
-def _as_text(value: Any) -> Any:
-    """Return a JSON value as JSON text: `true`, not `True`. Jinja calls this for constants and results."""
-    if value is None or isinstance(value, bool | int | float | list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return value
 
 
 @lru_cache(maxsize=1024)

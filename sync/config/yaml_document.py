@@ -80,12 +80,18 @@ class Document:
         return self.lines.get(loc, 1)
 
     def error(
-        self, loc: Loc, message: str, *, allowed: tuple[str, ...] = (), nearest: str | None = None
+        self,
+        loc: Loc,
+        message: str,
+        *,
+        allowed: tuple[str, ...] = (),
+        nearest: str | None = None,
+        kind: type[ConfigError] | None = None,
     ) -> ConfigError:
         """Return an error that names the place."""
-        return ConfigError(
-            message, path=self.path, line=self.line(loc), key=key_of(loc), allowed=allowed, nearest=nearest
-        )
+        make = kind or ConfigError
+        line, key = self.line(loc), key_of(loc)
+        return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest)
 
 
 def read_document(path: Path, text: str | None = None) -> Document:

@@ -62,6 +62,3 @@ def _sizes(column: pa.Array) -> pa.Array:
 def _shown(value: pa.Scalar) -> str:
     text = str(value.as_py())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-__all__ = ["refuse_wide"]

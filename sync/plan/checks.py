@@ -105,8 +105,4 @@ def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], ca
 
 def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
     """Return an error about a stream, with the place of its entry in the pipeline file."""
-    path, line = pipeline.where(stream.location)
-    return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
-
-
-__all__ = ["check_own_source", "check_rejected", "check_shared_tables", "rejected_warnings", "stream_error"]
+    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}")

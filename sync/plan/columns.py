@@ -190,15 +190,3 @@ def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
     found = [str(column.fidelity or "unknown") for column in columns if not column.is_left_out]
     order = [*(str(each) for each in reversed(Fidelity)), "unknown"]
     return {each: found.count(each) for each in order if each in found}
-
-
-__all__ = [
-    "ColumnMapping",
-    "ColumnPlan",
-    "Rules",
-    "columns_held",
-    "computed_warnings",
-    "map_columns",
-    "summary",
-    "table_changes",
-]

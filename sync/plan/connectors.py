@@ -18,6 +18,3 @@ class Connectors:
     source_can: Abilities
     destination: Destination
     destination_can: Abilities
-
-
-__all__ = ["Connectors"]

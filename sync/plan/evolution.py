@@ -120,9 +120,3 @@ def planned_changes(
         return ("create table",)
     is_replace = disposition is WriteDisposition.REPLACE
     return (*(("replace table",) if is_replace else ()), *table_changes(mapping, table), *left_out)
-
-
-__all__ = [
-    "Ignored", "former_key", "frozen", "ignored", "left_out_text", "of_source", "planned_changes", "rekeyed",
-    "unless_left_out", "without_columns",
-]  # fmt: skip

@@ -37,7 +37,7 @@ from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resu
 from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
-from .start import Start, starting_point
+from .start import Start, ledger_row, starting_point
 
 #: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
@@ -180,7 +180,7 @@ def _plan_stream(
     *,
     full_refresh: bool,
 ) -> PlannedStream:
-    row = next((row for row in table.ledger if row.key == key), None)
+    row = ledger_row(table, key)
     table = table if row is None else replace(table, columns=row.columns)
     start = starting_point(
         stream,

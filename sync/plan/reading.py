@@ -154,6 +154,3 @@ def _why_one_loader(disposition: WriteDisposition, destination: Abilities, *, is
     if not is_plain:
         return "one loader, since transformers and callbacks take one batch after the other"
     return ""
-
-
-__all__ = ["Reading", "Resumption", "late_warnings", "plan_reading", "plan_resumption"]

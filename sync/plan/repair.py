@@ -22,6 +22,3 @@ class Repair:
     #: The destination's keys in these ranges, under their arriving names. Keys that do not arrive are removed. None:
     #: nothing is removed.
     removed: pa.Table | None
-
-
-__all__ = ["Repair"]

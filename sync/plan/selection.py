@@ -89,7 +89,7 @@ def select_streams(
     _check_columns(pipeline, entries, by_name)
     chosen = [_configure(pipeline, by_name[name], settings[name], ("streams", entries[name][-1])) for name in wanted]
     if not chosen:
-        raise _error(pipeline, ("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
+        raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     return tuple(chosen)
 
 
@@ -187,15 +187,8 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
     else:
         shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
         message = f"{pattern!r} matches no stream; the source has {shown}"
-    location = ("streams", number, "stream")
-    path, line = pipeline.where(location)
-    raise NoStream(
-        message,
-        path=path,
-        line=line,
-        key=f"streams[{number}].stream",
-        nearest=nearest_match(pattern, by_name),
-    )
+    nearest = nearest_match(pattern, by_name)
+    raise pipeline.error(("streams", number, "stream"), message, nearest=nearest, kind=NoStream)
 
 
 def _is_reserved(name: str) -> bool:
@@ -212,14 +205,10 @@ def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name
         for side in ("include", "exclude"):
             for pattern in getattr(entry.columns, side) or ():
                 if not any(glob_matches(pattern, column) for column in known):
-                    location = ("streams", number, "columns", side)
-                    path, line = pipeline.where(location)
-                    raise ConfigError(
+                    raise pipeline.error(
+                        ("streams", number, "columns", side),
                         f"{pattern!r} matches no column of {entry.stream!r}",
-                        path=path,
-                        line=line,
-                        key=f"streams[{number}].columns.{side}",
-                        allowed=known,
+                        allowed=tuple(known),
                         nearest=nearest_match(pattern, known),
                     )
 
@@ -391,19 +380,8 @@ def _failer(
     pipeline: Pipeline, location: tuple[str | int, ...], stream: str, kind: type[ConfigError] = ConfigError
 ) -> _Failer:
     def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
-        path, line = pipeline.where((*location, key))
-        return kind(
-            f"stream {stream!r}: {message}",
-            path=path,
-            line=line,
-            key=f"streams[{location[1]}].{key}",
-            allowed=tuple(allowed),
-            nearest=nearest_match(got, allowed) if got else None,
-        )
+        nearest = nearest_match(got, allowed) if got else None
+        text = f"stream {stream!r}: {message}"
+        return pipeline.error((*location, key), text, allowed=tuple(allowed), nearest=nearest, kind=kind)
 
     return fail
-
-
-def _error(pipeline: Pipeline, location: tuple[str | int, ...], message: str) -> ConfigError:
-    path, line = pipeline.where(location)
-    return ConfigError(message, path=path, line=line, key=".".join(map(str, location)))

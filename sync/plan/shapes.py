@@ -69,6 +69,3 @@ def _change(column: str, change: str, before: str | None, after: str | None) -> 
 def _out(shape: Shape) -> Sequence[str]:
     left_out: Sequence[str] = shape["left_out"]
     return left_out
-
-
-__all__ = ["Change", "Shape", "differences", "in_words", "shape_of"]

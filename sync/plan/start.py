@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from syncblocks.connectors.stream import Bookmark, LedgerRow, ReplicationMethod, TableState, WriteDisposition
+from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, TableState, WriteDisposition
 
 from .selection import SelectedStream
 
@@ -15,6 +15,11 @@ class Start(NamedTuple):
 
     bookmark: Bookmark | None
     reason: str
+
+
+def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
+    """Return the row of a key in a table's ledger."""
+    return next((row for row in table.ledger if row.key == key), None)
 
 
 def starting_point(

@@ -274,6 +274,3 @@ def _close(events: Any) -> None:
     close = getattr(events, "close", None)
     if close is not None:
         close()
-
-
-__all__ = ["RangeReads", "named", "start_reading_ranges"]

@@ -24,10 +24,11 @@ from syncblocks.connectors.incremental.bookmarks import (
     lower_bound,
     to_json,
 )
-from syncblocks.connectors.stream import Bookmark, LedgerKey, ReplicationMethod, Stream
+from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, Stream, TableState
 
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
 from ..plan.selection import SelectedStream, one_stream
+from ..plan.start import ledger_row
 from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
@@ -194,9 +195,7 @@ def _number(text: str, field: pa.Field) -> Decimal:
 
 
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
-    table = session.destination.describe([selected.destination_table])[selected.destination_table]
-    key = _key(session, selected)
-    row = next((row for row in table.ledger if row.key == key), None)
+    _, row = _table_and_row(session, _key(session, selected))
     if row is None or not row.bookmark:
         is_full = selected.stream.replication_method is not ReplicationMethod.INCREMENTAL
         reason = "is FULL_TABLE: every run reads all of it" if is_full else "has no bookmark yet"
@@ -257,15 +256,19 @@ def _key(session: Session, selected: SelectedStream) -> LedgerKey:
     )
 
 
+def _table_and_row(session: Session, key: LedgerKey) -> tuple[TableState, LedgerRow | None]:
+    table = session.destination.describe([key.destination_table])[key.destination_table]
+    return table, ledger_row(table, key)
+
+
 def _write(session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark) -> StreamState:
     """Write a bookmark to the ledger, then to the store's copy."""
     name, key = selected.name, _key(session, selected)
-    table = session.destination.describe([key.destination_table])[key.destination_table]
+    table, row = _table_and_row(session, key)
     if table.schema is None and table.is_described:
         raise StateError(
             f"table {key.destination_table!r} does not exist yet: a run starts from scratch, whatever the bookmark"
         )
-    row = next((row for row in table.ledger if row.key == key), None)
     if row is None:
         # No commit has made the row: it must name the source of the bookmark.
         source = session.source_name

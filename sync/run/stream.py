@@ -19,7 +19,7 @@ from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
 from ..plan.plan import PlannedStream
-from ..plan.start import starting_point
+from ..plan.start import ledger_row, starting_point
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
@@ -95,7 +95,7 @@ class StreamRun:
 
     def abandon(self) -> None:
         """End a cancelled stream whose thread hangs; the ledger decides the status, the token fences the thread."""
-        self._end(Stopped(self._stop_reason or "stopped"))
+        self.end(Stopped(self._stop_reason or "stopped"))
 
     def wait_for_retry(self, delay_s: float) -> None:
         """Sleep, unless cancelled meanwhile."""
@@ -135,8 +135,7 @@ class StreamRun:
     def _planned_row(self) -> LedgerRow:
         """Return the ledger's row as it was when the plan was made."""
         key = self.planned.key
-        found = (row for row in self.planned.table.ledger if row.key == key)
-        return next(found, LedgerRow(key=key, source="", token=""))
+        return ledger_row(self.planned.table, key) or LedgerRow(key=key, source="", token="")
 
     def _has_moved(self, row: LedgerRow) -> bool:
         """Whether another run has committed since the plan was made."""
@@ -235,10 +234,6 @@ class StreamRun:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, error: BaseException | None) -> None:
-        """Decide the statuses and close the stream's block runs in the store."""
-        self._end(error)
-
     def wants_retry(self, error: BaseException, attempt: int) -> bool:
         """Whether another attempt may help and is still allowed."""
         if self.falls_back_to_whole(error):
@@ -278,7 +273,8 @@ class StreamRun:
     def _ledger_row(self) -> LedgerRow:
         return fenced_row(self.context.destination, self.planned.key, owner_text(self.context.run))
 
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """Decide the statuses and close the stream's block runs in the store."""
         with self._lock:
             if self.status is not None:
                 return

@@ -37,6 +37,3 @@ def verified(
         progress.message(f"not verified: {session.redactor.redact(str(error))}", level="error")
         verdicts = {name: verdicts.get(name, FAILED) for name in names}
     return tuple(replace(result, verdict=verdicts.get(result.stream)) for result in results)
-
-
-__all__ = ["verified"]

@@ -195,6 +195,3 @@ class _KeptRanges:
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """See `LoadsRanges`."""
         self._inner.drop_ranges(pipeline, is_wanted)
-
-
-__all__ = ["DROPPED", "PASSED_ON", "WRAPPED", "Ledgerless"]

@@ -46,6 +46,3 @@ def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:
         return found
     is_of_database = any(b"native_system" in (field.metadata or {}) for field in table.schema)
     return Stream(name=table.stream_name, schema=table.schema) if is_of_database else None
-
-
-__all__ = ["copy_of", "destination_reader"]

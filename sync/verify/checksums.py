@@ -69,6 +69,3 @@ class SideReader:
         from syncblocks.connectors.duckdb.record_checksums import canonical_keys
 
         return canonical_keys(self.source, self.side, batches)
-
-
-__all__ = ["SideReader", "only_columns", "system_of"]

@@ -200,6 +200,3 @@ def _described(offered: pa.Schema, described: pa.Schema) -> pa.Schema:
     if any((field.metadata or {}).get(b"native_type") for field in offered):
         return offered
     return pa.schema([field for field in described if field.name in offered.names] or list(offered))
-
-
-__all__ = ["ColumnPairs"]

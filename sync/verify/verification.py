@@ -201,6 +201,3 @@ def _uncompared(planned: PlannedStream, note: str) -> StreamVerification:
     return StreamVerification(
         stream=planned.name, destination_table=planned.key.destination_table, verdict=COUNTED, notes=(note,)
     )
-
-
-__all__ = ["COUNTED", "DIFFERS", "EQUAL", "FAILED", "StreamVerification", "verify_streams"]

@@ -93,6 +93,3 @@ def _schedule(schedule: Mapping[str, Any]) -> list[str]:
         f"Schedule {schedule.get('name')!r}, as a line of a crontab (syncblocks leaves the time to cron):",
         f"  {cron}  cd THIS_FOLDER && syncblocks run THIS_FILE",
     ]
-
-
-__all__ = ["Pair", "pairs_of"]

@@ -27,6 +27,3 @@ def at(value: Any, *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
-
-
-__all__ = ["at", "entries_of", "identifier", "names_of", "texts_of"]

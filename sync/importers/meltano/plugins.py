@@ -112,6 +112,3 @@ def _from_dotenv(plugin: Plugin, name: str, file: Path) -> None:
                 plugin.notes.append(
                     f"{plugin.name}: setting {key!r} comes from {variable}, as `.env` has it: check its name"
                 )
-
-
-__all__ = ["Plugin", "plugin_of"]

@@ -128,6 +128,3 @@ def _not_replication(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(values, Mapping)
     }
     return {pattern: values for pattern, values in found.items() if values}
-
-
-__all__ = ["Interpolation", "text_of"]
