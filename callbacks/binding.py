@@ -30,7 +30,7 @@ class Slot:
 
     name: str
     #: Value of the slot: the data, the keyword argument of that name, or the default.
-    holds: Literal["data", "kwarg", "default"]
+    value: Literal["data", "kwarg", "default"]
     default: Any
 
 
@@ -73,9 +73,9 @@ class Binding:
         return args, keywords
 
     def _slot(self, slot: Slot, offered: Mapping[str, Any], data: Any) -> Any:
-        if slot.holds == "data":
+        if slot.value == "data":
             return data if self.needs == "data" else None
-        if slot.holds == "kwarg":
+        if slot.value == "kwarg":
             return offered.get(slot.name, slot.default)
         return slot.default
 
@@ -127,7 +127,7 @@ def bind(
 
     slots = _slots(by_position, receiver, known)
     if receiver is rest and rest is not None:
-        slots = (*slots, Slot(name=rest.name, holds="data", default=None))
+        slots = (*slots, Slot(name=rest.name, value="data", default=None))
     wants_input = fetch_inputs is True or (fetch_inputs is None and file_mentions_input)
     fills_input = wants_input and (takes_kwargs or "__input" in named)
     by_data = receiver is not None and fetch_inputs is not False
@@ -162,7 +162,7 @@ def _slots(
     return tuple(
         Slot(
             name=parameter.name,
-            holds="data" if parameter is receiver else "kwarg" if parameter.name in known else "default",
+            value="data" if parameter is receiver else "kwarg" if parameter.name in known else "default",
             default=None if parameter.default is parameter.empty else parameter.default,
         )
         for parameter in by_position[: last + 1]

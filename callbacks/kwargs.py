@@ -15,7 +15,7 @@ STATUSES: Mapping[str, str] = {
     "retry": "an attempt at the stream failed and will be repeated; numbered, at once",
     "schema_changed": "a commit added or changed columns of the destination table; numbered, at once",
     "recovered": "beside success: the first one of a stream after it had failed",
-    "crashed": "beside failure: a process died without closing, told by the recovery of the run",
+    "crashed": "beside failure: a process died without closing; the recovery of the run reports it",
 }
 
 #: Statuses with `__error`.
@@ -132,7 +132,7 @@ class IntegrationKwargs(TypedDict):
     #: Table it goes to.
     destination_table: str
     #: Place of the parent block run in the order in which the block runs of its type ended in this attempt, from 0;
-    #: None for `retry` and `schema_changed`, which tell of one that has not ended.
+    #: None for `retry` and `schema_changed`, whose block run has not ended.
     index: int | None
     #: True for the last block run of that block type.
     is_last_block_run: bool

@@ -99,14 +99,14 @@ class MaskedOutput:
     def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
         self._stream = stream
         self._redact = redact
-        self._held = ""
+        self._rest = ""
         # Other threads of this process print too.
         self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
         """Write whole lines only: a secret may come in several pieces."""
         with self._lock:
-            lines, newline, self._held = (self._held + text).rpartition("\n")
+            lines, newline, self._rest = (self._rest + text).rpartition("\n")
             if newline:
                 self._stream.write(self._redact(lines + newline))
         return len(text)
@@ -119,9 +119,9 @@ class MaskedOutput:
     def flush(self) -> None:
         """Write the incomplete line, such as a debugger's prompt."""
         with self._lock:
-            held, self._held = self._held, ""
-            if held:
-                self._stream.write(self._redact(held))
+            rest, self._rest = self._rest, ""
+            if rest:
+                self._stream.write(self._redact(rest))
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:

@@ -166,7 +166,7 @@ def _received(item: CallbackFunction, recorded: Mapping[str, Any]) -> dict[str, 
     """Return the keyword arguments of one call, also those passed by position."""
     args, kwargs = item.binding.arguments(hydrate(recorded), None)
     by_position = {
-        slot.name: value for slot, value in zip(item.binding.slots, args, strict=False) if slot.holds == "kwarg"
+        slot.name: value for slot, value in zip(item.binding.slots, args, strict=False) if slot.value == "kwarg"
     }
     return {name: show(value, _VALUE_LIMIT) for name, value in {**by_position, **kwargs}.items() if name != "__input"}
 

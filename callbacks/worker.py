@@ -81,7 +81,7 @@ class _Process:
         self._answers_fd = answers_fd
         self._answers = _identity(answers_fd)
         self._pid = os.getpid()
-        self._folder = os.getcwd()  # noqa: PTH109 (no pathlib in the way of a quick start)
+        self._folder = os.getcwd()  # noqa: PTH109 (importing pathlib slows the start)
         self._streams = (sys.stdout, sys.stderr)
         self._standard = [_identity(fd) for fd in (0, 1, 2)]
 

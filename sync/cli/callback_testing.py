@@ -294,8 +294,8 @@ def _test_hook(
         calls.append((status, try_hook(pipeline, number, status, event)))
     code = 0 if all(outcome.ok for _, outcome in calls) else 1
     if console.is_json:
-        told = [{"callback_block": block.block, "status": status, **asdict(outcome)} for status, outcome in calls]
-        console.emit({"type": "callback_test", "pipeline": pipeline.pipeline, "calls": told, "exit_code": code})
+        found = [{"callback_block": block.block, "status": status, **asdict(outcome)} for status, outcome in calls]
+        console.emit({"type": "callback_test", "pipeline": pipeline.pipeline, "calls": found, "exit_code": code})
         return code
     for status, outcome in calls:
         took = formatting.duration(outcome.duration_s)

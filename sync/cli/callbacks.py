@@ -138,8 +138,8 @@ def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -
         record, outcome = replay(pipeline, store, rest[0], inline=inline)
     code = 0 if outcome.ok else 1
     if console.is_json:
-        told = {"key": record.key, "run_id": record.run_id, "state": record.state, **asdict(outcome)}
-        console.emit({"type": "callback_replay", "pipeline": pipeline.pipeline, **told, "exit_code": code})
+        facts = {"key": record.key, "run_id": record.run_id, "state": record.state, **asdict(outcome)}
+        console.emit({"type": "callback_replay", "pipeline": pipeline.pipeline, **facts, "exit_code": code})
         return code
     event = " ".join(filter(None, [record.status, "of", record.parent, record.stream]))
     show_outcome(console, f"{record.callback_block}.{record.function}, run {record.run_id}, {event}", outcome)
@@ -259,8 +259,8 @@ def _show_entries(console: Console, entries: Sequence[HistoryEntry]) -> None:
 def _show_entry(console: Console, entry: HistoryEntry) -> None:
     call, event = entry.call, " ".join(filter(None, [entry.status, "of", entry.parent, entry.stream]))
     console.echo(
-        f"try {call.number} of {entry.callback_block}.{entry.function}, run {entry.run_id}, {event}: {call.outcome} "
-        f"at {formatting.moment(call.started_at)} after {formatting.duration(call.duration_s)}",
+        f"attempt {call.number} of {entry.callback_block}.{entry.function}, run {entry.run_id}, {event}: "
+        f"{call.outcome} at {formatting.moment(call.started_at)} after {formatting.duration(call.duration_s)}",
         color="red" if call.error else "green",
     )
     show_indented(console, "error", call.error)

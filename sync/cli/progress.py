@@ -144,6 +144,7 @@ def outcome_text(delivery: Delivery, outcome: Outcome, mark: str) -> str:
     what = f"{name} {outcome.kind}: {error}"
     if mark == "dead":
         return (
-            f"{what}; try {delivery.attempt} of {delivery.attempts}, given up: `syncblocks callbacks retry` repeats it"
+            f"{what}; attempt {delivery.attempt} of {delivery.attempts}, given up: "
+            "`syncblocks callbacks retry` repeats it"
         )
-    return f"{what}; try {delivery.attempt} of {delivery.attempts}, will be repeated"
+    return f"{what}; attempt {delivery.attempt} of {delivery.attempts}, will be repeated"

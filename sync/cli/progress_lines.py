@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[^\s\"=\\]+")
 class _Lines(Tracker):
     """Base: one line for each event, written by `_line`."""
 
-    #: Least seconds between two lines about a stream under way.
+    #: Least seconds between two lines of figures of a stream.
     every_s: float
 
     def __init__(self, console: Console) -> None:

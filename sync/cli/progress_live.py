@@ -56,7 +56,7 @@ class LiveDisplay(Tracker):
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
         """See `Progress`."""
         super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
-        self.message(f"{stream}: try {attempt} failed, again in {delay_s:g} s: {error}", level="warning")
+        self.message(f"{stream}: attempt {attempt} failed, next in {delay_s:g} s: {error}", level="warning")
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
         """See `Progress`. An error stays visible."""

@@ -34,7 +34,7 @@ def running_options(function: Any) -> Any:
 @click.command("run", short_help="Sync the streams, then deliver the callbacks.")
 @common
 @running_options
-@click.option("--wait", is_flag=True, help="Wait for a run of this pipeline that is under way.")
+@click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
 @click.option("--trigger", metavar="ID", help="Trigger id, first half of execution_partition.")
 @event_option
 @variable_option

@@ -165,7 +165,7 @@ def _database(connector: str, url: str, role: str, key: str, environ: Mapping[st
     rest = url.partition("://")[2] if match is None else url[match.end() :]
     if "@" in rest and (match is not None or ":" in rest.rpartition("@")[0]):
         raise ConfigError(
-            "where the password ends cannot be told: write `@`, `/`, `?`, `#` and `:` in it as %40, %2F, %3F, %23, %3A",
+            "the end of the password is ambiguous: write `@`, `/`, `?`, `#` and `:` in it as %40, %2F, %3F, %23, %3A",
             key=key,
         )
     if match is None or not match[2]:
@@ -180,7 +180,7 @@ def _remote_file(url: str, scheme: str, role: str, key: str) -> Endpoint:
     connector = _by_suffix(urlsplit(url).path)
     if connector is None:
         near = nearest_match(scheme, list(SCHEMES))
-        hint = f"{scheme}:// is no database that is known here" if near else f"what is in {scheme}://... cannot be told"
+        hint = f"{scheme}:// is no known database" if near else f"the kind of files in {scheme}://... is unknown"
         raise ConfigError(
             f"{hint}; for files say which: a suffix ({', '.join(sorted(set(SUFFIXES)))}) or connector:url",
             key=key,
@@ -206,7 +206,7 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
         near = nearest_match(text, names) if role == "source" and not path.exists() else None
         hint = f" For a folder of files say which, such as parquet:{_shown(text)}." if role == "destination" else ""
         raise ConfigError(
-            f"{_shown(text)!r}: {is_there}what it is cannot be told. There are: {_FORMS}.{hint}", key=key, nearest=near
+            f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}", key=key, nearest=near
         )
     is_glob = any(mark in text for mark in "*?[")
     if role == "source" and not is_glob and not path.exists():
@@ -243,8 +243,8 @@ def _by_files(path: Path, text: str, key: str) -> str | None:
     found = {_by_suffix(each.name) for each in path.rglob("*") if each.is_file()} & set(_FILES)
     if len(found) > 1:
         kinds = sorted(str(kind) for kind in found)
-        ways = ", ".join(f"{kind}:{text}" for kind in kinds)
-        raise ConfigError(f"{text!r} holds files of several kinds: say which, {ways}", key=key)
+        choices = ", ".join(f"{kind}:{text}" for kind in kinds)
+        raise ConfigError(f"{text!r} contains files of several kinds: say which, {choices}", key=key)
     return next(iter(found), None)
 
 
@@ -255,7 +255,7 @@ def _holds_secret(url: str) -> bool:
 
 def _variable_with(value: str, environ: Mapping[str, str]) -> str | None:
     """Return an environment variable with exactly this value, which the shell may have expanded."""
-    names = sorted(name for name, held in environ.items() if held == value and name.isidentifier())
+    names = sorted(name for name, found in environ.items() if found == value and name.isidentifier())
     return names[0] if names else None
 
 

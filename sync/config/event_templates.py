@@ -142,7 +142,7 @@ def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) 
     return _run(lambda: _environment().from_string(text).render({**values, **functions.by_name()}), functions)
 
 
-def holds(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> bool:
+def is_true(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> bool:
     """Tell whether a condition is true for an event.
 
     Raises:

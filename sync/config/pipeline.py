@@ -49,8 +49,8 @@ class Pipeline(Defaulting):
     )
     concurrency: Concurrency = Field(default="auto", description="Streams at once; 1: strictly in order.")
     allow_blocks_to_fail: Boolean = Field(default=False, description="true: a failed stream does not stop the others.")
-    retries: Count = Field(default=0, description="Per stream, for errors that a repetition can mend.")
-    retry_delay_s: Delay = Field(default=10, description="Seconds between two tries of a stream.")
+    retries: Count = Field(default=0, description="Per stream, for errors after which another attempt may succeed.")
+    retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
     timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
@@ -78,13 +78,13 @@ class Pipeline(Defaulting):
     )
     memory: Memory | None = Field(
         default=None,
-        description="What the buffers of a run may hold together, e.g. 512MB; default: a quarter of the machine's.",
+        description="Memory limit for the buffers of a run, e.g. 512MB; default: a quarter of the machine's memory.",
     )
-    source: SourceBlock = Field(description="Where records come from.")
+    source: SourceBlock = Field(description="The source of the records.")
     transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(as_list)] = Field(
-        default=(), description="What changes records on their way, in order."
+        default=(), description="Transformers of the records, in order."
     )
-    destination: DestinationBlock = Field(description="Where records go to.")
+    destination: DestinationBlock = Field(description="The destination of the records.")
     streams: Annotated[tuple[StreamEntry, ...], BeforeValidator(as_list)] = Field(
         description="What is synced, in run order; globs allowed, later entries refine earlier ones."
     )

@@ -19,7 +19,7 @@ from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.connectors.named import parameter_names
 
 from ..config import Pipeline, settings_scope
-from ..config.event_templates import event_values, fill, holds, shown, vocabulary
+from ..config.event_templates import event_values, fill, is_true, shown, vocabulary
 from ..config.hook_checks import holds_token
 from ..config.hook_texts import default_message, environment_of
 from ..config.load import TEMPLATE_KEY
@@ -129,7 +129,7 @@ class _Call:
 
     def is_wanted(self, when: str) -> bool:
         """Tell whether the condition is true for the event."""
-        return holds(when, self._values, self._known, self._scope)
+        return is_true(when, self._values, self._known, self._scope)
 
     def prepared(self, hook: Mapping[str, Any]) -> Prepared:
         """Return the hook with its settings filled in."""

@@ -195,7 +195,7 @@ def _read(
     wire: str,
     feeds: Mapping[str, Feed],
 ) -> None:
-    held: dict[str, list[Any]] = {name: [] for name in feeds}
+    pending: dict[str, list[Any]] = {name: [] for name in feeds}
     error: BaseException | None = None
     try:
         events = source.read(group, bookmarks, wire)
@@ -203,8 +203,8 @@ def _read(
             for name, event in events:
                 feeds[name].refuse_too_wide(event)
                 if is_batch(event):
-                    _flush(feeds[name], held[name], is_last=False)
-                held[name].append(event)
+                    _flush(feeds[name], pending[name], is_last=False)
+                pending[name].append(event)
                 feeds[name].wait(event)
                 if all(feed.is_closed for feed in feeds.values()):
                     return
@@ -213,11 +213,11 @@ def _read(
             if close is not None:
                 close()
         for name, feed in feeds.items():
-            _flush(feed, held[name], is_last=True)
+            _flush(feed, pending[name], is_last=True)
     except BaseException as caught:  # the load raises it in its own thread
         error = caught
         for name, feed in feeds.items():
-            _flush(feed, held[name], is_last=False)
+            _flush(feed, pending[name], is_last=False)
     finally:
         for feed in feeds.values():
             feed.end(error)
@@ -228,7 +228,7 @@ def is_batch(event: Any) -> bool:
     return isinstance(event, pa.RecordBatch | bytes | bytearray | memoryview)
 
 
-def _flush(feed: Feed, held: list[Any], *, is_last: bool) -> None:
-    for event in held:
+def _flush(feed: Feed, pending: list[Any], *, is_last: bool) -> None:
+    for event in pending:
         feed.put(Item(event, is_last=is_last and is_batch(event)))
-    held.clear()
+    pending.clear()

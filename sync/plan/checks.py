@@ -63,7 +63,7 @@ def check_shared_tables(
 
 
 #: How to read all streams of a table again: a stream without a table starts from scratch.
-_START_OVER = "to read all of its streams anew, drop the table by hand and run without --full-refresh"
+_START_OVER = "to read all of its streams again, drop the table by hand and run without --full-refresh"
 
 
 def _advice(others: Sequence[SelectedStream]) -> str:

@@ -101,7 +101,7 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
     return ColumnMapping(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
 
 
-def columns_held(stream: Stream, rules: Rules) -> frozenset[str]:
+def table_columns(stream: Stream, rules: Rules) -> frozenset[str]:
     """Return the columns of a stream that the table has; all of them if the destination does not say."""
     if rules.types is None:
         return frozenset(stream.schema.names)

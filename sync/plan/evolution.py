@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
-from .columns import ColumnMapping, Rules, columns_held, table_changes
+from .columns import ColumnMapping, Rules, table_changes, table_columns
 from .selection import SelectedStream
 from .shapes import Change, Shape, in_words
 
@@ -37,13 +37,13 @@ def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules
         is_decided: whether no function decides the columns.
     """
     before = before or {"columns": {}, "left_out": []}
-    held, needed = columns_held(arriving, rules), {*arriving.key_properties, *arriving.bookmark_properties}
+    existing, needed = table_columns(arriving, rules), {*arriving.key_properties, *arriving.bookmark_properties}
     found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
-    new = {own for own, name in found.items() if name not in held and name not in needed} - {*before["left_out"]}
+    new = {own for own, name in found.items() if name not in existing and name not in needed} - {*before["left_out"]}
     if "ignored" in before:
         return Ignored(columns=frozenset(new - ({*before["columns"]} - {*before["ignored"]})))
     # An earlier version did not record whether a column was left out or had another name in the table.
-    new -= columns_held(stream, rules)
+    new -= table_columns(stream, rules)
     unsure = frozenset() if is_decided else frozenset(new.intersection(before["columns"]) if before["columns"] else new)
     return Ignored(columns=frozenset(new - unsure), unsure=unsure)
 

@@ -37,7 +37,7 @@ class StreamContext:
     spool_folder: Path
     #: Memory for the batches in flight of all streams together.
     budget: Budget
-    #: Makes the transformers of a stream, new for each try.
+    #: Makes the transformers of a stream, new for each attempt.
     transformers: Callable[[PlannedStream], list[Transformer]]
     #: Ends a stream in the run store; called once for each stream.
     close: Callable[[StreamOutcome], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 
@@ -48,7 +49,7 @@ class StreamEvents:
         """Return the stream as it arrives at the destination, and its events."""
         events = self._events(feed)
         first, stream = self._first(events)
-        return stream, _chain(first, events)
+        return stream, chain(() if first is None else (first,), events)
 
     def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
         """Pull the first event: a transformer's first batch decides which columns arrive."""
@@ -79,7 +80,7 @@ class StreamEvents:
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
-        bookmark, held = self._start, None
+        bookmark, waiting = self._start, None
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
@@ -87,11 +88,11 @@ class StreamEvents:
                 if rejected and mapping is not None:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
-                bookmark, held = item.event.bookmark, item.event
+                bookmark, waiting = item.event.bookmark, item.event
                 continue
-            if held is not None and not rejected and not self.planned.commits_once:
-                yield held
-            held = None
+            if waiting is not None and not rejected and not self.planned.commits_once:
+                yield waiting
+            waiting = None
             if isinstance(item.event, Stream):
                 changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
@@ -202,12 +203,6 @@ class StreamEvents:
         except Exception:
             self.blocks.failed = transformer.block
             raise
-
-
-def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
-    if first is not None:
-        yield first
-    yield from rest
 
 
 def _is_of(schema: pa.Schema, mapping: ColumnMapping | None) -> bool:

@@ -37,7 +37,7 @@ class _Readers:
         self._feed = feed
         self._waiting = list(reversed(opened.ranges))
         self._lock = threading.Lock()
-        self._held: Any = None
+        self._last: Any = None
         self._has_failed = False
         self._running = 0
 
@@ -60,7 +60,7 @@ class _Readers:
                     _close(events)
         except BaseException as error:  # the load raises it in its own thread
             with self._lock:
-                self._waiting, self._held, self._has_failed = [], None, True
+                self._waiting, self._last, self._has_failed = [], None, True
                 self._feed.end(error if part is None else named(error, part, self._opened.ranges))
         finally:
             self._end()
@@ -77,16 +77,16 @@ class _Readers:
         with self._lock:
             if self._has_failed:
                 return False
-            held, self._held = self._held, event
-            return held is None or self._feed.put(Item(held))
+            former, self._last = self._last, event
+            return former is None or self._feed.put(Item(former))
 
     def _end(self) -> None:
         with self._lock:
             self._running -= 1
             if self._running:
                 return
-            if self._held is not None:
-                self._feed.put(Item(self._held, is_last=True))
+            if self._last is not None:
+                self._feed.put(Item(self._last, is_last=True))
             self._feed.end()
 
 
@@ -137,9 +137,9 @@ class RangeReads:
 
         planned = self._run.planned
         schemas = (planned.selected.stream.schema, planned.arriving.schema)
-        told = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
+        texts = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
         conversions = [column.conversion for column in planned.mapping.columns]
-        return repr([version("syncblocks"), planned.wire, told, conversions])
+        return repr([version("syncblocks"), planned.wire, texts, conversions])
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
         """Continue an earlier load if its loaded ranges have not changed in the source."""
@@ -244,7 +244,7 @@ class RangeReads:
         """Read one event ahead; yield each event and whether it is the last one."""
         events = self._opened.read(part)
         most_bytes = self._run.context.budget.record_bytes
-        held: list[Any] = []
+        pending: list[Any] = []
         try:
             while True:
                 try:
@@ -254,11 +254,11 @@ class RangeReads:
                 except BaseException as error:
                     self._source_errors.append(error)
                     raise
-                if held:
-                    yield held.pop(), event is None
+                if pending:
+                    yield pending.pop(), event is None
                 if event is None:
                     return
-                held.append(event)
+                pending.append(event)
         finally:
             _close(events)
 

@@ -63,8 +63,8 @@ def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str
     key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
     row = fenced_row(destination, key, f"recovery of run {run.id}")
     is_done = is_completed(row, run)
-    held = store.held(run.id, stream)
-    is_held_true = held is not None and was_made(*held, row, run, destination)
+    announced = store.held(run.id, stream)
+    is_change_made = announced is not None and was_made(*announced, row, run, destination)
     last = planned.blocks[-1].block
     error = process_died(
         "the process died while this stream was running; records that it had not committed are read again",
@@ -86,7 +86,7 @@ def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str
         for block in planned.blocks
     )
     state = None
-    if destination.has_ledger and (is_done or is_held_true or _has_moved(store, run, row)):
+    if destination.has_ledger and (is_done or is_change_made or _has_moved(store, run, row)):
         # The table has the shape of that run: the next run does not report its schema changes again.
         state = StateCopy(
             stream=stream,
@@ -96,8 +96,10 @@ def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str
             rows=row.rows,
             shape=planned.config.get("shape"),
         )
-    outcome = StreamOutcome(stream=stream, blocks=blocks, state=state, is_crash=not is_done, is_held_true=is_held_true)
-    store.close_stream(run.id, outcome)
+    store.close_stream(
+        run.id,
+        StreamOutcome(stream=stream, blocks=blocks, state=state, is_crash=not is_done, is_held_true=is_change_made),
+    )
 
 
 def _has_moved(store: Store, run: PipelineRun, row: LedgerRow) -> bool:

@@ -48,7 +48,7 @@ class SchemaChanges:
         )
 
     def resolve(self, row: LedgerRow) -> None:
-        """Before another try: tell callbacks of the announced change if it was made, else drop it."""
+        """Before another attempt: tell callbacks of the announced change if it was made, else drop it."""
         self._resolve(self.was_made(row))
 
     def _resolve(self, is_made: bool) -> None:

@@ -301,7 +301,7 @@ class StreamRun:
         shown = None if error is None else self.context.redactor.redact(message_of(error))
         if self._rows_rejected:
             self.context.progress.message(
-                f"{self.name}: rejected records set aside: {self._rows_rejected}, in {REJECTED_TABLE} beside "
+                f"{self.name}: rejected records: {self._rows_rejected}, kept in {REJECTED_TABLE} beside "
                 f"{self.planned.key.destination_table}",
                 level="warning",
             )

@@ -156,8 +156,8 @@ def make_plan(
     )
     if streams or only is not None:
         return plan
-    told = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
-    return replace(plan, skipped=told, warnings=(*plan.warnings, *told))
+    texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts))
 
 
 def _make(pipeline: Pipeline, role: str) -> Any:
@@ -170,7 +170,7 @@ def _make(pipeline: Pipeline, role: str) -> Any:
 
 
 def _without_secrets(identity: str, redactor: Redactor) -> str:
-    """Mask a place that holds secrets; a hash keeps places with other secrets apart."""
+    """Mask the secrets of a place; a hash distinguishes places that differ only in their secrets."""
     masked = redactor.redact(identity)
     if masked == identity:
         return identity

@@ -95,12 +95,12 @@ class ColumnPairs:
             chosen: Mapping[str, str] = {name: name for name in arriving}
         else:
             chosen = names_columns.column_names(arriving, self._planned.table)
-        held = set(self._copy.schema.names)
-        folded = {name.casefold(): name for name in held.difference(chosen.values())}
+        existing = set(self._copy.schema.names)
+        folded = {name.casefold(): name for name in existing.difference(chosen.values())}
         names, missing, skipped = {}, [], set[str]()
         conversions = {column.name: column.conversion for column in self._planned.mapping.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
-            found = chosen[name] if chosen[name] in held else folded.get(name.casefold())
+            found = chosen[name] if chosen[name] in existing else folded.get(name.casefold())
             conversion = conversions.get(name)
             if conversion == "text":
                 self._texts.add(own)
@@ -157,14 +157,14 @@ class ColumnPairs:
         """Return both streams as whole tables with the needed columns."""
         marks = [name for name in self._stream.bookmark_properties if name in self._names]
         own = {*(column.name for column in lefts), *self._stream.key_properties, *self._stream.bookmark_properties}
-        held = {self._names[name] for name in own if name in self._names}
+        needed = {self._names[name] for name in own if name in self._names}
         is_once = self._stream.null_bookmarks is NullBookmarks.ONCE
         stream = replace(
             self._stream, schema=only_columns(self._stream.schema, own), replication_method=ReplicationMethod.FULL_TABLE
         )
         copy = replace(
             self._copy,
-            schema=only_columns(self._copy.schema, held),
+            schema=only_columns(self._copy.schema, needed),
             replication_method=ReplicationMethod.FULL_TABLE,
             bookmark_properties=tuple(self._names[name] for name in marks),
             # Records without a bookmark: read once, they are compared on neither side; never read, they are extra.

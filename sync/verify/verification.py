@@ -89,7 +89,7 @@ def _verify(
 ) -> StreamVerification:
     source, stream, table = session.source, planned.selected.stream, planned.table
     if not table.is_described:
-        return _uncompared(planned, "the destination cannot say what it holds")
+        return _uncompared(planned, "the destination cannot describe its tables")
     copy = copy_of(table, offered)
     if copy is None:
         found = replace(_uncompared(planned, "there is no destination table"), verdict=DIFFERS)
@@ -103,7 +103,7 @@ def _verify(
     mine, theirs = SideReader(source, session.source_can, left), SideReader(reader, reader_can, right)
     comparison, rejected = _compared(mine, theirs)
     if rejected:
-        columns.notes.append(f"{rejected} rejected record(s) of the source are set aside: not compared")
+        columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
     found = _judged(planned, left, comparison, columns.notes)
     if not with_repair or found.verdict != DIFFERS:
         return found
@@ -137,7 +137,7 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
                 raise
             return found, getattr(mine, "rejected", 0)
     except Interrupted:
-        # One side failed; the other one only says that it was told to stop.
+        # One side failed, and the other one was interrupted.
         if reason is not None:
             raise reason from None
         raise
