@@ -183,7 +183,7 @@ def test_retry_leaves_a_run_under_way_to_its_process(run_cli: RunCLI, tmp_path: 
     with start(tmp_path, "run") as process:
         wait_until_hanging(tmp_path)
         retried = document(run_cli, tmp_path, "callbacks", "retry")
-        assert "under way" in retried["note"]
+        assert "is active" in retried["note"]
         (tmp_path / "go").write_text("x")
         process.communicate(timeout=60)
     assert process.returncode == 3
