@@ -64,10 +64,10 @@ class TransformerFunction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackFile:
-    """What a user's file marks."""
+    """The marked functions of a user's file."""
 
     path: Path
-    #: In the order in which they are called: legacy marks first, then by definition.
+    #: In calling order: legacy marks first, then in definition order.
     functions: tuple[CallbackFunction, ...]
     transformers: tuple[TransformerFunction, ...]
 
@@ -79,17 +79,17 @@ def load_file(
     parents: Collection[str] | None = None,
     expects: Literal["callback", "transformer"] | None = None,
 ) -> CallbackFile:
-    """Execute a callback or transformer file and read what it marks.
+    """Execute a callback or transformer file and return its marked functions.
 
     Args:
-        path: The file.
-        variables: Names of the pipeline's runtime variables, which are keyword arguments too.
-        parents: `on` of the callback block, if known: a parameter that no such parent fills is an error then.
-        expects: What the file must mark; default: anything.
+        path: the file.
+        variables: names of the pipeline's runtime variables, which are keyword arguments too.
+        parents: `on` of the callback block, if known; a parameter that these parents cannot fill is an error.
+        expects: kind of functions that the file must have; default: any.
 
     Raises:
-        CallbackLoadError: the file is missing, does not load, marks nothing (or not what is expected), or nothing can
-            fill a parameter of a function.
+        CallbackLoadError: the file is missing, does not load, marks no function of the expected kind, or has a
+            function with an unfillable parameter.
     """
     return read_marks(execute(path), variables=variables, parents=parents, expects=expects)
 
@@ -107,7 +107,7 @@ def execute(path: Path) -> ExecutedFile:
     """Execute a user's file.
 
     Raises:
-        CallbackLoadError: it is missing or raises; the line is the last one of this file that was reached.
+        CallbackLoadError: it is missing or raises; has the last line of this file that was reached.
     """
     path = path.absolute()
     try:
@@ -129,7 +129,7 @@ def execute(path: Path) -> ExecutedFile:
     for name in ("callback", "on_success", "on_failure", "on_cancelled", "transformer"):
         namespace[name] = getattr(decorator, name)
     with _executing, _helpers_beside(path):
-        # Dataclasses and type hints of the user's file look their module up here.
+        # Dataclasses and type hints of the user's file look up their module here.
         sys.modules[module.__name__] = module
         try:
             exec(code, namespace)
@@ -147,7 +147,7 @@ def read_marks(
     parents: Collection[str] | None = None,
     expects: Literal["callback", "transformer"] | None = None,
 ) -> CallbackFile:
-    """Bind the functions that an executed file marks; arguments and errors as of `load_file`."""
+    """Bind the marked functions of an executed file; arguments and errors are those of `load_file`."""
     path, names = executed.path, frozenset(variables)
     callbacks: list[CallbackFunction] = []
     transformers: list[TransformerFunction] = []

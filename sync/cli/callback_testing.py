@@ -58,11 +58,11 @@ def test_command(
     key: str | None,
     inline: bool,
 ) -> int:
-    """Call the functions of a callback file, or a hook of a pipeline file, with a made-up event or a recorded one.
+    """Call the functions of a callback file, or a hook of a pipeline file, with a made-up or a recorded event.
 
-    Functions need no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shown
-    is what it received, printed, returned or raised, and which keyword arguments it names that do not exist. A hook
-    really sends, runs or writes. Exit code 1 if a function did not return, or a hook failed.
+    Functions need no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shows
+    its arguments, output, result or error, and keyword arguments that do not exist. A hook really sends, runs or
+    writes. Exit code 1 if a function or a hook failed.
     """
     from syncblocks.callbacks.trial import try_file
 

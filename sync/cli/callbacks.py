@@ -26,7 +26,7 @@ _HISTORY_COLUMNS += ["try", "outcome", "time", "key", "error", "output"]
 
 @click.group("callbacks", short_help="List, test, retry and replay callbacks.", cls=Group)
 def callbacks_command() -> None:
-    """List callback blocks and their calls; try functions; deliver dead events again."""
+    """List callback blocks and their calls; test functions; deliver dead events again."""
 
 
 callbacks_command.add_command(test_command)
@@ -81,9 +81,9 @@ def list_command(console: Console, file: Path | None, number: int | None) -> int
 @common
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN|KEY]")
 def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
-    """Deliver what is dead or still due, now: all of the pipeline's, those of a RUN, or the one with a KEY.
+    """Deliver dead and due deliveries now: of the pipeline, of a RUN, or the one with a KEY.
 
-    Dead deliveries get all of their attempts again. Exit code 3 if one is dead or due afterwards.
+    Dead deliveries get all of their attempts again. Exit code 3 if a delivery is dead or due afterwards.
     """
     from ..run.redelivery import Redelivered, redeliver
     from ..session.inspection import existing_store

@@ -21,7 +21,7 @@ from .options import common, file_argument, open_pipeline, stream_option, variab
 def count_command(
     console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
 ) -> int:
-    """Count the records of each selected stream, and of its destination table where it has one. Writes nothing."""
+    """Count the records of each selected stream and of its destination table. Writes nothing."""
     from ..session.inspection import count_streams, opened
 
     pipeline = open_pipeline(console, file, variables)

@@ -25,7 +25,7 @@ def discover_command(
 ) -> int:
     """Show the streams of the source: columns with types, keys, roughly how many records.
 
-    All that the source offers, also what the pipeline does not select.
+    Shows every stream of the source, also those that the pipeline does not select.
     """
     from ..plan.selection import matching_names
     from ..session.inspection import opened

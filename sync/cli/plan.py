@@ -36,7 +36,7 @@ def plan_command(
     types: bool,
     variables: tuple[tuple[str, Any], ...],
 ) -> int:
-    """Show what a run would do, stream by stream, and what to look out for. Writes nothing."""
+    """Show what a run would do, stream by stream, with warnings. Writes nothing."""
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
 

@@ -25,9 +25,9 @@ def state_command() -> None:
 @common
 @file_argument
 def show_command(console: Console, file: Path | None) -> int:
-    """Show the state of every stream, as the destination's ledger says.
+    """Show the state of every stream from the destination's ledger.
 
-    Where the destination cannot be reached the run store's copy is shown, and that it is a copy.
+    If the destination cannot be reached, shows the run store's copy, with a warning.
     """
     from ..run.states import read_state
     from ..session.inspection import existing_store, opened
@@ -84,9 +84,9 @@ def show_command(console: Console, file: Path | None) -> int:
 @common
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM COLUMN=VALUE...")
 def set_command(console: Console, arguments: tuple[str, ...]) -> int:
-    """Set a stream's bookmark: the next run reads what is at or past it.
+    """Set a stream's bookmark: the next run reads the records at or past it.
 
-    Every one of its bookmark_properties needs a value, in the form in which `state show` shows it.
+    Each of its bookmark_properties needs a value, in the form of `state show`.
     """
     from ..run.states import set_state
     from ..session.inspection import existing_store, opened
@@ -117,7 +117,7 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
 def rewind_command(
     console: Console, arguments: tuple[str, ...], values: tuple[str, ...], by: str | None, run_id: int | None
 ) -> int:
-    """Move a stream's bookmark back: the next run reads again what is at or past it.
+    """Move a stream's bookmark back: the next run reads the records at or past it again.
 
     Refuses a value past the current bookmark. Records that are read again are merged by their keys; an append
     writes them once more.
@@ -161,7 +161,7 @@ def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
 @click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is no longer this pipeline's.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
 def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) -> int:
-    """Take a stream's bookmark away: the next run reads it from scratch. Its table stays as it is."""
+    """Delete a stream's bookmark: the next run reads it from scratch. Its table stays unchanged."""
     from ..run.states import reset_state
     from ..session.inspection import existing_store, opened
 

@@ -44,11 +44,11 @@ def sync_command(
     save: Path | None,
     yes: bool,
 ) -> int:
-    """Sync SRC into DST without a pipeline file: show the plan, write it down as a file, run it.
+    """Sync SRC into DST without a pipeline file: show the plan, write a pipeline file, run it.
 
     A place is a URL (postgresql://, mysql://, mariadb://), a file, a folder or a quoted glob of files (CSV, JSON lines,
     Parquet), a database file (DuckDB, SQLite), env:NAME for a URL in an environment variable, or connector:path.
-    A password that was typed becomes a reference to an environment variable in the file.
+    A typed password becomes a reference to an environment variable in the file.
     """
     from ..config.endpoints import joined
     from ..config.quick import quick_pipeline

@@ -35,9 +35,9 @@ def verify_command(
     variables: tuple[tuple[str, Any], ...],
     repair: bool,
 ) -> int:
-    """Compare source and destination by checksums that the databases compute; name what differs.
+    """Compare source and destination by checksums that the databases compute; show the differences.
 
-    Writes nothing without --repair. Exit code 1 if a stream differs (still), or could not be looked at.
+    Writes nothing without --repair. Exit code 1 if a stream still differs or could not be compared.
     """
     from ..run.pipeline import run_pipeline
     from ..run.states import refuse_while_running

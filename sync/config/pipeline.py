@@ -1,4 +1,4 @@
-"""The pipeline file as a value: its settings, and where each of them stands in the file."""
+"""The pipeline file as a value: its settings, and the line of each setting."""
 
 from __future__ import annotations
 
