@@ -13,7 +13,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 if TYPE_CHECKING:
-    from ..config.secrets import Redactor
+    from ..secrets import Redactor
 
 STATUS_COLORS = {
     "success": "green",
@@ -44,7 +44,7 @@ class Console:
     def redactor(self) -> Redactor:
         """Masks the secrets of the pipeline; without a pipeline, passwords of URLs."""
         if self._redactor is None:
-            from ..config.secrets import Redactor
+            from ..secrets import Redactor
 
             self._redactor = Redactor()
         return self._redactor

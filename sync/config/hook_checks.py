@@ -10,12 +10,12 @@ from syncblocks.callbacks.kwargs import STATUSES
 from syncblocks.connectors.named import parameter_names
 
 from ..errors import nearest_match
+from ..secrets import url_passwords
 from .blocks import CallbackBlock
 from .checks import MakeError
 from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
 from .pipeline import Pipeline
-from .secrets import url_passwords
 from .templates import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
 from .yaml_document import Loc
 

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
+from ..secrets import Redactor, url_passwords
 from .checks import check_pipeline, check_store
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import first_mistake
-from .secrets import Redactor, url_passwords
 from .templates import Scope, TemplateError, has_template, render, template_names
 from .values import Rendered
 from .yaml_document import Document, Loc, read_document

@@ -199,7 +199,7 @@ class Pipeline(Defaulting):
         kind: type[ConfigError] | None = None,
     ) -> ConfigError:
         """Return an error that names a place of the file and shows no secret."""
-        from .secrets import Redactor
+        from ..secrets import Redactor
 
         message = Redactor(self.secret_values).redact(message)
         return self._origin.document.error(loc, message, allowed=allowed, nearest=nearest, kind=kind)

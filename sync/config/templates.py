@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from ..errors import SyncError, nearest_match
-from .secrets import lookup_secret
+from ..secrets import lookup_secret
 
 if TYPE_CHECKING:
     from jinja2.nodes import Node

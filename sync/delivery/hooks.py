@@ -23,9 +23,9 @@ from ..config.event_templates import event_values, fill, is_true, shown, vocabul
 from ..config.hook_checks import holds_token
 from ..config.hook_texts import default_message, environment_of
 from ..config.load import TEMPLATE_KEY
-from ..config.secrets import MASK, Redactor
 from ..config.templates import Scope, TemplateError, has_template, render
 from ..errors import SyncError
+from ..secrets import MASK, Redactor
 from .sql_hook import Statement
 
 

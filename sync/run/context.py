@@ -11,10 +11,10 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
 
 from ..config import Pipeline
-from ..config.secrets import Redactor
 from ..flow.feed import Budget
 from ..flow.transform import Transformer
 from ..plan.plan import PlannedStream
+from ..secrets import Redactor
 from ..store.model import ErrorInfo, PipelineRun, StreamOutcome
 from .progress import Progress
 from .takeover import run_reference

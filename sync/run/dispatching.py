@@ -11,8 +11,8 @@ from syncblocks.callbacks.delivery import Delivery, Outcome
 from syncblocks.callbacks.dispatcher import Dispatcher
 
 from ..config import Pipeline, resolve_references
-from ..config.secrets import Redactor
 from ..delivery.hooks import Hooks
+from ..secrets import Redactor
 from ..store.outbox import Outbox
 from .progress import Progress
 

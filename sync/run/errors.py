@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 
-from ..config.secrets import Redactor
 from ..errors import SyncError
+from ..secrets import Redactor
 from ..store.model import ErrorInfo
 
 #: Characters of a traceback that are kept, counted from its end.

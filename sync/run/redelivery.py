@@ -11,11 +11,11 @@ from syncblocks.callbacks.delivery import Delivery, Outcome
 from syncblocks.callbacks.trial import deliver_once
 
 from ..config import Pipeline
-from ..config.secrets import Redactor
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.hooks import hook_of
 from ..delivery.subscriptions import load_user_code
 from ..errors import StateError
+from ..secrets import Redactor
 from ..store import Store
 from ..store.model import DeliveryRecord
 from ..store.outbox import Outbox

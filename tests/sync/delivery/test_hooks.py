@@ -16,9 +16,9 @@ import pytest
 
 from syncblocks import Progress, load_pipeline, run_pipeline
 from syncblocks.callbacks.delivery import Delivery, Outcome
-from syncblocks.sync.config.secrets import Redactor
 from syncblocks.sync.delivery.hooks import HookError, Hooks
 from syncblocks.sync.run.redelivery import current_callbacks, redeliver, replay
+from syncblocks.sync.secrets import Redactor
 from syncblocks.sync.store import Store
 from tests.callbacks.listener import Listener, http_listener
 from tests.sync.cli.cli_pipelines import write_shop
