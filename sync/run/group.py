@@ -11,7 +11,7 @@ from syncblocks.connectors.stream import Bookmark
 from ..flow.feed import Feed, start_reading
 from ..flow.spooled_feed import SpooledFeed
 from ..verify.repair import NarrowedSource
-from .errors import LedgerUnreadable, message_of
+from .errors import LedgerUnreadable
 from .ranges import load_ranges, start_reading_ranges
 from .stream import StreamRun
 
@@ -36,8 +36,7 @@ def run_group(runs: Sequence[StreamRun]) -> None:
                     delay_s = 0.0
                     continue
                 run.tell_retry(error)
-                shown = run.context.redactor.redact(message_of(error))
-                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=shown)
+                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=run.shown(error))
             pending[0].wait_for_retry(delay_s)
 
 

@@ -16,7 +16,6 @@ from syncblocks.connectors.stream import Block, Checkpoint, Event, Stream
 
 from ..flow.feed import Feed, Item, is_batch, size_of
 from ..flow.record_size import refuse_wide
-from .errors import message_of
 from .stream import StreamRun
 
 log = logging.getLogger("syncblocks")
@@ -189,7 +188,7 @@ class RangeReads:
         if not isinstance(error, RetriableError) or isinstance(error, SnapshotLost) or not self._run.take_retry():
             return False
         delay_s = self._run.planned.selected.retry_delay_s
-        shown = self._run.context.redactor.redact(message_of(error))
+        shown = self._run.shown(error)
         log.warning("%s: range %s failed and is repeated in %g s: %s", self._run.name, part.label, delay_s, shown)
         self._run.wait_for_retry(delay_s)
         return self._run.stop_reason is None

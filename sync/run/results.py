@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PipelineFailed
-from .errors import message_of
 
 if TYPE_CHECKING:
     from .stream import StreamRun
@@ -82,5 +81,5 @@ def stream_result(member: StreamRun) -> StreamResult:
         size_bytes=blocks[0].size_bytes if blocks else None,
         duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
         bookmark=last.bookmark_after if last else None,
-        error=None if member.error is None else member.context.redactor.redact(message_of(member.error)),
+        error=None if member.error is None else member.shown(member.error),
     )

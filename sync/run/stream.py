@@ -298,7 +298,7 @@ class StreamRun:
         self.ended = time.monotonic()
         if self.status == FAILURE:
             log.debug("%s: failed in block %s", self.name, self.blocks.failed, exc_info=error)
-        shown = None if error is None else self.context.redactor.redact(message_of(error))
+        shown = None if error is None else self.shown(error)
         if self._rows_rejected:
             self.context.progress.message(
                 f"{self.name}: rejected records: {self._rows_rejected}, kept in {REJECTED_TABLE} beside "
@@ -341,6 +341,10 @@ class StreamRun:
                 shape=self.planned.shape,
             )
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
+
+    def shown(self, error: BaseException) -> str:
+        """Return an error's text for a person, with secrets masked."""
+        return self.context.redactor.redact(message_of(error))
 
     def _error_info(self, error: BaseException) -> ErrorInfo:
         return error_info(error, self.context.redactor, stream=self.name, block=self.blocks.failed)
