@@ -96,7 +96,7 @@ def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -
 
 
 def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
-    """Warn of records that the destination cannot reject one by one, if a stream keeps rejected records."""
+    """Return the destination's warning about rejected records, if a stream keeps them."""
     if can.keeps_rejected is None or all(stream.stream.max_rejected is None for stream in selected):
         return []
     found = can.keeps_rejected.keeps_rejected()

@@ -184,7 +184,7 @@ class _Runner:
             plan = self._plan(self._chosen())
             self._open_store()  # only now: a mistake in the file creates nothing
             if isinstance(plan, ErrorInfo) and self._latest() != latest:
-                continue  # another run has ended meanwhile, which may have blocked the connection
+                continue  # another run, which may have blocked the connection, has ended meanwhile
             try:
                 run = self._begin(plan)
             except AlreadyRunning as error:  # another run began while this process was planning
@@ -360,8 +360,8 @@ class _Runner:
     def _finish(self, run: PipelineRun, runs: Sequence[StreamRun], lease: Lease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
-            asked = "not every stream could be ended in time" if self.signals else _UNREADABLE
-            message = f"{asked}: the run stays open, the next start recovers it"
+            reason = "not every stream could be ended in time" if self.signals else _UNREADABLE
+            message = f"{reason}: the run stays open, the next start recovers it"
             self.progress.message(message, level="error")
             if self.signals:
                 self._drain(SIGNAL_DRAIN_S)

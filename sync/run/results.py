@@ -48,7 +48,7 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command line: 0 done, 1 a stream did not succeed, 3 a callback is due, 128 + signal."""
+        """Exit code: 0 done, 1 a stream did not succeed or differs, 3 a callback is due or dead, 128 + signal."""
         if self.signal is not None:
             return 128 + self.signal
         if self.status != "success" or any(stream.verdict in ("differs", "failed") for stream in self.streams):
