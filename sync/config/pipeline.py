@@ -189,17 +189,8 @@ class Pipeline(Defaulting):
         document = self._origin.document
         return document.path, document.line(loc)
 
-    def error(
-        self,
-        loc: Loc,
-        message: str,
-        *,
-        allowed: tuple[str, ...] = (),
-        nearest: str | None = None,
-        kind: type[ConfigError] | None = None,
-    ) -> ConfigError:
-        """Return an error that names a place of the file and shows no secret."""
+    def error(self, loc: Loc, message: str, **more: Any) -> ConfigError:
+        """Return an error that names a place of the file and shows no secret; `more`: see `Document.error`."""
         from ..secrets import Redactor
 
-        message = Redactor(self.secret_values).redact(message)
-        return self._origin.document.error(loc, message, allowed=allowed, nearest=nearest, kind=kind)
+        return self._origin.document.error(loc, Redactor(self.secret_values).redact(message), **more)

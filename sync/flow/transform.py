@@ -30,7 +30,8 @@ class Transformer:
         self.block = block
         self._functions = functions
         self._rename = dict(rename)
-        self._schema: pa.Schema | None = None
+        #: Schema of the output so far; None before the first batch.
+        self.schema: pa.Schema | None = None
 
     def stream(self, stream: Stream) -> Stream:
         """Return the stream after the block's declared renames; keys are renamed too."""
@@ -48,11 +49,6 @@ class Transformer:
             key_properties=tuple(names.get(name, name) for name in stream.key_properties),
             bookmark_properties=tuple(names.get(name, name) for name in stream.bookmark_properties),
         )
-
-    @property
-    def schema(self) -> pa.Schema | None:
-        """Schema of the output so far; None before the first batch."""
-        return self._schema
 
     def apply(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Run the block on one batch.
@@ -81,8 +77,8 @@ class Transformer:
                 f"block {self.block!r} lost the key column {missing[0]!r} of stream {stream.name!r}; "
                 f"it returned {', '.join(table.schema.names) or 'no column'}. Keep it, or rename it with `rename:`"
             )
-        self._schema = _merge_schemas(self._schema, table.schema)
-        return _conform(table, self._schema, self.block)
+        self.schema = _merge_schemas(self.schema, table.schema)
+        return _conform(table, self.schema, self.block)
 
 
 def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:

@@ -8,6 +8,7 @@ from typing import Any
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import (
     LedgerKey,
     ReplicationMethod,
@@ -21,7 +22,6 @@ from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns
-from .connectors import Connectors
 from .evolution import (
     Ignored,
     former_key,
@@ -41,6 +41,18 @@ from .start import Start, ledger_row, starting_point
 
 #: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connectors:
+    """Source and destination of one opened pipeline."""
+
+    source: Source
+    #: Connector and place, as ledger and run store keep it: without secrets.
+    source_name: str
+    source_can: Abilities
+    destination: Destination
+    destination_can: Abilities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from ..plan.plan import PlannedStream
 from ..secrets import Redactor
 from ..store.model import ErrorInfo, PipelineRun, StreamOutcome
 from .progress import Progress
-from .takeover import run_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +49,3 @@ class StreamContext:
     resolve_change: Callable[[str, bool], None]
     #: Whether this process still owns the run.
     is_owner: Callable[[], bool]
-
-    @property
-    def run_reference(self) -> str:
-        """This attempt, as the ledger's `completed_by` names it."""
-        return run_reference(self.run)

@@ -10,8 +10,7 @@ from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerKey, LedgerRow
 
 from ..errors import AlreadyRunning
-from ..plan.connectors import Connectors
-from ..plan.plan import Plan
+from ..plan.plan import Connectors, Plan
 from ..store import Store
 from ..store.model import AttemptPlan, BlockOutcome, PipelineRun, StateCopy, StreamOutcome
 from .block_runs import FAILURE, SUCCESS

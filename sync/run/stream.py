@@ -26,7 +26,7 @@ from .context import StreamContext
 from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
 from .events import StreamEvents
 from .schema_changes import SchemaChanges
-from .takeover import fenced_row, is_completed, owner_text, stream_token
+from .takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
 
 log = logging.getLogger("syncblocks")
 
@@ -45,7 +45,8 @@ class StreamRun:
         self.ended: float | None = None
         self.error: BaseException | None = None
         self._lock = threading.Lock()
-        self._stop_reason: str | None = None
+        #: Why it was cancelled; None if it was not.
+        self.stop_reason: str | None = None
         self._stopped = threading.Event()
         self._is_final_sent = False
         self._feed: Feed | None = None
@@ -76,9 +77,9 @@ class StreamRun:
     def cancel(self, reason: str) -> None:
         """Stop soon: commit nothing more, interrupt calls in the drivers. Idempotent."""
         with self._lock:
-            if self.status is not None or self._stop_reason is not None:
+            if self.status is not None or self.stop_reason is not None:
                 return
-            self._stop_reason = reason
+            self.stop_reason = reason
         self._stopped.set()
         if self._feed is not None:
             self._feed.close()
@@ -88,14 +89,9 @@ class StreamRun:
             except ConnectorError as error:
                 log.debug("%s: interrupt: %s", self.name, error)
 
-    @property
-    def stop_reason(self) -> str | None:
-        """Why it was cancelled; None if it was not."""
-        return self._stop_reason
-
     def abandon(self) -> None:
         """End a cancelled stream whose thread hangs; the ledger decides the status, the token fences the thread."""
-        self.end(Stopped(self._stop_reason or "stopped"))
+        self.end(Stopped(self.stop_reason or "stopped"))
 
     def wait_for_retry(self, delay_s: float) -> None:
         """Sleep, unless cancelled meanwhile."""
@@ -103,8 +99,8 @@ class StreamRun:
 
     def check(self) -> None:
         """Raise `Stopped` if the stream was cancelled."""
-        if self._stop_reason is not None:
-            raise Stopped(self._stop_reason)
+        if self.stop_reason is not None:
+            raise Stopped(self.stop_reason)
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
@@ -195,7 +191,7 @@ class StreamRun:
             write_disposition=self.planned.write_disposition,
             conflict_method=self.planned.selected.conflict_method,
             token=self._token,
-            run=self.context.run_reference,
+            run=run_reference(self.context.run),
             announce=self._schema_changes.announce,
             former_key=self.planned.former_key,
             columns=self._columns,
@@ -238,7 +234,7 @@ class StreamRun:
         """Whether another attempt may help and is still allowed."""
         if self.falls_back_to_whole(error):
             return True
-        if not isinstance(error, RetriableError) or self._stop_reason or not self._has_retry(attempt):
+        if not isinstance(error, RetriableError) or self.stop_reason or not self._has_retry(attempt):
             return False
         if self._is_final_sent and is_completed(self._ledger_row(), self.context.run):
             return False
@@ -248,15 +244,15 @@ class StreamRun:
 
     def falls_back_to_whole(self, error: BaseException) -> bool:
         """Whether the source refused ranges, so the next attempt reads the whole stream; costs no retry."""
-        if isinstance(error, RangesRefused) and self.reads_ranges and self._stop_reason is None:
+        if isinstance(error, RangesRefused) and self.reads_ranges and self.stop_reason is None:
             log.warning("%s: read as a whole, not by ranges: %s", self.name, error)
             self.reads_ranges = False
-        return isinstance(error, RangesRefused) and not self.reads_ranges and self._stop_reason is None
+        return isinstance(error, RangesRefused) and not self.reads_ranges and self.stop_reason is None
 
     def take_retry(self) -> bool:
         """Use one of the stream's retries for a range; return False if none is left."""
         with self._lock:
-            if self._stop_reason is not None or not self._has_retry(self._attempt):
+            if self.stop_reason is not None or not self._has_retry(self._attempt):
                 return False
             self._range_retries += 1
             return True
@@ -278,7 +274,7 @@ class StreamRun:
         with self._lock:
             if self.status is not None:
                 return
-            was_stopped = self._stop_reason is not None or isinstance(error, Stopped)
+            was_stopped = self.stop_reason is not None or isinstance(error, Stopped)
             is_undecided = error is not None and (self._is_final_sent or self._schema_changes.is_open)
             self.status = CANCELLED if was_stopped else FAILURE  # only one thread gets here; may become success below
         try:

@@ -16,8 +16,7 @@ from syncblocks.connectors.stream import Stream
 from ..config import Pipeline, config_error_from_connector
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.connectors import Connectors
-from ..plan.plan import Plan, plan_streams
+from ..plan.plan import Connectors, Plan, plan_streams
 from ..plan.selection import narrow_streams, select_streams, skipped_streams
 from ..secrets import Redactor
 from ..store import Store
