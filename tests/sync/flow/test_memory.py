@@ -170,7 +170,7 @@ def test_ranges_and_streams_that_wait_on_disk_refuse_it_as_well(tmp_path: Path) 
     waiting.close()
     opened: Any = SimpleNamespace(ranges=[Range(place=0, label="all")], read=lambda _: iter([of_sizes(4 * MEGABYTE)]))
     planned = SimpleNamespace(
-        fit=SimpleNamespace(convert=None), selected=SimpleNamespace(stream=SimpleNamespace(key_properties=("id",)))
+        mapping=SimpleNamespace(convert=None), selected=SimpleNamespace(stream=SimpleNamespace(key_properties=("id",)))
     )
     context = SimpleNamespace(budget=Budget(10, MEGABYTE))
     run: Any = SimpleNamespace(context=context, planned=planned, note_read=lambda *_, **__: None)
