@@ -1,7 +1,7 @@
-"""Callback blocks: marking, loading, binding and calling user functions.
+"""Callback blocks: mark, load, bind and call user functions.
 
-A callback file needs no import, since the marks stand in its namespace; `from syncblocks import callback` gives the
-same marks to editors and type checkers.
+A callback file needs no import: the loader puts the decorators into its namespace. `from syncblocks import callback`
+gives the same decorators to editors and type checkers.
 """
 
 if __name__ != "syncblocks.callbacks":  # else its errors would be two classes each

@@ -1,21 +1,21 @@
-"""How one call ended, as the process that made it tells."""
+"""The result of one call, sent from the child process to the engine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-#: How a call ended, as far as this process can tell.
+#: How a call ended: "missing": no such file or function; "load": the file does not load.
 Kind = Literal["returned", "raised", "missing", "load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """End of one call."""
+    """Result of one call."""
 
     kind: Kind
     error: str | None = None
-    #: Log lines, such as why there is no data.
+    #: Messages for the log, such as why there is no data.
     notes: tuple[str, ...] = ()
-    #: `repr` of what the function returned, cut; None if nobody asked.
+    #: `repr` of the function's result, shortened; None if not asked for.
     value: str | None = None

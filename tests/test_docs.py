@@ -19,16 +19,13 @@ from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.callbacks.loader import load_file
 from syncblocks.connectors.registry import CONNECTORS, connector_class
 from syncblocks.sync.cli import root
-from syncblocks.sync.config import (
+from syncblocks.sync.config import CallbackBlock, Pipeline, StreamEntry, load_pipeline
+from syncblocks.sync.config.blocks import (
     RESERVED_PARENTS,
-    CallbackBlock,
     Columns,
     DestinationBlock,
-    Pipeline,
     SourceBlock,
-    StreamEntry,
     TransformerBlock,
-    load_pipeline,
 )
 from tests.docs import PAGES, ROOT, Example, examples, headings, name_of, section, tables
 

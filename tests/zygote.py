@@ -30,7 +30,7 @@ SCRIPT = Path(sys.executable).with_name("syncblocks")
 MODULES = (
     "syncblocks.sync.cli",
     "syncblocks.sync.cli.run",
-    "syncblocks.sync.cli.lines",
+    "syncblocks.sync.cli.progress_lines",
     "syncblocks.sync.cli.logs",
     "syncblocks.sync.cli.callbacks",
     "syncblocks.sync.cli.check",

@@ -1,4 +1,4 @@
-"""`syncblocks check`: the file is right, source and destination can be reached. Writes nothing."""
+"""`syncblocks check`: check the file, and that source, destination and run store can be reached. Writes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
@@ -51,7 +51,7 @@ def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callab
     functions = {(item.callback_block, item.function) for item in session.code.subscriptions}
     return [
         ("file", str(pipeline.path), lambda: None),
-        ("callbacks", words.plural(len(functions), "function"), lambda: None),
+        ("callbacks", formatting.plural(len(functions), "function"), lambda: None),
         ("source", session.source.identity(), session.source.check),
         ("destination", session.destination.identity(), session.destination.check),
         ("run store", pipeline.store_url, lambda: _check_store(pipeline)),

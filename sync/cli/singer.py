@@ -1,4 +1,4 @@
-"""`syncblocks tap` and `syncblocks target`: our connectors as Singer plugins, for anyone's Singer or Meltano."""
+"""`syncblocks tap` and `syncblocks target`: our connectors as Singer plugins, for Singer and Meltano."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`syncblocks sync SRC DST`: no file needed; it writes one."""
+"""`syncblocks sync SRC DST`: sync without a pipeline file; writes the file."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def sync_command(
     save: Path | None,
     yes: bool,
 ) -> int:
-    """Sync SRC into DST without a pipeline file: show the plan, write it down as a file, run it.
+    """Sync SRC into DST without a pipeline file: show the plan, write a pipeline file, run it.
 
     A place is a URL (postgresql://, mysql://, mariadb://), a file, a folder or a quoted glob of files (CSV, JSON lines,
     Parquet), a database file (DuckDB, SQLite), env:NAME for a URL in an environment variable, or connector:path.
-    A password that was typed becomes a reference to an environment variable in the file.
+    A typed password becomes a reference to an environment variable in the file.
     """
     from ..config.endpoints import joined
     from ..config.quick import quick_pipeline
@@ -74,7 +74,7 @@ def sync_command(
         console.echo("nothing was run or written")
         return 0
     _save(console, quick)
-    # Whoever reads the file later finds the passwords there: callbacks, and this run's own children.
+    # Callbacks and child processes of this run find the passwords in the environment.
     os.environ.update(quick.environment)
     return execute(console, quick.pipeline, inline_callbacks=False)
 

@@ -1,7 +1,7 @@
-"""Two places, as somebody types them, into connectors with their config: by URL scheme, by suffix, by what is there.
+"""Infer a connector and its config from a place typed by a user: by URL scheme, suffix, or content.
 
-Reads folders and the first bytes of files; connects to nothing. No password gets into a config: it becomes a reference
-to an environment variable.
+Reads folders and the first bytes of files; connects to nothing. A password becomes a reference to an environment
+variable.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SUFFIXES = {
 }
 _COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
-#: Connectors that take a path, and what stands at the beginning of such a database.
+#: Connectors of files, of embedded databases, and of servers.
 _FILES = ("csv", "jsonl", "parquet")
 _DATABASES = ("duckdb", "sqlite")
 _SERVERS = ("postgres", "mysql", "mariadb")
@@ -63,28 +63,28 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One side of a sync."""
+    """The connector of a place, with its config."""
 
     connector: str
-    #: As it is written into the file: no password.
+    #: Config for the pipeline file, without passwords.
     config: dict[str, str]
-    #: What the place is called: a database's name, a file's stem.
+    #: Name of the place: a database's name or a file's stem.
     name: str
-    #: Environment variables that the config refers to and that are not set yet.
+    #: Environment variables that the config needs and that are not set.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def infer(text: str, role: str, folder: Path, environ: Mapping[str, str]) -> Endpoint:
-    """Say which connector a place needs, and its config.
+    """Infer the connector of a place, and its config.
 
     Args:
-        text: as it was typed.
+        text: the place as typed.
         role: `source` or `destination`.
-        folder: where relative paths are meant.
+        folder: start of relative paths.
         environ: environment variables.
 
     Raises:
-        ConfigError: it cannot be inferred, or holds a secret that has no place in a file.
+        ConfigError: it cannot be inferred, or contains a secret that must not be written to a file.
     """
     key = "SRC" if role == "source" else "DST"
     text = text.strip()
@@ -105,10 +105,10 @@ def infer(text: str, role: str, folder: Path, environ: Mapping[str, str]) -> End
 
 
 def joined(places: Sequence[str], folder: Path) -> str:
-    """Turn what a shell has made of an unquoted glob back into one; a single place is itself.
+    """Return the glob that a shell has expanded to these files; a single place is returned as it is.
 
     Raises:
-        ConfigError: the files are not all of one suffix in one folder.
+        ConfigError: they are not all files of one suffix in one folder.
     """
     if len(places) == 1:
         return places[0]
@@ -165,7 +165,7 @@ def _database(connector: str, url: str, role: str, key: str, environ: Mapping[st
     rest = url.partition("://")[2] if match is None else url[match.end() :]
     if "@" in rest and (match is not None or ":" in rest.rpartition("@")[0]):
         raise ConfigError(
-            "where the password ends cannot be told: write `@`, `/`, `?`, `#` and `:` in it as %40, %2F, %3F, %23, %3A",
+            "the end of the password is ambiguous: write `@`, `/`, `?`, `#` and `:` in it as %40, %2F, %3F, %23, %3A",
             key=key,
         )
     if match is None or not match[2]:
@@ -180,7 +180,7 @@ def _remote_file(url: str, scheme: str, role: str, key: str) -> Endpoint:
     connector = _by_suffix(urlsplit(url).path)
     if connector is None:
         near = nearest_match(scheme, list(SCHEMES))
-        hint = f"{scheme}:// is no database that is known here" if near else f"what is in {scheme}://... cannot be told"
+        hint = f"{scheme}:// is no known database" if near else f"the kind of files in {scheme}://... is unknown"
         raise ConfigError(
             f"{hint}; for files say which: a suffix ({', '.join(sorted(set(SUFFIXES)))}) or connector:url",
             key=key,
@@ -206,7 +206,7 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
         near = nearest_match(text, names) if role == "source" and not path.exists() else None
         hint = f" For a folder of files say which, such as parquet:{_shown(text)}." if role == "destination" else ""
         raise ConfigError(
-            f"{_shown(text)!r}: {is_there}what it is cannot be told. There are: {_FORMS}.{hint}", key=key, nearest=near
+            f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}", key=key, nearest=near
         )
     is_glob = any(mark in text for mark in "*?[")
     if role == "source" and not is_glob and not path.exists():
@@ -221,7 +221,7 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
 
 
 def _by_content(path: Path) -> str | None:
-    """Tell a database by its first bytes, whatever it is called."""
+    """Recognise a database file by its first bytes."""
     if not path.is_file():
         return None
     try:
@@ -243,8 +243,8 @@ def _by_files(path: Path, text: str, key: str) -> str | None:
     found = {_by_suffix(each.name) for each in path.rglob("*") if each.is_file()} & set(_FILES)
     if len(found) > 1:
         kinds = sorted(str(kind) for kind in found)
-        ways = ", ".join(f"{kind}:{text}" for kind in kinds)
-        raise ConfigError(f"{text!r} holds files of several kinds: say which, {ways}", key=key)
+        choices = ", ".join(f"{kind}:{text}" for kind in kinds)
+        raise ConfigError(f"{text!r} contains files of several kinds: say which, {choices}", key=key)
     return next(iter(found), None)
 
 
@@ -254,8 +254,8 @@ def _holds_secret(url: str) -> bool:
 
 
 def _variable_with(value: str, environ: Mapping[str, str]) -> str | None:
-    """Return the environment variable of this very value: what the shell has put in its place."""
-    names = sorted(name for name, held in environ.items() if held == value and name.isidentifier())
+    """Return an environment variable with exactly this value, which the shell may have expanded."""
+    names = sorted(name for name, found in environ.items() if found == value and name.isidentifier())
     return names[0] if names else None
 
 
@@ -272,19 +272,19 @@ def _reference(variable: str) -> str:
 
 
 def _name_of(url: str, role: str) -> str:
-    """Return what a URL's place is called."""
+    """Return the name of a URL's database or file."""
     rest = _CREDENTIALS.sub(r"\1***\3", url).partition("://")[2].partition("?")[0]
     last = unquote(rest.rstrip("/").rpartition("/")[2])
     return _stem(last) if last else role
 
 
 def _shown(text: str) -> str:
-    """Return a place for a message: what may be a password in a misspelt URL is hidden."""
+    """Return a place for a message; a possible password in a misspelt URL is masked."""
     return re.sub(r":[^:@]*@", ":***@", text)
 
 
 def _has_dialect(scheme: str) -> bool:
-    """Tell whether SQLAlchemy has a dialect of that name, of its own or of an installed package."""
+    """Tell whether SQLAlchemy or an installed package has a dialect of this name."""
     from sqlalchemy.dialects import registry
     from sqlalchemy.exc import NoSuchModuleError
 
@@ -301,6 +301,3 @@ def _stem(name: str) -> str:
     stem, _, suffix = name.rpartition(".")
     plain = re.sub(r"[^A-Za-z0-9]+", "_", stem if stem and f".{suffix}".lower() in SUFFIXES else name).strip("_")
     return plain.lower() or "files"
-
-
-__all__ = ["Endpoint", "infer", "joined"]

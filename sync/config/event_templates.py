@@ -1,7 +1,7 @@
-"""Templates and conditions over an event: checked when the file is loaded, filled when a callback is called.
+"""Templates and conditions over an event: checked when the file is loaded, filled in when a callback is called.
 
-The same sandbox as for the file's own templates, with other names: the keyword arguments of callbacks. `error` stands
-for `__error`; `status` and `duration_s` are added; what an event does not have is None, and shows as nothing.
+The sandbox is that of the file's own templates; the names are the keyword arguments of callbacks. `error` stands for
+`__error`; `status` and `duration_s` are added. A value that an event does not have is None, shown as an empty text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
 
 from syncblocks.callbacks.kwargs import (
     RESERVED,
@@ -35,15 +34,17 @@ from .templates import (
     TemplateError,
     Vocabulary,
     parse,
+    sandbox,
+    text_filters,
 )
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-#: Names that an event has beside the keyword arguments of functions.
+#: Names in addition to the keyword arguments of functions.
 ADDED = ("status", "duration_s", "error")
 
-#: Objects and what may be asked of them. Of `pipeline_run` not its variables: `variables('x')` names one.
+#: Objects and their allowed attributes. `variables('x')` replaces `pipeline_run.variables`.
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "pipeline": PIPELINE_ATTRIBUTES,
     "block_run": tuple(item.name for item in fields(BlockRun)),
@@ -58,12 +59,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def vocabulary(*, statuses: Collection[str], parents: Collection[str], variables: Iterable[str]) -> Vocabulary:
-    """Return what the templates of one callback block may use.
+    """Return the names that the templates of one callback block may use.
 
     Args:
-        statuses: What the block is called for.
-        parents: Its `on`.
-        variables: Names of the pipeline's runtime variables.
+        statuses: statuses for which the block is called.
+        parents: its `on`.
+        variables: names of the pipeline's runtime variables.
     """
     own = fillable(statuses=frozenset(statuses), parents=frozenset(parents)) - {"__input", "__error"}
     added = {"status", "duration_s"} | ({"error"} if STATUSES_WITH_ERROR & set(statuses) else set())
@@ -82,7 +83,7 @@ def parse_condition(text: str, known: Vocabulary) -> Parsed:
     """Check a condition: one expression, with or without `{{ }}` around it.
 
     Raises:
-        TemplateError: it is none.
+        TemplateError: it is not one expression.
     """
     found = parse("{{ " + _bare(text) + " }}", known)
     if not found.is_lone:
@@ -91,7 +92,7 @@ def parse_condition(text: str, known: Vocabulary) -> Parsed:
 
 
 class Filled(NamedTuple):
-    """A filled template, and what secret() and env_var() gave for it."""
+    """A template filled in, and the values of its secret() and env_var()."""
 
     value: Any
     secrets: frozenset[str]
@@ -102,9 +103,9 @@ def event_values(recorded: Mapping[str, Any], status: str, *, env: str) -> dict[
     """Return the values of all names that a template may use.
 
     Args:
-        recorded: The event's keyword arguments, with runtime variables as values.
-        status: Of the event.
-        env: What `env` stands for.
+        recorded: keyword arguments of the event, with the values of runtime variables.
+        status: status of the event.
+        env: value of `env`.
     """
     kwargs = hydrate(recorded)
     values: dict[str, Any] = dict.fromkeys(RESERVED - {"__input", "__error"})
@@ -119,7 +120,7 @@ def event_values(recorded: Mapping[str, Any], status: str, *, env: str) -> dict[
 
 
 def duration_s(kwargs: Mapping[str, Any]) -> float | None:
-    """Return how long the block run, or the attempt of the run, has taken; None if it has not ended."""
+    """Return the seconds of the block run or of the run's attempt; None if it has not ended."""
     if kwargs.get("block_run") is not None:
         start, end = kwargs["block_run"].started_at, kwargs["block_run"].ended_at
     else:
@@ -130,10 +131,10 @@ def duration_s(kwargs: Mapping[str, Any]) -> float | None:
 
 
 def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> Filled:
-    """Fill a template; one that is a single expression keeps its value's type.
+    """Fill in a template; a single expression keeps the type of its value.
 
     Raises:
-        TemplateError: something it names is not there (any more), or does not fit; shows no value.
+        TemplateError: a name has no value, or a value of the wrong type. Shows no value.
     """
     if parse(text, known).is_lone:
         return _evaluate(_bare(text), values, scope)
@@ -141,8 +142,8 @@ def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) 
     return _run(lambda: _environment().from_string(text).render({**values, **functions.by_name()}), functions)
 
 
-def holds(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> bool:
-    """Tell whether a condition is true of an event.
+def is_true(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> bool:
+    """Tell whether a condition is true for an event.
 
     Raises:
         TemplateError: see `fill`.
@@ -152,7 +153,7 @@ def holds(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope)
 
 
 def shown(value: Any) -> str:
-    """Write a value into a message: nothing for None, JSON for lists and mappings."""
+    """Return a value as text for a message: empty for None, JSON for lists and mappings."""
     if value is None or value is _NOTHING:
         return ""
     if isinstance(value, datetime):
@@ -163,7 +164,7 @@ def shown(value: Any) -> str:
 
 
 def size_text(value: Any) -> str:
-    """Return a number of bytes as people write it: 1.2 MB."""
+    """Return a number of bytes as text: 1.2 MB."""
     size = float(value)
     place = 0
     while size >= 1000 and place < len(_UNITS) - 1:
@@ -173,7 +174,7 @@ def size_text(value: Any) -> str:
 
 
 def duration_text(value: Any) -> str:
-    """Return seconds as people write them: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    """Return seconds as text: 4.2 s, 3 min 20 s, 2 h 5 min."""
     seconds = float(value)
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -182,7 +183,7 @@ def duration_text(value: Any) -> str:
 
 
 class _Nothing:
-    """What an event does not have: false, shown as nothing, and so is all that is asked of it."""
+    """A value that the event does not have: false, shown as an empty text; its attributes are None."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("_"):
@@ -196,7 +197,7 @@ _NOTHING = _Nothing()
 
 
 def _bare(text: str) -> str:
-    """Return an expression without the braces around it (and the engine's marks for spaces)."""
+    """Return an expression without its braces (and Jinja's whitespace marks)."""
     braced = _BRACED.fullmatch(text.strip())
     return braced[1] if braced else text.strip()
 
@@ -220,23 +221,14 @@ def _run(call: Any, functions: Functions) -> Filled:
     except TemplateError:
         raise
     except (EngineError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        # Without the cause: its text may hold a value.
+        # Without the cause, whose text may contain a value.
         raise TemplateError(f"cannot be filled ({type(error).__name__}): check what is compared or formatted") from None
     return Filled(value=value, secrets=frozenset(functions.secrets), environment=frozenset(functions.environment))
 
 
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, finalize=shown, autoescape=False
-    )
-    environment.filters = dict(_FILTERS)
-    environment.tests = {}
-    environment.globals = {}
-    return environment
+    return sandbox(shown, _FILTERS)
 
 
 def _number(value: Any, digits: int = 0) -> str:
@@ -249,12 +241,7 @@ def _joined(values: Any) -> str:
 
 
 _FILTERS: dict[str, Any] = {
-    "lower": lambda value: shown(value).lower(),
-    "upper": lambda value: shown(value).upper(),
-    "trim": lambda value: shown(value).strip(),
-    "urlencode": lambda value: quote(shown(value), safe=""),
-    # A stream's name without its schema.
-    "table": lambda value: shown(value).rpartition(".")[2],
+    **text_filters(shown),
     # 1,234,567; a number of digits after the point may be given.
     "number": _number,
     "bytes": lambda value: "" if value is None else size_text(value),

@@ -1,4 +1,4 @@
-"""Words of hooks: the message that says itself, what a command finds in its environment, how a hook is listed."""
+"""Texts of hooks: the default message, the environment of a command, and a short description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import CallbackBlock
 from .event_templates import duration_text
 from .templates import has_template
 
-#: Names of the environment of a `shell` command -> where the value stands in the event.
+#: Environment variable of a `shell` command -> path of its value in the event.
 ENVIRONMENT = {
     "SYNCBLOCKS_STATUS": ("status",),
     "SYNCBLOCKS_PIPELINE": ("pipeline_uuid",),
@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "SYNCBLOCKS_ROWS": ("block_run", "rows"),
     "SYNCBLOCKS_IDEMPOTENCY_KEY": ("idempotency_key",),
 }
-#: Of an error, and of names in a list.
+#: Most characters of an error, and most names in a list.
 _ERROR_LIMIT, _NAMES_LIMIT = 500, 10
 
 
@@ -62,7 +62,7 @@ def _sums(values: Mapping[str, Any]) -> str:
 
 
 def environment_of(event: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables that a command finds beside its input; those that the event has."""
+    """Return the environment variables of a command, for the values that the event has."""
     found: dict[str, str] = {}
     for name, path in ENVIRONMENT.items():
         value: Any = event
@@ -74,11 +74,11 @@ def environment_of(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def describe_hook(block: CallbackBlock, raw: Any) -> str:
-    """Say in a few words what a block calls, without anything that may be secret.
+    """Describe what a block calls, in a few words and without possible secrets.
 
     Args:
-        block: The callback block.
-        raw: What the file says of it, templates unfilled.
+        block: the callback block.
+        raw: its hook as the file says it, templates unfilled.
     """
     if block.file is not None:
         return block.file

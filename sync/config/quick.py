@@ -1,4 +1,4 @@
-"""A pipeline without a file: two places and a few options, written down as the file that does the same."""
+"""`syncblocks sync`: write two places and a few options as a pipeline file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .endpoints import Endpoint, infer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quick:
-    """A pipeline that was made of options, and the file that it is written to."""
+    """A pipeline made from options, and its file."""
 
     pipeline: Pipeline
     path: Path
     text: str
-    #: Environment variables that the file needs and that are not set: the passwords that were typed.
+    #: Environment variables that the file needs and that are not set: the typed passwords.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def save(self) -> bool:
-        """Write the file; False: it is there already, word for word."""
+        """Write the file; return False if it exists with the same content."""
         if self.path.exists():
             return False
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,21 +49,21 @@ def quick_pipeline(
     keys: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Quick:
-    """Make a pipeline of two places; writes nothing and connects to nothing.
+    """Return a pipeline from one place to another; writes nothing and connects to nothing.
 
     Args:
-        source: where from, as `endpoints.infer` reads it.
-        destination: where to.
-        folder: the current one.
+        source: the source, see `endpoints.infer`.
+        destination: the destination.
+        folder: the current folder.
         save: the file to write; default: named after both places, in `folder`.
-        streams: names or globs; none: all.
-        write_disposition: for all of them.
-        incremental: bookmark_properties; none: FULL_TABLE.
-        keys: key_properties; none: as the source says.
+        streams: names or globs; empty: all streams.
+        write_disposition: for all streams.
+        incremental: bookmark_properties; empty: FULL_TABLE.
+        keys: key_properties; empty: the source's keys.
         environ: environment variables; default: the process's.
 
     Raises:
-        ConfigError: something cannot be inferred, or the file is there and says something else.
+        ConfigError: something cannot be inferred, or the file exists with other content.
     """
     known = os.environ if environ is None else environ
     left = infer(source, "source", folder, known)
@@ -92,7 +92,7 @@ def quick_pipeline(
 
 
 def _block(endpoint: Endpoint, folder: Path, path: Path) -> dict[str, Any]:
-    """Return a block; relative paths count from the file's folder."""
+    """Return the block of an endpoint; relative paths start at the file's folder."""
     config = dict(endpoint.config)
     if "path" in config and path.parent.resolve() != folder.resolve() and "://" not in config["path"]:
         config["path"] = str(resolve_path(config["path"], folder))
@@ -106,10 +106,7 @@ def _refuse_overwriting(path: Path, text: str) -> None:
         there = ""
     if there != text:
         raise ConfigError(
-            f"{path} exists and says something else; nothing was written. `--save OTHER.yaml` writes another file, "
-            f"`syncblocks run {path.name}` runs that one",
+            f"{path} exists and differs; nothing was written. `--save OTHER.yaml` writes another file, "
+            f"`syncblocks run {path.name}` runs the existing one",
             key="--save",
         )
-
-
-__all__ = ["Quick", "quick_pipeline"]

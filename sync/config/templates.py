@@ -1,14 +1,14 @@
-"""Interpolation of `{{ ... }}` in strings: one pass, sandboxed, nothing but the names listed here.
+"""Templates `{{ ... }}` in the pipeline file: filled in once, in a sandbox, with a fixed list of names.
 
-A template is checked node by node before it is rendered: no statement, loop, arithmetic, method or attribute
-gets as far as the engine, so that neither time nor memory can be spent and no code evaluated.
+Each node of a template is checked before it is rendered. Statements, loops, arithmetic, methods and attributes are
+errors, so a template cannot run code or use much time or memory.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from ..errors import SyncError, nearest_match
-from .secrets import lookup_secret
+from ..secrets import lookup_secret
 
 if TYPE_CHECKING:
     from jinja2.nodes import Node
@@ -28,22 +28,35 @@ PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20
 
-_FILTERS = {
-    "lower": lambda value: str(_as_text(value)).lower(),
-    "upper": lambda value: str(_as_text(value)).upper(),
-    "trim": lambda value: str(_as_text(value)).strip(),
-    # The engine's own leaves "/" as it is, which breaks a URL with such a password.
-    "urlencode": lambda value: quote(str(_as_text(value)), safe=""),
-    # A stream's name without its schema.
-    "table": lambda value: str(_as_text(value)).rpartition(".")[2],
-}
-#: Nodes of an expression that may occur; see `_check`.
+
+def text_filters(as_text: Callable[[Any], Any]) -> dict[str, Callable[[Any], str]]:
+    """Return the filters that all templates have; `as_text` turns a value into text."""
+    return {
+        "lower": lambda value: str(as_text(value)).lower(),
+        "upper": lambda value: str(as_text(value)).upper(),
+        "trim": lambda value: str(as_text(value)).strip(),
+        # Jinja's own filter keeps "/", which breaks a URL whose password contains it.
+        "urlencode": lambda value: quote(str(as_text(value)), safe=""),
+        # A stream's name without its schema.
+        "table": lambda value: str(as_text(value)).rpartition(".")[2],
+    }
+
+
+def _as_text(value: Any) -> Any:
+    """Return a JSON value as JSON text: `true`, not `True`. Jinja calls this for constants and results."""
+    if value is None or isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
+_FILTERS = text_filters(_as_text)
+#: Nodes that every template may contain.
 HARMLESS = ("Const", "TemplateData", "CondExpr", "Compare", "Operand", "And", "Or", "Not", "Concat", "Keyword")
 _FREE = re.compile(r"\{\{|\{%")
 
 
 class TemplateError(SyncError):
-    """A template is wrong or cannot be filled; whoever knows its place adds file, line and key."""
+    """A template is wrong or cannot be filled in; the caller adds file, line and key."""
 
     code = "template"
 
@@ -55,53 +68,53 @@ class TemplateError(SyncError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What templates can see at one place of the file."""
+    """The values that a template can use at one place of the file."""
 
     folder: Path
     environ: Mapping[str, str]
-    #: Values of `variables('x')`; None where it may not be used (in `variables` itself).
+    #: Values of `variables('x')`; None inside `variables`, where the function is not allowed.
     variables: Mapping[str, Any] | None = None
-    #: Mage's default variables that are known at this place.
+    #: Mage's default variables at this place.
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def knowing(self, **defaults: Any) -> Scope:
-        """Return the scope with further default variables."""
+        """Return the scope with more default variables."""
         return replace(self, defaults={**self.defaults, **defaults})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """A filled template."""
+    """A template filled in."""
 
-    #: Text; a JSON value if the whole template is one call of variables().
+    #: A text, or a JSON value if the template is one call of variables().
     value: Any
-    #: Names that the template uses: functions and default variables.
+    #: Functions and default variables that the template uses.
     names: frozenset[str]
-    #: What secret() returned.
+    #: Values that secret() returned.
     secrets: frozenset[str]
-    #: What env_var() found in the environment (not its defaults, which stand in the file).
+    #: Values that env_var() found in the environment, without defaults from the file.
     environment: frozenset[str]
 
 
 class Vocabulary(NamedTuple):
-    """What a kind of template may use; hashable, since what was parsed is remembered."""
+    """Names that a kind of template may use; hashable, since parsed templates are cached."""
 
     names: tuple[str, ...]
-    #: Names of objects, and what can be had of each.
+    #: Objects and their allowed attributes.
     attributes: tuple[tuple[str, tuple[str, ...]], ...]
-    #: Of these objects, those that may also stand alone.
+    #: Objects that may also be used without an attribute.
     whole: frozenset[str] = frozenset()
     filters: tuple[str, ...] = tuple(_FILTERS)
-    #: Kinds of nodes that may occur.
+    #: Allowed kinds of nodes.
     nodes: tuple[str, ...] = HARMLESS
 
     @property
     def dotted(self) -> tuple[str, ...]:
-        """`object.attribute`, all of them."""
+        """Every allowed `object.attribute`."""
         return tuple(f"{name}.{attribute}" for name, attributes in self.attributes for attribute in attributes)
 
 
-#: What stands in the file and is filled in when it is loaded.
+#: Names for templates that are filled in when the file is loaded.
 CONFIGURATION = Vocabulary(names=DEFAULTS, attributes=(("pipeline", PIPELINE_ATTRIBUTES),))
 
 
@@ -112,14 +125,14 @@ class Parsed(NamedTuple):
     names: frozenset[str]
     #: (function, its first argument, whether it has a default).
     calls: tuple[tuple[str, str, bool], ...]
-    #: Whether it is one expression and no text around it.
+    #: Whether it is one expression without text around it.
     is_lone: bool
-    #: If it is nothing but `variables('x')`: that x.
+    #: The x of a template that is only `variables('x')`; else None.
     lone_variable: str | None
 
 
 def has_template(text: str) -> bool:
-    """Tell whether a text holds anything to interpolate."""
+    """Tell whether a text contains a template."""
     return _FREE.search(text) is not None
 
 
@@ -127,16 +140,16 @@ def template_names(text: str) -> frozenset[str]:
     """Return the functions and default variables that a template uses.
 
     Raises:
-        TemplateError: it is not a template, or uses anything that is not allowed.
+        TemplateError: it is not a template, or uses a name that is not allowed.
     """
     return parse(text, CONFIGURATION).names
 
 
 def render(text: str, scope: Scope) -> Rendering:
-    """Fill a template once; what comes in is never looked at as a template again.
+    """Fill in a template once; templates in its values are not filled in.
 
     Raises:
-        TemplateError: the template is wrong or something it names is not there; shows no value.
+        TemplateError: the template is wrong, or a name in it has no value. Shows no value.
     """
     parsed = parse(text, CONFIGURATION)
     names, lone_variable = parsed.names, parsed.lone_variable
@@ -154,7 +167,7 @@ def render(text: str, scope: Scope) -> Rendering:
         except TemplateError:
             raise
         except (EngineError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            # Without the cause: its text may hold a value.
+            # Without the cause, whose text may contain a value.
             raise TemplateError(f"cannot be filled ({type(error).__name__}): check the arguments") from None
     return Rendering(
         value=value,
@@ -165,7 +178,7 @@ def render(text: str, scope: Scope) -> Rendering:
 
 
 class Functions:
-    """The three functions of one rendering; they note what they gave away."""
+    """The three functions of templates; they record the values that they returned."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -173,7 +186,7 @@ class Functions:
         self.environment: set[str] = set()
 
     def by_name(self) -> dict[str, Any]:
-        """Return them as the engine takes them."""
+        """Return the functions by name, as Jinja needs them."""
         return {name: getattr(self, name) for name in FUNCTIONS}
 
     def env_var(self, name: str, default: Any = None) -> str:
@@ -223,26 +236,23 @@ def _check_text(value: str, what: str) -> None:
         raise TemplateError(f"{what} is not text: it holds a NUL or is not UTF-8")
 
 
-@lru_cache(maxsize=1)
-def _environment() -> ImmutableSandboxedEnvironment:
-    # Imported here: most files of most users have templates, but `plan` of one without need not wait for it.
-    from jinja2 import StrictUndefined
+def sandbox(finalize: Callable[[Any], Any], filters: Mapping[str, Any]) -> ImmutableSandboxedEnvironment:
+    """Return a Jinja sandbox that has these filters and nothing else; `finalize` turns a value into text."""
+    from jinja2 import StrictUndefined  # here: `plan` of a file without templates need not wait for it
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, finalize=_as_text, autoescape=False
+        undefined=StrictUndefined, keep_trailing_newline=True, finalize=finalize, autoescape=False
     )
-    environment.filters = dict(_FILTERS)
+    environment.filters = dict(filters)
     environment.tests = {}
     environment.globals = {}
     return environment
 
 
-def _as_text(value: Any) -> Any:
-    """Write JSON values as JSON: `true`, not `True`. The engine hands over constants and results alike."""
-    if value is None or isinstance(value, bool | int | float | list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return value
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    return sandbox(_as_text, _FILTERS)
 
 
 @lru_cache(maxsize=1024)
@@ -250,7 +260,7 @@ def parse(text: str, vocabulary: Vocabulary) -> Parsed:
     """Check a template node by node.
 
     Raises:
-        TemplateError: it is not a template, or uses anything that the vocabulary does not have.
+        TemplateError: it is not a template, or uses a name that the vocabulary does not have.
     """
     from jinja2 import TemplateSyntaxError, nodes
 
@@ -279,7 +289,7 @@ def parse(text: str, vocabulary: Vocabulary) -> Parsed:
 
 
 class _Check:
-    """Lets the names of a vocabulary pass, constants, comparisons and `x if y else z`; nothing else."""
+    """Allows the names of a vocabulary, constants, comparisons and `x if y else z`; nothing else."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.names: set[str] = set()
@@ -332,7 +342,7 @@ class _Check:
         _check_name(name, FUNCTIONS, FUNCTIONS)
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             raise TemplateError("* and ** are not allowed")
-        # A name that is itself filled in could be a secret, and the error that it is unknown would show it.
+        # A computed name could be a secret, and the error about an unknown name would show it.
         if not node.args or not isinstance(node.args[0], nodes.Const):
             raise TemplateError(f"{name}() needs a name in quotes: {name}('x')")
         self.names.add(name)

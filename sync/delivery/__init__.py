@@ -1,1 +1,1 @@
-"""The engine's side of callbacks: who is told what, and what a hook needs from the engine."""
+"""The engine's side of callbacks: subscriptions, hooks, and the callbacks that the pipeline file defines now."""

@@ -1,7 +1,7 @@
-"""Callbacks without Python: what the engine does for them just before a call.
+"""Hooks (callbacks without Python): the engine fills in their settings just before a call.
 
-What they call stands in the pipeline file and nowhere else: the run store keeps the event, and a digest of the block.
-Settings get their values when they are called: from the file, its variables and the date of the event.
+Only the pipeline file says what a hook calls; the run store keeps the event and a digest of the block. Settings are
+filled in at the call: from the file, its variables and the date of the event.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.connectors.named import parameter_names
 
 from ..config import Pipeline, settings_scope
-from ..config.event_templates import event_values, fill, holds, shown, vocabulary
+from ..config.event_templates import event_values, fill, is_true, shown, vocabulary
 from ..config.hook_checks import holds_token
 from ..config.hook_texts import default_message, environment_of
 from ..config.load import TEMPLATE_KEY
-from ..config.secrets import MASK, Redactor
 from ..config.templates import Scope, TemplateError, has_template, render
 from ..errors import SyncError
-from .hook_statement import Statement
+from ..secrets import MASK, Redactor
+from .sql_hook import Statement
 
 
 class HookError(SyncError):
@@ -36,7 +36,7 @@ class HookError(SyncError):
 
 
 def hook_of(pipeline: Pipeline, number: int) -> dict[str, Any] | None:
-    """Return a callback block's hook as the file says it, templates unfilled; None for a block of functions."""
+    """Return the hook of a callback block, with its templates unfilled; None for a block of functions."""
     block = pipeline.callbacks[number]
     kind = block.kind
     if kind == "file":
@@ -54,9 +54,9 @@ def hook_of(pipeline: Pipeline, number: int) -> dict[str, Any] | None:
 
 
 def block_digest(pipeline: Pipeline, number: int) -> str:
-    """Return what tells whether a callback block is still what it was: its keys and, of functions, their file.
+    """Return a digest of a callback block: its keys, and the content of its file.
 
-    What may be secret is left out, so that the digest says nothing of it.
+    Possible secrets are left out, so that the digest reveals nothing of them.
     """
     block = pipeline.callbacks[number]
     said = block.model_dump(mode="json", exclude={"notify", "webhook", "shell", "sql"})
@@ -66,7 +66,7 @@ def block_digest(pipeline: Pipeline, number: int) -> str:
 
 
 def _public(value: Any, redactor: Redactor) -> Any:
-    """Return a setting without what may be secret in it."""
+    """Return a setting with possible secrets masked."""
     if isinstance(value, dict):
         return {key: _public(item, redactor) for key, item in value.items()}
     if isinstance(value, list):
@@ -77,10 +77,10 @@ def _public(value: Any, redactor: Redactor) -> Any:
 
 
 class Hooks:
-    """The engine's part of every delivery: conditions, messages, settings; and statements, which it runs itself."""
+    """Prepares each delivery: evaluates its condition, fills in messages and settings, creates statements."""
 
     def __init__(self, pipeline: Pipeline, redactor: Redactor, environ: Mapping[str, str] | None = None) -> None:
-        """Share the redactor of the run: it learns what is resolved here."""
+        """Share the run's redactor, which learns each secret that is resolved here."""
         self._pipeline = pipeline
         self._redactor = redactor
         self._environ = os.environ if environ is None else environ
@@ -89,7 +89,7 @@ class Hooks:
         """See `Dispatcher.prepare`.
 
         Raises:
-            HookError: a template, secret or setting is not there any more.
+            HookError: a template, secret or setting no longer exists.
         """
         if delivery.hook is None and delivery.when is None:
             return Prepared()
@@ -120,7 +120,7 @@ class _Call:
         self._scope = Scope(folder=pipeline.folder, environ=environ, variables=self._variables)
         self._environ = environ
         self._values = event_values(kwargs, delivery.status, env=environ.get("ENV") or "dev")
-        # The names of every event: what a template may use was checked when it was recorded.
+        # All names are allowed here: the template was checked when the event was recorded.
         self._known = vocabulary(statuses=STATUSES, parents=("stream", "pipeline"), variables=self._variables)
 
     @cached_property
@@ -128,11 +128,11 @@ class _Call:
         return settings_scope(self._pipeline, self._delivery.kwargs, self._environ)
 
     def is_wanted(self, when: str) -> bool:
-        """Tell whether the condition is true of the event."""
-        return holds(when, self._values, self._known, self._scope)
+        """Tell whether the condition is true for the event."""
+        return is_true(when, self._values, self._known, self._scope)
 
     def prepared(self, hook: Mapping[str, Any]) -> Prepared:
-        """Return what is to be called."""
+        """Return the hook with its settings filled in."""
         kind = hook["kind"]
         if kind == "sql":
             statement = self._resolved(hook["sql"]["statement"], is_secret=False)
@@ -166,7 +166,7 @@ class _Call:
         return Prepared(hook=request)
 
     def _event(self) -> dict[str, Any]:
-        """Return the event as others get it: as recorded, with the status, and a mask for variables that are secret."""
+        """Return the event for receivers outside: as recorded, with the status, secret variables masked."""
         recorded = dict(self._delivery.kwargs)
         event = {name: value if name in RESERVED else _masked(value) for name, value in recorded.items()}
         run = dict(event["pipeline_run"])
@@ -186,7 +186,7 @@ class _Call:
         return filled.value
 
     def _resolved(self, value: Any, *, is_secret: bool) -> Any:
-        """Fill settings; `is_secret`: what stands in the file as it is may be a secret, too."""
+        """Fill in settings; `is_secret`: a value without a template may be a secret too."""
         if isinstance(value, Mapping):
             return {key: self._resolved(item, is_secret=is_secret) for key, item in value.items()}
         if isinstance(value, list):
@@ -200,17 +200,17 @@ class _Call:
 
 
 def _flat(settings: Iterable[Any]) -> list[str]:
-    """Return URLs; one setting may stand for several of them (a variable that is a list)."""
+    """Return the URLs of a setting; a variable may be a list of URLs."""
     return [str(url) for item in settings for url in (item if isinstance(item, list) else [item])]
 
 
 def _masked(value: Any) -> Any:
-    """Return a variable as others may see it: not, if it came from env_var or secret."""
+    """Return a variable, or a mask if it came from env_var or secret."""
     return MASK if isinstance(value, Mapping) and TEMPLATE_KEY in value else value
 
 
 def _bindable(value: Any) -> Any:
-    """Return a value as databases take it: lists and mappings as JSON, times as ISO text."""
+    """Return a value that a database can bind: lists and mappings as JSON, times as ISO text."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, datetime):

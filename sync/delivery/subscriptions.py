@@ -1,4 +1,4 @@
-"""Callback blocks of the pipeline file -> who is called for which event of which parent. Loads files, calls nothing."""
+"""Subscriptions: which function is called for which event of which parent. Loads the user's files, calls nothing."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from syncblocks.callbacks.errors import CallbackLoadError
 
-from ..config import CallbackBlock, Pipeline, glob_matches
+from ..config import CallbackBlock, Pipeline, glob_matches, matches_any
 from ..errors import nearest_match
 from ..store.model import Subscription
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.loader import CallbackFile, CallbackFunction, TransformerFunction
 
-#: Parents that stand for blocks, beside the block_uuids themselves.
+#: Words of `on` that are not a block_uuid.
 STREAM, PIPELINE = "stream", "pipeline"
 FLAG = "is_last_block_run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackSpec:
-    """What a callback block of the pipeline file calls. The run store keeps its name and digest."""
+    """What a callback block calls. The run store keeps its name and digest."""
 
     block: str
     #: See `hooks.block_digest`.
@@ -31,7 +31,7 @@ class CallbackSpec:
     file: str = ""
     timeout_s: float = 60.0
     attempts: int = 5
-    #: What is called in place of functions (see `hooks.hook_of`).
+    #: The hook in place of functions, see `hooks.hook_of`.
     hook: Mapping[str, Any] | None = field(default=None, repr=False)
     #: Condition over the event.
     when: str | None = None
@@ -39,7 +39,7 @@ class CallbackSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCode:
-    """Every user file of a pipeline, loaded once: the functions to call, and what they ask for."""
+    """The user's files of a pipeline, loaded once: functions and subscriptions."""
 
     subscriptions: tuple[Subscription, ...] = ()
     callbacks: tuple[CallbackSpec, ...] = ()
@@ -52,7 +52,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
     """Load callback and transformer files.
 
     Raises:
-        ConfigError: a file does not load, marks no function, or names a parameter that nothing can fill.
+        ConfigError: a file does not load, marks no function, or has a parameter that nothing can fill.
     """
     subscriptions: list[Subscription] = []
     specs: list[CallbackSpec] = []
@@ -78,7 +78,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
                     )
                     for parent in parents
                 ]
-        from .hooks import block_digest  # a pipeline without callbacks spares the import
+        from .hooks import block_digest  # here: a pipeline without callbacks does not need it
 
         specs.append(
             CallbackSpec(
@@ -114,10 +114,10 @@ def _hook_subscriptions(block: CallbackBlock, parents: Sequence[str]) -> list[Su
 
 
 def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
-    """Return what a hook calls.
+    """Return the spec of a hook.
 
     Raises:
-        ConfigError: Apprise is missing, or knows nothing like a URL.
+        ConfigError: Apprise is not installed, or cannot use a URL.
     """
     from .hooks import block_digest, hook_of
 
@@ -164,12 +164,12 @@ def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
 
 
 def applies(streams: Sequence[str] | None, name: str) -> bool:
-    """Whether a block's `streams` filter takes a stream; no filter takes all."""
-    return not streams or any(glob_matches(pattern, name) for pattern in streams)
+    """Whether a block's `streams` filter includes a stream; without a filter it includes all."""
+    return not streams or matches_any(streams, name)
 
 
 def data_blocks(subscriptions: Iterable[Subscription], stream: str, destination_block: str) -> frozenset[str]:
-    """Blocks whose output a callback asks for, for one stream."""
+    """Return the blocks whose output for one stream is needed by a callback."""
     return frozenset(
         destination_block if subscription.parent == STREAM else subscription.parent
         for subscription in subscriptions
@@ -178,12 +178,12 @@ def data_blocks(subscriptions: Iterable[Subscription], stream: str, destination_
 
 
 def warm_blocks(subscriptions: Iterable[Subscription]) -> frozenset[str]:
-    """Return the callback blocks that will want data if all goes well."""
+    """Return the callback blocks that need data after a success."""
     return frozenset(item.callback_block for item in subscriptions if item.needs_data and item.status == "success")
 
 
 def _parents(pipeline: Pipeline, block: CallbackBlock) -> list[str]:
-    """Resolve `on`: source, transformers and destination stand for block_uuids. Each parent once, in given order."""
+    """Return the parents of `on`, with source, transformers and destination replaced by their block_uuids."""
     meaning = {
         "source": [pipeline.source.block],
         "transformers": [transformer.block for transformer in pipeline.transformers],
@@ -200,7 +200,7 @@ def _load(
     expects: Literal["callback", "transformer"],
     parents: Sequence[str] | None = None,
 ) -> CallbackFile:
-    from syncblocks.callbacks.loader import load_file  # a pipeline without such files spares the import
+    from syncblocks.callbacks.loader import load_file  # here: a pipeline without such files does not need it
 
     names = tuple(pipeline.variables)
     try:
@@ -217,7 +217,7 @@ def _load_transformers(pipeline: Pipeline) -> dict[str, tuple[TransformerFunctio
 
 
 def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile, parents: Sequence[str]) -> list[str]:
-    """Where a function that asks for the flag can miss the one event that has it."""
+    """Warn of a function that uses `is_last_block_run` but may not be called for the event that has it."""
     for function in file.functions:
         if _asks_for_flag(function, file) and (why := _may_miss(pipeline, block, function.statuses, parents)):
             return [_flag_warning(block, f"function {function.name!r}", why)]
@@ -225,7 +225,7 @@ def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile,
 
 
 def _hook_warnings(pipeline: Pipeline, block: CallbackBlock, parents: Sequence[str]) -> list[str]:
-    """The same for a hook whose condition asks for it."""
+    """Warn of the same for a hook's condition."""
     if block.when is None or FLAG not in block.when:
         return []
     why = _may_miss(pipeline, block, frozenset(block.statuses), parents)
@@ -240,7 +240,7 @@ def _flag_warning(block: CallbackBlock, what: str, why: str) -> str:
 
 
 def _may_miss(pipeline: Pipeline, block: CallbackBlock, statuses: frozenset[str], parents: Sequence[str]) -> str:
-    """Say why the event with the flag may be none that is called for; empty if it always is one."""
+    """Say why the event with the flag may cause no call; empty if it always causes one."""
     transformers = [transformer.block for transformer in pipeline.transformers]
     reasons = []
     if statuses == {"success"} and set(parents) != {PIPELINE}:

@@ -1,1 +1,1 @@
-"""Batches on their way from a source to a destination: read-ahead, transformers, spool, memory."""
+"""Batches between source and destination: read-ahead, transformers, spool files, memory limits."""

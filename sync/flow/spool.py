@@ -1,4 +1,4 @@
-"""A block's output kept on disk for its callbacks: one Arrow IPC file, written beside the load, never partial."""
+"""Spool files: a block's output, kept for its callbacks as one Arrow IPC file. Never partial."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ log = logging.getLogger("syncblocks")
 
 
 def run_prefix(run_key: str) -> str:
-    """Return how the names of a run's files begin: its key, unless that is none of ours and could name a folder."""
+    """Return the prefix of a run's file names: its key, or a hash of a key that could name a folder."""
     if re.fullmatch(r"[0-9A-Za-z]+", run_key):
         return f"{run_key}-"
     return blake2b(run_key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() + "-"
 
 
 def discard_spools(pipeline: Pipeline, run_key: str, *, keep: Collection[str]) -> None:
-    """Remove what a dead run has spooled, but for the files that some delivery still needs."""
+    """Remove the spool files of a dead run, except those in `keep` that open deliveries need."""
     folder = pipeline.spool_folder
-    # Compared as text: the key comes from the run store, and as a pattern it could name files elsewhere.
+    # Compared as text: the key comes from the run store, and as a glob it could name other files.
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith(run_prefix(run_key)) and str(path) not in keep:
             path.unlink(missing_ok=True)
 
 
 class Spool:
-    """Tee of one block run's batches into one Arrow IPC file, written on a thread of its own, one batch behind.
+    """Writes one block run's batches into an Arrow IPC file, on its own thread, one batch behind the load.
 
-    It never stops a stream: over the limit or on a full disk it gives up, removes the file and says so; the callback
-    then receives None.
+    It never stops a stream. Over the limit or on a full disk it removes the file and logs a warning; the callback then
+    receives None.
     """
 
     def __init__(self, path: Path, *, limit_bytes: int, label: str) -> None:
@@ -53,7 +53,7 @@ class Spool:
         self._is_given_up = False
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Append one batch; a schema other than before rewrites the file under the wider schema."""
+        """Append one batch; if its schema is new, rewrite the file under the wider schema."""
         self._wait()
         if self._is_given_up:
             return
@@ -64,7 +64,7 @@ class Spool:
         self._pending = self._thread.submit(self._append, batch)
 
     def close(self, schema: pa.Schema) -> str | None:
-        """Finish the file and return its path; None if it was given up. `schema` serves a stream without batches."""
+        """Finish the file and return its path, or None if it was given up. `schema` is for a stream without batches."""
         self._wait()
         if self._is_given_up:
             return None
@@ -79,13 +79,13 @@ class Spool:
         return str(self.path)
 
     def give_up(self, reason: str) -> None:
-        """Remove the file; callbacks get None."""
+        """Remove the file and log why; callbacks get None."""
         self._is_given_up = True
         log.warning("%s: output is not kept for callbacks, they receive None: %s", self._label, reason)
         self.discard()
 
     def discard(self) -> None:
-        """Remove whatever was written (a failed or repeated try)."""
+        """Remove the file of a failed or repeated attempt."""
         self._thread.shutdown()
         if self._writer is not None:
             try:
@@ -97,7 +97,7 @@ class Spool:
         self.path.unlink(missing_ok=True)
 
     def _wait(self) -> None:
-        """Wait for the batch before, and learn how it went."""
+        """Wait for the former batch; give up if it could not be written."""
         if self._pending is None:
             return
         try:
@@ -118,7 +118,7 @@ class Spool:
         self.path.unlink(missing_ok=True)
         self.path.touch(mode=0o600)
         self._schema = schema
-        # Not opened to be cut: of a file that was, ext4 writes out all when it is closed, by its writer and its reader.
+        # Opened without truncation: ext4 flushes a truncated file on close, in the writer and in the reader.
         self._sink = pa.OSFile(str(self.path), mode="ab")
         self._writer = pa.ipc.new_file(self._sink, schema)
 

@@ -1,4 +1,4 @@
-"""A feed that waits on disk: for streams of a group whose load cannot begin before another one has ended."""
+"""A feed on disk, for streams of a group whose load cannot begin before another load has ended."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .feed import Budget, Feed, Item
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Where a batch lies in the file."""
+    """Place of a batch in the file."""
 
     start: int
     size_bytes: int
 
 
 class SpooledFeed(Feed):
-    """Takes everything at once, so that the group's reader never waits for it; batches lie in an unnamed file."""
+    """Accepts every event at once, so that the group's reader never waits; batches go to an unnamed file."""
 
     def __init__(self, stream: str, folder: Path, budget: Budget | None = None, key: Sequence[str] = ()) -> None:
-        # Of the run's budget nothing is used, but a record that is larger than it does not pass either.
+        # Uses nothing of the run's budget; a record larger than the budget is refused here too.
         super().__init__(stream, budget and Budget(sys.maxsize, budget.record_bytes), key)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed by `close`
         self._end = 0
 
     def put(self, item: Item) -> bool:
-        """Hand over one event; False: nobody wants it any more."""
+        """Add one event; return False if the load is over."""
         with self._changed:
             if self._is_closed:
                 return False
@@ -51,7 +51,7 @@ class SpooledFeed(Feed):
             return True
 
     def close(self) -> None:
-        """Stop taking events: the load is over."""
+        """Accept no more events, and remove the file."""
         super().close()
         with self._changed:
             self._file.close()

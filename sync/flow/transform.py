@@ -1,4 +1,4 @@
-"""Transformer blocks: declared renames, then the user's function, one batch at a time; columns may come and go."""
+"""Transformer blocks: declared renames, then the user's function, one batch at a time."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from syncblocks.connectors.stream import Stream
 
 from ..errors import SyncError
 
-#: A user's function, its arguments bound: DataFrame -> DataFrame.
+#: A user's function with its keyword arguments bound: DataFrame -> DataFrame.
 Function = Callable[[Any], Any]
 
 
 class TransformError(SyncError):
-    """A transformer returned something that cannot be loaded: what, which column, and how to mend it."""
+    """A transformer returned something that cannot be loaded; says what, which column, and what to do."""
 
     code = "transform"
 
 
 class Transformer:
-    """One transformer block applied to one stream; keeps the schema it has produced so far."""
+    """One transformer block applied to one stream; remembers the schema of its output."""
 
     def __init__(self, block: str, functions: Sequence[Function], rename: Mapping[str, str]) -> None:
         self.block = block
         self._functions = functions
         self._rename = dict(rename)
-        self._schema: pa.Schema | None = None
+        #: Schema of the output so far; None before the first batch.
+        self.schema: pa.Schema | None = None
 
     def stream(self, stream: Stream) -> Stream:
-        """Return the stream as it leaves this block, as far as that is declared: renamed, keys follow."""
+        """Return the stream after the block's declared renames; keys are renamed too."""
         names = {old: new for old, new in self._rename.items() if old in stream.schema.names}
         if not names:
             return stream
@@ -49,21 +50,16 @@ class Transformer:
             bookmark_properties=tuple(names.get(name, name) for name in stream.bookmark_properties),
         )
 
-    @property
-    def schema(self) -> pa.Schema | None:
-        """What it has produced so far; None before the first batch."""
-        return self._schema
-
     def apply(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Run the block on one batch.
 
         Args:
-            batch: as the block before handed it over.
-            stream: as it enters this block.
+            batch: output of the former block.
+            stream: the stream before this block.
 
         Raises:
-            TransformError: no DataFrame came back, a key column is gone, or a column changed its type in a way that
-                loses data. Whatever the user's function raises passes through unchanged.
+            TransformError: the result is no DataFrame, lacks a key column, or has a column whose type changed with
+                loss. Errors of the user's function pass through unchanged.
         """
         declared = self.stream(stream)
         renamed = pa.RecordBatch.from_arrays(batch.columns, schema=_relabel(batch.schema, self._rename))
@@ -81,8 +77,15 @@ class Transformer:
                 f"block {self.block!r} lost the key column {missing[0]!r} of stream {stream.name!r}; "
                 f"it returned {', '.join(table.schema.names) or 'no column'}. Keep it, or rename it with `rename:`"
             )
-        self._schema = _merge_schemas(self._schema, table.schema)
-        return _conform(table, self._schema, self.block)
+        self.schema = _merge_schemas(self.schema, table.schema)
+        return _conform(table, self.schema, self.block)
+
+
+def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:
+    """Return a stream after all declared renames of its transformers."""
+    for transformer in transformers:
+        stream = transformer.stream(stream)
+    return stream
 
 
 def _relabel(schema: pa.Schema, rename: Mapping[str, str]) -> pa.Schema:
@@ -98,7 +101,7 @@ def _to_frame(batch: pa.RecordBatch) -> Any:
 
 
 def _storage(column: pa.Array) -> pa.Array:
-    """Extension types (uuid, json) as what pandas knows; `_restore` turns them back."""
+    """Return extension types (uuid, json) as types that pandas knows; `_restore` converts them back."""
     kind = column.type
     if not isinstance(kind, pa.BaseExtensionType):
         return column
@@ -123,13 +126,13 @@ def _check_frame(frame: Any, block: str) -> None:
 
 
 def _with_index(frame: Any) -> Any:
-    """Make columns of an index that has names (`set_index`, `groupby`): pandas would not count it among them."""
+    """Turn a named index (`set_index`, `groupby`) into columns, which pandas does not do by itself."""
     named = [name for name in frame.index.names if name is not None and name not in frame.columns]
     return frame.reset_index(level=named) if named else frame
 
 
 def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
-    """Back to Arrow; a column that is untouched keeps its field, so that native types survive."""
+    """Convert back to Arrow; an unchanged column keeps its field and so its native type."""
     columns, fields = [], []
     for name in frame.columns:
         try:
@@ -157,7 +160,7 @@ def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.A
             return _wrap(column, former.type), former
         except (pa.ArrowException, ValueError):
             return column, pa.field(name, column.type, former.nullable)
-    try:  # pandas' own dtypes (object, datetime64[ns]) for what was Arrow before: the same values, not a retyping
+    try:  # pandas' own dtypes (object, datetime64[ns]) hold the same values: no change of type
         if _is_same_family(column.type, former.type):
             return _cast(column, former.type), former
     except pa.ArrowException:
@@ -175,8 +178,7 @@ def _wrap(column: pa.Array, kind: Any) -> pa.Array:
 
 
 def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    """Cast; what a narrower float would round is an error here, as every other loss is to Arrow, and so is a zone that
-    a time gets or loses."""
+    """Cast without loss: rounding by a narrower float is an error, and so is a time zone that a time gets or loses."""
     types = pa.types
     if types.is_timestamp(kind) and types.is_timestamp(column.type) and (kind.tz is None) != (column.type.tz is None):
         raise pa.ArrowInvalid("one has a time zone, the other none")
@@ -204,7 +206,7 @@ def _is_same_family(got: pa.DataType, former: pa.DataType) -> bool:
 
 
 def _merge_schemas(before: pa.Schema | None, now: pa.Schema) -> pa.Schema:
-    """Columns seen so far plus new ones; a column that was all NULL (no type yet) is left out until it has one."""
+    """Return the known columns plus new ones; a column that was always NULL has no type and is left out."""
     fields = {field.name: field for field in before or ()}
     for field in now:
         if field.name not in fields and not pa.types.is_null(field.type):

@@ -1,4 +1,4 @@
-"""What a plan refuses: streams that would harm each other's tables, or their own source."""
+"""Checks of a plan: streams must not overwrite each other's tables or their own source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_shared_tables(
     *,
     full_refresh: bool,
 ) -> None:
-    """Streams share a table with append or merge only; nobody replaces a table that another writes."""
+    """Refuse to replace a table that another stream writes; append and merge may share a table."""
 
     def one_name(table: str) -> str:
         return table if can.names_tables is None else can.names_tables.one_name(table)
@@ -43,7 +43,7 @@ def check_shared_tables(
             raise stream_error(
                 pipeline,
                 stream,
-                f"table {tables_named}{is_one} is written by {names}: {_way_out(others)}",
+                f"table {tables_named}{is_one} is written by {names}: {_advice(others)}",
             )
         if not replaces(stream):
             continue
@@ -52,21 +52,21 @@ def check_shared_tables(
             if is_other and row.committed_at is not None:
                 is_asked = stream.write_disposition is WriteDisposition.REPLACE
                 what = "`replace`" if is_asked else "--full-refresh"
-                way_out = "give another `destination_table`" if is_asked else _START_OVER
+                advice = "give another `destination_table`" if is_asked else _START_OVER
                 raise stream_error(
                     pipeline,
                     stream,
                     f"{what} would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
-                    f"pipeline {row.key.pipeline!r} writes too: {way_out}; if that stream is no more, drop its state "
-                    "with `syncblocks state reset --forget`",
+                    f"pipeline {row.key.pipeline!r} writes too: {advice}; if that stream no longer exists, drop its "
+                    "state with `syncblocks state reset --forget`",
                 )
 
 
-#: How a table of several streams is read anew: a stream without a table starts from scratch.
-_START_OVER = "to read all of its streams anew, drop the table by hand and run without --full-refresh"
+#: How to read all streams of a table again: a stream without a table starts from scratch.
+_START_OVER = "to read all of its streams again, drop the table by hand and run without --full-refresh"
 
 
-def _way_out(others: Sequence[SelectedStream]) -> str:
+def _advice(others: Sequence[SelectedStream]) -> str:
     if any(other.write_disposition is WriteDisposition.REPLACE for other in others):
         return "give each its own `destination_table`, or write all of them with append or merge"
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
@@ -75,7 +75,7 @@ def _way_out(others: Sequence[SelectedStream]) -> str:
 def check_own_source(
     pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
 ) -> None:
-    """Refuse a stream that would write the very table it reads."""
+    """Refuse a stream that would write the table that it reads."""
     if source.identity() == destination.identity() and table.stream_name == stream.name:
         raise stream_error(
             pipeline,
@@ -85,7 +85,7 @@ def check_own_source(
 
 
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
-    """Refuse to set records aside where there is no place for them."""
+    """Refuse `on_rejected: keep` if the destination cannot keep rejected records."""
     if stream.stream.max_rejected is not None and can.keeps_rejected is None:
         raise stream_error(
             pipeline,
@@ -95,8 +95,8 @@ def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -
         )
 
 
-def unkept(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
-    """Return a warning of what the destination cannot keep, if a stream keeps rejected records."""
+def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
+    """Return the destination's warning about rejected records, if a stream keeps them."""
     if can.keeps_rejected is None or all(stream.stream.max_rejected is None for stream in selected):
         return []
     found = can.keeps_rejected.keeps_rejected()
@@ -104,9 +104,5 @@ def unkept(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilitie
 
 
 def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
-    """Return a mistake in what the pipeline file says of a stream, with its place there."""
-    path, line = pipeline.where(stream.location)
-    return ConfigError(f"stream {stream.name!r}: {message}", path=path, line=line, key=f"streams[{stream.location[1]}]")
-
-
-__all__ = ["check_own_source", "check_rejected", "check_shared_tables", "stream_error", "unkept"]
+    """Return an error about a stream, with the place of its entry in the pipeline file."""
+    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}")

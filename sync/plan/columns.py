@@ -1,6 +1,6 @@
-"""A stream's columns against what its destination keeps: what is exact, what is refused, and what is done about it.
+"""Mapping of a stream's columns to the destination's types: exact, converted or refused. Pure.
 
-Pure. Where the columns are declared the plan decides this; where a transformer decides them, the first batch does.
+The plan maps declared columns. If a transformer decides the columns, its first batch is mapped.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnPlan:
-    """One column on its way into the destination."""
+    """One column of a stream, and how the destination keeps it."""
 
-    #: As it arrives: after renames and transformers.
+    #: Name after renames and transformers.
     name: str
-    #: Type in which it arrives, by the source's own name where it has one.
+    #: Type in which it arrives; the source's own name of the type, if there is one.
     type: str
-    #: None: the destination does not say.
+    #: How the destination keeps it; None if the destination does not say.
     kept: Kept | None
     fidelity: Fidelity | None
-    #: What `on_lossy` does with it: "cast", "text" or nothing.
-    remedy: str = ""
-    #: New, and `on_schema_change: ignore` leaves it out.
+    #: Conversion by `on_lossy`: "cast", "text" or "" for none.
+    conversion: str = ""
+    #: Whether it is new and left out by `on_schema_change: ignore`.
     is_left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What columns are held against; constant for one stream of a plan."""
+    """Rules for the columns of one stream; constant during a run."""
 
-    #: None: the destination does not say how it keeps columns.
+    #: The destination's types; None if it does not say how it keeps columns.
     types: StatesTypes | None
     #: Name of the destination's connector, for messages.
     connector: str
@@ -44,47 +44,47 @@ class Rules:
     disposition: WriteDisposition
     #: fail, cast or text.
     on_lossy: str = "fail"
-    #: `on_schema_change: ignore` leaves these columns out if the table does not have them, named as they arrive.
+    #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
     left_out: frozenset[str] = frozenset()
-    #: A source that changes while it is read fails the stream.
+    #: Whether a source that changes during the read fails the stream.
     is_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """A stream's columns, fitted to the destination."""
+class ColumnMapping:
+    """A stream's columns as they come, and as the destination gets them."""
 
-    #: As it was declared, or came out of the last transformer.
+    #: The stream as declared, or as it leaves the last transformer.
     declared: Stream
-    #: As the destination gets it.
+    #: The stream as the destination gets it.
     arriving: Stream
     columns: tuple[ColumnPlan, ...]
-    #: Why it may not be written, a sentence each; empty: it may.
+    #: Reasons not to write it, one sentence each; empty if it can be written.
     refusals: tuple[str, ...] = ()
 
     def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Bring a batch of the stream that was fitted into the shape that the destination gets.
+        """Convert a batch to the columns that the destination gets.
 
         Raises:
-            FatalConnectorError: a value that has no text, or that is past the range of the type it is cut to.
+            FatalConnectorError: a value has no text form, or is out of range for the type of its cast.
         """
-        remedies = {column.name: column.remedy for column in self.columns}
-        arrays = [_converted(batch, field, remedies.get(field.name, "")) for field in self.arriving.schema]
+        conversions = {column.name: column.conversion for column in self.columns}
+        arrays = [_converted(batch, field, conversions.get(field.name, "")) for field in self.arriving.schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self.arriving.schema)
 
 
-def _converted(batch: pa.RecordBatch, field: pa.Field, remedy: str) -> pa.Array:
+def _converted(batch: pa.RecordBatch, field: pa.Field, conversion: str) -> pa.Array:
     array = batch.column(field.name)
-    if remedy == "text":
+    if conversion == "text":
         return as_text(array, field.name)
-    return cut(array, field.type, field.name) if remedy == "cast" and array.type != field.type else array
+    return cut(array, field.type, field.name) if conversion == "cast" and array.type != field.type else array
 
 
-def fit(stream: Stream, rules: Rules) -> Fit:
-    """Hold a stream against what the destination keeps."""
+def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
+    """Map a stream's columns to the destination's types."""
     if rules.types is None:
         columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
-        return Fit(declared=stream, arriving=stream, columns=tuple(columns))
+        return ColumnMapping(declared=stream, arriving=stream, columns=tuple(columns))
     kept = _keeps(stream, rules)
     fields, columns, refusals = [], [], []
     for field, one in zip(stream.schema, kept, strict=True):
@@ -93,38 +93,40 @@ def fit(stream: Stream, rules: Rules) -> Fit:
             columns.append(replace(column, is_left_out=True))
             continue
         if column.fidelity is Fidelity.LOSSY:
-            field, column, refusal = _mended(stream, field, column, rules)
+            field, column, refusal = _converted_column(stream, field, column, rules)
             refusals += [refusal] if refusal else []
         fields.append(field)
         columns.append(column)
     arriving = replace(stream, schema=pa.schema(fields))
-    return Fit(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+    return ColumnMapping(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
 
 
-def columns_held(stream: Stream, rules: Rules) -> frozenset[str]:
-    """Return which columns of a stream the table has; all of them, where the destination does not say."""
+def table_columns(stream: Stream, rules: Rules) -> frozenset[str]:
+    """Return the columns of a stream that the table has; all of them if the destination does not say."""
     if rules.types is None:
         return frozenset(stream.schema.names)
     found = zip(stream.schema.names, _keeps(stream, rules), strict=True)
     return frozenset(name for name, kept in found if kept.held is not None)
 
 
-def _mended(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -> tuple[pa.Field, ColumnPlan, str]:
-    """Apply `on_lossy` to a column, or say why it is refused."""
+def _converted_column(
+    stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules
+) -> tuple[pa.Field, ColumnPlan, str]:
+    """Apply `on_lossy` to a column; return its field, its plan, and why it is refused."""
     kept = column.kept
     assert kept is not None
     text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
     (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     has_text = as_text_kept.arrow is not None
     if rules.on_lossy == "text" and has_text:
-        return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, remedy="text"), ""
+        return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, conversion="text"), ""
     if rules.on_lossy == "cast" and kept.arrow is not None:
-        return pa.field(field.name, kept.arrow, field.nullable), replace(column, remedy="cast"), ""
+        return pa.field(field.name, kept.arrow, field.nullable), replace(column, conversion="cast"), ""
     return field, column, _refusal(column, kept, rules, has_text=has_text)
 
 
 def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
-    assert rules.types is not None, "asked for by `fit`"
+    assert rules.types is not None, "asked for by `map_columns`"
     return rules.types.keeps(stream, rules.table, rules.disposition)
 
 
@@ -153,12 +155,12 @@ def _type_of(field: pa.Field) -> str:
     return native or str(field.type)
 
 
-def table_changes(fitted: Fit, table: TableState) -> list[str]:
-    """Say which columns of a table that is there will be added or get another type."""
+def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
+    """Say which columns of an existing table will be added or get another type."""
     if table.schema is None:
         return []
     found = []
-    for column in fitted.columns:
+    for column in mapping.columns:
         if column.is_left_out:
             continue
         if column.kept is None:  # only names are known
@@ -170,11 +172,11 @@ def table_changes(fitted: Fit, table: TableState) -> list[str]:
     return found
 
 
-def computed_warnings(fits: Mapping[str, Fit]) -> list[str]:
-    """Warn of columns that the destination's table computes: as the source's are, or not."""
+def computed_warnings(mappings: Mapping[str, ColumnMapping]) -> list[str]:
+    """Warn of generated columns of the destination's table: the stream's values are not written."""
     found = {
-        name: [column.name for column in fitted.columns if column.kept is not None and column.kept.is_computed]
-        for name, fitted in fits.items()
+        name: [column.name for column in mapping.columns if column.kept is not None and column.kept.is_computed]
+        for name, mapping in mappings.items()
     }
     return [
         f"{name}: the table computes {', '.join(columns)} (generated): what the stream has for it is not written"
@@ -184,10 +186,7 @@ def computed_warnings(fits: Mapping[str, Fit]) -> list[str]:
 
 
 def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
-    """Count the columns of each fidelity, the least exact first; "unknown" where the destination does not say."""
+    """Count the columns of each fidelity, the least exact first; "unknown" if the destination does not say."""
     found = [str(column.fidelity or "unknown") for column in columns if not column.is_left_out]
     order = [*(str(each) for each in reversed(Fidelity)), "unknown"]
     return {each: found.count(each) for each in order if each in found}
-
-
-__all__ = ["ColumnPlan", "Fit", "Rules", "columns_held", "computed_warnings", "fit", "summary", "table_changes"]

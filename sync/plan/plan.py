@@ -1,18 +1,16 @@
-"""The plan of a run: per stream where it starts, how it is written, which wire carries it. Pure; creates nothing."""
+"""The plan of a run: for each stream its start, columns, write disposition and wire. Pure; creates nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.incremental.bookmarks import values
+from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import (
-    Bookmark,
     LedgerKey,
-    LedgerRow,
     ReplicationMethod,
     Stream,
     TableState,
@@ -22,9 +20,8 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from .checks import check_own_source, check_rejected, check_shared_tables, stream_error, unkept
-from .columns import Fit, Rules, computed_warnings, fit
-from .ends import Ends
+from .checks import check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
+from .columns import ColumnMapping, Rules, computed_warnings, map_columns
 from .evolution import (
     Ignored,
     former_key,
@@ -40,54 +37,60 @@ from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resu
 from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
+from .start import Start, ledger_row, starting_point
 
-#: Wires whose blocks hold the columns' names, so that these cannot be changed on the way.
+#: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
 
 
-class Start(NamedTuple):
-    """Where a stream starts: its bookmark (None: from scratch) and why."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connectors:
+    """Source and destination of one opened pipeline."""
 
-    bookmark: Bookmark | None
-    reason: str
+    source: Source
+    #: Connector and place, as ledger and run store keep it: without secrets.
+    source_name: str
+    source_can: Abilities
+    destination: Destination
+    destination_can: Abilities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStream:
-    """Everything that one stream run needs to know before it begins."""
+    """The plan of one stream."""
 
     selected: SelectedStream
     key: LedgerKey
     table: TableState
     start: Start
-    #: As it is written in this run: a full refresh replaces, whatever the file says.
+    #: Disposition in this run: a full refresh replaces, whatever the file says.
     write_disposition: WriteDisposition
     wire: str
     #: Transformer blocks that apply, in order.
     transformers: tuple[str, ...]
-    #: The stream as it arrives, as far as it is declared; a transformer's function may still change its columns.
+    #: The stream as it arrives, as far as declared; a transformer's function may still change its columns.
     arriving: Stream
     is_schema_decided: bool
     reading: Reading
-    #: None: not INCREMENTAL.
+    #: None if not INCREMENTAL.
     resumption: Resumption | None
-    #: Its columns as the destination keeps them; of the declared ones, if a transformer may still change them.
-    fit: Fit
+    #: Columns as the destination keeps them; of the declared columns, if a transformer may still change them.
+    mapping: ColumnMapping
     rules: Rules
-    #: What the run will do to the destination's schema, in words.
+    #: What the run will do to the destination's table, in words.
     changes: tuple[str, ...]
-    #: What the stream looks like at its source, and what has changed there since it was last written.
+    #: The stream's columns and keys at its source, and their changes since it was last written.
     shape: Shape
     source_changes: tuple[Change, ...]
-    #: The keys that the table was last written by, if they were others.
+    #: The keys by which the table was last written, if they have changed.
     former_key: tuple[str, ...] | None
-    #: Why the stream will fail before anything is written; empty: it will not.
+    #: Why the stream will fail before anything is written; empty if it will not.
     refusal: str
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
-    #: Columns of the source that `on_schema_change: ignore` leaves out; None: nothing is to be left out.
+    #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
     ignored: tuple[str, ...] | None
-    #: Only these records are read, and merged; None: what the stream says.
+    #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
 
     @property
@@ -97,36 +100,36 @@ class PlannedStream:
 
     @property
     def triggers(self) -> tuple[Trigger, ...]:
-        """Triggers of the destination table that fire on what is written."""
+        """Triggers of the destination table that fire on these writes."""
         return self.table.triggers.get(self.write_disposition, ())
 
     @property
     def tries(self) -> int:
-        """Most tries that it can take, one for the case that it cannot be read by ranges included."""
+        """Most attempts at the stream; one more for ranges that the source refuses."""
         return self.selected.retries + (2 if self.reading.readers > 1 else 1)
 
     @property
     def commits_once(self) -> bool:
-        """FULL_TABLE and replace commit at the end; INCREMENTAL at every checkpoint."""
+        """Whether it commits once, at the end: FULL_TABLE and replace. INCREMENTAL commits at every checkpoint."""
         method = self.selected.stream.replication_method
         return method is ReplicationMethod.FULL_TABLE or self.write_disposition is WriteDisposition.REPLACE
 
     @property
     def is_appended_anew(self) -> bool:
-        """A full refresh of a stream that otherwise appends."""
+        """Whether this is a full refresh of a stream that otherwise appends."""
         is_replaced = self.write_disposition is WriteDisposition.REPLACE
         return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would do; `syncblocks plan` prints it, a run carries it out."""
+    """The plan of a run."""
 
     streams: tuple[PlannedStream, ...]
     #: Names of streams that one read yields together.
     groups: tuple[tuple[str, ...], ...]
     warnings: tuple[str, ...] = ()
-    #: Those of the warnings that tell of streams left out, which a run tells, too.
+    #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()
 
 
@@ -137,120 +140,45 @@ def plan_streams(
     known: Mapping[tuple[str, str], Shape | None],
     code: UserCode,
     *,
-    ends: Ends,
+    connectors: Connectors,
     full_refresh: bool = False,
 ) -> Plan:
-    """Decide everything that can be decided before a record is read.
+    """Plan a run: decide everything that can be decided before a record is read.
 
     Args:
-        pipeline: the file.
+        pipeline: the pipeline file.
         selected: streams of this run, in run order.
         tables: state of every destination table.
-        known: streams whose state the run store has, by (stream, destination table), and their shape.
+        known: (stream, destination table) of each state in the run store -> the stream's shape.
         code: the user's functions.
-        ends: asked for groups, wires and abilities only.
-        full_refresh: replace every table and forget every bookmark.
+        connectors: gives groups, wires and abilities.
+        full_refresh: replace every table and ignore every bookmark.
 
     Raises:
-        ConfigError: two streams, or another pipeline, would overwrite each other; a table that is not ours would be
-            written; a table is its own source.
+        ConfigError: two streams or pipelines would overwrite each other; a table of another program would be written;
+            a table is its own source.
     """
-    check_shared_tables(pipeline, selected, tables, ends.destination_can, full_refresh=full_refresh)
+    check_shared_tables(pipeline, selected, tables, connectors.destination_can, full_refresh=full_refresh)
     streams = []
     for stream in selected:
         table = tables[stream.destination_table]
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
-        check_own_source(pipeline, stream, table, ends.source, ends.destination)
-        keys = ends.destination_can.refuses_keys
+        check_own_source(pipeline, stream, table, connectors.source, connectors.destination)
+        keys = connectors.destination_can.refuses_keys
         if keys is not None and (refusal := keys.refusal(key)):
             raise stream_error(pipeline, stream, refusal)
-        streams.append(_plan_stream(pipeline, stream, key, table, known, code, ends, full_refresh=full_refresh))
+        streams.append(_plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh))
     groups = tuple(
-        tuple(stream.name for stream in group) for group in ends.source.groups([stream.stream for stream in selected])
+        tuple(stream.name for stream in group)
+        for group in connectors.source.groups([stream.stream for stream in selected])
     )
     warnings = list(code.warnings)
-    if not ends.destination.has_ledger:
+    if not connectors.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
-    warnings += unkept(pipeline, selected, ends.destination_can)
-    warnings += computed_warnings({planned.name: planned.fit for planned in streams})
+    warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
+    warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
-
-
-def starting_point(
-    stream: SelectedStream,
-    table: TableState,
-    row: LedgerRow | None,
-    *,
-    is_known: bool,
-    sources: Collection[str],
-    full_refresh: bool,
-) -> Start | str:
-    """Decide where a stream starts; a string is the reason why it may not. The table of 1-product.md 1.4.
-
-    Args:
-        stream: as it is selected.
-        table: its destination table.
-        row: its row of the ledger.
-        is_known: whether the run store knows a bookmark.
-        sources: the source as ledgers name it: without secrets, and as it was written before that.
-        full_refresh: start from scratch.
-    """
-    # A bookmark that `state set` put into a row counts as much as one that a commit did.
-    is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
-    committed = row if is_known_row else None
-    if table.schema is None and table.is_described:
-        return Start(bookmark=None, reason="no destination table")
-    if not table.is_table:
-        return (
-            f"{stream.destination_table!r} is no table of the destination, but a view or the like; give the stream "
-            "another `destination_table`"
-        )
-    if refusal := table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition):
-        return f"table {stream.destination_table!r} {refusal}"
-    is_stranger = table.is_described and committed is None and not table.ledger and not is_known
-    if is_stranger and not stream.replaces_explicitly:
-        return (
-            f"table {stream.destination_table!r} exists, and no pipeline of syncblocks has written it; say "
-            "`write_disposition: replace` in this stream to replace it, or give another `destination_table`"
-        )
-    if full_refresh:
-        return Start(bookmark=None, reason="full refresh")
-    if committed is not None:
-        if committed.source not in sources:
-            return (
-                f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
-                f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with --full-refresh"
-            )
-        if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
-            return Start(bookmark=None, reason="FULL_TABLE")
-        if committed.bookmark is None:
-            return Start(bookmark=None, reason="no bookmark yet")
-        return Start(bookmark=committed.bookmark, reason="bookmark")
-    method = stream.stream.replication_method
-    if stream.write_disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
-        if is_known:
-            return (
-                f"the ledger of table {stream.destination_table!r} has no row of this stream, but the run store knows "
-                "a bookmark: appending from scratch would double records. `syncblocks state set` puts the bookmark "
-                "back, `run --full-refresh` starts the table over"
-            )
-        if refusal := _written_under_another_name(stream, table, sources):
-            return refusal
-    return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
-
-
-def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
-    for row in table.ledger:
-        if row.key.stream == stream.name and row.source in sources and row.committed_at is not None:
-            return (
-                f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
-                f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
-                f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
-                f"`destination_table: {row.key.destination_table}`; else give another `destination_table`, or "
-                "`write_disposition: merge`"
-            )
-    return ""
 
 
 def _plan_stream(
@@ -260,29 +188,29 @@ def _plan_stream(
     table: TableState,
     known: Mapping[tuple[str, str], Shape | None],
     code: UserCode,
-    ends: Ends,
+    connectors: Connectors,
     *,
     full_refresh: bool,
 ) -> PlannedStream:
-    row = next((row for row in table.ledger if row.key == key), None)
+    row = ledger_row(table, key)
     table = table if row is None else replace(table, columns=row.columns)
     start = starting_point(
         stream,
         table,
         row,
         is_known=(stream.name, stream.destination_table) in known,
-        sources=(ends.source_name, ends.source.identity()),
+        sources=(connectors.source_name, connectors.source.identity()),
         full_refresh=full_refresh,
     )
     if isinstance(start, str):
         raise stream_error(pipeline, stream, start)
-    read, types = stream.stream, ends.source_can.finds_types
+    read, types = stream.stream, connectors.source_can.finds_types
     if types is not None and not full_refresh:
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
-    rules = _rules(pipeline, stream, ends.destination_can, table, disposition, full_refresh=full_refresh)
+    rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
@@ -291,11 +219,11 @@ def _plan_stream(
         names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         unsure = frozenset(names[name] for name in left.unsure)
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
-        fitted = fit(declared, rules)
+        mapping = map_columns(declared, rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error)) from error
     left_out = tuple(name for name in names if name in left.columns)
-    # A table that is replaced gets a column's type anew, seen or not.
+    # A replaced table gets new column types, whether values were seen or not.
     shape = shape_of(
         read,
         stream.left_out,
@@ -303,26 +231,26 @@ def _plan_stream(
         None if left.unsure else left_out,
     )
     changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
-    lossy = fitted.refusals if is_decided else ()
+    lossy = mapping.refusals if is_decided else ()
     if lossy and not changes:
         raise stream_error(pipeline, stream, "; ".join(lossy))
-    refusals = [frozen(changes, fitted, rules), rekeyed(changes, stream, rules), *lossy]
+    refusals = [frozen(changes, mapping, rules), rekeyed(changes, stream, rules), *lossy]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
     declared = without_columns(declared, rules.left_out - unsure)
-    arriving = fitted.arriving if is_decided else declared
+    arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
-    check_rejected(pipeline, stream, ends.destination_can)
-    is_mended = any(column.remedy for column in fitted.columns)
-    # Who sets records aside must see them one by one.
-    is_plain = is_decided and not kept and not is_mended and stream.stream.max_rejected is None
-    wire = _wire(ends, stream.stream, arriving, disposition) if is_plain else "arrow"
+    check_rejected(pipeline, stream, connectors.destination_can)
+    is_converted = any(column.conversion for column in mapping.columns)
+    # To keep rejected records, the engine must see records one by one.
+    is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
+    wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
         stream,
         disposition,
-        ends.source_can,
-        ends.destination_can,
+        connectors.source_can,
+        connectors.destination_can,
         source_name=pipeline.source.connector,
-        is_plain=not (blocks or kept or is_mended),
+        is_plain=not (blocks or kept or is_converted),
     )
     return PlannedStream(
         selected=stream,
@@ -334,9 +262,9 @@ def _plan_stream(
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
-        fit=replace(fitted, declared=declared),
+        mapping=replace(mapping, declared=declared),
         rules=replace(rules, left_out=unsure),
-        changes=(*planned_changes(fitted, table, disposition, is_decided=is_decided), *of_source(changes)),
+        changes=(*planned_changes(mapping, table, disposition, is_decided=is_decided), *of_source(changes)),
         shape=shape,
         source_changes=changes,
         ignored=left_out if ignores else None,
@@ -344,7 +272,7 @@ def _plan_stream(
         refusal="; ".join(filter(None, refusals)),
         data_blocks=kept,
         reading=reading,
-        resumption=plan_resumption(stream.stream, ends.source_can),
+        resumption=plan_resumption(stream.stream, connectors.source_can),
     )
 
 
@@ -357,7 +285,7 @@ def _rules(
     *,
     full_refresh: bool,
 ) -> Rules:
-    # A full refresh takes the source as it is now.
+    # A full refresh accepts the source as it is now.
     is_held = table.schema is not None and not full_refresh
     return Rules(
         types=can.states_types,
@@ -370,24 +298,21 @@ def _rules(
 
 
 def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
-    from ..flow.transform import Transformer
+    from ..flow.transform import Transformer, declared_stream
 
-    is_decided = True
-    for block in blocks:
-        stream = Transformer(block.block, (), block.rename or {}).stream(stream)
-        is_decided = is_decided and not code.transformers[block.block]
-    return stream, is_decided
+    renames = [Transformer(block.block, (), block.rename or {}) for block in blocks]
+    return declared_stream(stream, renames), not any(code.transformers[block.block] for block in blocks)
 
 
-def _wire(ends: Ends, stream: Stream, arriving: Stream, disposition: WriteDisposition) -> str:
-    accepted = set(ends.destination.accepts(arriving, disposition))
+def _wire(connectors: Connectors, stream: Stream, arriving: Stream, disposition: WriteDisposition) -> str:
+    accepted = set(connectors.destination.accepts(arriving, disposition))
     if arriving.schema.names != stream.schema.names:
         accepted -= _NAMING
-    return next((wire for wire in ends.source.offers(stream) if wire in accepted), "arrow")
+    return next((wire for wire in connectors.source.offers(stream) if wire in accepted), "arrow")
 
 
 def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequence[str]]) -> list[PlannedStream]:
-    """One read yields one wire for all its streams."""
+    """Give all streams of a group the same wire: one read yields one wire."""
     wires = {planned.name: planned.wire for planned in streams}
     common = {
         name: wires[name] if len({wires[each] for each in group}) == 1 else "arrow"
@@ -395,8 +320,3 @@ def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequen
         for name in group
     }
     return [replace(planned, wire=common[planned.name]) for planned in streams]
-
-
-def shown_bookmark(bookmark: Bookmark | None) -> dict[str, Any] | None:
-    """Return a bookmark as people read it."""
-    return values(bookmark)

@@ -1,4 +1,4 @@
-"""How a stream is read: by how many readers and loaders, and from where if INCREMENTAL. Part of the plan. Pure."""
+"""How a stream is read: number of readers and loaders, and what an INCREMENTAL read resumes. Pure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .selection import SelectedStream
 class Reading:
     """How a stream is read: as a whole, or by ranges."""
 
-    #: At once; 1: as a whole.
+    #: Readers at once; 1: the stream is read as a whole.
     readers: int
-    #: Connections that load at once; 1: all readers feed one.
+    #: Loaders at once; 1: one loader for all readers.
     loaders: int
-    #: Ranges to expect; None: known when it is read.
+    #: Expected number of ranges; None if unknown before the read.
     ranges: int | None
-    #: By what it is split, or why not; why by one loader.
+    #: By which column it is split, or why it is not; why there is one loader.
     why: str
 
     def __str__(self) -> str:
@@ -37,15 +37,15 @@ class Reading:
 
 
 class Resumption(NamedTuple):
-    """What an INCREMENTAL read does about records that its bookmark does not tell of."""
+    """How an INCREMENTAL read handles records without a bookmark and records that commit late."""
 
     bookmark_properties: tuple[str, ...]
-    #: None: every record has a bookmark.
+    #: None if every record has a bookmark.
     null_bookmarks: NullBookmarks | None
     lookback: float | None
-    #: What can be done about `skips_late`.
-    remedy: str
-    #: Why records of a transaction that commits late may be skipped; empty: they are not; None: nobody can tell.
+    #: What to do about `skips_late`.
+    advice: str
+    #: Why records that commit late may be skipped; empty if they are not; None if unknown.
     skips_late: str | None
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ _WITHOUT = {
 
 
 def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
-    """Say what becomes of records without a bookmark, or that commit late; None: not INCREMENTAL by our bookmarks."""
+    """Say how records without a bookmark, or that commit late, are handled; None if the engine keeps no bookmark."""
     if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
         return None
     fields = [stream.schema.field(name) for name in stream.bookmark_properties]
@@ -79,7 +79,7 @@ def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
         bookmark_properties=stream.bookmark_properties,
         null_bookmarks=stream.null_bookmarks if may_lack else None,
         lookback=stream.lookback,
-        remedy="say how far by `lookback`, and each run reads again from so much below its bookmark"
+        advice="say how far by `lookback`, and each run reads again from so much below its bookmark"
         if can_look_back(fields[0].type)
         else "choose a time or a number as bookmark",
         skips_late=None if can.skips_late is None else can.skips_late.skips_late(stream),
@@ -87,15 +87,15 @@ def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
 
 
 def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
-    """Warn of streams that may skip records, those with the same reason together."""
+    """Warn of streams that may skip records; one warning for each reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, resumption in resumptions.items():
         if resumption is not None and resumption.skips_late and resumption.lookback is None:
-            found.setdefault((resumption.skips_late, resumption.remedy), []).append(name)
+            found.setdefault((resumption.skips_late, resumption.advice), []).append(name)
     return [
         f"{', '.join(names)}: a record may be skipped whose transaction commits after records with a higher bookmark "
-        f"were read ({why}): {remedy}"
-        for (why, remedy), names in found.items()
+        f"were read ({why}): {advice}"
+        for (why, advice), names in found.items()
     ]
 
 
@@ -113,16 +113,16 @@ def plan_reading(
     Args:
         selected: the stream.
         disposition: as it is written in this run.
-        source: asked for ranges.
-        destination: asked for nothing, but whether it loads ranges.
-        source_name: for people.
-        is_plain: no transformer and no callback sees its records.
+        source: abilities of the source.
+        destination: abilities of the destination.
+        source_name: the source's connector, for messages.
+        is_plain: whether no transformer and no callback sees its records.
     """
     stream, asked = selected.stream, selected.parallel_reads
     why = _why_whole(selected, disposition, source, source_name)
     number: int | None = 1
     if asked > 1 and not why:
-        assert source.reads_ranges is not None, "`_why_whole` looked"
+        assert source.reads_ranges is not None, "`_why_whole` checks this"
         number, why = source.reads_ranges.plan_ranges(stream, asked)
     if asked == 1 or number == 1:
         return Reading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
@@ -134,13 +134,13 @@ def plan_reading(
 
 
 def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: Abilities, source_name: str) -> str:
-    """Say why a stream cannot be split, whatever its size; empty if it can."""
+    """Say why a stream of any size cannot be split; empty if it can."""
     if source.reads_ranges is None:
         return f"{source_name} reads a stream as a whole"
     if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
         return f"{selected.stream.replication_method} is read in the order of its bookmark"
     if selected.stream.max_rejected is not None:
-        return "records that do not fit are set aside one by one"
+        return "rejected records are kept one by one"
     if disposition is WriteDisposition.MERGE and not selected.has_own_key:
         return "of records with the same key the last one counts, so they are read in order"
     return ""
@@ -154,6 +154,3 @@ def _why_one_loader(disposition: WriteDisposition, destination: Abilities, *, is
     if not is_plain:
         return "one loader, since transformers and callbacks take one batch after the other"
     return ""
-
-
-__all__ = ["Reading", "Resumption", "late_warnings", "plan_reading", "plan_resumption"]

@@ -1,4 +1,4 @@
-"""What a repair of one stream does, as a plan says it."""
+"""The repair of one stream, as part of a plan."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What a repair of one stream does."""
+    """The ranges of keys that a repair reads again, and the keys that it removes."""
 
-    #: The source's, with the key.
+    #: The source's side of the comparison, with the key.
     side: Side
-    #: Ascending and disjoint; of these all records are read.
+    #: Ranges to read, ascending and disjoint.
     ranges: tuple[KeyRange, ...]
-    #: Keys of these ranges in the destination, named as they arrive: what does not arrive is removed; None: nothing is.
+    #: The destination's keys in these ranges, under their arriving names. Keys that do not arrive are removed. None:
+    #: nothing is removed.
     removed: pa.Table | None
-
-
-__all__ = ["Repair"]

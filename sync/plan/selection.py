@@ -1,4 +1,4 @@
-"""Which streams a pipeline syncs, and how: the file's `streams` entries held against the source's catalog. Pure."""
+"""Selection of streams: the file's `streams` entries applied to the source's catalog. Pure."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
-from ..config import Pipeline, StreamEntry, glob_matches, render_destination_table
+from ..config import Pipeline, StreamEntry, glob_matches, matches_any, render_destination_table
 from ..errors import ConfigError, nearest_match
 
-#: Tables of our own, in sources that were a destination once: no glob takes them.
+#: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
 
 
-#: Rejected records that a stream with `on_rejected: keep` may have.
+#: Default of `max_rejected`.
 MAX_REJECTED = 1000
 
 
 class NoStream(ConfigError):
-    """A pattern matches nothing: a mistake in a new file; in one that has run before, the source has changed."""
+    """A pattern matches no stream. In a new file it is a mistake; after an earlier run the source has changed."""
 
     code = "no_stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectedStream:
-    """One stream that is to be synced, with every default filled in."""
+    """One stream to sync, with every default filled in."""
 
-    #: As the source yields it: excluded columns gone, keys and bookmark_properties as configured.
+    #: Without excluded columns; keys and bookmark_properties as configured.
     stream: Stream
     destination_table: str
     write_disposition: WriteDisposition
     conflict_method: ConflictMethod
-    #: The file itself says `write_disposition: replace`: a stranger's table may go.
+    #: Whether the file says `write_disposition: replace`: then a table of another program may be replaced.
     replaces_explicitly: bool
     retries: int
     retry_delay_s: float
     timeout_s: float | None
-    #: What happens to columns that the destination cannot keep exactly: fail, cast or text.
+    #: For columns that the destination cannot keep exactly: fail, cast or text.
     on_lossy: str
-    #: Readers that one read of it may have; 1: it is read as a whole.
+    #: Most readers at once; 1: it is read as a whole.
     parallel_reads: int
-    #: After each run source and destination are compared.
+    #: Whether source and destination are compared after each run.
     verify: bool
-    #: Its key is the one that the source itself keeps unique.
+    #: Whether its key is unique in the source.
     has_own_key: bool
-    #: What happens when the source's columns change: evolve, freeze or ignore.
+    #: For changes of the source's columns: evolve, freeze or ignore.
     on_schema_change: str
-    #: Columns that the source offers and the pipeline leaves out.
+    #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
@@ -67,47 +67,94 @@ class SelectedStream:
 def select_streams(
     pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()
 ) -> tuple[SelectedStream, ...]:
-    """Resolve the `streams` entries against what the source offers, in run order.
+    """Return the streams that the `streams` entries select, in run order.
 
     Args:
-        pipeline: the file.
-        catalog: what the source offers.
+        pipeline: the pipeline file.
+        catalog: the source's streams.
         known: streams that were written before, see `skipped_streams`.
 
     Raises:
-        ConfigError: a pattern or column that matches nothing, keys or bookmark_properties that are no columns,
-            INCREMENTAL without bookmark_properties, merge without keys.
+        ConfigError: a pattern or column matches nothing, keys or bookmark_properties are no columns, INCREMENTAL
+            without bookmark_properties, merge without keys.
     """
     by_name = {stream.name: stream for stream in catalog}
-    entries, settings = _settled(pipeline, by_name)
+    entries, settings = _merged_settings(pipeline, by_name)
     skipped = skipped_streams(pipeline, catalog, known)
     wanted = [name for name in _wanted(settings) if name not in skipped]
-    for name in wanted or skipped[:1]:  # first: else each of its columns would be called a mistake of the file
+    for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if not by_name[name].schema.names:
             fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
             raise fail("stream", "the source has no columns for it: is it empty?")
     _check_columns(pipeline, entries, by_name)
     chosen = [_configure(pipeline, by_name[name], settings[name], ("streams", entries[name][-1])) for name in wanted]
     if not chosen:
-        raise _error(pipeline, ("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
+        raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     return tuple(chosen)
 
 
-def skipped_streams(pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the streams without columns that only globs match: a table without any, a file that is empty.
+def narrow_streams(
+    selected: Sequence[SelectedStream], globs: Sequence[str], only: Collection[str] | None = None
+) -> tuple[SelectedStream, ...]:
+    """Return the selected streams that `--stream` matches.
 
-    Where the file names one, or it was written before and what was in it is gone, that is an error.
+    Args:
+        selected: the selected streams.
+        globs: of `--stream`; none: all.
+        only: exact names, if the streams are known already.
+
+    Raises:
+        ConfigError: a glob matches none of them.
+    """
+    kept = [stream for stream in selected if only is None or stream.name in only]
+    matched = set(matching_names([stream.name for stream in kept], globs))
+    return tuple(stream for stream in kept if stream.name in matched)
+
+
+def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
+    """Return the names that `--stream` matches, in their order; all of them without a glob.
+
+    Raises:
+        ConfigError: a glob matches none of them.
+    """
+    for glob in globs:
+        if not any(glob_matches(glob, name) for name in names):
+            raise _no_such_stream(f"{glob!r} matches no stream", glob, names)
+    return [name for name in names if not globs or matches_any(globs, name)]
+
+
+def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
+    """Return the selected stream with this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for stream in selected:
+        if stream.name == name:
+            return stream
+    names = [stream.name for stream in selected]
+    raise _no_such_stream(f"{name!r} is none of the selected streams", name, names)
+
+
+def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigError:
+    return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=nearest_match(given, names))
+
+
+def skipped_streams(pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the streams without columns that only globs match, such as an empty file.
+
+    Such a stream is an error if the file names it, or if it was written before.
     """
     by_name = {stream.name: stream for stream in catalog}
     named = {*known, *(entry.stream for entry in pipeline.streams)}
-    settings = _settled(pipeline, by_name)[1]
+    settings = _merged_settings(pipeline, by_name)[1]
     return tuple(name for name in _wanted(settings) if name not in named and not by_name[name].schema.names)
 
 
-def _settled(
+def _merged_settings(
     pipeline: Pipeline, by_name: Mapping[str, Stream]
 ) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
-    """Return for each stream that is matched its entries, and what these say together."""
+    """Return the entries of each matched stream, and their settings merged."""
     entries: dict[str, list[int]] = {}
     for number, entry in enumerate(pipeline.streams):
         for name in _matches(pipeline, number, entry, by_name):
@@ -120,12 +167,12 @@ def _wanted(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
-    """Return what the entries of one stream say together: later ones refine earlier ones."""
+    """Merge the settings of several entries; later entries win."""
     return {key: getattr(entry, key) for entry in entries for key in entry.model_fields_set}
 
 
 def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mapping[str, Stream]) -> list[str]:
-    """Names that one entry means: an exact name first (views too), else as a glob over tables."""
+    """Return the streams of one entry: an exact name (also of a view), else a glob over tables."""
     pattern = entry.stream
     if pattern in by_name:
         return [pattern]
@@ -136,19 +183,12 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
     if hits:
         message = f"{pattern!r} matches views only ({', '.join(hits[:5])}); a view is synced by its exact name"
     elif not by_name:
-        message = f"{pattern!r} matches no stream: the source has none (none that it lets this user read)"
+        message = f"{pattern!r} matches no stream: the source has none that this user may read"
     else:
         shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
         message = f"{pattern!r} matches no stream; the source has {shown}"
-    location = ("streams", number, "stream")
-    path, line = pipeline.where(location)
-    raise NoStream(
-        message,
-        path=path,
-        line=line,
-        key=f"streams[{number}].stream",
-        nearest=nearest_match(pattern, by_name),
-    )
+    nearest = nearest_match(pattern, by_name)
+    raise pipeline.error(("streams", number, "stream"), message, nearest=nearest, kind=NoStream)
 
 
 def _is_reserved(name: str) -> bool:
@@ -156,7 +196,7 @@ def _is_reserved(name: str) -> bool:
 
 
 def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name: Mapping[str, Stream]) -> None:
-    """Each column pattern of an entry must match a column of at least one of its streams."""
+    """Raise if a column pattern of an entry matches no column of its streams."""
     for number, entry in enumerate(pipeline.streams):
         if entry.columns is None:
             continue
@@ -164,15 +204,11 @@ def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name
         known = sorted({column for stream in streams for column in stream.schema.names})
         for side in ("include", "exclude"):
             for pattern in getattr(entry.columns, side) or ():
-                if not any(glob_matches(pattern, column) or pattern == column for column in known):
-                    location = ("streams", number, "columns", side)
-                    path, line = pipeline.where(location)
-                    raise ConfigError(
+                if not any(glob_matches(pattern, column) for column in known):
+                    raise pipeline.error(
+                        ("streams", number, "columns", side),
                         f"{pattern!r} matches no column of {entry.stream!r}",
-                        path=path,
-                        line=line,
-                        key=f"streams[{number}].columns.{side}",
-                        allowed=known,
+                        allowed=tuple(known),
                         nearest=nearest_match(pattern, known),
                     )
 
@@ -184,7 +220,7 @@ def _configure(
     kept = _kept_columns(stream, settings)
     if not kept:
         raise fail("columns", "no column is left", stream.schema.names)
-    # What a source says of its own streams (a Singer tap's catalog) is the default.
+    # The source's own settings (a Singer tap's catalog) are the defaults.
     disposition = settings.get("write_disposition")
     method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
     if not settings.get("replication_method") and disposition == "replace":
@@ -246,13 +282,9 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     names = list(stream.schema.names)
     if columns is None:
         return names
-
-    def matched(patterns: Sequence[str], name: str) -> bool:
-        return any(pattern == name or glob_matches(pattern, name) for pattern in patterns)
-
     if columns.include:
-        names = [name for name in names if matched(columns.include, name)]
-    return [name for name in names if not matched(columns.exclude or (), name)]
+        names = [name for name in names if matches_any(columns.include, name)]
+    return [name for name in names if not matches_any(columns.exclude or (), name)]
 
 
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:
@@ -292,7 +324,7 @@ def _null_bookmarks(
     if configured is None or method is not ReplicationMethod.INCREMENTAL:
         return NullBookmarks.FAIL
     if stream.keeps_own_bookmark:
-        raise fail("null_bookmarks", "the source keeps its own place, and decides by itself which records it sends")
+        raise fail("null_bookmarks", "the source keeps its own bookmark, and decides by itself which records it sends")
     if configured == "always" and disposition == "append":
         raise fail(
             "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
@@ -313,7 +345,7 @@ def _lookback(
     if lookback is None or (not bookmarks and not stream.keeps_own_bookmark):
         return None
     if stream.keeps_own_bookmark:
-        raise fail("lookback", "the source keeps its own place, and decides by itself which records it sends")
+        raise fail("lookback", "the source keeps its own bookmark, and decides by itself which records it sends")
     if disposition == "append":
         raise fail("lookback", "it reads records again in every run, and `append` would double them: merge by keys")
     kind = stream.schema.field(bookmarks[0]).type
@@ -323,7 +355,7 @@ def _lookback(
 
 
 def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:
-    if disposition == "append":  # append makes no key on the destination
+    if disposition == "append":  # the table gets no key
         return schema
     return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
 
@@ -332,7 +364,7 @@ def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str
     template = settings.get("destination_table")
     if template is not None:
         return render_destination_table(template, pipeline, stream.name)
-    if "table" in stream.locator:  # of a database: the table's own name, with its dots quoted
+    if "table" in stream.locator:  # a database: the table's own name, with its dots quoted
         return str(TableName("", str(stream.locator["table"])))
     return stream.name.replace(".", "_")  # a dot would name a schema of the destination
 
@@ -348,19 +380,8 @@ def _failer(
     pipeline: Pipeline, location: tuple[str | int, ...], stream: str, kind: type[ConfigError] = ConfigError
 ) -> _Failer:
     def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
-        path, line = pipeline.where((*location, key))
-        return kind(
-            f"stream {stream!r}: {message}",
-            path=path,
-            line=line,
-            key=f"streams[{location[1]}].{key}",
-            allowed=tuple(allowed),
-            nearest=nearest_match(got, allowed) if got else None,
-        )
+        nearest = nearest_match(got, allowed) if got else None
+        text = f"stream {stream!r}: {message}"
+        return pipeline.error((*location, key), text, allowed=tuple(allowed), nearest=nearest, kind=kind)
 
     return fail
-
-
-def _error(pipeline: Pipeline, location: tuple[str | int, ...], message: str) -> ConfigError:
-    path, line = pipeline.where(location)
-    return ConfigError(message, path=path, line=line, key=".".join(map(str, location)))

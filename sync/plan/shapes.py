@@ -1,4 +1,4 @@
-"""What a stream looked like when it was last written, and what has changed at its source since. Pure: JSON values."""
+"""The shape of a stream: its columns and keys when it was last written, and the changes since. Pure; JSON values."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from syncblocks.connectors.stream import Stream, is_unseen
 
 #: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names], "ignored": [names that
-#: `on_schema_change: ignore` left out]}; kept by the run store. Without "ignored": nobody knows (an earlier version).
+#: `on_schema_change: ignore` left out]}; kept by the run store. An earlier version did not write "ignored".
 Shape = Mapping[str, Any]
 
-#: One change, as `Commit.schema_changes` has them: column, change (added, retyped, dropped, keys), before and after.
+#: One change, as in `Commit.schema_changes`: column, change (added, retyped, dropped, keys), before and after.
 Change = Mapping[str, Any]
 
 
@@ -22,9 +22,9 @@ def shape_of(
 
     Args:
         stream: as the source yields it.
-        left_out: columns that the source offers and the pipeline does not want.
-        before: its shape at the last time, whose types hold for columns of which no value was seen this time.
-        ignored: columns that `on_schema_change: ignore` leaves out; None: that cannot be told.
+        left_out: the source's columns that the pipeline leaves out.
+        before: its former shape, whose types are kept for columns in which no value was seen this time.
+        ignored: columns that `on_schema_change: ignore` leaves out; None if unknown.
     """
     columns = {}
     known = {} if before is None else before["columns"]
@@ -38,7 +38,7 @@ def shape_of(
 
 
 def differences(before: Shape | None, after: Shape) -> tuple[Change, ...]:
-    """Return what changed at the source; what the pipeline began or ceased to leave out is no change of the source."""
+    """Return the changes of the source; columns that the pipeline began or ceased to leave out are no change."""
     if before is None:
         return ()
     old, new = before["columns"], after["columns"]
@@ -69,6 +69,3 @@ def _change(column: str, change: str, before: str | None, after: str | None) -> 
 def _out(shape: Shape) -> Sequence[str]:
     left_out: Sequence[str] = shape["left_out"]
     return left_out
-
-
-__all__ = ["Change", "Shape", "differences", "in_words", "shape_of"]

@@ -1,4 +1,4 @@
-"""A plan, as the run store keeps it: which block runs an attempt has, and whom it tells."""
+"""The record of a plan in the run store: the block runs of an attempt, and the callbacks that it calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..config import glob_matches
+from ..config import matches_any
 from ..delivery.subscriptions import UserCode
 from ..plan.plan import Plan
 from ..session.session import Session
@@ -14,7 +14,7 @@ from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
 
 
 def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
-    """Return what the run store is told of an attempt before it begins."""
+    """Return what the run store records of an attempt before it begins."""
     pipeline = session.pipeline
     return AttemptPlan(
         streams=tuple(
@@ -31,7 +31,7 @@ def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
             for planned in plan.streams
         ),
         subscriptions=_resolve_filters(session.code, [planned.name for planned in plan.streams]),
-        # What they call is asked of the file that there is when they are called.
+        # At the time of the call, the pipeline file says what is called.
         callbacks=tuple(RecordedCallback(block=spec.block, digest=spec.digest) for spec in session.code.callbacks),
         allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
         # A path may hold a secret.
@@ -43,11 +43,11 @@ def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
 
 
 def _resolve_filters(code: UserCode, names: Sequence[str]) -> tuple[Any, ...]:
-    """The store knows names, not globs."""
+    """Replace globs in `streams` filters by names: the store knows names only."""
     return tuple(
         replace(
             subscription,
-            streams=tuple(name for name in names if any(glob_matches(glob, name) for glob in subscription.streams)),
+            streams=tuple(name for name in names if matches_any(subscription.streams, name)),
         )
         if subscription.streams is not None
         else subscription

@@ -1,4 +1,4 @@
-"""The coordinator of one attempt: claims streams in order, stops them, sees that each one ends. Only it claims."""
+"""The coordinator of one attempt: claims streams in order, starts and stops them, and waits until each has ended."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from ..session.session import Session
 from ..store import Store
 from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .block_runs import CANCELLED, FAILURE
+from .context import StreamContext
 from .group import run_group
 from .lease import Lease
 from .progress import Progress
 from .signals import STOP_S
 from .stream import StreamRun
-from .stream_context import StreamContext
+from .transformers import make_transformers
 
-#: After a stop, streams get this long to come back by themselves before they are closed without them.
+#: Seconds that a stopped stream's thread has to end; then the stream is closed without it.
 GRACE_S = 3.0
 
 
@@ -64,13 +65,13 @@ class Coordinator:
         self._has_failed = False
         planned = {stream.name: stream for stream in plan.streams}
         self._groups = {names: [planned[name] for name in names] for names in plan.groups}
-        #: Not claimed yet, in run order; streams that end take from it, too.
+        #: Groups not claimed yet, in run order; a stream that ends takes the next one.
         self._waiting = deque(self._groups.values())
-        #: Claimed when another stream ended, and not started yet.
+        #: Groups claimed in the transaction that closed another stream, not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
         self._active: dict[Future[None], list[StreamRun]] = {}
-        #: Who is ended without his thread.
-        self._ends: dict[StreamRun, Future[None]] = {}
+        #: Streams that are being ended without their threads.
+        self._abandoned: dict[StreamRun, Future[None]] = {}
         self.runs: list[StreamRun] = []
         self._context = self._make_context()
 
@@ -95,17 +96,17 @@ class Coordinator:
                 return
 
     def _next(self) -> Sequence[PlannedStream]:
-        """Take the next group that waits; empty: none does."""
+        """Take the next waiting group; empty if there is none."""
         with suppress(IndexError):
             return self._waiting.popleft()
         return ()
 
     def _claim(self, group: Sequence[PlannedStream]) -> bool:
-        """Claim a group; False: the run is stopping."""
+        """Claim a group; return False if the run is stopping."""
         if not self._store.claim(self._run.id, [planned.name for planned in group]):
             self._is_refused = True
             return False
-        self._notify()  # it may have decided a flag
+        self._notify()  # the claim may have decided `is_last_block_run` of an event
         return True
 
     def _start(self, claimed: Sequence[PlannedStream]) -> None:
@@ -114,12 +115,12 @@ class Coordinator:
         for member in group:
             table = member.planned.key.destination_table
             self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
-            if self._stop_reason:  # it was claimed just before
+            if self._stop_reason:  # claimed just before the stop
                 member.cancel(self._stop_reason)
         self._active[_in_thread(run_group, group)] = group
 
     def _collect(self, timeout_s: float) -> None:
-        watched = [*self._active, *(end for end in self._ends.values() if not end.done())]
+        watched = [*self._active, *(end for end in self._abandoned.values() if not end.done())]
         done, _ = wait(watched, timeout=timeout_s, return_when=FIRST_COMPLETED)
         for future in done:
             self._has_failed |= _has_failed(self._active.pop(future, ()))
@@ -134,7 +135,7 @@ class Coordinator:
         return self._is_stopping() or self._lease.is_cancelled
 
     def _stop(self) -> None:
-        """End further claims, and the streams in flight."""
+        """Stop claiming, and cancel the streams in flight."""
         self._stop_reason = self._reason()
         try:
             self._store.request_stop(self._run.id)
@@ -153,8 +154,8 @@ class Coordinator:
     def _give_up(self) -> None:
         """End the streams in flight without their threads, and wait until each is closed.
 
-        After a signal there is no time to wait for a destination or a run store that does not answer: what is still
-        open then stays so, and the next start settles it.
+        After a signal there is no time to wait for a destination or run store that does not answer. A stream that is
+        still open then stays open, and the next start recovers it.
         """
         members = self._members()
         for member in members:
@@ -168,9 +169,9 @@ class Coordinator:
             self._collect(0.02)
 
     def _abandon(self, member: StreamRun) -> None:
-        """End a stream without its thread; in the background, since it may have to ask a destination that is gone."""
-        if member not in self._ends:
-            self._ends[member] = _in_thread(lambda group: group[0].abandon(), [member])
+        """End a stream without its thread; in the background, since the destination may not answer."""
+        if member not in self._abandoned:
+            self._abandoned[member] = _in_thread(lambda group: group[0].abandon(), [member])
 
     def _cancel_late(self) -> None:
         for member in self._members():
@@ -184,7 +185,7 @@ class Coordinator:
                 self._abandon(member)
 
     def _members(self) -> list[StreamRun]:
-        # A copy, made in one step: streams that end ask, too.
+        # A copy, made in one step: the threads of streams call this, too.
         return [member for group in list(self._active.values()) for member in group]
 
     def _slots(self, concurrency: int | None) -> int:
@@ -214,13 +215,13 @@ class Coordinator:
             transformers=self._transformers,
             close=self._close,
             tell_retry=self._tell_retry,
-            hold=self._hold,
-            let_out=self._let_out,
+            announce_change=self._announce_change,
+            resolve_change=self._resolve_change,
             is_owner=lambda: self._store.is_owner(self._run.id),
         )
 
     def _close(self, outcome: StreamOutcome) -> None:
-        """Close a stream, and claim in the same transaction what takes its place."""
+        """Close a stream, and claim the next group in the same transaction."""
         is_alone = (outcome.stream,) in self._groups
         following = self._next() if is_alone and not self._must_stop() else ()
         try:
@@ -239,50 +240,35 @@ class Coordinator:
             self._lease.lose()
         self._notify()
 
-    def _hold(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
-        # A run that is lost keeps its commits from being made: the error goes up through the destination.
+    def _announce_change(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
+        # LostRun passes through the destination's load and so prevents the commit.
         return self._store.hold(self._run.id, stream, self._pipeline.destination.block, changes, mark)
 
-    def _let_out(self, stream: str, is_true: bool) -> None:
+    def _resolve_change(self, stream: str, is_made: bool) -> None:
         try:
-            self._store.release_held(self._run.id, stream, is_committed=is_true)
+            self._store.release_held(self._run.id, stream, is_committed=is_made)
         except LostRun:
             self._lease.lose()
         self._notify()
 
     def _transformers(self, planned: PlannedStream) -> list[Transformer]:
-        from syncblocks.callbacks.kwargs import hydrate
-
-        made = []
-        for block in self._pipeline.transformers:
-            if block.block not in planned.transformers:
-                continue
-            recorded = self._store.run_kwargs(self._run) | {
-                "block_uuid": block.block,
-                "stream": planned.name,
-                "destination_table": planned.key.destination_table,
-            }
-            kwargs = hydrate(resolve_references(recorded, self._pipeline, os.environ))
-            functions = [_bind(function, kwargs) for function in self._session.code.transformers[block.block]]
-            made.append(Transformer(block.block, functions, block.rename or {}))
-        return made
+        if not planned.transformers:
+            return []
+        recorded = self._store.run_kwargs(self._run) | {
+            "stream": planned.name,
+            "destination_table": planned.key.destination_table,
+        }
+        kwargs = resolve_references(recorded, self._pipeline, os.environ)
+        return make_transformers(self._pipeline, self._session.code, planned.transformers, kwargs)
 
 
 def _has_failed(runs: Iterable[StreamRun]) -> bool:
-    """Whether one of them has failed; only once it has ended in the store: those in flight are cancelled after it."""
+    """Whether a stream has failed. Counts only streams closed in the store: the others are cancelled after that."""
     return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)
 
 
-def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
-    def call(frame: Any) -> Any:
-        positional, named = function.binding.arguments(kwargs, frame)
-        return function.function(*positional, **named)
-
-    return call
-
-
 def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[StreamRun]) -> Future[None]:
-    """Run a group in a thread of its own: a daemon, since one that hangs in a driver must not hold the process."""
+    """Run a group in its own daemon thread: a thread that hangs in a driver must not keep the process alive."""
     future: Future[None] = Future()
 
     def body() -> None:

@@ -1,33 +1,28 @@
-"""What one try of a stream sends to its destination: transformed batches, checkpoints, columns, rejected records."""
+"""The events of one attempt at a stream: transformed batches, checkpoints, new columns and rejected records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 
 from syncblocks.connectors.rejected.halving import convert_or_reject as sifted
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
-from ..errors import SyncError
 from ..flow.feed import Feed, Item
-from ..flow.transform import Transformer
-from ..plan.columns import Fit, fit
+from ..flow.transform import Transformer, declared_stream
+from ..plan.columns import ColumnMapping, map_columns
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
 from .block_runs import StreamBlocks
+from .errors import ColumnsRefused
 from .progress import Progress
 
 
-class ColumnsRefused(SyncError):
-    """Columns that turned up on the way cannot be written as the pipeline wants them: which, why, and the way out."""
-
-    code = "columns"
-
-
 class StreamEvents:
-    """The way of one try's batches through the blocks of a stream."""
+    """Passes the batches of one attempt through the blocks of a stream."""
 
     def __init__(
         self,
@@ -42,28 +37,29 @@ class StreamEvents:
         self.planned = blocks.planned
         self._progress = progress
         self._start = start
-        #: Raises when the stream was cancelled.
+        #: Raises if the stream was cancelled.
         self._check = check
         self._send_final = send_final
-        #: Columns that turned up on the way and that `on_schema_change: ignore` leaves out.
+        #: Columns that appeared during the read and that `on_schema_change: ignore` leaves out.
         self._ignored: frozenset[str] = frozenset()
-        self._told: set[str] = set()
+        #: Columns of which a message was shown.
+        self._reported: set[str] = set()
 
     def read(self, feed: Feed) -> tuple[Stream, Iterator[Event | Block]]:
-        """Return the columns that arrive, and everything that the destination sees."""
+        """Return the stream as it arrives at the destination, and its events."""
         events = self._events(feed)
         first, stream = self._first(events)
-        return stream, _chain(first, events)
+        return stream, chain(() if first is None else (first,), events)
 
     def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
-        """Pull the first event: by it a transformer decides which columns arrive."""
-        if self.planned.wire != "arrow":  # nothing can change them, and both ends may begin at once
+        """Pull the first event: a transformer's first batch decides which columns arrive."""
+        if self.planned.wire != "arrow":  # the columns cannot change, so the destination may begin at once
             return None, self.planned.arriving
         first = next(events)
         if isinstance(first, Stream):
             return next(events), first
         stream = self._arriving()
-        return first, stream if self.planned.is_schema_decided else self._fitted(stream).arriving
+        return first, stream if self.planned.is_schema_decided else self._map(stream).arriving
 
     def _arriving(self) -> Stream:
         planned = self.planned
@@ -72,7 +68,7 @@ class StreamEvents:
         schema = self.blocks.transformers[-1].schema
         if schema is not None:
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
-        if planned.table.schema is not None:  # no record came, and there is a table: it stays as it is
+        if planned.table.schema is not None:  # no record came: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
         batch, stream = planned.selected.stream.schema.empty_table().to_batches(), planned.selected.stream
         empty = batch[0] if batch else _empty(planned.selected.stream.schema)
@@ -82,55 +78,55 @@ class StreamEvents:
         return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
-        """Everything that the destination sees: transformed batches, checkpoints, and the final one."""
-        fitted: Fit | None = self.planned.fit if self.planned.is_schema_decided else None
-        bookmark, held = self._start, None
+        """Yield the events for the destination, the final checkpoint last."""
+        mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
+        bookmark, waiting = self._start, None
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
             if isinstance(item.event, Checkpoint):
-                if rejected and fitted is not None:
+                if rejected and mapping is not None:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
-                bookmark, held = item.event.bookmark, item.event
+                bookmark, waiting = item.event.bookmark, item.event
                 continue
-            if held is not None and not rejected and not self.planned.commits_once:
-                yield held
-            held = None
+            if waiting is not None and not rejected and not self.planned.commits_once:
+                yield waiting
+            waiting = None
             if isinstance(item.event, Stream):
-                changed = self._declared(self._without_ignored(item.event))
-                if self.planned.is_schema_decided and not _is_of(changed.schema, fitted):
-                    fitted = self._fitted(changed)
-                    yield fitted.arriving
+                changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
+                    mapping = self._map(changed)
+                    yield mapping.arriving
                 continue
             if isinstance(item.event, Rejected):
                 self.blocks.stages[0].rejected += len(item.event.records)
                 rejected += item.event.records
                 continue
             if not isinstance(item.event, pa.RecordBatch):
-                self.blocks.stages[0].has_handed_over |= item.is_last
+                self.blocks.stages[0].is_complete |= item.is_last
                 block = item.event
-                del item  # not held while the next one is read
+                del item  # frees its memory before the next one is read
                 yield block
                 del block
                 continue
             batch = self._transform(item)
             if batch.num_rows == 0:
                 continue
-            if fitted is None or not _is_of(batch.schema, fitted):
-                is_first, schema = fitted is None, _keys_not_null(batch.schema, self.planned.arriving)
-                fitted = self._fitted(replace(self.planned.arriving, schema=schema))
+            if mapping is None or not _is_of(batch.schema, mapping):
+                is_first, schema = mapping is None, _keys_not_null(batch.schema, self.planned.arriving)
+                mapping = self._map(replace(self.planned.arriving, schema=schema))
                 if not is_first:
-                    yield fitted.arriving
-            good, bad = sifted(batch, fitted.convert, self.planned.selected.stream)
+                    yield mapping.arriving
+            good, bad = sifted(batch, mapping.convert, self.planned.selected.stream)
             rejected += bad
             del item, batch
             while good:
-                yield self._handed_over(good.pop(0))
+                yield self._spooled(good.pop(0))
             if rejected:
                 yield Rejected(records=tuple(rejected))
                 rejected.clear()
-        self.blocks.close_spools(None if fitted is None else fitted.arriving.schema)
+        self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
         yield self._send_final(bookmark)
@@ -156,48 +152,49 @@ class StreamEvents:
         if self.planned.wire == "arrow":
             self.blocks.stages[0].note(batch, is_last=item.is_last)
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
-        else:  # between blocks: counted with them, once they are committed
-            self.blocks.stages[0].has_handed_over |= item.is_last
+        else:  # inside blocks of another wire: counted when they are committed
+            self.blocks.stages[0].is_complete |= item.is_last
         for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
             stage.note(batch, is_last=item.is_last)
         return batch
 
-    def _handed_over(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Keep what the destination gets, for callbacks that ask for its data."""
+    def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep a batch of the destination for callbacks that ask for its data."""
         last = self.blocks.stages[-1]
         if last.spool is not None:
             last.spool.write(batch)
         return batch
 
-    def _fitted(self, stream: Stream) -> Fit:
-        """Fit columns that only turned up on the way; the plan has done so with those that it knew."""
-        fitted = fit(stream, self.planned.rules)
-        self._tell_left_out(column.name for column in fitted.columns if column.is_left_out)
-        refusals = list(fitted.refusals)
+    def _map(self, stream: Stream) -> ColumnMapping:
+        """Map columns that appeared during the read; the plan has mapped all columns that it knew."""
+        mapping = map_columns(stream, self.planned.rules)
+        self._report_left_out(column.name for column in mapping.columns if column.is_left_out)
+        refusals = list(mapping.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
-            changes = differences(shape_of(self.planned.fit.declared), shape_of(stream))
-            refusals += [f"frozen, but the source changed on the way: {in_words(change)}" for change in changes]
+            changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
+            refusals += [f"frozen, but the source changed during the read: {in_words(change)}" for change in changes]
         if refusals:
             self.blocks.failed = self.blocks.stages[-2].block
             raise ColumnsRefused("; ".join(refusals))
-        return fitted
+        return mapping
 
     def _without_ignored(self, stream: Stream) -> Stream:
-        """Leave out what is new at the source since the plan was made, if `on_schema_change` says so."""
+        """Leave out columns that are new since the plan was made, if `on_schema_change` says so."""
         planned = self.planned
         if planned.ignored is None:
             return stream
         before = {**planned.shape, "ignored": planned.ignored}
-        found = ignored(stream, self._declared(stream), before, planned.rules, is_decided=True).columns
-        self._tell_left_out(found.difference(planned.ignored))
+        arriving = declared_stream(stream, self.blocks.transformers)
+        found = ignored(stream, arriving, before, planned.rules, is_decided=True).columns
+        self._report_left_out(found.difference(planned.ignored))
         self._ignored |= found
         return without_columns(stream, self._ignored)
 
-    def _tell_left_out(self, names: Iterable[str]) -> None:
-        if new := sorted(set(names) - self._told):
-            self._told.update(new)
+    def _report_left_out(self, names: Iterable[str]) -> None:
+        if new := sorted(set(names) - self._reported):
+            self._reported.update(new)
             self._progress.message(left_out_text(self.planned.name, new))
 
     def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
@@ -207,21 +204,10 @@ class StreamEvents:
             self.blocks.failed = transformer.block
             raise
 
-    def _declared(self, stream: Stream) -> Stream:
-        for transformer in self.blocks.transformers:
-            stream = transformer.stream(stream)
-        return stream
 
-
-def _chain(first: Event | Block | None, rest: Iterator[Event | Block]) -> Iterator[Event | Block]:
-    if first is not None:
-        yield first
-    yield from rest
-
-
-def _is_of(schema: pa.Schema, fitted: Fit | None) -> bool:
-    """Tell whether a schema has the columns that were fitted."""
-    columns = [] if fitted is None else [(field.name, field.type) for field in fitted.declared.schema]
+def _is_of(schema: pa.Schema, mapping: ColumnMapping | None) -> bool:
+    """Tell whether a schema has the columns of a mapping."""
+    columns = [] if mapping is None else [(field.name, field.type) for field in mapping.declared.schema]
     return columns == [(field.name, field.type) for field in schema]
 
 

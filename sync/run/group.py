@@ -1,4 +1,4 @@
-"""The streams that one read yields together, with their retries: the unit that runs in a thread of its own."""
+"""A group: the streams that one read yields together, with their retries. Each group runs in its own thread."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from syncblocks.connectors.stream import Bookmark
 from ..flow.feed import Feed, start_reading
 from ..flow.spooled_feed import SpooledFeed
 from ..verify.repair import NarrowedSource
+from .errors import LedgerUnreadable
 from .ranges import load_ranges, start_reading_ranges
-from .stream import StreamRun, message_of
-from .takeover import LedgerUnreadable
+from .stream import StreamRun
 
 
 def run_group(runs: Sequence[StreamRun]) -> None:
     """Run the streams of one group, with their retries, until each has ended.
 
-    All streams of a group are read by one read and loaded at once, one thread each; a group of one runs in the
-    calling thread. Never raises for what happens to a stream.
+    One read feeds all streams of the group; each stream is loaded in its own thread. A group of one runs in the
+    calling thread. An error of a stream ends the stream and is never raised here.
     """
     pending, attempt = list(runs), 0
     while pending:
@@ -32,12 +32,11 @@ def run_group(runs: Sequence[StreamRun]) -> None:
             for run in pending:
                 error = errors[run.name]
                 assert error is not None  # no other stream is pending
-                if run.is_whole_again(error):
+                if run.falls_back_to_whole(error):
                     delay_s = 0.0
                     continue
                 run.tell_retry(error)
-                shown = run.context.redactor.redact(message_of(error))
-                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=shown)
+                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=run.shown(error))
             pending[0].wait_for_retry(delay_s)
 
 
@@ -57,7 +56,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     for run in runs:
         try:
             bookmarks[run.name] = run.begin(attempt)
-        except Exception as error:  # whatever a connector raises ends this stream, not the others
+        except Exception as error:  # an error of a connector ends this stream only
             errors[run.name] = error
     ready = [run for run in runs if run.name not in errors]
     if not ready:
@@ -66,7 +65,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     if len(ready) == 1 and ready[0].reads_ranges and _try_ranges(ready[0], errors):
         return errors
     wire = ready[0].planned.wire  # the same for all streams of a group
-    # Where fewer loads than the group's streams can run at once, the others wait on disk: one read feeds them all.
+    # If the destination allows fewer loads at once than the group has streams, the others wait on disk.
     limit = context.destination.max_loads or len(ready)
     waiting = {run.name for run in ready[limit:]}
     gate = threading.Semaphore(0)
@@ -100,9 +99,9 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
 
 
 def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool:
-    """Load a stream by ranges; False: it turned out to be too small for that, and nothing was done."""
+    """Load a stream by ranges; return False, with nothing done, if it is too small for ranges."""
     planned, source = run.planned, run.context.source_can.reads_ranges
-    assert source is not None, "the plan looked"
+    assert source is not None, "the plan checks this"
     stream, reading = planned.selected.stream, planned.reading
     try:
         with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The lease of a run: renewed while its process lives, and the way in which `runs cancel` reaches it."""
+"""The lease of a run: renewed while its process lives; its thread also notices `runs cancel`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import time
 
 from ..store import Store
 
-#: The store is asked this often whether somebody wants the run cancelled.
+#: Seconds between two looks for a request to cancel.
 POLL_S = 0.5
-#: The lease is renewed this often; it lasts 30 s by the store's clock.
+#: Seconds between two renewals; the lease lasts 30 s by the store's clock.
 HEARTBEAT_S = 10.0
 
 log = logging.getLogger("syncblocks")
 
 
 class Lease:
-    """Keeps one run owned by this process; a context manager around all work on the run."""
+    """Keeps the ownership of one run; a context manager around all work on the run."""
 
     def __init__(self, store: Store, run_id: int) -> None:
         self._store = store
@@ -37,16 +37,16 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether another process has taken the run over: nothing more may be written."""
+        """Whether another process has taken the run over; this process must write nothing more."""
         return self._lost.is_set()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody has asked for the run to be cancelled."""
+        """Whether somebody asked to cancel the run."""
         return self._cancelled.is_set()
 
     def lose(self) -> None:
-        """Note that a write of this process was refused by the store."""
+        """Note that the store refused a write of this process."""
         self._lost.set()
 
     def _beat(self) -> None:
@@ -60,5 +60,5 @@ class Lease:
                     if not self._store.renew(self._run_id).is_mine:
                         self._lost.set()
                         return
-            except Exception as error:  # an unreachable store costs the lease if it lasts, not the run at once
+            except Exception as error:  # the run goes on until the lease expires
                 log.warning("run %s: the run store does not answer: %s", self._run_id, type(error).__name__)

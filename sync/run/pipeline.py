@@ -1,21 +1,19 @@
-"""Run a pipeline: recover what is left, plan, run the streams, deliver the callbacks. One process owns a run."""
+"""Run a pipeline: recover a dead run, plan, run the streams, deliver the callbacks. One process owns a run."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from syncblocks.callbacks.delivery import Delivery, Outcome
-from syncblocks.callbacks.idle import Idle
+from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
-from ..config import Pipeline, load_pipeline, resolve_references
-from ..delivery.current import CurrentCallbacks
+from ..config import Pipeline, load_pipeline
+from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
@@ -28,18 +26,18 @@ from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
 from ..verify.repair import repairing
-from .after_run import verified
 from .attempt_plan import attempt_plan
-from .before_run import settle_tables
 from .block_runs import CANCELLED, FAILURE
 from .coordinator import Coordinator
+from .errors import LedgerUnreadable, error_info
 from .lease import Lease
 from .progress import Progress
-from .recovery import recover
+from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, stream_result
 from .signals import END_S, Watch, caught_signals
 from .stream import StreamRun
-from .takeover import ASK_AGAIN_S, LedgerUnreadable
+from .takeover import ASK_AGAIN_S
+from .verdicts import verified
 
 if TYPE_CHECKING:
     import signal
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("syncblocks")
 
-#: After a signal, due events get one try each within this time.
+#: Seconds after a signal in which each due delivery gets one attempt.
 SIGNAL_DRAIN_S = 20.0
 
 _UNREADABLE = "the destination's ledger could not be read"
@@ -69,24 +67,24 @@ def run_pipeline(
     repairs: Mapping[str, Repair] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Sync a pipeline's streams and deliver its callbacks; return how it ended.
+    """Sync a pipeline's streams and deliver its callbacks.
 
     Args:
         pipeline: what `load_pipeline` returned, or the path of a pipeline file.
-        streams: globs; empty = all selected streams.
-        full_refresh: replace every table and forget every bookmark.
-        variables: runtime variables over those of the file (only with a path).
-        event: JSON values that reach the callbacks as `event`.
+        streams: globs; empty: all selected streams.
+        full_refresh: replace every table and ignore every bookmark.
+        variables: runtime variables, before those of the file (only with a path).
+        event: JSON values that callbacks get as `event`.
         trigger: first half of `execution_partition` (only with a path).
-        concurrency: streams at once, over the file's.
+        concurrency: streams at once, before the file's.
         inline_callbacks: run callbacks in this process, for a debugger.
-        wait_for_other: wait for a run of the same pipeline under way instead of refusing.
-        retry: a new attempt of the latest run, over the streams that did not succeed or never started.
-        repairs: do nothing but these, by stream (`verify --repair`).
-        progress: told what happens, as it happens.
+        wait_for_other: wait for an active run of the same pipeline instead of refusing.
+        retry: a new attempt of the latest run, for the streams that did not succeed or never started.
+        repairs: repair these streams and do nothing else (`verify --repair`).
+        progress: gets a call for each event of the run.
 
     Raises:
-        ConfigError: the file, or what it names, is wrong; nothing was run or written.
+        ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
     """
     if not isinstance(pipeline, Pipeline):
@@ -107,7 +105,7 @@ def run_pipeline(
 
 
 class _Order(NamedTuple):
-    """What one call of `run_pipeline` asks for."""
+    """Options of one call of `run_pipeline`."""
 
     streams: Sequence[str]
     full_refresh: bool
@@ -119,7 +117,7 @@ class _Order(NamedTuple):
 
 
 class _Runner:
-    """One process's work on one pipeline, from what a dead process left to the last callback."""
+    """One process's work on one pipeline, from the recovery to the last callback."""
 
     def __init__(self, pipeline: Pipeline, progress: Progress, order: _Order, *, inline_callbacks: bool) -> None:
         self.pipeline = pipeline
@@ -131,7 +129,7 @@ class _Runner:
         self._is_inline = inline_callbacks
         self._store: Store | None = None
         self._outbox: Outbox | None = None
-        self._dispatcher: Dispatcher | Idle | None = None
+        self._dispatcher: Dispatcher | NullDispatcher | None = None
         self._run_ids: list[int] = []
         self._watch: Watch | None = None
         self._stack = ExitStack()
@@ -152,18 +150,18 @@ class _Runner:
 
     @property
     def _grace_s(self) -> float:
-        """How long a call under way may still take when the process ends."""
+        """Seconds that a running callback has to end when the process ends."""
         return 0.0 if len(self.signals) > 1 else 1.0
 
     def _say_farewell(self, number: signal.Signals) -> None:
-        said = f"{number.name}: the process ends without an answer that it waited for; the next start settles the run"
-        self.progress.message(said, level="error")
+        text = f"{number.name}: the process ends while it waits for an answer; the next start recovers the run"
+        self.progress.message(text, level="error")
         self.progress.close()
 
     # -- the run, from left to right -----------------------------------------------------------------------------
 
     def run(self) -> RunResult:
-        """Do it all; what fails after a signal has a result as well, since the signal is why the run ends."""
+        """Run everything. An error after a signal becomes a result: the signal is why the run ends."""
         try:
             return self._run()
         except (SyncError, ConnectorError) as error:
@@ -186,10 +184,10 @@ class _Runner:
             plan = self._plan(self._chosen())
             self._open_store()  # only now: a mistake in the file creates nothing
             if isinstance(plan, ErrorInfo) and self._latest() != latest:
-                continue  # another run, which held what could not be reached, has ended meanwhile
+                continue  # another run, which may have blocked the connection, has ended meanwhile
             try:
                 run = self._begin(plan)
-            except AlreadyRunning as error:  # it began while this one was planning
+            except AlreadyRunning as error:  # another run began while this process was planning
                 self._wait_or_refuse(error)
             else:
                 return self._execute(run, plan)
@@ -201,7 +199,7 @@ class _Runner:
             try:
                 order = self.order
                 is_partial = bool(order.streams or order.retry or order.repairs)
-                settle_tables(self.session.ends, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+                clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)
@@ -229,7 +227,7 @@ class _Runner:
         return self._outbox
 
     @property
-    def dispatcher(self) -> Dispatcher | Idle:
+    def dispatcher(self) -> Dispatcher | NullDispatcher:
         assert self._dispatcher is not None
         return self._dispatcher
 
@@ -243,38 +241,23 @@ class _Runner:
         self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
         blocks = [*self._outbox.deliveries.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
         if (left := self._store.active_run(pipeline.pipeline)) is not None:
-            # Its recovery may tell blocks that the file has no more, which somebody has to say.
+            # Its recovery may have events for blocks that the file no longer has: they are reported as dead.
             blocks += [callback.block for callback in self._store.attempt_plan_of(left.id).callbacks]
-        self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else Idle()
+        self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else NullDispatcher()
 
     def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
-        # A run without callbacks spares the imports.
-        from syncblocks.callbacks.dispatcher import Dispatcher
+        from .dispatching import make_dispatcher  # a run without callbacks spares the import
 
-        from ..delivery.hooks import Hooks
-
-        pipeline = self.pipeline
-        dispatcher = Dispatcher(
-            self.outbox,
-            blocks,
-            resolve=lambda kwargs: resolve_references(kwargs, pipeline, os.environ),
-            prepare=Hooks(pipeline, self.session.redactor).prepare,
-            redact=self.session.redactor.redact,
-            on_outcome=self._delivered,
-            inline=self._is_inline,
+        dispatcher = make_dispatcher(
+            self.pipeline, self.outbox, blocks, self.session.redactor, self.progress, inline=self._is_inline
         )
-        # While the plan waits for databases there is a processor to spare.
+        # Child processes start while the plan waits for databases.
         dispatcher.warm(warm_blocks(self.session.code.subscriptions))
         dispatcher.start()
         return dispatcher
 
-    def _delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        if delivery.data is not None and mark != "retry" and delivery.data not in self.outbox.deliveries.open_data():
-            Path(delivery.data).unlink(missing_ok=True)
-        self.progress.delivered(delivery, outcome, mark)
-
     def _clear_up(self) -> None:
-        """Before new work: end the run of a dead process, and deliver whatever is due."""
+        """Before new work: end the run of a dead process, and deliver what is due."""
         recovered = self._recover()
         if recovered is None:
             self._drain(self.pipeline.drain_s)
@@ -297,7 +280,7 @@ class _Runner:
     def _wait_or_refuse(self, error: AlreadyRunning) -> None:
         if not self.order.wait_for_other:
             raise error
-        self.session.close()  # the other one may need a file that this one holds
+        self.session.close()  # the other run may need a file that this process has open
         self.progress.message(f"waiting: {error}")
         time.sleep(1.0)
 
@@ -316,7 +299,7 @@ class _Runner:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
-            # What worked in an earlier run is not the file's mistake: a stream, a file or a password has changed.
+            # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
             has_changed = isinstance(error, NoStream) or isinstance(error.__cause__, ConnectorConfigError)
             if not has_run or not has_changed:
@@ -330,12 +313,12 @@ class _Runner:
         for wait_s in ASK_AGAIN_S:
             try:
                 return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
-            except RetriableError:  # such as a file that another start has locked, to make its own plan
+            except RetriableError:  # such as a database file that another start has locked for its own plan
                 time.sleep(wait_s)
         return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
 
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
-        """Begin the run with its plan at once: should this process die now, recovery knows whom to tell."""
+        """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
         pipeline = self.pipeline
         plan = attempt_plan(self.session, planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
         latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
@@ -377,8 +360,8 @@ class _Runner:
     def _finish(self, run: PipelineRun, runs: Sequence[StreamRun], lease: Lease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
-            asked = "not every stream could be ended in time" if self.signals else _UNREADABLE
-            message = f"{asked}: the run stays open, the next start settles it"
+            reason = "not every stream could be ended in time" if self.signals else _UNREADABLE
+            message = f"{reason}: the run stays open, the next start recovers it"
             self.progress.message(message, level="error")
             if self.signals:
                 self._drain(SIGNAL_DRAIN_S)
@@ -387,17 +370,17 @@ class _Runner:
             return self._result(run, FAILURE, results, "another process took this run over")
         ended = self.store.end_attempt(run.id)
         self.progress.run_ended(ended)
-        if self.order.repairs is None and not self.signals:  # a repair is compared by whoever ordered it
+        if self.order.repairs is None and not self.signals:  # `verify --repair` compares by itself
             results = verified(results, runs, self.session, self.store, self.progress)
         return self._deliver(ended, results, None)
 
     def _deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:
-        """Close every connection, then deliver: callbacks may open a file-locking database."""
+        """Close every connection, then deliver: callbacks may open a database that locks its file."""
         self.session.close()
         self.outbox.release_gate(run.id)
         self.dispatcher.notify()
         self._drain(self.pipeline.drain_s)
-        # Before it is counted what is due: a call under way may still end.
+        # Closed before due deliveries are counted: a running call may still end.
         self.dispatcher.close(grace_s=self._grace_s)
         self.store.finish_run(run.id)
         return self._result(run, run.status, results, error)
@@ -430,17 +413,11 @@ class _Runner:
 
     def _error_info(self, error: Exception) -> ErrorInfo:
         log.debug("failed before the first stream", exc_info=error)
-        return ErrorInfo(
-            type=type(error).__name__,
-            message=self.session.redactor.redact(str(error)),
-            traceback="",
-            stream="",
-            block="",
-        )
+        return error_info(error, self.session.redactor)
 
 
 def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
-    """Load the file again with the latest run's execution date, trigger and variables: a retry keeps them."""
+    """Load the file again with the execution date, trigger and variables of the latest run, which a retry keeps."""
     latest = None
     if Store.exists(pipeline.store_url):
         with Store.open(pipeline.store_url) as store:

@@ -13,15 +13,16 @@ from syncblocks.connectors.incremental.bookmarks import to_json
 from syncblocks.connectors.stream import ReplicationMethod, Stream
 
 from ..delivery.subscriptions import applies
-from ..flow.transform import Transformer
-from ..plan.selection import SelectedStream
-from ..session.inspection import existing_store, one_stream, selected_streams
+from ..flow.transform import Transformer, declared_stream
+from ..plan.selection import SelectedStream, one_stream
+from ..session.inspection import existing_store, selected_streams
 from ..session.session import Session, make_plan
+from .transformers import make_transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """The first records of a stream, as they would arrive at the destination."""
+    """The first records of a stream, in the form that the destination would get."""
 
     stream: str
     destination_table: str
@@ -32,21 +33,21 @@ class Preview:
 
 
 def preview(session: Session, name: str, limit: int) -> Preview:
-    """Read the first records of a selected stream from scratch, through its transformers; write nothing."""
+    """Read the first records of a selected stream and apply its transformers; write nothing."""
     selected = one_stream(selected_streams(session), name)
-    if selected.on_schema_change == "ignore":  # what is new at the source depends on the table, and on the last run
+    if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
         with existing_store(session.pipeline) as store:
             (planned,) = make_plan(session, store, only=[name]).streams
         selected = planned.selected
-    # As a full table: no order is needed, so that the first records come at once.
+    # A full table is read in no order, so the first records come at once.
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
     transformers = _transformers(session, selected)
-    schema, records = _declared(stream, transformers).schema, list[dict[str, Any]]()
+    schema, records = declared_stream(stream, transformers).schema, list[dict[str, Any]]()
     if limit > 0:
         with closing(session.source.read([stream], {stream.name: None})) as events:  # type: ignore[type-var]
             for _, event in events:
                 if isinstance(event, Stream):
-                    stream, schema = event, _declared(event, transformers).schema
+                    stream, schema = event, declared_stream(event, transformers).schema
                 if not isinstance(event, pa.RecordBatch):
                     continue
                 batch = _apply(transformers, event.slice(0, max(limit * 10, 1000)), stream)
@@ -63,50 +64,29 @@ def preview(session: Session, name: str, limit: int) -> Preview:
 
 
 def _transformers(session: Session, selected: SelectedStream) -> list[Transformer]:
-    from syncblocks.callbacks.kwargs import hydrate
-
-    pipeline, made = session.pipeline, []
-    for block in pipeline.transformers:
-        if not applies(block.streams, selected.name):
-            continue
-        execution_date = pipeline.execution_date.isoformat()
-        kwargs = hydrate(
-            {
-                **pipeline.variables,
-                "block_uuid": block.block,
-                "stream": selected.name,
-                "destination_table": selected.destination_table,
-                "pipeline_uuid": pipeline.pipeline,
-                "pipeline_run": {
-                    "id": 0,  # no run is made
-                    "pipeline_uuid": pipeline.pipeline,
-                    "execution_date": execution_date,
-                    "variables": pipeline.variables,
-                },
-                "ds": pipeline.ds,
-                "hr": pipeline.hr,
-                "execution_date": execution_date,
-                "execution_partition": pipeline.execution_partition,
-                "event": {},
-            }
-        )
-        functions = [_bound(function, kwargs) for function in session.code.transformers[block.block]]
-        made.append(Transformer(block.block, functions, block.rename or {}))
-    return made
-
-
-def _bound(function: Any, kwargs: Mapping[str, Any]) -> Any:
-    def call(frame: Any) -> Any:
-        positional, named = function.binding.arguments(kwargs, frame)
-        return function.function(*positional, **named)
-
-    return call
-
-
-def _declared(stream: Stream, transformers: Sequence[Transformer]) -> Stream:
-    for transformer in transformers:
-        stream = transformer.stream(stream)
-    return stream
+    pipeline = session.pipeline
+    blocks = {block.block for block in pipeline.transformers if applies(block.streams, selected.name)}
+    if not blocks:
+        return []
+    execution_date = pipeline.execution_date.isoformat()
+    kwargs = {
+        **pipeline.variables,
+        "stream": selected.name,
+        "destination_table": selected.destination_table,
+        "pipeline_uuid": pipeline.pipeline,
+        "pipeline_run": {
+            "id": 0,  # no run is made
+            "pipeline_uuid": pipeline.pipeline,
+            "execution_date": execution_date,
+            "variables": pipeline.variables,
+        },
+        "ds": pipeline.ds,
+        "hr": pipeline.hr,
+        "execution_date": execution_date,
+        "execution_partition": pipeline.execution_partition,
+        "event": {},
+    }
+    return make_transformers(pipeline, session.code, blocks, kwargs)
 
 
 def _apply(transformers: Sequence[Transformer], batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:

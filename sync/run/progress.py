@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it; the command line draws it, the Python API may pass its own."""
+"""Calls by which a run reports its progress. The command line shows them; the Python API may pass its own object."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Does nothing; subclasses override what they show. Calls come from several threads, and must return at once."""
+    """Does nothing; subclasses override methods. Calls come from several threads and must return at once."""
 
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
-        """The run is in the store, its plan is made; nothing has been read."""
+        """The run is recorded in the store with its plan; nothing has been read."""
 
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
         """A stream was claimed: its block runs have started."""
 
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
-        """So many records and bytes (since the last call) have been read."""
+        """These records and bytes were read since the last call."""
 
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
-        """So many records (since the last call) are durable in the destination."""
+        """These records were committed in the destination since the last call."""
 
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
-        """A try failed and will be repeated."""
+        """An attempt failed and will be repeated."""
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
         """The stream's block runs have ended."""
@@ -36,10 +36,10 @@ class Progress:
         """A callback was called; `mark` is done, retry or dead."""
 
     def message(self, text: str, *, level: str = "info") -> None:
-        """Something a person should read: a recovery, a warning, a wait."""
+        """A message for a person: a recovery, a warning, a wait."""
 
     def run_ended(self, run: PipelineRun) -> None:
         """All streams have ended; callbacks may still be due."""
 
     def close(self) -> None:
-        """Nothing more will be told; whoever draws leaves the terminal in order. May be repeated."""
+        """No call follows; restore the terminal. Idempotent."""

@@ -1,26 +1,25 @@
-"""Deliveries called again by hand: dead ones made due and delivered at once, single ones replayed."""
+"""Callbacks delivered again by hand: retry dead deliveries, replay one, try a hook."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from syncblocks.callbacks.delivery import Delivery, Outcome
-from syncblocks.callbacks.dispatcher import Dispatcher
 from syncblocks.callbacks.trial import deliver_once
 
-from ..config import Pipeline, resolve_references
-from ..config.secrets import Redactor
-from ..delivery.current import CurrentCallbacks
-from ..delivery.hooks import Hooks, hook_of
+from ..config import Pipeline
+from ..delivery.current_callbacks import CurrentCallbacks
+from ..delivery.hooks import hook_of
 from ..delivery.subscriptions import load_user_code
 from ..errors import StateError
+from ..secrets import Redactor
 from ..store import Store
 from ..store.model import DeliveryRecord
 from ..store.outbox import Outbox
+from .dispatching import call_settings, make_dispatcher
 from .progress import Progress
 
 OPEN_STATES = ("ready", "leased")
@@ -28,13 +27,13 @@ OPEN_STATES = ("ready", "leased")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redelivered:
-    """What became of deliveries that were dead or due."""
+    """Result of a redelivery."""
 
-    #: Dead ones that were made due again.
+    #: Number of dead deliveries that were made due again.
     revived: int
-    #: Of them and those that were due, how many are done, due and dead now.
+    #: Number of the chosen deliveries that are done, due and dead now.
     counts: dict[str, int]
-    #: Why nothing was called here; None: it was.
+    #: Why some or all deliveries were not called here; None: all were.
     note: str | None = None
 
 
@@ -46,16 +45,16 @@ def redeliver(
     key: str | None = None,
     progress: Progress | None = None,
 ) -> Redelivered:
-    """Make dead deliveries due, with all of their attempts, and deliver what is due, for at most `drain_s`.
+    """Make dead deliveries due again, with all their attempts, and deliver for at most `drain_s`.
 
-    Deliveries of a run that is under way, or was left by a dead process, are its owner's or its recovery's.
+    The process of an active run delivers that run's events; the recovery delivers those of a dead process.
 
     Args:
-        pipeline: Whose deliveries.
-        store: Its run store.
-        run_id: Only those of this run.
-        key: Only the one with this idempotency key.
-        progress: Told of each call.
+        pipeline: the pipeline file.
+        store: its run store.
+        run_id: only deliveries of this run.
+        key: only the delivery with this idempotency key.
+        progress: reports each call.
     """
     outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
     wanted = _wanted(outbox, run_id, key)
@@ -63,7 +62,7 @@ def redeliver(
     active = store.active_run(pipeline.pipeline)
     keys = [record.key for record in wanted if active is None or record.run_id != active.id]
     if active is not None and store.owner_state(active) == "alive":
-        note = f"run {active.id} is under way: its process delivers them ({active.owner})"
+        note = f"run {active.id} is active: its process delivers them ({active.owner})"
         return Redelivered(revived=revived, counts=_counts(outbox, wanted), note=note)
     if keys:
         _drain(pipeline, outbox, keys, progress or Progress())
@@ -76,19 +75,19 @@ def redeliver(
 def replay(
     pipeline: Pipeline, store: Store, start: str, *, inline: bool = False, data: Path | None = None
 ) -> tuple[DeliveryRecord, Outcome]:
-    """Call the function of a done or dead delivery again, with the recorded event; the delivery stays what it is.
+    """Call the function of a done or dead delivery again with the recorded event; the delivery keeps its state.
 
-    What is called is what the pipeline file says now; the event, its data and idempotency key are those of then.
+    The pipeline file decides what is called. Event, data and idempotency key are the recorded ones.
 
     Args:
-        pipeline: Whose delivery.
-        store: Its run store.
-        start: Beginning of the idempotency key.
-        inline: Call in this process, for a debugger.
-        data: Path of an Arrow IPC file in place of the parent's data.
+        pipeline: the pipeline file.
+        store: its run store.
+        start: beginning of the idempotency key.
+        inline: call in this process, for a debugger.
+        data: path of an Arrow IPC file in place of the parent's data.
 
     Raises:
-        StateError: no delivery, or more than one, has such a key, or it is still due.
+        StateError: no delivery or several deliveries have such a key, or it is still due.
     """
     outbox = store.outbox(pipeline.pipeline, current_callbacks(pipeline))
     record = outbox.deliveries.find(start)
@@ -96,29 +95,23 @@ def replay(
     delivery = replace(recorded, wants_value=True)
     if data is not None:
         delivery = replace(delivery, data=str(data))
-    redactor = Redactor(pipeline.secret_values)
-    outcome = deliver_once(
-        # By hand it is called whatever its condition says.
-        replace(delivery, when=None),
-        inline=inline,
-        resolve=_resolver(pipeline),
-        prepare=Hooks(pipeline, redactor).prepare,
-        redact=redactor.redact,
-    )
+    # `when` is not asked: somebody wants this call.
+    settings = call_settings(pipeline, Redactor(pipeline.secret_values))
+    outcome = deliver_once(replace(delivery, when=None), inline=inline, **settings)
     outbox.deliveries.end_replay(record.key, number, outcome)
     return record, outcome
 
 
 def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, Any]) -> Outcome:
-    """Call a hook of the pipeline file with an event in recorded form, once, as a run does.
+    """Call a hook of the pipeline file once, as a run does.
 
     Args:
-        pipeline: The pipeline file.
-        number: Place of the callback block among `callbacks`.
-        status: Of the event.
-        event: See `syncblocks.callbacks.events.make_event`; variables as they are recorded.
+        pipeline: the pipeline file.
+        number: place of the callback block in `callbacks`.
+        status: status of the event.
+        event: the event in recorded form, see `syncblocks.callbacks.events.make_event`.
     """
-    block, redactor = pipeline.callbacks[number], Redactor(pipeline.secret_values)
+    block = pipeline.callbacks[number]
     delivery = Delivery(
         key=str(event["idempotency_key"]),
         callback_block=block.block,
@@ -134,13 +127,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         when=block.when,
         hook=hook_of(pipeline, number),
     )
-    return deliver_once(
-        delivery,
-        inline=False,
-        resolve=_resolver(pipeline),
-        prepare=Hooks(pipeline, redactor).prepare,
-        redact=redactor.redact,
-    )
+    return deliver_once(delivery, inline=False, **call_settings(pipeline, Redactor(pipeline.secret_values)))
 
 
 def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[DeliveryRecord]:
@@ -156,19 +143,8 @@ def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[Deliver
 
 
 def _drain(pipeline: Pipeline, outbox: Outbox, keys: Sequence[str], progress: Progress) -> None:
-    def delivered(delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        if delivery.data is not None and mark != "retry" and delivery.data not in outbox.deliveries.open_data():
-            Path(delivery.data).unlink(missing_ok=True)
-        progress.delivered(delivery, outcome, mark)
-
-    redactor = Redactor(pipeline.secret_values)
-    dispatcher = Dispatcher(
-        outbox,
-        outbox.deliveries.open_blocks(),
-        resolve=_resolver(pipeline),
-        prepare=Hooks(pipeline, redactor).prepare,
-        redact=redactor.redact,
-        on_outcome=delivered,
+    dispatcher = make_dispatcher(
+        pipeline, outbox, outbox.deliveries.open_blocks(), Redactor(pipeline.secret_values), progress
     )
     try:
         dispatcher.drain(pipeline.drain_s, stop=lambda: not set(OPEN_STATES) & set(outbox.deliveries.states(keys)))
@@ -183,14 +159,10 @@ def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
     return counts
 
 
-def _resolver(pipeline: Pipeline) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    return lambda values: resolve_references(values, pipeline, os.environ)
-
-
 def current_callbacks(pipeline: Pipeline) -> CurrentCallbacks:
-    """Load the user's files, to deliver to what they are now.
+    """Load the user's files and return the callbacks that they define now.
 
     Raises:
-        ConfigError: one of them does not load.
+        ConfigError: a file does not load.
     """
     return CurrentCallbacks(pipeline, load_user_code(pipeline))

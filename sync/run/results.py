@@ -19,36 +19,36 @@ class StreamResult:
 
     stream: str
     destination_table: str
-    #: success, failure, cancelled; None: never started, or still open since ledger or run store could not be asked.
+    #: success, failure, cancelled; None: never started, or still open because ledger or run store was unreachable.
     status: str | None
     records: int | None = None
-    #: Records that were set aside, because they did not fit.
+    #: Records that could not be stored and are kept beside (`on_rejected: keep`).
     records_rejected: int | None = None
     size_bytes: int | None = None
     duration_s: float | None = None
     bookmark: Mapping[str, Any] | None = None
     error: str | None = None
-    #: With `verify: true`: what the comparison after the run came to, see `verification`; None: not compared.
+    #: With `verify: true`: the verdict of the comparison after the run, see `verification`; None: not compared.
     verdict: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a pipeline run ended; `exit_code` is what the command line returns."""
+    """How a pipeline run ended."""
 
     run_id: int | None
     pipeline: str
     status: str
     streams: tuple[StreamResult, ...] = ()
-    #: Deliveries of callbacks by state, over this run and one that it recovered.
+    #: Deliveries of callbacks by state, of this run and of the run that it recovered.
     callbacks: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
-    #: Signal that stopped the run.
+    #: Number of the signal that stopped the run.
     signal: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 done; 1 a stream failed, was cancelled or differs, or nothing was reached; 3 a callback is due; 130/143."""
+        """Exit code: 0 done, 1 a stream did not succeed or differs, 3 a callback is due or dead, 128 + signal."""
         if self.signal is not None:
             return 128 + self.signal
         if self.status != "success" or any(stream.verdict in ("differs", "failed") for stream in self.streams):
@@ -59,7 +59,7 @@ class RunResult:
         """Return itself if the run ended as success.
 
         Raises:
-            PipelineFailed: it did not; the message names the streams and their errors.
+            PipelineFailed: the run did not succeed; the message names the streams and their errors.
         """
         if self.status == "success":
             return self
@@ -81,5 +81,5 @@ def stream_result(member: StreamRun) -> StreamResult:
         size_bytes=blocks[0].size_bytes if blocks else None,
         duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
         bookmark=last.bookmark_after if last else None,
-        error=None if member.error is None else member.context.redactor.redact(str(member.error)),
+        error=None if member.error is None else member.shown(member.error),
     )

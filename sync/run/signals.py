@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a run is under way: it is stopped, and ends even where something does not answer."""
+"""SIGINT and SIGTERM during a run: stop the run, and end the process even if a driver does not answer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-#: After a signal, streams are given up within this time.
+#: Seconds after a signal until streams are ended without their threads.
 STOP_S = 5.0
-#: So long after a signal the process ends, if it has not come to the delivery of its callbacks until then.
+#: Seconds after a signal until the process ends, unless it is already delivering callbacks.
 END_S = 10.0
-#: So long after a second signal it ends in any case.
+#: Seconds after a second signal until the process ends in any case.
 SECOND_S = 1.0
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -22,18 +22,18 @@ _WAKE = b"\0"
 
 
 class Watch:
-    """Ends the process where a signal does not: a driver that waits for a network keeps the main thread busy.
+    """Ends the process when the main thread cannot: it may be blocked in a driver that waits for the network.
 
-    Python runs a signal's handler in the main thread, and only between two of its steps. This thread reads the
-    signals' numbers from a pipe, into which the interpreter writes them at once.
+    Python runs a signal handler only in the main thread, between two bytecodes. This thread reads the signal numbers
+    from the wakeup pipe, which the interpreter fills at once.
     """
 
     def __init__(self, say: Callable[[signal.Signals], None]) -> None:
-        """Take what is to be called, if there is time for it, before the process is ended."""
+        """Start the thread. `say` is called before the process is ended, for at most one second."""
         self._say = say
         self._lock = threading.Lock()
         self._received: list[signal.Signals] = []
-        #: By the clock of `monotonic`; after the first signal.
+        #: Monotonic time at which the process ends; valid after the first signal.
         self._end = 0.0
         self._is_over = False
         self._reader, self.writer = os.pipe()
@@ -42,7 +42,7 @@ class Watch:
         self._thread.start()
 
     def allow(self, time_s: float) -> None:
-        """Let the process have so much time from now on, whatever it has had; a second signal ends it all the same."""
+        """Move the end to `time_s` from now; a second signal still ends the process."""
         with self._lock:
             if len(self._received) < 2:
                 self._end = time.monotonic() + time_s
@@ -79,7 +79,7 @@ class Watch:
             return max(0.0, self._end - time.monotonic()) if self._received else None
 
     def _leave(self) -> None:
-        """End the process: nothing else would, and what is left open is what the next start of a killed one finds."""
+        """End the process as a kill would: the next start recovers the run."""
         number = self._received[0]
         with suppress(RuntimeError):  # no more threads
             saying = threading.Thread(target=self._say, args=(number,), daemon=True)
@@ -92,14 +92,14 @@ class Watch:
 def caught_signals(
     handler: Callable[[int], None], say: Callable[[signal.Signals], None] = lambda number: None
 ) -> Iterator[Watch | None]:
-    """Take SIGINT and SIGTERM while a run is under way; restore what was there.
+    """Handle SIGINT and SIGTERM during a run; restore the former handlers afterwards.
 
     Args:
-        handler: called in the main thread, as soon as that is free.
-        say: called where the process has to be ended, see `Watch`.
+        handler: called in the main thread, as soon as it is free.
+        say: called before the process is ended, see `Watch`.
 
-    Returns:
-        Who watches that they have an effect; None: they are not taken, since only the main thread can.
+    Yields:
+        The watch; None outside of the main thread, where Python allows no handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield None

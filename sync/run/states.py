@@ -1,4 +1,4 @@
-"""Where streams stand, and moving that by hand: the ledger first, then the run store's copy."""
+"""State of streams: read, set, rewind and reset bookmarks. The ledger is written first, then the store's copy."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from syncblocks.connectors.incremental.bookmarks import (
     lower_bound,
     to_json,
 )
-from syncblocks.connectors.stream import Bookmark, LedgerKey, ReplicationMethod, Stream
+from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, Stream, TableState
 
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
-from ..plan.selection import SelectedStream
-from ..session.inspection import one_stream, selected_streams
+from ..plan.selection import SelectedStream, one_stream
+from ..plan.start import ledger_row
+from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
 from ..store.model import StateCopy
@@ -39,22 +40,22 @@ _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
-    """Where one stream of the pipeline stands."""
+    """State of one stream."""
 
     stream: str
     destination_table: str
     bookmark: Bookmark | None
     source: str
     rows: int | None
-    #: Last commit (ledger), or when the copy was made (store).
+    #: Time of the last commit (ledger) or of the copy (store).
     at: datetime | None
-    #: `<run key>:<attempt>` that last completed it; only the ledger knows.
+    #: `<run key>:<attempt>` that last completed the stream; None in a copy.
     completed_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """State of a pipeline: the ledger's, or the store's copy of it."""
+    """State of a pipeline, from the ledger or from the run store's copy."""
 
     streams: tuple[StreamState, ...]
     is_copy: bool
@@ -62,7 +63,7 @@ class State:
 
 
 def read_state(session: Session, store: Store | None) -> State:
-    """Return the ledger's rows of this pipeline; the store's copy where the destination cannot be reached."""
+    """Return the state from the ledger, or the run store's copy if the destination cannot be reached."""
     session.use_store(store)
     pipeline, notes = session.pipeline.pipeline, list[str]()
     copies = store.states(pipeline) if store is not None else []
@@ -107,17 +108,17 @@ def read_state(session: Session, store: Store | None) -> State:
 
 
 def refuse_while_running(session: Session, store: Store | None) -> None:
-    """Raise AlreadyRunning while a living process runs the pipeline: it would write its own bookmark over ours."""
+    """Raise AlreadyRunning if a live process runs the pipeline: it would overwrite the bookmark."""
     run = store.active_run(session.pipeline.pipeline) if store is not None else None
     if store is not None and run is not None and store.owner_state(run) == "alive":
         raise AlreadyRunning(session.pipeline.pipeline, run.id, str(run.owner))
 
 
 def set_state(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> StreamState:
-    """Set a stream's bookmark by hand: each of its bookmark_properties, in the type of its column.
+    """Set a stream's bookmark; `texts` has a value for each of its bookmark_properties.
 
     Raises:
-        ConfigError: no such stream, not INCREMENTAL, wrong columns, or a value that is none of the column's type.
+        ConfigError: no such stream, not INCREMENTAL, wrong columns, or a value of another type.
         StateError: there is no destination table yet.
         AlreadyRunning: the pipeline is running.
     """
@@ -136,21 +137,21 @@ def rewind_state(
     by: str | None = None,
     run_id: int | None = None,
 ) -> tuple[StreamState, Bookmark]:
-    """Move a stream's bookmark back: the next run reads again what is at or past it.
+    """Move a stream's bookmark back: the next run reads the records at or past it again.
 
     Args:
         session: the opened pipeline.
         store: the run store, if there is one.
         name: the stream.
         to: a value for each of its bookmark_properties.
-        by: what to take off the only one of them: a number, or for times `1d12h`.
-        run_id: to where this run has left it.
+        by: an amount to subtract from the only bookmark property: a number, or `1d12h` for times.
+        run_id: go back to the bookmark after this run.
 
     Returns:
-        The new state, and the bookmark that it had.
+        The new state, and the former bookmark.
 
     Raises:
-        ConfigError: no such stream, no bookmark yet, a value that is none of the column's type, or one that lies ahead.
+        ConfigError: no such stream, no bookmark yet, a value of another type, or a value past the current bookmark.
         AlreadyRunning: the pipeline is running.
     """
     refuse_while_running(session, store)
@@ -168,8 +169,8 @@ def rewind_state(
     if new is not None and old is not None and _is_ahead(stream, new, old):
         shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
         raise ConfigError(
-            f"that lies ahead of where stream {name!r} stands ({shown}): what is between would never be read; "
-            "`syncblocks state set` does it all the same",
+            f"is past the current bookmark of stream {name!r} ({shown}): records between the two would never be read; "
+            "`syncblocks state set` sets it nevertheless",
             key="STREAM",
         )
     return _write(session, store, selected, wanted), present
@@ -180,7 +181,7 @@ def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]
     for left, right, field in zip(new, old, fields, strict=True):
         if left.equals(right):
             continue
-        if is_number_in_text(field):  # as texts, 9 would stand above 10
+        if is_number_in_text(field):  # compared as texts, 9 would be above 10
             return _number(left.as_py(), field) > _number(right.as_py(), field)
         return is_above((left,), (right,))
     return False
@@ -194,9 +195,7 @@ def _number(text: str, field: pa.Field) -> Decimal:
 
 
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
-    table = session.destination.describe([selected.destination_table])[selected.destination_table]
-    key = _key(session, selected)
-    row = next((row for row in table.ledger if row.key == key), None)
+    _, row = _table_and_row(session, _key(session, selected))
     if row is None or not row.bookmark:
         is_full = selected.stream.replication_method is not ReplicationMethod.INCREMENTAL
         reason = "is FULL_TABLE: every run reads all of it" if is_full else "has no bookmark yet"
@@ -205,7 +204,7 @@ def _present(session: Session, selected: SelectedStream) -> Bookmark:
 
 
 def _left_by(store: Store | None, pipeline: str, stream: Stream, run_id: int) -> Bookmark:
-    """Return where a run has left a stream's bookmark, without the hashes of the records at it."""
+    """Return a stream's bookmark after a run, without the hashes of the records at the bookmark."""
     runs = {run.id: run for run in store.runs(pipeline, limit=10_000)} if store is not None else {}
     if store is None or run_id not in runs:
         raise ConfigError(
@@ -214,7 +213,7 @@ def _left_by(store: Store | None, pipeline: str, stream: Stream, run_id: int) ->
     found = [each.bookmark_after for each in store.block_runs(run_id) if each.stream == stream.name]
     bookmarks = [bookmark for bookmark in found if bookmark]
     if not bookmarks:
-        raise ConfigError(f"run {run_id} has left no bookmark of stream {stream.name!r}", key="--run")
+        raise ConfigError(f"run {run_id} has no bookmark of stream {stream.name!r}", key="--run")
     last: dict[str, Any] = dict(bookmarks[-1])
     return last if stream.keeps_own_bookmark else {key: value for key, value in last.items() if key != BOUNDARY}
 
@@ -241,7 +240,7 @@ def _taken_off(stream: Stream, present: Bookmark, by: str) -> Bookmark:
 
 
 def _amount(text: str, *, is_moment: bool) -> float | None:
-    """Read a number, or seconds out of `1d12h`; None: it is neither, or not positive."""
+    """Parse a number, or seconds from `1d12h`; None if it is neither, or not positive."""
     if is_moment and (parts := _SPAN.fullmatch(text.strip().lower())) and any(parts.groups()):
         return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (86_400, 3600, 60, 1), strict=True))
     try:
@@ -257,17 +256,21 @@ def _key(session: Session, selected: SelectedStream) -> LedgerKey:
     )
 
 
-def _write(session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark) -> StreamState:
-    """Write a bookmark into the ledger, then into the store's copy."""
-    name, key = selected.name, _key(session, selected)
+def _table_and_row(session: Session, key: LedgerKey) -> tuple[TableState, LedgerRow | None]:
     table = session.destination.describe([key.destination_table])[key.destination_table]
+    return table, ledger_row(table, key)
+
+
+def _write(session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark) -> StreamState:
+    """Write a bookmark to the ledger, then to the store's copy."""
+    name, key = selected.name, _key(session, selected)
+    table, row = _table_and_row(session, key)
     if table.schema is None and table.is_described:
         raise StateError(
-            f"table {key.destination_table!r} is not there yet: a run starts from scratch, whatever the bookmark"
+            f"table {key.destination_table!r} does not exist yet: a run starts from scratch, whatever the bookmark"
         )
-    row = next((row for row in table.ledger if row.key == key), None)
     if row is None:
-        # A row that nobody's commit has made: it must say which source the bookmark belongs to.
+        # No commit has made the row: it must name the source of the bookmark.
         source = session.source_name
         session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
     session.destination.set_bookmark(key, bookmark)
@@ -292,10 +295,10 @@ def _write(session: Session, store: Store | None, selected: SelectedStream, book
 
 
 def reset_state(session: Session, store: Store | None, name: str, *, forget: bool) -> tuple[LedgerKey, ...]:
-    """Take a stream's bookmark away, or (forget) its whole ledger row; return the rows that were changed.
+    """Delete a stream's bookmark, or with `forget` its ledger row; return the keys of the changed rows.
 
     Raises:
-        ConfigError: neither ledger nor store know such a stream.
+        ConfigError: neither the ledger nor the run store has such a stream.
         AlreadyRunning: the pipeline is running.
     """
     refuse_while_running(session, store)
@@ -337,7 +340,7 @@ def _bookmark(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, A
     for column in texts:
         if column not in names:
             raise ConfigError(
-                f"{column!r} is none of the bookmark_properties of {selected.name!r}",
+                f"{column!r} is not a bookmark property of {selected.name!r}",
                 key="COLUMN=VALUE",
                 allowed=names,
                 nearest=nearest_match(column, names),

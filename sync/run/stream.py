@@ -1,11 +1,10 @@
-"""One stream from source to destination: the unit that runs in parallel. It ends exactly once, whatever happens."""
+"""One stream from source to destination. It ends exactly once, whatever happens."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,23 +18,17 @@ from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, 
 from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
-from ..plan.plan import PlannedStream, starting_point
+from ..plan.plan import PlannedStream
+from ..plan.start import ledger_row, starting_point
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
-from .events import ColumnsRefused, StreamEvents
-from .stream_context import SchemaNews, StreamContext
-from .takeover import LedgerUnreadable, fenced_row, is_completed, owner_text, stream_token
+from .context import StreamContext
+from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
+from .events import StreamEvents
+from .schema_changes import SchemaChanges
+from .takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
 
 log = logging.getLogger("syncblocks")
-
-#: Characters of a traceback that are kept, from its end.
-TRACEBACK_LIMIT = 16_000
-
-
-class Stopped(SyncError):
-    """The stream was stopped from outside: by a signal, a timeout, `runs cancel`, or because another one failed."""
-
-    code = "stopped"
 
 
 class StreamRun:
@@ -48,44 +41,45 @@ class StreamRun:
         self.started = time.monotonic()
         self.outcome: StreamOutcome | None = None
         self.status: str | None = None
-        #: When it was closed in the store (or, with no outcome, left open because the ledger could not be read).
+        #: When it was closed in the store; without an outcome: when it was left open, since the ledger was unreadable.
         self.ended: float | None = None
         self.error: BaseException | None = None
         self._lock = threading.Lock()
-        self._stop_reason: str | None = None
+        #: Why it was cancelled; None if it was not.
+        self.stop_reason: str | None = None
         self._stopped = threading.Event()
         self._is_final_sent = False
         self._feed: Feed | None = None
         self._start: Bookmark | None = None
         self._committed: Bookmark | None = None
         self._commits = 0
-        self._has_told_source = False
+        self._has_reported_source = False
         self._rows_written = 0
         self._bytes_written = 0
         self._rows_rejected = 0
-        self._news = SchemaNews(context, planned.name)
+        self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
-        #: What the ledger says of the columns' names.
+        #: Column names from the ledger.
         self._columns: Mapping[str, str] = {}
-        #: Whether the next try reads by ranges.
+        #: Whether the next attempt reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         self._attempt = 1
         self._range_retries = 0
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing can become of it any more."""
+        """Whether the stream has ended for good."""
         return self.ended is not None
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
     def cancel(self, reason: str) -> None:
-        """Stop soon: nothing more is committed, calls under way in the drivers are ended. Safe to repeat."""
+        """Stop soon: commit nothing more, interrupt calls in the drivers. Idempotent."""
         with self._lock:
-            if self.status is not None or self._stop_reason is not None:
+            if self.status is not None or self.stop_reason is not None:
                 return
-            self._stop_reason = reason
+            self.stop_reason = reason
         self._stopped.set()
         if self._feed is not None:
             self._feed.close()
@@ -95,25 +89,20 @@ class StreamRun:
             except ConnectorError as error:
                 log.debug("%s: interrupt: %s", self.name, error)
 
-    @property
-    def stop_reason(self) -> str | None:
-        """Why it was cancelled; None while it was not."""
-        return self._stop_reason
-
     def abandon(self) -> None:
-        """End a cancelled stream whose thread does not come back; the ledger decides, the token fences the thread."""
-        self._end(Stopped(self._stop_reason or "stopped"))
+        """End a cancelled stream whose thread hangs; the ledger decides the status, the token fences the thread."""
+        self.end(Stopped(self.stop_reason or "stopped"))
 
     def wait_for_retry(self, delay_s: float) -> None:
         """Sleep, unless cancelled meanwhile."""
         self._stopped.wait(delay_s)
 
     def check(self) -> None:
-        """Raise `Stopped` if it was cancelled."""
-        if self._stop_reason is not None:
-            raise Stopped(self._stop_reason)
+        """Raise `Stopped` if the stream was cancelled."""
+        if self.stop_reason is not None:
+            raise Stopped(self.stop_reason)
 
-    # -- one try -------------------------------------------------------------------------------------------------
+    # -- one attempt ---------------------------------------------------------------------------------------------
 
     def begin(self, attempt: int) -> Bookmark | None:
         """Write the token into the ledger row and return the bookmark to read from."""
@@ -131,10 +120,10 @@ class StreamRun:
         )
         failpoint("stream.after_take_over")
         if not context.is_owner():
-            # A process that was frozen past its lease: whoever recovered the run has settled this stream already.
+            # This process was frozen past its lease, and a recovery has closed the stream.
             raise Stopped("the run was taken over by another process")
         self._columns = row.columns
-        self._news.settle(row)
+        self._schema_changes.resolve(row)
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = planned.start.bookmark if is_planned else self._restart(row)
         return self._start
@@ -142,11 +131,10 @@ class StreamRun:
     def _planned_row(self) -> LedgerRow:
         """Return the ledger's row as it was when the plan was made."""
         key = self.planned.key
-        found = (row for row in self.planned.table.ledger if row.key == key)
-        return next(found, LedgerRow(key=key, source="", token=""))
+        return ledger_row(self.planned.table, key) or LedgerRow(key=key, source="", token="")
 
     def _has_moved(self, row: LedgerRow) -> bool:
-        """Whether somebody has committed since the plan was made: a run that began and ended in between."""
+        """Whether another run has committed since the plan was made."""
         before = self._planned_row()
         return (row.bookmark, row.completed_by, row.committed_at) != (
             before.bookmark,
@@ -157,7 +145,7 @@ class StreamRun:
     def _restart(self, row: LedgerRow) -> Bookmark | None:
         planned, before = self.planned, self._planned_row()
         table = self.context.destination.describe([planned.key.destination_table])[planned.key.destination_table]
-        # A table that a try has made, and left empty, says nothing of commits.
+        # An empty table that an earlier attempt created does not prove a commit.
         is_known = self._commits > 0 or before.committed_at is not None or before.bookmark is not None
         start = starting_point(
             planned.selected,
@@ -172,30 +160,30 @@ class StreamRun:
         return start.bookmark
 
     def load(self, feed: Feed) -> None:
-        """Carry everything from the feed into the destination; raises whatever stopped it."""
+        """Load everything from the feed into the destination; raises the error that stopped the load."""
         self._feed = feed
         try:
             self.check()
-            # A repair writes records that its bookmark does not tell of: what was committed before is no last version.
+            # A repair rewrites records below the bookmark: the hashes in the bookmark do not describe them.
             start = self._start if self.planned.repair is None else without_records(self._start)
-            way = StreamEvents(
+            events = StreamEvents(
                 self.blocks, self.context.progress, start=start, check=self.check, send_final=self.send_final
             )
-            stream, events = way.read(feed)
-            for commit in self.context.destination.load(self.order(stream), events, self.planned.wire):
+            stream, arriving = events.read(feed)
+            for commit in self.context.destination.load(self.load_order(stream), arriving, self.planned.wire):
                 self.note_commit(commit)
         finally:
             feed.close()
 
     def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
-        """Take down how much of a stream's ranges was handed over, and whether that was all."""
+        """Record how much of a stream's ranges was read, and whether that was all."""
         stage = self.blocks.stages[0]
-        stage.rows, stage.size_bytes, stage.has_handed_over = rows, size_bytes, is_whole
+        stage.rows, stage.size_bytes, stage.is_complete = rows, size_bytes, is_whole
 
-    def order(self, stream: Stream) -> Load:
-        """Return what the destination is asked to do with a stream that arrives like this."""
+    def load_order(self, stream: Stream) -> Load:
+        """Return the destination's order for a stream with these columns."""
         if self.planned.is_appended_anew and self.context.destination.has_ledger:
-            # The next run appends again, and a key of the table would refuse what an append may repeat.
+            # The next run appends again: a key on the table would reject records that append may repeat.
             stream = replace(stream, key_properties=())
         return Load(
             key=self.planned.key,
@@ -203,37 +191,37 @@ class StreamRun:
             write_disposition=self.planned.write_disposition,
             conflict_method=self.planned.selected.conflict_method,
             token=self._token,
-            run=self.context.run_reference,
-            announce=self._news.announce,
+            run=run_reference(self.context.run),
+            announce=self._schema_changes.announce,
             former_key=self.planned.former_key,
             columns=self._columns,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
     def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
-        """Return the last event of a stream whose every record was handed over; from now on it may be complete."""
+        """Return the final checkpoint; from now on the ledger may say that the stream is complete."""
         for stage in self.blocks.stages[:-1]:
-            stage.has_handed_over = True
+            stage.is_complete = True
         with self._lock:
             self.check()
             self._is_final_sent = True
         return Checkpoint(bookmark=bookmark, is_final=True)
 
     def note_commit(self, commit: Any) -> None:
-        """Take down what a commit has made durable."""
+        """Record what a commit has made durable."""
         if commit.is_confirmed:
             self._commits += 1
             self._committed = commit.checkpoint.bookmark
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected
-        self._news.committed(commit.checkpoint, commit.schema_changes)
-        if not self._has_told_source:
-            # What the destination has no part in: a column that no longer comes, other keys.
-            self._has_told_source, told = True, {change["column"] for change in commit.schema_changes}
-            unseen = [change for change in self.planned.source_changes if change["column"] not in told]
-            self._news.committed(commit.checkpoint, unseen)
-        if self.planned.wire != "arrow":  # the blocks do not say how many records they hold
+        self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
+        if not self._has_reported_source:
+            # Changes that do not concern the destination: a dropped column, other keys.
+            self._has_reported_source, reported = True, {change["column"] for change in commit.schema_changes}
+            unseen = [change for change in self.planned.source_changes if change["column"] not in reported]
+            self._schema_changes.committed(commit.checkpoint, unseen)
+        if self.planned.wire != "arrow":  # blocks of another wire do not say how many records they hold
             self.blocks.stages[0].rows += commit.records
             self.blocks.stages[0].size_bytes += commit.size_bytes
             self.context.progress.advanced(self.name, records=commit.records, size_bytes=commit.size_bytes)
@@ -242,15 +230,11 @@ class StreamRun:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, error: BaseException | None) -> None:
-        """Decide the statuses and close the stream's block runs in the store."""
-        self._end(error)
-
     def wants_retry(self, error: BaseException, attempt: int) -> bool:
-        """Whether a repetition may help and is still allowed."""
-        if self.is_whole_again(error):
+        """Whether another attempt may help and is still allowed."""
+        if self.falls_back_to_whole(error):
             return True
-        if not isinstance(error, RetriableError) or self._stop_reason or not self._has_retry(attempt):
+        if not isinstance(error, RetriableError) or self.stop_reason or not self._has_retry(attempt):
             return False
         if self._is_final_sent and is_completed(self._ledger_row(), self.context.run):
             return False
@@ -258,17 +242,17 @@ class StreamRun:
             self._is_final_sent = False
         return True
 
-    def is_whole_again(self, error: BaseException) -> bool:
-        """Whether a stream that cannot be read by ranges after all is now read as a whole: no retry of the user's."""
-        if isinstance(error, RangesRefused) and self.reads_ranges and self._stop_reason is None:
+    def falls_back_to_whole(self, error: BaseException) -> bool:
+        """Whether the source refused ranges, so the next attempt reads the whole stream; costs no retry."""
+        if isinstance(error, RangesRefused) and self.reads_ranges and self.stop_reason is None:
             log.warning("%s: read as a whole, not by ranges: %s", self.name, error)
             self.reads_ranges = False
-        return isinstance(error, RangesRefused) and not self.reads_ranges and self._stop_reason is None
+        return isinstance(error, RangesRefused) and not self.reads_ranges and self.stop_reason is None
 
     def take_retry(self) -> bool:
-        """Use up one of the stream's retries for a range of it; False: there is none left."""
+        """Use one of the stream's retries for a range; return False if none is left."""
         with self._lock:
-            if self._stop_reason is not None or not self._has_retry(self._attempt):
+            if self.stop_reason is not None or not self._has_retry(self._attempt):
                 return False
             self._range_retries += 1
             return True
@@ -278,24 +262,25 @@ class StreamRun:
         return attempt + self._range_retries <= self.planned.selected.retries + was_refused
 
     def tell_retry(self, error: BaseException) -> None:
-        """Tell callbacks that this try failed and will be repeated."""
-        log.debug("%s: a try failed in block %s", self.name, self.blocks.failed, exc_info=error)
+        """Tell callbacks that this attempt failed and will be repeated."""
+        log.debug("%s: an attempt failed in block %s", self.name, self.blocks.failed, exc_info=error)
         self.context.tell_retry(self.name, self.blocks.failed, self._error_info(error))
 
     def _ledger_row(self) -> LedgerRow:
         return fenced_row(self.context.destination, self.planned.key, owner_text(self.context.run))
 
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """Decide the statuses and close the stream's block runs in the store."""
         with self._lock:
             if self.status is not None:
                 return
-            was_stopped = self._stop_reason is not None or isinstance(error, Stopped)
-            is_undecided = error is not None and (self._is_final_sent or self._news.is_open)
-            self.status = CANCELLED if was_stopped else FAILURE  # claimed by this thread; corrected below
+            was_stopped = self.stop_reason is not None or isinstance(error, Stopped)
+            is_undecided = error is not None and (self._is_final_sent or self._schema_changes.is_open)
+            self.status = CANCELLED if was_stopped else FAILURE  # only one thread gets here; may become success below
         try:
             row = self._ledger_row() if is_undecided else None
             is_done = error is None or (row is not None and is_completed(row, self.context.run))
-            is_held_committed = row is not None and self._news.is_true(row)
+            is_change_made = row is not None and self._schema_changes.was_made(row)
         except LedgerUnreadable as unreadable:
             self.error = unreadable
             self.ended = time.monotonic()
@@ -304,15 +289,15 @@ class StreamRun:
         if is_done:
             self.status, error = SUCCESS, None
         self.error = error
-        self.outcome = replace(self._make_outcome(error), is_held_committed=is_held_committed)
+        self.outcome = replace(self._make_outcome(error), is_held_committed=is_change_made)
         self.context.close(self.outcome)
         self.ended = time.monotonic()
         if self.status == FAILURE:
             log.debug("%s: failed in block %s", self.name, self.blocks.failed, exc_info=error)
-        shown = None if error is None else self.context.redactor.redact(message_of(error))
+        shown = None if error is None else self.shown(error)
         if self._rows_rejected:
             self.context.progress.message(
-                f"{self.name}: rejected records set aside: {self._rows_rejected}, in {REJECTED_TABLE} beside "
+                f"{self.name}: rejected records: {self._rows_rejected}, kept in {REJECTED_TABLE} beside "
                 f"{self.planned.key.destination_table}",
                 level="warning",
             )
@@ -333,7 +318,7 @@ class StreamRun:
                 size_bytes=stage.size_bytes,
                 bookmark_before=values(self._start),
                 bookmark_after=values(self._committed if self._commits else self._start),
-                schema_changes=tuple(self._news.made),
+                schema_changes=tuple(self._schema_changes.made),
                 error=info if stage.block == failed else None,
                 data=stage.data if self.status == SUCCESS else None,
             )
@@ -346,29 +331,16 @@ class StreamRun:
                 stream=key.stream,
                 destination_table=key.destination_table,
                 source=self.context.source_name,
-                # Where there is no ledger the store's bookmark is the state, the hashes at its boundary included.
+                # Without a ledger the store's bookmark is the state, with the hashes of the records at the bookmark.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,
                 shape=self.planned.shape,
             )
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
 
+    def shown(self, error: BaseException) -> str:
+        """Return an error's text for a person, with secrets masked."""
+        return self.context.redactor.redact(message_of(error))
+
     def _error_info(self, error: BaseException) -> ErrorInfo:
-        redact = self.context.redactor.redact
-        return ErrorInfo(
-            type=type(error).__name__,
-            message=redact(message_of(error)),
-            traceback=redact(_tail("".join(traceback.format_exception(error)), TRACEBACK_LIMIT)),
-            stream=self.name,
-            block=self.blocks.failed,
-        )
-
-
-def _tail(text: str, limit: int) -> str:
-    """Return the end of a text; the mark tells the redactor that a secret may have been cut in two."""
-    return text if len(text) <= limit else f"...{text[-limit:]}"
-
-
-def message_of(error: BaseException) -> str:
-    """Return an error's text; its class name where it has none."""
-    return str(error) or type(error).__name__
+        return error_info(error, self.context.redactor, stream=self.name, block=self.blocks.failed)

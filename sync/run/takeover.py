@@ -1,11 +1,11 @@
-"""Who may write, and what was written: tokens, and the question to the destination's ledger after a doubt."""
+"""Takeover of a stream: tokens fence former writers, and the destination's ledger says what was committed."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -13,46 +13,40 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerKey, LedgerRow
 
-from ..errors import SyncError
 from ..store.model import PipelineRun
+from .errors import LedgerUnreadable
 
-#: A destination that does not answer is asked again after so many seconds, before the question stays open.
+#: Seconds between the attempts to reach a destination that does not answer.
 ASK_AGAIN_S = (0.2, 0.8, 2.0)
 
 
-class LedgerUnreadable(SyncError):
-    """The destination's ledger cannot be read, so nobody can say whether the last commit was kept."""
-
-    code = "ledger"
-
-
 def run_reference(run: PipelineRun) -> str:
-    """Return `<run key>:<attempt>`, unique over all run stores."""
+    """Return `<run key>:<attempt>`, unique across all run stores."""
     return f"{run.key}:{run.attempt}"
 
 
 def stream_token(run: PipelineRun, stream: str, number: int) -> str:
-    """Return the token of one try of a stream.
+    """Return the token of one attempt at a stream.
 
-    As unpredictable as the run's random key that it comes from; and a recovery, which knows that key, knows the tokens
-    too, by which it finds the staging that a dead process has left.
+    It is derived from the run's random key, so nobody can guess it. A recovery knows the key, computes the tokens and
+    finds the staging tables of a dead process by them.
     """
     parts = f"{run.key}\0{run.attempt}\0{stream}\0{number}".encode("utf-8", "surrogatepass")
     return blake2b(parts, digest_size=16).hexdigest()
 
 
 def owner_text(run: PipelineRun) -> str:
-    """Return the run as the ledger's `owner` shows it."""
+    """Return the text that the ledger's `owner` has for a run."""
     return f"run {run.id} on {run.owner.host}"
 
 
 def fenced_row(destination: Destination, key: LedgerKey, owner: str) -> LedgerRow:
-    """Ask the destination what was committed, and fence every writer before.
+    """Read what was committed, after fencing every earlier writer.
 
-    Writes a token of its own first, which waits for a commit under way: what it reads then is final.
+    Writes a new token first. That write waits for a commit in progress, so the row read after it is final.
 
     Raises:
-        LedgerUnreadable: it cannot be asked.
+        LedgerUnreadable: the destination cannot be reached.
     """
     waits: list[float | None] = [*ASK_AGAIN_S, None]
     while True:
@@ -65,31 +59,13 @@ def fenced_row(destination: Destination, key: LedgerKey, owner: str) -> LedgerRo
             time.sleep(wait_s)
 
 
-def forget_positions(destination: Destination, rows: Iterable[LedgerRow], owner: str) -> None:
-    """Take bookmarks away that belong to a table which is gone.
-
-    One of its streams makes the table anew; another one that comes later would find it, and go on from where it stood
-    in the old one. A row that somebody has written meanwhile keeps what was written.
-
-    Raises:
-        LedgerUnreadable: a row cannot be read.
-        ConnectorError: or written.
-    """
-    for row in rows:
-        if row.bookmark is None:
-            continue
-        now = fenced_row(destination, row.key, owner)
-        if (now.bookmark, now.committed_at) == (row.bookmark, row.committed_at):
-            destination.set_bookmark(row.key, None)
-
-
 def is_completed(row: LedgerRow, run: PipelineRun) -> bool:
     """Whether this attempt completed the stream, by its ledger row."""
     return row.completed_by == run_reference(run)
 
 
 def commit_mark(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """Return by what `was_made` knows a commit again; None: its change of the table does not wait for it."""
+    """Return a mark by which `was_made` recognises a commit. Without a checkpoint the table changes at once."""
     if checkpoint is None:
         return {"is_at_once": True}
     return {"is_at_once": False, "is_final": checkpoint.is_final, "bookmark": _digest(checkpoint.bookmark)}
@@ -102,17 +78,17 @@ def was_made(
     run: PipelineRun,
     destination: Destination,
 ) -> bool:
-    """Whether a commit that was about to change the table was made; where nobody can say, it was.
+    """Whether an announced change of the table was made; true if nobody can know.
 
     Args:
-        mark: What `commit_mark` returned.
-        changes: What it was to change, as in `Commit.schema_changes`.
-        row: What `fenced_row` returned.
-        run: Whose commit.
-        destination: Where.
+        mark: from `commit_mark`.
+        changes: the announced changes, as in `Commit.schema_changes`.
+        row: from `fenced_row`.
+        run: the run that announced them.
+        destination: the connector of the table.
 
     Raises:
-        LedgerUnreadable: the destination cannot be asked.
+        LedgerUnreadable: the destination cannot be reached.
     """
     if not destination.has_ledger:
         return True
@@ -128,6 +104,6 @@ def was_made(
 
 
 def _digest(bookmark: Bookmark | None) -> str:
-    """Tell bookmarks apart; what is in them need not be kept twice."""
+    """Return a hash that tells two bookmarks apart."""
     text = json.dumps(None if bookmark is None else dict(bookmark), sort_keys=True)
     return blake2b(text.encode("ascii"), digest_size=16).hexdigest()

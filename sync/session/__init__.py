@@ -1,1 +1,1 @@
-"""An opened pipeline: its connectors, its plan, and its destination read back."""
+"""An opened pipeline: connectors, plan, and the destination opened for reading."""

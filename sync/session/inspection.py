@@ -1,4 +1,4 @@
-"""Opened pipelines for commands that run nothing: which streams are meant, and counts. Prints nothing."""
+"""Opened pipelines for commands that run nothing: selected streams and counts. Prints nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 
-from ..config import Pipeline, config_error_from_connector, glob_matches
-from ..errors import ConfigError, nearest_match
-from ..plan.selection import SelectedStream, select_streams
+from ..config import Pipeline, config_error_from_connector
+from ..plan.selection import SelectedStream, narrow_streams, select_streams
 from ..store import Store
 from .reader import copy_of, destination_reader
 from .session import Session, open_session, role_of
@@ -18,10 +17,10 @@ from .session import Session, open_session, role_of
 
 @contextmanager
 def opened(pipeline: Pipeline) -> Iterator[Session]:
-    """Open a pipeline's connectors and user code for a while.
+    """Open a pipeline's connectors and user code; close them with the context.
 
     Raises:
-        ConfigError: settings, callback or transformer files are wrong, or a connector says so later.
+        ConfigError: settings, callback files or transformer files are wrong.
     """
     session = open_session(pipeline)
     try:
@@ -34,7 +33,7 @@ def opened(pipeline: Pipeline) -> Iterator[Session]:
 
 @contextmanager
 def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
-    """Open the run store for a while if there is one; create none."""
+    """Open the run store if it exists; close it with the context. Creates nothing."""
     if not Store.exists(pipeline.store_url):
         yield None
         return
@@ -49,60 +48,20 @@ def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[Selec
     """Ask the source for its catalog and return the selected streams that match.
 
     Raises:
-        ConfigError: the `streams` entries do not fit the catalog, or a glob matches none of them.
+        ConfigError: an entry of `streams` or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
-    selected = select_streams(session.pipeline, session.discover())
-    if not globs:
-        return selected
-    names = [stream.name for stream in selected]
-    matched = set(matching(names, globs))
-    return tuple(stream for stream in selected if stream.name in matched)
-
-
-def matching(names: Sequence[str], globs: Sequence[str]) -> list[str]:
-    """Return the names that a `--stream` matches, in their order.
-
-    Raises:
-        ConfigError: a glob matches none of them.
-    """
-    for glob in globs:
-        if not any(name == glob or glob_matches(glob, name) for name in names):
-            raise ConfigError(
-                f"{glob!r} matches no stream",
-                key="--stream",
-                allowed=tuple(names[:20]),
-                nearest=nearest_match(glob, names),
-            )
-    return [name for name in names if not globs or any(name == glob or glob_matches(glob, name) for glob in globs)]
-
-
-def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
-    """Return the selected stream of a name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for stream in selected:
-        if stream.name == name:
-            return stream
-    names = [stream.name for stream in selected]
-    raise ConfigError(
-        f"{name!r} is none of the selected streams",
-        key="--stream",
-        allowed=tuple(names[:20]),
-        nearest=nearest_match(name, names),
-    )
+    return narrow_streams(select_streams(session.pipeline, session.discover()), globs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamCount:
-    """How many records a stream has on both sides."""
+    """Numbers of records of a stream in source and destination."""
 
     stream: str
     destination_table: str
     source: int
-    #: None: there is no such table, or it cannot be counted.
+    #: None: the table does not exist or cannot be counted.
     destination: int | None
 
 
@@ -111,12 +70,12 @@ class Counts:
     """The counts of several streams."""
 
     streams: tuple[StreamCount, ...]
-    #: Why the destination was not counted; None: it was.
+    #: Why the destination was not counted; None if it was.
     note: str | None
 
 
 def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
-    """Count the selected streams in the source, and their tables in the destination as far as that goes."""
+    """Count the selected streams in the source, and their tables in the destination if possible."""
     selected = selected_streams(session, globs)
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
@@ -139,7 +98,7 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
 
 
 def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
-    """Count destination tables by reading the destination as a source, where its connector is one."""
+    """Count destination tables; the destination is opened as a source."""
     described = session.destination.describe(list(dict.fromkeys(tables)))
     if all(state.schema is None for state in described.values()):
         return {}

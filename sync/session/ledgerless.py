@@ -1,7 +1,7 @@
-"""The run store in the ledger's place, for a destination that cannot hold one (a Singer target).
+"""A destination that cannot hold a ledger (a Singer target): the run store keeps its ledger rows.
 
-The state is what the destination has confirmed and the store has kept, in that order: a crash in between repeats
-records, so that such a destination gets them at least once. Whoever does not own the run cannot move its bookmark.
+The destination confirms a commit first, then the store records it. A crash between the two repeats records, so the
+destination gets them at least once. Only the owner of the run can move its bookmarks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..store.model import LostRun, StateCopy
 
 
 class Ledgerless:
-    """A destination without a ledger, with its rows kept by the run store."""
+    """A destination without a ledger, whose ledger rows are in the run store."""
 
     has_ledger = False
 
@@ -43,23 +43,23 @@ class Ledgerless:
         self._run_id: int | None = None
         self._sources: dict[LedgerKey, str] = {}
         self._tokens: dict[LedgerKey, str] = {}
-        #: What this process saw completed; after its death nobody can say, and the stream runs again.
+        #: Streams that this process completed. After a crash nobody knows, and the stream runs again.
         self._completed: dict[LedgerKey, str] = {}
 
     def use(self, store: Store | None, run_id: int | None = None) -> None:
-        """Take the store to keep rows in, and the run that may change them; None: changed by hand."""
+        """Set the store of the ledger rows, and the run that may change them; None: changes by hand."""
         self._store, self._run_id = store, run_id
 
     def identity(self) -> str:
-        """Connector and place without credentials."""
+        """See `Destination`."""
         return self._destination.identity()
 
     def check(self) -> None:
-        """Prove that it can be reached."""
+        """See `Destination`."""
         self._destination.check()
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
-        """Return what the destination says of its tables, and the store's rows of each."""
+        """Return the destination's tables with the ledger rows of the store."""
         rows = self._rows()
         return {
             table: replace(state, ledger=tuple(row for row in rows if row.key.destination_table == table))
@@ -67,11 +67,11 @@ class Ledgerless:
         }
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Wire formats it takes."""
+        """See `Destination`."""
         return self._destination.accepts(stream, disposition)
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
-        """Return the store's row; every load with another token ends without a commit from now on."""
+        """Return the store's row; from now on, a load with another token cannot commit."""
         self._tokens[key] = token
         if source is not None:
             self._sources[key] = source
@@ -85,7 +85,7 @@ class Ledgerless:
         )
 
     def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
-        """Change the bookmark by hand, or forget the row."""
+        """Set the bookmark, or delete the row."""
         if self._store is None:
             return
         if forget:
@@ -95,16 +95,16 @@ class Ledgerless:
         self._save(key, row.source, bookmark, row.rows)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
-        """Write the events; what the destination confirms is kept before anybody hears of it."""
+        """Write the events; each confirmed commit is stored before it is yielded."""
         return self.kept(load, self._destination.load(load, events, wire))
 
     def abilities(self, inner: Abilities) -> Abilities:
-        """Return what the destination can do in this wrapper: all but what concerns a ledger of its own."""
+        """Return the destination's abilities, without those that need a ledger in the destination."""
         ranges = inner.loads_ranges
         return replace(inner, refuses_keys=None, loads_ranges=None if ranges is None else _KeptRanges(self, ranges))
 
     def kept(self, load: Load, commits: Iterator[Commit]) -> Iterator[Commit]:
-        """Keep each commit in the store before handing it on."""
+        """Store each confirmed commit before yielding it."""
         key, records = load.key, 0
         for commit in commits:
             records += commit.records
@@ -119,15 +119,15 @@ class Ledgerless:
         self._completed[key] = load.run
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
-        """Drop what dead runs left behind."""
+        """See `Destination`."""
         self._destination.drop_staging(tokens)
 
     def interrupt(self, stream: str) -> None:
-        """End the calls under way for one stream soon."""
+        """See `Destination`."""
         self._destination.interrupt(stream)
 
     def close(self) -> None:
-        """Close every connection."""
+        """See `Destination`."""
         self._destination.close()
 
     def _save(self, key: LedgerKey, source: str, bookmark: Bookmark | None, rows: int | None) -> None:
@@ -158,7 +158,7 @@ class Ledgerless:
         ]
 
 
-#: Every ability of the inner destination, by what the wrapper does with it.
+#: Every ability of the inner destination: passed on unchanged, wrapped, or dropped.
 PASSED_ON = frozenset(
     {
         "bounds_records",
@@ -182,7 +182,7 @@ DROPPED = frozenset({"refuses_keys"})
 
 
 class _KeptRanges:
-    """Loads by ranges whose one commit the store keeps, as it keeps those of `load`."""
+    """Loads by ranges; the store records their commit as it does for `load`."""
 
     def __init__(self, ledger: Ledgerless, inner: LoadsRanges) -> None:
         self._ledger = ledger
@@ -195,6 +195,3 @@ class _KeptRanges:
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """See `LoadsRanges`."""
         self._inner.drop_ranges(pipeline, is_wanted)
-
-
-__all__ = ["DROPPED", "PASSED_ON", "WRAPPED", "Ledgerless"]

@@ -1,4 +1,4 @@
-"""An opened pipeline: its connectors, user code and redactor; and the plan made with them. Writes nothing."""
+"""An opened pipeline: its connectors, user code and redactor, and its plan. Writes nothing."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Stream
 
-from ..config import Pipeline, config_error_from_connector, glob_matches
-from ..config.secrets import Redactor
+from ..config import Pipeline, config_error_from_connector
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
-from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.ends import Ends
-from ..plan.plan import Plan, plan_streams
-from ..plan.selection import SelectedStream, select_streams, skipped_streams
+from ..plan.plan import Connectors, Plan, plan_streams
+from ..plan.selection import narrow_streams, select_streams, skipped_streams
+from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
 
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """An opened pipeline: its connectors, user code and store. Close it when done."""
+    """An opened pipeline. Close it when done."""
 
     pipeline: Pipeline
     code: UserCode
     source: Source
-    #: Connector and place, as ledger and store keep it: without the secrets that a place may hold.
+    #: Connector and place, as ledger and run store keep it: without secrets.
     source_name: str
     source_can: Abilities
     destination: Destination
@@ -40,9 +38,9 @@ class Session:
     redactor: Redactor
 
     @property
-    def ends(self) -> Ends:
-        """Both connectors and what they can do."""
-        return Ends(
+    def connectors(self) -> Connectors:
+        """Source and destination with their abilities."""
+        return Connectors(
             source=self.source,
             source_name=self.source_name,
             source_can=self.source_can,
@@ -51,19 +49,19 @@ class Session:
         )
 
     def use_store(self, store: Store | None, run_id: int | None = None) -> None:
-        """Let the store keep the state of a destination that cannot; `run_id`: the run that may change it."""
+        """Keep the state of a destination without a ledger in this store; `run_id`: the run that may change it."""
         if isinstance(self.destination, Ledgerless):
             self.destination.use(store, run_id)
 
     def prepare(self) -> None:
-        """Begin to connect, in the background; what fails is said by the first call that needs the connection."""
-        pipeline, ends = self.pipeline, (self.source_can.prepares, self.destination_can.prepares)
+        """Connect in the background; the first call that needs the connection raises its error."""
+        pipeline, both = self.pipeline, (self.source_can.prepares, self.destination_can.prepares)
         is_whole = any(entry.replication_method in (None, "FULL_TABLE") for entry in pipeline.streams)
-        shortcuts = {None if end is None else end.shortcut() for end in ends}
+        shortcuts = {None if one is None else one.shortcut() for one in both}
         shortcut = shortcuts.pop() if len(shortcuts) == 1 and is_whole and not pipeline.transformers else None
-        for end in ends:
-            if end is not None:
-                end.prepare(shortcut or "arrow", is_whole=is_whole)
+        for one in both:
+            if one is not None:
+                one.prepare(shortcut or "arrow", is_whole=is_whole)
 
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog.
@@ -73,7 +71,7 @@ class Session:
         """
         try:
             return self.source.discover()
-        except ConnectorConfigError as error:  # whose it is only this place knows for certain
+        except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
 
     def close(self) -> None:
@@ -83,10 +81,10 @@ class Session:
 
 
 def open_session(pipeline: Pipeline) -> Session:
-    """Make the connectors and load the user's files; connects to nothing.
+    """Create the connectors and load the user's files; connects to nothing.
 
     Raises:
-        ConfigError: settings, callback or transformer files are wrong.
+        ConfigError: settings, callback files or transformer files are wrong.
     """
     code = load_user_code(pipeline)
     source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
@@ -121,14 +119,14 @@ def make_plan(
     full_refresh: bool = False,
     only: Sequence[str] | None = None,
 ) -> Plan:
-    """Ask source and destination what there is and decide what a run would do; writes nothing.
+    """Ask source and destination for their streams and tables, and plan a run; writes nothing.
 
     Args:
         session: the opened pipeline.
-        store: for bookmarks that the destination may have lost; None: no store yet.
-        streams: globs; only the selected streams that match (`--stream`).
-        full_refresh: replace every table and forget every bookmark.
-        only: exact names (`runs retry`).
+        store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
+        streams: globs of `--stream`; empty: all selected streams.
+        full_refresh: replace every table and ignore every bookmark.
+        only: exact names of streams (`runs retry`).
 
     Raises:
         ConfigError: something in the pipeline file cannot work.
@@ -142,7 +140,7 @@ def make_plan(
         selected = select_streams(pipeline, catalog, written)
         skipped = skipped_streams(pipeline, catalog, written)
         check_stream_filters(pipeline, [stream.name for stream in selected])
-        selected = _narrow(selected, streams, only)
+        selected = narrow_streams(selected, streams, only)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
@@ -152,13 +150,13 @@ def make_plan(
         tables,
         known,
         session.code,
-        ends=session.ends,
+        connectors=session.connectors,
         full_refresh=full_refresh,
     )
     if streams or only is not None:
         return plan
-    told = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
-    return replace(plan, skipped=told, warnings=(*plan.warnings, *told))
+    texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts))
 
 
 def _make(pipeline: Pipeline, role: str) -> Any:
@@ -171,7 +169,7 @@ def _make(pipeline: Pipeline, role: str) -> Any:
 
 
 def _without_secrets(identity: str, redactor: Redactor) -> str:
-    """Mask a place that holds secrets; one where they are others has another name still."""
+    """Mask the secrets of a place; a hash distinguishes places that differ only in their secrets."""
     masked = redactor.redact(identity)
     if masked == identity:
         return identity
@@ -190,22 +188,9 @@ def _check_statements(pipeline: Pipeline, can: Abilities) -> None:
 
 
 def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
-    """Say which block a connector's complaint is about."""
+    """Return the block, source or destination, whose connector raised an error."""
     is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
     return "source" if is_source else "destination"
-
-
-def _narrow(
-    selected: Sequence[SelectedStream], globs: Sequence[str], only: Sequence[str] | None
-) -> tuple[SelectedStream, ...]:
-    kept = [stream for stream in selected if only is None or stream.name in only]
-    for pattern in globs:
-        if not any(glob_matches(pattern, stream.name) for stream in kept):
-            names = ", ".join(stream.name for stream in kept[:20])
-            raise ConfigError(f"--stream {pattern!r} matches none of the selected streams: {names}")
-    if globs:
-        kept = [stream for stream in kept if any(glob_matches(pattern, stream.name) for pattern in globs)]
-    return tuple(kept)
 
 
 def _known_states(store: Store | None, pipeline: str) -> dict[tuple[str, str], Any]:

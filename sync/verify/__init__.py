@@ -1,1 +1,1 @@
-"""Comparing both sides, and repairing the destination."""
+"""Compare source and destination, and repair the destination."""

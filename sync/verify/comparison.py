@@ -1,7 +1,6 @@
-"""Two copies of a table, compared by checksums: where they differ, ever smaller ranges of keys, then single records.
+"""Compare two copies of a table by checksums over ranges of keys: split ranges that differ, then compare records.
 
-Pure but for what the two sides answer. Checksums only say where to look: whether two records differ is decided by
-their values.
+Checksums only say where to look; the values decide whether two records differ.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Dig
 from syncblocks.connectors.checksums.sql import is_same
 from syncblocks.connectors.sides import Key
 
-#: Ranges with at most so many records are not split any more: their records are looked at.
+#: Ranges with at most this many records are not split; their records are compared.
 LEAF_RECORDS = 1000
 
-#: Pieces that a range is split into at most; two levels reach a thousand records in four millions.
+#: Most pieces of a split range; two levels lead from four million records to a thousand.
 PIECES = 64
 
-#: Records that are named one by one; where more differ, the rest is named as ranges that were not looked into.
+#: Most records that are named one by one; beyond it, ranges are named.
 MAX_RECORDS = 1000
 
-#: Pieces whose records are asked for at once, and that are split at once.
+#: Pieces whose records are read in one step, and pieces that are split in one step.
 PIECES_AT_ONCE = 64
 SPLIT_AT_ONCE = 32
 
@@ -34,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RecordDifference:
-    """One record that is not the same on both sides."""
+    """One record that differs."""
 
     key: Key
     #: `missing` in the destination, `extra` there, or `different`.
@@ -45,7 +44,7 @@ class RecordDifference:
 
 @dataclass(frozen=True, slots=True)
 class RangeDifference:
-    """Neighbouring keys whose records are not the same on both sides."""
+    """A range of keys whose records differ."""
 
     keys: KeyRange
     source_records: int
@@ -54,18 +53,18 @@ class RangeDifference:
 
 @dataclass(slots=True)
 class Comparison:
-    """What came out."""
+    """Result of a comparison."""
 
     source: Digest
     destination: Digest
-    #: In ascending order of keys; one range of everything where records cannot be told apart.
+    #: In ascending order of keys; one range of everything if there is no key.
     ranges: list[RangeDifference] = field(default_factory=list)
-    #: The first of them, each with its kind.
+    #: The first records that differ.
     records: list[RecordDifference] = field(default_factory=list)
-    #: False: `records` is not all that differs.
+    #: Whether `records` has all records that differ.
     is_complete: bool = True
-    #: Records that were looked at and not compared, since they have changed in the source since the last run; where
-    #: checksums leave them out, nobody looks.
+    #: Records read and not compared, since they changed in the source after the last run. Records that the checksums
+    #: leave out are not counted.
     changed_since: int = 0
 
     @property
@@ -87,13 +86,13 @@ def compare(
     """Compare two sides.
 
     Args:
-        source: one side, opened.
-        destination: the other.
-        key: the key's columns, as the source calls them; empty: there is none, and nothing can be narrowed down.
-        columns: the compared columns, as the source calls them.
-        is_bounded: records past a bookmark are left out, and may be there in an older version on the other side.
-        unread: columns, as the source calls them, without which no record is ever read.
-        interrupt: ends what is under way on both sides soon, when this thread is told to stop or one side fails.
+        source: opened checksums of the source.
+        destination: opened checksums of the destination.
+        key: the key's columns, by the source's names; empty: no range can be split.
+        columns: the compared columns, by the source's names.
+        is_bounded: records past a bookmark are left out; the destination may have older versions of them.
+        unread: columns, by the source's names, without which a record is never read.
+        interrupt: interrupts both sides, called when this thread is stopped or one side fails.
     """
     with ThreadPoolExecutor(2) as pool:
         try:
@@ -108,7 +107,7 @@ class _Piece:
     keys: KeyRange
     source: Digest
     destination: Digest
-    #: All of its records have one key.
+    #: Whether it cannot be split further.
     is_whole: bool = False
 
     @property
@@ -164,11 +163,11 @@ class _Comparer:
         return [_Piece(*parts) for parts in zip(ranges, left, right, strict=True)]
 
     def _look_into(self, whole: _Piece, result: Comparison) -> None:
-        """Split what differs, the lowest keys first, until the pieces are small enough to look at their records."""
+        """Split pieces that differ, the lowest keys first, until they are small enough to compare records."""
         pending, at_once = [whole], 1
         while pending and len(result.records) < MAX_RECORDS:
             kind = self._next(pending[0])
-            if kind == "rows":  # few at first: where everything differs, these are enough
+            if kind == "rows":  # few at first: if everything differs, these are enough
                 at_once = min(2 * at_once, PIECES_AT_ONCE)
             limit = at_once if kind == "rows" else SPLIT_AT_ONCE
             batch = []
@@ -194,14 +193,14 @@ class _Comparer:
             _note(piece, result)
 
     def _next(self, piece: _Piece) -> str:
-        """Say what is done with a piece: its records are compared, it is split, or one side has none of it at all."""
+        """Say what to do with a piece: compare its rows, split it, or name it since one side has no record of it."""
         if piece.is_whole or piece.size <= LEAF_RECORDS:
             return "rows"
         is_one_sided = not piece.source.records or not piece.destination.records
         return "name" if is_one_sided and not self._is_bounded else "split"
 
     def _split(self, pieces: Sequence[_Piece]) -> list[_Piece]:
-        """Split pieces at keys of the side that has more records there; return the parts that differ."""
+        """Split pieces at keys of the side with more records; return the parts that differ."""
         boundaries: dict[int, list[Key]] = {}
         for side in (0, 1):
             wanted = [n for n, piece in enumerate(pieces) if piece.has_more_in_source == (side == 0)]
@@ -215,7 +214,7 @@ class _Comparer:
     # -- records -------------------------------------------------------------------------------------------------
 
     def _records(self, pieces: Sequence[_Piece], result: Comparison) -> list[list[RecordDifference]]:
-        """Return what differs in each of some small pieces."""
+        """Return the records that differ, for each of some small pieces."""
         ranges = [piece.keys for piece in pieces]
         left, right = self._both(lambda side: _by_key(side.rows(ranges)))
         differences: list[list[RecordDifference]] = [[] for _ in pieces]
@@ -232,7 +231,7 @@ class _Comparer:
         return differences
 
     def _was_never_read(self, row: Row) -> bool:
-        """Tell whether a record of the destination has no bookmark where none is read without one."""
+        """Tell whether a record of the destination lacks a bookmark without which records are never read."""
         return any(row.values[place] in (None, "NaN", "nan") for place in self._unread)
 
     def _difference(self, key: Key, left: list[Row], right: list[Row]) -> RecordDifference | None:
@@ -272,7 +271,7 @@ def _by_key(rows: Sequence[Row]) -> dict[Key, list[Row]]:
 
 
 def _readable(key: Key) -> list[tuple[int, str]]:
-    """Numbers in their order, as far as they are not negative; texts at least in some order."""
+    """Sort key: non-negative numbers in their order, texts in some order."""
     return [(len(text or ""), text or "") for text in key]
 
 

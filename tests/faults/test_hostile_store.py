@@ -407,7 +407,7 @@ def test_changed_code_is_what_runs_and_that_is_said_once(
         (tmp_path / "told.py").write_text(TOLD.replace("told.log", "new.log"))
     with caplog.at_level(logging.WARNING):
         retried(target)
-    assert caplog.text.count("callback block told has changed since events of it were recorded") == 1
+    assert caplog.text.count("callback block told has changed since its events were recorded") == 1
     log = tmp_path / ("told.log" if change == "name" else "new.log")
     assert len(log.read_text().splitlines()) == 2
 

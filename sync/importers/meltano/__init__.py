@@ -1,4 +1,4 @@
-"""A Meltano project as pipeline files: one a pair of extractor and loader. Reads `meltano.yml`, writes nothing."""
+"""Convert a Meltano project to pipeline files, one for each pair of extractor and loader. Writes nothing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .text import Interpolation, text_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeltanoPipeline:
-    """One pipeline file to be."""
+    """The text of one pipeline file."""
 
     file: str
     text: str
-    #: What could not be brought over, or needs a look.
+    #: Settings that were not converted, or need a check.
     notes: tuple[str, ...] = ()
 
 
@@ -30,8 +30,8 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
     """Return the pipelines of a Meltano project.
 
     Args:
-        path: its `meltano.yml`.
-        environment: whose overrides to take; default: the file's `default_environment`.
+        path: the `meltano.yml`.
+        environment: the environment whose overrides apply; default: the file's `default_environment`.
 
     Raises:
         ConfigError: the file cannot be read, or names no pair of extractor and loader.

@@ -1,4 +1,4 @@
-"""What of a Meltano project runs together, and when."""
+"""Pairs of extractor and loader in a Meltano project, with their schedules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import ConfigError
 from .parts import entries_of, identifier, names_of
 
-#: Meltano's words for intervals, as cron knows them.
+#: Meltano's names of intervals -> cron expressions.
 _INTERVALS = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -22,7 +22,7 @@ _INTERVALS = {
 
 @dataclass(slots=True)
 class Pair:
-    """What runs together, and when."""
+    """An extractor and the loader that runs after it."""
 
     extractor: str
     loader: str
@@ -42,7 +42,7 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
                 pair = found.setdefault((extractor, loader), Pair(extractor, loader, identifier(name)))
                 pair.comments.append(f"Job {name!r}: {task}")
                 if rest:
-                    pair.comments.append(f"  Not brought over: {' '.join(rest)}. Call it from a callback, see docs.")
+                    pair.comments.append(f"  Not converted: {' '.join(rest)}. Call it from a callback, see docs.")
                 jobs[name].append(pair)
     for schedule in entries_of(project.get("schedules")):
         scheduled = list(jobs.get(str(schedule.get("job", "")), ()))
@@ -57,8 +57,8 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
             found[extractor, loaders[0]] = Pair(extractor, loaders[0], name)
     if not found:
         raise ConfigError(
-            "no job and no schedule runs an extractor with a loader, and there is more or less than one loader: "
-            "nothing says what belongs together",
+            "no job and no schedule runs an extractor with a loader, and there is not exactly one loader: "
+            "nothing says which extractor and loader belong together",
             path=str(path),
         )
     return list(found.values())
@@ -70,7 +70,7 @@ def _tasks(tasks: Any) -> Iterator[str]:
 
 
 def _in_task(task: str, extractors: Sequence[str], loaders: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """Return each extractor of a task with the loader behind it, and the other words."""
+    """Return each extractor of a task with the loader after it, and the remaining words."""
     words = task.split()
     pairs, rest, extractor = [], [], ""
     for word in words:
@@ -93,6 +93,3 @@ def _schedule(schedule: Mapping[str, Any]) -> list[str]:
         f"Schedule {schedule.get('name')!r}, as a line of a crontab (syncblocks leaves the time to cron):",
         f"  {cron}  cd THIS_FOLDER && syncblocks run THIS_FILE",
     ]
-
-
-__all__ = ["Pair", "pairs_of"]

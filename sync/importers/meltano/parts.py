@@ -1,4 +1,4 @@
-"""Parts of a parsed `meltano.yml`, whatever their types turn out to be. Pure."""
+"""Access to parts of a parsed `meltano.yml` of any type. Pure."""
 
 from __future__ import annotations
 
@@ -27,6 +27,3 @@ def at(value: Any, *keys: str) -> Any:
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
-
-
-__all__ = ["at", "entries_of", "identifier", "names_of", "texts_of"]

@@ -1,4 +1,4 @@
-"""An extractor or a loader of a Meltano project, with all that it inherits."""
+"""Extractors and loaders of a Meltano project, with inherited settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .parts import at, entries_of
 
 @dataclass(slots=True)
 class Plugin:
-    """An extractor or a loader, with what it inherits."""
+    """An extractor or a loader, with inherited settings."""
 
     name: str
     pip: str = ""
@@ -73,7 +73,7 @@ def _merge(plugin: Plugin, entry: Mapping[str, Any]) -> None:
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:
-    """Set a value, with `a.b` as a key within a."""
+    """Set a value; `a.b` is the key `b` in `a`."""
     first, dot, rest = key.partition(".")
     if dot and isinstance(config.get(first, {}), dict):
         _set(config.setdefault(first, {}), rest, value)
@@ -82,7 +82,7 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _locked_pip(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> str:
-    """Return what the lock file of Meltano's hub says to install."""
+    """Return the `pip_url` of the plugin's lock file."""
     for entry in reversed(chain):
         name = str(entry.get("inherit_from") or entry.get("name"))
         variant = entry.get("variant")
@@ -97,7 +97,7 @@ def _locked_pip(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> 
 
 
 def _from_dotenv(plugin: Plugin, name: str, file: Path) -> None:
-    """Take the settings that Meltano finds in `.env`: their names only, the values stay in the environment."""
+    """Add the settings in `.env` as references to environment variables."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -112,6 +112,3 @@ def _from_dotenv(plugin: Plugin, name: str, file: Path) -> None:
                 plugin.notes.append(
                     f"{plugin.name}: setting {key!r} comes from {variable}, as `.env` has it: check its name"
                 )
-
-
-__all__ = ["Plugin", "plugin_of"]

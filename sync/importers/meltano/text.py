@@ -1,4 +1,4 @@
-"""A pair of plugins as the text of a pipeline file."""
+"""Write an extractor and a loader as the text of a pipeline file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import yaml
 from .pairs import Pair
 from .plugins import Plugin
 
-#: `$X`, `${X}` and `$$`, as Meltano expands them in its file.
+#: `$X`, `${X}` and `$$` in Meltano's file.
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)\}|([A-Za-z_]\w*))")
 
-#: What Meltano itself fills in; paths count from the file's folder here.
+#: Meltano's own variables; in a pipeline file, paths start at the file's folder.
 _BUILT_IN = {"MELTANO_PROJECT_ROOT": "."}
 
 
 class Interpolation:
-    """From Meltano's `$X` to `{{ env_var('X') }}`."""
+    """Converts Meltano's `$X` to `{{ env_var('X') }}`."""
 
     def __init__(self, defaults: Mapping[str, str]) -> None:
         self._defaults = defaults
 
     def value(self, value: Any) -> Any:
-        """Return a value with every text in it brought over."""
+        """Return a value with all its texts converted."""
         if isinstance(value, Mapping):
             return {str(key): self.value(part) for key, part in value.items()}
         if isinstance(value, list):
@@ -94,7 +94,7 @@ def _connection(role: str, called: str, plugin: Plugin) -> dict[str, Any]:
 
 
 def _streams(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the stream entries: everything that is selected, and what the metadata say of its replication."""
+    """Return the stream entries: `*`, and one for each pattern with replication metadata."""
     entries: list[dict[str, Any]] = [{"stream": "*"}]
     for pattern, values in metadata.items():
         if not isinstance(values, Mapping):
@@ -120,7 +120,7 @@ def _streams(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _not_replication(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata that stream entries do not say."""
+    """Return the metadata that are not part of stream entries."""
     said = {"replication-method", "replication-key", "table-key-properties", "view-key-properties", "selected"}
     found = {
         pattern: {key: value for key, value in values.items() if key not in said}
@@ -128,6 +128,3 @@ def _not_replication(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(values, Mapping)
     }
     return {pattern: values for pattern, values in found.items() if values}
-
-
-__all__ = ["Interpolation", "text_of"]

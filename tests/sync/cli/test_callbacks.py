@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from syncblocks.callbacks.kwargs import STATUSES
-from syncblocks.sync.cli import callback_calls
+from syncblocks.sync.cli import callback_testing
 from tests.conftest import RunCLI
 from tests.sync.cli.cli_pipelines import start, wait_until_hanging, write_callback, write_hanging, write_shop
 
@@ -37,7 +37,7 @@ def states(run_cli: RunCLI, folder: Path) -> list[str]:
 
 
 def test_the_statuses_that_test_takes_are_all_there_are() -> None:
-    assert tuple(STATUSES) == callback_calls.STATUSES
+    assert tuple(STATUSES) == callback_testing.STATUSES
 
 
 def test_a_callback_file_is_tried_without_any_pipeline(run_cli: RunCLI, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_retry_leaves_a_run_under_way_to_its_process(run_cli: RunCLI, tmp_path: 
     with start(tmp_path, "run") as process:
         wait_until_hanging(tmp_path)
         retried = document(run_cli, tmp_path, "callbacks", "retry")
-        assert "under way" in retried["note"]
+        assert "is active" in retried["note"]
         (tmp_path / "go").write_text("x")
         process.communicate(timeout=60)
     assert process.returncode == 3

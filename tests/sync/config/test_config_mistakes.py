@@ -238,7 +238,7 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         '[id]\n    destination_table: "{% raw %}{{ x }}{% endraw %}"',
         14,
         "streams[1].destination_table",
-        "template again",
+        "template itself",
         None,
     ),
     (

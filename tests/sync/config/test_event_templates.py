@@ -14,7 +14,7 @@ from syncblocks.sync.config.event_templates import (
     duration_text,
     event_values,
     fill,
-    holds,
+    is_true,
     parse_condition,
     shown,
     size_text,
@@ -88,18 +88,18 @@ def test_what_secret_gave_is_noted(tmp_path: Path) -> None:
     ],
 )
 def test_a_condition_is_true_or_false_of_an_event(condition: str, expected: bool, tmp_path: Path) -> None:
-    assert holds(condition, event(), KNOWN, scope(tmp_path)) is expected
+    assert is_true(condition, event(), KNOWN, scope(tmp_path)) is expected
 
 
 def test_a_failure_has_an_error(tmp_path: Path) -> None:
     values = event("failure")
-    assert holds("error.type == 'ValueError' and error", values, KNOWN, scope(tmp_path))
+    assert is_true("error.type == 'ValueError' and error", values, KNOWN, scope(tmp_path))
     assert fill("{{ error }}!", values, KNOWN, scope(tmp_path)).value == "made by syncblocks.callbacks.testing!"
 
 
 def test_a_condition_that_does_not_fit_is_an_error_without_values(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"cannot be filled \(TypeError\)") as caught:
-        holds("secret('k') > 5", event(), KNOWN, scope(tmp_path))
+        is_true("secret('k') > 5", event(), KNOWN, scope(tmp_path))
     assert "k3y" not in str(caught.value)
 
 

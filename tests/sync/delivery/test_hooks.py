@@ -16,9 +16,9 @@ import pytest
 
 from syncblocks import Progress, load_pipeline, run_pipeline
 from syncblocks.callbacks.delivery import Delivery, Outcome
-from syncblocks.sync.config.secrets import Redactor
 from syncblocks.sync.delivery.hooks import HookError, Hooks
 from syncblocks.sync.run.redelivery import current_callbacks, redeliver, replay
+from syncblocks.sync.secrets import Redactor
 from syncblocks.sync.store import Store
 from tests.callbacks.listener import Listener, http_listener
 from tests.sync.cli.cli_pipelines import write_shop
@@ -273,7 +273,7 @@ def test_a_database_that_is_not_there_is_not_made_by_a_statement(tmp_path: Path)
     (tmp_path / "bad.py").write_text("@transformer\ndef bad(df):\n    raise ValueError\n")
     file.write_text(file.read_text().replace("warehouse.duckdb", "none/x.duckdb"))
     pipeline = load_pipeline(file)
-    from syncblocks.sync.delivery.hook_statement import Statement
+    from syncblocks.sync.delivery.sql_hook import Statement
 
     end = Statement(pipeline, "create table t (a int)", {}, "key").run(5.0)
     assert end.kind == "raised"

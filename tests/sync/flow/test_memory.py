@@ -150,27 +150,27 @@ def of_sizes(*sizes: int) -> pa.RecordBatch:
 def test_a_record_larger_than_memory_is_refused_with_its_key_and_column() -> None:
     feed = Feed("s", Budget(10, 2 * MEGABYTE), ["id"])
     for fits in (of_sizes(2 * MEGABYTE), of_sizes(*[MEGABYTE] * 5), pa.record_batch({"doc": ["x" * 2 * MEGABYTE] * 3})):
-        feed.demand_room(fits)
+        feed.refuse_too_wide(fits)
     with pytest.raises(RecordTooWide) as refused:
-        feed.demand_room(of_sizes(1, 10, 4 * MEGABYTE, 1))
+        feed.refuse_too_wide(of_sizes(1, 10, 4 * MEGABYTE, 1))
     assert str(refused.value) == (
         "a record (id 9) of 4 MB, of which column 'doc' has 4 MB, is larger than all of `memory`, 2 MB: raise `memory` "
         "in the pipeline file, or leave the column out by `columns: {exclude: [doc]}`"
     )
     with pytest.raises(RecordTooWide, match=r"^a record of 4 MB, of which column 'l' has 4 MB, "):
-        feed.demand_room(pa.record_batch({"l": [["x" * 2 * MEGABYTE] * 2]}))
+        feed.refuse_too_wide(pa.record_batch({"l": [["x" * 2 * MEGABYTE] * 2]}))
     with pytest.raises(RecordTooWide, match=r"^a record of 4 MB is larger"):  # of a wire that has no columns
-        feed.demand_room(bytes(4 * MEGABYTE))
+        feed.refuse_too_wide(bytes(4 * MEGABYTE))
 
 
 def test_ranges_and_streams_that_wait_on_disk_refuse_it_as_well(tmp_path: Path) -> None:
     waiting = SpooledFeed("s", tmp_path, Budget(10, MEGABYTE), ["id"])
     with pytest.raises(RecordTooWide, match=r"^a record \(id 7\) of 4 MB"):
-        waiting.demand_room(of_sizes(4 * MEGABYTE))
+        waiting.refuse_too_wide(of_sizes(4 * MEGABYTE))
     waiting.close()
     opened: Any = SimpleNamespace(ranges=[Range(place=0, label="all")], read=lambda _: iter([of_sizes(4 * MEGABYTE)]))
     planned = SimpleNamespace(
-        fit=SimpleNamespace(convert=None), selected=SimpleNamespace(stream=SimpleNamespace(key_properties=("id",)))
+        mapping=SimpleNamespace(convert=None), selected=SimpleNamespace(stream=SimpleNamespace(key_properties=("id",)))
     )
     context = SimpleNamespace(budget=Budget(10, MEGABYTE))
     run: Any = SimpleNamespace(context=context, planned=planned, note_read=lambda *_, **__: None)

@@ -146,7 +146,7 @@ def test_without_jobs_every_extractor_goes_to_the_only_loader(tmp_path: Path) ->
     path.write_text("plugins:\n  extractors: [{name: tap-a}, {name: tap-b}]\n  loaders: [{name: target-c}]\n")
     assert [made.file for made in read_meltano(path)] == ["tap_a_to_target_c.yaml", "tap_b_to_target_c.yaml"]
     path.write_text("plugins:\n  extractors: [{name: tap-a}]\n  loaders: [{name: target-c}, {name: target-d}]\n")
-    with pytest.raises(ConfigError, match="belongs together"):
+    with pytest.raises(ConfigError, match="belong together"):
         read_meltano(path)
 
 

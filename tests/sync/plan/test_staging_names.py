@@ -53,6 +53,6 @@ def test_they_arrive_and_are_verified(
         assert (result.status, result.streams[0].error) == ("success", None)
     pipeline = load_pipeline(file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
-        columns_there = [each.kept.column for each in make_plan(session, store).streams[0].fit.columns if each.kept]
+        columns_there = [each.kept.column for each in make_plan(session, store).streams[0].mapping.columns if each.kept]
     assert len(set(columns_there)) == 4
     assert not {"_syncblocks_seq", "_syncblocks_rank"} & set(columns_there)

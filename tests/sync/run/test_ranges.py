@@ -288,7 +288,7 @@ def test_loaders_hold_together_what_the_budget_has_room_for_and_one_batch_whatev
         ranges=[Range(place=place, label="") for place in range(4)],
         read=lambda part: (block for block in batches[part.place]),
     )
-    run.planned = SimpleNamespace(fit=SimpleNamespace(convert=None))
+    run.planned = SimpleNamespace(mapping=SimpleNamespace(convert=None))
     run.note_read = lambda *_, **__: None
     reads = RangeReads(cast("StreamRun", run), cast("OpenRanges", opened))
     peaks, taken = [], []

@@ -269,7 +269,7 @@ def test_the_command_line_shows_how_many(run_cli: RunCLI, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "3 records" not in done.stdout
     assert "5 records, 1 rejected" in done.stdout
-    assert "customers: rejected records set aside: 1, in _syncblocks_rejected beside customers" in done.stderr
+    assert "customers: rejected records: 1, kept in _syncblocks_rejected beside customers" in done.stderr
     assert "rejected" in run_cli(["runs", "show"], tmp_path).stdout
     shown = json.loads(run_cli(["runs", "show", "--json"], tmp_path).stdout)
     assert {run["uuid"]: run["rows_rejected"] for run in shown["block_runs"]} == {

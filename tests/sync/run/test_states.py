@@ -89,7 +89,7 @@ def test_a_bookmark_goes_back_to_where_a_run_has_left_it(run_cli: RunHere, shop:
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
-        (["orders", "--to", "2030-01-01"], "lies ahead"),
+        (["orders", "--to", "2030-01-01"], "past the current bookmark"),
         (["orders", "--to", "soon"], "2024-01-31T23:59:00"),
         (["orders", "--by", "5"], "1d, 12h"),
         (["orders", "--by", "-1d"], "1d, 12h"),
@@ -157,7 +157,7 @@ def test_numbers_that_are_read_as_texts_stand_as_numbers(tmp_path: Path, postgre
     assert run_pipeline(file).status == "success"
     assert run_cli(["state", "rewind", str(file), "public.a", "--to", "9.5"], tmp_path).returncode == 0
     ahead = run_cli(["state", "rewind", str(file), "public.a", "--to", "10"], tmp_path)
-    assert (ahead.returncode, "lies ahead" in ahead.stderr) == (2, True)
+    assert (ahead.returncode, "past the current bookmark" in ahead.stderr) == (2, True)
     for text in ("NaN", "ten"):
         refused = run_cli(["state", "set", str(file), "public.a", f"n={text}"], tmp_path)
         assert (refused.returncode, "as a number" in refused.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""Records that no budget has room for: refused where the engine first sees them, whatever source they are of."""
+"""Records larger than the memory budget: refused where the engine first sees them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pyarrow as pa
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.arrow.record_size import SLACK_BYTES, megabytes, too_wide
 
-#: Most characters of a key's value that a message shows.
+#: Most characters of a key's value in a message.
 _SHOWN = 40
 
 
 def refuse_wide(event: Any, most_bytes: int, key: Sequence[str]) -> None:
-    """Raise if a batch, or block, that is larger than all of `memory` is so by one of its records.
+    """Raise if one record of a batch or block is larger than the memory budget.
 
     Args:
-        event: what a source has yielded.
-        most_bytes: all of `memory`.
-        key: names of columns by which a person finds a record.
+        event: a batch or block, larger than the budget.
+        most_bytes: the budget.
+        key: the key's columns, for the message.
 
     Raises:
-        RecordTooWide: which record, how large, and by which column.
+        RecordTooWide: names the record, its size and its largest column.
     """
     if not isinstance(event, pa.RecordBatch):
         raise too_wide(f"a record of {megabytes(len(event))}", most_bytes)
@@ -50,7 +50,7 @@ def refuse_wide(event: Any, most_bytes: int, key: Sequence[str]) -> None:
 
 
 def _sizes(column: pa.Array) -> pa.Array:
-    """Return the bytes of each value; of lists and the like their average."""
+    """Return the bytes of each value; for nested types, the average of the column."""
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.storage
     kind, types = column.type, pa.types
@@ -62,6 +62,3 @@ def _sizes(column: pa.Array) -> pa.Array:
 def _shown(value: pa.Scalar) -> str:
     text = str(value.as_py())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-__all__ = ["refuse_wide"]

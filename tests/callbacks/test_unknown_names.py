@@ -6,7 +6,7 @@ import pytest
 
 from syncblocks.callbacks.kwargs import RESERVED
 from syncblocks.callbacks.loader import load_file
-from syncblocks.callbacks.names import unknown_names
+from syncblocks.callbacks.unknown_names import unknown_names
 
 
 def found(folder: Path, text: str, variables: frozenset[str] = frozenset()) -> list[tuple[int, str, str | None]]:

@@ -1,21 +1,21 @@
-"""What stands in for a `Dispatcher` where no callback block can have anything to deliver, without the import of one."""
+"""Null dispatcher for pipelines without callbacks; avoids importing the real one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-class Idle:
-    """A dispatcher of no queues."""
+class NullDispatcher:
+    """Has the methods of `Dispatcher`, and never has anything to deliver."""
 
     def notify(self) -> None:
-        """Look into no queue."""
+        """Do nothing."""
 
     def drain(
         self, timeout_s: float | None, stop: Callable[[], bool] = lambda: False, *, one_try: bool = False
     ) -> bool:
-        """Return True: nothing is open."""
+        """Return True: no delivery is open."""
         return True
 
     def close(self, grace_s: float = 0.0) -> None:
-        """Stop nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""What is known of a run under way, stream by stream; the base of everything that shows progress."""
+"""Figures of an active run, stream by stream; the base of all progress displays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAITING, RUNNING, RETRYING = "waiting", "running", "retrying"
 
 @dataclass(slots=True, kw_only=True)
 class StreamView:
-    """One stream as it is shown; changed as it goes on."""
+    """Current figures of one stream."""
 
     stream: str
     destination_table: str = ""
@@ -36,21 +36,21 @@ class StreamView:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds since it was claimed."""
+        """Seconds since the stream was claimed."""
         if self.started is None:
             return None
         return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     @property
     def records_per_s(self) -> float | None:
-        """Records a second, over the whole stream."""
+        """Records per second, over the whole stream."""
         duration_s = self.duration_s
         return self.records / duration_s if duration_s and duration_s > 0.05 else None
 
 
 @dataclass(slots=True)
 class RunView:
-    """A run as it is shown."""
+    """Current figures of a run."""
 
     run_id: int | None = None
     streams: dict[str, StreamView] = field(default_factory=dict)
@@ -58,12 +58,12 @@ class RunView:
 
 
 class Tracker(Progress):
-    """Keeps the figures of a run. Subclasses draw; each call comes under the lock, from any thread."""
+    """Keeps the figures of a run; subclasses show them. Calls come from any thread and take the lock."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.view = RunView()
-        #: Whether the run is in the store: from here on an error does not mean that nothing ran.
+        #: Whether the run is in the store: after that, an error does not mean that nothing ran.
         self.has_started = False
 
     def __enter__(self) -> Tracker:
@@ -75,16 +75,16 @@ class Tracker(Progress):
         self.close()
 
     def close(self) -> None:
-        """Stop drawing."""
+        """See `Progress`."""
 
     def stream(self, name: str) -> StreamView:
-        """Return the view of one stream."""
+        """Return the figures of one stream."""
         return self.view.streams.setdefault(name, StreamView(stream=name))
 
-    # -- what the engine calls -----------------------------------------------------------------------------------
+    # -- calls of the engine -------------------------------------------------------------------------------------
 
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
-        """Every stream waits."""
+        """See `Progress`. Every stream waits."""
         with self.lock:
             self.has_started = True
             self.view = RunView(run_id=run.id)
@@ -92,14 +92,14 @@ class Tracker(Progress):
                 self.stream(planned.name).destination_table = planned.key.destination_table
 
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
-        """It was claimed."""
+        """See `Progress`."""
         with self.lock:
             view = self.stream(stream)
             view.status, view.started = RUNNING, time.monotonic()
             view.destination_table, view.bookmark = destination_table, bookmark
 
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
-        """Records were read."""
+        """See `Progress`."""
         with self.lock:
             view = self.stream(stream)
             view.status = RUNNING
@@ -107,21 +107,21 @@ class Tracker(Progress):
             view.size_bytes += size_bytes
 
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
-        """Records are durable."""
+        """See `Progress`."""
         with self.lock:
             view = self.stream(stream)
             view.committed += records
             view.bookmark = bookmark or view.bookmark
 
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
-        """It starts again: what was read and not committed does not count."""
+        """See `Progress`. Records that were read and not committed no longer count."""
         with self.lock:
             view = self.stream(stream)
             view.status, view.error = RETRYING, error
             view.records, view.size_bytes = view.committed, 0
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
-        """Its block runs have ended."""
+        """See `Progress`."""
         with self.lock:
             view = self.stream(stream)
             view.status, view.error, view.ended = status, error, time.monotonic()
@@ -130,20 +130,21 @@ class Tracker(Progress):
 
 
 def output_lines(delivery: Delivery, outcome: Outcome) -> list[str]:
-    """Return what a callback printed, one line each, with the callback block and its event before it."""
+    """Return the output lines of a callback, each with the callback block and its event."""
     return [f"[{delivery.callback_block} {delivery.label}] {line}" for line in outcome.output.splitlines()]
 
 
 def outcome_text(delivery: Delivery, outcome: Outcome, mark: str) -> str:
-    """Return how a call of a callback went, in words; empty if there is nothing to say."""
+    """Return the message about a failed call of a callback; empty if it succeeded."""
     if mark == "done":
         return ""
-    # Below its first line an error holds the traceback, which `callbacks history` shows.
+    # After its first line an error has the traceback, which `callbacks history` shows.
     error = (outcome.error or "no reason given").partition("\n")[0]
     name = f"callback block {delivery.callback_block!r}, function {delivery.function!r} for {delivery.label}"
     what = f"{name} {outcome.kind}: {error}"
     if mark == "dead":
         return (
-            f"{what}; try {delivery.attempt} of {delivery.attempts}, given up: `syncblocks callbacks retry` repeats it"
+            f"{what}; attempt {delivery.attempt} of {delivery.attempts}, given up: "
+            "`syncblocks callbacks retry` repeats it"
         )
-    return f"{what}; try {delivery.attempt} of {delivery.attempts}, will be repeated"
+    return f"{what}; attempt {delivery.attempt} of {delivery.attempts}, will be repeated"

@@ -1,4 +1,4 @@
-"""Turns what pydantic found into one mistake: place, what is wrong, what is allowed, the nearest match."""
+"""Turn pydantic's errors into one error: place, message, allowed values, nearest match."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .document import Loc, describe
+from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .hooks import SqlSettings, WebhookSettings
-from .models import CallbackBlock, Columns, DestinationBlock, Pipeline, SourceBlock, StreamEntry, TransformerBlock
+from .pipeline import Pipeline
+from .yaml_document import Loc, describe
 
 _MODELS: dict[Loc, type[BaseModel]] = {
     (): Pipeline,
@@ -23,7 +24,7 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("callbacks", 0, "sql"): SqlSettings,
 }
 
-#: Former name of a setting -> how it is said now.
+#: Former name of a setting -> its new name.
 RENAMED = {
     "on_bad_record": "`on_rejected` (`fail`, or `keep` for what was `quarantine`)",
     "max_bad_records": "`max_rejected`",
@@ -47,9 +48,9 @@ _LIMITS = {
 
 
 def first_mistake(errors: Sequence[Mapping[str, Any]], line_of: Any, values: Any) -> dict[str, Any]:
-    """Return the arguments of the one error to raise: `loc`, `message`, and maybe `allowed` and `word`.
+    """Return the arguments of the error to raise: `loc`, `message`, optionally `allowed` and `word`.
 
-    A misspelled key comes before the required one that is missing because of it; otherwise the first in the file.
+    A misspelled key comes first, since a required key may be missing because of it; else the first error in the file.
     """
     error = min(errors, key=lambda item: (item["type"] != "extra_forbidden", line_of(_own_loc(item["loc"]))))
     loc = _own_loc(error["loc"])
@@ -75,13 +76,13 @@ def first_mistake(errors: Sequence[Mapping[str, Any]], line_of: Any, values: Any
 
 
 def known_keys(loc: Loc) -> tuple[str, ...]:
-    """Return the keys that may stand at a place."""
+    """Return the keys that are allowed at a place."""
     model = _MODELS.get(tuple(0 if isinstance(part, int) else part for part in loc))
     return () if model is None else tuple(model.model_fields)
 
 
 def _own_loc(loc: Sequence[str | int]) -> Loc:
-    """Return the place without the mark that pydantic adds for a mapping's key."""
+    """Return the place without pydantic's mark for a mapping's key."""
     return tuple(part for part in loc if part != "[key]")
 
 

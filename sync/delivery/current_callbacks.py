@@ -1,7 +1,7 @@
-"""What may be called for a recorded event: what the pipeline file says now, and nothing that a run store says.
+"""What is called for a recorded event. The pipeline file decides, never the run store.
 
-Whoever can write the run store can forge events. He must not thereby decide what is executed, opened, sent or looked
-up: file, command, URL, statement, condition, limits and place of the data come from the pipeline file.
+A person who can write to the run store can forge events, and must not decide by them what is executed, opened or sent.
+So file, command, URL, statement, condition, limits and the folder of the data come from the pipeline file.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ class CurrentCallbacks:
     """The callback blocks of a pipeline file; implements `syncblocks.callbacks.delivery.Callbacks`. Thread-safe."""
 
     def __init__(self, pipeline: Pipeline, code: UserCode) -> None:
-        """Take a loaded file and its user code."""
+        """Use a loaded pipeline file and its user code."""
         self._pipeline = pipeline
         self._specs = {spec.block: spec for spec in code.callbacks}
         self._subscriptions = code.subscriptions
-        #: Blocks of which it was said that they have changed.
-        self._told: set[str] = set()
+        #: Blocks whose change was logged.
+        self._reported: set[str] = set()
 
     def complete(self, delivery: Delivery, digest: str | None) -> Delivery:
         """See `Callbacks.complete`."""
         spec = self._specs.get(delivery.callback_block)
-        if spec is None or (why := self._why_not(delivery, spec)):
+        if spec is None or (why := self._refusal(delivery, spec)):
             path = self._pipeline.path.name
             gone = f"callback block {delivery.callback_block!r} is not in {path} any more"
             return replace(delivery, missing=gone if spec is None else why, attempts=delivery.attempt, data=None)
         if digest is not None and digest != spec.digest:
-            self._tell_of_change(spec)
+            self._warn_of_change(spec)
         return replace(
             delivery,
             function=delivery.function if spec.hook is None else str(spec.hook["kind"]),
@@ -50,8 +50,8 @@ class CurrentCallbacks:
             data=self._data(delivery),
         )
 
-    def _why_not(self, delivery: Delivery, spec: CallbackSpec) -> str | None:
-        """Say why the file does not call the block for an event; None: it does."""
+    def _refusal(self, delivery: Delivery, spec: CallbackSpec) -> str | None:
+        """Say why the file does not call the block for an event; None if it does."""
         own = [one for one in self._subscriptions if one.callback_block == spec.block]
         if spec.hook is None or delivery.function not in HOOKS:
             own = [one for one in own if one.function == delivery.function]
@@ -68,17 +68,17 @@ class CurrentCallbacks:
             f"{delivery.parent!r}{of} any more"
         )
 
-    def _tell_of_change(self, spec: CallbackSpec) -> None:
-        if spec.block in self._told:
+    def _warn_of_change(self, spec: CallbackSpec) -> None:
+        if spec.block in self._reported:
             return
-        self._told.add(spec.block)
+        self._reported.add(spec.block)
         log.warning(
-            "callback block %s has changed since events of it were recorded: they are delivered to what it is now",
+            "callback block %s has changed since its events were recorded: the changed block gets them",
             spec.block,
         )
 
     def _data(self, delivery: Delivery) -> str | None:
-        """Return the path of the parent's data, if it is one of ours: the file is read, and removed afterwards."""
+        """Return the path of the parent's data if it is in the spool folder: the file is read, then removed."""
         if delivery.data is None:
             return None
         folder = self._pipeline.spool_folder

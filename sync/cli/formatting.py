@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Numbers, sizes, times and texts for people."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-#: Longer cells are cut.
+#: Most characters of a cell.
 MAX_CELL = 60
 
 
 def count(value: int | None) -> str:
-    """Return `1,234`; nothing for a figure that nobody knows."""
+    """Return `1,234`; an empty text for an unknown number."""
     return "" if value is None else f"{value:,}"
 
 

@@ -1,7 +1,7 @@
-"""Names that a callback function asks for although no event has them: misspelt keyword arguments. Calls nothing.
+"""Find misspelt keyword arguments in a callback function's source. Calls nothing.
 
-A wrong parameter without a default is an error when the file is loaded. What passes there is found here:
-`kwargs["strem"]`, `kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data.
+The loader already refuses a wrong parameter without a default. This module finds the rest: `kwargs["strem"]`,
+`kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from .loader import CallbackFunction
 
-#: How alike a parameter must be to a keyword argument's name to be thought a slip.
-_SLIP = 0.75
+#: A parameter at least this similar to a keyword argument's name counts as misspelt.
+_SIMILARITY = 0.75
 _LOOKUPS = ("get", "pop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownName:
-    """A keyword argument that a function names and never gets."""
+    """A keyword argument that a function uses and never gets."""
 
     function: str
     line: int
     name: str
-    #: How the file says it, such as `kwargs['strem']`.
+    #: Its use in the file, such as `kwargs['strem']`.
     text: str
-    #: The known name closest to it, if one is close.
+    #: The most similar known name, if there is one.
     nearest: str | None
 
     def __str__(self) -> str:
@@ -38,12 +38,12 @@ class UnknownName:
 
 
 def unknown_names(path: Path, function: CallbackFunction, known: Collection[str]) -> list[UnknownName]:
-    """Return the names that a function asks for and that are not known, in the order of their lines.
+    """Return the unknown keyword arguments that a function uses, by line.
 
     Args:
-        path: The function's file.
-        function: As loaded from it.
-        known: Keyword arguments and runtime variables.
+        path: the function's file.
+        function: the function, loaded from this file.
+        known: keyword arguments and runtime variables.
     """
     node = _definition(path, function)
     if node is None:
@@ -67,7 +67,7 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _definition(path: Path, function: CallbackFunction) -> _Definition | None:
-    """Find a function's code in its file; None for what is no plain function of this file."""
+    """Return the syntax tree of a function; None if it is no plain function of this file."""
     code = getattr(inspect.unwrap(function.function), "__code__", None)
     if code is None or Path(code.co_filename) != path.absolute():
         return None
@@ -83,18 +83,18 @@ def _definition(path: Path, function: CallbackFunction) -> _Definition | None:
 def _parameters(
     node: _Definition, function: CallbackFunction, known: Collection[str]
 ) -> Iterator[tuple[int, str, str]]:
-    """Yield parameters that look like a keyword argument and are none. Others may have any name."""
+    """Yield parameters that look like a misspelt keyword argument."""
     arguments = node.args
     receiver = function.binding.positional
     for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
         name = argument.arg
-        if name not in known and get_close_matches(name.lower(), list(known), n=1, cutoff=_SLIP):
+        if name not in known and get_close_matches(name.lower(), list(known), n=1, cutoff=_SIMILARITY):
             what = "receives the parent's data" if name == receiver else "always has its default"
             yield argument.lineno, name, f"parameter {name!r} {what}"
 
 
 def _lookups(node: _Definition, kwargs: str) -> Iterator[tuple[int, str, str]]:
-    """Yield string literals that `**kwargs` is asked for."""
+    """Yield the string literals that are looked up in `**kwargs`."""
     for item in ast.walk(node):
         if isinstance(item, ast.Subscript) and _is_name(item.value, kwargs):
             name = _text(item.slice)

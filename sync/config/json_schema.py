@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .models import Pipeline
+from .pipeline import Pipeline
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "A template: {{ env_var('X') }}"}
 _NOT_TEXT = ("integer", "number", "boolean")
@@ -29,7 +29,7 @@ def pipeline_json_schema() -> dict[str, Any]:
 
 
 def _with_templates(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a template stand wherever a number, a boolean or one of some words is expected."""
+    """Allow a template in place of a number, a boolean or an enum value."""
     found: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "properties":
@@ -47,7 +47,7 @@ def _with_templates(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _allow_null(schema: dict[str, Any]) -> None:
-    """A key that is left empty has its default, so only required keys may not be null."""
+    """Allow null for keys that are not required: an empty key has its default."""
     for name, value in schema["properties"].items():
         if name in schema.get("required", ()) or {"type": "null"} in value.get("anyOf", ()):
             continue

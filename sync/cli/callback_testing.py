@@ -1,4 +1,4 @@
-"""`syncblocks callbacks test|replay|history`: call a callback function by hand, and look at every call there was."""
+"""`syncblocks callbacks test`: call a callback function or a hook with a made-up or a recorded event."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
-from .hook_trial import test_hook
-from .options import SUFFIXES, common, find_file, open_pipeline, split_file, variable_option
+from .options import SUFFIXES, common, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,12 +22,9 @@ if TYPE_CHECKING:
     from syncblocks.callbacks.trial import Trial
 
     from ..config import CallbackBlock, Pipeline
-    from ..store.model import HistoryEntry
 
-#: Statuses that `--status` takes; a test holds them against syncblocks.callbacks.kwargs, which help does not import.
+#: Values of `--status`; a test compares them with syncblocks.callbacks.kwargs, which the help does not import.
 STATUSES = ("success", "failure", "cancelled", "retry", "schema_changed", "recovered", "crashed")
-
-_EVENT_COLUMNS = ("started", "run", "callback", "function", "parent", "stream", "status")
 
 inline_option = click.option("--inline", is_flag=True, help="Call in this process: breakpoint() has the terminal.")
 
@@ -62,11 +58,11 @@ def test_command(
     key: str | None,
     inline: bool,
 ) -> int:
-    """Call the functions of a callback file, or a hook of a pipeline file, with a made-up event or a recorded one.
+    """Call the functions of a callback file, or a hook of a pipeline file, with a made-up or a recorded event.
 
-    Functions need no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shown
-    is what it received, printed, returned or raised, and which keyword arguments it names that do not exist. A hook
-    really sends, runs or writes. Exit code 1 if a function did not return, or a hook failed.
+    Functions need no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shows
+    its arguments, output, result or error, and keyword arguments that do not exist. A hook really sends, runs or
+    writes. Exit code 1 if a function or a hook failed.
     """
     from syncblocks.callbacks.trial import try_file
 
@@ -76,7 +72,7 @@ def test_command(
         if key or function or data or inline or pipeline_file:
             raise click.UsageError("a hook takes --block, --status, --stream, --parent and --variable, nothing else")
         hooks = open_pipeline(console, file, variables)
-        return test_hook(console, hooks, block, statuses, parent, partial(_made_up_for_hook, hooks, stream))
+        return _test_hook(console, hooks, block, statuses, parent, partial(_made_up_for_hook, hooks, stream))
     if block is not None:
         raise click.UsageError("--block names a hook of a pipeline file; of a callback file, name the --function")
     if key is not None and (statuses or stream or parent):
@@ -120,7 +116,7 @@ def _event(
     parent: str | None,
     variables: dict[str, Any],
 ) -> Iterator[tuple[Event, list[str] | None, float, tuple[str, Path | None] | None]]:
-    """Yield what makes events, `on`, the deadline; of a recorded event its status and data."""
+    """Yield the maker of events, `on` and the deadline, and status and data of a recorded event."""
     from syncblocks.callbacks.events import make_event
 
     block = None if pipeline is None else _block_of(pipeline, file)
@@ -146,7 +142,7 @@ def _event(
 def _made_up(
     pipeline: Pipeline, block: CallbackBlock | None, status: str, stream: str | None, parent: str
 ) -> dict[str, Any]:
-    """Make an event up as this pipeline would have it."""
+    """Return a made-up event of this pipeline."""
     from syncblocks.callbacks.events import make_event
 
     from ..config import is_glob, render_destination_table
@@ -174,7 +170,7 @@ def _made_up(
 def _made_up_for_hook(
     pipeline: Pipeline, stream: str | None, block: CallbackBlock, status: str, parent: str
 ) -> dict[str, Any]:
-    """Make an event up as it is recorded: variables that are secret are references."""
+    """Return a made-up event in recorded form: secret variables are references."""
     references = dict(pipeline.variable_references)
     event = _made_up(pipeline, block, status, stream, _parent(pipeline, parent)[0]) | references
     event["pipeline_run"] |= {"variables": references}
@@ -210,7 +206,7 @@ def _block_of(pipeline: Pipeline, file: Path) -> CallbackBlock | None:
 
 
 def _parent(pipeline: Pipeline, word: str) -> tuple[str, str]:
-    """Return the block_uuid that a word of `on` stands for, and the word."""
+    """Return the block_uuid of a word of `on`, and the word."""
     from ..errors import ConfigError, nearest_match
 
     transformers = [block.block for block in pipeline.transformers]
@@ -232,110 +228,8 @@ def _parent(pipeline: Pipeline, word: str) -> tuple[str, str]:
     return meaning[word], word
 
 
-@click.command("replay")
-@common
-@inline_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] KEY")
-def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -> int:
-    """Deliver the event of a done or dead delivery again, to the function as it is today.
-
-    KEY is the beginning of its idempotency key, which the function gets again. The delivery keeps its state; the call
-    is in its history as "replayed". Exit code 1 if the function did not return.
-    """
-    from ..errors import StateError
-    from ..run.redelivery import replay
-    from ..session.inspection import existing_store
-
-    file, rest = split_file(arguments)
-    if len(rest) != 1:
-        raise click.UsageError("name one delivery: the KEY that `syncblocks callbacks history` shows")
-    pipeline = open_pipeline(console, file)
-    with existing_store(pipeline) as store:
-        if store is None:
-            raise StateError(f"pipeline {pipeline.pipeline!r} has not run yet: there is nothing to replay")
-        record, outcome = replay(pipeline, store, rest[0], inline=inline)
-    code = 0 if outcome.ok else 1
-    if console.is_json:
-        told = {"key": record.key, "run_id": record.run_id, "state": record.state, **asdict(outcome)}
-        console.emit({"type": "callback_replay", "pipeline": pipeline.pipeline, **told, "exit_code": code})
-        return code
-    event = " ".join(filter(None, [record.status, "of", record.parent, record.stream]))
-    _show_outcome(console, f"{record.callback_block}.{record.function}, run {record.run_id}, {event}", outcome)
-    console.echo(f"delivery {record.key[:12]} stays {record.state}")
-    return code
-
-
-@click.command("history")
-@common
-@click.option("--key", metavar="KEY", help="The calls of one delivery, with the whole error and output.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="Calls.")
-@click.option("--run", "number", type=click.IntRange(min=1), metavar="N", help="Only those of run N.")
-@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
-def history_command(console: Console, file: Path | None, number: int | None, limit: int, key: str | None) -> int:
-    """List every call of a callback function, the latest first: outcome, time, error, last line of output."""
-    from ..session.inspection import existing_store
-    from .runs import find_run
-
-    pipeline = open_pipeline(console, find_file(file))
-    entries: list[HistoryEntry] = []
-    with existing_store(pipeline) as store:
-        if store is not None or number is not None:
-            run_id = None if number is None else find_run(store, pipeline.pipeline, number).id
-            assert store is not None
-            deliveries = store.outbox(pipeline.pipeline).deliveries
-            whole = None if key is None else deliveries.find(key).key
-            entries = deliveries.history(run_id=run_id, key=whole, limit=limit)
-    if console.is_json:
-        calls = [asdict(entry) for entry in entries]
-        console.emit({"type": "callback_history", "pipeline": pipeline.pipeline, "calls": calls})
-    elif not entries:
-        console.echo("no callback was called yet")
-    elif key is not None:
-        for entry in entries:
-            _show_entry(console, entry)
-    else:
-        _show_entries(console, entries)
-    return 0
-
-
-def _show_entries(console: Console, entries: Sequence[HistoryEntry]) -> None:
-    console.table(
-        [*_EVENT_COLUMNS, "try", "outcome", "time", "key", "error", "output"],
-        [
-            [
-                words.moment(entry.call.started_at),
-                entry.run_id,
-                entry.callback_block,
-                entry.function,
-                entry.parent,
-                entry.stream,
-                entry.status,
-                entry.call.number,
-                entry.call.outcome,
-                words.duration(entry.call.duration_s),
-                entry.key[:12],
-                words.cut((entry.call.error or "").strip().partition("\n")[0], 80),
-                words.cut(entry.call.output.strip().rpartition("\n")[2], 60),
-            ]
-            for entry in entries
-        ],
-        right=["run", "try", "time"],
-    )
-
-
-def _show_entry(console: Console, entry: HistoryEntry) -> None:
-    call, event = entry.call, " ".join(filter(None, [entry.status, "of", entry.parent, entry.stream]))
-    console.echo(
-        f"try {call.number} of {entry.callback_block}.{entry.function}, run {entry.run_id}, {event}: {call.outcome} "
-        f"at {words.moment(call.started_at)} after {words.duration(call.duration_s)}",
-        color="red" if call.error else "green",
-    )
-    _indented(console, "error", call.error)
-    _indented(console, "output", call.output)
-
-
 def _show_trial(console: Console, trial: Trial) -> None:
-    _show_outcome(console, f"{trial.function} ({trial.status})", trial.outcome)
+    show_outcome(console, f"{trial.function} ({trial.status})", trial.outcome)
     console.echo(f"  data: {trial.data}")
     console.echo("  received:" if trial.received else "  received: no keyword arguments")
     width = max(map(len, trial.received), default=0)
@@ -345,14 +239,16 @@ def _show_trial(console: Console, trial: Trial) -> None:
         console.warn(f"{trial.function}: {unknown}")
 
 
-def _show_outcome(console: Console, what: str, outcome: Outcome) -> None:
+def show_outcome(console: Console, what: str, outcome: Outcome) -> None:
     how = f"returned {outcome.value}" if outcome.ok else outcome.kind
-    console.echo(f"{what}: {how} after {words.duration(outcome.duration_s)}", color="green" if outcome.ok else "red")
-    _indented(console, "error", outcome.error)
-    _indented(console, "output", outcome.output)
+    console.echo(
+        f"{what}: {how} after {formatting.duration(outcome.duration_s)}", color="green" if outcome.ok else "red"
+    )
+    show_indented(console, "error", outcome.error)
+    show_indented(console, "output", outcome.output)
 
 
-def _indented(console: Console, what: str, text: str | None) -> None:
+def show_indented(console: Console, what: str, text: str | None) -> None:
     if text and text.strip():
         console.echo(f"  {what}:")
         for line in text.rstrip().splitlines():
@@ -368,3 +264,77 @@ def _trial_document(trial: Trial) -> dict[str, Any]:
         "unknown": [asdict(unknown) for unknown in trial.unknown],
         **asdict(trial.outcome),
     }
+
+
+def _test_hook(
+    console: Console,
+    pipeline: Pipeline,
+    name: str | None,
+    statuses: Sequence[str],
+    parent: str | None,
+    make_event: Callable[[CallbackBlock, str, str], dict[str, Any]],
+) -> int:
+    """Call one hook of a pipeline file, once for each status; return 1 if a call fails.
+
+    Args:
+        console: the output.
+        pipeline: the pipeline file.
+        name: the callback block; None: the only hook.
+        statuses: statuses of the events; empty: those that the hook serves.
+        parent: a word of `on`; None: the block's first.
+        make_event: returns the event of a block, a status and a parent.
+    """
+    from ..run.redelivery import try_hook
+
+    number = _hook_number(pipeline, name)
+    block = pipeline.callbacks[number]
+    calls: list[tuple[str, Outcome]] = []
+    for status in statuses or _hook_statuses(pipeline, block):
+        event = make_event(block, status, parent or block.on[0])
+        calls.append((status, try_hook(pipeline, number, status, event)))
+    code = 0 if all(outcome.ok for _, outcome in calls) else 1
+    if console.is_json:
+        found = [{"callback_block": block.block, "status": status, **asdict(outcome)} for status, outcome in calls]
+        console.emit({"type": "callback_test", "pipeline": pipeline.pipeline, "calls": found, "exit_code": code})
+        return code
+    for status, outcome in calls:
+        took = formatting.duration(outcome.duration_s)
+        said = "its condition is false, so it was not called" if outcome.kind == "skipped" else f"done after {took}"
+        said = said if outcome.ok else f"{outcome.kind} after {took}"
+        console.echo(f"{block.block}.{block.kind} ({status}): {said}", color="green" if outcome.ok else "red")
+        for what, text in (("error", outcome.error), ("output", outcome.output)):
+            for line in (text or "").rstrip().splitlines():
+                console.echo(f"  {what}: {line}")
+    return code
+
+
+def _hook_number(pipeline: Pipeline, name: str | None) -> int:
+    from ..errors import ConfigError, nearest_match
+
+    hooks = {block.block: place for place, block in enumerate(pipeline.callbacks) if block.kind != "file"}
+    if name is None and len(hooks) == 1:
+        return next(iter(hooks.values()))
+    if name is not None and name in hooks:
+        return hooks[name]
+    files = {block.block: block.file for block in pipeline.callbacks if block.kind == "file"}
+    if name in files:
+        raise click.UsageError(f"{name} is functions: `syncblocks callbacks test {files[name]}` calls them")
+    if not hooks:
+        raise ConfigError(
+            f"{pipeline.pipeline} has no hooks (notify, webhook, shell, sql); to call functions name their .py "
+            "file, and the pipeline by --pipeline",
+            key="--block",
+        )
+    raise ConfigError(
+        "name the hook to call" if name is None else f"the pipeline has no hook {name!r}",
+        key="--block",
+        allowed=tuple(hooks),
+        nearest=None if name is None else nearest_match(name, tuple(hooks)),
+    )
+
+
+def _hook_statuses(pipeline: Pipeline, block: CallbackBlock) -> list[str]:
+    from ..delivery.subscriptions import load_user_code
+
+    subscriptions = load_user_code(pipeline).subscriptions
+    return list(dict.fromkeys(one.status for one in subscriptions if one.callback_block == block.block))

@@ -1,4 +1,4 @@
-"""A statement of the user's, run by the engine in the destination: a callback's process could not open its file."""
+"""A `sql` callback: the engine runs the statement itself, since a child process could not open a locked database."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from syncblocks.connectors.registry import make_destination
 
 from ..config import Pipeline
 
-#: How often a statement past its deadline is asked to end.
+#: Seconds between two interrupts of a statement past its deadline.
 _INTERRUPT_EVERY_S = 0.2
 
 
 class Statement:
     """One call of a `sql` callback; implements `syncblocks.callbacks.dispatcher.LocalCall`.
 
-    It has a connector of its own, closed after the statement: then a file-locking database is free again, also when
-    the run has closed its own connections already.
+    It has its own connector, which it closes after the statement, so that no database file stays locked.
     """
 
     def __init__(self, pipeline: Pipeline, statement: str, parameters: Mapping[str, Any], key: str) -> None:
-        """Open nothing yet; `key` names the call."""
+        """Prepare the call and open nothing; `key` names the call."""
         self._pipeline = pipeline
         self._statement = statement
         self._parameters = parameters
@@ -35,12 +34,12 @@ class Statement:
         self._is_over = threading.Event()
 
     def interrupt(self) -> None:
-        """End it soon."""
+        """End the statement soon."""
         self._is_interrupted = True
         self._wake.set()
 
     def run(self, timeout_s: float) -> CallEnd:
-        """Run the statement, within timeout_s."""
+        """Run the statement within `timeout_s`."""
         block = self._pipeline.destination
         destination = cast("RunsStatements", make_destination(block.connector, block.config, self._pipeline.folder))
         watch = threading.Thread(target=self._watch, args=(destination, timeout_s), name="callbacks-sql", daemon=True)
@@ -64,7 +63,7 @@ class Statement:
         return CallEnd(kind="raised", error=f"sql: {error}", output=b"")
 
     def _watch(self, destination: RunsStatements, timeout_s: float) -> None:
-        """Interrupt the statement at its deadline, or when told to; repeatedly, since it may just be connecting."""
+        """Interrupt the statement at its deadline or on request; repeatedly, since it may still be connecting."""
         self._is_late = not self._wake.wait(timeout_s)
         while not self._is_over.wait(_INTERRUPT_EVERY_S):
             destination.interrupt(self._name)

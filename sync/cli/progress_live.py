@@ -1,4 +1,4 @@
-"""Progress on a terminal: one live line a stream, above it whatever is to be read."""
+"""Live progress on a terminal: one line for each stream, messages above."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from . import words
+from . import formatting
 from .console import STATUS_COLORS, Console, clean
-from .tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
+from .progress import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.delivery import Delivery, Outcome
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..store.model import PipelineRun
 
-#: Lines of the terminal that are left to other things.
+#: Lines of the terminal that the display leaves free.
 SPARE_LINES = 6
 _LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
-class Live(Tracker):
-    """Draws the streams under way again and again; messages and what callbacks print scroll by above."""
+class LiveDisplay(Tracker):
+    """Redraws the active streams; messages and output of callbacks scroll above them."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class Live(Tracker):
         self._spinner = Spinner("dots")
 
     def close(self) -> None:
-        """Leave the last picture out: the summary says it better."""
+        """Remove the display: the summary replaces it."""
         with self.lock:
             drawing, self._drawing = self._drawing, None
-        if drawing is not None:  # not under the lock: its thread may be drawing, and needs it
+        if drawing is not None:  # outside of the lock, which its thread needs to draw
             drawing.stop()
 
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
-        """Begin to draw."""
+        """See `Progress`."""
         super().run_started(run, plan)
         with self.lock:
             if self._drawing is None:
@@ -54,18 +54,18 @@ class Live(Tracker):
                 self._drawing.start()
 
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
-        """A warning."""
+        """See `Progress`."""
         super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
-        self.message(f"{stream}: try {attempt} failed, again in {delay_s:g} s: {error}", level="warning")
+        self.message(f"{stream}: attempt {attempt} failed, next in {delay_s:g} s: {error}", level="warning")
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
-        """What went wrong stays readable."""
+        """See `Progress`. An error stays visible."""
         super().stream_ended(stream, status, records=records, error=error)
         if error and status == "failure":
             self.message(f"{stream}: {error}", level="error")
 
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        """What the callback printed, and how it failed if it did."""
+        """Show the callback's output, and its error."""
         for line in output_lines(delivery, outcome):
             self._print(line, "dim")
         text = outcome_text(delivery, outcome, mark)
@@ -73,16 +73,16 @@ class Live(Tracker):
             self.message(text, level="error" if mark == "dead" else "warning")
 
     def message(self, text: str, *, level: str = "info") -> None:
-        """Something to read."""
+        """See `Progress`."""
         self._print(f"{level}: {text}" if level in _LEVELS else text, _LEVELS.get(level, ""))
 
     def _print(self, text: str, style: str) -> None:
         self._screen.print(Text(clean(self._console.redactor.redact(text), keep="\n\t"), style=style), soft_wrap=True)
 
-    # -- the picture ---------------------------------------------------------------------------------------------
+    # -- the display ---------------------------------------------------------------------------------------------
 
     def table(self, height: int) -> Table:
-        """Return the streams as lines, those under way first; what does not fit is counted."""
+        """Return the streams as lines, active ones first; the rest is counted."""
         table = Table(box=None, padding=(0, 1), expand=False)
         for name, is_right in (
             ("", False),
@@ -115,19 +115,19 @@ class Live(Tracker):
         return [
             self._spinner.render(time.monotonic()) if is_active else Text(_MARKS.get(view.status, " ")),
             Text(clean(view.stream)),
-            Text(words.count(view.records) if view.status != WAITING else ""),
-            Text("" if rate is None else words.count(round(rate))),
-            Text(words.size(view.size_bytes) if view.size_bytes else ""),
-            Text(words.duration(view.duration_s)),
-            Text(clean(redact(words.cut(words.bookmark(view.bookmark), 40)))),
+            Text(formatting.count(view.records) if view.status != WAITING else ""),
+            Text("" if rate is None else formatting.count(round(rate))),
+            Text(formatting.size(view.size_bytes) if view.size_bytes else ""),
+            Text(formatting.duration(view.duration_s)),
+            Text(clean(redact(formatting.cut(formatting.bookmark(view.bookmark), 40)))),
             Text(view.status, style=STATUS_COLORS.get(view.status, "")),
         ]
 
 
 class _Picture:
-    """What rich draws: made anew each time."""
+    """The renderable of rich; builds the table for each refresh."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveDisplay) -> None:
         self._live = live
 
     def __rich_console__(self, console: Screen, options: ConsoleOptions) -> RenderResult:
@@ -139,7 +139,7 @@ _MARKS = {"success": "✓", "failure": "✗", "cancelled": "-"}
 
 
 def _choose(views: list[StreamView], room: int) -> tuple[list[StreamView], list[StreamView]]:
-    """Take as many streams as there is room for: all, else the most telling ones; in the order of the run."""
+    """Return the streams that fit, by status and then by time, and the rest; both in the order of the run."""
     if len(views) <= room:
         return views, []
     ranked = sorted(

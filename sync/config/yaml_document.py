@@ -1,7 +1,7 @@
-"""Reads a YAML file into plain values that remember their line. Safe: no tags, no surprises, bounded.
+"""Read a YAML file into plain values with their line numbers. Safe: no tags, limited size, no ambiguous values.
 
-YAML's two versions disagree on what `no`, `012`, `1:30` or `2024-01-01` mean. Such a value is never guessed at but
-refused, with the advice to quote it. Keys are always text, so that `on:` is a key and not a boolean.
+YAML 1.1 and 1.2 read `no`, `012`, `1:30` or `2024-01-01` differently. Such a value is refused, with the advice to quote
+it. Keys are always text, so `on:` is a key and not a boolean.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import yaml
 
 from ..errors import ConfigError, nearest_match
 
-#: Place of a value: keys and list positions from the top.
+#: Place of a value: keys and list positions, from the top.
 Loc = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
-#: Values after aliases are expanded: an alias bomb is small as a file.
+#: Most values after the expansion of aliases: a file with an alias bomb is small.
 MAX_VALUES = 100_000
-#: Digits of a number; longer ones are identifiers that somebody forgot to quote.
+#: Most digits of a number; a longer one is an identifier without quotes.
 MAX_DIGITS = 40
 
 _Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,7 +45,7 @@ _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?")
-#: What one reader takes for text and another one for something else.
+#: Values that YAML readers read differently.
 _AMBIGUOUS = (
     (re.compile(r"yes|no|on|off", re.IGNORECASE), "a boolean", "write true or false"),
     (re.compile(r"[-+]?0[0-9_]+|0o[0-7]+|[-+]?0b[01_]+"), "an octal or binary number", "write it without leading zero"),
@@ -58,7 +58,7 @@ _AMBIGUOUS = (
 
 
 def key_of(loc: Loc) -> str:
-    """Return a place as people write it: `streams[2].stream`."""
+    """Return a place as text: `streams[2].stream`."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -67,32 +67,38 @@ def key_of(loc: Loc) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A YAML file's values (JSON kinds only) and where each of them stands."""
+    """The values of a YAML file (JSON types only) and their line numbers."""
 
     path: str
     value: dict[str, Any]
     lines: Mapping[Loc, int] = field(repr=False)
 
     def line(self, loc: Loc) -> int:
-        """Return the line of a place, or of the nearest place around it that the file has."""
+        """Return the line of a place, or of the nearest place around it."""
         while loc and loc not in self.lines:
             loc = loc[:-1]
         return self.lines.get(loc, 1)
 
     def error(
-        self, loc: Loc, message: str, *, allowed: tuple[str, ...] = (), nearest: str | None = None
+        self,
+        loc: Loc,
+        message: str,
+        *,
+        allowed: tuple[str, ...] = (),
+        nearest: str | None = None,
+        kind: type[ConfigError] | None = None,
     ) -> ConfigError:
-        """Make an error that names the place."""
-        return ConfigError(
-            message, path=self.path, line=self.line(loc), key=key_of(loc), allowed=allowed, nearest=nearest
-        )
+        """Return an error that names the place."""
+        make = kind or ConfigError
+        line, key = self.line(loc), key_of(loc)
+        return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest)
 
 
 def read_document(path: Path, text: str | None = None) -> Document:
-    """Read a YAML file whose top is a mapping.
+    """Read a YAML file that contains a mapping.
 
     Raises:
-        ConfigError: it cannot be read, is not valid YAML, is ambiguous, or too large, deep or entangled.
+        ConfigError: it cannot be read, is not valid YAML, is ambiguous, too large or too deep.
     """
     shown = str(path)
     text = _read_text(path, shown) if text is None else text
@@ -110,7 +116,7 @@ def read_document(path: Path, text: str | None = None) -> Document:
 
 
 def describe(value: Any) -> str:
-    """Name a value's kind without showing it."""
+    """Name a value's type without showing the value."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -127,7 +133,7 @@ def _read_text(path: Path, shown: str) -> str:
         if path.is_dir():
             raise ConfigError("is a folder, not a pipeline file", path=shown)
         if path.exists() and not path.is_file():
-            # Opening a pipe would wait for its writer for ever.
+            # Opening a pipe would wait for its writer forever.
             raise ConfigError("is not a regular file", path=shown)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -172,7 +178,7 @@ def _syntax_error(error: yaml.YAMLError, text: str, shown: str) -> ConfigError:
     problem = error.problem or "cannot be understood"
     mark = error.problem_mark or error.context_mark
     if "end of stream" in problem and error.context_mark is not None:
-        # Where the quote was opened helps, the end of the file does not.
+        # The place of the opening quote helps more than the end of the file.
         mark = error.context_mark
     line = 1 if mark is None else mark.line + 1
     lines = _LINE_BREAK.split(text)
@@ -185,15 +191,15 @@ def _syntax_error(error: yaml.YAMLError, text: str, shown: str) -> ConfigError:
 
 @dataclass(slots=True)
 class _Node:
-    #: A scalar's value, a list of nodes, or key -> (line of the key, node).
+    #: The value of a scalar, a list of nodes, or key -> (line of the key, node).
     value: Any
     line: int
-    #: Why a scalar is refused where it is used; an anchor may be used elsewhere or nowhere.
+    #: Why a scalar is refused at the place where it is used; an anchor may be unused.
     refusal: str | None = None
 
 
 class _Composer:
-    """Makes nodes of the parser's events; aliases share a node."""
+    """Builds nodes from the parser's events; aliases share a node."""
 
     def __init__(self, text: str, shown: str) -> None:
         self._events: Iterator[Any] = yaml.parse(text, Loader=_Parser)
@@ -281,7 +287,7 @@ class _Composer:
         node.value = {**merged, **own}
 
     def _merge(self, value: _Node, event: Any, loc: Loc) -> dict[str, tuple[int, _Node]]:
-        """Return what `<<` brings in; of several mappings the first wins, and the mapping's own keys over all."""
+        """Return the keys of `<<`; the first of several mappings wins, and the mapping's own keys win over all."""
         found: dict[str, tuple[int, _Node]] = {}
         for source in reversed(value.value if isinstance(value.value, list) else [value]):
             if not isinstance(source.value, dict):
@@ -294,7 +300,7 @@ class _Composer:
 
 
 def _resolve(text: str) -> tuple[Any, str | None]:
-    """Return the value of an unquoted scalar, and why it is refused if YAML readers differ on it."""
+    """Return the value of an unquoted scalar, and why it is refused if YAML readers read it differently."""
     if text in _NULL:
         return None, None
     if text in _BOOL:
@@ -320,7 +326,7 @@ def _resolve(text: str) -> tuple[Any, str | None]:
 
 
 class _Expansion:
-    """Makes plain values of nodes, notes the line of each, and counts what aliases multiply."""
+    """Turns nodes into plain values, records their lines, and limits the expansion of aliases."""
 
     def __init__(self, shown: str, lines: dict[Loc, int]) -> None:
         self._shown = shown

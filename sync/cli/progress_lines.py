@@ -1,4 +1,4 @@
-"""Progress as log lines on stderr: for logs, CI and pipes."""
+"""Progress as lines: a log on stderr, or JSON on stdout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .console import Console
-from .tracker import Tracker, outcome_text, output_lines
+from .progress import StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.delivery import Delivery, Outcome
@@ -18,55 +18,74 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..store.model import PipelineRun
 
-#: A stream under way is mentioned this often.
-EVERY_S = 10.0
-
 _PLAIN = re.compile(r"[^\s\"=\\]+")
 
 
-class Lines(Tracker):
-    """One line an event: `2024-01-01T00:00:00Z level=info event=stream_ended stream=users ...`."""
+class _Lines(Tracker):
+    """Base: one line for each event, written by `_line`."""
+
+    #: Least seconds between two lines of figures of a stream.
+    every_s: float
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
         self._shown: dict[str, float] = {}
 
+    def _line(self, event: str, level: str = "info", /, **facts: Any) -> None:
+        raise NotImplementedError
+
+    def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
+        """See `Progress`."""
+        super().stream_started(stream, destination_table, bookmark)
+        self._line("stream_started", stream=stream, destination_table=destination_table, bookmark=bookmark)
+
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        """Show the stream's figures so far, unless they were shown a moment ago."""
+        super().advanced(stream, records=records, size_bytes=size_bytes)
+        now = time.monotonic()
+        if now - self._shown.get(stream, 0.0) < self.every_s:
+            return
+        self._shown[stream] = now
+        with self.lock:
+            figures = self._figures(self.stream(stream))
+        self._line("stream_progress", stream=stream, **figures)
+
+    def _figures(self, view: StreamView) -> dict[str, Any]:
+        return {"records": view.records, "size_bytes": view.size_bytes, "committed": view.committed}
+
+    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
+        """See `Progress`."""
+        super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
+        self._line("stream_retrying", "warning", stream=stream, attempt=attempt, delay_s=delay_s, error=error)
+
+
+class LogLines(_Lines):
+    """Log lines on stderr: `2024-01-01T00:00:00Z level=info event=stream_ended stream=users ...`."""
+
+    every_s = 10.0
+
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
-        """One line for the run."""
+        """See `Progress`."""
         super().run_started(run, plan)
         self._line("run_started", run=run.id, attempt=run.attempt, pipeline=run.pipeline, streams=len(plan.streams))
 
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
-        """One line a stream."""
-        super().stream_started(stream, destination_table, bookmark)
+        """See `Progress`. The first figures follow after `every_s`."""
         self._shown[stream] = time.monotonic()
-        self._line("stream_started", stream=stream, destination_table=destination_table, bookmark=bookmark)
+        super().stream_started(stream, destination_table, bookmark)
 
-    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
-        """Now and then a line."""
-        super().advanced(stream, records=records, size_bytes=size_bytes)
-        now = time.monotonic()
-        if now - self._shown.get(stream, 0.0) < EVERY_S:
-            return
-        self._shown[stream] = now
-        with self.lock:
-            view = self.stream(stream)
-            figures: dict[str, Any] = {
-                "records": view.records,
-                "committed": view.committed,
-                "size_bytes": view.size_bytes,
-            }
-            rate = view.records_per_s
-        self._line("stream_progress", stream=stream, **figures, records_per_s=None if rate is None else round(rate))
-
-    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
-        """A warning."""
-        super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
-        self._line("stream_retrying", "warning", stream=stream, attempt=attempt, delay_s=delay_s, error=error)
+    def _figures(self, view: StreamView) -> dict[str, Any]:
+        rate = view.records_per_s
+        return {
+            "records": view.records,
+            "committed": view.committed,
+            "size_bytes": view.size_bytes,
+            "records_per_s": None if rate is None else round(rate),
+        }
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
-        """One line a stream."""
+        """See `Progress`."""
         super().stream_ended(stream, status, records=records, error=error)
         with self.lock:
             view = self.stream(stream)
@@ -83,7 +102,7 @@ class Lines(Tracker):
         )
 
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        """What the callback printed, then how it went."""
+        """Show what the callback printed, then how it went."""
         for line in output_lines(delivery, outcome):
             self._console.echo(line, err=True)
         self._line(
@@ -99,14 +118,14 @@ class Lines(Tracker):
         )
 
     def message(self, text: str, *, level: str = "info") -> None:
-        """One line; a traceback, which only --debug shows, stands below it."""
+        """Show one line; the traceback of a debug message follows it."""
         text, _, traceback = text.partition("\n") if level == "debug" else (text, "", "")
         self._line("message", level, text=text)
         if traceback:
             self._console.echo(traceback, err=True)
 
     def run_ended(self, run: PipelineRun) -> None:
-        """One line for the run."""
+        """See `Progress`."""
         self._line("run_ended", "info" if run.status == "success" else "error", run=run.id, status=run.status)
 
     def _line(self, event: str, level: str = "info", /, **facts: Any) -> None:
@@ -116,18 +135,15 @@ class Lines(Tracker):
             self._console.echo(" ".join([now, f"level={level}", f"event={event}", *pairs]), err=True)
 
 
-class Events(Tracker):
-    """Progress as JSON lines on stdout: for programs."""
+class JsonLines(_Lines):
+    """JSON lines on stdout, for programs."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-        self._shown: dict[str, float] = {}
+    every_s = 1.0
 
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
-        """The run and its streams."""
+        """See `Progress`."""
         super().run_started(run, plan)
-        self._event(
+        self._line(
             "run_started",
             run_id=run.id,
             attempt=run.attempt,
@@ -136,41 +152,19 @@ class Events(Tracker):
             streams=[planned.name for planned in plan.streams],
         )
 
-    def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
-        """A stream was claimed."""
-        super().stream_started(stream, destination_table, bookmark)
-        self._event("stream_started", stream=stream, destination_table=destination_table, bookmark=bookmark)
-
-    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
-        """Figures of the stream so far, at most once a second."""
-        super().advanced(stream, records=records, size_bytes=size_bytes)
-        now = time.monotonic()
-        if now - self._shown.get(stream, 0.0) < 1.0:
-            return
-        self._shown[stream] = now
-        with self.lock:
-            view = self.stream(stream)
-            figures = {"records": view.records, "size_bytes": view.size_bytes, "committed": view.committed}
-        self._event("stream_progress", stream=stream, **figures)
-
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
-        """Records are durable."""
+        """See `Progress`."""
         super().committed(stream, records=records, bookmark=bookmark)
-        self._event("stream_committed", stream=stream, records=records, bookmark=bookmark)
-
-    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
-        """A try failed."""
-        super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
-        self._event("stream_retrying", stream=stream, attempt=attempt, delay_s=delay_s, error=error)
+        self._line("stream_committed", stream=stream, records=records, bookmark=bookmark)
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
-        """A stream has ended."""
+        """See `Progress`."""
         super().stream_ended(stream, status, records=records, error=error)
-        self._event("stream_ended", stream=stream, status=status, records=records, error=error)
+        self._line("stream_ended", stream=stream, status=status, records=records, error=error)
 
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        """A callback was called."""
-        self._event(
+        """See `Progress`."""
+        self._line(
             "callback",
             callback_block=delivery.callback_block,
             function=delivery.function,
@@ -185,36 +179,36 @@ class Events(Tracker):
         )
 
     def message(self, text: str, *, level: str = "info") -> None:
-        """Something to read."""
-        self._event("message", level=level, text=text)
+        """See `Progress`."""
+        self._line("message", level=level, text=text)
 
     def run_ended(self, run: PipelineRun) -> None:
-        """All streams have ended."""
-        self._event("run_ended", run_id=run.id, status=run.status)
+        """See `Progress`."""
+        self._line("run_ended", run_id=run.id, status=run.status)
 
-    def _event(self, what: str, /, **facts: Any) -> None:
+    def _line(self, event: str, _level: str = "info", /, **facts: Any) -> None:
         with self.lock:
-            self._console.emit({"type": what, "time": datetime.now(UTC), **facts})
+            self._console.emit({"type": event, "time": datetime.now(UTC), **facts})
 
 
 def make_progress(console: Console, *, is_inline: bool = False) -> Tracker:
-    """Choose how a run is shown: JSON lines, a live display on a terminal, else log lines.
+    """Return the progress display: JSON lines, a live display on a terminal, else log lines.
 
-    With callbacks inline there is no live display: a debugger needs the terminal for itself.
+    With inline callbacks there is no live display, since a debugger needs the terminal.
     """
     if console.is_json:
-        return Events(console)
+        return JsonLines(console)
     import os
 
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_inline:
-        from .live import Live
+        from .progress_live import LiveDisplay
 
-        return Live(console)
-    return Lines(console)
+        return LiveDisplay(console)
+    return LogLines(console)
 
 
 def _value(value: Any) -> str:
-    """A value of a log line: as it is if it is one plain word, else as JSON."""
+    """Write a value of a log line: a plain word as it is, anything else as JSON."""
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""`verify: true`: both sides compared at the end of a run."""
+"""`verify: true`: compare source and destination at the end of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .stream import StreamRun
 def verified(
     results: tuple[StreamResult, ...], runs: Sequence[StreamRun], session: Session, store: Store, progress: Progress
 ) -> tuple[StreamResult, ...]:
-    """Compare both sides of the streams that ask for it and have succeeded; return the results with the verdicts."""
+    """Compare the streams that say `verify: true` and have succeeded; return the results with their verdicts."""
     names = [run.name for run in runs if run.status == SUCCESS and run.planned.selected.verify]
     if not names:
         return results
@@ -37,6 +37,3 @@ def verified(
         progress.message(f"not verified: {session.redactor.redact(str(error))}", level="error")
         verdicts = {name: verdicts.get(name, FAILED) for name in names}
     return tuple(replace(result, verdict=verdicts.get(result.stream)) for result in results)
-
-
-__all__ = ["verified"]
