@@ -12,8 +12,9 @@ from ..sql.identifiers import STAGING_PREFIX, staging_name
 from ..sql.session import Session
 from ..stream import LedgerKey, LedgerRow
 from . import catalog, swaps
-from .dialect import MySQLDialect
+from .dialect import dialect
 from .ledger import MySQLLedger
+from .server import Server
 from .session import MySQLSession
 from .settings import MySQLSettings
 
@@ -26,9 +27,9 @@ class MySQLDestination(SqlDestination):
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(MySQLSettings, config, self.connector)
-        dialect = MySQLDialect(self._settings.address.database, self._settings.lock_timeout_s)
-        super().__init__(dialect, schema=self._settings.address.database)
-        self._ledger = MySQLLedger(dialect)
+        self._server, database = Server(), self._settings.address.database
+        super().__init__(dialect(self._server, database, self._settings.lock_timeout_s), schema=database)
+        self._ledger = MySQLLedger(self.dialect)
         #: Databases that were looked through for what broken loads have left, since the last connection was opened.
         self._swept: set[str] = set()
 
@@ -42,8 +43,7 @@ class MySQLDestination(SqlDestination):
             self._settings.lock_timeout_s,
             is_loading=True,
         )
-        assert isinstance(self.dialect, MySQLDialect)
-        self.dialect.adapt(session)
+        self._server.adapt(session)
         self._swept.clear()  # it may be in the place of one that broke
         return session
 
@@ -80,7 +80,7 @@ class MySQLDestination(SqlDestination):
         left = [name for name in found if name.name.removeprefix(STAGING_PREFIX).isalnum()]
         if not left:
             return
-        ledger = self.dialect.table(self._ledger.table(self.target(key.destination_table)))
+        ledger = self.dialect.naming.table(self._ledger.table(self.target(key.destination_table)))
         held = {staging_name(str(token)) for (token,) in session.query(f"select token from {ledger}")}
         held.update(staging for staging, _ in swaps.pending(session, schema))
         for name in left:

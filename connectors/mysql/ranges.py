@@ -94,7 +94,7 @@ def opened(source: SqlSource, stream: Stream, readers: int, range_bytes: int) ->
 
 
 def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[Lease]) -> None:
-    table = source.dialect.table(source.table(stream))
+    table = source.dialect.naming.table(source.table(stream))
     with source.sessions("arrow").lease(stream.name) as holder:
         holder.begin()
         session = holder.session
@@ -117,7 +117,7 @@ def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[Lease]) 
 
 def _split(source: SqlSource, stream: Stream, lease: Lease, count: int) -> list[Range]:
     name = str(stream.locator["split"])
-    key, table = f"t.{source.dialect.quote(name)}", source.dialect.table(source.table(stream))
+    key, table = f"t.{source.dialect.naming.quote(name)}", source.dialect.naming.table(source.table(stream))
     ((low, high),) = lease.session.query(f"select min({key}), max({key}) from {table} as t")
     if low is None:
         return []

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError
-from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal, quote
-from ..sql.keys import freed
+from ..sql.dialect.catalog import Catalog
+from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream, Trigger
-from .types import arrow_of
+from .types import PostgresTypes, arrow_of
 
 # These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
 # the server's own: every function has its schema, and every operator is one that the server has for the very two types.
@@ -273,43 +273,49 @@ def is_indexed(session: Session, name: TableName, column: str) -> bool:
     return bool(session.query(f"{sql} limit 1", (column,)))
 
 
-def reflect(session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
-    """Read the catalog for some tables in one query."""
-    if not tables:
-        return {}
-    asked = json.dumps([{"s": name.schema, "t": name.name} for name in tables])
-    found = {}
-    for namespace, table, kind, details in session.query(_REFLECT, (asked,)):
-        name = TableName(namespace, table)
-        found[name] = _table(name, kind, json.loads(details))
-    return found
+class PostgresCatalog(Catalog):
+    """Reads any number of tables in one query."""
 
+    def __init__(self, naming: Naming, types: PostgresTypes) -> None:
+        super().__init__(naming)
+        self._types = types
 
-def list_staging(session: Session) -> list[TableName]:
-    """Return staging tables of all schemas."""
-    return [TableName(schema, table) for schema, table in session.query(_STAGING)]
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog in one query; the types learn of domains."""
+        if not tables:
+            return {}
+        asked = json.dumps([{"s": name.schema, "t": name.name} for name in tables])
+        found = {}
+        for namespace, table, kind, details in session.query(_REFLECT, (asked,)):
+            name = TableName(namespace, table)
+            found[name] = _table(name, kind, json.loads(details))
+        self._types.domains.update(
+            (each.type, each.base) for table in found.values() for each in table.columns if each.base
+        )
+        return found
 
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Look the name up."""
+        found = session.query("select 1 where pg_catalog.to_regclass($1) is not null", (self._naming.table(name),))
+        return bool(found)
 
-def dependents(session: Session, table: Table) -> list[str]:
-    """Name what depends on a table, as far as it has a name."""
-    return [str(name) for (name,) in session.query(_DEPENDENTS, (_quoted(table.name),))]
+    def lock_shape(self, session: Session, name: TableName) -> bool:
+        """Take the lock that a writer has anyway, before the types are read that COPY relies on."""
+        session.execute(f"lock table {self._naming.table(name)} in row exclusive mode")
+        return True
 
+    def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
+        """Ask the catalog: COPY takes what arrives for whatever type is there."""
+        now, _ = columns_now(session, name)
+        return all(now.get(column) == self._types.base(kind) for column, kind in types.items())
 
-def rekey(session: Session, table: Table, key: Sequence[str]) -> list[str]:
-    """Write the statement that gives a table another primary key, under the same name."""
-    found = session.query(
-        "select conname::text from pg_catalog.pg_constraint "
-        "where conrelid = pg_catalog.to_regclass($1)::oid and contype = 'p'",
-        (_quoted(table.name),),
-    )
-    if not found:
-        return []
-    constraint = quote(str(found[0][0]))
-    parts = [f"drop constraint {constraint}"]
-    parts += [f"alter column {quote(name)} drop not null" for name in freed(table, key)]
-    if key:
-        parts.append(f"add constraint {constraint} primary key ({', '.join(map(quote, key))})")
-    return [f"alter table {_quoted(table.name)} {', '.join(parts)}"]
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return staging tables of all schemas."""
+        return [TableName(schema, table) for schema, table in session.query(_STAGING)]
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Name what depends on a table, as far as it has a name."""
+        return [str(name) for (name,) in session.query(_DEPENDENTS, (_quoted(table.name),))]
 
 
 def _quoted(name: TableName) -> str:
@@ -379,14 +385,4 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = [
-    "TYPE_NAME",
-    "columns_now",
-    "dependents",
-    "is_indexed",
-    "list_staging",
-    "news",
-    "reflect",
-    "rekey",
-    "streams",
-]
+__all__ = ["TYPE_NAME", "PostgresCatalog", "columns_now", "is_indexed", "news", "streams"]

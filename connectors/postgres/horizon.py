@@ -269,7 +269,7 @@ def _before_oldest(lease: Lease, left: set[str], kind: pa.DataType, newest: Valu
 
 
 def _oid(source: SqlSource, stream: Stream) -> str:
-    return f"pg_catalog.to_regclass({literal(source.dialect.table(source.table(stream)))})::oid"
+    return f"pg_catalog.to_regclass({literal(source.dialect.naming.table(source.table(stream)))})::oid"
 
 
 __all__ = ["BEGIN", "BEGIN_LOCKED", "STANDBY", "settle", "unaltered"]

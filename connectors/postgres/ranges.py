@@ -115,7 +115,7 @@ class PageRanges:
         then, now = int(moment["oldest"]), self.end
         if moment["facts"] != self.facts or now - then >= _CIRCLE:
             return False
-        table = self.source.dialect.table(self.source.table(self.stream))
+        table = self.source.dialect.naming.table(self.source.table(self.stream))
         for place, records in loaded.items():
             sql = _YOUNGER.format(now=now, then=then, table=table, where=moment["ranges"][place][1])
             if self.holder.session.query(sql) != [(records, 0)]:
@@ -164,7 +164,7 @@ def opened(source: SqlSource, stream: Stream, readers: int, wire: str, range_byt
     with source.sessions(wire).lease(stream.name) as lease:
         oldest = _oldest(lease)
         lease.begin()
-        table = source.dialect.table(source.table(stream))
+        table = source.dialect.naming.table(source.table(stream))
         # Holds the lock that keeps the table from being rewritten: its pages stay what they are, and so do its columns.
         unaltered(source, lease, stream, lambda: None)
         source.agree(lease, stream, wire)
@@ -226,14 +226,14 @@ def _alone(lease: Lease, sql: str) -> Any:
 
 def _facts(source: SqlSource, lease: Lease, table: str) -> tuple[str, int]:
     """Return what a load can be resumed by; where a server has it not, or keeps it to itself, nothing."""
-    source.dialect.mark(lease.session)
+    source.dialect.writes.savepoint(lease.session)
     try:
         ((facts,),) = lease.session.query(_FACTS.format(table=literal(table)))
         ((end,),) = lease.session.query("select pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint")
     except FatalConnectorError:
-        source.dialect.take_back(lease.session)
+        source.dialect.writes.rollback(lease.session)
         return "", 0
-    source.dialect.keep(lease.session)
+    source.dialect.writes.release(lease.session)
     return facts or "", int(end)
 
 

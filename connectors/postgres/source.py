@@ -22,12 +22,14 @@ from ..sql.session import Lease, Session, Sessions
 from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database
-from .dialect import PostgresDialect
+from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
+from .names import Name
 from .raw import RawSession
 from .session import AdbcSession
 from .settings import PostgresSettings
-from .types import INTEGERS, Name, array_item, arrow_of, widen
+from .types import array_item, arrow_of
+from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
     from ..sides import Checksums, KeyRange, Side
@@ -58,7 +60,7 @@ class PostgresSource(SqlSource):
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
         super().__init__(
-            PostgresDialect(),
+            dialect(),
             schema=self._settings.schema_ or "",
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
@@ -197,7 +199,7 @@ class PostgresSource(SqlSource):
         """Tell texts apart by their bytes, and numbers by their digits, whatever a collation or `numeric` says."""
         if not pa.types.is_string(field.type):
             return None
-        return f't.{self.dialect.quote(field.name)}::text collate "C"'
+        return f't.{self.dialect.naming.quote(field.name)}::text collate "C"'
 
     def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
         """Make the same text of a bookmark as of the records: that of `char(n)` has lost its blanks."""
@@ -209,7 +211,7 @@ class PostgresSource(SqlSource):
         missing = super().incomplete(field)
         if not pa.types.is_floating(field.type) and not is_number_in_text(field):
             return missing
-        return f"{missing or 'false'} or t.{self.dialect.quote(field.name)} = 'NaN'"
+        return f"{missing or 'false'} or t.{self.dialect.naming.quote(field.name)} = 'NaN'"
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Refuse what only PostgreSQL can hold, then cast."""
@@ -238,9 +240,11 @@ class PostgresSource(SqlSource):
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield COPY's binary format."""
         session: RawSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
-        columns = self.dialect.names(stream.schema.names)
+        columns = self.dialect.naming.names(stream.schema.names)
         where = f" where {stream.locator[WITHIN]}" if WITHIN in stream.locator else ""
-        for block in session.copy_out(f"select {columns} from {self.dialect.table(self.table(stream))} as t{where}"):
+        for block in session.copy_out(
+            f"select {columns} from {self.dialect.naming.table(self.table(stream))} as t{where}"
+        ):
             lease.check()
             yield block
 

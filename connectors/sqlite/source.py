@@ -19,8 +19,9 @@ from ..sql.read.source import SqlSource, with_rejected
 from ..sql.session import Lease, Session
 from ..sql.tables import Column, Table
 from ..stream import Block, Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
+from .catalog import read_catalog
 from .decode import Misfit, Plan
-from .dialect import SQLiteDialect, read_catalog
+from .dialect import dialect
 from .order import Order, incomplete, order_by
 from .reader import SQLiteReader, open_reader
 from .session import SQLiteSession
@@ -56,7 +57,7 @@ class SQLiteSource(SqlSource):
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._config, self._path = read_settings(config, folder)
-        super().__init__(SQLiteDialect(), checkpoint_records=self._config.checkpoint_records)
+        super().__init__(dialect(), checkpoint_records=self._config.checkpoint_records)
 
     def connect(self) -> SQLiteReader | SQLiteSession:
         """Open the file for reading.
@@ -116,7 +117,7 @@ class SQLiteSource(SqlSource):
 
     def _sampled(self, session: Session, table: Table, column: Column) -> str:
         """Return what the first values of a column without a declared type are; text if there are several kinds."""
-        name, source = self.dialect.quote(column.name), self.dialect.table(table.name)
+        name, source = self.dialect.naming.quote(column.name), self.dialect.naming.table(table.name)
         rows = session.query(
             f"select distinct typeof(c) from (select {name} as c from {source} limit {_SAMPLE_RECORDS}) "
             "where c is not null"
@@ -150,7 +151,7 @@ class SQLiteSource(SqlSource):
 
     def _query(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Query:
         plan = Plan.of(stream.schema, has_affinity=not stream.is_view)
-        table = self.dialect.table(self.table(stream))
+        table = self.dialect.naming.table(self.table(stream))
         order = Order()
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             start = bookmark_values(stream, bookmark)
@@ -215,11 +216,11 @@ class SQLiteSource(SqlSource):
         self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: Plan, misfit: Misfit
     ) -> ConnectorError:
         """Find the record whose value does not fit."""
-        table, encoding = self.dialect.table(self.table(stream)), _encoding(session)
+        table, encoding = self.dialect.naming.table(self.table(stream)), _encoding(session)
         for each in plan.columns:
             if misfit.column not in ("", each.name):
                 continue
-            name = f"t.{self.dialect.quote(each.name)}"
+            name = f"t.{self.dialect.naming.quote(each.name)}"
             by_value = bool(misfit.column) and misfit.value is not None
             condition = f"cast({each.selected} as blob) = $1" if by_value else each.misfit
             parameters = (_recoded(misfit.value or b"", encoding),) if by_value else ()
