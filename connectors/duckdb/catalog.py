@@ -10,8 +10,8 @@ from ..sql.identifiers import STAGING_PREFIX, Naming, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from .constraints import UniqueIndex
-from .moves import MARK
 from .session import DuckDBSession
+from .unfinished import MARK
 
 
 class DuckDBCatalog(Catalog):

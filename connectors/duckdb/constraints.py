@@ -15,7 +15,7 @@ from ..sql.tables import Column, Table
 #: Columns of a staged record's place and number, beside those of the target.
 _PLACE, _NUMBER = "_syncblocks_place", "_syncblocks_number"
 
-#: Begins of columns of keys, and of what is unique.
+#: Prefixes of the columns of keys, and of unique values.
 _KEY, _VALUE = "_syncblocks_key", "_syncblocks_value"
 
 
@@ -24,13 +24,13 @@ class UniqueIndex:
     """An index of the target that CREATE UNIQUE INDEX has made."""
 
     name: str
-    #: What it is on: columns or expressions, as the catalog writes them.
+    #: Columns or expressions of the index, as the catalog writes them.
     on: Sequence[str]
     #: Their types.
     types: Sequence[str]
 
     def columns(self, table: Table) -> set[str]:
-        """Return the columns' names, if it is on nothing else."""
+        """Return the columns' names; empty if the index is on an expression."""
         called = {column.name.casefold(): column.name for column in table.columns}
         names = [each[1:-1].replace('""', '"') if each.startswith('"') else each for each in self.on]
         found = [called.get(name.casefold(), "") for name in names]
@@ -141,7 +141,7 @@ class Violations:
         return " and ".join(parts)
 
     def _repeated(self, values: Sequence[str], types: Sequence[str]) -> str:
-        """Tell of records whose values another one has: one of the target, or one that came earlier.
+        """Write the condition of staged records whose values another record has: of the target, or staged earlier.
 
         Args:
             values: expressions over the target's columns; NULL is like nothing else.
@@ -156,7 +156,7 @@ class Violations:
         listed = ", ".join([*(f"{naming.quote(name)} as {_KEY}{place}" for place, name in enumerate(self.key)), *shown])
         same = " and ".join(f"o.{_VALUE}{place} = n.{_VALUE}{place}" for place in range(len(values)))
         staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()})"
-        # What counts of a key is its last record, so an earlier one is of another key.
+        # Only the last record of each key is written.
         counting = f"select {_NUMBER}, {listed} from {self._as_target(is_latest=self.is_numbered)}"
         goes_in = f" where not exists ({self._known('c', _KEY)})" if self.is_ignoring else ""
         first = ", ".join(f"c.{_VALUE}{place}" for place in range(len(values)))
@@ -169,7 +169,7 @@ class Violations:
         return f"s.rowid in ({' union all '.join(found)})"
 
     def _stays(self, staged: str) -> str:
-        """Tell of a record `o` of the target that it will be in the way of a staged one `n`."""
+        """Write the condition that a record `o` of the target stays, and so refuses a staged one `n`."""
         if not self.key:
             return ""
         if self.is_ignoring or self.target.is_referenced:
@@ -197,7 +197,7 @@ def _null(column: Column) -> str:
     return f"cast(null as {column.type})"
 
 
-#: Unique and foreign keys are asked of what is left after the others.
+#: Unique and foreign keys are checked after the other constraints.
 _ORDER = {"UNIQUE": 1, "PRIMARY KEY": 1, "FOREIGN KEY": 2}
 
 

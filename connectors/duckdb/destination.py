@@ -10,8 +10,7 @@ from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
 from .database import open_database
-from .dialect import dialect
-from .names import DuckDBNaming
+from .dialect import DuckDBNaming, dialect
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
@@ -19,7 +18,7 @@ from .settings import DuckDBSettings, read_settings
 class DuckDBDestination(SqlDestination):
     """Writes tables of one DuckDB file, which is created by the first write.
 
-    A commit of more wide records than memory has room for is several transactions, of which the last writes the ledger
+    A commit of more wide records than fit in memory is several transactions, of which the last writes the ledger
     (`DuckDBWrites.move`). The lock that fences one owner of a ledger row off another is within the process: DuckDB
     lets only one process write a file.
     """

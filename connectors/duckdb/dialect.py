@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..sql.dialect.dialect import Dialect
 from ..sql.dialect.facts import Facts
+from ..sql.identifiers import Naming, TableName
 from .catalog import DuckDBCatalog
-from .names import DuckDBNaming
 from .tables import DuckDBTables
 from .types import DuckDBTypes
 from .writes import DuckDBWrites
@@ -25,6 +25,29 @@ _FACTS = Facts(
 )
 
 
+class DuckDBNaming(Naming):
+    """Names are the same without regard to case."""
+
+    name = "duckdb"
+    default_schema = "main"
+
+    def __init__(self) -> None:
+        #: Name of the file's catalog; known from the first connection on.
+        self.catalog = ""
+
+    def schema(self, name: str) -> str:
+        """Quote a schema's full name, with the catalog: a schema may be named like it."""
+        return ".".join(self.quote(part) for part in (self.catalog, name) if part)
+
+    def table(self, name: TableName) -> str:
+        """Quote a table's full name, with the catalog."""
+        return f"{self.schema(name.schema or self.default_schema)}.{self.quote(name.name)}"
+
+    def fold(self, name: str) -> str:
+        """Names are the same without regard to case."""
+        return name.casefold()
+
+
 def dialect(naming: DuckDBNaming, *, is_limited: bool = False) -> Dialect:
     """Put DuckDB's parts together; of 1.4 and later.
 
@@ -42,4 +65,4 @@ def dialect(naming: DuckDBNaming, *, is_limited: bool = False) -> Dialect:
     )
 
 
-__all__ = ["dialect"]
+__all__ = ["DuckDBNaming", "dialect"]

@@ -19,17 +19,16 @@ from ..stream import Bookmark, RejectedRecord, Stream
 from . import types
 from .catalog import read_catalog
 from .database import open_database
-from .dialect import dialect
-from .names import DuckDBNaming
+from .dialect import DuckDBNaming, dialect
+from .memory import read_bytes, widths
 from .nested import any_interval
-from .room import read_bytes, widths
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
 if TYPE_CHECKING:
     from ..sides import Checksums, KeyRange, Side
 
-#: Arrow counts an interval's nanoseconds, and DuckDB hands over a longer one as another without a word.
+#: Arrow counts an interval's nanoseconds, and DuckDB silently changes a longer one.
 _TOO_LONG = (
     "abs(datepart('hour', {0})::hugeint * 3600000000 + datepart('minute', {0}) * 60000000 "
     "+ datepart('microsecond', {0})) > 9223372036854775"
@@ -84,7 +83,7 @@ class DuckDBSource(SqlSource):
         if not stream.is_view:
             texts = [field.name for field in stream.schema if not pa.types.is_primitive(field.type)]
             found = lease.session.query(widths(self.dialect.naming.table(self.table(stream)), texts)) if texts else []
-            self._database.make_room(read_bytes(found, self._database.threads()), is_bounded=True)
+            self._database.ensure_memory(read_bytes(found, self._database.threads()), is_bounded=True)
         yield from super()._batches(lease, stream, bookmark, bad)
 
     def streams(self, session: Session) -> Sequence[Stream]:

@@ -8,8 +8,7 @@ from typing import cast
 from ..sql.dialect.tables import Tables
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
-from ..sql.tables import Column, Table
-from .names import DuckDBNaming
+from ..sql.tables import Column
 from .session import DuckDBSession
 
 
@@ -19,20 +18,17 @@ class DuckDBTables(Tables):
     Keys are NOT NULL, and a merge keeps them unique. A table made by somebody else keeps its key.
     """
 
-    _naming: DuckDBNaming
-
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Take the file's commit lock, and see what others have created."""
         cast("DuckDBSession", session).lock()
 
     def lock(self, name: TableName) -> str:
-        """Nothing to lock (`settle` did), but the catalog must be read again."""
+        """Nothing to lock (`Writes.begin_commit` did), but the catalog must be read again."""
         return "select 1"
 
     def create_schema(self, session: Session, schema: str) -> None:
         """Create the schema if it is missing."""
-        parts = [self._quote(part) for part in (self._naming.catalog, schema) if part]
-        session.execute(f"create schema if not exists {'.'.join(parts)}")
+        session.execute(f"create schema if not exists {self._naming.schema(schema)}")
 
     def create(
         self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
@@ -44,10 +40,6 @@ class DuckDBTables(Tables):
         """Write CREATE for a staging table; the session numbers the records."""
         numbers = [Column(name=SEQUENCE, type="BIGINT")] if numbered else []
         return self.create(name, [*columns, *numbers])
-
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
-        """Write the statements that put the staging table in the target's place; views find it by its name."""
-        return super().swap(staging, target, name, ())
 
 
 __all__ = ["DuckDBTables"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types
+from ..sql.dialect.types import Types, native_of
 from ..sql.tables import Column, Wire
 
 #: Types whose values Arrow carries as they are.
@@ -270,9 +270,7 @@ class DuckDBTypes(Types):
 
     def column_type(self, column: pa.Field) -> str:
         """Return the type of a new column; the source's own if that is DuckDB as well."""
-        metadata = column.metadata or {}
-        native: str = metadata.get(b"native_type", b"").decode()
-        if native and metadata.get(b"native_system") == b"duckdb":
+        if native := native_of(column, "duckdb"):
             known = reading(native)
             # Not the names of user-defined types or ENUMs, which the other database may lack.
             if known.arrow == column.type and (known.sql == native or native == "HUGEINT"):

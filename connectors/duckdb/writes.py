@@ -15,8 +15,8 @@ from ..stream import ConflictMethod
 from .catalog import constraints_by_table, unique_indexes
 from .constraints import Violations
 from .database import MORE_MEMORY
-from .moves import MARK
 from .session import DuckDBSession
+from .unfinished import MARK
 
 #: End of the name under which a piece of a staging table stands.
 _PIECE = "_piece"
@@ -63,8 +63,8 @@ class DuckDBWrites(Writes, Moving):
     def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
         """Tell whether a commit has too many wide records for one transaction.
 
-        A table with indexes or constraints cannot be altered, as an append would. A merge could fail when some pieces
-        are in, for what is no mistake: two records swap a unique value, and are in different pieces.
+        A table with indexes or constraints cannot be altered, as an append would. A merge could fail between two pieces
+        without any fault in the data: two records exchange a unique value, and are in different pieces.
         """
         if not _own(session).spans(staging, is_indexed=target.has_dependents):
             return False
@@ -90,15 +90,15 @@ class DuckDBWrites(Writes, Moving):
         statements: Callable[[TableName], Sequence[str]],
         run: Callable[[Iterable[str]], None],
     ) -> None:
-        """Take the pieces one after the other, as they were staged: each begins a row group."""
+        """Insert the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)
         own.begin_move(target.name, is_marked=not key)
-        # What alters a table and fills it goes on with its last row group: all of that one's records would be read.
+        # A transaction that alters a table and fills it continues the last row group, and reads all its records.
         own.commit_piece()
         part = TableName(staging.schema, staging.name + _PIECE)
         source, number = self._table(staging), self._quote(SEQUENCE) if key else self._facts.arrival
         if key and session.query(self.repeated_key(staging, key)):
-            # Of all pieces, not of each: none may bring a record that another one replaces.
+            # Over all pieces, not in each: no piece may insert a record that another one replaces.
             last = f"select max({number}) from {source} group by {self._names(key)}"
             run([f"delete from {source} where {number} not in ({last})"])
         mark = Column(name=MARK, type="BOOLEAN")
@@ -125,7 +125,7 @@ class DuckDBWrites(Writes, Moving):
         is_emptied: bool,
         is_numbered: bool,
     ) -> Sequence[tuple[str, str]]:
-        """Ask for each constraint and unique index: none of them takes a record back that it has refused."""
+        """Ask for each constraint and unique index: after one has refused a record, the transaction is lost."""
         constraints = constraints_by_table(session)
         found = Violations(
             naming=self._naming,
@@ -145,13 +145,11 @@ class DuckDBWrites(Writes, Moving):
     def latest(self, staging: TableName, key: Sequence[str]) -> str:
         """Write a derived table of the last record of each key; only numbers and keys are held in memory.
 
-        But for a piece's, whose records DuckDB would rather hold, since they are few: `move` has left the last ones.
+        A piece is taken as it is: `move` has deleted the earlier records of each key.
         """
         if staging.name.endswith(_PIECE):
             return self._table(staging)
-        number, source = self._quote(SEQUENCE), self._table(staging)
-        last = f"select max({number}) from {source} group by {self._names(key)}"
-        return f"(select * from {source} where {number} in ({last}))"
+        return super().latest(staging, key)
 
 
 def _own(session: Session) -> DuckDBSession:

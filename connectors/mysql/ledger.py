@@ -1,4 +1,4 @@
-"""The ledger in MySQL: as everywhere, but for the statement that takes a row over."""
+"""The ledger in MySQL: the takeover has a statement of its own, and each ledger a table of swaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CHARACTERS = 255
 
 
 class MySQLLedger(Ledger):
-    """Beside each ledger stands a table of swaps."""
+    """Each ledger has a table of swaps in the same schema."""
 
     @staticmethod
     def refusal(key: LedgerKey) -> str:
@@ -27,7 +27,7 @@ class MySQLLedger(Ledger):
         return ""
 
     def create(self, session: Session, ledger: TableName) -> None:
-        """Create both; the ledger last, since who finds it takes the other for granted."""
+        """Create both; the ledger last: a process that finds the ledger relies on the table of swaps."""
         self._dialect.tables.create_schema(session, ledger.schema)
         session.execute(swaps.create(ledger.schema))
         super().create(session, ledger)

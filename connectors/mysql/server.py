@@ -18,7 +18,7 @@ class Server:
     collation: str = "utf8mb4_bin"
 
     def adapt(self, session: MySQLSession) -> None:
-        """Take over what a connection has found out."""
+        """Take over what a connection has read from its server."""
         self.is_mariadb, self.folds_names = session.is_mariadb, session.folds_names
         if session.is_mariadb:
             self.collation = "utf8mb4_nopad_bin" if session.version >= (10, 2) else "utf8mb4_bin"

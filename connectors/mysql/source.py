@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
+from ..sql.dialect.types import native_of
 from ..sql.identifiers import literal
 from ..sql.read.horizon import can_settle
 from ..sql.read.source import SqlSource
@@ -82,7 +83,7 @@ class MySQLSource(SqlSource):
 
     def expression(self, field: pa.Field) -> str:
         """Return the column, or a cast."""
-        return selected(super().expression(field), decode.native(field))
+        return selected(super().expression(field), native_of(field, "mysql"))
 
     def skips_late(self, stream: Stream) -> str:
         """Say what is not known; a replica, or a cluster, is found out when it is read."""

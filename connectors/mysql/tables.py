@@ -74,10 +74,6 @@ class MySQLTables(Tables):
             parts.append(f"{self._quote(SEQUENCE)} bigint unsigned not null auto_increment primary key")
         return self._create(f"temporary table {self._table(name)}", parts)
 
-    def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
-        """Write CREATE with the primary key: InnoDB would have to write the table again to add it."""
-        return self.create(name, columns, key)
-
     def add_column(self, name: TableName, column: Column) -> str:
         """Write ADD COLUMN."""
         return f"alter table {self._table(name)} add column {self._column(column, column.type)}"

@@ -26,7 +26,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types
+from ..sql.dialect.types import Types, native_of
 from ..sql.tables import Column, Wire
 from .kinds import BINARY_LIKE, BLOBS, GEOMETRY, INTEGERS, MAX_DIGITS, MAX_SCALE, TEXT_LIKE, TEXTS, UTC_COMMENT, Kind
 from .server import Server
@@ -174,10 +174,8 @@ class MySQLTypes(Types):
         self._server = server
 
     def column_type(self, column: pa.Field) -> str:
-        """Return the native type where the stream still has what it is read as, or the one for the Arrow type."""
-        metadata = column.metadata or {}
-        native: str = metadata.get(b"native_type", b"").decode()
-        if native and metadata.get(b"native_system") == b"mysql":
+        """Return the native type if the stream still has its Arrow type; else a type for the stream's Arrow type."""
+        if native := native_of(column, "mysql"):
             kind = Kind.parse(native)
             is_odd = kind.name in ("uuid", "inet4", "inet6") and not self._server.is_mariadb
             if arrow_of(native) == column.type and not is_odd and _is_selectable(kind):
@@ -199,7 +197,7 @@ class MySQLTypes(Types):
         return arrow_of(column.type)
 
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
-        """Return what it is, also where it is read as text: decimals past 38 digits."""
+        """Return the column's own type, also where it is read as text: decimals past 38 digits."""
         kind = Kind.parse(column_type)
         if kind.name == "decimal" and kind.decimal[0] > 38 and pa.types.is_decimal(arriving):
             return pa.decimal256(*kind.decimal), False
@@ -210,7 +208,7 @@ class MySQLTypes(Types):
         return widen(before, after)
 
     def widen_key(self, before: str, after: str, columns: int) -> str | None:
-        """Let texts and bytes of any length be as long as an index takes them, as in a new table."""
+        """Limit texts and bytes of any length to what an index takes, as in a new table."""
         wider = widen(before, after)
         if wider is None or wider == before or not is_unlimited(wider):
             return wider

@@ -7,7 +7,7 @@ from .kinds import BLOBS, INTEGERS, MAX_DIGITS, MAX_SCALE, TEXTS, Kind
 #: Most members of a set.
 _MAX_SET = 64
 
-#: A varchar this long takes texts of any length, as far as they fit: what does not is refused.
+#: A varchar this long stays for texts of any length: the server refuses a text that does not fit.
 _LONG_ENOUGH = 150
 
 

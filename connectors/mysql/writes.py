@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..sql.dialect.facts import Facts
 from ..sql.dialect.writes import Writes
-from ..sql.identifiers import SEQUENCE, Naming, TableName
+from ..sql.identifiers import RANK, SEQUENCE, Naming, TableName
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
 from .kinds import Kind
@@ -44,15 +44,7 @@ class MySQLWrites(Writes):
         )
         if is_blurred or set(target.unique_keys) != {frozenset(key)}:
             return super().merge(target, staging, columns, staged, key, method)
-        arriving = {column.name for column in columns}
-        changes = [
-            f"{self._quote(column.name)} = values({self._quote(column.name)})"
-            for column in columns
-            if column.name not in key
-        ]
-        changes += [
-            f"{self._quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
-        ]
+        changes = self._changes(target, columns, key, "values({})")
         if method is ConflictMethod.IGNORE or not changes:
             same = self._quote(columns[0].name)
             changes = [f"{same} = {self._table(target.name)}.{same}"]
@@ -94,28 +86,16 @@ class MySQLWrites(Writes):
     def _delete(self, target: Table, condition: str) -> str:
         return f"delete t from {self._table(target.name)} as t where {condition}"
 
-    def _update(
-        self,
-        target: Table,
-        source: str,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        condition: str = "",
-    ) -> str:
-        arriving = {column.name for column in columns}
-        assignments = [
-            f"t.{self._quote(column.name)} = s.{self._quote(column.name)}"
-            for column in columns
-            if column.name not in key
-        ]
-        assignments += [
-            f"t.{self._quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
-        ]
-        if not assignments:
-            return ""
-        joined = f"{self._table(target.name)} as t join {source} as s on {self._same_key(target.columns, staged, key)}"
-        return f"update {joined} set {', '.join(assignments)}{f' where ({condition})' if condition else ''}"
+    def _updated(self, target: Table, source: str, values: Mapping[str, str], same: str, condition: str) -> str:
+        listed = ", ".join(f"t.{self._quote(name)} = {value}" for name, value in values.items())
+        where = f" where ({condition})" if condition else ""
+        return f"update {self._table(target.name)} as t join {source} as s on {same} set {listed}{where}"
+
+    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+        """Number the records of each key by a window."""
+        order = f"partition by {self._names(key)} order by {self._quote(SEQUENCE)} desc"
+        inner = f"select *, row_number() over ({order}) as {self._quote(RANK)} from {self._table(staging)}"
+        return f"(select * from ({inner}) as ranked where {self._quote(RANK)} = 1)"
 
 
 def _is_exact(collation: str) -> bool:

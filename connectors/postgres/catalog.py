@@ -20,8 +20,8 @@ from .types import PostgresTypes, arrow_of
 # the server's own: every function has its schema, and every operator is one that the server has for the very two types.
 # So an `oid` is compared with an `oid`, and not with a number or a `regclass`.
 
-#: Of a type that is not the server's own, or of a domain: its name with the schema (of a domain's, at last), and the
-#: schema of its operator `=`.
+#: For a type that is not the server's own, or a domain: the name of its (base) type with the schema, and the schema of
+#: its operator `=`.
 _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regnamespace::oid then (
       with recursive b as (
         select a.atttypid as oid, a.atttypmod as mod, 1 as depth
@@ -40,7 +40,7 @@ _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regn
       from b join pg_catalog.pg_type x on x.oid = b.oid join pg_catalog.pg_namespace m on m.oid = x.typnamespace
       order by b.depth desc limit 1) end"""
 
-#: Columns of a table, and of a domain the type that it is of, at last.
+#: Columns of a table; for a domain, its base type.
 _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
     a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
@@ -81,7 +81,7 @@ _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.
   or exists (select 1 from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f'))"""
 
-#: Everything that hangs on this very table and that a new one of the same name would not have.
+#: Whether this table has anything that a new table of the same name would lack.
 _HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c.reltablespace <> '0'
   or c.reloptions is not null or c.reloftype <> '0' or c.relreplident <> 'd'
   or exists (select 1 from pg_catalog.pg_inherits h where c.oid in (h.inhparent, h.inhrelid))
@@ -116,7 +116,7 @@ _TRIGGERS = """(
 _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
     pg_catalog.pg_stat_get_live_tuples(c.oid) + pg_catalog.pg_stat_get_dead_tuples(c.oid)) end)"""
 
-# `offset 0`: what hangs on a table is found out once, not wherever it is mentioned.
+# `offset 0`: the subquery runs once a table, not wherever its columns are mentioned.
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE},
     'dependents', {_HAS_DEPENDENTS}, 'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
@@ -154,8 +154,8 @@ from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
 where a.attrelid = pg_catalog.to_regclass({name}) and a.attnum > 0 and not a.attisdropped
   and not exists (select 1 from {table} where false)"""
 
-# A row of the catalog that was written anew since the snapshot names who did it, even if that was taken back.
-_NEWS = """pg_catalog.concat_ws(' ', nullif(c.xmax::text, '0'), (
+# A catalog row that was updated since the snapshot names the transaction, even if that was rolled back.
+_CHANGES = """pg_catalog.concat_ws(' ', nullif(c.xmax::text, '0'), (
   select pg_catalog.string_agg(a.attnum || ':' || a.xmax, ' ') from pg_catalog.pg_attribute a
   where a.attrelid = c.oid and a.xmax::text <> '0'), case
   when c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(c.oid), 0) then 'rewritten' end)"""
@@ -231,10 +231,10 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
 
 
 def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:
-    """Lock a table against being altered, and return its columns' types, of domains what they are of, and their places.
+    """Lock a table against being altered; return the types (of domains: base types) and places of its columns.
 
-    Among the places is the table's own number, by the empty name. In a transaction that sees one moment these are the
-    columns of then; elsewhere they are what any statement behind this one reads.
+    The empty name has the table's own number as its place. In a transaction that sees one moment these are the columns
+    of that moment; elsewhere they are what any later statement reads.
     """
     found = session.query(_COLUMNS_NOW.format(name=literal(_quoted(name)), table=_quoted(name)))
     types = {str(column): str(declared) for column, declared, *_ in found}
@@ -247,17 +247,17 @@ def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict
     return types, places
 
 
-def news(session: Session, name: TableName) -> str:
-    """Lock a table against being altered, and say what became of it between the snapshot and now; empty: nothing.
+def changes_since_snapshot(session: Session, name: TableName) -> str:
+    """Lock a table against being altered, and name its changes between the snapshot and now; empty: none.
 
-    What was taken back is told of as well, again and again in the same words.
+    A change that was rolled back is named as well, each time in the same words.
     """
-    found = session.query(_locked(name, _NEWS))
+    found = session.query(_locked(name, _CHANGES))
     return str(found[0][0]) if found else "made anew"
 
 
 def _locked(name: TableName, found: str) -> str:
-    # The lock is taken when the statement is looked at, before it begins.
+    # The server takes the lock when it parses the statement, before it begins.
     return _LOCKED.format(found=found, name=literal(_quoted(name)), table=_quoted(name))
 
 
@@ -300,12 +300,12 @@ class PostgresCatalog(Catalog):
         return bool(found)
 
     def lock_shape(self, session: Session, name: TableName) -> bool:
-        """Take the lock that a writer has anyway, before the types are read that COPY relies on."""
+        """Take a writer's lock early: COPY relies on the types that are read next."""
         session.execute(f"lock table {self._naming.table(name)} in row exclusive mode")
         return True
 
     def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
-        """Ask the catalog: COPY takes what arrives for whatever type is there."""
+        """Ask the catalog: COPY reads the bytes that arrive as whatever type the column has."""
         now, _ = columns_now(session, name)
         return all(now.get(column) == self._types.base(kind) for column, kind in types.items())
 
@@ -385,4 +385,4 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = ["TYPE_NAME", "PostgresCatalog", "columns_now", "is_indexed", "news", "streams"]
+__all__ = ["TYPE_NAME", "PostgresCatalog", "changes_since_snapshot", "columns_now", "is_indexed", "streams"]

@@ -39,7 +39,7 @@ _FIRST_MICROSECOND = -210866803200000000
 _FIRST_DAY = -2440588
 _LAST_TIME = 86_400_000_000
 
-#: `relkind` of what is not committed in the transactions that are asked for -> what happens there instead.
+#: `relkind` whose records other transactions commit than those that are looked at -> what happens there instead.
 _LATE = {
     "f": "a foreign table's records are committed at another server",
     "m": "a materialized view shows records when it is refreshed, not when they are committed",
@@ -80,7 +80,7 @@ class PostgresSource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
-        # What a type is called depends on where it is looked for: as the destination does.
+        # The name of a type depends on the search path: the destination sets the same one.
         session.execute("set local search_path to default")
         self._is_standby = bool(session.query("select pg_catalog.pg_is_in_recovery()")[0][0])
         return catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
@@ -224,7 +224,7 @@ class PostgresSource(SqlSource):
             raise
 
     def skips_late(self, stream: Stream) -> str:
-        """Say of which bookmarks or tables nothing is known, or where."""
+        """Say for which bookmarks, tables or servers no horizon is known."""
         if not can_settle(stream):
             return "only of times and numbers a transaction's begin says what it may hold back"
         return STANDBY if self._is_standby else _LATE.get(str(stream.locator.get("kind", "")), "")
@@ -258,7 +258,7 @@ class PostgresSource(SqlSource):
 
 
 def _type_name(field: pa.Field) -> str:
-    """Return what a statement calls the type of a column; empty: nobody knows."""
+    """Return the name of a column's type in a statement; empty: unknown."""
     metadata = field.metadata or {}
     name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
     return name.decode()
@@ -271,7 +271,7 @@ def is_raw(stream: Stream) -> bool:
         native = metadata.get(b"native_type", b"").decode()
         if metadata.get(b"native_system") != b"postgres" or b"read_as" in metadata:
             return False
-        # A type that was changed on the way no longer is what the catalog said.
+        # A type that was changed meanwhile is not the one that the catalog had.
         if not Name.parse(native).is_native or arrow_of(native)[0] != field.type:
             return False
     return True

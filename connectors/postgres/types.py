@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types
+from ..sql.dialect.types import Types, native_of
 from ..sql.tables import Column, Wire
 from .names import TEXTS, Name
 from .widening import widen
@@ -33,7 +33,7 @@ _FIXED: dict[str, pa.DataType] = {
 }
 
 
-#: Types whose values every driver gives to Python as what they are.
+#: Types that every driver returns as fitting Python values.
 _PLAIN = frozenset(
     {"smallint", "integer", "bigint", "real", "double precision", "numeric", "boolean", "text", "character varying"}
 ) | {"character", "name", "uuid", "json", "jsonb", "bytea", "oid"}
@@ -92,8 +92,7 @@ _ITEMS = frozenset(
 
 def array_item(field: pa.Field) -> pa.Field | None:
     """Return the items of an array, which is read as text; None: it is none, or they cannot be compared."""
-    metadata = field.metadata or {}
-    native = metadata.get(b"native_type", b"").decode() if metadata.get(b"native_system") == b"postgres" else ""
+    native = native_of(field, "postgres")
     base = native.removesuffix("[]")
     if base == native or Name.parse(base).base not in _ITEMS:
         return None
@@ -220,7 +219,7 @@ def _numeric_wire(name: Name, target: str, kind: pa.DataType) -> Wire:
     if pa.types.is_floating(kind):
         return Wire(type="double precision", arrow=pa.float64())
     if name.first is not None and name.first <= 76 and name.scale >= 0:
-        # COPY would round to the column's scale without a word; Arrow's cast refuses.
+        # COPY would silently round to the column's scale; Arrow's cast refuses.
         make = pa.decimal128 if name.first <= 38 else pa.decimal256
         return Wire(type=target, arrow=make(name.first, name.scale))
     if pa.types.is_decimal(kind):
@@ -233,21 +232,21 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 class PostgresTypes(Types):
-    """A domain is read and written as the type that it is of."""
+    """A domain is read and written as its base type."""
 
     def __init__(self) -> None:
-        #: Domain -> the type that it is of, at last; of those in tables that were looked at.
+        #: Domain -> its base type; of domains in tables that were reflected.
         self.domains: dict[str, str] = {}
 
     def base(self, column_type: str) -> str:
-        """Return the type that a domain is of; any other type itself."""
+        """Return a domain's base type; any other type itself."""
         return self.domains.get(column_type, column_type)
 
     def column_type(self, column: pa.Field) -> str:
         """Return the type of a new column: its native one if this system has it, else by its Arrow type."""
         metadata = column.metadata or {}
         native = str(metadata.get(b"native_type", b""), "utf-8", "replace")
-        # The name goes into DDL: only what is known word for word may pass.
+        # The name becomes part of DDL: only known names may pass.
         if metadata.get(b"native_system") == b"postgres" and native and Name.parse(native).is_native:
             return native
         if column.type == pa.json_() and native.lower() == "json":
@@ -264,11 +263,11 @@ class PostgresTypes(Types):
         return arrow_of(self.base(column.type))[0]
 
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
-        """Return what it is, where that is read as text: arrays, long and bare numerics."""
+        """Return the column's own type, also where it is read as text: arrays, long and bare numerics."""
         return _kept_as(self.base(column_type), arriving), False
 
     def widen(self, before: str, after: str) -> str | None:
-        """Return the wider type; a domain stays what it is, or does not hold what comes."""
+        """Return the wider type; a domain stays as it is if its base type holds the values, else None."""
         base = self.base(before)
         wider = widen(base, after)
         return wider if base == before else before if wider == base else None

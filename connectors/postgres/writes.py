@@ -11,9 +11,8 @@ from ..stream import ConflictMethod
 from .names import Name
 from .types import shown
 
-#: Merges join and group whole staging tables; the default of 4 MB would spill to disk. And a few staged records find
-#: theirs by the key, instead of by reading the whole table as the default costs of a disk with a head have it. Until
-#: the commit only.
+#: Until the commit only. Merges join and group whole staging tables; the default of 4 MB would spill to disk. And the
+#: default costs are those of a spinning disk: a few staged records would read the whole table instead of its index.
 _FOR_MERGES = (
     "select pg_catalog.set_config('work_mem', '64MB', true) "
     "where pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) < 64 * 1024 * 1024; "
@@ -26,13 +25,13 @@ class PostgresWrites(Writes):
     """Merges by DELETE and INSERT, ON CONFLICT, or UPDATE and INSERT, whichever the table allows."""
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
-        """Keep the blanks that fill a `character` up, as its source has them: a cast to another text drops them."""
+        """Keep the padding of a `character`, as its source has it: a cast to another text drops it."""
         if Name.parse(staged_type).is_filled and not Name.parse(column_type).is_filled:
             return f"cast(pg_catalog.textin(pg_catalog.bpcharout({expression})) as {column_type})"
         return super().cast(expression, column_type, staged_type)
 
     def shown(self, name: str, column_type: str) -> str:
-        """Let the server write what the drivers' own values lack."""
+        """Let the server write values that Python's types cannot hold."""
         return shown(column_type).format(self._quote(name))
 
     def empty(self, target: Table) -> str:
@@ -52,10 +51,10 @@ class PostgresWrites(Writes):
     ) -> Sequence[str]:
         """Merge by the fastest way that this table allows.
 
-        DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers and breaks foreign keys, and renews
-        columns that do not arrive; without a unique index only UPDATE and INSERT remain.
+        DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers, breaks foreign keys, and resets
+        columns that do not arrive. Without a unique index only UPDATE and INSERT remain.
         """
-        # Of a key the blanks say nothing: with them, a record would no longer find itself.
+        # A key is compared without its padding: with it, a record would not find its former version.
         staged = {
             name: "bpchar" if name in key and Name.parse(kind).is_filled else kind for name, kind in staged.items()
         }
@@ -70,8 +69,8 @@ class PostgresWrites(Writes):
             delete = f"delete from {self._table(target.name)} as t using {self._table(staging)} as s where {same}"
             return [_unless_new(insert, [*first, delete, insert])] if is_unique else [*first, delete, insert]
         if is_unique:
-            changes = self._changes(target, columns, key) if method is ConflictMethod.UPDATE else ""
-            action = f"update set {changes}" if changes else "nothing"
+            changes = self._changes(target, columns, key, "excluded.{}") if method is ConflictMethod.UPDATE else []
+            action = f"update set {', '.join(changes)}" if changes else "nothing"
             return [*first, f"{insert} on conflict ({self._names(key)}) do {action}"]
         types_of = {column.name: column.type for column in compared}
         new = self._insert_new(target, source, columns, types_of, key)
@@ -80,15 +79,15 @@ class PostgresWrites(Writes):
         return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
 
     def equals(self, left: str, right: str, column: Column) -> str:
-        """Name the operator's schema: one that somebody made for these very types would be taken before ours."""
+        """Name the operator's schema: a user's operator for these types would be preferred to the server's."""
         return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
 
     def _drop_repeated(
         self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
     ) -> str:
-        """Delete staged records whose key comes again; mostly there are none, and a sort of all would be wasted.
+        """Delete staged records whose key comes again later; mostly there are none, so a sort of all would be a waste.
 
-        Keys are compared as what they become: '1.0' and '1' are one numeric.
+        Keys are compared in the target's type: '1.0' and '1' are one numeric.
         """
         keys = {column.name: self._value(column, staged) for column in columns if column.name in key}
         sequence, table = self._quote(SEQUENCE), self._table(staging)
@@ -102,7 +101,7 @@ class PostgresWrites(Writes):
         return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} < r.{sequence}"
 
     def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
-        """Compare the images of the records: there are types that have no equality, and equal values that differ."""
+        """Compare the binary images of the records: some types have no equality, and some equal values differ."""
         held = ", ".join(f"t.{self._quote(column.name)}" for column in columns)
         arriving = ", ".join(self._value(column, staged) for column in columns)
         return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
@@ -117,24 +116,12 @@ class PostgresWrites(Writes):
             for column in target.columns
         )
 
-    def _changes(self, target: Table, columns: Sequence[Column], key: Sequence[str]) -> str:
-        arriving = set(_names(columns))
-        changes = [
-            f"{self._quote(column.name)} = excluded.{self._quote(column.name)}"
-            for column in columns
-            if column.name not in key
-        ]
-        changes += [
-            f"{self._quote(column.name)} = null" for column in target.columns if self._is_emptied(column, arriving)
-        ]
-        return ", ".join(changes)
-
 
 def _unless_new(insert: str, merge: Sequence[str]) -> str:
     """Write one statement that inserts, and merges only if a record is there already, or comes twice.
 
-    The index finds that out by the way, and at the first such record. A first load has none: a join of each part of it
-    with the growing table would take time by the square of its records.
+    The unique index detects the first such record. A first load has none, and saves the join of each of its commits
+    with the growing table: that time grows with the square of the records.
     """
     body = (
         f"begin execute {literal(insert)}; exception when integrity_constraint_violation then "

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ..sql.dialect.catalog import Catalog
 from ..sql.dialect.dialect import Dialect
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.types import Types
+from ..sql.dialect.types import Types, native_of
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
@@ -35,10 +35,9 @@ class SQLAlchemyTypes(Types):
 
     def column_type(self, column: pa.Field) -> str:
         """Return the kind of a new column; that of the source where it is of this connector too."""
-        metadata = column.metadata or {}
-        native = Kind.parse(metadata.get(b"native_type", b"").decode())
-        is_own = metadata.get(b"native_system") == b"sqlalchemy" and native.is_known
-        kind = native if is_own and native.arrow == column.type else kind_for(column.type, column.name)
+        native = Kind.parse(native_of(column, "sqlalchemy"))
+        is_own = native.is_known and native.arrow == column.type
+        kind = native if is_own else kind_for(column.type, column.name)
         return str(self._offered(kind))
 
     def _offered(self, kind: Kind) -> Kind:

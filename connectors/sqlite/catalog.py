@@ -111,7 +111,7 @@ _TRIGGER = re.compile(r"\b(?:(before|after|instead\s+of)\s+)?(insert|update|dele
 def _trigger(name: str, sql: str) -> Trigger:
     found = _TRIGGER.search(sql, sql.find(name) + len(name))
     timing, event = found.groups() if found else (None, None)
-    # Without a word it fires before.
+    # Without a word for the time, a trigger fires before.
     return Trigger(
         name=name,
         timing=(timing or "before").lower(),
@@ -131,8 +131,8 @@ def _table(
     for index, is_unique, _, is_partial, column in indexes:
         if is_unique and not is_partial:
             unique.setdefault(index, set()).add(column)
-    # A single INTEGER of the key that no index keeps is the record's own number, which SQLite gives where nothing is
-    # written. Other keys may hold NULL, unless NOT NULL is said (or the table has no row ids, or is strict).
+    # A single INTEGER key without an index is the row id, which SQLite assigns where nothing is written. Other keys may
+    # hold NULL, unless declared NOT NULL (or the table has no row ids, or is strict).
     is_own = len(key) == 1 and not any(origin == "pk" for _, _, origin, _, _ in indexes)
     is_numbered = {name for name, declared, _, place, *_ in columns if place and is_own and _is_number(declared)}
     complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]

@@ -30,7 +30,7 @@ from enum import Enum
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types
+from ..sql.dialect.types import Types, native_of
 from ..sql.tables import Column, Wire
 
 #: Digits that survive the way through a floating point number.
@@ -219,9 +219,7 @@ class SQLiteTypes(Types):
 
     def column_type(self, column: pa.Field) -> str:
         """Return the declared type of a new column; the source's own if that is SQLite as well."""
-        metadata = column.metadata or {}
-        native: str = metadata.get(b"native_type", b"").decode()
-        if native and metadata.get(b"native_system") == b"sqlite":
+        if native := native_of(column, "sqlite"):
             kind = kind_of(native)
             # Some names lose values on the way in: a number in a column of 15 digits, JSON in one of numbers.
             is_safe = kind is not None and kind.form not in (Form.DECIMAL, Form.JSON, Form.NUMBER)

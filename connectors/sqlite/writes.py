@@ -33,11 +33,7 @@ class SQLiteWrites(Writes):
         has_index = frozenset(key) in target.unique_keys
         if not has_index or method is ConflictMethod.IGNORE or target.has_triggers:
             return super().merge(target, staging, columns, staged, key, method)
-        updates = [
-            f"{self._quote(column.name)} = excluded.{self._quote(column.name)}"
-            for column in columns
-            if column.name not in key
-        ] + [f"{self._quote(name)} = null" for name in self._emptied(target, columns)]
+        updates = self._changes(target, columns, key, "excluded.{}")
         names = self._names([column.name for column in columns])
         action = f"update set {', '.join(updates)}" if updates else "nothing"
         return [
@@ -52,12 +48,6 @@ class SQLiteWrites(Writes):
             held, arriving = f"t.{self._quote(column.name)}", self._value(column, staged)
             parts.append(f"{held} is not {arriving} collate binary or typeof({held}) <> typeof({arriving})")
         return " or ".join(parts)
-
-    def latest(self, staging: TableName, key: Sequence[str]) -> str:
-        """Write a derived table of the last record of each key."""
-        number, source = self._quote(SEQUENCE), self._table(staging)
-        last = f"select max({number}) from {source} group by {self._names(key)}"
-        return f"(select * from {source} where {number} in ({last}))"
 
 
 __all__ = ["SQLiteWrites"]

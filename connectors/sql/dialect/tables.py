@@ -82,16 +82,13 @@ class Tables(ABC):
         return ""
 
     def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
-        """Write CREATE for the table that will take the target's place; `swap` adds the key unless this does."""
-        return self.create(name, columns)
+        """Write CREATE for the table that will take the target's place, with its primary key."""
+        return self.create(name, columns, key)
 
     def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
-        """Write the statements that put a loaded staging table in the target's place, with its primary key."""
-        statements = [f"alter table {self._table(staging)} add primary key ({self._names(key)})"] if key else []
-        if target is not None:
-            statements.append(f"drop table {self._table(target.name)}")
-        statements.append(f"alter table {self._table(staging)} rename to {self._quote(name.name)}")
-        return [*statements, *(target.regrant if target is not None else ())]
+        """Write the statements that put a loaded staging table in the target's place; views find it by its name."""
+        renamed = f"alter table {self._table(staging)} rename to {self._quote(name.name)}"
+        return [renamed] if target is None else [f"drop table {self._table(target.name)}", renamed, *target.regrant]
 
     def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
         """Write the statements that give a table another primary key, in place; none: the system has no such thing.

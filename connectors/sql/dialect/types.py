@@ -51,4 +51,11 @@ class Types(ABC):
         return self.widen(before, after)
 
 
-__all__ = ["Types"]
+def native_of(field: pa.Field, system: str) -> str:
+    """Return the type that a field has in a system; empty: it comes from another one."""
+    metadata = field.metadata or {}
+    is_own = metadata.get(b"native_system") == system.encode()
+    return metadata.get(b"native_type", b"").decode() if is_own else ""
+
+
+__all__ = ["Types", "native_of"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ...stream import ConflictMethod
-from ..identifiers import RANK, SEQUENCE, Naming, TableName
+from ..identifiers import SEQUENCE, Naming, TableName
 from ..session import Session
 from ..tables import Column, Table
 from .facts import Facts
@@ -135,10 +135,10 @@ class Writes:
         return f"insert into {self._table(target)} ({self._names([column.name for column in columns])})"
 
     def latest(self, staging: TableName, key: Sequence[str]) -> str:
-        """Write a derived table of the staged records without those that a later one of the same key replaces."""
-        order = f"partition by {self._names(key)} order by {self._quote(SEQUENCE)} desc"
-        inner = f"select *, row_number() over ({order}) as {self._quote(RANK)} from {self._table(staging)}"
-        return f"(select * from ({inner}) as ranked where {self._quote(RANK)} = 1)"
+        """Write a derived table of the last staged record of each key."""
+        number, source = self._quote(SEQUENCE), self._table(staging)
+        last = f"select max({number}) from {source} group by {self._names(key)}"
+        return f"(select * from {source} where {number} in ({last}))"
 
     def merge(
         self,
@@ -279,19 +279,21 @@ class Writes:
         condition: str = "",
     ) -> str:
         """Write UPDATE of the records that are staged and meet a condition; empty: there is nothing to set."""
-        assignments = [
-            f"{self._quote(column.name)} = {self._value(column, staged)}"
-            for column in columns
-            if column.name not in key
-        ]
-        assignments += [f"{self._quote(name)} = null" for name in self._emptied(target, columns)]
-        if not assignments:
-            return ""
-        return (
-            f"update {self._table(target.name)} as t set {', '.join(assignments)} "
-            f"from {source} as s where {self._same_key(target.columns, staged, key)}"
-            f"{f' and ({condition})' if condition else ''}"
-        )
+        values = {column.name: self._value(column, staged) for column in columns if column.name not in key}
+        values |= dict.fromkeys(self._emptied(target, columns), "null")
+        same = self._same_key(target.columns, staged, key)
+        return self._updated(target, source, values, same, condition) if values else ""
+
+    def _updated(self, target: Table, source: str, values: Mapping[str, str], same: str, condition: str) -> str:
+        listed = ", ".join(f"{self._quote(name)} = {value}" for name, value in values.items())
+        where = f"{same} and ({condition})" if condition else same
+        return f"update {self._table(target.name)} as t set {listed} from {source} as s where {where}"
+
+    def _changes(self, target: Table, columns: Sequence[Column], key: Sequence[str], arriving: str) -> list[str]:
+        """Write what an insert changes in a record of the same key; `arriving` is a form such as `excluded.{}`."""
+        names = [self._quote(column.name) for column in columns if column.name not in key]
+        emptied = [f"{self._quote(name)} = null" for name in self._emptied(target, columns)]
+        return [*(f"{name} = {arriving.format(name)}" for name in names), *emptied]
 
     def _insert_new(
         self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
