@@ -148,7 +148,8 @@ class PostgresSource(SqlSource):
         if metadata.get(b"read_as") == b"text":
             return True
         planned = metadata[b"native_type"].decode()
-        if {planned, native} <= INTEGERS.keys():
+        # The plan names a type as the user's search path has it; a read searches no schema.
+        if native == _type_name(field) or {planned, native} <= INTEGERS.keys():
             return True
         return arrow_of(planned) == arrow_of(native) and widen(planned, native) == planned
 
