@@ -14,7 +14,7 @@ from ..sql.files import database_path
 
 #: What DuckDB may hold while records are read and staged: enough to write at full speed, and little enough to be full
 #: after a million records. It keeps what it has written until it is, so that with more the peak grows with the table.
-#: Wide tables and records get more, see `Room`; merges, too, see `DuckDBDialect.merge`.
+#: Wide tables and records get more, see `memory.MemoryNeed`; merges, too, see `DuckDBWrites.merge`.
 MEMORY_LIMIT_BYTES = 128_000_000
 MEMORY_LIMIT = f"{MEMORY_LIMIT_BYTES}B"
 

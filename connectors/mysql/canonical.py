@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..checksums.sql import Canonical, exponent_form
 from ..sides import Compared, Form
 from ..sql.identifiers import literal
-from .types import Kind
+from .kinds import Kind
 
 
 class MySQLCanonical(Canonical):

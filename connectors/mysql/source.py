@@ -13,17 +13,20 @@ import pyarrow as pa
 
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
+from ..sql.dialect.types import native_of
 from ..sql.identifiers import literal
 from ..sql.read.horizon import can_settle
 from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
 from ..stream import Bookmark, Stream
 from . import catalog, decode, ranges
-from .dialect import MySQLDialect
+from .dialect import dialect
 from .horizon import may_look, settle
+from .kinds import Kind
+from .server import Server
 from .session import MySQLSession
 from .settings import MySQLSettings
-from .types import Kind, arrow_of, selected
+from .types import arrow_of, selected
 
 if TYPE_CHECKING:
     from ..sides import Checksums, KeyRange, Side
@@ -41,8 +44,9 @@ class MySQLSource(SqlSource):
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(MySQLSettings, config, self.connector)
         database = self._settings.address.database
+        self._server = Server()
         super().__init__(
-            MySQLDialect(database, self._settings.lock_timeout_s),
+            dialect(self._server, database, self._settings.lock_timeout_s),
             schema=database,
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
@@ -53,8 +57,7 @@ class MySQLSource(SqlSource):
     def connect(self) -> MySQLSession:
         """Open a connection."""
         session = MySQLSession(self._settings.address, _BEGIN, "repeatable read", self._settings.lock_timeout_s)
-        assert isinstance(self.dialect, MySQLDialect)
-        self.dialect.adapt(session)
+        self._server.adapt(session)
         return session
 
     def identity(self) -> str:
@@ -71,7 +74,7 @@ class MySQLSource(SqlSource):
         """Ask the catalog, once the transaction has the lock that keeps the table from being altered."""
         session, table = lease.session, self.table(stream)
         assert isinstance(session, MySQLSession)
-        session.query(f"select 1 from {self.dialect.table(table)} where 1 = 0")
+        session.query(f"select 1 from {self.dialect.naming.table(table)} where 1 = 0")
         return catalog.columns_now(session, table, session.is_mariadb)
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
@@ -80,7 +83,7 @@ class MySQLSource(SqlSource):
 
     def expression(self, field: pa.Field) -> str:
         """Return the column, or a cast."""
-        return selected(super().expression(field), decode.native(field))
+        return selected(super().expression(field), native_of(field, "mysql"))
 
     def skips_late(self, stream: Stream) -> str:
         """Say what is not known; a replica, or a cluster, is found out when it is read."""
@@ -124,8 +127,7 @@ class MySQLSource(SqlSource):
 
     def keeps_json(self) -> bool:
         """Tell whether `json` is the text as it was written."""
-        assert isinstance(self.dialect, MySQLDialect)
-        return self.dialect.is_mariadb
+        return self._server.is_mariadb
 
     def array_item(self, field: pa.Field) -> pa.Field | None:
         """Return the items of an array that is read as text."""
@@ -158,7 +160,7 @@ class MySQLSource(SqlSource):
 
     def comparable(self, field: pa.Field) -> str:
         """Return the column as Arrow compares it: texts by their bytes, whatever the collation says."""
-        name = f"t.{self.dialect.quote(field.name)}"
+        name = f"t.{self.dialect.naming.quote(field.name)}"
         return f"cast(convert({name} using utf8mb4) as binary)" if _is_text(field) else name
 
 

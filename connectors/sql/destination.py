@@ -96,7 +96,7 @@ class SqlDestination(ABC):
         ledgers = {self._ledger.table(name) for name in names.values()}
         with self._sessions.lease() as lease:
             lease.begin()
-            found = self.dialect.reflect(lease.session, sorted({*names.values(), *ledgers}, key=str))
+            found = self.dialect.catalog.reflect(lease.session, sorted({*names.values(), *ledgers}, key=str))
             rows = [
                 row
                 for ledger in sorted(ledgers, key=str)
@@ -118,7 +118,7 @@ class SqlDestination(ABC):
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Say as what each column is kept; a table that is replaced has no types to mind."""
-        held = {} if table.schema is None else {self.dialect.fold(field.name): field for field in table.schema}
+        held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}
         names = self.column_names(stream.schema.names, table)
         is_new = disposition is WriteDisposition.REPLACE
         found = ((field, names[field.name]) for field in stream.schema)
@@ -127,7 +127,7 @@ class SqlDestination(ABC):
             self._kept(
                 field,
                 name,
-                held.get(self.dialect.fold(name)),
+                held.get(self.dialect.naming.fold(name)),
                 is_new=is_new,
                 key_columns=len(keys) if field.name in keys else 0,
             )
@@ -137,7 +137,7 @@ class SqlDestination(ABC):
     def one_name(self, destination_table: str) -> str:
         """Return what all names of the same table have in common."""
         name = self.target(destination_table)
-        return str(TableName(*map(self.dialect.fold_table, (name.schema, name.name))))
+        return str(TableName(*map(self.dialect.naming.fold_table, (name.schema, name.name))))
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Wire formats it takes."""
@@ -152,7 +152,7 @@ class SqlDestination(ABC):
 
         with self._sessions.lease(key.stream) as lease:
             try:
-                if self.dialect.commits_alone and ledger in self._seen_ledgers:
+                if self.dialect.facts.commits_alone and ledger in self._seen_ledgers:
                     return alone(lease, self.dialect, write)
                 self._ensure_ledger(lease, ledger)
                 row = write(lease.session)
@@ -206,11 +206,11 @@ class SqlDestination(ABC):
         with self._sessions.lease() as lease:
             lease.begin()
             kept = {left.staging for left in left_behind(lease.session, self.dialect) if left.moment is not None}
-            for name in self.dialect.list_staging(lease.session):
+            for name in self.dialect.catalog.list_staging(lease.session):
                 stem = _without_suffix(name.name)
                 if stem in stems and TableName(name.schema, stem) not in kept:
-                    self.dialect.free(lease.session, name)
-                    lease.session.execute(self.dialect.drop_table(name))
+                    self.dialect.tables.free(lease.session, name)
+                    lease.session.execute(self.dialect.tables.drop(name))
             commit(lease.session, self.dialect)
 
     def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
@@ -241,14 +241,14 @@ class SqlDestination(ABC):
         Raises:
             FatalConnectorError: no database can hold such a name.
         """
-        name = self.dialect.table_name(destination_table, self._schema)
-        self.dialect.table(name)  # before a driver stumbles over it as a text
+        name = self.dialect.naming.table_name(destination_table, self._schema)
+        self.dialect.naming.table(name)  # before a driver stumbles over it as a text
         return name
 
     def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
         """Return what a stream's columns are called in the table that it is planned for."""
         held = [] if table.schema is None else table.schema.names
-        return self.dialect.column_names(names, held, table.columns)
+        return self.dialect.naming.column_names(names, held, table.columns)
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return all that the others may return."""
@@ -259,7 +259,7 @@ class SqlDestination(ABC):
         lease.begin()
         if ledger in self._seen_ledgers:
             return
-        if not self.dialect.exists(lease.session, ledger):
+        if not self.dialect.catalog.exists(lease.session, ledger):
             self._ledger.create(lease.session, ledger)
             commit(lease.session, self.dialect)
             lease.begin()
@@ -274,18 +274,18 @@ class SqlDestination(ABC):
             note = "the table computes it; what arrives is not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         try:
-            made = before if before is not None and is_unseen(field) else self.dialect.column_type(field)
+            made = before if before is not None and is_unseen(field) else self.dialect.types.column_type(field)
         except FatalConnectorError:
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
         kind: str | None = made
         if before is not None and not is_new:
-            widen = self.dialect.widen
-            kind = self.dialect.widen_key(before, made, key_columns) if key_columns else widen(before, made)
+            widen = self.dialect.types.widen
+            kind = self.dialect.types.widen_key(before, made, key_columns) if key_columns else widen(before, made)
             if kind is None:
                 note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)
         assert kind is not None
-        arrow, is_text = self.dialect.kept_as(kind, field.type)
+        arrow, is_text = self.dialect.types.kept_as(kind, field.type)
         native = metadata.get(b"native_type", b"").decode()
         is_native = metadata.get(b"native_system") == self.dialect.name.encode() and native == kind
         return Kept(
@@ -300,11 +300,11 @@ class SqlDestination(ABC):
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
         if table is None:
             return TableState(ledger=tuple(ledger))
-        is_kept = table.has_dependents or not self.dialect.renames  # by a replace, too
+        is_kept = table.has_dependents or not self.dialect.facts.renames  # by a replace, too
         fields = [
             pa.field(
                 column.name,
-                self.dialect.arrow_type(column),
+                self.dialect.types.arrow_of(column),
                 column.is_nullable,
                 {
                     b"native_type": column.type.encode(),
@@ -315,7 +315,7 @@ class SqlDestination(ABC):
             for column in table.columns
         ]
         name = table.name
-        if name.schema == self.dialect.default_schema == "main":
+        if name.schema == self.dialect.naming.default_schema == "main":
             # SQLite and DuckDB name the streams of their main schema without it.
             name = TableName("", name.name)
         return TableState(
@@ -328,7 +328,7 @@ class SqlDestination(ABC):
                 if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
             },
             triggers={disposition: table.fires(disposition) for disposition in WriteDisposition if table.triggers},
-            stream_name=str(name) if self.dialect.default_schema else name.name,
+            stream_name=str(name) if self.dialect.naming.default_schema else name.name,
         )
 
 

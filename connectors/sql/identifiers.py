@@ -158,6 +158,10 @@ class Naming:
         """Quote a table's full name."""
         return f"{self.quote(name.schema)}.{self.quote(name.name)}" if name.schema else self.quote(name.name)
 
+    def schema(self, name: str) -> str:
+        """Quote a schema's full name."""
+        return self.quote(name)
+
     def fold(self, name: str) -> str:
         """Return what two names of one system have in common if they are the same name to it."""
         return name

@@ -29,7 +29,7 @@ class Ledger:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._selected = dialect.names(_COLUMNS)
+        self._selected = dialect.naming.names(_COLUMNS)
 
     def table(self, target: TableName) -> TableName:
         """Return the ledger that stands beside a destination table."""
@@ -38,15 +38,15 @@ class Ledger:
     def create(self, session: Session, ledger: TableName) -> None:
         """Create schema and table if they are missing; two that do it at once wait for each other."""
         dialect = self._dialect
-        dialect.lock_creation(session, ledger)
-        dialect.create_schema(session, ledger.schema)
-        types = {"rows": dialect.bigint_type, "committed_at": dialect.timestamp_type}
+        dialect.tables.lock_creation(session, ledger)
+        dialect.tables.create_schema(session, ledger.schema)
+        types = {"rows": dialect.facts.bigint_type, "committed_at": dialect.facts.timestamp_type}
         is_required = {*_KEY, "source", "token", "owner"}
         columns = [
-            Column(name=name, type=types.get(name, dialect.text_type), is_nullable=name not in is_required)
+            Column(name=name, type=types.get(name, dialect.facts.text_type), is_nullable=name not in is_required)
             for name in _COLUMNS
         ]
-        session.execute(dialect.create_table(ledger, columns, _KEY, if_not_exists=True))
+        session.execute(dialect.tables.create(ledger, columns, _KEY, if_not_exists=True))
 
     def take_over(
         self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
@@ -54,11 +54,11 @@ class Ledger:
         """Write the token, waiting for whoever holds the row; return the row as it then stands."""
         # One statement: between an insert and an update another process could get in. `source` None is passed as an
         # empty text, since not every driver can send an untyped NULL.
-        table = self._dialect.table(ledger)
+        table = self._dialect.naming.table(ledger)
         keeps = "excluded.source" if source is not None else f"{LEDGER_TABLE}.source"
         rows = session.query(
-            f"insert into {table} ({self._dialect.names((*_KEY, 'source', 'token', 'owner'))}) "
-            f"values ($1, $2, $3, $4, $5, $6) on conflict ({self._dialect.names(_KEY)}) do update set "
+            f"insert into {table} ({self._dialect.naming.names((*_KEY, 'source', 'token', 'owner'))}) "
+            f"values ($1, $2, $3, $4, $5, $6) on conflict ({self._dialect.naming.names(_KEY)}) do update set "
             f"source = {keeps}, token = excluded.token, owner = excluded.owner returning {self._selected}",
             (key.pipeline, key.stream, key.destination_table, source or "", token, owner),
         )
@@ -81,9 +81,9 @@ class Ledger:
         Raises:
             TakenOver: the row carries another token, or is gone; the caller rolls back.
         """
-        quote = self._dialect.quote
+        quote = self._dialect.naming.quote
         values: list[Any] = [*_key(key), token]
-        assignments = [f"{quote('committed_at')} = {self._dialect.now}"]
+        assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
         changes = {"bookmark": state_text(bookmark, columns)}
         for name, value in changes.items():
             assignments.append(f"{quote(name)} = {self._parameter(values, value)}")
@@ -91,7 +91,7 @@ class Ledger:
             assignments.append(f"{quote('completed_by')} = {self._parameter(values, completed_by)}")
             assignments.append(f"{quote('rows')} = {self._parameter(values, rows)}")
         changed = session.execute(
-            f"update {self._dialect.table(ledger)} set {', '.join(assignments)} "
+            f"update {self._dialect.naming.table(ledger)} set {', '.join(assignments)} "
             f"where {self._where()} and {quote('token')} = $4",
             values,
         )
@@ -112,27 +112,29 @@ class Ledger:
     ) -> None:
         """Change the bookmark under a new token, or delete the row."""
         if forget:
-            session.execute(f"delete from {self._dialect.table(ledger)} where {self._where()}", _key(key))
+            session.execute(f"delete from {self._dialect.naming.table(ledger)} where {self._where()}", _key(key))
             return
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
         text = state_text(bookmark, row.columns)
         session.execute(
-            f"update {self._dialect.table(ledger)} "
-            f"set {self._dialect.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
+            f"update {self._dialect.naming.table(ledger)} "
+            f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
             values,
         )
 
     def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
         """Return one row, or all rows, of a ledger that exists."""
         where = f" where {self._where()}" if key else ""
-        order = f" order by {self._dialect.names(_KEY)}"
-        sql = f"select {self._selected} from {self._dialect.table(ledger)}{where}{order}"
+        order = f" order by {self._dialect.naming.names(_KEY)}"
+        sql = f"select {self._selected} from {self._dialect.naming.table(ledger)}{where}{order}"
         return [row_of(row) for row in session.query(sql, _key(key) if key else ())]
 
     def _where(self) -> str:
-        return " and ".join(f"{self._dialect.quote(name)} = ${place}" for place, name in enumerate(_KEY, start=1))
+        return " and ".join(
+            f"{self._dialect.naming.quote(name)} = ${place}" for place, name in enumerate(_KEY, start=1)
+        )
 
     @staticmethod
     def _parameter(values: list[Any], value: Any) -> str:

@@ -17,8 +17,9 @@ from ..sql.ledger import Ledger
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
 from ..stream import LedgerRow, TableState
-from .dialect import SQLAlchemyDialect
+from .dialect import SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
+from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
 from .traits import Traits, find_out
@@ -32,35 +33,33 @@ class SQLAlchemyDestination(SqlDestination):
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
-        dialect = SQLAlchemyDialect(self._settings.engine())
-        dialect.default_schema = self._settings.schema_ or ""
-        super().__init__(dialect, schema=dialect.default_schema)
-        self._ledger: Ledger = SQLAlchemyLedger(dialect)
+        self._own = SQLAlchemyNaming(self._settings.engine())
+        self._own.default_schema = self._settings.schema_ or ""
+        self._types = SQLAlchemyTypes(self._own.engine.dialect)
+        super().__init__(dialect(self._own, self._types), schema=self._own.default_schema)
+        self._ledger: Ledger = SQLAlchemyLedger(self.dialect)
         self._has_rollback = False
         self._traits: Traits | None = None
 
     def connect(self) -> AlchemySession:
         """Open a connection; the first one finds out what the system keeps of values."""
-        dialect = self._own
-        session = AlchemySession(dialect.engine, self.identity(), is_writer=True, names=dialect.names_)
+        session = AlchemySession(self._own.engine, self.identity(), is_writer=True, names=self._own.spelling)
         try:
             if self._traits is None:
-                self._traits = dialect.traits = find_out(session.connection)
-                dialect.has_savepoints = dialect.traits.has_savepoints
+                self._traits = self._types.traits = find_out(session.connection)
+                self._note_savepoints(self._traits.has_savepoints)
         except BaseException:
             session.close()
             raise
-        session.adapt(dialect.traits, self._lock)
+        session.adapt(self._types.traits, self._lock)
         return session
 
     def _lock(self, session: AlchemySession, table: str) -> None:
         assert isinstance(self._ledger, SQLAlchemyLedger)
         self._ledger.lock(session, self._ledger.table(TableName(self._schema, "")), table)
 
-    @property
-    def _own(self) -> SQLAlchemyDialect:
-        assert isinstance(self.dialect, SQLAlchemyDialect)
-        return self.dialect
+    def _note_savepoints(self, has_savepoints: bool) -> None:
+        self.dialect.facts = replace(self.dialect.facts, has_savepoints=has_savepoints)
 
     @cached_property
     def _identity(self) -> str:
@@ -81,7 +80,7 @@ class SQLAlchemyDestination(SqlDestination):
         """Say what it cannot keep."""
         if self._traits is None:
             self.check()
-        if self._own.has_savepoints:
+        if self.dialect.facts.has_savepoints:
             return ""
         return "what its own tables refuse (constraints, types) fails the stream, since the database has no savepoints"
 
@@ -101,8 +100,8 @@ class SQLAlchemyDestination(SqlDestination):
         if not self._has_rollback:
             assert isinstance(self._ledger, SQLAlchemyLedger)
             self._ledger.refuse_without_rollback(lease.session, ledger)
-            if self._own.has_savepoints:
-                self._own.has_savepoints = self._ledger.goes_back(lease.session, ledger)
+            if self.dialect.facts.has_savepoints:
+                self._note_savepoints(self._ledger.goes_back(lease.session, ledger))
             self._has_rollback = True
 
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:

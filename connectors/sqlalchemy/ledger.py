@@ -18,7 +18,7 @@ from ..sql.ledger import Ledger, row_of, state_text
 from ..sql.session import Session
 from ..sql.tables import Column
 from ..stream import Bookmark, LedgerKey, LedgerRow
-from .dialect import SQLAlchemyDialect
+from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 
 _ATTEMPTS = 5
@@ -41,12 +41,12 @@ class SQLAlchemyLedger(Ledger):
         types["rows"] = "bigint"
         columns = [Column(name=name, type=types[name], is_nullable=name != "id") for name in ("id", *_COLUMNS)]
         try:
-            session.execute(self._dialect.create_table(ledger, columns, ["id"]))
+            session.execute(self._dialect.tables.create(ledger, columns, ["id"]))
         except (FatalConnectorError, RetriableError):
             # Somebody else may have been faster.
             session.rollback()
             session.begin()
-            if not self._dialect.exists(session, ledger):
+            if not self._dialect.catalog.exists(session, ledger):
                 raise
 
     def refuse_without_rollback(self, session: Session, ledger: TableName) -> None:
@@ -88,7 +88,7 @@ class SQLAlchemyLedger(Ledger):
 
     @property
     def _dialect_name(self) -> str:
-        return cast("SQLAlchemyDialect", self._dialect).engine.dialect.name
+        return cast("SQLAlchemyNaming", self._dialect.naming).engine.dialect.name
 
     def lock(self, session: AlchemySession, ledger: TableName, table: str) -> None:
         """Shut out our other loads that write a table, until the commit: each writes the row of its name."""
@@ -174,7 +174,7 @@ class SQLAlchemyLedger(Ledger):
         except ConnectorError:
             session.rollback()
             session.begin()
-            if not self._dialect.exists(session, ledger):
+            if not self._dialect.catalog.exists(session, ledger):
                 raise TakenOver("the ledger is gone", stream=key.stream) from None
             raise
         if changed != 1:
@@ -203,7 +203,7 @@ class SQLAlchemyLedger(Ledger):
 
     def _row(self, ledger: TableName) -> dict[str, Any]:
         kinds: Mapping[str, Any] = {name: sa.Text() for name in _TEXTS} | {"rows": sa.BigInteger()}
-        names = cast("SQLAlchemyDialect", self._dialect).names_
+        names = cast("SQLAlchemyNaming", self._dialect.naming).spelling
         columns: list[Any] = [
             sa.column(names.spell(name), kinds.get(name, sa.String(_SHORT.get(name)))) for name in ("id", *_COLUMNS)
         ]

@@ -17,7 +17,8 @@ from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
 from ..stream import Bookmark, NullBookmarks, RejectedRecord, ReplicationMethod, Stream
 from . import catalog
-from .dialect import SQLAlchemyDialect
+from .dialect import SQLAlchemyTypes, dialect
+from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
 from .types import Kind, kind_for, reading_type
@@ -33,9 +34,9 @@ class SQLAlchemySource(SqlSource):
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
-        dialect = SQLAlchemyDialect(self._settings.engine())
+        self._own = SQLAlchemyNaming(self._settings.engine())
         super().__init__(
-            dialect,
+            dialect(self._own, SQLAlchemyTypes(self._own.engine.dialect)),
             schema=self._settings.schema_ or "",
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
@@ -44,11 +45,6 @@ class SQLAlchemySource(SqlSource):
     def connect(self) -> AlchemySession:
         """Open a connection."""
         return AlchemySession(self._own.engine, self.identity(), is_writer=False)
-
-    @property
-    def _own(self) -> SQLAlchemyDialect:
-        assert isinstance(self.dialect, SQLAlchemyDialect)
-        return self.dialect
 
     @cached_property
     def _identity(self) -> str:
@@ -66,7 +62,7 @@ class SQLAlchemySource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
-        names, schema = self._own.names_, self._schema
+        names, schema = self._own.spelling, self._schema
         return _session(session).inspect(lambda connection: catalog.streams(connection, names, schema))
 
     def close(self) -> None:
@@ -88,7 +84,7 @@ class SQLAlchemySource(SqlSource):
     # ------------------------------------------------------------------ reading
     def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask the inspector; whether the table stays as it is until the end of the transaction, only systems know."""
-        names, name, is_exact = self._own.names_, self.table(stream), bool(stream.locator.get("is_quoted"))
+        names, name, is_exact = self._own.spelling, self.table(stream), bool(stream.locator.get("is_quoted"))
         return _session(lease.session).inspect(
             lambda connection: catalog.columns_now(connection, names, name, is_exact=is_exact)
         )
@@ -156,14 +152,14 @@ class SQLAlchemySource(SqlSource):
     def _table(self, stream: Stream) -> Any:
         name = self.table(stream)
         columns = [self._column(field) for field in stream.schema]
-        return self._own.names_.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
+        return self._own.spelling.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
 
     def _column(self, field: pa.Field) -> Any:
         metadata = field.metadata or {}
         native = metadata.get(b"native_type", b"").decode()
         is_own = metadata.get(b"native_system") == b"sqlalchemy"
         kind = Kind.parse(native) if is_own else kind_for(field.type, field.name)
-        name = self._own.names_.spell(field.name, is_exact=catalog.QUOTED in metadata)
+        name = self._own.spelling.spell(field.name, is_exact=catalog.QUOTED in metadata)
         return sa.column(name, reading_type(kind, self._own.engine.dialect))
 
     def _batches(

@@ -31,7 +31,7 @@ class Admission:
         self._rejections = rejections
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
         self._is_replace = load.write_disposition is WriteDisposition.REPLACE
-        is_watched = self._is_replace and not dialect.keys_replacements
+        is_watched = self._is_replace and not dialect.facts.keys_replacements
         #: Watches the keys of what is staged, where no index will; None: one does.
         self.ascent = Ascent(load.stream.key_properties) if is_watched else None
 
@@ -61,16 +61,16 @@ class Admission:
             is_numbered: the staging table has `SEQUENCE`.
             before: what is done first.
         """
-        dialect, rejections, drop = self._dialect, self._rejections, self._dialect.drop_table(staging)
-        if key and (lock := dialect.lock_late(table.name)):
+        dialect, rejections, drop = self._dialect, self._rejections, self._dialect.tables.drop(staging)
+        if key and (lock := dialect.tables.lock_late(table.name)):
             self._target.run([lock])
         if self._is_merge:
-            dialect.refuse_twins(self._lease.session, table, staging, into, key)
-        if rejections is None or not dialect.has_savepoints:
+            dialect.writes.refuse_equal_keys(self._lease.session, table, staging, into, key)
+        if rejections is None or not dialect.facts.has_savepoints:
             refused = 0
             if rejections is not None:
                 method, is_emptied = self._load.conflict_method, self._is_replace and not key
-                misfits = dialect.misfits(
+                misfits = dialect.writes.violations(
                     self._lease.session,
                     table,
                     staging,
@@ -108,13 +108,13 @@ class Admission:
     ) -> bool:
         """Bring in what is too much for one transaction; False: it is not. Nobody else writes until the commit."""
         session, load = self._lease.session, self._load
-        if not isinstance(self._dialect, Moving) or not self._dialect.moves(session, table, staging, key):
+        if not isinstance(self._dialect.writes, Moving) or not self._dialect.writes.moves(session, table, staging, key):
             return False
         ledger = Ledger(self._dialect)
         ledger.check(session, ledger.table(self._target.name), load.key, load.token)
         if self._target.changes and not self._target.is_announced:
             self._target.announce()
-        self._dialect.move(session, table, staging, into, types, key, statements, self._target.run)
+        self._dialect.writes.move(session, table, staging, into, types, key, statements, self._target.run)
         return True
 
     def swap(
@@ -126,11 +126,11 @@ class Admission:
         key: Sequence[str],
     ) -> int:
         """Let a staging table take the target's place, with a key that no two of its records have."""
-        if not self._dialect.keys_replacements:
+        if not self._dialect.facts.keys_replacements:
             refused = self.refuse_repeated(staging, types, names, key)
             self._target.run(statements)
             return refused
-        if self._rejections is None or not self._dialect.arrival:
+        if self._rejections is None or not self._dialect.facts.arrival:
             self._target.run(statements)
             return 0
         if attempt(self._dialect, self._lease, lambda: self._target.run(statements)) is None:
@@ -149,10 +149,12 @@ class Admission:
         """
         if not key or (self.ascent is not None and self.ascent.is_strict):
             return 0
-        if self._rejections is not None and self._dialect.arrival:
+        if self._rejections is not None and self._dialect.facts.arrival:
             reason = f"another record has the same key ({', '.join(key)})"
-            return self._rejections.reject(staging, types, names, [(self._dialect.repeated(staging, key), reason)])
-        found = self._lease.session.query(self._dialect.repeated_key(staging, key))
+            return self._rejections.reject(
+                staging, types, names, [(self._dialect.writes.repeated(staging, key), reason)]
+            )
+        found = self._lease.session.query(self._dialect.writes.repeated_key(staging, key))
         if found:
             shown = ", ".join(f"{name} = {value!r}" for name, value in zip(key, found[0], strict=True))
             raise FatalConnectorError(

@@ -66,10 +66,10 @@ class Disposition:
         if needs_lock:
             table = self._target.lock(table)
             if table is None and staged is not None and self._may_become_target(staged, columns):
-                self._target.run(self._dialect.swap(staged.name, None, self._target.name, ()))
+                self._target.run(self._dialect.tables.swap(staged.name, None, self._target.name, ()))
                 return 0
             if table is None:
-                self._session.execute(self._dialect.create_table(self._target.name, columns, self._layout.key()))
+                self._session.execute(self._dialect.tables.create(self._target.name, columns, self._layout.key()))
                 table = self._target.reflect()
             else:
                 table = self._target.evolve(table, columns)
@@ -81,14 +81,14 @@ class Disposition:
 
         def statements(source: TableName) -> Sequence[str]:
             if self._is_merge:
-                return self._dialect.merge(table, source, into, staged.types, key, self._load.conflict_method)
-            return [self._dialect.insert_from(self._target.name, source, into, staged.types)]
+                return self._dialect.writes.merge(table, source, into, staged.types, key, self._load.conflict_method)
+            return [self._dialect.writes.insert_from(self._target.name, source, into, staged.types)]
 
         return self._bring_in(table, staged, into, statements, key=key)
 
     def check_key(self, table: Table | None) -> None:
         """REPLACE: refuse a key that will not change, before a record is read."""
-        if table is not None and table.has_dependents and self._dialect.renames:
+        if table is not None and table.has_dependents and self._dialect.facts.renames:
             self._key_change.refuse(table, self._layout.key())
 
     def replace(self) -> int:
@@ -98,19 +98,19 @@ class Disposition:
         columns = self._target_columns()
         staged = self._staging.converted(staged, columns)
         table = self._look()
-        if table is not None and not dialect.renames and self._is_misshapen(table, columns):
+        if table is not None and not dialect.facts.renames and self._is_misshapen(table, columns):
             # It cannot be brought into shape, and nothing can take its place.
             self._target.note_replaced(table, columns)
-            self._session.execute(dialect.drop_table(table.name))
+            self._session.execute(dialect.tables.drop(table.name))
             table = None
-        if table is None and not dialect.renames:
-            self._session.execute(dialect.create_table(self._target.name, columns, layout.key()))
+        if table is None and not dialect.facts.renames:
+            self._session.execute(dialect.tables.create(self._target.name, columns, layout.key()))
             table = self._target.reflect()
-        if table is not None and (table.has_dependents or not dialect.renames):
+        if table is not None and (table.has_dependents or not dialect.facts.renames):
             return self._refill(table, staged, columns)
         if table is not None:
             self._target.note_replaced(table, columns)
-        statements = dialect.swap(staged.name, table, self._target.name, layout.key())
+        statements = dialect.tables.swap(staged.name, table, self._target.name, layout.key())
         return self._admission.swap(statements, staged.name, staged.types, layout.names, layout.key())
 
     def refillable(self) -> Table | None:
@@ -121,7 +121,7 @@ class Disposition:
         table, key = self._look(), self._layout.key()
         if table is None or table.has_dependents or list(table.key) != key:
             return None
-        if table.records is None or table.records > self._dialect.refill_records:
+        if table.records is None or table.records > self._dialect.facts.refill_records:
             return None
         is_unique = not key or frozenset(key) in table.unique_keys
         wanted = self._layout.required([column for column, _ in planned])
@@ -134,7 +134,7 @@ class Disposition:
     def _look(self) -> Table | None:
         """Read the catalog once nobody else makes or drops the table until the commit."""
         if self._seen is None:
-            self._dialect.lock_creation(self._session, self._target.name)
+            self._dialect.tables.lock_creation(self._session, self._target.name)
             self._seen = [self._target.reflect()]
         return self._seen[0]
 
@@ -178,29 +178,29 @@ class Disposition:
         dialect, keys, names = self._dialect, self._layout.key(), self._layout.names
         columns = [column for column in table.columns if column.name in keys]
         fields = {names[field.name]: field for field in removed.schema}
-        wires = [dialect.wire(column.type, fields[column.name].type) for column in columns]
+        wires = [dialect.types.wire(column.type, fields[column.name].type) for column in columns]
         types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
         name = TableName(self._target.name.schema, staging_name(self._load.token) + REMOVED)
-        name = dialect.staging(self._target.name, name.name)
+        name = dialect.tables.staging(self._target.name, name.name)
         as_staged = [Column(name=column.name, type=types[column.name]) for column in columns]
-        self._session.execute(dialect.create_staging(name, as_staged, numbered=False))
+        self._session.execute(dialect.tables.create_staging(name, as_staged, numbered=False))
         schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
         ordered = removed.select([fields[column.name].name for column in columns])
         batches = (cast_batch(batch, schema, self._layout.stream.name) for batch in ordered.to_batches())
         self._session.ingest(name, schema, batches, "arrow")
         kept = None if staged is None else (staged.name, staged.types)
         self._target.run(
-            [dialect.delete_keys(table, columns, (name, types), keys, kept=kept), dialect.drop_table(name)]
+            [dialect.writes.delete_keys(table, columns, (name, types), keys, kept=kept), dialect.tables.drop(name)]
         )
 
     def _may_become_target(self, staged: Staged, columns: Sequence[Column]) -> bool:
         """Tell whether an append's staging table has all that a new target needs."""
-        is_possible = self._dialect.adopts_staging and not self._is_merge
+        is_possible = self._dialect.facts.adopts_staging and not self._is_merge
         return is_possible and all(staged.types[column.name] == column.type for column in columns)
 
     def _refuse_null_keys(self, staged: Staged) -> None:
         key = self._layout.key()
-        if self._session.query(self._dialect.null_key(staged.name, key)):
+        if self._session.query(self._dialect.writes.null_key(staged.name, key)):
             raise FatalConnectorError(
                 f"a record has NULL in its key ({', '.join(key)}): NULL equals nothing, so a merge would double it; "
                 "choose other key_properties, or write_disposition append",
@@ -221,16 +221,16 @@ class Disposition:
         way = self._way(table, key)
         if (
             not is_unique
-            or way == dialect.replace_changed
-            or (self._load.stream.max_rejected is not None and not dialect.has_savepoints)
+            or way == dialect.writes.replace_changed
+            or (self._load.stream.max_rejected is not None and not dialect.facts.has_savepoints)
         ):
             refused = self._admission.refuse_repeated(staged.name, staged.types, self._layout.names, key)
-        before = [dialect.empty(table)] if way is None else [way(table, staged.name, into, staged.types, key)[0]]
+        before = [dialect.writes.empty(table)] if way is None else [way(table, staged.name, into, staged.types, key)[0]]
 
         def statements(source: TableName) -> Sequence[str]:
             if way is not None:
                 return way(table, source, into, staged.types, key)[1:]
-            return [dialect.insert_from(self._target.name, source, into, staged.types)]
+            return [dialect.writes.insert_from(self._target.name, source, into, staged.types)]
 
         try:
             by = () if way is None else key
@@ -246,11 +246,11 @@ class Disposition:
         changed, and for nothing else.
         """
         if key and table.is_referenced:
-            return self._dialect.replace_in_place
+            return self._dialect.writes.replace_in_place
         # Records are set aside by what the table's index refuses, which would not see those that are skipped.
-        is_sifted = self._load.stream.max_rejected is not None and not self._dialect.arrival
-        if key and table.triggers and self._dialect.compares and not is_sifted:
-            return self._dialect.replace_changed
+        is_sifted = self._load.stream.max_rejected is not None and not self._dialect.facts.arrival
+        if key and table.triggers and self._dialect.facts.compares and not is_sifted:
+            return self._dialect.writes.replace_changed
         return None
 
 

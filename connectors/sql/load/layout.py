@@ -39,13 +39,13 @@ class Layout:
         self._name(tuple(self._held), remember=True)
 
     def _name(self, held: Sequence[str], *, remember: bool) -> None:
-        self.names = self._dialect.column_names(self.stream.schema.names, held, self.known)
+        self.names = self._dialect.naming.column_names(self.stream.schema.names, held, self.known)
         if remember:
-            self.known = self._dialect.remembered(self.names, self.known)
+            self.known = self._dialect.naming.remembered(self.names, self.known)
 
     def wire_of(self, column_type: str, field: pa.Field) -> Wire:
         """Say how a field's values travel into a column of a type."""
-        return self._dialect.wire(column_type, field.type)
+        return self._dialect.types.wire(column_type, field.type)
 
     def planned(self) -> dict[str, tuple[Column, Wire]]:
         """Say for each column how the target should have it and how it travels there."""
@@ -54,7 +54,7 @@ class Layout:
         for field in self.stream.schema:
             kind = self._type_of(field)
             if field.name in keys and self._has_key:
-                kind = self._dialect.key_type(kind, len(keys))
+                kind = self._dialect.types.key_type(kind, len(keys))
             wire = Wire(type=kind, arrow=field.type) if self._wire != "arrow" else self.wire_of(kind, field)
             column = Column(name=self.names[field.name], type=kind, is_nullable=field.name not in keys)
             planned[column.name] = (column, wire)
@@ -62,7 +62,7 @@ class Layout:
 
     def _type_of(self, field: pa.Field) -> str:
         held = self._held.get(self.names[field.name], "")
-        return held if held and is_unseen(field) else self._dialect.column_type(field)
+        return held if held and is_unseen(field) else self._dialect.types.column_type(field)
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
         """Let the key's columns, and no others, refuse NULL."""

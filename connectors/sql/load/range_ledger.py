@@ -29,49 +29,49 @@ class RangeLedger:
     def __init__(self, dialect: Dialect, target: TableName, token: str) -> None:
         self._dialect = dialect
         self.name = TableName(target.schema, staging_name(token) + LEDGER_SUFFIX)
-        self._table = dialect.table(self.name)
+        self._table = dialect.naming.table(self.name)
 
     def create(self, session: Session, ranges: Sequence[Range], key: LedgerKey) -> None:
         """Make it, with a row a range."""
         dialect = self._dialect
         columns = [
-            Column(name="place", type=dialect.bigint_type, is_nullable=False),
-            Column(name="label", type=dialect.text_type, is_nullable=False),
-            Column(name="stream", type=dialect.text_type, is_nullable=False),
-            Column(name="shape", type=dialect.text_type),
-            Column(name="moment", type=dialect.text_type),
-            Column(name="rows", type=dialect.bigint_type),
-            Column(name="size_bytes", type=dialect.bigint_type),
-            Column(name="committed_at", type=dialect.timestamp_type),
+            Column(name="place", type=dialect.facts.bigint_type, is_nullable=False),
+            Column(name="label", type=dialect.facts.text_type, is_nullable=False),
+            Column(name="stream", type=dialect.facts.text_type, is_nullable=False),
+            Column(name="shape", type=dialect.facts.text_type),
+            Column(name="moment", type=dialect.facts.text_type),
+            Column(name="rows", type=dialect.facts.bigint_type),
+            Column(name="size_bytes", type=dialect.facts.bigint_type),
+            Column(name="committed_at", type=dialect.facts.timestamp_type),
         ]
-        session.execute(dialect.create_table(self.name, columns, ["place"]))
+        session.execute(dialect.tables.create(self.name, columns, ["place"]))
         listed = ", ".join(f"({part.place}, {literal(part.label)}, {literal(key_text(key))})" for part in ranges)
-        into = dialect.names(["place", "label", "stream"])
+        into = dialect.naming.names(["place", "label", "stream"])
         session.execute(f"insert into {self._table} ({into}) values {listed}")
 
     def date(self, session: Session, shape: str, moment: Mapping[str, Any]) -> None:
         """Note of which moment the ranges are: from now on the load can be resumed."""
-        quote = self._dialect.quote
+        quote = self._dialect.naming.quote
         noted = f"{quote('shape')} = {literal(shape)}, {quote('moment')} = {literal(json.dumps(moment))}"
         session.execute(f"update {self._table} set {noted}")
 
     def lock(self, session: Session, part: Range) -> bool:
         """Wait for whoever loads this range, then keep others away until the commit; False: it is done."""
-        quote = self._dialect.quote
+        quote = self._dialect.naming.quote
         sql = f"update {self._table} set {quote('rows')} = null where {quote('place')} = {part.place}"
         return session.execute(f"{sql} and {quote('committed_at')} is null") == 1
 
     def record(self, session: Session, part: Range, *, rows: int, size_bytes: int) -> None:
         """Write that a range has arrived."""
-        quote = self._dialect.quote
-        values = {"rows": rows, "size_bytes": size_bytes, "committed_at": self._dialect.now}
+        quote = self._dialect.naming.quote
+        values = {"rows": rows, "size_bytes": size_bytes, "committed_at": self._dialect.facts.now}
         assigned = ", ".join(f"{quote(name)} = {value}" for name, value in values.items())
         session.execute(f"update {self._table} set {assigned} where {quote('place')} = {part.place}")
 
     def loaded(self, session: Session) -> dict[int, tuple[int, int]]:
         """Return the places of ranges that have arrived, with their records and their bytes."""
-        quote = self._dialect.quote
-        listed = self._dialect.names(["place", "rows", "size_bytes"])
+        quote = self._dialect.naming.quote
+        listed = self._dialect.naming.names(["place", "rows", "size_bytes"])
         sql = f"select {listed} from {self._table} where {quote('committed_at')} is not null"
         return {int(place): (int(rows), int(size_bytes)) for place, rows, size_bytes in session.query(sql)}
 
@@ -96,22 +96,22 @@ class Left:
         """Drop it, and end the connections of a frozen process that would keep it from that."""
         for suffix in ("", CONVERTED_SUFFIX, LEDGER_SUFFIX):
             name = TableName(self.staging.schema, self.staging.name + suffix)
-            dialect.free(session, name)
-            session.execute(dialect.drop_table(name))
+            dialect.tables.free(session, name)
+            session.execute(dialect.tables.drop(name))
 
     def hand_over(self, session: Session, dialect: Dialect, token: str) -> None:
         """Give it the names of another load; its own finds nothing any more, whatever it still does."""
         for name, suffix in ((self.staging, ""), (self.ledger, LEDGER_SUFFIX)):
-            dialect.free(session, name)
-            renamed = dialect.quote(staging_name(token) + suffix)
-            session.execute(f"alter table {dialect.table(name)} rename to {renamed}")
+            dialect.tables.free(session, name)
+            renamed = dialect.naming.quote(staging_name(token) + suffix)
+            session.execute(f"alter table {dialect.naming.table(name)} rename to {renamed}")
 
 
 def left_behind(session: Session, dialect: Dialect) -> Iterator[Left]:
     """Yield what loads by ranges have left in any schema, dead or alive; not what vanishes meanwhile."""
-    found = set(dialect.list_staging(session))
+    found = set(dialect.catalog.list_staging(session))
     ledgers = [name for name in sorted(found, key=str) if name.name.endswith(LEDGER_SUFFIX)]
-    tables = dialect.reflect(session, ledgers) if ledgers else {}
+    tables = dialect.catalog.reflect(session, ledgers) if ledgers else {}
     for name in ledgers:
         if name not in tables:
             continue  # another stream has dropped its own since it was listed
@@ -124,16 +124,16 @@ def left_behind(session: Session, dialect: Dialect) -> Iterator[Left]:
 
 def _read(session: Session, dialect: Dialect, ledger: TableName, columns: Sequence[str]) -> list[tuple[Any, ...]]:
     """Read whose ranges they are; nothing of a ledger that cannot be read: just dropped, or another role's."""
-    if dialect.has_savepoints:
-        dialect.mark(session)
+    if dialect.facts.has_savepoints:
+        dialect.writes.savepoint(session)
     try:
-        rows = session.query(f"select {dialect.names(columns)} from {dialect.table(ledger)} limit 1")
+        rows = session.query(f"select {dialect.naming.names(columns)} from {dialect.naming.table(ledger)} limit 1")
     except FatalConnectorError:
-        if dialect.has_savepoints:
-            dialect.take_back(session)
+        if dialect.facts.has_savepoints:
+            dialect.writes.rollback(session)
         return []
-    if dialect.has_savepoints:
-        dialect.keep(session)
+    if dialect.facts.has_savepoints:
+        dialect.writes.release(session)
     return rows
 
 

@@ -29,16 +29,16 @@ def attempt(dialect: Dialect, lease: Lease, action: Callable[[], object]) -> Fat
         StatementRefused: no record is at fault.
     """
     session = lease.session
-    dialect.mark(session)
+    dialect.writes.savepoint(session)
     try:
         action()
     except StatementRefused:
         raise
     except FatalConnectorError as error:
         lease.check()
-        dialect.take_back(session)
+        dialect.writes.rollback(session)
         return error
-    dialect.keep(session)
+    dialect.writes.release(session)
     return None
 
 
@@ -86,12 +86,12 @@ class Entrance:
         if refusal is None:
             return []
         source = self._staging if is_numbered else self._numbered()
-        part = None if self._dialect.slices else self._named(PART)
+        part = None if self._dialect.facts.slices else self._named(PART)
         if part is not None:
-            self._execute(self._dialect.create_staging(part, self._columns, numbered=True))
-        number = self._dialect.quote(SEQUENCE)
+            self._execute(self._dialect.tables.create_staging(part, self._columns, numbered=True))
+        number = self._dialect.naming.quote(SEQUENCE)
         first, last = self._lease.session.query(
-            f"select min({number}), max({number}) from {self._dialect.table(source)}"
+            f"select min({number}), max({number}) from {self._dialect.naming.table(source)}"
         )[0]
         whole = _Span(int(first), int(last) - int(first) + 1, is_downwards)
 
@@ -109,16 +109,16 @@ class Entrance:
         self._bring_late(bring, self._last_ones(source, reasons, key), reasons)
         found = self._records(source, reasons)
         for table in (*([] if part is None else [part]), *([] if is_numbered else [source])):
-            self._execute(self._dialect.drop_table(table))
+            self._execute(self._dialect.tables.drop(table))
         return found
 
     def _taken(self, source: TableName, part: TableName | None, span: _Span) -> TableName:
         """Return a table of some of the records."""
         last = span.first + span.num_rows - 1
         if part is None:
-            return self._dialect.slice(source, span.first, last)
-        self._execute(self._dialect.empty(Table(name=part)))
-        self._execute(self._dialect.take(part, source, self._columns, span.first, last))
+            return self._dialect.writes.slice(source, span.first, last)
+        self._execute(self._dialect.writes.empty(Table(name=part)))
+        self._execute(self._dialect.writes.insert_range(part, source, self._columns, span.first, last))
         return part
 
     def _bring_late(self, bring: Callable[[_Span], None], numbers: Sequence[int], reasons: dict[int, str]) -> None:
@@ -142,10 +142,10 @@ class Entrance:
         """Leave out those that a later record of their key replaces: it is there, or refused itself."""
         if not key:
             return sorted(numbers)
-        number, table = self._dialect.quote(SEQUENCE), self._dialect.table(source)
+        number, table = self._dialect.naming.quote(SEQUENCE), self._dialect.naming.table(source)
         found: list[int] = []
         for listed in _listed(numbers):
-            last = f"select max({number}) from {table} group by {self._dialect.names(key)}"
+            last = f"select max({number}) from {table} group by {self._dialect.naming.names(key)}"
             rows = self._lease.session.query(f"{last} having max({number}) in {listed}")
             found += (int(each) for (each,) in rows)
         return sorted(found)
@@ -153,7 +153,9 @@ class Entrance:
     def _records(self, source: TableName, reasons: Mapping[int, str]) -> list[tuple[Mapping[str, object], str]]:
         found = []
         for listed in _listed(reasons):
-            for number, *values in self._dialect.staged_records(self._lease.session, source, self._columns, listed):
+            for number, *values in self._dialect.writes.staged_records(
+                self._lease.session, source, self._columns, listed
+            ):
                 record = dict(zip((column.name for column in self._columns), values, strict=True))
                 found.append((int(number), record))
         return [(record, reasons[number]) for number, record in sorted(found, key=lambda each: each[0])]
@@ -161,17 +163,17 @@ class Entrance:
     def _numbered(self) -> TableName:
         """Copy the records into a staging table with numbers."""
         table = self._named(NUMBERED)
-        self._execute(self._dialect.create_staging(table, self._columns, numbered=True))
+        self._execute(self._dialect.tables.create_staging(table, self._columns, numbered=True))
         types = {column.name: column.type for column in self._columns}
-        self._execute(self._dialect.insert_from(table, self._staging, self._columns, types))
+        self._execute(self._dialect.writes.insert_from(table, self._staging, self._columns, types))
         return table
 
     def _named(self, end: str) -> TableName:
-        return self._dialect.staging(TableName(self._staging.schema, ""), self._staging.name + end)
+        return self._dialect.tables.staging(TableName(self._staging.schema, ""), self._staging.name + end)
 
     def _run(self, statements: Sequence[str]) -> None:
-        listed = [*statements, *([self._dialect.check_now] if self._dialect.check_now else [])]
-        for sql in ["; ".join(listed)] if self._dialect.joins_statements else listed:
+        listed = [*statements, *([self._dialect.facts.check_now] if self._dialect.facts.check_now else [])]
+        for sql in ["; ".join(listed)] if self._dialect.facts.joins_statements else listed:
             self._execute(sql)
 
     def _execute(self, sql: str) -> None:

@@ -43,21 +43,21 @@ class SqlRejections:
 
     @property
     def _record_type(self) -> str:
-        return self._dialect.column_type(pa.field("record", pa.string()))
+        return self._dialect.types.column_type(pa.field("record", pa.string()))
 
     def create_table(self) -> None:
         """Create the table in a transaction of its own, if it is missing."""
         dialect = self._dialect
         self._lease.begin()
-        if not dialect.exists(self._session, self._table):
-            dialect.lock_creation(self._session, self._table)
+        if not dialect.catalog.exists(self._session, self._table):
+            dialect.tables.lock_creation(self._session, self._table)
             long = self._record_type
-            types = {"record": long, "reason": long, "place": long, "rejected_at": dialect.timestamp_type}
+            types = {"record": long, "reason": long, "place": long, "rejected_at": dialect.facts.timestamp_type}
             columns = [
-                Column(name=field.name, type=types.get(field.name, dialect.text_type), is_nullable=field.nullable)
+                Column(name=field.name, type=types.get(field.name, dialect.facts.text_type), is_nullable=field.nullable)
                 for field in REJECTED_SCHEMA
             ]
-            self._session.execute(dialect.create_table(self._table, columns, if_not_exists=True))
+            self._session.execute(dialect.tables.create(self._table, columns, if_not_exists=True))
         commit(self._session, dialect)
 
     def begin(self) -> None:
@@ -71,11 +71,11 @@ class SqlRejections:
     def write(self) -> int:
         """Write the records of this transaction; return how many."""
         self._kept.leave_out(self._known())
-        key, quote = self._load.key, self._dialect.quote
+        key, quote = self._load.key, self._dialect.naming.quote
         marks = ", ".join(f"${place}" for place in range(1, len(_COLUMNS)))
         sql = (
-            f"insert into {self._dialect.table(self._table)} ({', '.join(map(quote, _COLUMNS))}) "
-            f"values ({marks}, {self._dialect.now})"
+            f"insert into {self._dialect.naming.table(self._table)} ({', '.join(map(quote, _COLUMNS))}) "
+            f"values ({marks}, {self._dialect.facts.now})"
         )
         of_load = (key.pipeline, key.stream, key.destination_table, self._load.run)
         for each in self._kept.records:
@@ -91,7 +91,7 @@ class SqlRejections:
         return known
 
     def _found(self, column: str, values: Sequence[str]) -> set[tuple[str, str]]:
-        key, names = self._load.key, self._dialect.names
+        key, names = self._load.key, self._dialect.naming.names
         whose = (key.pipeline, key.stream, key.destination_table)
         conditions = " and ".join(
             f"{names([name])} = ${number}" for number, name in enumerate(("pipeline", "stream", "destination_table"), 1)
@@ -101,7 +101,7 @@ class SqlRejections:
             some = values[start : start + _VALUES]
             marks = ", ".join(f"${number}" for number in range(4, 4 + len(some)))
             rows = self._session.query(
-                f"select {names(['place', 'record'])} from {self._dialect.table(self._table)} "
+                f"select {names(['place', 'record'])} from {self._dialect.naming.table(self._table)} "
                 f"where {conditions} and {names([column])} in ({marks})",
                 (*whose, *some),
             )
@@ -124,7 +124,7 @@ class SqlRejections:
 
     def put(self, table: TableName, schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> int:
         """Put fitting batches into a table without those records that it does not take; return how many it took."""
-        if not self._dialect.has_savepoints:
+        if not self._dialect.facts.has_savepoints:
             return self._session.ingest(table, schema, batches, "arrow")
         count = 0
         for batch in batches:
@@ -185,12 +185,12 @@ class SqlRejections:
         self, staging: TableName, types: Mapping[str, str], names: Mapping[str, str], condition: str, reason: str
     ) -> int:
         self._lease.check()
-        of_them = f"from {self._dialect.table(staging)} as s where {condition}"
+        of_them = f"from {self._dialect.naming.table(staging)} as s where {condition}"
         ((number,),) = self._session.query(f"select count(*) {of_them}")
         if number > self._limit:
             raise TooManyRejected(too_many(self._limit, reason))
         if number:
-            shown = ", ".join(self._dialect.shown(name, kind) for name, kind in types.items())
+            shown = ", ".join(self._dialect.writes.shown(name, kind) for name, kind in types.items())
             rows = self._session.query(f"select {shown} {of_them}")
             self._set_aside([(dict(zip(types, values, strict=True)), reason) for values in rows], names)
             self._session.execute(f"delete {of_them}")
@@ -226,8 +226,10 @@ class SqlRejections:
                 count = self._session.ingest(table, schema, iter([part]), "arrow")
                 if count != part.num_rows:
                     raise FatalConnectorError(f"{count} of {part.num_rows} records arrived in {table}")
-                if self._dialect.check_now and self._dialect.appends_directly:  # staging tables have no constraints
-                    self._session.execute(self._dialect.check_now)
+                if (
+                    self._dialect.facts.check_now and self._dialect.facts.appends_directly
+                ):  # staging tables have no constraints
+                    self._session.execute(self._dialect.facts.check_now)
 
             refusal = attempt(self._dialect, self._lease, ingest)
             if refusal is not None:

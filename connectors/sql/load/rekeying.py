@@ -39,21 +39,21 @@ class KeyChange:
             return
         if table.is_referenced:
             raise self._error(table, key, self._kept(table), "foreign keys of other tables point at it")
-        if not self._dialect.rekey(self._lease.session, table, key):
+        if not self._dialect.tables.rekey(self._lease.session, table, key):
             raise self._error(table, key, self._kept(table), f"{self._dialect.name} changes no primary key")
 
     def change(self, table: Table, key: Sequence[str]) -> Table:
         """Give the table its new key; it is empty from then on, but where DDL commits."""
         dialect, kept = self._dialect, self._kept(table)
-        statements = list(dialect.rekey(self._lease.session, table, key))
+        statements = list(dialect.tables.rekey(self._lease.session, table, key))
         self._target.changes.append(
             {"column": "", "change": "keys", "before": ", ".join(table.key), "after": ", ".join(key)}
         )
-        if dialect.alters_at_once:
+        if dialect.facts.alters_at_once:
             self._load.announce(None, tuple(self._target.changes))
             self._target.is_announced = True
         else:
-            self._target.run([dialect.empty(table)])
+            self._target.run([dialect.writes.empty(table)])
         try:
             self._target.run(statements)
         except FatalConnectorError as error:
@@ -66,15 +66,15 @@ class KeyChange:
         Raises:
             FatalConnectorError: with the column, what keeps the table, and what can be done.
         """
-        if self._dialect.keys_replacements:
+        if self._dialect.facts.keys_replacements:
             return
         arriving = {column.name for column in columns}
         for column in table.columns:
-            is_left = self._dialect.fold(column.name) in self._former(table) and column.name not in key
+            is_left = self._dialect.naming.fold(column.name) in self._former(table) and column.name not in key
             if not is_left or column.is_nullable or column.is_generated or column.has_default:
                 continue
-            condition = f" where {self._dialect.quote(column.name)} is null" if column.name in arriving else ""
-            found = self._lease.session.query(f"select 1 from {self._dialect.table(staging)}{condition} limit 1")
+            condition = f" where {self._dialect.naming.quote(column.name)} is null" if column.name in arriving else ""
+            found = self._lease.session.query(f"select 1 from {self._dialect.naming.table(staging)}{condition} limit 1")
             if found:
                 reason = f"its column {column.name!r} stays NOT NULL, and a record has nothing there"
                 raise self._error(table, key, self._kept(table), reason)
@@ -89,13 +89,13 @@ class KeyChange:
 
     def _former(self, table: Table) -> set[str]:
         former, held = self._load.former_key or (), [column.name for column in table.columns]
-        return self._folded(list(self._dialect.column_names(former, held, self._load.columns).values()))
+        return self._folded(list(self._dialect.naming.column_names(former, held, self._load.columns).values()))
 
     def _folded(self, names: Sequence[str]) -> set[str]:
-        return {self._dialect.fold(name) for name in names}
+        return {self._dialect.naming.fold(name) for name in names}
 
     def _kept(self, table: Table) -> str:
-        return ", ".join(self._dialect.dependents(self._lease.session, table)) or "what depends on it"
+        return ", ".join(self._dialect.catalog.dependents(self._lease.session, table)) or "what depends on it"
 
     def _error(self, table: Table, key: Sequence[str], kept: str, reason: str) -> FatalConnectorError:
         former = ", ".join(self._load.former_key or ())

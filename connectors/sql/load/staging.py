@@ -37,7 +37,7 @@ class Staging:
         self._is_merge = load.write_disposition is WriteDisposition.MERGE
         self._is_replace = load.write_disposition is WriteDisposition.REPLACE
         #: Whether staged records are numbered: which one counts, or which are bad, is told by that.
-        self.is_numbered = self._is_merge or (load.stream.max_rejected is not None and dialect.slices)
+        self.is_numbered = self._is_merge or (load.stream.max_rejected is not None and dialect.facts.slices)
         #: What is there; None: nothing was staged since the last commit.
         self.staged: Staged | None = None
 
@@ -61,7 +61,7 @@ class Staging:
             table, sql = self._new(planned.name, as_staged, target, is_shared=is_shared)
             self._session.execute(sql)
             key = [column for column in as_staged if column.name in self._layout.key()]
-            index = dialect.index_staging(table, key) if self._is_merge and key else ""
+            index = dialect.tables.index_staging(table, key) if self._is_merge and key else ""
             if index:
                 self._session.execute(index)
             self.staged = Staged(table, types, columns)
@@ -69,14 +69,14 @@ class Staging:
         held_types, held = dict(self.staged.types), dict(self.staged.columns)
         for name, column in columns.items():
             if name not in held:
-                self._session.execute(dialect.add_column(self.staged.name, replace(column, type=types[name])))
+                self._session.execute(dialect.tables.add_column(self.staged.name, replace(column, type=types[name])))
                 held_types[name], held[name] = types[name], column
             elif column.type != held[name].type:
                 wider = self._target.widened(held[name].type, column)
                 wire = self._layout.wire_of(wider, self._layout.stream.schema.field(list(columns).index(name)))
                 if wire.type != held_types[name]:
                     altered = Column(name=name, type=wire.type)
-                    self._session.execute(dialect.alter_type(self.staged.name, altered))
+                    self._session.execute(dialect.tables.alter_type(self.staged.name, altered))
                 held_types[name], held[name] = wire.type, replace(column, type=wider)
         self.staged = Staged(self.staged.name, held_types, held)
         return self.staged
@@ -86,21 +86,21 @@ class Staging:
     ) -> tuple[TableName, str]:
         dialect = self._dialect
         if self._is_replace:
-            return beside, dialect.create_replacement(beside, self._layout.required(columns), self._layout.key())
-        if dialect.adopts_staging and not self._is_merge and target is None:
+            return beside, dialect.tables.create_replacement(beside, self._layout.required(columns), self._layout.key())
+        if dialect.facts.adopts_staging and not self._is_merge and target is None:
             # It may become the target itself.
-            return beside, dialect.create_table(beside, columns)
-        table = beside if is_shared else dialect.staging(self._target.name, beside.name)
-        return table, dialect.create_staging(table, columns, numbered=self.is_numbered)
+            return beside, dialect.tables.create(beside, columns)
+        table = beside if is_shared else dialect.tables.staging(self._target.name, beside.name)
+        return table, dialect.tables.create_staging(table, columns, numbered=self.is_numbered)
 
     def converted(self, staged: Staged, columns: Sequence[Column]) -> Staged:
         """Return a staging table with the target's own types: another one if some had to travel as text."""
         if all(staged.types[column.name] == column.type for column in columns):
             return staged
         name = TableName(staged.name.schema, staged.name.name + CONVERTED_SUFFIX)
-        self._session.execute(self._dialect.create_replacement(name, columns, self._layout.key()))
-        self._session.execute(self._dialect.insert_from(name, staged.name, columns, staged.types))
-        self._session.execute(self._dialect.drop_table(staged.name))
+        self._session.execute(self._dialect.tables.create_replacement(name, columns, self._layout.key()))
+        self._session.execute(self._dialect.writes.insert_from(name, staged.name, columns, staged.types))
+        self._session.execute(self._dialect.tables.drop(staged.name))
         return Staged(name, {column.name: column.type for column in columns}, staged.columns)
 
 

@@ -37,7 +37,7 @@ class Target:
     def run(self, statements: Iterable[str]) -> None:
         """Run statements one by one, or all in one round trip."""
         listed = list(statements)
-        for sql in ["; ".join(listed)] if listed and self._dialect.joins_statements else listed:
+        for sql in ["; ".join(listed)] if listed and self._dialect.facts.joins_statements else listed:
             self._lease.check()
             try:
                 self._session.execute(sql)
@@ -61,7 +61,7 @@ class Target:
         Raises:
             FatalConnectorError: it is a view.
         """
-        table = self._seen = self._dialect.reflect(self._session, [self.name]).get(self.name)
+        table = self._seen = self._dialect.catalog.reflect(self._session, [self.name]).get(self.name)
         if table is not None and not table.is_table:
             raise FatalConnectorError(
                 f"{self.name} is no table, but a view or the like; choose another destination_table",
@@ -76,11 +76,11 @@ class Target:
             FatalConnectorError: it cannot be written.
         """
         if table is None:
-            self._dialect.lock_creation(self._session, self.name)
+            self._dialect.tables.lock_creation(self._session, self.name)
             table = self.reflect()
             if table is None:
                 return None
-        lock = self._dialect.lock_table(self.name)
+        lock = self._dialect.tables.lock(self.name)
         if lock:
             self._session.execute(lock)
             table = self.reflect()
@@ -107,8 +107,8 @@ class Target:
         Not asked of columns that the table computes: nothing is written into them.
         """
         if column.is_nullable:
-            return self._dialect.widen(before, column.type)
-        return self._dialect.widen_key(before, column.type, len(self._load.stream.key_properties))
+            return self._dialect.types.widen(before, column.type)
+        return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
 
     def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
         """Tell whether `evolve` could not make it hold what comes: a column of another type, or another key.
@@ -128,16 +128,16 @@ class Target:
         for column in columns:
             held = table.column(column.name)
             if held is None:
-                statements.append(self._dialect.add_column(table.name, column))
+                statements.append(self._dialect.tables.add_column(table.name, column))
                 self._note(column.name, "added", None, column.type)
                 continue
             if held.is_generated:
                 continue
             wider = self.widened(held.type, column)
             if wider != held.type:
-                statements.append(self._dialect.alter_type(table.name, replace(held, type=wider)))
+                statements.append(self._dialect.tables.alter_type(table.name, replace(held, type=wider)))
                 self._note(column.name, "widened", held.type, wider)
-        if statements and self._dialect.alters_at_once:
+        if statements and self._dialect.facts.alters_at_once:
             self.announce()
         self._alter(statements)
         return (self.reflect() or table) if statements else table

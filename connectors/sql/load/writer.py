@@ -97,7 +97,7 @@ class Writer:
 
     def refuse_altered(self, table: TableName, types: Mapping[str, str]) -> None:
         """Keep a table's types as they are until the end of the transaction; raise if they are others."""
-        if not self._dialect.keeps_types(self._session, table, types):
+        if not self._dialect.catalog.keeps_types(self._session, table, types):
             raise FatalConnectorError(
                 f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
                 "are written for; run again",
@@ -134,7 +134,7 @@ class Writer:
                 return self._finish(marker, segments.size_bytes)
 
     def _look(self) -> None:
-        self._table = self._target.reflect() if self._dialect.keeps_spelling or not self._is_replace else None
+        self._table = self._target.reflect() if self._dialect.facts.keeps_spelling or not self._is_replace else None
         self._layout.follow(self._layout.stream, self._table)
         table = self._table if not self._is_replace or (self._table and self._table.has_dependents) else None
         self._filled = frozenset(column.name for column in (table.columns if table else ()) if column.fills_nulls)
@@ -157,7 +157,7 @@ class Writer:
         Of a database with hundreds of small tables, making and dropping them is most of the work, and its catalog
         grows by it. And readers need not wait.
         """
-        most_bytes = self._dialect.refill_bytes
+        most_bytes = self._dialect.facts.refill_bytes
         if not most_bytes or self._rejections is not None or not (rest := segments.rest(most_bytes)):
             return False
         table = self._disposition.refillable()
@@ -165,7 +165,9 @@ class Writer:
             return False
         types = {column.name: column.type for column in table.columns}
         try:
-            self._target.run([self._dialect.lock_table(table.name), f"delete from {self._dialect.table(table.name)}"])
+            self._target.run(
+                [self._dialect.tables.lock(table.name), f"delete from {self._dialect.naming.table(table.name)}"]
+            )
             self.refuse_altered(table.name, types)
             self._ingest(segments, table.name, types)
         except FatalConnectorError:  # such as two records of one key: what takes the table's place says it
@@ -180,9 +182,9 @@ class Writer:
 
     def _fits_directly(self) -> bool:
         """Tell whether the target takes the data as it comes; then keeps it from being altered."""
-        if not self._dialect.appends_directly or self._table is None or not self._matches(self._table):
+        if not self._dialect.facts.appends_directly or self._table is None or not self._matches(self._table):
             return False
-        if self._dialect.lock_shape(self._session, self._target.name):
+        if self._dialect.catalog.lock_shape(self._session, self._target.name):
             self._table = self._target.reflect()
         return self._table is not None and self._matches(self._table)
 
@@ -191,15 +193,15 @@ class Writer:
             column = table.column(self._layout.names[field.name])
             if column is None or column.is_generated:
                 return False
-            wanted = self._dialect.column_type(field)
+            wanted = self._dialect.types.column_type(field)
             if self._wire != "arrow":
                 if column.type != wanted:
                     return False
                 continue
             # Held values fit as they are, and travel in the column's own type.
-            if self._dialect.widen(column.type, wanted) != column.type:
+            if self._dialect.types.widen(column.type, wanted) != column.type:
                 return False
-            if self._dialect.wire(column.type, field.type).type != column.type:
+            if self._dialect.types.wire(column.type, field.type).type != column.type:
                 return False
         return True
 
@@ -257,9 +259,9 @@ class Writer:
             raise
 
     def _fitted(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        refuse_infinite(batch, self._layout.stream.name, is_kept=self._dialect.keeps_infinite)
+        refuse_infinite(batch, self._layout.stream.name, is_kept=self._dialect.facts.keeps_infinite)
         batch = cast_batch(batch, schema, self._layout.stream.name)
-        if not self._dialect.keeps_nanoseconds:
+        if not self._dialect.facts.keeps_nanoseconds:
             refuse_nanoseconds(batch, self._layout.stream.name)
         for name in self._filled.intersection(batch.schema.names):
             if batch.column(name).null_count:
@@ -283,7 +285,7 @@ class Writer:
     def _finish(self, checkpoint: Checkpoint, size_bytes: int) -> Commit:
         self._lease.check()
         staged = self._staging.staged
-        self._dialect.settle(self._session, staged.name if staged is not None else None)
+        self._dialect.writes.begin_commit(self._session, staged.name if staged is not None else None)
         failpoint(f"{self._dialect.name}.commit.before")
         try:
             if self._is_refilled:

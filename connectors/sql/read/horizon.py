@@ -113,7 +113,7 @@ def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
     # What the source sets aside is nobody's bookmark: it looks behind as many as it may.
     many = 1 + (stream.max_rejected or 0)
     sql = (
-        f"select {source.projection(only)} from {source.dialect.table(source.table(stream))} as t "
+        f"select {source.projection(only)} from {source.dialect.naming.table(source.table(stream))} as t "
         f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} "
         f"limit {many}"
     )

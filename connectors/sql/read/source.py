@@ -93,16 +93,18 @@ class SqlSource(ABC):
 
     def expression(self, field: pa.Field) -> str:
         """Return what is selected for a column: itself, or a cast where the driver cannot carry its type."""
-        return f"t.{self.dialect.quote(field.name)}"
+        return f"t.{self.dialect.naming.quote(field.name)}"
 
     def projection(self, stream: Stream) -> str:
         """Return what is selected."""
-        return ", ".join(f"{self.expression(field)} as {self.dialect.quote(field.name)}" for field in stream.schema)
+        return ", ".join(
+            f"{self.expression(field)} as {self.dialect.naming.quote(field.name)}" for field in stream.schema
+        )
 
     def comparable(self, field: pa.Field) -> str:
         """Return a bookmark property as it is compared and ordered by."""
         # With `t.` before it: an output column of the same name (a cast) must not be what is compared.
-        return f"t.{self.dialect.quote(field.name)}"
+        return f"t.{self.dialect.naming.quote(field.name)}"
 
     def tie_breaker(self, field: pa.Field) -> str | None:
         """Return what tells values apart that compare as equal, but are not (by case, by trailing zeros); as text.
@@ -132,7 +134,7 @@ class SqlSource(ABC):
 
     def incomplete(self, field: pa.Field) -> str:
         """Return the condition under which a value is no bookmark (NULL, NaN); empty if there is none."""
-        return f"t.{self.dialect.quote(field.name)} is null" if field.nullable else ""
+        return f"t.{self.dialect.naming.quote(field.name)} is null" if field.nullable else ""
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Bring a batch to the stream's schema."""
@@ -163,7 +165,7 @@ class SqlSource(ABC):
         """Count the records."""
         with self._sessions.lease(stream.name) as lease:
             lease.begin()
-            rows = lease.session.query(f"select count(*) from {self.dialect.table(self.table(stream))}")
+            rows = lease.session.query(f"select count(*) from {self.dialect.naming.table(self.table(stream))}")
             return int(rows[0][0])
 
     def read(
@@ -193,7 +195,7 @@ class SqlSource(ABC):
         """Return the table of a stream; one made by hand is found by its name."""
         if "table" in stream.locator:
             return TableName(str(stream.locator.get("schema", "")), str(stream.locator["table"]))
-        return TableName.parse(stream.name, self._schema or self.dialect.default_schema)
+        return TableName.parse(stream.name, self._schema or self.dialect.naming.default_schema)
 
     def selects(
         self, stream: Stream, bookmark: Bookmark | None = None, *, is_indexed: Callable[[], bool] = lambda: False
@@ -206,7 +208,7 @@ class SqlSource(ABC):
                 on from a checkpoint would see them again.
             is_indexed: asks whether an index begins with the first bookmark property.
         """
-        sql = f"select {self.projection(stream)} from {self.dialect.table(self.table(stream))} as t"
+        sql = f"select {self.projection(stream)} from {self.dialect.naming.table(self.table(stream))} as t"
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
             return [f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql]
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
@@ -266,8 +268,8 @@ class SqlSource(ABC):
                 session.query,
                 canonical,
                 side,
-                table=f"{self.dialect.table(self.table(stream))} as t",
-                quote=self.dialect.quote,
+                table=f"{self.dialect.naming.table(self.table(stream))} as t",
+                quote=self.dialect.naming.quote,
                 past=self.past(stream, side.until),
             )
 
@@ -275,7 +277,7 @@ class SqlSource(ABC):
         """Return a whole table's stream, narrowed down to the records of some ranges of keys."""
         from ...checksums.sql import SqlChecksums
 
-        checksums = SqlChecksums(lambda _: (), canonical, side, table="", quote=self.dialect.quote)
+        checksums = SqlChecksums(lambda _: (), canonical, side, table="", quote=self.dialect.naming.quote)
         condition = checksums.within(ranges)
         return replace(stream, locator={**stream.locator, WITHIN: condition}) if condition else stream
 
@@ -318,7 +320,7 @@ class SqlSource(ABC):
         counts = ", ".join(f"count(case when {condition or '1 = 0'} then 1 end)" for condition in conditions)
         where = " or ".join(filter(None, conditions))
         (found,) = lease.session.query(
-            f"select {counts} from {self.dialect.table(self.table(stream))} as t where {where}"
+            f"select {counts} from {self.dialect.naming.table(self.table(stream))} as t where {where}"
         )
         if any(map(int, found)):
             raise missing_error(stream, [int(count) for count in found], is_all=True)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
-from syncblocks.connectors.duckdb.room import COLUMN_BYTES, Room
+from syncblocks.connectors.duckdb.memory import COLUMN_BYTES, MemoryNeed
 from syncblocks.connectors.duckdb.settings import MEMORY_LIMIT_BYTES
 from syncblocks.connectors.stream import Checkpoint, Event, WriteDisposition
 from tests.connectors.duckdb.duckdb_files import load, query
@@ -53,26 +53,26 @@ def of_width(size_bytes: int, records: int) -> pa.RecordBatch:
 
 
 def test_narrow_records_need_no_more_than_the_limit_however_many_they_are() -> None:
-    room = Room(SCHEMA, threads=2)
+    need = MemoryNeed(SCHEMA, threads=2)
     for _ in range(100):
-        room.add(of_width(200, 10_000))
-    assert room.size_bytes < MEMORY_LIMIT_BYTES
+        need.add(of_width(200, 10_000))
+    assert need.size_bytes < MEMORY_LIMIT_BYTES
 
 
 def test_wide_records_need_what_duckdb_works_on_at_once() -> None:
-    room = Room(SCHEMA, threads=2)
+    need = MemoryNeed(SCHEMA, threads=2)
     for _ in range(30):
-        room.add(of_width(1_000_000, 10))
-    assert room.size_bytes > 300_000_000
-    before = room.size_bytes
-    room.add(of_width(0, 0))
-    assert room.size_bytes == before
+        need.add(of_width(1_000_000, 10))
+    assert need.size_bytes > 300_000_000
+    before = need.size_bytes
+    need.add(of_width(0, 0))
+    assert need.size_bytes == before
 
 
 def test_each_column_of_a_wide_table_needs_its_blocks_nested_ones_included() -> None:
     nested = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))])
     schema = pa.schema([pa.field(f"c{place}", nested) for place in range(100)])
-    assert Room(schema, threads=3).size_bytes == 100 * 4 * 3 * COLUMN_BYTES
+    assert MemoryNeed(schema, threads=3).size_bytes == 100 * 4 * 3 * COLUMN_BYTES
 
 
 def test_a_table_of_thousands_of_columns_has_its_room_before_the_first_batch(tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_a_load_raises_the_limit_but_not_under_a_merge_that_has_more(tmp_path: P
 
         lease.session.execute(database.lift_limit())
         lifted = limit()
-        database.make_room(256 << 20)
+        database.ensure_memory(256 << 20)
         assert limit() == lifted
         database.restore_limit()
         assert limit() == "256.0 MiB"
-        database.make_room(200 << 20)
+        database.ensure_memory(200 << 20)
         assert limit() == "256.0 MiB"
     destination.close()
 
@@ -109,9 +109,9 @@ def test_a_budget_of_the_pipeline_file_bounds_what_wide_records_get(tmp_path: Pa
     destination = DuckDBDestination({"path": "x.duckdb"}, tmp_path)
     destination.limit_memory(300 << 20, is_strict=True)
     with destination._sessions.lease() as lease:
-        destination._database.make_room(1 << 40)
+        destination._database.ensure_memory(1 << 40)
         assert lease.session.query("select current_setting('memory_limit')") == [("300.0 MiB",)]
-        destination._database.make_room(1 << 40, most_bytes=500 << 20)  # one record that is wider than that
+        destination._database.ensure_memory(1 << 40, most_bytes=500 << 20)  # one record that is wider than that
         assert lease.session.query("select current_setting('memory_limit')") == [("500.0 MiB",)]
     destination.close()
 

@@ -16,8 +16,8 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError, TakenOver
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.postgres import ranges
+from syncblocks.connectors.postgres.catalog import PostgresCatalog
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.postgres.dialect import PostgresDialect
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.protocols import ReadsRanges
 from syncblocks.connectors.ranges import Range
@@ -246,7 +246,7 @@ def test_what_another_stream_drops_meanwhile_is_in_nobodys_way(
     behind: str,
 ) -> None:
     """Every stream that loads by ranges lists what all have left, and each drops its own when it is done."""
-    stream, look = find(source, "public.t"), getattr(PostgresDialect, behind)
+    stream, look = find(source, "public.t"), getattr(PostgresCatalog, behind)
     others = [staging_name(letter * 32) for letter in "0z"]  # looked at first, and last
     ordered = cut_short(source, destination, stream)
     for other in others:
@@ -259,7 +259,7 @@ def test_what_another_stream_drops_meanwhile_is_in_nobodys_way(
             script(postgres_url, "drop table " + ", ".join(f"{other}, {other}_r" for other in others))
         return found
 
-    monkeypatch.setattr(PostgresDialect, behind, look_too_early)
+    monkeypatch.setattr(PostgresCatalog, behind, look_too_early)
     if is_recovery:
         destination.drop_staging([ordered.token])
     assert load(source, destination, stream)[0] == set(range(5))

@@ -14,7 +14,8 @@ import sqlalchemy
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.sql.tables import Column
-from syncblocks.connectors.sqlalchemy.dialect import SQLAlchemyDialect
+from syncblocks.connectors.sqlalchemy.naming import SQLAlchemyNaming
+from syncblocks.connectors.sqlalchemy.tables import SQLAlchemyTables
 from syncblocks.connectors.stream import ConflictMethod, WriteDisposition
 from tests.connectors.mysql import mysql_databases
 from tests.connectors.sqlalchemy import firebird_files as firebird
@@ -120,9 +121,9 @@ def test_a_database_that_tells_them_apart_has_both(mariadb_url: str) -> None:
 def test_staged_keys_are_indexed_where_any_system_takes_them(key: dict[str, str], is_indexed: bool) -> None:
     """Else to find them would take the square of the records."""
     columns = [Column(name=name, type=kind) for name, kind in key.items()]
+    naming = {name: SQLAlchemyNaming(sqlalchemy.create_engine(f"{name}://")) for name in ("mysql+pymysql", "sqlite")}
     written = {
-        name: SQLAlchemyDialect(sqlalchemy.create_engine(f"{name}://")).index_staging(TableName("", "staged"), columns)
-        for name in ("mysql+pymysql", "sqlite")
+        name: SQLAlchemyTables(each).index_staging(TableName("", "staged"), columns) for name, each in naming.items()
     }
     assert (written["mysql+pymysql"] != "") == is_indexed
     assert (written["sqlite"] != "") == (is_indexed or "binary" not in key.values())

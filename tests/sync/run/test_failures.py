@@ -172,17 +172,17 @@ def test_a_first_append_that_was_cut_off_behind_its_table_is_tried_again(
 ) -> None:
     """MySQL keeps the table that a try has made, and nothing else of it: no bookmark was ever there."""
     from syncblocks.connectors.errors import RetriableError
-    from syncblocks.connectors.mysql.dialect import MySQLDialect
+    from syncblocks.connectors.mysql.writes import MySQLWrites
     from tests.connectors.mysql.mysql_databases import query
 
-    insert_from, cuts = MySQLDialect.insert_from, [1]
+    insert_from, cuts = MySQLWrites.insert_from, [1]
 
     def cut_off_once(self: Any, *arguments: Any) -> str:
         if cuts.pop() if cuts else 0:
             raise RetriableError("lost", connector="mysql")
         return insert_from(self, *arguments)
 
-    monkeypatch.setattr(MySQLDialect, "insert_from", cut_off_once)
+    monkeypatch.setattr(MySQLWrites, "insert_from", cut_off_once)
     bench.document |= {"retries": 1, "retry_delay_s": 0.01}
     bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
     entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}

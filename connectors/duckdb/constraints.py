@@ -1,4 +1,4 @@
-"""What staged records break a table's constraints: asked before they go in, since DuckDB has no savepoints.
+"""Which staged records violate a table's constraints: asked before they go in, since DuckDB has no savepoints.
 
 After a constraint has refused a record, DuckDB lets nothing more happen in the transaction.
 """
@@ -9,14 +9,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..sql.dialect.dialect import Dialect
-from ..sql.identifiers import SEQUENCE, TableName
+from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.tables import Column, Table
 
 #: Columns of a staged record's place and number, beside those of the target.
 _PLACE, _NUMBER = "_syncblocks_place", "_syncblocks_number"
 
-#: Begins of columns of keys, and of what is unique.
+#: Prefixes of the columns of keys, and of unique values.
 _KEY, _VALUE = "_syncblocks_key", "_syncblocks_value"
 
 
@@ -25,13 +24,13 @@ class UniqueIndex:
     """An index of the target that CREATE UNIQUE INDEX has made."""
 
     name: str
-    #: What it is on: columns or expressions, as the catalog writes them.
+    #: Columns or expressions of the index, as the catalog writes them.
     on: Sequence[str]
     #: Their types.
     types: Sequence[str]
 
     def columns(self, table: Table) -> set[str]:
-        """Return the columns' names, if it is on nothing else."""
+        """Return the columns' names; empty if the index is on an expression."""
         called = {column.name.casefold(): column.name for column in table.columns}
         names = [each[1:-1].replace('""', '"') if each.startswith('"') else each for each in self.on]
         found = [called.get(name.casefold(), "") for name in names]
@@ -39,10 +38,12 @@ class UniqueIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Misfits:
+class Violations:
     """Conditions on staged records `s` for one way to write them."""
 
-    dialect: Dialect
+    naming: Naming
+    #: Derived table of the last staged record of each key; of a merge.
+    latest: str
     target: Table
     staging: TableName
     #: Those that are staged.
@@ -77,7 +78,7 @@ class Misfits:
         arriving = {column.name for column in self.columns}
         for column in self.columns:
             if self.staged[column.name] != column.type:
-                value = f"s.{self.dialect.quote(column.name)}"
+                value = f"s.{self.naming.quote(column.name)}"
                 condition = f"{value} is not null and try_cast({value} as {column.type}) is null"
                 yield condition, f"column {column.name!r} is {column.type}, which does not hold its value"
         for constraint in sorted(constraints, key=lambda each: _ORDER.get(each["constraint_type"], 0)):
@@ -98,13 +99,13 @@ class Misfits:
         if not set(names) <= set(arriving):
             return ""
         if kind == "NOT NULL":
-            return f"s.{self.dialect.quote(names[0])} is null"
+            return f"s.{self.naming.quote(names[0])} is null"
         if kind == "FOREIGN KEY":
             return self._dangling(constraint, names, arriving)
         if set(names) == set(self.key):
             return ""
         types = {column.name: column.type for column in self.target.columns}
-        return self._repeated([self.dialect.quote(name) for name in names], [types[name] for name in names])
+        return self._repeated([self.naming.quote(name) for name in names], [types[name] for name in names])
 
     def _unchecked(self, expression: str) -> str:
         """Evaluate a CHECK over what the target's columns will hold; it may name the table."""
@@ -112,21 +113,20 @@ class Misfits:
 
     def _as_target(self, *, is_latest: bool = False) -> str:
         """Write staged records (or the last one of each key) as a table of the target's name and columns."""
-        dialect = self.dialect
+        naming = self.naming
         arriving = {column.name for column in self.columns}
         fields = [self._field(column) if column.name in arriving else _null(column) for column in self.target.columns]
         named = [
-            f"{field} as {dialect.quote(column.name)}"
-            for field, column in zip(fields, self.target.columns, strict=True)
+            f"{field} as {naming.quote(column.name)}" for field, column in zip(fields, self.target.columns, strict=True)
         ]
         places = [] if is_latest else [f"s.rowid as {_PLACE}"]
-        places.append(f"s.{dialect.quote(SEQUENCE) if self.is_numbered else 'rowid'} as {_NUMBER}")
-        source = dialect.latest(self.staging, self.key) if is_latest else dialect.table(self.staging)
-        return f"(select {', '.join([*places, *named])} from {source} as s) as {dialect.quote(self.target.name.name)}"
+        places.append(f"s.{naming.quote(SEQUENCE) if self.is_numbered else 'rowid'} as {_NUMBER}")
+        source = self.latest if is_latest else naming.table(self.staging)
+        return f"(select {', '.join([*places, *named])} from {source} as s) as {naming.quote(self.target.name.name)}"
 
     def _field(self, column: Column) -> str:
         """Write a staged value as the target will hold it; NULL if it cannot."""
-        value = f"s.{self.dialect.quote(column.name)}"
+        value = f"s.{self.naming.quote(column.name)}"
         return value if self.staged[column.name] == column.type else f"try_cast({value} as {column.type})"
 
     def _dangling(self, constraint: Mapping[str, Any], names: list[str], arriving: Collection[str]) -> str:
@@ -135,43 +135,41 @@ class Misfits:
         places = [] if other == self.target.name and self.is_emptied else [other]
         if other == self.target.name and set(others) <= set(arriving):
             places.append(self.staging)
-        parts = [f"s.{self.dialect.quote(name)} is not null" for name in names]
+        parts = [f"s.{self.naming.quote(name)} is not null" for name in names]
         same = self._same(others, "r", names)
-        parts += [f"not exists (select 1 from {self.dialect.table(place)} as r where {same})" for place in places]
+        parts += [f"not exists (select 1 from {self.naming.table(place)} as r where {same})" for place in places]
         return " and ".join(parts)
 
     def _repeated(self, values: Sequence[str], types: Sequence[str]) -> str:
-        """Tell of records whose values another one has: one of the target, or one that came earlier.
+        """Write the condition of staged records whose values another record has: of the target, or staged earlier.
 
         Args:
             values: expressions over the target's columns; NULL is like nothing else.
             types: of them.
         """
-        dialect = self.dialect
+        naming = self.naming
         # Indexes know no collations.
         exact = [
             f"({value}) collate c" if kind == "VARCHAR" else value for value, kind in zip(values, types, strict=True)
         ]
         shown = [f"{value} as {_VALUE}{place}" for place, value in enumerate(exact)]
-        listed = ", ".join(
-            [*(f"{dialect.quote(name)} as {_KEY}{place}" for place, name in enumerate(self.key)), *shown]
-        )
+        listed = ", ".join([*(f"{naming.quote(name)} as {_KEY}{place}" for place, name in enumerate(self.key)), *shown])
         same = " and ".join(f"o.{_VALUE}{place} = n.{_VALUE}{place}" for place in range(len(values)))
         staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()})"
-        # What counts of a key is its last record, so an earlier one is of another key.
+        # Only the last record of each key is written.
         counting = f"select {_NUMBER}, {listed} from {self._as_target(is_latest=self.is_numbered)}"
         goes_in = f" where not exists ({self._known('c', _KEY)})" if self.is_ignoring else ""
         first = ", ".join(f"c.{_VALUE}{place}" for place in range(len(values)))
         first = f"select {first}, min(c.{_NUMBER}) as {_NUMBER} from ({counting}) as c{goes_in} group by {first}"
         found = [f"select n.{_PLACE} from {staged} as n join ({first}) as o on {same} where o.{_NUMBER} < n.{_NUMBER}"]
         if not self.is_emptied:
-            table = f"{dialect.table(self.target.name)} as {dialect.quote(self.target.name.name)}"
+            table = f"{naming.table(self.target.name)} as {naming.quote(self.target.name.name)}"
             others = f"from {staged} as n join (select {listed} from {table}) as o on {same}"
             found.append(f"select n.{_PLACE} {others}{self._stays(staged)}")
         return f"s.rowid in ({' union all '.join(found)})"
 
     def _stays(self, staged: str) -> str:
-        """Tell of a record `o` of the target that it will be in the way of a staged one `n`."""
+        """Write the condition that a record `o` of the target stays, and so refuses a staged one `n`."""
         if not self.key:
             return ""
         if self.is_ignoring or self.target.is_referenced:
@@ -184,13 +182,13 @@ class Misfits:
 
     def _known(self, alias: str, names: str = "") -> str:
         """Select the target's record of the same key."""
-        quote = self.dialect.quote
+        quote = self.naming.quote
         own = [f"{names}{place}" if names else quote(name) for place, name in enumerate(self.key)]
         same = " and ".join(f"t.{quote(name)} = {alias}.{mine}" for name, mine in zip(self.key, own, strict=True))
-        return f"select 1 from {self.dialect.table(self.target.name)} as t where {same}"
+        return f"select 1 from {self.naming.table(self.target.name)} as t where {same}"
 
     def _same(self, names: Sequence[str], alias: str, staged: Sequence[str]) -> str:
-        quote = self.dialect.quote
+        quote = self.naming.quote
         pairs = zip(names, staged, strict=True)
         return " and ".join(f"{alias}.{quote(name)} = s.{quote(own)}" for name, own in pairs)
 
@@ -199,8 +197,8 @@ def _null(column: Column) -> str:
     return f"cast(null as {column.type})"
 
 
-#: Unique and foreign keys are asked of what is left after the others.
+#: Unique and foreign keys are checked after the other constraints.
 _ORDER = {"UNIQUE": 1, "PRIMARY KEY": 1, "FOREIGN KEY": 2}
 
 
-__all__ = ["Misfits", "UniqueIndex"]
+__all__ = ["UniqueIndex", "Violations"]

@@ -1,4 +1,4 @@
-"""What DuckDB holds of a load that cannot leave memory: a limit below that makes it fail, whatever could be spilled."""
+"""How much memory a load needs: what DuckDB cannot spill to disk. A lower limit makes the load fail."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ VECTOR_RECORDS = 2048
 _BASE_BYTES = 64_000_000
 
 
-class Room:
-    """How much one load needs, by the batches that it has sent so far."""
+class MemoryNeed:
+    """Memory that one load needs, by the batches that it has sent so far."""
 
     def __init__(self, schema: pa.Schema, threads: int) -> None:
         self._columns_bytes = sum(map(_columns, schema.types)) * threads * COLUMN_BYTES
@@ -30,7 +30,7 @@ class Room:
         self._width_bytes = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count what is sent next."""
+        """Count the next batch."""
         self._sent_bytes += batch.nbytes
         self._width_bytes = max(self._width_bytes, batch.nbytes // max(1, batch.num_rows))
 
@@ -47,7 +47,7 @@ class Room:
 
 
 def _columns(kind: pa.DataType) -> int:
-    """Return as how many columns values of a type are stored."""
+    """Return how many columns DuckDB stores for a type; a nested type has several."""
     return 1 + sum(_columns(kind.field(place).type) for place in range(kind.num_fields))
 
 
@@ -75,4 +75,4 @@ def read_bytes(row_groups: Sequence[tuple[Any, ...]], threads: int) -> int:
     )
 
 
-__all__ = ["COLUMN_BYTES", "VECTOR_RECORDS", "Room", "read_bytes", "widths"]
+__all__ = ["COLUMN_BYTES", "VECTOR_RECORDS", "MemoryNeed", "read_bytes", "widths"]

@@ -16,7 +16,7 @@ import pytest
 
 from syncblocks.connectors.duckdb import DuckDBDestination
 from syncblocks.connectors.duckdb.database import WIDE, Database
-from syncblocks.connectors.duckdb.moves import MARK
+from syncblocks.connectors.duckdb.unfinished import MARK
 from syncblocks.connectors.errors import FatalConnectorError, TakenOver
 from syncblocks.connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Load
 from tests.connectors.duckdb.wide_worker import (
