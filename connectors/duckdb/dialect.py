@@ -7,14 +7,14 @@ from typing import cast
 
 import pyarrow as pa
 
+from ..sql.actions import Action, LiftMemoryLimit, Reread
 from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
-from ..sql.load.moving import Moving
+from ..sql.load.pieces import InsertsInPieces
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import types
-from .database import MORE_MEMORY
 from .misfits import Misfits, UniqueIndex
 from .moves import MARK
 from .session import DuckDBSession
@@ -23,7 +23,7 @@ from .session import DuckDBSession
 _PIECE = "_piece"
 
 
-class DuckDBDialect(Dialect, Moving):
+class DuckDBDialect(Dialect, InsertsInPieces):
     """DuckDB 1.4 and later.
 
     Tables get no primary key: its index would have to fit in memory, whole, and slows loading down; keys are NOT NULL,
@@ -135,9 +135,16 @@ class DuckDBDialect(Dialect, Moving):
         """Publish the staged records under their own name, then wait for the turn to write."""
         _own(session).lock(self.table(staging) if staging else "")
 
-    def lock_table(self, name: TableName) -> str:
+    def lock_table(self, name: TableName) -> Action:
         """Nothing to lock (`settle` did), but the catalog must be read again."""
-        return "select 1"
+        return Reread()
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, those of DuckDB included."""
+        if isinstance(action, LiftMemoryLimit):
+            _own(session).lift_memory_limit()
+        else:
+            super().perform(session, action)
 
     def create_schema(self, session: Session, schema: str) -> None:
         """Create the schema if it is missing."""
@@ -156,7 +163,7 @@ class DuckDBDialect(Dialect, Moving):
         numbers = [Column(name=SEQUENCE, type=self.bigint_type)] if numbered else []
         return self.create_table(name, [*columns, *numbers])
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Write the statements that put the staging table in the target's place; views find it by its name."""
         return super().swap(staging, target, name, ())
 
@@ -169,12 +176,12 @@ class DuckDBDialect(Dialect, Moving):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Delete the records that come again, then insert: several times faster than updates of a columnar table.
 
         Under a small memory limit a merge of some million records fails: not all of it can spill to disk.
         """
-        first = [] if self._is_limited else [MORE_MEMORY]
+        first = [] if self._is_limited else [LiftMemoryLimit()]
         if method is ConflictMethod.IGNORE or target.is_referenced:
             return [*first, *super().merge(target, staging, columns, staged, key, method)]
         same = self._same_key(target.columns, staged, key)
@@ -214,8 +221,8 @@ class DuckDBDialect(Dialect, Moving):
         columns: Sequence[Column],
         staged: Mapping[str, str],
         key: Sequence[str],
-        statements: Callable[[TableName], Sequence[str]],
-        run: Callable[[Iterable[str]], None],
+        statements: Callable[[TableName], Sequence[Action]],
+        run: Callable[[Iterable[Action]], None],
     ) -> None:
         """Take the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)

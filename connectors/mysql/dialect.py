@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from ..sql.actions import Action, SwapAfterCommit, TakeNamedLock
 from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, TableName, tell_apart
 from ..sql.keys import freed
@@ -15,7 +16,7 @@ from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import catalog, swaps, types
-from .session import MySQLSession, lock_statement
+from .session import MySQLSession
 from .types import Kind
 
 #: Longest identifier, in characters.
@@ -141,12 +142,23 @@ class MySQLDialect(Dialect):
     # -------------------------------------------------------------------- DDL
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Take the lock that each of our loads takes."""
-        session.execute(self.lock_table(name))
+        self.perform(session, self.lock_table(name))
 
-    def lock_table(self, name: TableName) -> str:
+    def lock_table(self, name: TableName) -> Action:
         """Shut out our other loads: LOCK TABLES would commit. Foreign writers meet the records' own locks."""
         digest = hashlib.sha256(f"{name.schema}.{name.name}".encode()).hexdigest()[:40]
-        return lock_statement(f"syncblocks_{digest}", self._lock_timeout_s)
+        return TakeNamedLock(f"syncblocks_{digest}", self._lock_timeout_s)
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, those of MySQL included."""
+        if not isinstance(action, TakeNamedLock | SwapAfterCommit):
+            super().perform(session, action)
+            return
+        assert isinstance(session, MySQLSession)
+        if isinstance(action, TakeNamedLock):
+            session.take_lock(action.name, action.timeout_s)
+        else:
+            session.swap_after_commit(action.schema, action.staging, action.target)
 
     def create_schema(self, session: Session, schema: str) -> None:
         """Create it only if it is missing: IF NOT EXISTS still demands the privilege to create."""
@@ -219,9 +231,9 @@ class MySQLDialect(Dialect):
         """Return indexes, triggers, foreign keys, partitions and history."""
         return catalog.dependents(session, table.name)
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Note that the staging table takes the target's place with the commit."""
-        return [swaps.note(name.schema, staging.name, name.name)]
+        return [SwapAfterCommit(name.schema, staging.name, name.name)]
 
     # ------------------------------------------------------------------- data
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
@@ -236,7 +248,7 @@ class MySQLDialect(Dialect):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Insert in order of arrival, so that the last record of a key wins; not where another index may interfere.
 
         Nor where the key's own index takes texts for equal that are not. Where what is there counts, the last one goes

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from ..sql.actions import Action
 from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.session import Session
@@ -156,7 +157,7 @@ class PostgresDialect(Dialect):
             return super().empty(target)
         return f"truncate table {self.table(target.name)}"
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Build the key first, so that readers are shut out only for the renaming."""
         statements = list(super().swap(staging, target, name, key))
         if key:

@@ -28,10 +28,10 @@ from ..stream import (
 from .dialect.dialect import Dialect
 from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, staging_name
 from .ledger import Ledger, alone, commit
+from .load.events import LoadEvents
+from .load.load import TableLoad
 from .load.range_ledger import LEDGER_SUFFIX, left_behind
 from .load.ranges import RangeLoad, drop_left
-from .load.segments import Segments
-from .load.writer import Writer
 from .session import Lease, Session, Sessions
 from .tables import Table
 
@@ -172,12 +172,12 @@ class SqlDestination(ABC):
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
-        segments = Segments(events)
+        arriving = LoadEvents(events)
         target = self.target(load.key.destination_table)
-        segments.peek()
+        arriving.peek()
         with self.load_sessions(load, wire).lease(load.key.stream) as lease:
             try:
-                yield from Writer(self.dialect, load, target, lease, wire, self._ledger).run(segments)
+                yield from TableLoad(self.dialect, load, target, lease, wire, self._ledger).run(arriving)
             except ConnectorError as error:
                 error.connector = error.connector or self.connector
                 error.stream = error.stream or load.key.stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -85,4 +86,25 @@ class Table:
         return next((column for column in self.columns if column.name == name), None)
 
 
-__all__ = ["Column", "Table", "Wire"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagingTable:
+    """A table that holds a load's records until they are brought into the target."""
+
+    name: TableName
+    #: Column -> type in staging; every column that arrived so far.
+    types: Mapping[str, str]
+    #: Column -> as the target should have it.
+    columns: Mapping[str, Column]
+    #: Whether the column `SEQUENCE` numbers the records in order of arrival.
+    is_numbered: bool = False
+
+    def own_columns(self) -> list[Column]:
+        """Return the columns of the staging table itself."""
+        return [Column(name=name, type=kind) for name, kind in self.types.items()]
+
+    def written_to(self, table: Table) -> list[Column]:
+        """Return the columns of a table that are written from here."""
+        return [column for column in table.columns if column.name in self.types and not column.is_generated]
+
+
+__all__ = ["Column", "StagingTable", "Table", "Wire"]

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from ..errors import FatalConnectorError
+from ..sql.actions import Action, LockByRow
 from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
@@ -18,7 +19,7 @@ from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
 from . import catalog, twins
 from .names import Names
-from .session import LOCK, AlchemySession
+from .session import AlchemySession
 from .traits import Traits
 from .types import KEY_CHARACTERS, Kind, ddl, is_rounded, key_kind, kind_for, sqlalchemy_type, widen
 
@@ -209,9 +210,16 @@ class SQLAlchemyDialect(Dialect):
         )
         return f"alter table {self.table(name)} {how.format(self.quote(column.name), native)}"
 
-    def lock_late(self, name: TableName) -> str:
-        """Write what makes the session lock the table."""
-        return LOCK + self.table(name)
+    def lock_late(self, name: TableName) -> Action:
+        """Lock a row of the ledger: no statement that locks a table is known to all systems."""
+        return LockByRow(self.table(name))
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, the lock by a row included."""
+        if isinstance(action, LockByRow):
+            _own(session).lock(action.table)
+        else:
+            super().perform(session, action)
 
     # ------------------------------------------------------------------- data
     def slice(self, staging: TableName, first: int, last: int) -> TableName:

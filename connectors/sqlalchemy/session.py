@@ -31,10 +31,7 @@ from .values import array_of, values_of
 
 T = TypeVar("T")
 
-#: Before the text of a table's name: the statement that shuts out our other writers of it until the commit.
-LOCK = "/* lock */ "
-
-#: How long to wait for them, and for changes of the catalog that get in each other's way.
+#: How long to wait for our other writers of a table, and for changes of the catalog that get in each other's way.
 LOCK_TIMEOUT_S = 60.0
 
 #: How long to try to drop what is not needed any more.
@@ -98,6 +95,10 @@ class AlchemySession:
         """Say what is to be refused on the way in, and how a table is locked."""
         self._traits = traits
         self._lock = lock
+
+    def lock(self, table: str) -> None:
+        """Shut out our other writers of a table until the commit."""
+        self._lock(self, table)
 
     def wait(self, call: Callable[[], None], timeout_s: float = LOCK_TIMEOUT_S) -> None:
         """Begin the transaction with something that others may stand in the way of, until they do not.
@@ -191,9 +192,6 @@ class AlchemySession:
     # -------------------------------------------------------------- statements
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; return the records it changed."""
-        if sql.startswith(LOCK):
-            self._lock(self, sql.removeprefix(LOCK))
-            return 0
         if _DROP.match(sql) and any(name in sql for name in self._staging):
             return 0  # after the commit
         if _DDL.match(sql):
@@ -372,4 +370,4 @@ def _levels(connection: sa.Connection) -> Sequence[str]:
         return ()
 
 
-__all__ = ["LOCK", "AlchemySession"]
+__all__ = ["AlchemySession"]

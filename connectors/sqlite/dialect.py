@@ -10,6 +10,7 @@ from typing import cast
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from ..sql.actions import Action, Reread
 from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
@@ -125,9 +126,9 @@ class SQLiteDialect(Dialect):
         """Become the one writer, if no data came that made it so."""
         cast("SQLiteSession", session).write()
 
-    def lock_table(self, name: TableName) -> str:
+    def lock_table(self, name: TableName) -> Action:
         """Nothing to lock, but the catalog must be read again: the first reading may be older than the lock."""
-        return "select 1"
+        return Reread()
 
     # -------------------------------------------------------------------- DDL
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
@@ -141,7 +142,7 @@ class SQLiteDialect(Dialect):
         """Write CREATE with the primary key: SQLite cannot add one."""
         return self.create_table(name, columns, key)
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Write the statements that put the staging table in the target's place; views find it by its name."""
         return super().swap(staging, target, name, ())
 
@@ -154,7 +155,7 @@ class SQLiteDialect(Dialect):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Insert in order of arrival over the target's unique index, so that the last record of a key wins."""
         has_index = frozenset(key) in target.unique_keys
         if not has_index or method is ConflictMethod.IGNORE or target.has_triggers:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...stream import ConflictMethod
+from ..actions import Action, Reread
 from ..identifiers import RANK, SEQUENCE, Naming, TableName
 from ..keys import Rekeying
 from ..session import Session
@@ -198,13 +199,23 @@ class Dialect(Naming, Rekeying):
         """Write the change of a column that is there to the wider type that it has now; all else stays as it is."""
         return f"alter table {self.table(name)} alter column {self.quote(column.name)} type {column.type}"
 
-    def lock_table(self, name: TableName) -> str:
-        """Write the statement that shuts out other writers until the commit; empty: not needed."""
-        return ""
+    def lock_table(self, name: TableName) -> Action | None:
+        """Return the action that shuts out other writers until the commit; None: not needed."""
+        return None
 
-    def lock_late(self, name: TableName) -> str:
-        """Write what shuts out other merges, just before the target is written; empty: `lock_table` did."""
-        return ""
+    def lock_late(self, name: TableName) -> Action | None:
+        """Return the action that shuts out other merges, just before the target is written; None: `lock_table` did."""
+        return None
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run one action of a load plan; a system with actions of its own runs these."""
+        match action:
+            case str():
+                session.execute(action)
+            case Reread():
+                pass  # whoever locks reads the catalog afterwards
+            case _:
+                raise TypeError(f"{self.name} does not know {action}")
 
     def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
         """Write CREATE for the table that will take the target's place; `swap` adds the key unless this does."""
@@ -312,7 +323,7 @@ class Dialect(Naming, Rekeying):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Write the statements that merge the staged records into the target: UPDATE, then INSERT of what is new.
 
         Args:
@@ -458,7 +469,7 @@ class Dialect(Naming, Rekeying):
         """Write the statement that deletes all records."""
         return f"delete from {self.table(target.name)}"
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Write the statements that put a loaded staging table in the target's place, with its primary key."""
         statements = [f"alter table {self.table(staging)} add primary key ({self.names(key)})"] if key else []
         if target is not None:

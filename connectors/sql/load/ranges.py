@@ -25,10 +25,10 @@ from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name
 from ..ledger import Ledger, commit
 from ..session import Lease, Sessions
+from ..tables import StagingTable
+from .events import LoadEvents
+from .load import TableLoad
 from .range_ledger import Left, RangeLedger, key_of, left_behind
-from .segments import Segments
-from .staging import Staged
-from .writer import Writer
 
 
 class RangeLoad:
@@ -77,15 +77,15 @@ class RangeLoad:
         yield done
 
     # ------------------------------------------------------------ before, after
-    def _writer(self, lease: Lease) -> Writer:
-        return Writer(self._dialect, self._load, self._target, lease, self._wire, Ledger(self._dialect))
+    def _table_load(self, lease: Lease) -> TableLoad:
+        return TableLoad(self._dialect, self._load, self._target, lease, self._wire, self._ledger)
 
-    def _prepare(self) -> Staged:
+    def _prepare(self) -> StagingTable:
         """Take over what a load that was cut short has left, or begin."""
         reads = self._reads
         with self._sessions.lease(self._load.key.stream) as lease:
             lease.begin()
-            staged = self._writer(lease).planned()
+            staged = self._table_load(lease).planned()
             lease.session.rollback()
             shape = self._shape(staged)
             left = self._take_left(lease, shape)
@@ -95,7 +95,7 @@ class RangeLoad:
             if not is_resumed:
                 if left is not None:
                     self._own().drop(lease.session, self._dialect)
-                staged = self._writer(lease).stage()
+                staged = self._table_load(lease).stage()
                 self._ranges.create(lease.session, reads.ranges, self._load.key)
             if reads.moment is not None:
                 self._ranges.date(lease.session, shape, reads.moment)
@@ -103,7 +103,7 @@ class RangeLoad:
             commit(lease.session, self._dialect)
             return staged
 
-    def _shape(self, staged: Staged) -> str:
+    def _shape(self, staged: StagingTable) -> str:
         """Return what must be the same for a load to go on with another one's staging table."""
         columns = {name: [staged.types[name], column.type] for name, column in staged.columns.items()}
         load = self._load
@@ -142,7 +142,7 @@ class RangeLoad:
         self._loaded = set(loaded)
         return True
 
-    def _finish(self, staged: Staged) -> Commit:
+    def _finish(self, staged: StagingTable) -> Commit:
         with self._sessions.lease(self._load.key.stream) as lease:
             lease.begin()
             loaded, count = self._ranges.loaded(lease.session), len(self._reads.ranges)
@@ -150,7 +150,7 @@ class RangeLoad:
                 raise FatalConnectorError(f"{len(loaded)} of {count} ranges arrived", stream=self._load.key.stream)
             rows, size_bytes = map(sum, zip(*loaded.values(), strict=True))
             checkpoint = self._reads.final()
-            return self._writer(lease).finish(staged, checkpoint, records=rows, size_bytes=size_bytes)
+            return self._table_load(lease).finish(staged, checkpoint, records=rows, size_bytes=size_bytes)
 
     def _clear_up(self) -> None:
         """Drop what was staged. Where that fails, the next load of this stream does it, or the recovery."""
@@ -160,7 +160,7 @@ class RangeLoad:
             commit(lease.session, self._dialect)
 
     # ------------------------------------------------------------------ loaders
-    def _work(self, staged: Staged) -> None:
+    def _work(self, staged: StagingTable) -> None:
         try:
             while (part := self._take()) is not None:
                 self._load_range(part, staged)
@@ -183,7 +183,7 @@ class RangeLoad:
             for lease in leases:
                 lease.interrupt()
 
-    def _load_range(self, part: Range, staged: Staged) -> None:
+    def _load_range(self, part: Range, staged: StagingTable) -> None:
         """Load one range, again if need be: until it is there, or nothing helps."""
         while True:
             try:
@@ -205,23 +205,23 @@ class RangeLoad:
                 raise Interrupted("another range failed", stream=self._load.key.stream)
             self._leases.add(lease)
 
-    def _try_range(self, part: Range, staged: Staged, lease: Lease) -> None:
+    def _try_range(self, part: Range, staged: StagingTable, lease: Lease) -> None:
         lease.begin()
-        session, writer = lease.session, self._writer(lease)
+        session, loading = lease.session, self._table_load(lease)
         rows = self._ledger.read(session, self._ledger.table(self._target), self._load.key)
         if not rows or rows[0].token != self._load.token:
-            raise writer.taken_over()
-        writer.refuse_altered(staged.name, staged.types)
+            raise loading.taken_over()
+        loading.refuse_altered(staged)
         if not self._ranges.lock(session, part):
             return  # an earlier try's commit was kept; only its answer was lost
         # Closed here and not some day by the collector: it holds a connection of the source.
         with closing(self._reads.read(part)) as events:
-            segments = Segments(events)
-            written = writer.fill(staged, segments) if segments.has_data() else 0
-            if segments.marker() is not None:
+            arriving = LoadEvents(events)
+            written = loading.fill(staged, arriving) if arriving.has_data() else 0
+            if arriving.marker() is not None:
                 raise RangesRefused("the stream's columns changed on the way", stream=self._load.key.stream)
         failpoint(f"{self._dialect.name}.range.before")
-        self._ranges.record(session, part, rows=written, size_bytes=segments.size_bytes)
+        self._ranges.record(session, part, rows=written, size_bytes=arriving.size_bytes)
         lease.check()
         commit(session, self._dialect)
         self._loaded.add(part.place)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import ConnectorError, FatalConnectorError
 from ...stream import Load, WriteDisposition
+from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName
 from ..session import Lease, Session
@@ -34,13 +35,12 @@ class Target:
     def _session(self) -> Session:
         return self._lease.session
 
-    def run(self, statements: Iterable[str]) -> None:
-        """Run statements one by one, or all in one round trip."""
-        listed = list(statements)
-        for sql in ["; ".join(listed)] if listed and self._dialect.joins_statements else listed:
+    def run(self, actions: Iterable[Action]) -> None:
+        """Run actions one by one, or all in one round trip."""
+        for action in round_trips(actions, joins_statements=self._dialect.joins_statements):
             self._lease.check()
             try:
-                self._session.execute(sql)
+                self._dialect.perform(self._session, action)
             except FatalConnectorError as error:
                 self.blame(error)
                 raise
@@ -80,13 +80,29 @@ class Target:
             table = self.reflect()
             if table is None:
                 return None
-        lock = self._dialect.lock_table(self.name)
-        if lock:
-            self._session.execute(lock)
+        if lock := self._dialect.lock_table(self.name):
+            self._dialect.perform(self._session, lock)
             table = self.reflect()
         if table is not None and table.unfit:
             raise FatalConnectorError(f"{self.name} {table.unfit}", stream=self._stream)
         return table
+
+    def create(self, columns: Sequence[Column], key: Sequence[str] = ()) -> Table:
+        """Create it where `lock` found none.
+
+        Raises:
+            FatalConnectorError: the catalog does not show what was made.
+        """
+        self._session.execute(self._dialect.create_table(self.name, columns, key))
+        table = self.reflect()
+        if table is None:
+            raise FatalConnectorError(f"{self.name} was created, but the catalog does not show it", stream=self._stream)
+        return table
+
+    def lock_late(self) -> None:
+        """Shut out other merges just before the target is written, where `lock` did not."""
+        if lock := self._dialect.lock_late(self.name):
+            self.run([lock])
 
     def forget_changes(self) -> None:
         """Begin anew: they are committed."""

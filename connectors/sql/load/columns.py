@@ -1,4 +1,4 @@
-"""A stream's columns as a load's table has them: their names, their types, the key."""
+"""A stream's columns in its table: their names, their types, the key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
 
 
-class Layout:
-    """Follows one load's stream, whose schema may change on the way."""
+class StreamColumns:
+    """Names and types of one load's columns; follows the stream's schema, which may change during the load."""
 
     def __init__(self, dialect: Dialect, load: Load, wire: str) -> None:
         self._dialect = dialect
@@ -93,4 +93,4 @@ class Layout:
         return [self.names[name] for name in self._key_properties]
 
 
-__all__ = ["Layout"]
+__all__ = ["StreamColumns"]

@@ -1,4 +1,4 @@
-"""Events, cut into segments: the run of batches up to the next schema or checkpoint."""
+"""The events of a load, with a look ahead: data up to the next schema, rejected records or checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...stream import Block, Checkpoint, Event, Rejected, Stream
 _MARKERS = (Checkpoint, Stream, Rejected)
 
 
-class Segments:
+class LoadEvents:
     """A peekable view of a load's events. An exception of the iterator is kept: drivers hide it behind their own."""
 
     def __init__(self, events: Iterator[Event | Block]) -> None:
@@ -104,4 +104,4 @@ class Segments:
             del event  # not held while the next one is made
 
 
-__all__ = ["Segments"]
+__all__ = ["LoadEvents"]

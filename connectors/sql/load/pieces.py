@@ -1,0 +1,50 @@
+"""Inserts too large for one transaction of their database: what the dialect of such a database adds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..actions import Action
+from ..identifiers import TableName
+from ..session import Session
+from ..tables import Column, Table
+
+
+class InsertsInPieces(ABC):
+    """Brings staged records into an existing table in several transactions; the last one writes the ledger row.
+
+    Each is committed. If a load ends before the last one, its records are deleted again, or merged again.
+    """
+
+    @abstractmethod
+    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
+        """Tell, after `settle`, whether one transaction is too small for the staged records."""
+
+    @abstractmethod
+    def move(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        statements: Callable[[TableName], Sequence[Action]],
+        run: Callable[[Iterable[Action]], None],
+    ) -> None:
+        """Insert or merge the staged records; the transaction that is open afterwards has still to drop their table.
+
+        Args:
+            session: no other writer gets in between `settle` and its commit.
+            target: as it stands now.
+            staging: the records.
+            columns: those that are staged, with the target's types.
+            staged: column -> type in the staging table.
+            key: of a merge, whose staging table has `SEQUENCE`; none: an append.
+            statements: of a merge, for a staging table.
+            run: runs actions, unless the load was interrupted.
+        """
+
+
+__all__ = ["InsertsInPieces"]
