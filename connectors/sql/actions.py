@@ -21,8 +21,7 @@ class Reread:
 class TakeNamedLock:
     """Take a named lock until the end of the transaction (MySQL)."""
 
-    #: At most 64 characters.
-    name: str
+    name: str  # at most 64 characters
     timeout_s: int
 
 
@@ -30,8 +29,7 @@ class TakeNamedLock:
 class LockByRow:
     """Shut out our other loads of a table until the commit, by the lock on a row (SQLAlchemy)."""
 
-    #: As SQL spells its name.
-    table: str
+    table: str  # its quoted name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,3 @@ def round_trips(actions: Iterable[Action], *, joins_statements: bool) -> list[Ac
     listed = list(actions)
     texts = [each for each in listed if isinstance(each, str)]
     return ["; ".join(texts)] if joins_statements and texts and len(texts) == len(listed) else listed
-
-
-__all__ = [
-    "Action", "LiftMemoryLimit", "LockByRow", "Reread", "Sql", "SwapAfterCommit", "TakeNamedLock", "round_trips",
-]  # fmt: skip

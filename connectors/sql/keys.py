@@ -1,5 +1,4 @@
-"""What systems say of the keys of tables that are there: how they widen and change, what keeps a table as it is, and
-which keys are equal."""
+"""Keys of existing tables: how their columns widen, how the key changes, and which keys are equal."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from .tables import Column, Table
 
 
 class Rekeying(ABC):
-    """The part of a dialect that minds keys; the defaults are those of a system that changes none."""
+    """The part of a dialect about keys; by default, keys do not change."""
 
     @abstractmethod
     def widen(self, before: str, after: str) -> str | None:
@@ -38,7 +37,7 @@ class Rekeying(ABC):
     def refuse_twins(  # noqa: B027 -- most need nothing
         self, session: Session, target: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]
     ) -> None:
-        """Raise for staged keys of a merge that the system takes for another one's; default: statements see to it."""
+        """Raise if staged keys collide: different texts that the system takes for equal; default: nothing to do."""
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
         """Name what would be lost if another table took this one's place ("index t_v"), for messages."""

@@ -17,7 +17,8 @@ from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table, Wire
 from ..stream import ConflictMethod
-from . import catalog, twins
+from . import catalog
+from .colliding_keys import refuse_colliding_keys
 from .names import Names
 from .session import AlchemySession
 from .traits import Traits
@@ -252,7 +253,7 @@ class SQLAlchemyDialect(Dialect):
         texts = [column.name for column in columns if column.name in key and Kind.parse(column.type).is_text]
         if texts:
             held, staged = self._part(target.name, key, "t"), self._part(staging, key, "s")
-            twins.refuse_twins(_own(session), target.name, held, staged, texts)
+            refuse_colliding_keys(_own(session), target.name, held, staged, texts)
 
     def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one key that several staged records have."""

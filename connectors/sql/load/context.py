@@ -9,6 +9,7 @@ from ...errors import FatalConnectorError
 from ...stream import Load, WriteDisposition
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName
+from ..ledger import AbstractLedger
 from ..session import Lease, Session
 from .columns import StreamColumns
 from .rejected import RejectedRecords
@@ -24,6 +25,7 @@ class LoadContext:
     lease: Lease
     #: Format in which the data arrives.
     wire: str
+    ledger: AbstractLedger
     target: Target
     #: Follows the stream's schema, which may change during the load.
     columns: StreamColumns
@@ -31,7 +33,9 @@ class LoadContext:
     rejected: RejectedRecords | None
 
     @classmethod
-    def of(cls, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str) -> LoadContext:
+    def of(
+        cls, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str, ledger: AbstractLedger
+    ) -> LoadContext:
         """Make the context of a load into a table."""
         limit = load.stream.max_rejected
         return cls(
@@ -39,6 +43,7 @@ class LoadContext:
             load=load,
             lease=lease,
             wire=wire,
+            ledger=ledger,
             target=Target(dialect, target, lease, load),
             columns=StreamColumns(dialect, load, wire),
             rejected=None if limit is None else RejectedRecords(dialect, load, target, lease, limit),

@@ -28,8 +28,8 @@ def ingest(
 
     Args:
         context: of the load; a transaction is open.
-        events: of the load; data comes next.
-        table: the target, or its staging table.
+        events: data comes next.
+        table: the target or its staging table.
         types: column of the table -> its type.
         not_null: columns of the table in which the database puts a value of its own in place of NULL.
         check: looks at each batch as it arrives; may raise.

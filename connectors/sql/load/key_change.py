@@ -27,7 +27,7 @@ class KeyChange:
         return bool(table.key) and set(table.key) != set(key) and self._folded(table.key) == self._former(table)
 
     def refuse(self, table: Table, key: Sequence[str]) -> None:
-        """Raise where the key cannot change in place, before anything is written.
+        """Raise if the key cannot change in place, before anything is written.
 
         Raises:
             FatalConnectorError: with both keys, what keeps the table, and what can be done.
@@ -40,7 +40,7 @@ class KeyChange:
             raise self._error(table, key, self._kept(table), f"{self._dialect.name} changes no primary key")
 
     def change(self, table: Table, key: Sequence[str]) -> Table:
-        """Give the table its new key; it is empty from then on, but where DDL commits."""
+        """Give the table its new key; unless DDL commits, the table is empty from then on."""
         dialect, kept = self._dialect, self._kept(table)
         statements = list(dialect.rekey(self._context.session, table, key))
         self._target.changes.append(
@@ -58,7 +58,7 @@ class KeyChange:
         return self._target.reflect() or table
 
     def refuse_nulls(self, table: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]) -> None:
-        """Raise for records that lack what was in the key: a system without primary keys has left it NOT NULL.
+        """Raise for records with NULL in a column of the former key that is still NOT NULL.
 
         Raises:
             FatalConnectorError: with the column, what keeps the table, and what can be done.
@@ -77,7 +77,7 @@ class KeyChange:
                 raise self._error(table, key, self._kept(table), reason)
 
     def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
-        """Say beside what a table refuses that its key is not the stream's, which may be why."""
+        """Add to an error that the keys of table and stream differ, which may be the reason."""
         if table.key and set(table.key) != set(key):
             error.args = (
                 f"{error}; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "

@@ -7,11 +7,8 @@ from contextlib import suppress
 
 from ...errors import ConnectorError, TakenOver
 from ...failpoints import failpoint
-from ...stream import Checkpoint, Commit, Load, Rejected, Stream, WriteDisposition
-from ..dialect.dialect import Dialect
-from ..identifiers import TableName
-from ..ledger import Ledger, commit
-from ..session import Lease
+from ...stream import Checkpoint, Commit, Rejected, Stream, WriteDisposition
+from ..ledger import commit
 from ..tables import StagingTable, Table
 from .append import Append
 from .context import LoadContext
@@ -32,12 +29,9 @@ _STRATEGIES: dict[WriteDisposition, type[Strategy]] = {
 class TableLoad:
     """Writes one load into its table over one leased connection."""
 
-    def __init__(
-        self, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str, ledger: Ledger
-    ) -> None:
-        self._context = LoadContext.of(dialect, load, target, lease, wire)
-        self._strategy = _STRATEGIES[load.write_disposition](self._context)
-        self._ledger = ledger
+    def __init__(self, context: LoadContext) -> None:
+        self._context = context
+        self._strategy = _STRATEGIES[context.load.write_disposition](context)
         #: Records of all transactions.
         self._written = 0
 
@@ -88,9 +82,9 @@ class TableLoad:
         try:
             strategy.finish(is_final=checkpoint.is_final)
             self._written += strategy.records
-            self._ledger.record(
+            context.ledger.record(
                 session,
-                self._ledger.table(target.name),
+                context.ledger.table(target.name),
                 load.key,
                 load.token,
                 bookmark=checkpoint.bookmark,
@@ -119,7 +113,7 @@ class TableLoad:
         context.session.rollback()
         with suppress(ConnectorError):
             context.session.begin()
-            rows = self._ledger.read(context.session, self._ledger.table(context.target.name), context.load.key)
+            rows = context.ledger.read(context.session, context.ledger.table(context.target.name), context.load.key)
             owner = rows[0].owner if rows else ""
             context.session.rollback()
         by = f" by {owner}" if owner else " by another run, or its ledger row was deleted"

@@ -35,15 +35,8 @@ class InsertsInPieces(ABC):
     ) -> None:
         """Insert or merge the staged records; the transaction that is open afterwards has still to drop their table.
 
-        Args:
-            session: no other writer gets in between `settle` and its commit.
-            target: as it stands now.
-            staging: the records.
-            columns: those that are staged, with the target's types.
-            staged: column -> type in the staging table.
-            key: of a merge, whose staging table has `SEQUENCE`; none: an append.
-            statements: of a merge, for a staging table.
-            run: runs actions, unless the load was interrupted.
+        Arguments as in `Dialect.merge`. An append has no `key`, and needs no `statements`. `run` runs actions, unless
+        the load was interrupted.
         """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -73,8 +73,8 @@ class RejectedRecords:
             long = self._record_type
             types = {"record": long, "reason": long, "place": long, "rejected_at": dialect.timestamp_type}
             columns = [
-                Column(name=field.name, type=types.get(field.name, dialect.text_type), is_nullable=field.nullable)
-                for field in REJECTED_SCHEMA
+                Column(name=each.name, type=types.get(each.name, dialect.text_type), is_nullable=each.nullable)
+                for each in REJECTED_SCHEMA
             ]
             self._session.execute(dialect.create_table(self._table, columns, if_not_exists=True))
         commit(self._session, dialect)
@@ -204,7 +204,14 @@ class RejectedRecords:
             key: of a merge; of records with equal keys the last one counts.
             is_descending: the last record comes first, since records in the target count.
         """
-        insert = _Insert(self._dialect, self._lease, staged, statements, self._limit, is_descending=is_descending)
+        insert = _Insert(
+            dialect=self._dialect,
+            lease=self._lease,
+            staged=staged,
+            statements=statements,
+            limit=self._limit,
+            is_descending=is_descending,
+        )
         return self._add(insert.run(key), names)
 
     def remove(self, staged: StagingTable, unfit: Iterable[tuple[str, str]], names: Mapping[str, str]) -> int:
@@ -238,7 +245,7 @@ class RejectedRecords:
 
     def _add(self, rejected: Sequence[tuple[Mapping[str, object], str]], names: Mapping[str, str]) -> int:
         stream_names = {column: name for name, column in names.items()}
-        booleans = {field.name for field in self._load.stream.schema if pa.types.is_boolean(field.type)}
+        booleans = {each.name for each in self._load.stream.schema if pa.types.is_boolean(each.type)}
         for values, reason in rejected:
             record = {stream_names.get(column, column): value for column, value in values.items()}
             record |= {name: bool(record[name]) for name in booleans & set(record) if record[name] in (0, 1)}
@@ -280,28 +287,18 @@ class _Range:
         return _Range(self.first + place, length, self.is_descending)
 
 
+@dataclass(slots=True, kw_only=True)
 class _Insert:
     """Inserts a staging table into its target, by halves and in savepoints where the target refuses some records."""
 
-    def __init__(
-        self,
-        dialect: Dialect,
-        lease: Lease,
-        staged: StagingTable,
-        statements: Statements,
-        limit: int,
-        *,
-        is_descending: bool,
-    ) -> None:
-        self._dialect = dialect
-        self._lease = lease
-        self._staged = staged
-        self._columns = staged.own_columns()
-        self._statements = statements
-        self._limit = limit
-        self._is_descending = is_descending
-        #: Number of a rejected record -> why.
-        self._reasons: dict[int, str] = {}
+    dialect: Dialect
+    lease: Lease
+    staged: StagingTable
+    statements: Statements
+    limit: int
+    is_descending: bool
+    #: Number of a rejected record -> why.
+    reasons: dict[int, str] = field(default_factory=dict)
 
     def run(self, key: Sequence[str]) -> list[tuple[Mapping[str, object], str]]:
         """Insert all records, at once if the target takes them all; return the rejected ones, and why.
@@ -309,61 +306,61 @@ class _Insert:
         Raises:
             TooManyRejected: they are more than the limit.
         """
-        refusal = self._attempt(self._staged.name)
+        refusal = self._attempt(self.staged.name)
         if refusal is None:
             return []
-        dialect, query = self._dialect, self._lease.session.query
-        source = self._staged.name if self._staged.is_numbered else self._numbered()
+        dialect, query = self.dialect, self.lease.session.query
+        source = self.staged.name if self.staged.is_numbered else self._numbered()
         part = None if dialect.slices else self._named(_PART)
         if part is not None:
-            self._execute(dialect.create_staging(part, self._columns, numbered=True))
+            self._execute(dialect.create_staging(part, self.staged.own_columns(), numbered=True))
         number = dialect.quote(SEQUENCE)
         ((first, last),) = query(f"select min({number}), max({number}) from {dialect.table(source)}")
-        whole = _Range(int(first), int(last) - int(first) + 1, self._is_descending)
+        whole = _Range(int(first), int(last) - int(first) + 1, self.is_descending)
 
         def insert(some: _Range) -> None:
             refused = refusal if some == whole else self._attempt(self._copied(source, part, some))
             if refused is not None:
                 raise refused
 
-        _, bad = sift(whole, insert, self._limit)
-        self._reasons = {whole.slice(place, 1).first: reason for place, reason in bad}
+        _, bad = sift(whole, insert, self.limit)
+        self.reasons = {whole.slice(place, 1).first: reason for place, reason in bad}
         self._insert_late(insert, self._last_of_keys(source, key))
         found = self._rejected(source)
-        for table in (*([] if part is None else [part]), *([] if self._staged.is_numbered else [source])):
+        for table in (*([] if part is None else [part]), *([] if self.staged.is_numbered else [source])):
             self._execute(dialect.drop_table(table))
         return found
 
     def _attempt(self, source: TableName) -> FatalConnectorError | None:
-        actions = [*self._statements(source), *filter(None, [self._dialect.check_now])]
+        actions = [*self.statements(source), *filter(None, [self.dialect.check_now])]
 
         def run() -> None:
-            for action in round_trips(actions, joins_statements=self._dialect.joins_statements):
+            for action in round_trips(actions, joins_statements=self.dialect.joins_statements):
                 self._execute(action)
 
-        return attempt(self._dialect, self._lease, run)
+        return attempt(self.dialect, self.lease, run)
 
     def _execute(self, action: Action) -> None:
-        self._lease.check()
-        self._dialect.perform(self._lease.session, action)
+        self.lease.check()
+        self.dialect.perform(self.lease.session, action)
 
     def _named(self, end: str) -> TableName:
-        return self._dialect.staging(TableName(self._staged.name.schema, ""), self._staged.name.name + end)
+        return self.dialect.staging(TableName(self.staged.name.schema, ""), self.staged.name.name + end)
 
     def _numbered(self) -> TableName:
         """Copy the records into a staging table with numbers."""
         table = self._named(_NUMBERED)
-        self._execute(self._dialect.create_staging(table, self._columns, numbered=True))
-        self._execute(self._dialect.insert_from(table, self._staged.name, self._columns, self._staged.types))
+        self._execute(self.dialect.create_staging(table, self.staged.own_columns(), numbered=True))
+        self._execute(self.dialect.insert_from(table, self.staged.name, self.staged.own_columns(), self.staged.types))
         return table
 
     def _copied(self, source: TableName, part: TableName | None, some: _Range) -> TableName:
         """Return a table of some of the records."""
         last = some.first + some.num_rows - 1
         if part is None:
-            return self._dialect.slice(source, some.first, last)
-        self._execute(self._dialect.empty(Table(name=part)))
-        self._execute(self._dialect.take(part, source, self._columns, some.first, last))
+            return self.dialect.slice(source, some.first, last)
+        self._execute(self.dialect.empty(Table(name=part)))
+        self._execute(self.dialect.take(part, source, self.staged.own_columns(), some.first, last))
         return part
 
     def _insert_late(self, insert: Callable[[_Range], None], numbers: Sequence[int]) -> None:
@@ -378,7 +375,7 @@ class _Insert:
                         raise
                     still.append(number)
                 else:
-                    del self._reasons[number]
+                    del self.reasons[number]
             if len(still) == len(numbers):
                 return
             numbers = still
@@ -386,25 +383,27 @@ class _Insert:
     def _last_of_keys(self, source: TableName, key: Sequence[str]) -> list[int]:
         """Return the rejected records without those that a later record of their key replaces."""
         if not key:
-            return sorted(self._reasons)
-        number, table = self._dialect.quote(SEQUENCE), self._dialect.table(source)
+            return sorted(self.reasons)
+        number, table = self.dialect.quote(SEQUENCE), self.dialect.table(source)
         found: list[int] = []
         for listed in self._listed():
-            last = f"select max({number}) from {table} group by {self._dialect.names(key)}"
-            rows = self._lease.session.query(f"{last} having max({number}) in {listed}")
+            last = f"select max({number}) from {table} group by {self.dialect.names(key)}"
+            rows = self.lease.session.query(f"{last} having max({number}) in {listed}")
             found += (int(each) for (each,) in rows)
         return sorted(found)
 
     def _rejected(self, source: TableName) -> list[tuple[Mapping[str, object], str]]:
         found = []
         for listed in self._listed():
-            for number, *values in self._dialect.staged_records(self._lease.session, source, self._columns, listed):
-                found.append((int(number), dict(zip(self._staged.types, values, strict=True))))
-        return [(record, self._reasons[number]) for number, record in sorted(found, key=lambda each: each[0])]
+            for number, *values in self.dialect.staged_records(
+                self.lease.session, source, self.staged.own_columns(), listed
+            ):
+                found.append((int(number), dict(zip(self.staged.types, values, strict=True))))
+        return [(record, self.reasons[number]) for number, record in sorted(found, key=lambda each: each[0])]
 
     def _listed(self) -> list[str]:
         """Write the numbers of rejected records for IN, as many at a time as every system takes."""
-        texts = list(map(str, self._reasons))
+        texts = list(map(str, self.reasons))
         return [f"({', '.join(texts[start : start + _MOST])})" for start in range(0, len(texts), _MOST)]
 
 

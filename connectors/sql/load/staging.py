@@ -8,7 +8,6 @@ from dataclasses import replace
 from ...stream import ConflictMethod, WriteDisposition
 from ..actions import Action
 from ..identifiers import TableName, staging_name
-from ..ledger import Ledger
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .pieces import InsertsInPieces
@@ -64,13 +63,7 @@ def insert_staged(
 ) -> int:
     """Insert a staging table into an existing target and drop it; return how many records were rejected.
 
-    Args:
-        context: of the load.
-        table: the target as it stands now.
-        staged: the staging table.
-        statements: write what inserts the records of a staging table into the target.
-        key: of a merge, or of a replacement in place.
-        before: actions that run first.
+    `key` is that of a merge, or of a replacement in place. `before` runs first.
     """
     dialect, rejected, target = context.dialect, context.rejected, context.target
     is_replace = context.load.write_disposition is WriteDisposition.REPLACE
@@ -114,8 +107,7 @@ def _insert_in_pieces(
     dialect, session, load, target = context.dialect, context.session, context.load, context.target
     if not isinstance(dialect, InsertsInPieces) or not dialect.moves(session, table, staged.name, key):
         return False
-    ledger = Ledger(dialect)
-    ledger.check(session, ledger.table(target.name), load.key, load.token)
+    context.ledger.check(session, context.ledger.table(target.name), load.key, load.token)
     if target.changes and not target.is_announced:
         target.announce()
     columns = staged.written_to(table)
