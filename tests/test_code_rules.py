@@ -33,7 +33,7 @@ BY_NAME = {
     ("connectors/singer/lines.py", "months"): "whatever a column holds",
     ("connectors/singer/source.py", "class_"): "one of two settings models",
     ("connectors/sql/read/source.py", "isoformat"): "whatever a column holds",
-    ("connectors/sqlalchemy/dialect.py", "read"): "large objects of drivers",
+    ("connectors/sqlalchemy/writes.py", "read"): "large objects of drivers",
     ("connectors/sqlalchemy/failures.py", "args"): "whatever a driver raises",
     ("connectors/sqlalchemy/failures.py", "gds_codes"): "whatever a driver raises",
     ("connectors/sqlalchemy/failures.py", "orig"): "only SQLAlchemy's own errors wrap one",
@@ -48,8 +48,8 @@ BY_NAME = {
     ("connectors/sqlite/session.py", "sqlite_errorcode"): "set on errors of SQLite itself only",
     ("sync/cli/console.py", "isoformat"): "whatever a result holds",
     ("sync/cli/errors.py", "ctx"): "only some of click's errors have a context",
-    ("sync/config/document.py", "CSafeLoader"): "PyYAML may be built without it",
-    ("sync/config/document.py", "strerror"): "only errors of the system have one",
+    ("sync/config/yaml_document.py", "CSafeLoader"): "PyYAML may be built without it",
+    ("sync/config/yaml_document.py", "strerror"): "only errors of the system have one",
     ("sync/flow/feed.py", "close"): "a source may return an iterator that is no generator",
     ("sync/run/ranges.py", "close"): "a source may return an iterator that is no generator",
 }
@@ -165,7 +165,7 @@ def test_each_exception_is_still_needed() -> None:
 #: Contract -> a line that breaks it, and the file that gets it.
 PLANTED = {
     "connectors and callbacks know neither each other nor sync": (
-        "callbacks/names.py",
+        "callbacks/unknown_names.py",
         "from syncblocks.connectors import stream",
     ),
     "the engine's layers": ("sync/plan/checks.py", "from ..run import progress"),
