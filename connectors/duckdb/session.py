@@ -16,7 +16,7 @@ from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..failpoints import failpoint
 from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, literal, quote
 from ..stream import Block
-from .database import MORE_MEMORY, WIDE, Database, sort_error
+from .database import WIDE, Database, sort_error
 from .pieces import Pieces
 from .unfinished import add_mark, delete_unfinished, drop_mark
 
@@ -69,9 +69,6 @@ class DuckDBSession:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement; return the records it changed."""
-        if sql == MORE_MEMORY:
-            self._has_more_memory = True
-            sql = self._database.lift_limit()
         try:
             cursor = self._run(sql, parameters)
         except FatalConnectorError as error:
@@ -249,8 +246,13 @@ class DuckDBSession:
             self._delete_unfinished()
         self._is_wide = self._database.cuts_pieces and self._database.lacks(self._staged_bytes)
         if self._is_wide and self._database.can_lift_limit:
-            self.execute(MORE_MEMORY)
+            self.lift_memory_limit()
         self._run("begin transaction")
+
+    def lift_memory_limit(self) -> None:
+        """Allow what the settings allow to a merge, until the end of the transaction."""
+        self._has_more_memory = True
+        self.execute(self._database.lift_limit())
 
     def spans(self, staging: TableName, *, is_indexed: bool = False) -> list[tuple[int, int]]:
         """Return the ranges of staged records that are inserted together; empty: all at once.

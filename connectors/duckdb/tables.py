@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from ..sql.actions import Action, Reread
 from ..sql.dialect.tables import Tables
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
@@ -22,9 +23,9 @@ class DuckDBTables(Tables):
         """Take the file's commit lock, and see what others have created."""
         cast("DuckDBSession", session).lock()
 
-    def lock(self, name: TableName) -> str:
+    def lock(self, name: TableName) -> Action:
         """Nothing to lock (`Writes.begin_commit` did), but the catalog must be read again."""
-        return "select 1"
+        return Reread()
 
     def create_schema(self, session: Session, schema: str) -> None:
         """Create the schema if it is missing."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
+from ..sql.actions import Action, LiftMemoryLimit
 from ..sql.dialect.facts import Facts
 from ..sql.dialect.writes import Writes
 from ..sql.identifiers import SEQUENCE, Naming, TableName
-from ..sql.load.moving import Moving
+from ..sql.load.pieces import InsertsInPieces
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
 from .catalog import constraints_by_table, unique_indexes
 from .constraints import Violations
-from .database import MORE_MEMORY
 from .session import DuckDBSession
 from .unfinished import MARK
 
@@ -22,13 +22,20 @@ from .unfinished import MARK
 _PIECE = "_piece"
 
 
-class DuckDBWrites(Writes, Moving):
+class DuckDBWrites(Writes, InsertsInPieces):
     """Merges by DELETE and INSERT."""
 
     def __init__(self, naming: Naming, facts: Facts, *, is_limited: bool) -> None:
         """Let merges have more memory than loads, unless the user has set a limit."""
         super().__init__(naming, facts)
         self._is_limited = is_limited
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, those of DuckDB included."""
+        if isinstance(action, LiftMemoryLimit):
+            _own(session).lift_memory_limit()
+        else:
+            super().perform(session, action)
 
     def begin_commit(self, session: Session, staging: TableName | None) -> None:
         """Publish the staged records under their own name, then wait for the turn to write."""
@@ -42,12 +49,12 @@ class DuckDBWrites(Writes, Moving):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Delete the records that come again, then insert: several times faster than updates of a columnar table.
 
         Under a small memory limit a merge of some million records fails: not all of it can spill to disk.
         """
-        first = [] if self._is_limited else [MORE_MEMORY]
+        first = [] if self._is_limited else [LiftMemoryLimit()]
         if method is ConflictMethod.IGNORE or target.is_referenced:
             return [*first, *super().merge(target, staging, columns, staged, key, method)]
         same = self._same_key(target.columns, staged, key)
@@ -87,8 +94,8 @@ class DuckDBWrites(Writes, Moving):
         columns: Sequence[Column],
         staged: Mapping[str, str],
         key: Sequence[str],
-        statements: Callable[[TableName], Sequence[str]],
-        run: Callable[[Iterable[str]], None],
+        statements: Callable[[TableName], Sequence[Action]],
+        run: Callable[[Iterable[Action]], None],
     ) -> None:
         """Insert the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)

@@ -46,19 +46,11 @@ _DROP = re.compile(rf"drop table if exists ((?:`(?:[^`]|``)*`\.)?`{STAGING_PREFI
 _DDL = re.compile(r"\s*(create|alter|drop|rename|truncate)\s+(?!temporary)", re.IGNORECASE)
 _DML = re.compile(r"\s*(insert|update|delete|replace|load)\b", re.IGNORECASE)
 
-#: `do get_lock(...)`: the session waits for the lock, and releases it at the end of the transaction.
-_LOCK = re.compile(r"do get_lock\((.*), (\d+)\)")
-
 #: Number of the warning that a value was cut off.
 _CUT = 1265
 
 #: Size of one INSERT where LOAD DATA is not allowed.
 _INSERT_BYTES = 1 << 20
-
-
-def lock_statement(name: str, timeout_s: int) -> str:
-    """Write the statement that takes a lock until the end of the transaction; the name has at most 64 characters."""
-    return f"do get_lock({literal(name)}, {timeout_s})"
 
 
 class MySQLSession:
@@ -155,9 +147,6 @@ class MySQLSession:
     # -------------------------------------------------------------- statements
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; return the records it changed (or found as they should be)."""
-        if match := _LOCK.fullmatch(sql):
-            self._take_lock(match[1], sql)
-            return 0
         if match := _DROP.fullmatch(sql):
             return self._drop(match[1])
         if match := _STAGING.match(sql):
@@ -166,11 +155,6 @@ class MySQLSession:
             raise FatalConnectorError("a change of a table would commit half of a load", connector="mysql")
         elif _DML.match(sql):
             self._is_dirty = True
-        if sql.startswith(swaps.MARK):
-            self._is_dirty = True
-            match = re.match(r"insert into `((?:[^`]|``)*)`\.", sql.removeprefix(swaps.MARK))
-            assert match is not None
-            self._swap_schemas.add(match[1].replace("``", "`"))
         cursor = self._run(filled(sql, parameters))
         if cursor.warning_count and _DML.match(sql):
             self._refuse_cut()
@@ -199,11 +183,18 @@ class MySQLSession:
             self.run_alone(f"drop table if exists {quote(name.schema, 'mysql')}.{quote(name.name, 'mysql')}")
         self._run(f"set session lock_wait_timeout = {self._lock_timeout_s}")
 
-    def _take_lock(self, name: str, sql: str) -> None:
-        ((answer,),) = self.query(f"select {sql.removeprefix('do ')}")
+    def take_lock(self, name: str, timeout_s: int) -> None:
+        """Wait for a named lock, and keep it until the end of the transaction; the name has at most 64 characters."""
+        ((answer,),) = self.query(f"select get_lock({literal(name)}, {timeout_s})")
         if answer != 1:
             raise RetriableError(f"{self._address.identity()}: another load holds the table", connector="mysql")
-        self._named_locks.append(name)
+        self._named_locks.append(literal(name))
+
+    def swap_after_commit(self, schema: str, staging: str, target: str) -> None:
+        """Note that a staging table takes the target's place; the tables are renamed after the commit."""
+        self._is_dirty = True
+        self._swap_schemas.add(schema)
+        self._run(swaps.note(schema, staging, target))
 
     def _drop(self, name: str) -> int:
         """Drop a staging table; one that is not temporary after the commit, since DROP commits implicitly."""
@@ -396,4 +387,4 @@ def _constant(value: Any) -> str:
     return literal(str(value))
 
 
-__all__ = ["MySQLSession", "filled", "lock_statement"]
+__all__ = ["MySQLSession", "filled"]

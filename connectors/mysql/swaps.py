@@ -32,9 +32,6 @@ SWAPS_TABLE = "_syncblocks_swaps"
 #: What a table of ours is made of, whatever the server's defaults: it takes part in transactions; its key may be long.
 OPTIONS = "engine InnoDB row_format dynamic character set utf8mb4"
 
-#: Marks the statement that writes a note: its session carries it out after the commit.
-MARK = "/* swap */ "
-
 #: Behind a staging table's name, for the table that it replaced, until that is dropped.
 _ASIDE = "_o"
 
@@ -73,7 +70,7 @@ def create(schema: str) -> str:
 
 def note(schema: str, staging: str, target: str) -> str:
     """Write the statement that makes the note."""
-    return f"{MARK}insert into {_name(schema, SWAPS_TABLE)} values ({literal(staging)}, {literal(target)})"
+    return f"insert into {_name(schema, SWAPS_TABLE)} values ({literal(staging)}, {literal(target)})"
 
 
 def pending(session: Renamer, schema: str) -> list[tuple[str, str]]:
@@ -133,4 +130,4 @@ def _name(schema: str, name: str) -> str:
     return f"{quote(schema, 'mysql')}.{quote(name, 'mysql')}"
 
 
-__all__ = ["MARK", "SWAPS_TABLE", "create", "finish", "note", "pending", "table"]
+__all__ = ["SWAPS_TABLE", "create", "finish", "note", "pending", "table"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
+from ..sql.actions import Action, SwapAfterCommit, TakeNamedLock
 from ..sql.dialect.tables import Tables, freed
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.session import Session
@@ -13,7 +15,7 @@ from ..sql.tables import Column, Table
 from . import catalog, swaps
 from .kinds import UTC_SUFFIX, Kind
 from .server import Server
-from .session import lock_statement
+from .session import MySQLSession
 from .types import is_unlimited, key_type
 
 
@@ -27,12 +29,13 @@ class MySQLTables(Tables):
 
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Take the lock that each of our loads takes."""
-        session.execute(self.lock(name))
+        lock = self.lock(name)
+        cast("MySQLSession", session).take_lock(lock.name, lock.timeout_s)
 
-    def lock(self, name: TableName) -> str:
+    def lock(self, name: TableName) -> TakeNamedLock:
         """Shut out our other loads: LOCK TABLES would commit. Foreign writers meet the records' own locks."""
         digest = hashlib.sha256(f"{name.schema}.{name.name}".encode()).hexdigest()[:40]
-        return lock_statement(f"syncblocks_{digest}", self._lock_timeout_s)
+        return TakeNamedLock(f"syncblocks_{digest}", self._lock_timeout_s)
 
     def create_schema(self, session: Session, schema: str) -> None:
         """Create it only if it is missing: IF NOT EXISTS still demands the privilege to create."""
@@ -97,9 +100,9 @@ class MySQLTables(Tables):
             parts.append(f"add primary key ({self._names(key)})")
         return [f"alter table {self._table(table.name)} {', '.join(parts)}"]
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Note that the staging table takes the target's place with the commit."""
-        return [swaps.note(name.schema, staging.name, name.name)]
+        return [SwapAfterCommit(name.schema, staging.name, name.name)]
 
 
 __all__ = ["MySQLTables"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..sql.actions import Action, SwapAfterCommit, TakeNamedLock
 from ..sql.dialect.facts import Facts
 from ..sql.dialect.writes import Writes
 from ..sql.identifiers import RANK, SEQUENCE, Naming, TableName
+from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
 from .kinds import Kind
 from .server import Server
+from .session import MySQLSession
 
 
 class MySQLWrites(Writes):
@@ -19,6 +22,17 @@ class MySQLWrites(Writes):
     def __init__(self, naming: Naming, facts: Facts, server: Server) -> None:
         super().__init__(naming, facts)
         self._server = server
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, those of MySQL included."""
+        if not isinstance(action, TakeNamedLock | SwapAfterCommit):
+            super().perform(session, action)
+            return
+        assert isinstance(session, MySQLSession)
+        if isinstance(action, TakeNamedLock):
+            session.take_lock(action.name, action.timeout_s)
+        else:
+            session.swap_after_commit(action.schema, action.staging, action.target)
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
         """Values are staged in the column's own type."""
@@ -32,7 +46,7 @@ class MySQLWrites(Writes):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Insert in order of arrival, so that the last record of a key wins; not where another index may interfere.
 
         Nor where the key's own index takes texts for equal that are not. Where what is there counts, the last one goes

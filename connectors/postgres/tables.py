@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..sql.actions import Action
 from ..sql.dialect.tables import Tables, freed
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.session import Session
@@ -57,9 +58,11 @@ class PostgresTables(Tables):
         """Write CREATE without the key: an index is built faster at once, by `swap`."""
         return self.create(name, columns)
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Build the key first, so that readers are shut out only for the renaming."""
-        statements = [f"alter table {self._table(staging)} add primary key ({self._names(key)})"] if key else []
+        statements: list[Action] = (
+            [f"alter table {self._table(staging)} add primary key ({self._names(key)})"] if key else []
+        )
         statements += super().swap(staging, target, name, key)
         if key:
             index = TableName(staging.schema, f"{staging.name}_pkey")

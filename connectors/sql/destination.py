@@ -1,4 +1,4 @@
-"""The Destination protocol, once for all SQL systems. A subclass brings a dialect and a way to connect."""
+"""The Destination protocol for all SQL systems. A subclass adds a dialect and a way to connect."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from ..stream import (
 )
 from .dialect.dialect import Dialect
 from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, staging_name
-from .ledger import Ledger, alone, commit
-from .load.range_ledger import LEDGER_SUFFIX, left_behind
-from .load.ranges import RangeLoad, drop_left
-from .load.segments import Segments
-from .load.writer import Writer
+from .ledger import AbstractLedger, Ledger, alone, commit
+from .load.context import LoadContext
+from .load.events import LoadEvents
+from .load.load import TableLoad
+from .load.range_ledger import LEDGER_SUFFIX, unfinished_loads
+from .load.ranges import RangeLoad, drop_unfinished
 from .session import Lease, Session, Sessions
 from .tables import Table
 
@@ -50,8 +51,8 @@ class SqlDestination(ABC):
     def __init__(self, dialect: Dialect, *, schema: str = "") -> None:
         self.dialect = dialect
         self._schema = schema
-        self._ledger = Ledger(dialect)
-        #: Ledgers that were there once; should somebody drop one, the next call makes it again.
+        self._ledger: AbstractLedger = Ledger(dialect)
+        #: Ledgers known to exist; if one is dropped meanwhile, the next call creates it again.
         self._seen_ledgers: set[TableName] = set()
         self._sessions = Sessions(self.connect)
 
@@ -113,11 +114,11 @@ class SqlDestination(ABC):
         return ""
 
     def removes(self) -> bool:
-        """Heed `Load.removed`."""
+        """Apply `Load.removed`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
-        """Say as what each column is kept; a table that is replaced has no types to mind."""
+        """Return how each column is kept; a replaced table gets the types of the stream."""
         held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}
         names = self.column_names(stream.schema.names, table)
         is_new = disposition is WriteDisposition.REPLACE
@@ -172,12 +173,13 @@ class SqlDestination(ABC):
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
-        segments = Segments(events)
+        arriving = LoadEvents(events)
         target = self.target(load.key.destination_table)
-        segments.peek()
+        arriving.peek()
         with self.load_sessions(load, wire).lease(load.key.stream) as lease:
             try:
-                yield from Writer(self.dialect, load, target, lease, wire, self._ledger).run(segments)
+                context = LoadContext.of(self.dialect, load, target, lease, wire, self._ledger)
+                yield from TableLoad(context).run(arriving)
             except ConnectorError as error:
                 error.connector = error.connector or self.connector
                 error.stream = error.stream or load.key.stream
@@ -194,9 +196,9 @@ class SqlDestination(ABC):
             raise
 
     def _drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
-        """Drop what can be resumed and is not to be (`ranges.LoadsRanges`)."""
+        """Drop unfinished loads that are not wanted any more (`ranges.LoadsRanges`)."""
         with self._sessions.lease() as lease:
-            drop_left(lease, self.dialect, lambda key: key.pipeline == pipeline and not is_wanted(key))
+            drop_unfinished(lease, self.dialect, lambda key: key.pipeline == pipeline and not is_wanted(key))
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
         """Drop staging tables whose names carry one of the tokens, but for ranges that can be resumed."""
@@ -205,7 +207,7 @@ class SqlDestination(ABC):
         stems = tuple(staging_name(token) for token in tokens)
         with self._sessions.lease() as lease:
             lease.begin()
-            kept = {left.staging for left in left_behind(lease.session, self.dialect) if left.moment is not None}
+            kept = {each.staging for each in unfinished_loads(lease.session, self.dialect) if each.moment is not None}
             for name in self.dialect.catalog.list_staging(lease.session):
                 stem = _without_suffix(name.name)
                 if stem in stems and TableName(name.schema, stem) not in kept:
@@ -219,7 +221,7 @@ class SqlDestination(ABC):
             raise FatalConnectorError(f"{self.identity()} does not exist yet", connector=self.connector)
         sql, values = numbered(statement, parameters)
         with self.statement_sessions().lease(name) as lease:
-            # Finds out whether the connection still lives; the statement itself is its own transaction.
+            # Tests the connection; the statement itself is its own transaction.
             lease.begin()
             lease.session.rollback()
             return self.execute_alone(lease.session, sql, values)
@@ -242,7 +244,7 @@ class SqlDestination(ABC):
             FatalConnectorError: no database can hold such a name.
         """
         name = self.dialect.naming.table_name(destination_table, self._schema)
-        self.dialect.naming.table(name)  # before a driver stumbles over it as a text
+        self.dialect.naming.table(name)  # raises here, not in a driver
         return name
 
     def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
@@ -251,7 +253,7 @@ class SqlDestination(ABC):
         return self.dialect.naming.column_names(names, held, table.columns)
 
     def all_sessions(self) -> Sequence[Sessions]:
-        """Return all that the others may return."""
+        """Return every pool that the methods above may return."""
         return (self._sessions,)
 
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:

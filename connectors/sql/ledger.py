@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -24,19 +25,71 @@ _NAMES = "_syncblocks_columns"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
-class Ledger:
+class AbstractLedger(ABC):
     """Statements on `_syncblocks_ledger`; each runs in the session's transaction, which the caller ends."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._selected = dialect.naming.names(_COLUMNS)
 
     def table(self, target: TableName) -> TableName:
         """Return the ledger that stands beside a destination table."""
         return TableName(target.schema, LEDGER_TABLE)
 
+    @abstractmethod
     def create(self, session: Session, ledger: TableName) -> None:
-        """Create schema and table if they are missing; two that do it at once wait for each other."""
+        """Create the table if it is missing, and its schema where it can be; others may do so at the same time."""
+
+    @abstractmethod
+    def take_over(
+        self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
+    ) -> LedgerRow:
+        """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+
+    @abstractmethod
+    def record(
+        self,
+        session: Session,
+        ledger: TableName,
+        key: LedgerKey,
+        token: str,
+        *,
+        bookmark: Bookmark | None,
+        completed_by: str | None,
+        rows: int,
+        columns: Mapping[str, str],
+    ) -> None:
+        """Write what a commit makes true.
+
+        Raises:
+            TakenOver: the row carries another token, or is gone; the caller rolls back.
+        """
+
+    @abstractmethod
+    def set_bookmark(
+        self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
+    ) -> None:
+        """Change the bookmark under a new token, or delete the row."""
+
+    @abstractmethod
+    def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
+        """Return one row, or all rows, of a ledger that exists."""
+
+    def check(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Make sure that the row is ours, before a commit that does not write it.
+
+        Raises:
+            TakenOver: it carries another token, or is gone; the caller rolls back.
+        """
+        if [row.token for row in self.read(session, ledger, key)] != [token]:
+            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+
+
+class Ledger(AbstractLedger):
+    """A ledger with one primary key of three texts, whose rows an upsert takes over."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._selected = dialect.naming.names(_COLUMNS)
+
+    def create(self, session: Session, ledger: TableName) -> None:
+        """Create schema and table if they are missing; concurrent callers wait for each other."""
         dialect = self._dialect
         dialect.tables.lock_creation(session, ledger)
         dialect.tables.create_schema(session, ledger.schema)
@@ -51,7 +104,7 @@ class Ledger:
     def take_over(
         self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
     ) -> LedgerRow:
-        """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+        """Upsert the row."""
         # One statement: between an insert and an update another process could get in. `source` None is passed as an
         # empty text, since not every driver can send an untyped NULL.
         table = self._dialect.naming.table(ledger)
@@ -76,35 +129,20 @@ class Ledger:
         rows: int,
         columns: Mapping[str, str],
     ) -> None:
-        """Write what a commit makes true.
-
-        Raises:
-            TakenOver: the row carries another token, or is gone; the caller rolls back.
-        """
+        """Update the row where it carries the token."""
         quote = self._dialect.naming.quote
         values: list[Any] = [*_key(key), token]
-        assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
-        changes = {"bookmark": state_text(bookmark, columns)}
-        for name, value in changes.items():
-            assignments.append(f"{quote(name)} = {self._parameter(values, value)}")
+        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns)}
         if completed_by is not None:
-            assignments.append(f"{quote('completed_by')} = {self._parameter(values, completed_by)}")
-            assignments.append(f"{quote('rows')} = {self._parameter(values, rows)}")
+            changes |= {"completed_by": completed_by, "rows": rows}
+        assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
+        assignments += [f"{quote(name)} = {self._parameter(values, value)}" for name, value in changes.items()]
         changed = session.execute(
             f"update {self._dialect.naming.table(ledger)} set {', '.join(assignments)} "
             f"where {self._where()} and {quote('token')} = $4",
             values,
         )
         if changed != 1:
-            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
-
-    def check(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
-        """Make sure that the row is ours, before a commit that does not write it.
-
-        Raises:
-            TakenOver: it carries another token, or is gone; the caller rolls back.
-        """
-        if [row.token for row in self.read(session, ledger, key)] != [token]:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
 
     def set_bookmark(
@@ -145,14 +183,14 @@ class Ledger:
 
 
 def commit(session: Session, dialect: Dialect) -> None:
-    """Commit, with the places where tests cut the power."""
+    """Commit, with the failpoints before and after."""
     failpoint(f"{dialect.name}.commit.inside")
     session.commit()
     failpoint(f"{dialect.name}.commit.after")
 
 
 def alone(lease: Lease, dialect: Dialect, action: Callable[[Session], T]) -> T:
-    """Do what is a transaction by itself and may be done twice, with the places where tests cut the power."""
+    """Run an action that is one transaction and may be repeated, with the failpoints of a commit."""
     failpoint(f"{dialect.name}.commit.inside")
     done = lease.first(action)
     failpoint(f"{dialect.name}.commit.after")
@@ -166,8 +204,8 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
 def state_text(bookmark: Bookmark | None, columns: Mapping[str, str]) -> str | None:
     """Return what a row's `bookmark` holds.
 
-    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no place of
-    their own for them, and whoever writes a ledger may not be allowed to alter it.
+    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no column
+    for them, and the user may not be allowed to alter a ledger.
     """
     state = {_NAMES: dict(columns), "bookmark": bookmark} if columns else bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
@@ -210,4 +248,4 @@ def _moment(value: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-__all__ = ["Ledger", "alone", "commit", "row_of", "state_text"]
+__all__ = ["AbstractLedger", "Ledger", "alone", "commit", "row_of", "state_text"]

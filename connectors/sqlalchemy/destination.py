@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
-from ..sql.ledger import Ledger
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
 from ..stream import LedgerRow, TableState
@@ -26,7 +25,7 @@ from .traits import Traits, find_out
 
 
 class SQLAlchemyDestination(SqlDestination):
-    """Tables of one database; data and ledger row in one transaction, or none at all: a system without is refused."""
+    """Tables of one database; data and ledger row in one transaction. A system without transactions is refused."""
 
     settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
     connector = "sqlalchemy"
@@ -37,12 +36,12 @@ class SQLAlchemyDestination(SqlDestination):
         self._own.default_schema = self._settings.schema_ or ""
         self._types = SQLAlchemyTypes(self._own.engine.dialect)
         super().__init__(dialect(self._own, self._types), schema=self._own.default_schema)
-        self._ledger: Ledger = SQLAlchemyLedger(self.dialect)
+        self._ledger = SQLAlchemyLedger(self.dialect, self._own)
         self._has_rollback = False
         self._traits: Traits | None = None
 
     def connect(self) -> AlchemySession:
-        """Open a connection; the first one finds out what the system keeps of values."""
+        """Open a connection; the first one finds out how the system stores values."""
         session = AlchemySession(self._own.engine, self.identity(), is_writer=True, names=self._own.spelling)
         try:
             if self._traits is None:
@@ -95,7 +94,7 @@ class SQLAlchemyDestination(SqlDestination):
         self._own.engine.dispose()
 
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
-        """Begin a transaction in which the ledger exists; the first one proves what the system takes back."""
+        """Begin a transaction in which the ledger exists; the first time, test rollback and savepoints."""
         super()._ensure_ledger(lease, ledger)
         if not self._has_rollback:
             assert isinstance(self._ledger, SQLAlchemyLedger)

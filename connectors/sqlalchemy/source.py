@@ -1,4 +1,4 @@
-"""Records out of any database, by its SQLAlchemy dialect."""
+"""Records from any database that has a SQLAlchemy dialect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SQLAlchemySource(SqlSource):
 
     settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
     connector = "sqlalchemy"
-    #: A value that is none of its column's ends the stream: the driver's error names no record.
+    #: A value that does not fit its column's type fails the stream: the driver's error names no record.
     sifts = False
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
@@ -83,7 +83,7 @@ class SQLAlchemySource(SqlSource):
 
     # ------------------------------------------------------------------ reading
     def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
-        """Ask the inspector; whether the table stays as it is until the end of the transaction, only systems know."""
+        """Ask the inspector; not every system keeps the table unchanged until the end of the transaction."""
         names, name, is_exact = self._own.spelling, self.table(stream), bool(stream.locator.get("is_quoted"))
         return _session(lease.session).inspect(
             lambda connection: catalog.columns_now(connection, names, name, is_exact=is_exact)
@@ -113,7 +113,7 @@ class SQLAlchemySource(SqlSource):
         is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
         # Where none may be missing, the one scan brings up those that are: `incremental` refuses them.
         if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
-            # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
+            # Records without a bookmark come first: a run that resumes from a checkpoint does not read them again.
             where = None if where is None else sa.or_(where, *missing)
             order = [sa.case((sa.or_(*missing), sa.literal_column("0")), else_=sa.literal_column("1")), *order]
         elif missing and policy is NullBookmarks.NEVER and where is None:
@@ -122,7 +122,7 @@ class SQLAlchemySource(SqlSource):
         return query.order_by(*order)
 
     def refuse_missing(self, lease: Lease, stream: Stream) -> None:
-        """Raise if records lack a bookmark where the stream says that none may."""
+        """Raise if records have NULL in the bookmark and the stream does not allow it."""
         fields = [field for field in self._marked(stream) if field.nullable]
         if stream.null_bookmarks is not NullBookmarks.FAIL or not fields:
             return

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..sql.actions import Action, LockByRow
 from ..sql.dialect.tables import Tables
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.tables import Column
 from .naming import SQLAlchemyNaming
-from .session import LOCK
 from .types import KEY_CHARACTERS, Kind, ddl
 
 #: Dialects that add a column without the word COLUMN.
@@ -76,9 +76,9 @@ class SQLAlchemyTables(Tables):
         how = {"mssql": "alter column {} {}", "oracle": "modify {} {}"}.get(self._own.name, "alter column {} type {}")
         return f"alter table {self._table(name)} {how.format(self._quote(column.name), native)}"
 
-    def lock_late(self, name: TableName) -> str:
-        """Write what makes the session lock the table."""
-        return LOCK + self._table(name)
+    def lock_late(self, name: TableName) -> Action:
+        """Lock a row of the ledger: no statement that locks a table is known to all systems."""
+        return LockByRow(self._table(name))
 
 
 __all__ = ["SQLAlchemyTables"]

@@ -9,13 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..errors import FatalConnectorError
+from ..sql.actions import Action, LockByRow
 from ..sql.dialect.facts import Facts
 from ..sql.dialect.writes import Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
-from . import twins
+from .colliding_keys import refuse_colliding_keys
 from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .types import Kind, sqlalchemy_type
@@ -69,6 +70,13 @@ class SQLAlchemyWrites(Writes):
         rows = own_session(session).rows(sa.select(made[-1], *made[:-1]).where(condition))
         return [tuple(value.read() if hasattr(value, "read") else value for value in row) for row in rows]
 
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, the lock by a row included."""
+        if isinstance(action, LockByRow):
+            own_session(session).lock(action.table)
+        else:
+            super().perform(session, action)
+
     def null_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one staged record with NULL in its key."""
         source = self._part(staging, key, "s")
@@ -82,7 +90,7 @@ class SQLAlchemyWrites(Writes):
         texts = [column.name for column in columns if column.name in key and Kind.parse(column.type).is_text]
         if texts:
             held, staged = self._part(target.name, key, "t"), self._part(staging, key, "s")
-            twins.refuse_twins(own_session(session), target.name, held, staged, texts)
+            refuse_colliding_keys(own_session(session), target.name, held, staged, texts)
 
     def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one key that several staged records have."""
@@ -105,7 +113,7 @@ class SQLAlchemyWrites(Writes):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Delete and insert; where foreign keys point at the table, or nothing may change, no record is deleted."""
         names = [column.name for column in columns]
         into = self._part(target.name, [column.name for column in target.columns])

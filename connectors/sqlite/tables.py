@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from ..sql.actions import Action, Reread
 from ..sql.dialect.tables import Tables
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
@@ -19,9 +20,9 @@ class SQLiteTables(Tables):
         """Become the one writer."""
         cast("SQLiteSession", session).write()
 
-    def lock(self, name: TableName) -> str:
-        """Nothing to lock, but the catalog must be read again: the first look may be older than the lock."""
-        return "select 1"
+    def lock(self, name: TableName) -> Action:
+        """Nothing to lock, but the catalog must be read again: the first reading may be older than the lock."""
+        return Reread()
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
         """Write CREATE for a staging table; SQLite numbers the records as they come."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from ..sql.actions import Action
 from ..sql.dialect.writes import Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
@@ -28,7 +29,7 @@ class SQLiteWrites(Writes):
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Insert in order of arrival over the target's unique index, so that the last record of a key wins."""
         has_index = frozenset(key) in target.unique_keys
         if not has_index or method is ConflictMethod.IGNORE or target.has_triggers:

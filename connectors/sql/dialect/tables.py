@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from ..actions import Action
 from ..identifiers import Naming, TableName
 from ..session import Session
 from ..tables import Column, Table
@@ -73,19 +74,19 @@ class Tables(ABC):
         """Write the change of a column that is there to the wider type that it has now; all else stays as it is."""
         return f"alter table {self._table(name)} alter column {self._quote(column.name)} type {column.type}"
 
-    def lock(self, name: TableName) -> str:
-        """Write the statement that shuts out other writers until the commit; empty: not needed."""
-        return ""
+    def lock(self, name: TableName) -> Action | None:
+        """Return the action that shuts out other writers until the commit; None: not needed."""
+        return None
 
-    def lock_late(self, name: TableName) -> str:
-        """Write what shuts out other merges, just before the target is written; empty: `lock` did."""
-        return ""
+    def lock_late(self, name: TableName) -> Action | None:
+        """Return the action that shuts out other merges, just before the target is written; None: `lock` did."""
+        return None
 
     def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
         """Write CREATE for the table that will take the target's place, with its primary key."""
         return self.create(name, columns, key)
 
-    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[str]:
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
         """Write the statements that put a loaded staging table in the target's place; views find it by its name."""
         renamed = f"alter table {self._table(staging)} rename to {self._quote(name.name)}"
         return [renamed] if target is None else [f"drop table {self._table(target.name)}", renamed, *target.regrant]

@@ -1,4 +1,4 @@
-"""Records of one SQL system: statements that write them, and savepoints."""
+"""Records of one SQL system: statements that write them, savepoints, and how the actions of a load plan run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ...stream import ConflictMethod
+from ..actions import Action, Reread
 from ..identifiers import SEQUENCE, Naming, TableName
 from ..session import Session
 from ..tables import Column, Table
@@ -18,6 +19,16 @@ class Writes:
     def __init__(self, naming: Naming, facts: Facts) -> None:
         self._naming, self._facts = naming, facts
         self._quote, self._table, self._names = naming.quote, naming.table, naming.names
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run one action of a load plan; a system with actions of its own runs these."""
+        match action:
+            case str():
+                session.execute(action)
+            case Reread():
+                pass  # whoever locks reads the catalog afterwards
+            case _:
+                raise TypeError(f"{self._naming.name} does not know {action}")
 
     def savepoint(self, session: Session) -> None:
         """Set the savepoint that `rollback` goes back to; of systems that have savepoints."""
@@ -148,7 +159,7 @@ class Writes:
         staged: Mapping[str, str],
         key: Sequence[str],
         method: ConflictMethod,
-    ) -> Sequence[str]:
+    ) -> Sequence[Action]:
         """Write the statements that merge the staged records into the target: UPDATE, then INSERT of what is new.
 
         Args:

@@ -1,7 +1,7 @@
-"""The ledger of one load's ranges, a table beside its staging table; and what loads that were cut short have left.
+"""The ledger of one load's ranges, a table beside its staging table; and the tables of unfinished loads.
 
-It is made with the staging table, and each range is entered in the transaction that loads it. So whoever finds both
-tables after a crash knows which ranges are in there, and whose they are.
+The load creates it with the staging table, and writes each range's row in the transaction that loads the range. After
+a crash, both tables tell which ranges are loaded, and for which stream.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RangeLedger:
         self._table = dialect.naming.table(self.name)
 
     def create(self, session: Session, ranges: Sequence[Range], key: LedgerKey) -> None:
-        """Make it, with a row a range."""
+        """Create the table, with one row for each range."""
         dialect = self._dialect
         columns = [
             Column(name="place", type=dialect.facts.bigint_type, is_nullable=False),
@@ -50,13 +50,13 @@ class RangeLedger:
         session.execute(f"insert into {self._table} ({into}) values {listed}")
 
     def date(self, session: Session, shape: str, moment: Mapping[str, Any]) -> None:
-        """Note of which moment the ranges are: from now on the load can be resumed."""
+        """Write the moment at which the ranges were read: from now on the load can be resumed."""
         quote = self._dialect.naming.quote
         noted = f"{quote('shape')} = {literal(shape)}, {quote('moment')} = {literal(json.dumps(moment))}"
         session.execute(f"update {self._table} set {noted}")
 
     def lock(self, session: Session, part: Range) -> bool:
-        """Wait for whoever loads this range, then keep others away until the commit; False: it is done."""
+        """Lock a range's row until the commit, waiting for another connection that loads it; False: it is loaded."""
         quote = self._dialect.naming.quote
         sql = f"update {self._table} set {quote('rows')} = null where {quote('place')} = {part.place}"
         return session.execute(f"{sql} and {quote('committed_at')} is null") == 1
@@ -77,8 +77,8 @@ class RangeLedger:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What a load has left behind: its staging table, and its ledger of ranges."""
+class UnfinishedLoad:
+    """The tables of an unfinished load: its staging table, and its ledger of ranges."""
 
     staging: TableName
     #: As `key_text` writes it.
@@ -93,52 +93,49 @@ class Left:
         return TableName(self.staging.schema, self.staging.name + LEDGER_SUFFIX)
 
     def drop(self, session: Session, dialect: Dialect) -> None:
-        """Drop it, and end the connections of a frozen process that would keep it from that."""
+        """Drop both tables, and end connections of a frozen process that hold locks on them."""
         for suffix in ("", CONVERTED_SUFFIX, LEDGER_SUFFIX):
             name = TableName(self.staging.schema, self.staging.name + suffix)
             dialect.tables.free(session, name)
             session.execute(dialect.tables.drop(name))
 
-    def hand_over(self, session: Session, dialect: Dialect, token: str) -> None:
-        """Give it the names of another load; its own finds nothing any more, whatever it still does."""
+    def rename(self, session: Session, dialect: Dialect, token: str) -> None:
+        """Rename both tables for another load; the former one no longer finds them."""
         for name, suffix in ((self.staging, ""), (self.ledger, LEDGER_SUFFIX)):
             dialect.tables.free(session, name)
             renamed = dialect.naming.quote(staging_name(token) + suffix)
             session.execute(f"alter table {dialect.naming.table(name)} rename to {renamed}")
 
 
-def left_behind(session: Session, dialect: Dialect) -> Iterator[Left]:
-    """Yield what loads by ranges have left in any schema, dead or alive; not what vanishes meanwhile."""
+def unfinished_loads(session: Session, dialect: Dialect) -> Iterator[UnfinishedLoad]:
+    """Yield the unfinished loads by ranges of all schemas, those still running included."""
     found = set(dialect.catalog.list_staging(session))
     ledgers = [name for name in sorted(found, key=str) if name.name.endswith(LEDGER_SUFFIX)]
     tables = dialect.catalog.reflect(session, ledgers) if ledgers else {}
     for name in ledgers:
         if name not in tables:
-            continue  # another stream has dropped its own since it was listed
+            continue  # dropped by its load since it was listed
         staging = TableName(name.schema, name.name.removesuffix(LEDGER_SUFFIX))
         # An earlier version wrote neither shape nor moment.
         is_dated = tables[name].column("moment") is not None and staging in found
         for row in _read(session, dialect, name, ["stream", "shape", "moment"] if is_dated else ["stream"]):
-            yield Left(staging, *row)
+            yield UnfinishedLoad(staging, *row)
 
 
 def _read(session: Session, dialect: Dialect, ledger: TableName, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Read whose ranges they are; nothing of a ledger that cannot be read: just dropped, or another role's."""
-    if dialect.facts.has_savepoints:
-        dialect.writes.savepoint(session)
+    """Read one row; none of a ledger that was just dropped, or belongs to another role."""
+    dialect.writes.savepoint(session)  # only systems with savepoints load by ranges
     try:
         rows = session.query(f"select {dialect.naming.names(columns)} from {dialect.naming.table(ledger)} limit 1")
     except FatalConnectorError:
-        if dialect.facts.has_savepoints:
-            dialect.writes.rollback(session)
+        dialect.writes.rollback(session)
         return []
-    if dialect.facts.has_savepoints:
-        dialect.writes.release(session)
+    dialect.writes.release(session)
     return rows
 
 
 def key_text(key: LedgerKey) -> str:
-    """Return whose ranges they are, as their ledger keeps it."""
+    """Return a stream's key as the ledger of ranges keeps it."""
     return json.dumps([key.pipeline, key.stream, key.destination_table], ensure_ascii=True)
 
 
@@ -148,4 +145,4 @@ def key_of(text: str) -> LedgerKey:
     return LedgerKey(pipeline=pipeline, stream=stream, destination_table=destination_table)
 
 
-__all__ = ["LEDGER_SUFFIX", "Left", "RangeLedger", "key_of", "key_text", "left_behind"]
+__all__ = ["LEDGER_SUFFIX", "RangeLedger", "UnfinishedLoad", "key_of", "key_text", "unfinished_loads"]

@@ -1,4 +1,4 @@
-"""The table that a load writes: its shape, and what is done to fit it to a stream."""
+"""The table that a load writes: locked, created, and fitted to the stream's columns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import ConnectorError, FatalConnectorError
 from ...stream import Load, WriteDisposition
+from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName
 from ..session import Lease, Session
@@ -15,7 +16,7 @@ from ..tables import Column, Table
 
 
 class Target:
-    """A load's table, over its lease; each statement looks first whether the load was interrupted."""
+    """A load's table, over its lease; before each action it checks whether the load was interrupted."""
 
     def __init__(self, dialect: Dialect, name: TableName, lease: Lease, load: Load) -> None:
         self.name = name
@@ -34,19 +35,18 @@ class Target:
     def _session(self) -> Session:
         return self._lease.session
 
-    def run(self, statements: Iterable[str]) -> None:
-        """Run statements one by one, or all in one round trip."""
-        listed = list(statements)
-        for sql in ["; ".join(listed)] if listed and self._dialect.facts.joins_statements else listed:
+    def run(self, actions: Iterable[Action]) -> None:
+        """Run actions one by one, or all in one round trip."""
+        for action in round_trips(actions, joins_statements=self._dialect.facts.joins_statements):
             self._lease.check()
             try:
-                self._session.execute(sql)
+                self._dialect.writes.perform(self._session, action)
             except FatalConnectorError as error:
                 self.blame(error)
                 raise
 
     def blame(self, error: ConnectorError) -> None:
-        """Say in an error that a trigger of the table raised which one it was, as far as that is known."""
+        """Name the trigger of the table that raised an error, as far as it is known."""
         triggers = () if self._seen is None else self._seen.triggers
         raised_in = set(error.raised_in)
         found = [str(each) for each in triggers if raised_in.intersection(("*", each.function))]
@@ -70,7 +70,7 @@ class Target:
         return table
 
     def lock(self, table: Table | None) -> Table | None:
-        """Shut out other writers and read the catalog again; None: missing, and nobody else can create it now.
+        """Shut out other writers and read the catalog again; None: it is missing, and stays so until the commit.
 
         Raises:
             FatalConnectorError: it cannot be written.
@@ -80,16 +80,32 @@ class Target:
             table = self.reflect()
             if table is None:
                 return None
-        lock = self._dialect.tables.lock(self.name)
-        if lock:
-            self._session.execute(lock)
+        if lock := self._dialect.tables.lock(self.name):
+            self._dialect.writes.perform(self._session, lock)
             table = self.reflect()
         if table is not None and table.unfit:
             raise FatalConnectorError(f"{self.name} {table.unfit}", stream=self._stream)
         return table
 
+    def create(self, columns: Sequence[Column], key: Sequence[str] = ()) -> Table:
+        """Create it where `lock` found none.
+
+        Raises:
+            FatalConnectorError: the catalog does not show what was made.
+        """
+        self._session.execute(self._dialect.tables.create(self.name, columns, key))
+        table = self.reflect()
+        if table is None:
+            raise FatalConnectorError(f"{self.name} was created, but the catalog does not show it", stream=self._stream)
+        return table
+
+    def lock_late(self) -> None:
+        """Shut out other merges just before the target is written, where `lock` did not."""
+        if lock := self._dialect.tables.lock_late(self.name):
+            self.run([lock])
+
     def forget_changes(self) -> None:
-        """Begin anew: they are committed."""
+        """Begin a transaction: former changes are committed or rolled back."""
         self.changes.clear()
         self.is_announced = False
 
@@ -102,18 +118,18 @@ class Target:
         return False
 
     def _wider(self, before: str, column: Column) -> str | None:
-        """Return the type that holds both; of what comes, the key's columns and no others refuse NULL.
+        """Return the type that holds both; only columns of the key are not nullable.
 
-        Not asked of columns that the table computes: nothing is written into them.
+        Not called for columns that the table computes: nothing is written into them.
         """
         if column.is_nullable:
             return self._dialect.types.widen(before, column.type)
         return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
 
     def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
-        """Tell whether `evolve` could not make it hold what comes: a column of another type, or another key.
+        """Tell whether `evolve` could not fit it to the columns: one has an incompatible type, or the key differs.
 
-        A primary key that has columns which the stream does not have is its owner's affair.
+        A primary key with columns that the stream does not have is left to its owner.
         """
         if set(table.key) != set(key) and table.key and set(table.key) <= {column.name for column in columns}:
             return True
@@ -123,7 +139,7 @@ class Target:
         )
 
     def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
-        """Add columns that are missing, widen those that are too narrow."""
+        """Add missing columns, and widen columns that are too narrow."""
         statements = []
         for column in columns:
             held = table.column(column.name)
@@ -143,7 +159,7 @@ class Target:
         return (self.reflect() or table) if statements else table
 
     def announce(self) -> None:
-        """Tell of changes that are committed before the checkpoint is."""
+        """Report changes that are committed before the checkpoint is."""
         self._load.announce(None, tuple(self.changes))
         self.is_announced = True
 
@@ -151,7 +167,7 @@ class Target:
         self.changes.append({"column": column, "change": change, "before": before, "after": after})
 
     def widened(self, before: str, column: Column) -> str:
-        """Return the type that holds what is there and what comes.
+        """Return the type that holds the values of the table and those of the stream.
 
         Raises:
             FatalConnectorError: there is none.
@@ -166,16 +182,16 @@ class Target:
         return wider
 
     def _ways_out(self) -> str:
-        # Whoever is told so by a replace has a table that cannot be made anew: --full-refresh is a replace, too.
+        # A replace says so of a table that stays; --full-refresh is a replace too, and would not help.
         is_replace = self._load.write_disposition is WriteDisposition.REPLACE
         last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
         return f"change the column's type by hand, exclude it with `columns`, or {last}"
 
     def _alter(self, statements: Sequence[str]) -> None:
-        """Run what `evolve` has written, and noted.
+        """Run the statements of `evolve`.
 
         Raises:
-            FatalConnectorError: an index, a view or something else does not take the change; names the columns.
+            FatalConnectorError: an index, a view or the like refuses the change; names the columns.
         """
         try:
             self.run(statements)
@@ -192,7 +208,7 @@ class Target:
             ) from error
 
     def note_replaced(self, table: Table, columns: Sequence[Column]) -> None:
-        """Note how a table differs from the one that takes its place."""
+        """Note how the columns of a replaced table differ from the new ones."""
         for column in columns:
             held = table.column(column.name)
             if held is None:

@@ -1,36 +1,33 @@
-"""Another key for a table that a replace only empties and refills: taken over in place, or refused before that."""
+"""The change of the primary key of a target that a replace leaves in place: made there, or refused before."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ...errors import FatalConnectorError
-from ...stream import Load
-from ..dialect.dialect import Dialect
 from ..identifiers import TableName
-from ..session import Lease
 from ..tables import Column, Table
-from .target import Target
+from .context import LoadContext
 
 
 class KeyChange:
     """The change of one load's key, where the stream had another one when the table was last written.
 
-    A key that the stream never had is somebody else's and stays: the database says what it refuses.
+    A key that the stream never had is its owner's and stays: the database says what it refuses.
     """
 
-    def __init__(self, dialect: Dialect, load: Load, target: Target, lease: Lease) -> None:
-        self._dialect = dialect
-        self._load = load
-        self._target = target
-        self._lease = lease
+    def __init__(self, context: LoadContext) -> None:
+        self._context = context
+        self._dialect = context.dialect
+        self._load = context.load
+        self._target = context.target
 
     def is_due(self, table: Table, key: Sequence[str]) -> bool:
         """Tell whether a table still has the primary key that the stream had."""
         return bool(table.key) and set(table.key) != set(key) and self._folded(table.key) == self._former(table)
 
     def refuse(self, table: Table, key: Sequence[str]) -> None:
-        """Raise where the key cannot change in place, before anything is written.
+        """Raise if the key cannot change in place, before anything is written.
 
         Raises:
             FatalConnectorError: with both keys, what keeps the table, and what can be done.
@@ -39,13 +36,13 @@ class KeyChange:
             return
         if table.is_referenced:
             raise self._error(table, key, self._kept(table), "foreign keys of other tables point at it")
-        if not self._dialect.tables.rekey(self._lease.session, table, key):
+        if not self._dialect.tables.rekey(self._context.session, table, key):
             raise self._error(table, key, self._kept(table), f"{self._dialect.name} changes no primary key")
 
     def change(self, table: Table, key: Sequence[str]) -> Table:
-        """Give the table its new key; it is empty from then on, but where DDL commits."""
+        """Give the table its new key; unless DDL commits, the table is empty from then on."""
         dialect, kept = self._dialect, self._kept(table)
-        statements = list(dialect.tables.rekey(self._lease.session, table, key))
+        statements = list(dialect.tables.rekey(self._context.session, table, key))
         self._target.changes.append(
             {"column": "", "change": "keys", "before": ", ".join(table.key), "after": ", ".join(key)}
         )
@@ -61,7 +58,7 @@ class KeyChange:
         return self._target.reflect() or table
 
     def refuse_nulls(self, table: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]) -> None:
-        """Raise for records that lack what was in the key: a system without primary keys has left it NOT NULL.
+        """Raise for records with NULL in a column of the former key that is still NOT NULL.
 
         Raises:
             FatalConnectorError: with the column, what keeps the table, and what can be done.
@@ -74,13 +71,15 @@ class KeyChange:
             if not is_left or column.is_nullable or column.is_generated or column.has_default:
                 continue
             condition = f" where {self._dialect.naming.quote(column.name)} is null" if column.name in arriving else ""
-            found = self._lease.session.query(f"select 1 from {self._dialect.naming.table(staging)}{condition} limit 1")
+            found = self._context.session.query(
+                f"select 1 from {self._dialect.naming.table(staging)}{condition} limit 1"
+            )
             if found:
                 reason = f"its column {column.name!r} stays NOT NULL, and a record has nothing there"
                 raise self._error(table, key, self._kept(table), reason)
 
     def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
-        """Say beside what a table refuses that its key is not the stream's, which may be why."""
+        """Add to an error that the keys of table and stream differ, which may be the reason."""
         if table.key and set(table.key) != set(key):
             error.args = (
                 f"{error}; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "
@@ -95,15 +94,14 @@ class KeyChange:
         return {self._dialect.naming.fold(name) for name in names}
 
     def _kept(self, table: Table) -> str:
-        return ", ".join(self._dialect.catalog.dependents(self._lease.session, table)) or "what depends on it"
+        return ", ".join(self._dialect.catalog.dependents(self._context.session, table)) or "what depends on it"
 
     def _error(self, table: Table, key: Sequence[str], kept: str, reason: str) -> FatalConnectorError:
         former = ", ".join(self._load.former_key or ())
-        return FatalConnectorError(
+        return self._context.error(
             f"the key of {table.name} changes from ({former}) to ({', '.join(key)}), but the table stays where it is "
             f"because of {kept}, and its key cannot be changed in place: {reason}. Change the key by hand, drop {kept} "
-            "(and make it again after the run), or drop the table",
-            stream=self._load.stream.name,
+            "(and make it again after the run), or drop the table"
         )
 
 

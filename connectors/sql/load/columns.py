@@ -1,4 +1,4 @@
-"""A stream's columns as a load's table has them: their names, their types, the key."""
+"""A stream's columns in its table: their names, their types, the key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
 
 
-class Layout:
-    """Follows one load's stream, whose schema may change on the way."""
+class StreamColumns:
+    """Names and types of one load's columns; follows the stream's schema, which may change during the load."""
 
     def __init__(self, dialect: Dialect, load: Load, wire: str) -> None:
         self._dialect = dialect
@@ -26,14 +26,14 @@ class Layout:
         self.stream = load.stream
         #: Column of the stream -> column of the table.
         self.names: dict[str, str] = {}
-        #: What the ledger is to keep of that, see `LedgerRow.columns`.
+        #: What the ledger keeps of these names, see `LedgerRow.columns`.
         self.known: Mapping[str, str] = load.columns
-        #: Column of the table that is there -> its type.
+        #: Column of the existing table -> its type.
         self._held: dict[str, str] = {}
         self._name((), remember=False)
 
     def follow(self, stream: Stream, table: Table | None) -> None:
-        """Name a stream's columns as the table that is there does, if one is."""
+        """Take a changed schema, and name its columns as an existing table does."""
         self.stream = stream
         self._held = {} if table is None else {column.name: column.type for column in table.columns}
         self._name(tuple(self._held), remember=True)
@@ -44,11 +44,11 @@ class Layout:
             self.known = self._dialect.naming.remembered(self.names, self.known)
 
     def wire_of(self, column_type: str, field: pa.Field) -> Wire:
-        """Say how a field's values travel into a column of a type."""
+        """Return how a field's values travel into a column of a type."""
         return self._dialect.types.wire(column_type, field.type)
 
     def planned(self) -> dict[str, tuple[Column, Wire]]:
-        """Say for each column how the target should have it and how it travels there."""
+        """Return how the target should have each column, and how its values travel there."""
         keys = set(self._key_properties)
         planned = {}
         for field in self.stream.schema:
@@ -65,17 +65,12 @@ class Layout:
         return held if held and is_unseen(field) else self._dialect.types.column_type(field)
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
-        """Let the key's columns, and no others, refuse NULL."""
+        """Return columns of which the key's, and no others, refuse NULL."""
         keys = self.key()
-        return [
-            replace(column, is_nullable=not column.is_nullable)
-            if column.is_nullable == (column.name in keys)
-            else column
-            for column in columns
-        ]
+        return [replace(column, is_nullable=column.name not in keys) for column in columns]
 
     def key(self) -> list[str]:
-        """Return the key's columns as the table names them; an append makes none.
+        """Return the key's columns as the table names them; none for an append.
 
         Raises:
             FatalConnectorError: the stream lacks a column of the key, or a merge has no key.
@@ -93,4 +88,4 @@ class Layout:
         return [self.names[name] for name in self._key_properties]
 
 
-__all__ = ["Layout"]
+__all__ = ["StreamColumns"]

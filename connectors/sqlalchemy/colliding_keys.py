@@ -1,4 +1,4 @@
-"""Keys that a system takes for equal though they are different texts: by case, accents, or blanks at the end."""
+"""Keys that are different texts but equal to the system: by case, accents, or blanks at the end."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ..sql.identifiers import TableName
 from .session import AlchemySession
 
 
-def refuse_twins(
+def refuse_colliding_keys(
     session: AlchemySession, table: TableName, held: Mapping[str, Any], staged: Mapping[str, Any], texts: Sequence[str]
 ) -> None:
-    """Compare here, character by character, the keys that are equal there: no word for that is known to all systems.
+    """Compare equal keys character by character, in Python: no SQL for such a comparison is known to all systems.
 
     Args:
-        session: of the merge, which nobody else gets in the way of.
-        table: that is merged into.
-        held: its key's columns.
-        staged: the same of the records that arrive.
-        texts: those of them that are texts.
+        session: of the merge; other writers are shut out.
+        table: the target.
+        held: columns of its key.
+        staged: columns of the key in the staging table.
+        texts: names of the columns that are texts.
 
     Raises:
-        FatalConnectorError: two keys of which a merge would leave one record.
+        FatalConnectorError: two keys collide, and a merge would keep one of the two records.
     """
     columns = list(staged.values())
     repeated = sa.select(*columns).group_by(*columns).having(sa.func.count() > 1).subquery("r")
@@ -60,4 +60,4 @@ def _error(table: TableName, column: str, known: str, arriving: str) -> FatalCon
     )
 
 
-__all__ = ["refuse_twins"]
+__all__ = ["refuse_colliding_keys"]

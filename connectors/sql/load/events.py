@@ -1,4 +1,4 @@
-"""Events, cut into segments: the run of batches up to the next schema or checkpoint."""
+"""The events of a load, with a look ahead: data up to the next schema, rejected records or checkpoint."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ import pyarrow as pa
 
 from ...stream import Block, Checkpoint, Event, Rejected, Stream
 
-#: What is no data.
+#: Events that are no data.
 _MARKERS = (Checkpoint, Stream, Rejected)
 
 
-class Segments:
-    """A peekable view of a load's events. An exception of the iterator is kept: drivers hide it behind their own."""
+class LoadEvents:
+    """Iterates over a load's events. Keeps what the iterator raises: drivers raise errors of their own instead."""
 
     def __init__(self, events: Iterator[Event | Block]) -> None:
         self._events = iter(events)
-        self._next: Event | Block | None = None
-        #: Looked at already, and still to come.
+        #: Taken out of the iterator, and still to come.
         self._ahead: deque[Event | Block] = deque()
         self._is_over = False
         #: What the iterator raised.
@@ -29,35 +28,29 @@ class Segments:
         self.size_bytes = 0
 
     def reset(self) -> None:
-        """Count from zero again: a commit was made."""
+        """Count from zero again: a transaction begins."""
         self.records = self.size_bytes = 0
 
     def peek(self) -> Event | Block | None:
         """Wait for the next event and leave it in place; None at the end."""
-        if self._next is None and self._ahead:
-            self._next = self._ahead.popleft()
-        if self._next is None:
-            self._next = self._fetch()
-        return self._next
-
-    def _fetch(self) -> Event | Block | None:
-        if self._is_over:
-            return None
-        try:
-            event = next(self._events, None)
-        except BaseException as error:
-            self.error = error
-            self._is_over = True
-            raise
-        self._is_over = event is None
-        return event
+        if not self._ahead and not self._is_over:
+            try:
+                event = next(self._events, None)
+            except BaseException as error:
+                self.error = error
+                self._is_over = True
+                raise
+            if event is None:
+                self._is_over = True
+            else:
+                self._ahead.append(event)
+        return self._ahead[0] if self._ahead else None
 
     def rest(self, most_bytes: int) -> list[Event | Block]:
-        """Look ahead: return the data that is left, and the final checkpoint, where that is all and little; else []."""
+        """Look ahead: return the remaining data and the final checkpoint if the data is no more than that; else []."""
         found, size_bytes = [], 0
         while size_bytes <= most_bytes and (event := self.peek()) is not None:
-            found.append(event)
-            self._next = None
+            found.append(self._ahead.popleft())
             if isinstance(event, _MARKERS):
                 break
             size_bytes += event.nbytes if isinstance(event, pa.RecordBatch) else len(event)
@@ -66,34 +59,30 @@ class Segments:
         return found if is_whole and size_bytes <= most_bytes else []
 
     def restart(self, rest: list[Event | Block]) -> None:
-        """Let what `rest` returned come again, from its first."""
-        self._next, self.error = None, None
+        """Go back to the first event that `rest` returned."""
+        self.error = None
         self._ahead = deque(rest)
         self.reset()
 
     def marker(self) -> Checkpoint | Stream | Rejected | None:
-        """Take the next event, which is not data; None at the end."""
+        """Take the next event, which is no data; None at the end."""
         event = self.peek()
         if event is None:
             return None
         assert isinstance(event, _MARKERS)
-        self._next = None
+        self._ahead.popleft()
         return event
 
     def has_data(self) -> bool:
         """Tell whether data comes next; batches without records are skipped."""
-        while True:
-            event = self.peek()
-            if isinstance(event, pa.RecordBatch) and not event.num_rows:
-                self._next = None
-                continue
-            return not (event is None or isinstance(event, _MARKERS))
+        while isinstance(event := self.peek(), pa.RecordBatch) and not event.num_rows:
+            self._ahead.popleft()
+        return not (event is None or isinstance(event, _MARKERS))
 
     def data(self) -> Iterator[pa.RecordBatch | Block]:
         """Yield data up to the next marker, or the end."""
         while self.has_data():
-            event, self._next = self._next, None
-            assert event is not None
+            event = self._ahead.popleft()
             if isinstance(event, pa.RecordBatch):
                 self.records += event.num_rows
                 self.size_bytes += event.nbytes
@@ -101,7 +90,7 @@ class Segments:
                 assert not isinstance(event, _MARKERS)
                 self.size_bytes += len(event)
             yield event
-            del event  # not held while the next one is made
+            del event  # free its memory before the next one arrives
 
 
-__all__ = ["Segments"]
+__all__ = ["LoadEvents"]
