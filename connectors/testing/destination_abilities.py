@@ -134,7 +134,8 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         if names is None:
             assert len(tables) == 2, "without the ability, other names are other tables"
             return
-        assert len({names.one_name("people"), names.one_name("PEOPLE")}) == len(tables)
+        # Two tables that are taken for one are refused together; one table under two names would lose records.
+        assert len({names.one_name("people"), names.one_name("PEOPLE")}) <= len(tables)
         assert names.one_name("people") == names.one_name("people")
         assert names.one_name("people") != names.one_name("other")
         described = self.state(destination).stream_name

@@ -91,6 +91,10 @@ class TestFirebirdDestination(Firebird, DestinationContract):
             self.run(destination, self.load_of(schema, APPEND, table="valued"), batch, FINAL)
         assert not self.read_back(place, "valued", schema)
 
+    @pytest.mark.parametrize("name", [name for name in VALUES if name not in COARSE])
+    def test_the_stated_types_are_those_of_the_table(self, place: Any, destination: Destination, name: str) -> None:
+        super().test_the_stated_types_are_those_of_the_table(place, destination, name)
+
 
 @pytest.mark.postgres
 class TestPsycopgSource(test_contracts.TestPostgresSource):
