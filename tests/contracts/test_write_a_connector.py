@@ -14,7 +14,7 @@ from tests.docs import ROOT, examples, section, tables
 
 def files_of_the_tutorial() -> dict[str, str]:
     """Return each file: a block belongs to the file that the last first line named, or that imports as it does."""
-    shown = [each.text for each in examples("py") if each.page == "write-a-connector.md"]
+    shown = [each.text for each in examples("py", page="docs/write-a-connector.md")]
     files = {"feather.py": "", "test_feather.py": ""}
     for text in shown:
         is_test = text.startswith("# test_feather.py") or re.search(r"^class (Test|In)", text, re.MULTILINE)
