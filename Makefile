@@ -5,13 +5,23 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := .[all]
 
-.PHONY: demo test lint check bench faults clean
+#: `make test T=tests/sync/store`: only these.
+T ?= tests
+#: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
+LONG := faults golden benchmarks contracts sync/cli sync/run sync/verify connectors/singer \
+	connectors/duckdb/test_types.py connectors/duckdb/test_moves.py connectors/duckdb/test_pieces.py \
+	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
+
+.PHONY: demo test quick lint docs check bench faults clean
 
 demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
 
-test: $(READY)  ## every test but the benchmarks
-	$(BIN)/pytest -n auto --dist worksteal
+test: $(READY)  ## every test but the benchmarks; T=path for some of them
+	$(BIN)/pytest -n auto --dist worksteal $(T)
+
+quick: $(READY)  ## units that need no server; T=path for some of them
+	$(BIN)/pytest -n auto --dist worksteal -m "not postgres and not mariadb and not slow" $(LONG:%=--ignore=tests/%) $(T)
 
 lint: $(READY)  ## everything that reads the code without running it
 	$(BIN)/ruff format --check .
@@ -19,7 +29,12 @@ lint: $(READY)  ## everything that reads the code without running it
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test  ## what CI runs
+docs: $(READY)  ## the documentation as a site in site/; fails at a broken link
+	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group docs; \
+	else $(BIN)/python -m pip install --quiet --group docs; fi
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --clean
+
+check: lint test docs  ## what CI runs
 
 faults: $(READY)  ## the full set of injected faults, minutes to hours
 	SYNCBLOCKS_FAULTS=full $(BIN)/pytest -n auto --dist worksteal tests/faults
@@ -27,7 +42,7 @@ faults: $(READY)  ## the full set of injected faults, minutes to hours
 bench: $(READY)  ## ratios against the limits measured in the same run; then the figures and the plot in docs/
 	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group bench; \
 	else $(BIN)/python -m pip install --quiet --group bench; fi
-	@$(BIN)/python -m compileall -q sync connectors callbacks
+	@$(BIN)/python -m compileall -q syncblocks sync connectors callbacks
 	$(BIN)/python -m tests.benchmarks --publish
 
 $(READY): pyproject.toml
@@ -38,8 +53,8 @@ $(READY): pyproject.toml
 	  $(BIN)/python -m pip install --quiet -e '$(EXTRAS)' --group dev; \
 	fi
 	@# An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set no run would either.
-	@$(BIN)/python -m compileall -q sync connectors callbacks
+	@$(BIN)/python -m compileall -q syncblocks sync connectors callbacks
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,8 +1,11 @@
-"""Callback blocks: marking, loading, binding and calling user functions.
+"""Callback blocks: mark, load, bind and call user functions.
 
-A callback file needs no import, since the marks stand in its namespace; `from callbacks import callback` gives the same
-marks to editors and type checkers.
+A callback file needs no import: the loader puts the decorators into its namespace. `from syncblocks import callback`
+gives the same decorators to editors and type checkers.
 """
+
+if __name__ != "syncblocks.callbacks":  # else its errors would be two classes each
+    raise ImportError("import syncblocks.callbacks, not callbacks")
 
 from .decorator import callback, on_cancelled, on_failure, on_success, transformer
 from .kwargs import BlockRun, ParentError, PipelineRun

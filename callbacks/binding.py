@@ -1,11 +1,11 @@
-"""Signature -> the arguments to pass, and whether the parent's data is needed for them. Pure.
+"""Bind a function's signature: which arguments it gets, and whether it needs the parent's data. Pure.
 
 1. The first positional parameter that is not named like a keyword argument (`*args` counts) receives the data.
-2. A parameter named like a keyword argument receives that one, by position or by keyword.
-3. `__input` holds the data if the file names `__input` at all or the mark says fetch_inputs=True; else it is `{}`. A
-   function that receives the data by position finds the same object there: it costs nothing more.
+2. A parameter named like a keyword argument receives this argument, by position or by keyword.
+3. `__input` contains the data if the file mentions `__input` or the decorator says fetch_inputs=True; else it is `{}`.
+   A function that receives the data by position finds the same object in `__input`.
 4. Without `**kwargs` only the keyword arguments that the function names are passed.
-5. A parameter without default that none of this can fill is an error, so that it shows before anything runs.
+5. A parameter without default that no rule can fill is an error, raised before anything runs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class BindingError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """One argument that is passed by position."""
+    """One argument passed by position."""
 
     name: str
-    #: What the slot holds: the data, the keyword argument of that name, or always its default.
-    holds: Literal["data", "kwarg", "default"]
+    #: Value of the slot: the data, the keyword argument of that name, or the default.
+    value: Literal["data", "kwarg", "default"]
     default: Any
 
 
@@ -38,27 +38,27 @@ class Slot:
 class Binding:
     """How one function is called."""
 
-    #: "data": as a positional argument; "input": as `__input`; None: the call needs no data, and none is fetched.
+    #: How the data is passed: "data": by position; "input": as `__input`; None: the data is not read.
     needs: Literal["data", "input"] | None
-    #: Keyword arguments that the function names; all that it gets, unless takes_kwargs.
+    #: Keyword arguments that the function names; it gets no others, unless takes_kwargs.
     named: tuple[str, ...]
     #: Whether it has `**kwargs`.
     takes_kwargs: bool
-    #: Parameter that receives the data, `*args` by its name; None if there is none.
+    #: Parameter that receives the data (also `*args`); None if there is none.
     positional: str | None
     #: Arguments passed by position, in order.
     slots: tuple[Slot, ...]
     #: Whether `__input` is {parent: data} rather than {}.
     fills_input: bool
-    #: Named parameters without a default: they get None where an event has no such keyword argument.
+    #: Named parameters without a default; they get None if the event has no such keyword argument.
     required: frozenset[str]
 
     def arguments(self, kwargs: Mapping[str, Any], data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return args and kwargs of one call.
 
         Args:
-            kwargs: Hydrated keyword arguments of the event, without `__input`.
-            data: The parent's DataFrame, or None.
+            kwargs: hydrated keyword arguments of the event, without `__input`.
+            data: the parent's DataFrame, or None.
         """
         offered = dict(kwargs)
         offered["__input"] = {kwargs.get("parent_block_uuid"): data} if self.fills_input else {}
@@ -73,9 +73,9 @@ class Binding:
         return args, keywords
 
     def _slot(self, slot: Slot, offered: Mapping[str, Any], data: Any) -> Any:
-        if slot.holds == "data":
+        if slot.value == "data":
             return data if self.needs == "data" else None
-        if slot.holds == "kwarg":
+        if slot.value == "kwarg":
             return offered.get(slot.name, slot.default)
         return slot.default
 
@@ -92,11 +92,11 @@ def bind(
     """Read a function's signature.
 
     Args:
-        known: Names of keyword arguments, runtime variables included.
-        fillable: Those of them that some event can fill for this function; default: all.
-        file_mentions_input: Whether the function's file holds the word `__input`.
-        fetch_inputs: What the mark says.
-        is_legacy: Whether it gets keyword arguments only.
+        known: names of keyword arguments and runtime variables.
+        fillable: known names that an event can fill for this function; default: all.
+        file_mentions_input: whether the function's file contains the word `__input`.
+        fetch_inputs: argument of the decorator.
+        is_legacy: whether it gets keyword arguments only.
 
     Raises:
         BindingError: nothing can fill a parameter that has no default, or there is no signature to read.
@@ -127,7 +127,7 @@ def bind(
 
     slots = _slots(by_position, receiver, known)
     if receiver is rest and rest is not None:
-        slots = (*slots, Slot(name=rest.name, holds="data", default=None))
+        slots = (*slots, Slot(name=rest.name, value="data", default=None))
     wants_input = fetch_inputs is True or (fetch_inputs is None and file_mentions_input)
     fills_input = wants_input and (takes_kwargs or "__input" in named)
     by_data = receiver is not None and fetch_inputs is not False
@@ -152,7 +152,7 @@ _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 def _slots(
     by_position: list[inspect.Parameter], receiver: inspect.Parameter | None, known: frozenset[str]
 ) -> tuple[Slot, ...]:
-    """Return what goes by position: all up to the data's receiver, and what can go in no other way."""
+    """Return the arguments passed by position: up to the data's parameter, and positional-only parameters."""
     last = -1
     for place, parameter in enumerate(by_position):
         only = parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.name in known
@@ -162,7 +162,7 @@ def _slots(
     return tuple(
         Slot(
             name=parameter.name,
-            holds="data" if parameter is receiver else "kwarg" if parameter.name in known else "default",
+            value="data" if parameter is receiver else "kwarg" if parameter.name in known else "default",
             default=None if parameter.default is parameter.empty else parameter.default,
         )
         for parameter in by_position[: last + 1]

@@ -1,4 +1,7 @@
-"""The parent's end of a child process that runs callback functions: start, call with a deadline, end, always reap."""
+"""A child process for callback functions, seen from the engine: start, call with a deadline, end and reap.
+
+`worker` is the code that runs inside of the child.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,35 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-#: Bytes of a call's output that are kept: more than is shown, so that a secret is not cut before it is masked.
+#: Bytes of a call's output that are kept: more than is shown, so that secrets are masked before the text is cut.
 OUTPUT_KEPT_BYTES = 64 * 1024
 
-#: How often a wait looks for an interruption, and for the death of a child whose pipes live on in a grandchild.
+#: Seconds between two checks for an interrupt, and for a dead child whose pipes a grandchild keeps open.
 _TICK_S = 0.05
 _CHUNK_BYTES = 1 << 16
-#: Most that a pipe can hold on Linux, thus most that is left in it when an answer comes.
+#: Largest content of a pipe on Linux.
 _PIPE_BYTES = 1 << 20
 _START_TIMEOUT_S = 60.0
 
-# Our package is loaded by its path: whatever the user has in his folder or on PYTHONPATH, it is this one.
+# The package is loaded by its path, so nothing in the user's folder or on PYTHONPATH can replace it.
 _BOOT = """\
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
-spec = spec_from_file_location("callbacks", sys.argv[1])
-sys.modules["callbacks"] = module = module_from_spec(spec)
+spec = spec_from_file_location("syncblocks", sys.argv[1])
+sys.modules["syncblocks"] = module = module_from_spec(spec)
 spec.loader.exec_module(module)
-from callbacks.worker import main
+from syncblocks.callbacks.worker import main
 main(*map(int, sys.argv[2:5]), imports=sys.argv[6:])
 """
 
 
 def tail(output: bytes, limit: int) -> str:
-    """Return the end of an output as text; `...` before what was cut, so that half a secret is known for one."""
+    """Return the end of an output as text; `...` marks a cut, where a secret may be split."""
     if len(output) < limit:
         return output.decode("utf-8", "replace")
-    # The first character may be cut as well.
+    # The cut may have split the first character.
     return "..." + output[-limit:].lstrip(bytes(range(0x80, 0xC0))).decode("utf-8", "replace")
 
 
@@ -54,20 +56,20 @@ class CallEnd:
     #: Last OUTPUT_KEPT_BYTES of stdout and stderr.
     output: bytes
     notes: tuple[str, ...] = ()
-    #: `repr` of what the function returned; None if nobody asked.
+    #: `repr` of the function's result; None if not asked for.
     value: str | None = None
-    #: Why the child should not serve another call; None if it may.
+    #: Why the child must not serve another call; None if it may.
     worn: str | None = None
 
 
 class Child:
-    """One child process, used by one thread. After a call of kind timeout, exited or interrupted it is gone."""
+    """One child process, used by one thread. A call that ends as timeout, exited or interrupted ends the child."""
 
     def __init__(self, name: str, *, kill_grace_s: float = 5.0, imports: Sequence[str] = ()) -> None:
-        """Start it; it is ready once it has imported what its calls will need."""
+        """Start the child; it is ready when it has imported the modules in `imports`."""
         self.name = name
         self.is_alive = True
-        #: Calls made.
+        #: Number of calls so far.
         self.calls = 0
         self._kill_grace_s = kill_grace_s
         self._is_interrupted = False
@@ -80,7 +82,7 @@ class Child:
         self._answers, answers = os.pipe()
         lifeline, self._lifeline = os.pipe()
         ends = (requests, answers, lifeline)
-        package = str(Path(__file__).with_name("__init__.py"))
+        package = str(sys.modules["syncblocks"].__file__)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _BOOT, package, *map(str, ends), name, *imports],
@@ -107,13 +109,13 @@ class Child:
         self._selector.register(self._stdout, selectors.EVENT_READ)
 
     def interrupt(self) -> None:
-        """Make a call that is under way end with kind "interrupted"; from any thread."""
+        """End the running call with kind "interrupted"; safe from any thread."""
         self._is_interrupted = True
 
     def call(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
         """Send a request and wait for its answer.
 
-        The deadline counts from when the child is ready. Past it the child's group gets SIGTERM, then SIGKILL.
+        The deadline starts when the child is ready. After it the child's process group gets SIGTERM, then SIGKILL.
         """
         self._read_output()
         stray = bytes(self._output)
@@ -140,7 +142,7 @@ class Child:
         )
 
     def exit(self, grace_s: float) -> None:
-        """End in good order (exit handlers run, threads are joined), and by SIGKILL after grace_s or `interrupt`."""
+        """Let the child run its exit handlers and end; kill it after `grace_s` or on `interrupt`."""
         if self.is_alive:
             self._send({"exit": True})
             deadline = time.monotonic() + grace_s
@@ -149,11 +151,11 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """Kill what is left of the group and give back all that the child held; idempotent."""
+        """Kill the child's process group and release its resources; idempotent."""
         if not self.is_alive:
             return
         self.is_alive = False
-        # Before the leader is reaped: until then its id, and thus the group's, cannot be another's.
+        # Before the leader is reaped: until then no other process can get its id or the group's.
         self._signal(signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(self._kill_grace_s)
@@ -164,10 +166,10 @@ class Child:
         for fd in (self._requests, self._answers, self._lifeline):
             os.close(fd)
 
-    # -- inside of a call
+    # -- during a call
 
     def _wait(self, deadline: float) -> tuple[Literal["answer", "deadline", "exited", "interrupted"], dict[str, Any]]:
-        """Move bytes until there is an answer, the child is gone, or time is up. Output never blocks the child."""
+        """Read and write the pipes until an answer, the end of the child, or the deadline."""
         looked = time.monotonic()
         while True:
             line, newline, rest = self._unread.partition(b"\n")
@@ -188,7 +190,7 @@ class Child:
                 else:
                     self._write()
             if now - looked > _TICK_S:
-                # Its pipes may be held open, and even written to, by what it has started.
+                # A grandchild may keep the pipes open, and even write to them.
                 looked = now
                 if self._has_exited():
                     self._read_answers()
@@ -200,7 +202,7 @@ class Child:
         try:
             message = json.loads(line)
         except ValueError:
-            # A function has written into our pipe: no answer to this call, so the child is not used again.
+            # A function has written to the answer pipe: the child is not used again.
             return {}
         return message if isinstance(message, dict) else {}
 
@@ -217,12 +219,12 @@ class Child:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            # The child is gone, which the wait for its answer finds out.
+            # The child has ended; the wait for its answer notices it.
             self._pending.clear()
         self._selector.unregister(self._requests)
 
     def _read_answers(self) -> bool:
-        """Take what is there; False at the end of the pipe."""
+        """Read what is available; return False at the end of the pipe."""
         try:
             while chunk := os.read(self._answers, _CHUNK_BYTES):
                 self._unread += chunk
@@ -231,7 +233,7 @@ class Child:
         return False
 
     def _read_output(self, limit: int = _PIPE_BYTES) -> None:
-        """Take up to `limit` bytes of output and keep the tail; bounded, since a stray thread may print for ever."""
+        """Read up to `limit` bytes of output and keep the end; limited, since a thread may print without end."""
         if self._stdout not in self._selector.get_map():
             return
         try:
@@ -251,7 +253,7 @@ class Child:
         self._output.clear()
         return output
 
-    # -- ends
+    # -- the end of a call
 
     def _ended(self, event: str, late: str, notes: tuple[str, ...]) -> CallEnd:
         kind: Literal["timeout", "exited", "interrupted"]
@@ -262,19 +264,19 @@ class Child:
             kind, error = "interrupted", "cut short, because the program stops"
             self._terminate(min(self._kill_grace_s, 1.0))
         else:
-            # An answer that is none of ours comes from a process that is still there.
+            # A wrong answer comes from a process that still runs.
             has_exited = self._has_exited(within_s=0.0 if event == "answer" else 0.5)
             self.kill()
             kind, error = "exited", self._post_mortem(has_exited)
         return CallEnd(kind=kind, error=error, output=self._take_output(), notes=notes)
 
     def _terminate(self, grace_s: float) -> str:
-        """SIGTERM to the group, SIGKILL after grace_s; returns the name of the one that was needed."""
+        """Send SIGTERM to the group, and SIGKILL after `grace_s`; return the signal that ended it."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while not (has_exited := self._has_exited()) and time.monotonic() < deadline:
             if self._wait(min(deadline, time.monotonic() + _TICK_S))[0] == "exited":
-                # Its pipes are closed, which need not mean that it has ended.
+                # Closed pipes do not mean that the process has ended.
                 time.sleep(0.001)
         self.kill()
         return "SIGTERM" if has_exited else "SIGKILL"
@@ -291,7 +293,7 @@ class Child:
         return f"the process of the callback ended with exit code {code}, without an answer"
 
     def _has_exited(self, within_s: float = 0.0) -> bool:
-        """Tell whether the process has ended, without reaping it: its id must not become another's yet."""
+        """Tell whether the process has ended, without reaping it: no other process must get its id yet."""
         deadline = time.monotonic() + within_s
         while True:
             if not hasattr(os, "waitid"):
@@ -300,21 +302,21 @@ class Child:
                 if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                     return True
             except ChildProcessError:
-                return True  # reaped by somebody else in this program
+                return True  # reaped by other code of this program
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.001)
 
     def _signal(self, number: signal.Signals) -> None:
-        # PermissionError: on macOS, a group of which only a zombie is left.
+        # PermissionError: on macOS, a group with only a zombie left.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     def _wear(self, function: str, answer: Mapping[str, Any]) -> str | None:
-        """Tell why the child should be replaced.
+        """Say why the child must be replaced; None if it may serve another call.
 
-        What a function's first call leaves open (a session, a pool, an exporter's thread) may stay for the next ones;
-        what later calls add is a leak.
+        A function's first call may leave threads and files open (a session, a pool, an exporter's thread). More of them
+        after later calls are a leak.
         """
         usage = (int(answer["threads"]), int(answer["fds"]))
         if not answer["is_sound"]:

@@ -1,8 +1,8 @@
-"""The marks: `@callback`, the legacy `@on_success`, `@on_failure`, `@on_cancelled`, and `@transformer`.
+"""The decorators `@callback`, `@transformer`, and the legacy `@on_success`, `@on_failure`, `@on_cancelled`.
 
-A mark is written into a list that the loader puts into the namespace of the user's file. So a function fires in the
-file that marks it and nowhere else: neither importing a marked helper nor a second function of the same name changes
-that. Outside of the loader (a user's unit test imports the file) a mark leaves the function as it is.
+A decorator adds a mark to a list that the loader puts into the namespace of the user's file. So a function is called
+only for the file that marks it; importing a marked helper marks nothing. Outside of the loader, such as in a unit test
+of the user, a decorator returns the function unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar, overload
 from .errors import CallbackLoadError, nearest
 from .kwargs import STATUSES
 
-#: Name, in the namespace of a user's file, of the list that its marks are written into.
+#: Name of the list of marks in the namespace of a user's file.
 MARKS = "__syncblocks_marks__"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -27,12 +27,12 @@ class Mark:
     """One decorator on one function."""
 
     function: Callable[..., Any]
-    #: Status that the function serves; None for a transformer.
+    #: Status for which the function is called; None for a transformer.
     status: str | None
-    #: What the decorator says: True, False, or None for nothing.
+    #: Argument of the decorator: True, False, or None if not given.
     fetch_inputs: bool | None = None
     is_legacy: bool = False
-    #: Line of the user's file in which the decorator was applied.
+    #: Line of the decorator in the user's file.
     line: int
 
 
@@ -41,12 +41,12 @@ def callback(status: Function, /) -> Function: ...
 @overload
 def callback(status: str = "success", *, fetch_inputs: bool | None = None) -> Callable[[Function], Function]: ...
 def callback(status: Any = "success", *, fetch_inputs: bool | None = None) -> Any:
-    """Call the function below after its parent block has ended with this status.
+    """Call the decorated function after its parent block has ended with this status.
 
     Args:
-        status: "success" (also meant by bare `@callback`), "failure" or "cancelled". Stack decorators for several.
-        fetch_inputs: False: the parent's data is never fetched, positional data parameters get None and `__input` is
-            `{}`. True: a function without positional parameters gets it as `__input`.
+        status: "success" (also by bare `@callback`), "failure", "cancelled", ... Stack decorators for several.
+        fetch_inputs: False: the parent's data is never read; positional data parameters get None and `__input` is
+            `{}`. True: a function without positional parameters gets the data as `__input`.
 
     Raises:
         CallbackLoadError: the status is unknown.
@@ -84,7 +84,7 @@ def on_cancelled(function: Function) -> Function:
 
 
 def transformer(function: Function) -> Function:
-    """Mark the function of a transformer file: a pandas DataFrame in, a DataFrame out, one batch at a time."""
+    """Mark the function of a transformer file. It gets a pandas DataFrame and returns one, batch by batch."""
     return _note(sys._getframe(1), function, None)
 
 

@@ -1,4 +1,4 @@
-"""One event on its way to one function: what is leased, what is made of it, how it ended, and where it comes from."""
+"""Values and protocols of the delivery of one event to one function."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One event to one function, leased and its attempt counted.
+    """One event for one function; it is leased, and its attempt is counted.
 
-    A run store gives the event and the names of block and function; `file`, `attempts`, `timeout_s`, `when` and `hook`
-    come from the pipeline file as it is now (see `Callbacks`), never from the store.
+    The run store gives the event and the names of block and function. `file`, `attempts`, `timeout_s`, `when`, `hook`
+    come from the current pipeline file (see `Callbacks`), never from the store.
     """
 
     #: The idempotency key.
@@ -24,89 +24,103 @@ class Delivery:
     function: str
     #: Absolute path; empty for a hook.
     file: str = ""
-    #: This one, from 1.
+    #: Number of this attempt, from 1.
     attempt: int
-    #: After so many the delivery is dead.
+    #: After this many attempts the delivery is dead.
     attempts: int = 1
     timeout_s: float = 60.0
-    #: In recorded form (plain JSON), complete; runtime variables as references.
+    #: All keyword arguments in recorded form (plain JSON), runtime variables as references.
     kwargs: Mapping[str, Any]
     #: Path of an Arrow IPC file with the parent's output.
     data: str | None
     #: For logs: `<block>:<stream>`.
     label: str
-    #: Whether the outcome tells what the function returned.
+    #: Whether the outcome includes the function's result.
     wants_value: bool = False
-    #: Of the event.
+    #: Status of the event.
     status: str = ""
-    #: Of the event: a block_uuid, "stream" or "pipeline".
+    #: Parent of the event: a block_uuid, "stream" or "pipeline".
     parent: str = ""
-    #: Condition over the event; false: done without a call.
+    #: Condition over the event; if false, the delivery is done without a call.
     when: str | None = None
-    #: What is called in place of a function: `kind` and settings as the pipeline file says them, templates unfilled.
+    #: The hook in place of a function: `kind` and its settings, templates unfilled.
     hook: Mapping[str, Any] | None = field(default=None, repr=False)
-    #: Why there is nothing to call: then it is dead.
+    #: Why there is nothing to call; the delivery is then dead.
     missing: str | None = None
 
 
 class LocalCall(Protocol):
-    """A call that the engine makes itself, on the thread of the queue."""
+    """A call that the engine makes itself, on the queue's thread."""
 
     def run(self, timeout_s: float) -> CallEnd:
-        """Make it, within timeout_s."""
+        """Make the call, within `timeout_s`."""
 
     def interrupt(self) -> None:
-        """End it soon, with kind "interrupted"; from any thread."""
+        """End the call soon, with kind "interrupted"; safe from any thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What the engine makes of a delivery just before it is called."""
+    """A delivery prepared for its call."""
 
-    #: False: its condition is not met, so that it is done without a call.
+    #: False: its condition is false, so the delivery is done without a call.
     is_wanted: bool = True
-    #: Settings with which a child runs the hook (see `hooks.run_hook`); None: there is a function to call.
+    #: The hook with its settings filled in (see `hooks.run_hook`); None: a function is called.
     hook: Mapping[str, Any] | None = None
-    #: Called here instead.
+    #: A call that the engine makes itself.
     local: LocalCall | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a delivery went."""
+    """Outcome of a delivery."""
 
     ok: bool
-    #: `Type: message` in its first line, the traceback below.
+    #: `Type: message` in the first line, then the traceback.
     error: str | None
-    #: Tail of stdout and stderr, at most OUTPUT_LIMIT characters.
+    #: End of stdout and stderr, at most OUTPUT_LIMIT characters.
     output: str
     duration_s: float
-    #: "interrupted": cut short by `close`, through no fault of the function. "skipped": its condition is false.
+    #: "interrupted": ended by `close`, not counted as a failure. "skipped": its condition is false.
     kind: Literal["returned", "raised", "timeout", "exited", "missing", "load", "interrupted", "skipped"]
-    #: `repr` of what the function returned, if the delivery asked for it.
+    #: `repr` of the function's result, if the delivery asked for it.
     value: str | None = None
 
 
 class Callbacks(Protocol):
-    """What may be called: the callback blocks of a pipeline file as it is now."""
+    """The callback blocks of the current pipeline file."""
 
     def complete(self, delivery: Delivery, digest: str | None) -> Delivery:
-        """Return a delivery with what is called for it; `missing`, if the file does not say that it is.
+        """Return a delivery completed from the file; with `missing` set if the file does not call it.
 
         Args:
-            delivery: What the store knows: the event, names of block and function, a path of data.
-            digest: Of the block when the event was recorded; None: not known.
+            delivery: the store's part: the event, names of block and function, path of the data.
+            digest: digest of the block when the event was recorded; None if unknown.
         """
 
 
-class Outbox(Protocol):
-    """Where deliveries come from; thread-safe."""
+@dataclass(frozen=True, slots=True)
+class NotDue:
+    """A queue has open deliveries, and none is due."""
 
-    def lease(self, callback_block: str) -> Delivery | float | None:
-        """Return the next due delivery of a queue, seconds until one may become due, or None if nothing is open."""
+    #: Seconds until one may become due.
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NothingOpen:
+    """A queue has no open delivery."""
+
+
+#: What `Outbox.lease` returns: the leased delivery, or why there is none.
+LeaseResult = Delivery | NotDue | NothingOpen
+
+
+class Outbox(Protocol):
+    """Source of deliveries; thread-safe."""
+
+    def lease(self, callback_block: str) -> LeaseResult:
+        """Lease the next due delivery of a queue, if there is one."""
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         """Record the outcome; return "done", "retry" or "dead"."""
-
-
-__all__ = ["Callbacks", "Delivery", "LocalCall", "Outbox", "Outcome", "Prepared"]

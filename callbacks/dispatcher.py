@@ -1,7 +1,7 @@
-"""Take due deliveries from the outbox, call the functions, tell the outbox how it went.
+"""The dispatcher: takes due deliveries from the outbox, calls the functions, and records the outcomes.
 
-One thread and one reusable child process a callback block, so that no callback waits for another block's. What a
-function does, up to killing its process, ends in an `Outcome`; it never raises here and never stops a stream.
+Each callback block has its own thread and a reusable child process, so no block waits for another. Whatever a function
+does, even killing its process, becomes an `Outcome`; it never raises here and never stops a stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from .child import OUTPUT_KEPT_BYTES, CallEnd, tail
-from .delivery import Delivery, LocalCall, Outbox, Outcome, Prepared
+from .delivery import Delivery, LocalCall, NotDue, NothingOpen, Outbox, Outcome, Prepared
 from .invoke import Functions
 from .kwargs import RESERVED
 from .runners import ChildRunner, InlineRunner, Runner
@@ -23,7 +23,7 @@ OUTPUT_LIMIT = 16 * 1024
 
 
 class Dispatcher:
-    """Delivers, from `start` to `close`. Use from one thread, but for `notify`."""
+    """Delivers from `start` to `close`. Use it from one thread; only `notify` is safe from any thread."""
 
     def __init__(
         self,
@@ -40,21 +40,21 @@ class Dispatcher:
         recycle_after: int = 200,
         poll_s: tuple[float, float] = (0.2, 1.0),
     ) -> None:
-        """Start nothing yet.
+        """Create the queues; `start` starts them.
 
         Args:
-            outbox: Where deliveries come from.
-            callback_blocks: One queue each.
-            resolve: Turns recorded references of runtime variables into values, just before the call.
-            prepare: Asked before each call, with the resolved kwargs: decides about `when`, resolves a hook.
-            redact: Masks secrets in what functions raise and print.
-            on_outcome: Told of each delivery after it was marked: the outcome, and what `mark` returned.
-            inline: Call functions (not hooks) in this process, on one thread for all blocks, without deadline or
+            outbox: source of the deliveries.
+            callback_blocks: each gets its own queue.
+            resolve: turns recorded references of runtime variables into values, just before the call.
+            prepare: called before each call with the resolved kwargs; evaluates `when` and fills in a hook.
+            redact: masks secrets in errors and output of functions.
+            on_outcome: called after each delivery was marked, with the outcome and the result of `mark`.
+            inline: call functions (not hooks) in this process, on one thread for all blocks, without deadline or
                 isolation, so that `breakpoint()` has the terminal.
-            log: For what is nobody's outcome.
-            kill_grace_s: Seconds between SIGTERM and SIGKILL at the deadline.
-            recycle_after: Calls that one child serves.
-            poll_s: Bounds of the pause between two looks, since other processes add work too.
+            log: logger for errors outside of a call.
+            kill_grace_s: seconds between SIGTERM and SIGKILL at the deadline.
+            recycle_after: most calls of one child.
+            poll_s: bounds of the pause between two looks at the outbox; other processes may add deliveries.
         """
         self.outbox = outbox
         self.resolve = resolve
@@ -82,39 +82,39 @@ class Dispatcher:
 
     @property
     def drains(self) -> int:
-        """How many drains have begun."""
+        """Number of drains that have begun."""
         return self._drains
 
     def start(self) -> None:
-        """Start to deliver. Children are started with their first delivery."""
+        """Start to deliver. A child is started with its first delivery."""
         if not self._is_started:
             self._is_started = True
             for queue in self._queues:
                 queue.thread.start()
 
     def warm(self, callback_blocks: Collection[str]) -> None:
-        """Prepare blocks whose calls will want their parent's data, while that is still on its way."""
+        """Start the children of blocks that will need their parent's data."""
         for queue in self._queues:
             queue.is_to_be_warmed = queue.serves(callback_blocks)
         self.notify()
 
     def notify(self) -> None:
-        """Look into all queues now."""
+        """Look at all queues now."""
         for queue in self._queues:
             queue.wake.set()
 
     def drain(
         self, timeout_s: float | None, stop: Callable[[], bool] = lambda: False, *, one_try: bool = False
     ) -> bool:
-        """Block until every queue has nothing open.
+        """Block until no queue has an open delivery.
 
         Args:
-            timeout_s: None: no limit.
-            stop: Asked about every 50 ms.
-            one_try: Wait for what is due, not for what will be due later, such as after a failed try.
+            timeout_s: time limit; None: no limit.
+            stop: called about every 50 ms; True ends the wait.
+            one_try: do not wait for deliveries that are due later, such as after a failed attempt.
 
         Returns:
-            False if time is up or stop() said so; deliveries go on in the background until `close`.
+            False after the time limit or stop(); deliveries continue in the background until `close`.
         """
         self.start()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -124,7 +124,7 @@ class Dispatcher:
         self.notify()
         while True:
             with self.changed:
-                if all(queue.is_settled(mine, one_try=one_try) for queue in self._queues):
+                if all(queue.is_empty(mine, one_try=one_try) for queue in self._queues):
                     return True
                 remaining = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
                 if remaining <= 0:
@@ -134,7 +134,7 @@ class Dispatcher:
                 return False
 
     def close(self, grace_s: float = 0.0) -> None:
-        """Stop: calls under way have grace_s to end, then children and their groups are killed; idempotent."""
+        """Stop: running calls have `grace_s` to end, then their process groups are killed; idempotent."""
         self.closing.set()
         self.notify()
         if not self._is_started:
@@ -143,7 +143,7 @@ class Dispatcher:
         for queue in self._queues:
             queue.thread.join(max(0.0, deadline - time.monotonic()))
         for queue in self._queues:
-            # Where nothing is called the child ends in good order by itself, which takes it a second at most.
+            # An idle child ends by itself, within a second.
             if queue.is_busy:
                 queue.interrupt()
         deadline = time.monotonic() + min(self.kill_grace_s, 1.0) + 5.0
@@ -152,32 +152,32 @@ class Dispatcher:
 
 
 class _Queue:
-    """Thread that serves the queue of one callback block; of all of them in inline mode."""
+    """Thread that serves the queue of one callback block; in inline mode, of all blocks."""
 
     def __init__(self, dispatcher: Dispatcher, blocks: list[str], runner: Runner) -> None:
         self.runner = runner
         self.wake = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"callbacks-{blocks[0]}", daemon=True)
         self._dispatcher = dispatcher
-        #: Block -> the drain that had begun when it was last looked into, and what was found.
+        #: Block -> number of drains at the last look, and what was found.
         self._found: dict[str, tuple[int, Literal["work", "later", "nothing"]]] = dict.fromkeys(blocks, (-1, "work"))
         self._failures = 0
         self.is_to_be_warmed = False
-        #: Whether a delivery is in hand.
+        #: Whether a delivery is being called.
         self.is_busy = False
         self._local: LocalCall | None = None
 
     def serves(self, callback_blocks: Collection[str]) -> bool:
-        """Tell whether one of the blocks is in this queue."""
+        """Tell whether this queue serves one of the blocks."""
         return any(block in callback_blocks for block in self._found)
 
-    def is_settled(self, drain: int, *, one_try: bool) -> bool:
-        """Tell whether a look that began after this drain had begun found nothing (due)."""
-        settled = ("nothing", "later") if one_try else ("nothing",)
-        return all(seen >= drain and found in settled for seen, found in self._found.values())
+    def is_empty(self, drain: int, *, one_try: bool) -> bool:
+        """Tell whether a look since the beginning of this drain found no open delivery (`one_try`: none due)."""
+        empty = ("nothing", "later") if one_try else ("nothing",)
+        return all(seen >= drain and found in empty for seen, found in self._found.values())
 
     def interrupt(self) -> None:
-        """End the call under way soon."""
+        """End the running call soon."""
         self.runner.interrupt()
         if (local := self._local) is not None:
             local.interrupt()
@@ -200,7 +200,7 @@ class _Queue:
         self.is_to_be_warmed = False
         try:
             self.runner.warm()
-        except Exception:  # the call tries again, and tells
+        except Exception:  # the call tries again and reports the error
             self._dispatcher.log.warning("a process for callbacks could not be started ahead", exc_info=True)
 
     def _look(self, block: str) -> float:
@@ -222,9 +222,14 @@ class _Queue:
             finally:
                 self.is_busy = False
             return 0.0
-        self._set(block, drain, "nothing" if leased is None else "later")
         pause_s = random.uniform(*dispatcher.poll_s)
-        return pause_s if leased is None else min(pause_s, max(leased, 0.005))
+        match leased:
+            case NotDue(wait_s):
+                self._set(block, drain, "later")
+                return min(pause_s, max(wait_s, 0.005))
+            case NothingOpen():
+                self._set(block, drain, "nothing")
+                return pause_s
 
     def _set(self, block: str, drain: int, found: Literal["work", "later", "nothing"]) -> None:
         with self._dispatcher.changed:
@@ -279,14 +284,14 @@ class _Queue:
             if prepared.local is not None:
                 return self._run_here(prepared.local, delivery.timeout_s)
             return self.runner.run(_request(delivery, kwargs, prepared), timeout_s=delivery.timeout_s)
-        except Exception as error:  # no process, no memory, no descriptor: this delivery fails, the queue goes on
+        except Exception as error:  # no process or no memory: this delivery fails, the queue continues
             self._dispatcher.log.exception("callback block %s: the call could not be made", delivery.callback_block)
             return CallEnd(kind="exited", error=f"the call could not be made: {error}", output=b"")
 
     def _run_here(self, local: LocalCall, timeout_s: float) -> CallEnd:
         self._local = local
         try:
-            # Whoever closes looks for a call after he has said so; this one looks whether he has after it can be found.
+            # `close` sets `closing` before it looks for a call; this checks `closing` after the call can be found.
             if self._dispatcher.closing.is_set():
                 local.interrupt()
             return local.run(timeout_s)
@@ -294,7 +299,7 @@ class _Queue:
             self._local = None
 
     def _mark(self, delivery: Delivery, outcome: Outcome) -> str | None:
-        """Record the outcome, however long the store needs: unmarked, the delivery would be leased for ever."""
+        """Record the outcome, however long the store takes: without it, the delivery would stay leased."""
         failures = 0
         while True:
             try:
@@ -309,13 +314,13 @@ class _Queue:
             self._dispatcher.closing.wait(min(5.0, 0.1 * 2.0**failures))
 
     def _shown(self, text: str) -> str:
-        """Mask secrets, and what no database takes as text: NUL and lone surrogates."""
+        """Mask secrets, and escape NUL and lone surrogates, which databases do not store."""
         plain = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         return self._dispatcher.redact(plain)
 
 
 def _request(delivery: Delivery, kwargs: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
-    """Return what a process is asked to do."""
+    """Return the request for a child process."""
     if prepared.hook is not None:
         return {"function": delivery.function, "hook": dict(prepared.hook)}
     return {
@@ -328,13 +333,10 @@ def _request(delivery: Delivery, kwargs: dict[str, Any], prepared: Prepared) -> 
 
 
 def _resolved(recorded: Mapping[str, Any], resolve: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Resolve the runtime variables, and nothing else: an event from outside must not be able to name a secret."""
+    """Resolve runtime variables only: an `event` from outside must not be able to name a secret."""
     variables = {name: value for name, value in recorded.items() if name not in RESERVED}
     kwargs = {**recorded, **resolve(variables)}
     run = recorded.get("pipeline_run")
     if run and run.get("variables"):
         kwargs["pipeline_run"] = {**run, "variables": resolve(dict(run["variables"]))}
     return kwargs
-
-
-__all__ = ["OUTPUT_LIMIT", "Dispatcher"]

@@ -1,4 +1,4 @@
-"""Errors of callbacks. What goes wrong inside a user's function is an `Outcome`, not an error of ours."""
+"""Errors of callbacks. An error inside a user's function is an `Outcome`, not one of these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class CallbackError(Exception):
 
 
 class CallbackLoadError(CallbackError):
-    """A callback or transformer file is missing, does not load, marks nothing, or asks for what nothing can fill.
+    """A callback or transformer file is missing, does not load, marks no function, or has an unfillable parameter.
 
     str() gives `file:line: reason`.
     """
@@ -31,8 +31,12 @@ class CallbackLoadError(CallbackError):
         return ": ".join([":".join(where), self.reason]) if where else self.reason
 
 
+class HookFailed(CallbackError):
+    """A hook failed; the text shows no setting, which may be a secret."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the known word closest to this one, or nothing."""
+    """Return `; did you mean 'x'?` for the most similar known word, or an empty text."""
     from difflib import get_close_matches
 
     near = get_close_matches(word.lower(), list(known), n=1)

@@ -1,4 +1,4 @@
-"""Events made up, complete in recorded form: what a callback is tried with before anything has run."""
+"""Made-up events in recorded form, to try callbacks before a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from .kwargs import RESERVED, STATUSES_WITH_ERROR, build_kwargs
 
-#: Parents by the words of `on` -> the block that carries their events here.
+#: Word of `on` -> the block of its made-up events.
 PARENT_BLOCKS = {
     "source": "load_memory",
     "transformers": "transform",
@@ -14,7 +14,7 @@ PARENT_BLOCKS = {
     "stream": "export_memory",
 }
 
-#: Statuses that are told while the block run goes on: numbered, without place and flag.
+#: Statuses of events during a block run; these events are numbered, without index and flag.
 _NUMBERED = frozenset({"retry", "schema_changed"})
 _MOMENT = "2023-04-26T20:28:17.335254+00:00"
 
@@ -22,14 +22,13 @@ _MOMENT = "2023-04-26T20:28:17.335254+00:00"
 def make_event(
     status: str = "success", stream: str = "users", *, parent: str = "export_memory", **overrides: Any
 ) -> dict[str, Any]:
-    """Make the recorded keyword arguments of one event.
+    """Return the recorded keyword arguments of one made-up event.
 
     Args:
-        status: How the parent ended, or what happened; "failure", "retry" and "crashed" come with an `__error`.
-        stream: The stream; also the destination table, unless overridden.
-        parent: The parent block's uuid, or a word of `on`; "pipeline" makes the event at the end of a run.
-        overrides: Values in recorded form (plain JSON). A name that is no keyword argument of ours is a runtime
-            variable.
+        status: status of the event; "failure", "retry" and "crashed" have an `__error`.
+        stream: the stream; also the destination table, unless overridden.
+        parent: the parent's block_uuid, or a word of `on`; "pipeline" makes the event at the end of a run.
+        overrides: values in recorded form (plain JSON). Any other name is a runtime variable.
     """
     block = PARENT_BLOCKS.get(parent, parent)
     variables = {name: value for name, value in overrides.items() if name not in RESERVED}
@@ -38,7 +37,7 @@ def make_event(
     ended = _ended(status)
     error = {
         "type": "ValueError",
-        "message": "made by callbacks.testing",
+        "message": "made by syncblocks.callbacks.testing",
         "traceback": "",
         "stream": stream,
         "block": "export_memory" if block == "pipeline" else block,
@@ -71,7 +70,7 @@ def make_event(
 
 
 def _ended(status: str) -> str:
-    """Return the status of a block run that an event of this status tells of."""
+    """Return the status of the block run for an event of this status."""
     return {"recovered": "success", "crashed": "failure"}.get(status, status)
 
 

@@ -1,6 +1,6 @@
-"""Callbacks without Python: one request of the engine, with every setting filled in, run in a callback's process.
+"""Run a hook (a callback without Python) in the child process; the engine has filled in its settings.
 
-A hook raises `HookFailed` with a text that shows no setting; whatever else it raises is told by its kind only.
+`HookFailed` has a text without settings. Of any other error only the class is shown, since its text may contain one.
 """
 
 from __future__ import annotations
@@ -8,27 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import CallbackError
-from .invoke import Answer
-
-
-class HookFailed(CallbackError):
-    """A hook did not do what it should; the text shows no setting, which may be a secret."""
+from .answer import Answer
+from .errors import HookFailed
 
 
 def run_hook(hook: Mapping[str, Any]) -> Answer:
-    """Do what a hook says: `kind` and the settings of that kind. Never raises."""
+    """Run a hook: `kind` and the settings of that kind. Never raises."""
     try:
         _run(hook)
     except HookFailed as error:
         return Answer(kind="raised", error=str(error))
-    except BaseException as error:  # as of a function: what it raises must not end the process
+    except BaseException as error:  # an error of a hook must not end the process
         return Answer(kind="raised", error=f"{hook['kind']} failed: {type(error).__name__}")
     return Answer(kind="returned")
 
 
 def _run(hook: Mapping[str, Any]) -> None:
-    # Imported when called: a process serves one kind, and none needs what the others do.
+    # Imported when needed: a process serves one kind of hook.
     kind = hook["kind"]
     if kind == "notify":
         from .notify import notify
@@ -51,6 +47,3 @@ def _run(hook: Mapping[str, Any]) -> None:
         run(hook["command"], hook["event"], folder=hook["folder"], variables=hook["variables"])
     else:
         raise HookFailed(f"there is no hook {kind!r}")
-
-
-__all__ = ["HookFailed", "run_hook"]

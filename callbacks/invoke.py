@@ -1,4 +1,4 @@
-"""Call one function of a callback file with one event, in this process: the child's work, and the inline mode's."""
+"""Call one function of a callback file in this process; used by the child process and the inline mode."""
 
 from __future__ import annotations
 
@@ -6,46 +6,31 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from .answer import Answer
 from .errors import CallbackLoadError
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
 
-#: What `read_data` imports.
+#: Modules that `read_data` imports.
 DATA_MODULES = ("pyarrow", "pandas")
-
-#: How a call ended, as far as this process can tell.
-Kind = Literal["returned", "raised", "missing", "load"]
 
 _TEXT_LIMIT = 16 * 1024
 _VALUE_LIMIT = 1000
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """End of one call."""
-
-    kind: Kind
-    error: str | None = None
-    #: Log lines, such as why there is no data.
-    notes: tuple[str, ...] = ()
-    #: `repr` of what the function returned, cut; None if nobody asked.
-    value: str | None = None
-
-
 class Functions:
-    """The functions of callback files, each file executed once."""
+    """Cache of the functions of callback files; each file is executed once."""
 
     def __init__(self) -> None:
         self._files: dict[Path, ExecutedFile] = {}
         self._bound: dict[tuple[Path, str, frozenset[str]], CallbackFunction] = {}
 
     def find(self, path: Path, name: str, variables: frozenset[str]) -> CallbackFunction | None:
-        """Return a function, or None if its file marks none of that name.
+        """Return a function, or None if its file marks no function of that name.
 
         Raises:
             CallbackLoadError: the file does not load; the next call tries again.
@@ -62,7 +47,7 @@ class Functions:
 
 
 def perform(functions: Functions, request: Mapping[str, Any]) -> Answer:
-    """Make one call: of a function (`file`, `function`, `kwargs`, `data`, `wants_value`), or of a hook (`hook`)."""
+    """Call a function (`file`, `function`, `kwargs`, `data`, `wants_value`) or a hook (`hook`)."""
     if "hook" in request:
         from .hooks import run_hook
 
@@ -87,11 +72,11 @@ def invoke(
     *,
     wants_value: bool = False,
 ) -> Answer:
-    """Call a function with recorded kwargs. Whatever it raises, also SystemExit, is told in the answer.
+    """Call a function with recorded kwargs. Any error, also SystemExit, is part of the answer.
 
     Args:
-        data: Path of the Arrow IPC file with the parent's output; read only if the function wants it.
-        wants_value: Tell what it returned.
+        data: path of the Arrow IPC file with the parent's output; read only if the function needs it.
+        wants_value: whether the answer includes the function's result.
     """
     path = Path(file)
     if not path.exists():
@@ -110,13 +95,13 @@ def invoke(
         args, kwargs = function.binding.arguments(hydrate(recorded), frame)
         value = call(function.function, args, kwargs)
         shown = show(value) if wants_value else None
-    except BaseException as error:  # a function that exits must not end the process that serves the next one
+    except BaseException as error:  # a function that calls sys.exit must not end the process
         return Answer(kind="raised", error=describe(error, file), notes=tuple(notes))
     return Answer(kind="returned", notes=tuple(notes), value=shown)
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Call a function, and run it to its end if it is a coroutine function."""
+    """Call a function; run the coroutine of an async function."""
     result = function(*args, **kwargs)
     if inspect.iscoroutine(result):
         import asyncio
@@ -129,7 +114,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
     """Read an Arrow IPC file as a DataFrame, by memory map.
 
     Returns:
-        The whole DataFrame with Arrow-backed dtypes; None, and a note, if the file is gone, cut off or unreadable.
+        A DataFrame with Arrow-backed dtypes; None, and a note, if the file is missing, truncated or unreadable.
     """
     try:
         import pandas as pd
@@ -145,7 +130,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
 
 
 def show(value: Any, limit: int = _VALUE_LIMIT) -> str:
-    """Return a value's `repr`, at most so long, whatever the value is."""
+    """Return a value's `repr`, cut to `limit` characters; never raises."""
     try:
         text = repr(value)
     except Exception as error:
@@ -154,7 +139,7 @@ def show(value: Any, limit: int = _VALUE_LIMIT) -> str:
 
 
 def describe(error: BaseException, file: str) -> str:
-    """Return `Type: message` and, below, the traceback from the user's file on."""
+    """Return `Type: message`, then the traceback from the user's file on."""
     try:
         message = str(error)
     except Exception as broken:
@@ -168,13 +153,13 @@ def describe(error: BaseException, file: str) -> str:
 
 
 def _user_frames(error: BaseException, file: str) -> Any:
-    """Return the traceback without the frames of ours that led to the user's."""
+    """Return the traceback from the first frame of the user's file."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename != file:
         frames = frames.tb_next
     if frames is not None:
         return frames
-    # Raised before the user's first line, as by a wrong signature: nothing of it is his.
+    # Raised before the user's first line, as by a wrong signature.
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         frames = frames.tb_next
@@ -186,7 +171,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def append_folder(file: str) -> None:
-    """Let a callback file import modules that lie beside it, after those of the standard library and installed ones."""
+    """Allow a callback file to import modules beside it; the standard library and installed modules come first."""
     folder = str(Path(file).absolute().parent)
     if folder not in sys.path:
         sys.path.append(folder)

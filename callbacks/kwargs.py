@@ -1,4 +1,4 @@
-"""The keyword arguments of callbacks: their names, their recorded form (plain JSON), and the objects made of it."""
+"""The keyword arguments of callbacks: names, recorded form (plain JSON), and the objects that functions receive."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, NotRequired, TypedDict
 
-#: Statuses that `@callback` takes, and when each fires: the one table of them.
+#: Every status of `@callback`, and when it fires.
 STATUSES: Mapping[str, str] = {
     "success": "the parent succeeded",
     "failure": "the parent failed, once, after its last retry",
     "cancelled": "the parent had started and was cancelled",
-    "retry": "a try of the stream failed and will be repeated; numbered, at once",
+    "retry": "an attempt at the stream failed and will be repeated; numbered, at once",
     "schema_changed": "a commit added or changed columns of the destination table; numbered, at once",
     "recovered": "beside success: the first one of a stream after it had failed",
-    "crashed": "beside failure: a process died without closing, told by whoever recovers the run",
+    "crashed": "beside failure: a process died without closing; the recovery of the run reports it",
 }
 
-#: Statuses that come with `__error`.
+#: Statuses with `__error`.
 STATUSES_WITH_ERROR = frozenset({"failure", "retry", "crashed"})
 
-#: Statuses after which the parent's data may be handed over.
+#: Statuses with the parent's data.
 STATUSES_WITH_DATA = frozenset({"success"})
 
 
@@ -34,7 +34,7 @@ class PipelineRun:
     pipeline_uuid: str
     #: When the run started; constant within the run, also over its attempts.
     execution_date: datetime
-    #: success, failure, cancelled, or running. The final status in the events of the run's last close.
+    #: success, failure, cancelled or running; the final status in the events of the run's last stream.
     status: str | None = None
     #: From 1.
     attempt: int = 1
@@ -50,12 +50,12 @@ class PipelineRun:
 class BlockRun:
     """The parent's block run: the execution of one block for one stream."""
 
-    #: `<block>:<stream>`, such as `export_warehouse:public.users`. To show, not to take apart: names may hold a colon.
+    #: `<block>:<stream>`, such as `export_warehouse:public.users`. Do not parse it: names may contain a colon.
     uuid: str
     status: str
-    #: None where a recovery cannot know it.
+    #: None if a recovery cannot know it.
     rows: int | None = None
-    #: Records that were set aside, because they did not fit (`on_bad_record: quarantine`).
+    #: Records that could not be stored and are kept beside (`on_rejected: keep`).
     rows_rejected: int | None = None
     bytes: int | None = None
     started_at: datetime | None = None
@@ -68,7 +68,7 @@ class BlockRun:
 
 
 class ParentError(Exception):
-    """What ended the parent block, given as `__error`. str() is the message, as it was of the original."""
+    """The error of the parent block, given as `__error`. str() is the original message."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class ParentError(Exception):
         self.block = block
 
 
-# In the functional form, because inside of a class body `__input` and `__error` would be mangled.
+# In the functional form, since a class body would mangle `__input` and `__error`.
 StandardKwargs = TypedDict(
     "StandardKwargs",
     {
@@ -125,21 +125,21 @@ StandardKwargs = TypedDict(
 
 
 class IntegrationKwargs(TypedDict):
-    """What a callback gets in addition if its parent is a block of a data integration, thus one of a stream."""
+    """Additional keyword arguments if the parent is a block or a stream."""
 
     #: Source stream.
     stream: str
     #: Table it goes to.
     destination_table: str
     #: Place of the parent block run in the order in which the block runs of its type ended in this attempt, from 0;
-    #: None for `retry` and `schema_changed`, which tell of one that has not ended.
+    #: None for `retry` and `schema_changed`, whose block run has not ended.
     index: int | None
     #: True for the last block run of that block type.
     is_last_block_run: bool
 
 
 class PipelineKwargs(TypedDict):
-    """What a callback gets in addition if its parent is `pipeline`."""
+    """Additional keyword arguments if the parent is `pipeline`."""
 
     #: All block runs of the attempt.
     block_runs: list[BlockRun]
@@ -154,10 +154,10 @@ class PipelineKwargs(TypedDict):
 _INTEGRATION = frozenset(IntegrationKwargs.__annotations__)
 _PIPELINE = frozenset(PipelineKwargs.__annotations__)
 
-#: Names that always win over a runtime variable of the same name.
+#: Names that hide a runtime variable of the same name.
 RESERVED = frozenset(StandardKwargs.__annotations__) | _INTEGRATION | _PIPELINE
 
-#: Names that a transformer can ask for, beside runtime variables.
+#: Keyword arguments of transformers, in addition to runtime variables.
 TRANSFORMER_KWARGS = frozenset(
     {
         "stream",
@@ -175,11 +175,11 @@ TRANSFORMER_KWARGS = frozenset(
 
 
 def fillable(*, statuses: frozenset[str], parents: frozenset[str] | None) -> frozenset[str]:
-    """Return the names that some event of these statuses and parents can fill.
+    """Return the names that events of these statuses and parents can fill.
 
     Args:
-        statuses: What the function serves.
-        parents: `on` of the callback block; None if it is not known, then every parent is thought possible.
+        statuses: statuses that the function serves.
+        parents: `on` of the callback block; None if unknown: any parent.
     """
     names = RESERVED
     if not statuses & STATUSES_WITH_ERROR:
@@ -192,7 +192,7 @@ def fillable(*, statuses: frozenset[str], parents: frozenset[str] | None) -> fro
 
 
 def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Compose the recorded keyword arguments of one delivery; pure.
+    """Return the recorded keyword arguments of one delivery; pure.
 
     Args:
         event: JSON values. Needed: `block_uuid`, `parent_block_uuid`, `execution_date` (ISO text or datetime),
@@ -203,7 +203,7 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
             type, message, traceback, stream, block).
 
     Returns:
-        Plain JSON: what `hydrate` makes a function's kwargs of.
+        Plain JSON, from which `hydrate` makes a function's kwargs.
     """
     date = _aware(event["execution_date"])
     partition = event.get("execution_partition") or f"{event.get('trigger') or '0'}/{date:%Y%m%dT%H%M%S}"
@@ -242,7 +242,7 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hydrate(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Make of recorded keyword arguments what a function receives, but for `__input`: datetimes and objects; pure."""
+    """Turn recorded keyword arguments into those of a function, without `__input`; pure."""
     kwargs = dict(recorded)
     if "execution_date" in kwargs:
         kwargs["execution_date"] = _aware(kwargs["execution_date"])
@@ -265,7 +265,7 @@ def hydrate(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _made(cls: type[Any], record: Mapping[str, Any]) -> Any:
-    """Make a value of its record. Unknown keys are left out: a newer version may have written it."""
+    """Return a value from its record; unknown keys of a newer version are left out."""
     values = {item.name: record[item.name] for item in fields(cls) if item.name in record}
     for name in ("execution_date", "started_at", "ended_at"):
         if values.get(name) is not None:
@@ -275,7 +275,7 @@ def _made(cls: type[Any], record: Mapping[str, Any]) -> Any:
 
 def _aware(value: str | datetime) -> datetime:
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    # Without a zone it is UTC, which is how SQLite gives back what was stored.
+    # Without a zone it is UTC: SQLite returns stored times so.
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 

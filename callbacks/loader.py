@@ -1,7 +1,7 @@
-"""User's file -> marked functions. The only place that executes a user's file.
+"""Load the marked functions of a user's file. The only place that executes a user's file.
 
-The file is compiled by path under a private module name, so that neither its own name nor that of its folder can stand
-in for a module of ours or of the standard library. Helper modules beside it can be imported, after everything else.
+The file is compiled by path under a private module name, so neither its name nor its folder's can replace another
+module. It can import helper modules beside it; all other modules come first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
 
 _NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
 
-#: sys.path and sys.modules belong to the process, so one file is executed at a time.
+#: One file is executed at a time: sys.path and sys.modules belong to the process.
 _executing = threading.RLock()
 
 
@@ -35,20 +35,20 @@ _executing = threading.RLock()
 class CallbackFunction:
     """One function of a callback file."""
 
-    #: Its name; a second function of the same name is `name#2`.
+    #: The function's name; a second function of the same name is `name#2`.
     name: str
     statuses: frozenset[str]
-    #: What the mark says: True, False, or None for nothing.
+    #: `fetch_inputs` of the decorator: True, False, or None if not given.
     fetch_inputs: bool | None
-    #: Marked by on_success, on_failure, on_cancelled only.
+    #: Whether it is marked by on_success, on_failure or on_cancelled only.
     is_legacy: bool
     binding: Binding
     function: Callable[..., Any]
-    #: Line of the mark.
+    #: Line of the decorator.
     line: int
 
     def needs_data(self, status: str, parent: str) -> bool:
-        """Tell whether a call for this status of this parent wants the parent's data."""
+        """Tell whether a call for this status of this parent needs the parent's data."""
         return self.binding.needs is not None and status in STATUSES_WITH_DATA and parent != "pipeline"
 
 
@@ -64,10 +64,10 @@ class TransformerFunction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackFile:
-    """What a user's file marks."""
+    """The marked functions of a user's file."""
 
     path: Path
-    #: In the order in which they are called: legacy marks first, then by definition.
+    #: In calling order: legacy marks first, then in definition order.
     functions: tuple[CallbackFunction, ...]
     transformers: tuple[TransformerFunction, ...]
 
@@ -79,17 +79,17 @@ def load_file(
     parents: Collection[str] | None = None,
     expects: Literal["callback", "transformer"] | None = None,
 ) -> CallbackFile:
-    """Execute a callback or transformer file and read what it marks.
+    """Execute a callback or transformer file and return its marked functions.
 
     Args:
-        path: The file.
-        variables: Names of the pipeline's runtime variables, which are keyword arguments too.
-        parents: `on` of the callback block, if known: a parameter that no such parent fills is an error then.
-        expects: What the file must mark; default: anything.
+        path: the file.
+        variables: names of the pipeline's runtime variables, which are keyword arguments too.
+        parents: `on` of the callback block, if known; a parameter that these parents cannot fill is an error.
+        expects: kind of functions that the file must have; default: any.
 
     Raises:
-        CallbackLoadError: the file is missing, does not load, marks nothing (or not what is expected), or nothing can
-            fill a parameter of a function.
+        CallbackLoadError: the file is missing, does not load, marks no function of the expected kind, or has a
+            function with an unfillable parameter.
     """
     return read_marks(execute(path), variables=variables, parents=parents, expects=expects)
 
@@ -107,7 +107,7 @@ def execute(path: Path) -> ExecutedFile:
     """Execute a user's file.
 
     Raises:
-        CallbackLoadError: it is missing or raises; the line is the last one of this file that was reached.
+        CallbackLoadError: it is missing or raises; has the last line of this file that was reached.
     """
     path = path.absolute()
     try:
@@ -129,7 +129,7 @@ def execute(path: Path) -> ExecutedFile:
     for name in ("callback", "on_success", "on_failure", "on_cancelled", "transformer"):
         namespace[name] = getattr(decorator, name)
     with _executing, _helpers_beside(path):
-        # Dataclasses and type hints of the user's file look their module up here.
+        # Dataclasses and type hints of the user's file look up their module here.
         sys.modules[module.__name__] = module
         try:
             exec(code, namespace)
@@ -147,7 +147,7 @@ def read_marks(
     parents: Collection[str] | None = None,
     expects: Literal["callback", "transformer"] | None = None,
 ) -> CallbackFile:
-    """Bind the functions that an executed file marks; arguments and errors as of `load_file`."""
+    """Bind the marked functions of an executed file; arguments and errors are those of `load_file`."""
     path, names = executed.path, frozenset(variables)
     callbacks: list[CallbackFunction] = []
     transformers: list[TransformerFunction] = []
@@ -169,7 +169,7 @@ def read_marks(
 
 
 def read_function(executed: ExecutedFile, name: str, *, variables: Iterable[str]) -> CallbackFunction | None:
-    """Bind one callback function of an executed file, or return None if there is none of that name."""
+    """Bind one callback function of an executed file; None if there is no function of that name."""
     marks = _by_name(executed.marks).get(name)
     if marks is None or any(mark.status is None for mark in marks):
         return None
@@ -228,7 +228,7 @@ def _bound_transformer(
 
 
 def _by_name(marks: Iterable[Mark]) -> dict[str, list[Mark]]:
-    """Name the marked functions, in definition order; a second one of a name becomes `name#2`."""
+    """Name the marked functions, in definition order; a second function of a name becomes `name#2`."""
     named: dict[str, list[Mark]] = {}
     for gathered in _by_function(marks):
         base = name = _name(gathered[0].function)
@@ -241,7 +241,7 @@ def _by_name(marks: Iterable[Mark]) -> dict[str, list[Mark]]:
 
 
 def _by_function(marks: Iterable[Mark]) -> list[list[Mark]]:
-    """Gather stacked marks, in definition order. By identity: a callable object need not be hashable."""
+    """Group stacked marks by function, in definition order. By identity: a callable need not be hashable."""
     gathered: dict[int, list[Mark]] = {}
     for mark in marks:
         gathered.setdefault(id(mark.function), []).append(mark)
@@ -249,7 +249,7 @@ def _by_function(marks: Iterable[Mark]) -> list[list[Mark]]:
 
 
 def _fetch_inputs(marks: Iterable[Mark]) -> bool | None:
-    """Return what the mark of a status with data says; what the others say changes nothing, they never have any."""
+    """Return `fetch_inputs` of the mark for a status with data; other statuses never have data."""
     said = [mark.fetch_inputs for mark in marks if mark.status in STATUSES_WITH_DATA]
     return next((value for value in said if value is not None), None)
 
@@ -270,10 +270,10 @@ def _refuse_uncallable(path: Path, line: int, name: str, function: Callable[...,
 
 @contextmanager
 def _helpers_beside(path: Path) -> Iterator[None]:
-    """Let the file import modules that lie beside it, after all others, and forget them afterwards.
+    """Allow the file to import modules beside it; remove these modules afterwards.
 
-    Forgotten, so that in the engine the helpers of one folder are not taken for those of another. A child process
-    serves one file and has the folder at the end of its path for good; then nothing is undone here.
+    They are removed so that the engine does not mix up helper modules of different folders. A child process serves one
+    file and keeps the folder in its path; then nothing is removed.
     """
     folder = str(path.parent)
     if folder in sys.path:
@@ -291,7 +291,7 @@ def _helpers_beside(path: Path) -> Iterator[None]:
 
 
 def _lies_in(folder: Path, top_level: str) -> bool:
-    """Tell whether a module was found in this very folder; one of a virtual environment below it was not."""
+    """Tell whether a module is directly in this folder, not in a virtual environment below it."""
     file = getattr(sys.modules.get(top_level), "__file__", None)
     return file is not None and folder in (Path(file).parent, Path(file).parent.parent)
 

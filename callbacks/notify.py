@@ -1,4 +1,4 @@
-"""Notifications through Apprise: Slack, Teams, Discord, e-mail and a hundred others, by URL."""
+"""Notifications by Apprise: Slack, Teams, Discord, e-mail and others, by URL."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
-from .hooks import HookFailed
+from .errors import HookFailed
 
-#: What needs the extra says so in these words.
+#: Message if Apprise is not installed.
 MISSING = "notify needs Apprise: pip install 'syncblocks[notify]'"
 
-#: How a status is shown: the service's colour and icon. Others are warnings.
+#: Status -> Apprise's type, which decides colour and icon. Other statuses are warnings.
 _TYPES = {"success": "success", "recovered": "success", "failure": "failure", "crashed": "failure"}
 
-#: What logs while a notification is sent.
+#: Loggers used while a notification is sent.
 _LOGGERS = ("apprise", "urllib3", "requests", "requests_oauthlib")
 
-#: Deliveries of this process that reached some of their URLs: a further try leaves those out.
+#: Delivery -> places of the URLs already notified; another attempt skips them.
 _reached: OrderedDict[str, set[int]] = OrderedDict()
 _REMEMBERED = 1000
 
@@ -31,20 +31,20 @@ def notify(urls: Sequence[str], body: str, *, title: str = "", status: str = "",
     """Send one message to every URL.
 
     Args:
-        urls: Of Apprise.
-        body: Text, sent as it is.
-        title: Shown above it where the service can.
-        status: Of the event; decides about colour and icon.
-        key: Names the delivery: what an earlier try reached is not notified again.
+        urls: Apprise URLs.
+        body: the text, sent unchanged.
+        title: shown above the text if the service can.
+        status: status of the event; decides colour and icon.
+        key: the delivery; URLs that an earlier attempt reached are not notified again.
 
     Raises:
-        HookFailed: Apprise is missing, a URL is none of its, or a service refused; URLs are told by number and kind.
+        HookFailed: Apprise is not installed, does not know a URL, or a service refused. Shows only number and scheme.
     """
     apprise = _apprise()
     reached = _reached.setdefault(key, set()) if key else set()
     while len(_reached) > _REMEMBERED:
         _reached.popitem(last=False)
-    # Messages come from elsewhere: they are no templates for Apprise, and its plugins are its own.
+    # Apprise must not treat messages as templates, and must not load plugins from files.
     asset = apprise.AppriseAsset(secure_logging=True, plugin_paths=[])
     failed = []
     for place, url in enumerate(urls):
@@ -69,21 +69,21 @@ def notify(urls: Sequence[str], body: str, *, title: str = "", status: str = "",
 
 
 def is_installed() -> bool:
-    """Tell whether Apprise is there, without importing it."""
+    """Tell whether Apprise is installed, without importing it."""
     from importlib.util import find_spec
 
     return find_spec("apprise") is not None
 
 
 def is_known(url: str) -> bool:
-    """Tell whether Apprise can make something of a URL; connects to nothing."""
+    """Tell whether Apprise can use a URL; connects to nothing."""
     apprise = _apprise()
     with _quietly([]):
         return apprise.Apprise.instantiate(url, suppress_exceptions=True) is not None
 
 
 def hidden(text: str, url: str) -> str:
-    """Return the text without any part of a URL that could be a secret: user, password, host, path and query."""
+    """Mask every part of a URL that could be a secret: user, password, host, path and query."""
     rest = url.partition("://")[2]
     parts = {part for part in re.split(r"[/?&=:@#,]+", rest) if len(part) >= 4} | {url, rest}
     spellings = {spelling for part in parts for spelling in (part, unquote(part)) if spelling}
@@ -103,9 +103,9 @@ def _apprise() -> Any:
 
 @contextmanager
 def _quietly(lines: list[str]) -> Iterator[None]:
-    """Keep what Apprise and its HTTP client log from every other handler: their lines may hold parts of URLs.
+    """Collect the log lines of Apprise and its HTTP client, which may contain parts of URLs.
 
-    Apprise's plugins are imported when the first URL is met, and warn of what Python is going to drop.
+    Also ignores deprecation warnings from the import of Apprise's plugins.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     former = [(logger.propagate, logger.handlers) for logger in loggers]
@@ -121,7 +121,7 @@ def _quietly(lines: list[str]) -> Iterator[None]:
 
 
 class _Keeper(logging.Handler):
-    """Keeps the lines from warnings up."""
+    """Collects warnings and errors."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -129,6 +129,3 @@ class _Keeper(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(record.getMessage())
-
-
-__all__ = ["MISSING", "hidden", "is_installed", "is_known", "notify"]

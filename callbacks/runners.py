@@ -1,4 +1,4 @@
-"""What makes one call after another for a queue: a child process, or this one."""
+"""Runners: make the calls of one queue, in a child process or in this process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .invoke import DATA_MODULES, Functions, perform
 
 
 class Runner(Protocol):
-    """Makes the calls of one queue, on its thread."""
+    """Makes the calls of one queue, on the queue's thread."""
 
     def run(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
-        """Make one call; the request is that of `invoke.perform`."""
+        """Make one call; see `invoke.perform` for the request."""
 
     def warm(self) -> None:
-        """Prepare for a call that will want its parent's data, ahead of it."""
+        """Prepare for a call that needs its parent's data."""
 
     def interrupt(self) -> None:
-        """End a call under way soon; from any thread."""
+        """End the running call soon; safe from any thread."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release all resources."""
 
 
 class ChildRunner:
-    """Calls in a child process that is started when needed and replaced when worn."""
+    """Calls functions in a child process, which is started when needed and replaced if it leaks resources."""
 
     def __init__(self, block: str, kill_grace_s: float, recycle_after: int, log: logging.Logger) -> None:
         self._block = block
@@ -61,19 +61,19 @@ class ChildRunner:
         return end
 
     def warm(self) -> None:
-        """Start the child, which then imports what reads the data while the data is still on its way."""
+        """Start the child, which imports pyarrow and pandas while the data is still being loaded."""
         if self._child is None:
             self._child = Child(self._block, kill_grace_s=self._kill_grace_s, imports=DATA_MODULES)
 
     def interrupt(self) -> None:
-        """End what runs."""
+        """See `Runner`."""
         self._is_interrupted = True
         for child in (self._child, *(child for child, _ in self._retiring)):
             if child is not None:
                 child.interrupt()
 
     def close(self) -> None:
-        """End the child."""
+        """See `Runner`."""
         if self._child is not None:
             self._child.exit(0.0 if self._is_interrupted else 1.0)
             self._child = None
@@ -82,7 +82,7 @@ class ChildRunner:
             thread.join()
 
     def _retire(self, child: Child, worn: str | None) -> None:
-        """Let a child end in good order, in the background: the next call does not wait for it."""
+        """End a child in the background, so that the next call does not wait for it."""
         if worn is not None:
             self._log.info("callback block %s: its process is replaced: %s", self._block, worn)
         self._retiring = [(old, thread) for old, thread in self._retiring if thread.is_alive()]
@@ -94,19 +94,19 @@ class ChildRunner:
 
 
 class MaskedOutput:
-    """A stream in the place of stdout: what is written is masked line by line, or up to where it is flushed."""
+    """Replaces stdout; masks secrets line by line, or up to a flush."""
 
     def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
         self._stream = stream
         self._redact = redact
-        self._held = ""
-        # Other threads of this process print as well.
+        self._rest = ""
+        # Other threads of this process print too.
         self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
-        """Pass on whole lines; a secret may come in several pieces."""
+        """Write whole lines only: a secret may come in several pieces."""
         with self._lock:
-            lines, newline, self._held = (self._held + text).rpartition("\n")
+            lines, newline, self._rest = (self._rest + text).rpartition("\n")
             if newline:
                 self._stream.write(self._redact(lines + newline))
         return len(text)
@@ -117,22 +117,22 @@ class MaskedOutput:
             self.write(text)
 
     def flush(self) -> None:
-        """Pass on what is held, such as a debugger's prompt."""
+        """Write the incomplete line, such as a debugger's prompt."""
         with self._lock:
-            held, self._held = self._held, ""
-            if held:
-                self._stream.write(self._redact(held))
+            rest, self._rest = self._rest, ""
+            if rest:
+                self._stream.write(self._redact(rest))
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        # The terminal is the same one: its descriptor, encoding, and whether it is one.
+        # File descriptor, encoding and isatty are those of the terminal.
         return getattr(self._stream, name)
 
 
 class InlineRunner:
-    """Calls functions in this process: no deadline, no isolation, output goes to the terminal, without secrets.
+    """Calls functions in this process, without deadline or isolation; their output goes to the terminal, masked.
 
-    Hooks, in which there is nothing to debug, are called by `hooks`: what a command prints would not be masked here.
+    Hooks run in a child (`hooks`): they need no debugger, and the output of a command could not be masked here.
     """
 
     def __init__(self, functions: Functions, redact: Callable[[str], str], hooks: Runner) -> None:
@@ -141,7 +141,7 @@ class InlineRunner:
         self._hooks = hooks
 
     def run(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
-        """Make one call; of a function, however long it takes."""
+        """Make one call; a function has no deadline."""
         if "hook" in request:
             return self._hooks.run(request, timeout_s=timeout_s)
         outside = sys.stdout, sys.stderr
@@ -156,15 +156,12 @@ class InlineRunner:
         return CallEnd(kind=answer.kind, error=answer.error, output=b"", notes=answer.notes, value=answer.value)
 
     def warm(self) -> None:
-        """Nothing: this process has other things to do meanwhile."""
+        """Do nothing."""
 
     def interrupt(self) -> None:
-        """End a hook; a call in this process cannot be ended."""
+        """End a running hook; a function in this process cannot be ended."""
         self._hooks.interrupt()
 
     def close(self) -> None:
-        """End the hooks' child."""
+        """See `Runner`."""
         self._hooks.close()
-
-
-__all__ = ["ChildRunner", "InlineRunner", "Runner"]

@@ -1,4 +1,4 @@
-"""Run a command; the event reaches it on stdin and never becomes a part of it."""
+"""Run a command; it gets the event on stdin, never as part of the command."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .hooks import HookFailed
+from .errors import HookFailed
 
 
 def run(
     command: str | Sequence[str], event: Mapping[str, Any], *, folder: str, variables: Mapping[str, str] | None = None
 ) -> None:
-    """Run a command to its end; what it prints goes where this process prints.
+    """Run a command to its end; its output goes to this process's output.
 
     Args:
-        command: Text for /bin/sh, or a program and its arguments.
-        event: Written to its stdin, as JSON on one line.
-        folder: Where it runs.
-        variables: Added to the environment.
+        command: text for /bin/sh, or a program and its arguments.
+        event: written to its stdin, as JSON on one line.
+        folder: its working folder.
+        variables: added to its environment.
 
     Raises:
         HookFailed: it cannot be started, or its exit code is not 0.
@@ -35,7 +35,7 @@ def run(
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise HookFailed(f"shell: the command cannot be started: {reason}") from None
     with process:
-        # A command need not read its input; one that closes it has read enough.
+        # A command need not read all of its input.
         with suppress(BrokenPipeError):
             process.communicate(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         code = process.wait()
@@ -51,8 +51,5 @@ def _ended(code: int) -> str:
 
 
 def _plain(value: str) -> str:
-    """Escape what an environment cannot hold."""
+    """Escape characters that an environment variable cannot contain."""
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-__all__ = ["run"]

@@ -1,6 +1,6 @@
-"""Try callbacks offline, with events made up. `call` calls in this process, `try_file` as a run does, in a child.
+"""Test callbacks with made-up events. `call` calls in this process; `try_file` calls in a child, as a run does.
 
-from callbacks.testing import call, make_event
+from syncblocks.callbacks.testing import call, make_event
 
 def test_the_alert_names_the_stream(capsys):
     call("callbacks/alerts.py", "failure", make_event("failure", stream="orders"))
@@ -19,16 +19,16 @@ from .invoke import append_folder
 from .invoke import call as call_function
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import load_file
-from .names import UnknownName
 from .trial import Trial, try_file
+from .unknown_names import UnknownName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Called:
-    """One function that was called."""
+    """One call of a function."""
 
     function: str
-    #: What it returned; a run ignores it.
+    #: Result of the function; a run ignores it.
     value: Any
 
 
@@ -40,12 +40,12 @@ def call(
     *,
     parents: Collection[str] | None = None,
 ) -> list[Called]:
-    """Call functions of a callback file with an event, in this process; what they raise is raised.
+    """Call functions of a callback file with an event, in this process; their errors are raised.
 
     Args:
-        function: A status: all functions that serve it, in order. Else the name of one function.
-        event: Made by `make_event`, or recorded.
-        data: The parent's output, a DataFrame; handed over as status, signature and mark say.
+        function: a status, for all functions that serve it in order; or the name of one function.
+        event: from `make_event`, or recorded.
+        data: the parent's output, a DataFrame; passed if status, signature and decorator ask for it.
 
     Raises:
         CallbackLoadError: the file does not load.

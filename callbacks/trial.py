@@ -1,4 +1,4 @@
-"""Call the functions of a file with one event as a run does, and tell what each received and how it went."""
+"""Try callback functions: call them as a run does, and return what each received and its outcome."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .delivery import Delivery, Outcome, Prepared
+from .delivery import Delivery, LeaseResult, NothingOpen, Outcome, Prepared
 from .dispatcher import Dispatcher
 from .events import make_event
 from .invoke import append_folder, show
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import CallbackFunction, load_file
-from .names import UnknownName, unknown_names
+from .unknown_names import UnknownName, unknown_names
 
-#: How much of each value is shown.
+#: Most characters of a shown value.
 _VALUE_LIMIT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One function that was called with one event."""
+    """One call of one function."""
 
     function: str
     status: str
-    #: Keyword arguments that it got -> `repr`, cut. Without the data.
+    #: Its keyword arguments -> `repr`, shortened. Without the data.
     received: Mapping[str, str]
-    #: The parent's data that it got, such as `3 rows: id int64, name string`; why it got none.
+    #: Shape of the data that it got, such as `3 rows: id int64, name string`, or why it got none.
     data: str
-    #: Keyword arguments that it names and that do not exist.
+    #: Keyword arguments that it uses and that do not exist.
     unknown: tuple[UnknownName, ...]
     outcome: Outcome
 
@@ -50,17 +50,17 @@ def try_file(
     inline: bool = False,
     log: logging.Logger | None = None,
 ) -> list[Trial]:
-    """Call functions of a callback file in a child process, with its deadline; what they raise is in the outcome.
+    """Call functions of a callback file in a child process; an error of a function is in its outcome.
 
     Args:
-        file: The callback file.
-        statuses: Events to make; none: every status that the file serves.
-        function: Only this one.
-        event: Makes the recorded keyword arguments of a status.
-        data: The parent's output: a .parquet, .csv, .jsonl or .arrow file; none: three made-up records.
-        variables: Names of runtime variables, beside those that are in the event.
+        file: the callback file.
+        statuses: statuses of the events; empty: every status that the file serves.
+        function: only this function.
+        event: returns the recorded keyword arguments for a status.
+        data: the parent's output, a .parquet, .csv, .jsonl or .arrow file; None: three sample records.
+        variables: names of runtime variables, in addition to those in the event.
         parents: `on` of the callback block, if known.
-        timeout_s: Deadline of each call.
+        timeout_s: deadline of each call.
         inline: Call in this process, without deadline, so that `breakpoint()` has the terminal.
         log: Where notes go, such as why there is no data.
 
@@ -82,7 +82,7 @@ def try_file(
         raise LookupError(f"{path.name} has nothing for {wanted!r}; it has: {there}")
     with tempfile.TemporaryDirectory(prefix="syncblocks-") as folder:
         spooled, shape = _spool(data, Path(folder))
-        given = _Given(
+        given = _ListOutbox(
             [
                 _delivery(
                     path, item, events[status], number, spooled if _has_data(item, status, events) else None, timeout_s
@@ -104,16 +104,16 @@ def try_file(
     ]
 
 
-class _Given:
-    """An outbox of deliveries that are called once each."""
+class _ListOutbox:
+    """An outbox in memory; each delivery is called once."""
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
         self.block = deliveries[0].callback_block
         self.outcomes: list[Outcome] = []
         self._open = deque(deliveries)
 
-    def lease(self, callback_block: str) -> Delivery | float | None:
-        return self._open.popleft() if self._open else None
+    def lease(self, callback_block: str) -> LeaseResult:
+        return self._open.popleft() if self._open else NothingOpen()
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         self.outcomes.append(outcome)
@@ -129,13 +129,13 @@ def deliver_once(
     prepare: Callable[[Delivery, dict[str, Any]], Prepared],
     log: logging.Logger | None = None,
 ) -> Outcome:
-    """Call a function with one delivery, once, as a run does."""
-    given = _Given([delivery])
+    """Call a function once with one delivery, as a run does."""
+    given = _ListOutbox([delivery])
     (outcome,) = _deliver(given, inline=inline, resolve=resolve, prepare=prepare, redact=redact, log=log)
     return outcome
 
 
-def _deliver(given: _Given, *, inline: bool, **settings: Any) -> list[Outcome]:
+def _deliver(given: _ListOutbox, *, inline: bool, **settings: Any) -> list[Outcome]:
     dispatcher = Dispatcher(given, [given.block], inline=inline, **settings)
     try:
         dispatcher.drain(None)
@@ -163,10 +163,10 @@ def _delivery(
 
 
 def _received(item: CallbackFunction, recorded: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keyword arguments of one call, those passed by position too."""
+    """Return the keyword arguments of one call, also those passed by position."""
     args, kwargs = item.binding.arguments(hydrate(recorded), None)
     by_position = {
-        slot.name: value for slot, value in zip(item.binding.slots, args, strict=False) if slot.holds == "kwarg"
+        slot.name: value for slot, value in zip(item.binding.slots, args, strict=False) if slot.value == "kwarg"
     }
     return {name: show(value, _VALUE_LIMIT) for name, value in {**by_position, **kwargs}.items() if name != "__input"}
 
@@ -185,7 +185,7 @@ def _data_note(item: CallbackFunction, status: str, recorded: Mapping[str, Any],
 
 
 def _spool(source: Path | None, folder: Path) -> tuple[str, str]:
-    """Write data as a run hands it over, an Arrow IPC file; return its path and shape."""
+    """Write data as an Arrow IPC file, as a run does; return its path and shape."""
     import pyarrow as pa
 
     table = pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]}) if source is None else read_table(source)

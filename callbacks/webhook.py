@@ -1,8 +1,8 @@
-"""POST an event to a URL as JSON, signed if there is a secret.
+"""Webhook: POST an event to a URL as JSON, signed if there is a secret.
 
 Headers: `Content-Type: application/json`; `Idempotency-Key`, the same for every delivery of one event; with a secret
 `X-Syncblocks-Timestamp` (Unix seconds of this try) and `X-Syncblocks-Signature: sha256=<hex>`, the HMAC-SHA256 of the
-timestamp, a full stop and the body. The time is signed too, so that a receiver can refuse what was recorded earlier.
+timestamp, a full stop and the body. The time is signed too, so that a receiver can refuse a replayed request.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from .hooks import HookFailed
+from .errors import HookFailed
 
-#: Of an answer that is shown.
+#: Most bytes of an answer that are shown.
 _SHOWN_BYTES = 2000
 
 
@@ -34,10 +34,10 @@ def post(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
 ) -> None:
-    """Send the event; an answer other than 2xx is a failure, also a redirect: it could lead to anybody.
+    """Send the event. Any answer but 2xx is a failure, also a redirect, which could lead to another host.
 
     Raises:
-        HookFailed: no connection, no answer in time, or not 2xx; what the receiver said goes to stdout.
+        HookFailed: no connection, no answer in time, or not 2xx; the answer's text goes to stdout.
     """
     body = json.dumps(event, separators=(",", ":")).encode()
     address, credentials = _without_credentials(url)
@@ -49,11 +49,11 @@ def post(
         sent |= {"X-Syncblocks-Timestamp": moment, "X-Syncblocks-Signature": signature(secret, moment, body)}
     try:
         request = urllib.request.Request(address, data=body, headers=sent, method="POST")
-        # Shorter than the deadline of the call, so that it ends with a reason.
+        # Shorter than the deadline of the call, so that the error has a reason.
         with _opener().open(request, timeout=timeout_s * 0.9) as answer:
             status, said = answer.status, answer.read(_SHOWN_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        # Without the cause: it may hold the URL or a header.
+        # Without the cause, which may contain the URL or a header.
         raise HookFailed(f"webhook: no answer from the receiver: {_reason(error)}") from None
     if 200 <= status < 300:
         return
@@ -69,7 +69,7 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener that takes every answer as it is: no redirects, no errors of its own, proxies as set."""
+    """Return an opener that follows no redirect, raises for no status, and uses the configured proxies."""
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         opener.add_handler(handler())
@@ -77,7 +77,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _without_credentials(url: str) -> tuple[str, dict[str, str]]:
-    """Take user and password out of a URL: `http.client` takes them for a part of the host."""
+    """Split user and password from a URL: `http.client` would treat them as part of the host."""
     parts = urlsplit(url)
     user, separator, host = parts.netloc.rpartition("@")
     address = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
@@ -93,6 +93,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return type(cause).__name__
-
-
-__all__ = ["post", "signature"]

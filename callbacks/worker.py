@@ -1,13 +1,14 @@
-"""The child process that runs the functions of one callback block.
+"""The code inside of a child process, which runs the functions of one callback block.
 
-Protocol: JSON lines over two pipes of its own, so that nothing a function prints gets in between. The parent sends
+Protocol: JSON lines over two pipes of its own, separate from what functions print. The parent sends
 `{"id", "file", "function", "kwargs", "data", "wants_value"}`, or `{"id", "function", "hook"}`, and gets back `{"id",
-"kind", "error", "notes", "value", "is_sound", "threads", "fds"}`; `{"exit": true}` ends the child in good order.
-Variables in `kwargs` and settings in `hook` are resolved: they cross here only, never by argument or environment. The
-child is for robustness, not a sandbox: it runs the user's own code with his rights.
+"kind", "error", "notes", "value", "is_sound", "threads", "fds"}`; `{"exit": true}` ends the child after its exit
+handlers. Variables in `kwargs` and settings in `hook` are resolved: secrets pass through this pipe only, never through
+arguments or the environment. The child isolates crashes and is no sandbox: it runs the user's code with the user's
+rights.
 
-It ends with its parent, and its process group with it: the kernel signals the group when the other end of the
-`lifeline` pipe is closed, even while a function holds the interpreter; elsewhere the end of the request pipe does.
+The child's process group ends with its parent. On Linux the kernel signals the group when the parent's end of the
+`lifeline` pipe is closed, even while a function blocks the interpreter. Elsewhere the end of the request pipe does.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ from .invoke import Functions, perform
 
 
 def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequence[str] = ()) -> None:
-    """Serve calls until told to exit; import modules that will be needed first."""
+    """Import modules, then serve calls until an exit request."""
     for fd in (requests_fd, answers_fd, lifeline_fd):
         os.set_inheritable(fd, False)
     _die_with_parent(lifeline_fd)
-    # On the deadline's SIGTERM, say where the function was; then the signal does what it did before.
+    # On the deadline's SIGTERM, print where the function was; then the signal has its usual effect.
     faulthandler.enable()
     faulthandler.register(signal.SIGTERM, all_threads=False, chain=True)
     for stream in (sys.stdout, sys.stderr):
-        # By lines, so that what was printed before a crash is not lost in a buffer.
+        # Line-buffered, so that output before a crash is not lost.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
     process = _Process(requests_fd, answers_fd)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
     reader = threading.Thread(target=_read, args=(requests_fd, requests), name="syncblocks-requests", daemon=True)
     reader.start()
-    gc.disable()  # an import makes much and drops little: collecting meanwhile takes a tenth of its time
+    gc.disable()  # imports create little garbage: collecting takes a tenth of their time
     for module in imports:
-        # One that is broken is told by the call that needs it.
+        # The call that needs a broken module reports its error.
         with suppress(Exception):
             import_module(module)
     gc.freeze()
@@ -72,7 +73,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
 
 
 class _Process:
-    """What must still be as it was when the child began, whatever a function does to its process."""
+    """State of the process that functions must not change: pipes, standard streams, folder, process id."""
 
     def __init__(self, requests_fd: int, answers_fd: int) -> None:
         self._requests_fd = requests_fd
@@ -80,12 +81,12 @@ class _Process:
         self._answers_fd = answers_fd
         self._answers = _identity(answers_fd)
         self._pid = os.getpid()
-        self._folder = os.getcwd()  # noqa: PTH109 (no pathlib in the way of a quick start)
+        self._folder = os.getcwd()  # noqa: PTH109 (importing pathlib slows the start)
         self._streams = (sys.stdout, sys.stderr)
         self._standard = [_identity(fd) for fd in (0, 1, 2)]
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write one line. If a function has closed or replaced the pipe, end: the parent takes that for a failure."""
+        """Write one line. End the process if a function has closed or replaced the pipe; the call then fails."""
         data = json.dumps(message).encode() + b"\n"
         if _identity(self._answers_fd) != self._answers:
             os._exit(70)
@@ -97,12 +98,12 @@ class _Process:
             _flush(stream)
 
     def end_if_forked(self) -> None:
-        """End a copy of the child that a function made by fork and let return."""
+        """End a copy of the child that a function has forked."""
         if os.getpid() != self._pid:
             os._exit(0)
 
     def is_sound(self) -> bool:
-        """Tell whether the next call finds the process as this one did."""
+        """Tell whether the state is unchanged, so that the child can serve another call."""
         try:
             folder = os.getcwd()  # noqa: PTH109
         except OSError:
@@ -120,7 +121,7 @@ def _flush(stream: TextIO) -> None:
     try:
         stream.flush()
     except (OSError, ValueError):
-        # Closed by the function, which `is_sound` tells the parent; the answer matters more than the output.
+        # The function closed the stream, which `is_sound` reports.
         return
 
 
@@ -140,9 +141,9 @@ def _count_fds() -> int:
 
 
 def _read(fd: int, requests: SimpleQueue[dict[str, Any]]) -> None:
-    """Take requests from the pipe. Its end means that the parent is gone: then the whole group ends, whatever runs."""
+    """Read requests from the pipe. At its end the parent is gone: kill the process group."""
     pipe = _identity(fd)
-    # Not closed here: a function may have closed the pipe and have a file of its own under this number.
+    # Not closed here: a function may have closed the pipe, and its number may belong to a file of the function.
     with suppress(OSError, ValueError), open(fd, "rb", closefd=False) as lines:
         for line in lines:
             request = json.loads(line)
@@ -154,10 +155,10 @@ def _read(fd: int, requests: SimpleQueue[dict[str, Any]]) -> None:
 
 
 def _die_with_parent(fd: int) -> None:
-    """Ask the kernel to kill this process group when the parent closes its end of the pipe, thus when it dies.
+    """Ask the kernel to kill this process group when the parent's end of the pipe is closed, so when it dies.
 
-    Unlike PR_SET_PDEATHSIG this takes what the user's functions have started along, and does not depend on which thread
-    of the parent started the child.
+    Unlike PR_SET_PDEATHSIG this includes processes started by the user's functions, and does not depend on the thread
+    of the parent that started the child.
     """
     import fcntl
 

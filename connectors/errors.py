@@ -4,32 +4,32 @@ from __future__ import annotations
 
 
 class ConnectorError(Exception):
-    """Root. The engine catches it and adds stream and block in one place.
+    """Root of all errors of connectors. The engine catches it and adds stream and block in one place.
 
-    A message says what was wrong, where, and how to mend it; it never holds a credential.
+    A message says what was wrong, where, and what would be right; it never holds a credential.
     """
 
-    #: Functions of which one was called by a trigger that raised it; `*`: a trigger raised it, and has no name here.
+    #: Functions of triggers, one of which raised the error; `*`: a trigger of unknown name did.
     raised_in: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, connector: str = "", stream: str = "", key: str = "") -> None:
         super().__init__(message)
         self.connector = connector
         self.stream = stream
-        #: Key of the connector's `config` that is at fault, if one is.
+        #: The key of the connector's `config` that is wrong; empty: none is.
         self.key = key
 
 
 class ConnectorConfigError(ConnectorError):
-    """The settings are wrong (credentials, a missing file, an unknown key): fix them; a repetition cannot help."""
+    """The settings are wrong (credentials, a missing file, an unknown key): another try cannot help."""
 
 
 class RetriableError(ConnectorError):
-    """A repetition may help: dropped connection, server restarting, deadlock, lock timeout."""
+    """Another try may help: dropped connection, restarting server, deadlock, lock timeout."""
 
 
 class FatalConnectorError(ConnectorError):
-    """The stream cannot go on: a value that does not fit, a missing permission, a constraint that refuses."""
+    """The stream cannot go on: a value that does not fit, a missing permission, a violated constraint."""
 
 
 class StatementRefused(FatalConnectorError):
@@ -37,8 +37,8 @@ class StatementRefused(FatalConnectorError):
 
 
 class TakenOver(ConnectorError):
-    """Another run has written its token into the ledger row; nothing of this commit was kept."""
+    """Another run has written its token into the ledger row; this commit was rolled back."""
 
 
 class Interrupted(ConnectorError):
-    """A call under way was ended by `interrupt`; the transaction was rolled back."""
+    """`interrupt` has ended the call; its transaction was rolled back."""

@@ -1,8 +1,8 @@
 """Named places where a fault can be injected: before, inside and after each commit.
 
-Off (the usual case) a failpoint costs one look-up. `SYNCBLOCKS_FAILPOINT="name:hit:action"` acts at the hit-th time
-that the name is reached; `SYNCBLOCKS_FAILPOINT_TRACE=FILE` appends every `name:hit` reached to a file, so that tests
-enumerate commit points rather than list them. Lives here, lowest in the house, for connectors and engine alike.
+Usually they are off, and a failpoint costs one look-up. `SYNCBLOCKS_FAILPOINT="name:hit:action"` acts when the name is
+reached for the hit-th time. `SYNCBLOCKS_FAILPOINT_TRACE=FILE` appends each `name:hit` to a file, so that tests find the
+commit points by themselves. Connectors and engine both import this file.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _lock = threading.Lock()
 
 
 class FailpointError(RuntimeError):
-    """Raised by the action `raise`; no code of ours catches it by name."""
+    """Raised by the action `raise`; no code catches it by name."""
 
 
 def failpoint(name: str) -> None:
-    """Do nothing, unless a test has armed this name."""
+    """Do nothing, unless a test has chosen this name."""
     if not _ON:
         return
     with _lock:
@@ -46,7 +46,7 @@ def _act(name: str, action: str) -> None:
     elif action in ("sigterm", "sigint"):
         os.kill(os.getpid(), signal.SIGTERM if action == "sigterm" else signal.SIGINT)
     elif action == "stop":
-        # To this thread: sent to the process, another thread may take it, and this one run on for a while.
+        # To this thread: a signal to the process may reach another thread, and this one would run on for a while.
         signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     elif action == "sleep":
         time.sleep(3600)

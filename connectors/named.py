@@ -1,4 +1,4 @@
-"""Named parameters of a user's statement: `:stream` -> the placeholders that sessions take. No driver is needed."""
+"""Named parameters of a user's statement: from `:stream` to the placeholders of sessions. Needs no driver."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: What a colon may stand in without being a parameter's: constants, names, comments, casts, assignments; then `:name`.
+#: Text in which a colon begins no parameter: constants, names, comments, casts, assignments; then `:name`.
 _TOKEN = re.compile(
     r"""
       (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'     # E'it\'s'
@@ -24,12 +24,12 @@ _TOKEN = re.compile(
 
 
 def parameter_names(statement: str) -> tuple[str, ...]:
-    """Return the names of the parameters in a statement, each once, in the order in which they are met."""
+    """Return the names of a statement's parameters, each once, in order of appearance."""
     return tuple(dict.fromkeys(_names(statement)))
 
 
 def numbered(statement: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Turn `:name` into `$1`, `$2` ...; return the statement and the values in that order.
+    """Replace `:name` by `$1`, `$2` ...; return the statement and the values in that order.
 
     Raises:
         KeyError: a parameter has no value.

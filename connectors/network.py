@@ -1,7 +1,7 @@
-"""How long to wait for a network that does not answer any more. A server that works is never given up.
+"""Timeouts for a network that no longer answers. They never limit a statement.
 
-The kernel of a server answers keepalives whatever its statement does, so that none of this limits a statement. Where
-packets are lost without a word, nobody else would ever say that the connection is gone.
+A server's kernel answers keepalives whatever its statement does. Where packets are lost in silence, only a missing
+answer shows that the connection is gone.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-#: Seconds until a connection has to be there, login included.
+#: Seconds for opening a connection, login included.
 CONNECT_TIMEOUT_S = 30
-#: Seconds without any sign of life after which a connection is given up.
+#: Seconds without an answer after which a connection is closed.
 NETWORK_TIMEOUT_S = 60
 
 CONNECT_TIMEOUT = "Seconds until a connection has to be there, login included"
 NETWORK_TIMEOUT = "Seconds after which a connection is given up whose other end answers no keepalive, whatever it does"
 
-#: Probes that stay without an answer before a connection is given up.
+#: Unanswered probes after which a connection is closed.
 _PROBES = 3
 
 
 class Keepalive(NamedTuple):
-    """When a silent connection is probed, and given up."""
+    """When a silent connection is probed, and when it is closed."""
 
     idle_s: int
     interval_s: int
@@ -32,7 +32,7 @@ class Keepalive(NamedTuple):
 
 
 def keepalive(network_timeout_s: int) -> Keepalive:
-    """Return probes of which the last one is overdue when the time is up: half of it passes before the first one."""
+    """Return the probes for a timeout: half of it passes before the first one, and the last one ends with it."""
     interval_s = max(1, network_timeout_s // (2 * _PROBES))
     return Keepalive(max(1, network_timeout_s - _PROBES * interval_s), interval_s, _PROBES)
 
@@ -62,11 +62,11 @@ SOCKET_PARAMETERS = frozenset({"keepalives", *_OPTIONS})
 
 
 def limit_socket(connected: Any, parameters: Mapping[str, str]) -> None:
-    """Set on a driver's socket what libpq would set on its own; one of the machine itself (no TCP) stays as it is.
+    """Set the options on a driver's socket that libpq sets on its own; leave a Unix socket as it is.
 
     Args:
-        connected: the socket, or what has its methods.
-        parameters: as libpq's URLs have them; others are of no effect.
+        connected: the socket, or an object with its methods.
+        parameters: as in libpq's URLs; others have no effect.
     """
     if connected.family == getattr(socket, "AF_UNIX", None):
         return
@@ -79,9 +79,9 @@ def limit_socket(connected: Any, parameters: Mapping[str, str]) -> None:
 
 
 class Canceller:
-    """Asks for a statement's end in a thread of its own: most drivers open a second connection, which may hang.
+    """Cancels a statement in a thread of its own: most drivers open a second connection for it, which may hang.
 
-    It closes the session's connection as well: no driver likes that while it is asked something.
+    It also closes the session's connection: no driver allows that during a call that cancels.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Canceller:
         self._close: Callable[[], None] | None = None
 
     def start(self, ask: Callable[[], None]) -> None:
-        """Call in the background, unless such a call is under way or the session is closed; it must not raise."""
+        """Call `ask` in the background, unless one is under way or the session is closed; `ask` must not raise."""
         with self._lock:
             if self._is_asking or self._is_closed:
                 return
@@ -108,7 +108,7 @@ class Canceller:
         threading.Thread(target=run, name="cancel", daemon=True).start()
 
     def close(self, close: Callable[[], None]) -> None:
-        """Call once: now, or when the call in the background is over; it must not raise."""
+        """Call `close` once: now, or when the background call has ended; `close` must not raise."""
         with self._lock:
             if self._is_closed:
                 return

@@ -1,32 +1,35 @@
-"""Source and Destination: the order of calls, and what both sides promise.
+"""Source, Destination and the optional abilities: the order of calls, and what connector and engine promise.
 
-Connectors are plain classes made as `Class(config, folder)`: the `config` mapping of the pipeline file and the folder
-from which relative paths count (`settings.resolve_path`). Making one opens nothing. A class attribute `settings` is
-the pydantic model of its config. Every method may be called from several threads at once, for different streams;
-`interrupt` and `close` from any thread.
+A connector is a plain class made as `Class(config, folder)`: the `config` mapping of the pipeline file, and the folder
+from which relative paths count (`settings.resolve_path`). Making one opens nothing. The class attribute `settings` is
+the pydantic model of the config. Several threads may call every method at once, for different streams; any thread may
+call `interrupt` and `close`.
+
+An optional ability is a protocol of its own. A connector has the ability by having all of its methods. The engine
+asks once, when a pipeline is opened (`abilities.abilities_of`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from .fidelity import Kept
-from .stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+from .stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
 
-#: One block of a wire format other than "arrow".
-Block = bytes | bytearray | memoryview
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .arrow.fidelity import Kept
+    from .ranges import OpenRanges, RangeReads
+    from .sides import Checksums, KeyRange, Side
 
 
 class Source(Protocol):
-    """Where records come from.
+    """The place that records come from.
 
-    Errors: `ConnectorConfigError` for wrong settings, `RetriableError` where a repetition may help,
-    `FatalConnectorError` otherwise. The engine retries only `RetriableError`.
-
-    Optional: `as_known(stream, bookmark) -> Stream`, the stream with the types that earlier runs found in its data;
-    `skips_late(stream) -> str`, why an INCREMENTAL read may skip records of a transaction that commits late (empty:
-    it skips none).
+    Errors: `ConnectorConfigError` for wrong settings, `RetriableError` where another try may help,
+    `FatalConnectorError` otherwise. The engine retries `RetriableError` only.
     """
 
     def identity(self) -> str:
@@ -38,15 +41,15 @@ class Source(Protocol):
         ...
 
     def discover(self) -> Sequence[Stream]:
-        """Return every stream it offers, names unique, in a stable order; tables before views."""
+        """Return every stream of the source, names unique, in a stable order; tables before views."""
         ...
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
-        """Split into groups that one read yields together; most sources read each stream alone."""
+        """Split the streams into groups that one read yields together; most sources read each stream alone."""
         ...
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Wire formats for this stream, best first; the last one is always "arrow"."""
+        """Return wire formats for this stream, best first; the last one is always "arrow"."""
         ...
 
     def count(self, stream: Stream) -> int:
@@ -56,11 +59,11 @@ class Source(Protocol):
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
-        """Yield `(stream name, event)`; only the columns of each given `Stream.schema`, in its order.
+        """Yield `(stream name, event)`: the columns of each given `Stream.schema`, in its order.
 
-        With a bookmark: records at or past it, less those at it that were committed already. Checkpoints follow
-        the records they cover; no checkpoint is final (the engine adds that one). The schema of every batch
-        equals the given stream's, or a `Stream` event came before. Closing the iterator early leaves nothing open.
+        With a bookmark: records at or past the bookmark, without those that were committed already. A checkpoint
+        follows the records that it covers; the engine adds the final one. Every batch has the schema of the given
+        stream, or of the last `Stream` event. Closing the iterator early leaves nothing open.
         """
         ...
 
@@ -69,18 +72,281 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Close every connection. Later calls open them anew."""
+        """Close every connection. Later calls open new ones."""
         ...
 
 
-class RunsStatements(Protocol):
-    """What a destination may offer beside `Destination`: statements of the user's, for `sql` callbacks."""
+class Destination(Protocol):
+    """The place that records go to. One transaction writes the data and the ledger row, `where token = mine`."""
 
-    def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
-        """Run one statement, committed when it returns; return the records it changed.
+    #: False: the system can keep no ledger. The engine keeps the bookmark, and records arrive at least once.
+    has_ledger: bool
+    #: How many loads may run at once; None: no limit.
+    max_loads: int | None
+
+    def identity(self) -> str:
+        """Connector and place without credentials."""
+        ...
+
+    def check(self) -> None:
+        """Prove that the destination can be reached, and create nothing; a database file may be missing."""
+        ...
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        """Return the state of each table, one entry for each given name; create and change nothing."""
+        ...
+
+    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        """Return the wire formats it accepts for this stream, best first; the last one is always "arrow"."""
+        ...
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        """Write the token into the ledger row, then return the row. Create row, ledger table and schema if missing.
+
+        Wait for a commit under way on that row. After the return no other token can commit. `source` None leaves
+        the row's source as it is (recovery). Idempotent: the engine may call it again.
+        """
+        ...
+
+    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
+        """Set the bookmark by hand (`state set`, `state reset`), under a new token; `forget`: delete the row."""
+        ...
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        """Write the events, yielding after each commit.
+
+        Each `Checkpoint` commits data and ledger row together; the final one also writes `completed_by`. Where no
+        ledger row has the load's token, roll back and raise `TakenOver`. An exception out of `events` rolls back
+        and passes through unchanged. Of what was not committed nothing remains; staging tables are dropped.
+        REPLACE: the engine sends the final checkpoint only; readers see the old table until that commit.
+        MERGE: the last record of a key wins, also within a batch. Missing columns are added; a column that no longer
+        arrives stays and gets NULL. Call `load.announce` before a commit that changes columns; its exception
+        passes through, and nothing is committed.
+        """
+        ...
+
+    def drop_staging(self, tokens: Sequence[str]) -> None:
+        """Drop the staging tables of dead runs, whose names carry these tokens; keep ranges that may be resumed."""
+        ...
+
+    def interrupt(self, stream: str) -> None:
+        """End the calls under way for one stream soon (`Interrupted`); no effect where there are none."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection, so that others can open a database file. Later calls open new ones."""
+        ...
+
+
+# -- optional abilities of both --------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """Connects in the background, while the run is being planned."""
+
+    def shortcut(self) -> str:
+        """Return the wire format that a source and a destination of this system prefer."""
+        ...
+
+    def prepare(self, wire: str, *, is_whole: bool) -> None:
+        """Begin to open the connection of the first call. Raise nothing: an error is raised by that call.
 
         Args:
-            statement: `:name` stands for a parameter, except in constants, quoted names, comments and casts.
+            wire: the probable wire format of most streams; a wrong guess costs time only.
+            is_whole: some streams are read in full.
+        """
+        ...
+
+
+@runtime_checkable
+class HoldsMemory(Protocol):
+    """Holds more in memory than the batch it works on."""
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """Limit the connector's own buffers; called before it opens anything.
+
+        Args:
+            size_bytes: limit of all buffers together; a limit in the connector's config wins.
+            is_strict: the user asked for the limit; False: a default that an operation may exceed.
+        """
+        ...
+
+
+# -- optional abilities of sources -----------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class BoundsRecords(Protocol):
+    """Knows how long a record is before the record is in a batch."""
+
+    def limit_record(self, size_bytes: int) -> None:
+        """Limit the size of a record; for a longer one `discover` or `read` raises `arrow.record_size.too_wide`.
+
+        Called before anything is opened. The engine refuses a record that passes, once its batch is in memory.
+        """
+        ...
+
+
+@runtime_checkable
+class FindsTypes(Protocol):
+    """Finds column types in the data and keeps them with the bookmark."""
+
+    def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
+        """Return the stream with the types that earlier runs found."""
+        ...
+
+
+@runtime_checkable
+class SkipsLate(Protocol):
+    """May skip records of transactions that commit late, in an INCREMENTAL read."""
+
+    def skips_late(self, stream: Stream) -> str:
+        """Return the reason; empty: no record is skipped."""
+        ...
+
+
+@runtime_checkable
+class ReadsRanges(Protocol):
+    """Splits streams that are read as a whole (FULL_TABLE) into ranges."""
+
+    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
+        """Return the expected number of ranges, and how the stream is split or why it is not; open nothing.
+
+        None: the number is known when the stream is read. 1: the stream is read as a whole.
+        """
+        ...
+
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[OpenRanges]:
+        """Take a snapshot and split it. After the context has ended, readers that still run fail soon."""
+        ...
+
+
+@runtime_checkable
+class ComputesChecksums(Protocol):
+    """Computes checksums of its tables in its database. Without: the engine reads the records into DuckDB."""
+
+    def checksum_system(self) -> str:
+        """Return the system whose SQL computes them: `postgres`, `mysql` or `duckdb`."""
+        ...
+
+    def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
+        """Open the checksums of one side; the context closes them."""
+        ...
+
+    def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
+        """Return the stream limited to some ranges of keys."""
+        ...
+
+    def keeps_json(self) -> bool:
+        """Tell whether its `json` keeps the text as it was written; call it once the source is connected."""
+        ...
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        """Return the item field of an array that is read as text; None: no array, or its items cannot be compared."""
+        ...
+
+
+@runtime_checkable
+class HasOneNull(Protocol):
+    """Reads a form that cannot tell NULL from JSON's `null`."""
+
+    def has_one_null(self) -> bool:
+        """Tell whether the form is such."""
+        ...
+
+
+# -- optional abilities of destinations ------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class StatesTypes(Protocol):
+    """States how exactly it keeps each column. Without: the engine checks no column in advance."""
+
+    def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
+        """Return for each column of the stream, in order, the type it is kept as. Pure: open nothing.
+
+        Args:
+            stream: the stream as it arrives.
+            table: the state of its table, from `describe`.
+            disposition: REPLACE makes a new table, whatever types the old one has.
+        """
+        ...
+
+
+@runtime_checkable
+class NamesTables(Protocol):
+    """Knows which names mean one table. Without: only equal names do."""
+
+    def one_name(self, destination_table: str) -> str:
+        """Return one name for all names of a table (`users` and `public.users`, `Id` and `ID`)."""
+        ...
+
+
+@runtime_checkable
+class NamesColumns(Protocol):
+    """May give columns other names than the stream's. Without: columns have the stream's names."""
+
+    def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
+        """Return the name in the table, as it is now, for each column of a stream."""
+        ...
+
+
+@runtime_checkable
+class KeepsRejected(Protocol):
+    """Takes `Rejected` events and keeps their records beside the table; see `connectors/rejected`."""
+
+    def keeps_rejected(self) -> str:
+        """Describe the rejected records that it cannot keep, for a warning in the plan; empty: it keeps all."""
+        ...
+
+
+@runtime_checkable
+class RefusesKeys(Protocol):
+    """Cannot hold some rows in its ledger (a name that is too long). Without: the ledger holds every row."""
+
+    def refusal(self, key: LedgerKey) -> str:
+        """Return why the ledger cannot hold a row for a key, for the plan; empty: it can."""
+        ...
+
+
+@runtime_checkable
+class RemovesRecords(Protocol):
+    """Removes the records of `Load.removed`."""
+
+    def removes(self) -> bool:
+        """Return True. A destination that cannot remove records leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class LoadsRanges(Protocol):
+    """Loads ranges: REPLACE, and MERGE of streams that repeat no key."""
+
+    def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
+        """Load every range once, `loaders` at a time, and commit the stream once, as `Destination.load` does.
+
+        Until then ranges are in staging tables. One transaction writes a range and its row in a ledger of ranges. A
+        range that failed is loaded again if `may_repeat` agrees; the others stay. The ranges of an interrupted load
+        are resumed if they have the same shape and `resume` agrees, else dropped. An exception leaves nothing behind
+        unless `is_kept`.
+        """
+        ...
+
+    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
+        """Drop the ranges that interrupted loads of a pipeline have left, except where `is_wanted`."""
+        ...
+
+
+@runtime_checkable
+class RunsStatements(Protocol):
+    """Runs the user's statements, for `sql` callbacks."""
+
+    def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
+        """Run and commit one statement; return the number of records it changed.
+
+        Args:
+            statement: `:name` is a parameter, except in constants, quoted names, comments and casts.
             parameters: texts, numbers, booleans or None; bound, never written into the statement.
             name: for `interrupt`.
         """
@@ -92,134 +358,4 @@ class RunsStatements(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
-        ...
-
-
-class Prepares(Protocol):
-    """What a source or destination may offer: to connect in the background, while the run is being planned."""
-
-    #: The wire format that two ends of this kind prefer.
-    shortcut: str
-
-    def prepare(self, wire: str, *, is_whole: bool) -> None:
-        """Begin to open the connection that the first call will want; its error is that call's.
-
-        Args:
-            wire: format that most streams will probably travel in; a wrong guess costs time, nothing else.
-            is_whole: some streams are loaded as a whole.
-        """
-        ...
-
-
-class HoldsMemory(Protocol):
-    """What a source or destination may offer that holds more than the batch it works on."""
-
-    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Bound the connector's own buffers, before it opens anything.
-
-        Args:
-            size_bytes: of all of them together; what its config says of the same goes before.
-            is_strict: somebody asked for it; False: a default, which an operation that needs more may pass.
-        """
-        ...
-
-
-class BoundsRecords(Protocol):
-    """What a source may offer that can tell how long a record is before it has made a batch of it."""
-
-    def limit_record(self, size_bytes: int) -> None:
-        """Say what a record may have, before anything is opened; of a longer one `read` raises `wide.too_wide`.
-
-        The engine refuses it in any case, but with a batch of it in memory.
-        """
-        ...
-
-
-class StatesTypes(Protocol):
-    """What a destination may offer beside `Destination`: how exactly it keeps columns. Without: nobody knows."""
-
-    def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
-        """Say for each column of the stream, in order, as what it is kept. Pure: opens nothing.
-
-        Args:
-            stream: as it arrives.
-            table: what `describe` says of the table it goes to.
-            disposition: REPLACE makes the table anew, whatever types it has.
-        """
-        ...
-
-
-class NamesTables(Protocol):
-    """What a destination may offer beside `Destination`: which names mean one table. Without: only equal ones do."""
-
-    def one_name(self, destination_table: str) -> str:
-        """Return what all names of the same table have in common (`users` and `public.users`, `Id` and `ID`)."""
-        ...
-
-
-class Destination(Protocol):
-    """Where records go. The ledger row is updated in the same transaction as the data, `where token = mine`."""
-
-    #: False where no ledger can be kept (then: at least once, and the engine keeps the bookmark).
-    has_ledger: bool
-    #: `quarantines: bool`, optional: True where it takes `Rejected` events, see `connectors.quarantine`.
-    #: How many loads may run at once; None: as many as the engine likes.
-    max_loads: int | None
-    # `refusal(key: LedgerKey) -> str`, optional, asked when a run is planned: why the ledger can have no row for a key
-    # (a name that is too long); else empty.
-    # `unquarantined() -> str`, optional, asked when a run is planned: what of bad records it cannot set aside, in
-    # words; empty: nothing.
-    # One that heeds `Load.removed` says so by an attribute `can_remove = True`.
-
-    def identity(self) -> str:
-        """Connector and place without credentials."""
-        ...
-
-    def check(self) -> None:
-        """Prove that it can be reached, creating nothing; a database file that is not there is fine."""
-        ...
-
-    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
-        """Return the state of each table (one entry a given name); creates and changes nothing."""
-        ...
-
-    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Wire formats it takes for this stream, best first; the last one is always "arrow"."""
-        ...
-
-    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
-        """Write the token into the ledger row (made if missing, schema and ledger table too), then read it.
-
-        Waits for a commit under way on that row. From its return on, no other token can commit.
-        `source` None leaves the row's source as it is (recovery). Idempotent; retried safely.
-        """
-        ...
-
-    def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
-        """Change the bookmark by hand (`state set`, `state reset`), under a new token; forget: delete the row."""
-        ...
-
-    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
-        """Write the events, yielding after each commit.
-
-        Every `Checkpoint` is committed, data and ledger row together; the final one also writes `completed_by`.
-        0 ledger rows with our token = roll back and raise `TakenOver`. An exception out of `events` rolls back
-        and passes through unchanged. What was not committed is as if never sent; staging is dropped.
-        REPLACE: the engine sends only the final checkpoint; readers see the old table until that commit.
-        MERGE: last record of a key wins, within a batch as well. Missing columns are added; a column that no
-        longer arrives stays and gets NULL. `load.announce` is called before a commit that changes columns; what it
-        raises passes through, and nothing is committed.
-        """
-        ...
-
-    def drop_staging(self, tokens: Sequence[str]) -> None:
-        """Drop what dead runs with these tokens left behind (names carry them), but for ranges to be resumed."""
-        ...
-
-    def interrupt(self, stream: str) -> None:
-        """End the calls under way for one stream soon (`Interrupted`); no effect where there are none."""
-        ...
-
-    def close(self) -> None:
-        """Close every connection, so that others can open a file-locking database. Later calls open anew."""
         ...

@@ -1,95 +1,78 @@
-"""Ranges: one large stream, read by several readers and loaded by several loaders at once.
+"""Ranges: several readers read one large stream, and several loaders load it.
 
-A source that can do it splits a stream into ranges that do not overlap and together are the stream **at one moment**.
-A destination that can do it loads them over several connections and commits the stream once, at its end. Either side
-may lack it: then ranges go through one queue into one loader, or the stream is read as a whole.
+A source that `ReadsRanges` splits a stream into ranges. They do not overlap, and together are the stream **at one
+moment**. A destination that `LoadsRanges` loads them over several connections and commits the stream once. If only
+the source can, one loader takes all ranges from a queue; if the source cannot, one reader reads the whole stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .errors import ConnectorError, RetriableError
-from .protocols import Block
-from .stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream
+from .stream import Block, Checkpoint, Event
 
-#: Ranges a reader: the smaller they are, the less is repeated after a failure, and the sooner all readers end.
+#: Ranges for each reader: smaller ranges repeat less after a failure and let all readers end at about one time.
 RANGES_PER_READER = 4
 
-#: Least size of a range: below it, a connection more costs more than it brings.
+#: Least size of a range: for less, one more connection costs more than it saves.
 RANGE_BYTES = 16 << 20
 
 
 class RangesRefused(ConnectorError):
-    """It turned out on the way that this stream cannot be read by ranges; read it as a whole, nothing is amiss."""
+    """The stream cannot be read by ranges after all; the engine reads it as a whole."""
 
 
 class SnapshotLost(RetriableError):
-    """The snapshot that the ranges share is gone: no range can be read again, only the whole stream."""
+    """The snapshot of all ranges is gone: only the whole stream can be read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A part of a stream that is read on its own."""
+    """A part of a stream that one reader reads."""
 
-    #: From 0, in the order in which they are handed out.
+    #: From 0, in the order in which readers take them.
     place: int
-    #: As people see it: `pages 0 to 2047`.
+    #: For messages: `pages 0 to 2047`.
     label: str
-    #: What the source needs to find it. Only the source reads it.
+    #: Where the range is. Only the source reads it.
     locator: Mapping[str, Any] = field(default_factory=dict)
 
 
 class OpenRanges(Protocol):
-    """The ranges of one stream, all of one snapshot, as long as `ReadsRanges.open_ranges` is not left."""
+    """The ranges of one stream, all of one snapshot, while the context of `open_ranges` lasts."""
 
     @property
     def ranges(self) -> Sequence[Range]:
-        """All of them; one or none means that splitting is not worth it: then nothing was opened."""
+        """All ranges; one or none: the stream is not worth splitting, and nothing was opened."""
         ...
 
     @property
     def moment(self) -> Mapping[str, Any] | None:
-        """What these are the ranges of, as JSON, by which a later process can resume; None: it cannot."""
+        """JSON that identifies the snapshot, by which a later process can resume; None: none can."""
         ...
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
-        """Become the ranges of an earlier moment, if those of it that were loaded would be the same if read now.
+        """Return True and take over the ranges of an earlier moment, if the loaded ones would be the same if read now.
 
         Args:
-            moment: as `moment` was then, of the same source.
-            loaded: place of a range -> its records.
+            moment: `moment` as it was then, of the same source.
+            loaded: place of a loaded range -> number of its records.
         """
         ...
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
-        """Yield one range as `Source.read` yields a stream; from any thread, several ranges at once.
+        """Yield the records of one range. Any thread may call it, for several ranges at once.
 
-        May be called again for a range that failed: it yields the same records, or raises.
+        After a failure the engine may call it again: it yields the same records, or raises.
         """
-        ...
-
-
-class ReadsRanges(Protocol):
-    """What a source may offer beside `Source`, for streams that are read as a whole (FULL_TABLE)."""
-
-    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
-        """Say into how many ranges a stream would be split, and by what or why not; opens nothing.
-
-        The number is what statistics make expect; None: known only when it is read; 1: it is read as a whole.
-        """
-        ...
-
-    def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[OpenRanges]:
-        """Take the snapshot and split it. Readers that still run when it is left fail soon."""
         ...
 
 
 class RangeReads(Protocol):
-    """The engine's side of a load by ranges. Called from several threads."""
+    """The engine's side of a load by ranges. Several threads call it."""
 
     @property
     def ranges(self) -> Sequence[Range]:
@@ -98,54 +81,36 @@ class RangeReads(Protocol):
 
     @property
     def moment(self) -> Mapping[str, Any] | None:
-        """What an interrupted load is resumed by, as of `OpenRanges`; None: none is."""
+        """JSON by which an interrupted load is resumed, see `OpenRanges.moment`; None: no load is resumed."""
         ...
 
     @property
     def shape(self) -> str:
-        """Tell how records come: what was loaded in another shape cannot be resumed."""
+        """Return the form in which records come: ranges loaded in another form cannot be resumed."""
         ...
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
-        """Go on with an earlier load's ranges, if those that were loaded (place -> records, bytes) hold still."""
+        """Return True and resume an earlier load, if its loaded ranges (place -> records, bytes) are still right."""
         ...
 
     def is_kept(self, error: BaseException) -> bool:
-        """Decide whether what was loaded before an error is kept for a later try, or run."""
+        """Tell whether the ranges loaded before an error are kept for a later try or run."""
         ...
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
-        """Yield one range's data, no checkpoints; an exception passes through unchanged. Whoever calls it closes it."""
+        """Yield the data of one range, without checkpoints; let exceptions pass. The caller closes the generator."""
         ...
 
     def may_repeat(self, part: Range, error: ConnectorError) -> bool:
-        """Decide whether a range that failed is loaded again (then the pause is over), or fails the stream."""
+        """Tell whether a range that failed is loaded again, after the pause that is due; else the stream fails."""
         ...
 
     def give_up(self) -> None:
-        """End the reads under way: a range has failed for good."""
+        """End all reads under way, because a range has failed for good."""
         ...
 
     def final(self) -> Checkpoint:
-        """Say that every range has arrived; what it returns is committed."""
-        ...
-
-
-class LoadsRanges(Protocol):
-    """What a destination may offer beside `Destination`, for REPLACE, and for MERGE of streams that repeat no key."""
-
-    def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
-        """Load every range once, `loaders` at a time, and commit the stream once, as `Destination.load` does.
-
-        Ranges lie in staging until then, each with its row in a ledger of ranges in one transaction; a range that
-        failed is loaded again if `may_repeat` says so, the others stay. What a load that was cut short has left is
-        resumed, if it has the same shape and `resume` agrees, or else dropped. An exception leaves nothing behind,
-        unless `is_kept`.
-        """
-        ...
-
-    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
-        """Drop what loads of a pipeline have left to be resumed, where it is not wanted."""
+        """Note that every range has arrived; return the checkpoint to commit."""
         ...
 
 
@@ -159,12 +124,10 @@ def how_many(size_bytes: int, readers: int, range_bytes: int) -> int:
 __all__ = [
     "RANGES_PER_READER",
     "RANGE_BYTES",
-    "LoadsRanges",
     "OpenRanges",
     "Range",
     "RangeReads",
     "RangesRefused",
-    "ReadsRanges",
     "SnapshotLost",
     "how_many",
 ]

@@ -1,4 +1,4 @@
-"""Connector names -> classes: one visible table, then entry points of installed packages. Imports lazily."""
+"""Find the class of a connector by its name: in one table, then among entry points. Imports lazily."""
 
 from __future__ import annotations
 
@@ -8,45 +8,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectorConfigError
-from .imports import without_model_plugins
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
+    from pydantic import BaseModel
+
     from .protocols import Destination, Source
 
-#: name -> (source class, destination class) as "module:Class"; None where there is none.
+#: name -> (source class, destination class) as ".module:Class" of this package; None where there is none.
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
-    "csv": ("connectors.files.source:CSVSource", "connectors.files.destination:CSVDestination"),
-    "duckdb": ("connectors.duckdb:DuckDBSource", "connectors.duckdb:DuckDBDestination"),
-    "jsonl": ("connectors.files.source:JSONLSource", "connectors.files.destination:JSONLDestination"),
-    "mariadb": ("connectors.mysql.source:MySQLSource", "connectors.mysql.destination:MySQLDestination"),
-    "memory": ("connectors.memory:MemorySource", "connectors.memory:MemoryDestination"),
-    "mysql": ("connectors.mysql.source:MySQLSource", "connectors.mysql.destination:MySQLDestination"),
-    "parquet": ("connectors.files.source:ParquetSource", "connectors.files.destination:ParquetDestination"),
+    "csv": (".files.source:CSVSource", ".files.destination:CSVDestination"),
+    "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
+    "jsonl": (
+        ".files.source:JSONLSource",
+        ".files.destination:JSONLDestination",
+    ),
+    "mariadb": (
+        ".mysql.source:MySQLSource",
+        ".mysql.destination:MySQLDestination",
+    ),
+    "memory": (".memory:MemorySource", ".memory:MemoryDestination"),
+    "mysql": (
+        ".mysql.source:MySQLSource",
+        ".mysql.destination:MySQLDestination",
+    ),
+    "parquet": (
+        ".files.source:ParquetSource",
+        ".files.destination:ParquetDestination",
+    ),
     "postgres": (
-        "connectors.postgres.source:PostgresSource",
-        "connectors.postgres.destination:PostgresDestination",
+        ".postgres.source:PostgresSource",
+        ".postgres.destination:PostgresDestination",
     ),
-    "singer": ("connectors.singer.source:TapSource", "connectors.singer.target:SingerDestination"),
+    "singer": (
+        ".singer.source:TapSource",
+        ".singer.target:SingerDestination",
+    ),
     "sqlalchemy": (
-        "connectors.sqlalchemy.source:SQLAlchemySource",
-        "connectors.sqlalchemy.destination:SQLAlchemyDestination",
+        ".sqlalchemy.source:SQLAlchemySource",
+        ".sqlalchemy.destination:SQLAlchemyDestination",
     ),
-    "sqlite": ("connectors.sqlite:SQLiteSource", "connectors.sqlite:SQLiteDestination"),
+    "sqlite": (".sqlite:SQLiteSource", ".sqlite:SQLiteDestination"),
 }
 
-#: Extra that a connector's driver comes with.
+#: Connector -> extra that installs its driver.
 EXTRAS = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb", "mysql": "mysql", "mariadb": "mysql"}
 
-#: Sources whose streams find their own place again: INCREMENTAL needs no bookmark_properties in the file.
+#: Sources that keep their own position: INCREMENTAL needs no bookmark_properties in the pipeline file.
 KEEP_OWN_BOOKMARKS = frozenset({"singer"})
 
 GROUPS = {"source": "syncblocks.sources", "destination": "syncblocks.destinations"}
 
 
 def names(role: str) -> list[str]:
-    """Return the connectors that can play a role ("source" or "destination"), sorted."""
+    """Return the names of all connectors of a role ("source" or "destination"), sorted."""
     position = 0 if role == "source" else 1
     own = {name for name, classes in CONNECTORS.items() if classes[position]}
     return sorted(own | {entry.name for entry in _entry_points(role)})
@@ -56,7 +72,7 @@ def connector_class(name: str, role: str) -> type[Any]:
     """Import the class of a connector.
 
     Raises:
-        ConnectorConfigError: unknown name (with the nearest one), wrong role, or its driver is not installed.
+        ConnectorConfigError: the name is unknown (the message has the nearest one), or the driver is not installed.
     """
     path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
     if path is None:
@@ -70,15 +86,24 @@ def connector_class(name: str, role: str) -> type[Any]:
         raise ConnectorConfigError(f"no {role} connector {name!r}{hint} Known: {', '.join(known)}", connector=name)
     module, _, attribute = path.partition(":")
     try:
-        with without_model_plugins():
-            return cast("type[Any]", getattr(importlib.import_module(module), attribute))
+        return cast("type[Any]", getattr(importlib.import_module(module, __package__), attribute))
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(name)
-        if extra is None or (error.name or "").split(".")[0] in ("connectors", "sync"):
+        if extra is None or (error.name or "").split(".")[0] == "syncblocks":
             raise
         raise ConnectorConfigError(
             f"connector {name!r} needs {error.name}: pip install 'syncblocks[{extra}]'", connector=name
         ) from error
+
+
+def settings_model(name: str, role: str) -> type[BaseModel] | None:
+    """Return the pydantic model of a connector's config; None where it states none.
+
+    Raises:
+        ConnectorConfigError: as `connector_class`.
+    """
+    model: type[BaseModel] | None = getattr(connector_class(name, role), "settings", None)
+    return model
 
 
 def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:
@@ -92,7 +117,7 @@ def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Dest
 
 
 def _entry_points(role: str) -> EntryPoints:
-    """Look through all installed packages; a run with our own connectors spares that, and the import."""
+    """Search all installed packages. A run with shipped connectors saves the search and the import."""
     from importlib.metadata import entry_points
 
     return entry_points(group=GROUPS[role])

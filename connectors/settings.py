@@ -1,4 +1,4 @@
-"""Settings of connectors: one pydantic model a connector, and one resolver for every path."""
+"""Settings of connectors: one pydantic model for each connector, and one resolver for every path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Model = TypeVar("Model", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Base of every connector's settings; each field's description is shown by editors and docs."""
+    """Base of every connector's settings; editors and docs show each field's description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -23,7 +23,7 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
     """Check a connector's `config` mapping.
 
     Raises:
-        ConnectorConfigError: with the key, what is allowed and the nearest match; never with a value.
+        ConnectorConfigError: the message has the key, the allowed keys and the nearest match; never a value.
     """
     try:
         return model.model_validate(dict(config))
@@ -43,7 +43,7 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
 
 
 def resolve_path(path: str, folder: Path) -> Path:
-    """Return an absolute path; relative ones count from the pipeline file's folder. The only resolver."""
+    """Return the absolute path; a relative path counts from `folder`, the pipeline file's. The only resolver."""
     if "\0" in path:
         raise ConnectorConfigError(f"a path may not hold a NUL: {path!r}")
     expanded = Path(path).expanduser()
@@ -51,5 +51,5 @@ def resolve_path(path: str, folder: Path) -> Path:
 
 
 def is_url(path: str) -> bool:
-    """Tell a URL (`s3://bucket/x`) from a local path; `file://` counts as a URL too."""
+    """Tell whether a path is a URL (`s3://bucket/x`, also `file://`)."""
     return "://" in path

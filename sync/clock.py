@@ -1,4 +1,4 @@
-"""The one clock: whoever needs the time or a pause is given one of these, so that tests can pass their own."""
+"""The clock, passed to all code that needs the time or a pause; tests pass their own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Clock:
     """Wall time, monotonic time and sleep of this machine."""
 
     def now(self) -> datetime:
-        """Return the wall time: aware, UTC."""
+        """Return the wall time, aware and in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Return seconds since some fixed moment; never jumps."""
+        """Return seconds since a fixed moment; never goes back."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:

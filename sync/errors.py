@@ -1,4 +1,4 @@
-"""Errors of the engine: one root, sorted by what the caller does about them."""
+"""Errors of the engine, sorted by what the caller does about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 class SyncError(Exception):
-    """Root. A message says what was wrong, where, and what would be right; it never holds a secret."""
+    """Root. A message says what was wrong, where, and what would be right; it never contains a secret."""
 
     #: Short stable name, shown by the command line and in its JSON.
     code: ClassVar[str] = "sync"
@@ -18,7 +18,7 @@ class SyncError(Exception):
 
 
 class ConfigError(SyncError):
-    """The pipeline file is wrong: mend it; nothing was run, created or written."""
+    """The pipeline file is wrong; nothing was run, created or written."""
 
     code: ClassVar[str] = "config"
 
@@ -33,17 +33,17 @@ class ConfigError(SyncError):
         nearest: str | None = None,
     ) -> None:
         super().__init__(message)
-        #: The file as the caller named it.
+        #: Path of the file, as the caller gave it.
         self.path = path
-        #: Counted from 1.
+        #: Line number, from 1.
         self.line = line
-        #: Dotted place in the file, `streams[2].stream`.
+        #: Place in the file, such as `streams[2].stream`.
         self.key = key
         self.allowed = tuple(allowed)
         self.nearest = nearest
 
     def __str__(self) -> str:
-        """Return `file:line: key: message; allowed: ...; did you mean ...?`, leaving out what is not known."""
+        """Return `file:line: key: message; allowed: ...; did you mean ...?` without the unknown parts."""
         where = "" if self.path is None else f"{self.path}:{'' if self.line is None else f'{self.line}:'} "
         key = f"{self.key}: " if self.key else ""
         allowed = f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""
@@ -51,20 +51,14 @@ class ConfigError(SyncError):
         return f"{where}{key}{self.message}{allowed}{nearest}"
 
 
-class CatalogError(SyncError):
-    """The file does not fit what the source offers: a pattern, column or key that is not there."""
-
-    code: ClassVar[str] = "catalog"
-
-
 class StateError(SyncError):
-    """Ledger or run store cannot be used as they are: another source, a newer program, a table of a stranger."""
+    """The ledger or the run store cannot be used: another source, a newer version, a table of another program."""
 
     code: ClassVar[str] = "state"
 
 
 class AlreadyRunning(SyncError):
-    """Another run of the same pipeline is active: wait for it (`--wait`) or cancel it."""
+    """Another run of the same pipeline is active; wait for it (`--wait`) or cancel it."""
 
     code: ClassVar[str] = "already_running"
 
@@ -78,35 +72,20 @@ class AlreadyRunning(SyncError):
         self.owner = owner
 
 
-class StreamFailed(SyncError):
-    """One stream failed in one of its blocks; the cause is kept as `__cause__`."""
-
-    code: ClassVar[str] = "stream_failed"
-
-    def __init__(self, message: str, *, stream: str = "", block: str = "") -> None:
-        super().__init__(message)
-        self.stream = stream
-        self.block = block
-
-
 class PipelineFailed(SyncError):
-    """A pipeline run ended as failure or cancelled."""
+    """A pipeline run ended as failure or cancelled (`RunResult.raise_for_status`)."""
 
     code: ClassVar[str] = "pipeline_failed"
 
-    def __init__(self, message: str, *, failures: Sequence[StreamFailed] = ()) -> None:
-        super().__init__(message)
-        self.failures = tuple(failures)
-
 
 def nearest_match(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that looks most like `word`, whatever its case; None if none does."""
-    import difflib  # here: most runs make no mistake
+    """Return the known word most similar to `word`, ignoring case; None if none is similar."""
+    import difflib  # here: most runs do not need it
 
     by_lower: dict[str, str] = {}
     for name in known:
         by_lower.setdefault(name.lower(), name)
-    # Long text (a whole file pasted as a name) is not a misspelling, and comparing it takes seconds.
+    # A long text (a file pasted as a name) is not a misspelling, and comparing it takes seconds.
     if len(word) > 200:
         return None
     matches = difflib.get_close_matches(word.lower(), list(by_lower)[:1000], n=1)

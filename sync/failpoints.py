@@ -1,5 +1,5 @@
-"""Failpoints for the engine: see `connectors.failpoints`."""
+"""Failpoints for the engine: see `syncblocks.connectors.failpoints`."""
 
-from connectors.failpoints import FailpointError, failpoint
+from syncblocks.connectors.failpoints import FailpointError, failpoint
 
 __all__ = ["FailpointError", "failpoint"]

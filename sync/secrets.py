@@ -1,4 +1,4 @@
-"""Where secrets come from, and how they are kept out of every text that leaves the process."""
+"""Secrets: where they are looked up, and how they are masked in every text that leaves the process."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-#: Stands where a secret was.
+#: Replaces a secret.
 MASK = "***"
 
-#: A shorter value would mask half of every text and protects nothing.
+#: Shorter values are not masked: they occur in most texts.
 MIN_LENGTH = 4
 
 #: Shorter values without punctuation are masked as whole words only: `main` must not mask `domain`.
 WORD_LENGTH = 8
 
-#: Values that are switches, not secrets.
+#: Values that are never secrets.
 NOT_SECRET = frozenset({"true", "false", "none", "null", "http", "https", "localhost"})
 
 MAX_SECRET_BYTES = 65_536
 SECRETS_DIR = "/run/secrets"
 
-#: Where a text was cut, what is left of a secret is masked from so many characters on, at so many places.
+#: The rest of a secret that a cut has split is masked if it has at least this many characters, at this many cuts.
 CUT_LENGTH = 4
 MAX_CUTS = 20
 
@@ -38,25 +38,25 @@ _SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 def url_passwords(text: str) -> frozenset[str]:
-    """Return the passwords of all URLs in a text, as written and as decoded."""
+    """Return the passwords of all URLs in a text, as written and decoded."""
     found = {match.group(2) for match in _URL_PASSWORD.finditer(text)} if "://" in text else set()
     return frozenset(found | {unquote(password) for password in found})
 
 
 def mask_url_passwords(text: str) -> str:
-    """Return the text with `***` for each password of a URL or a `password=` setting."""
+    """Mask each password of a URL or of a `password=` setting."""
     if "://" in text:
         text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
     return _KEY_VALUE.sub(rf"\1={MASK}", text)
 
 
 def lookup_secret(name: str, folder: Path, environ: Mapping[str, str]) -> str:
-    """Return a secret: `$SYNCBLOCKS_SECRETS_DIR/x`, `.syncblocks/secrets/x`, `SYNCBLOCKS_SECRET_X`, the first there is.
+    """Return the first of `$SYNCBLOCKS_SECRETS_DIR/x`, `.syncblocks/secrets/x` and `SYNCBLOCKS_SECRET_X` that exists.
 
-    A last line break of a file is not part of the secret.
+    The last line break of a file is not part of the secret.
 
     Raises:
-        LookupError: the name is not one, there is no such secret, or its file cannot be used; says how to mend it.
+        LookupError: the name is not valid, there is no such secret, or its file cannot be used; says what to do.
     """
     if not _SECRET_NAME.fullmatch(name):
         raise LookupError(f"{name!r} is not a name of a secret: letters, digits, '_', '-' and '.' only")
@@ -77,7 +77,7 @@ def _read_secret(path: Path, *, is_private: bool) -> str | None:
         if not path.is_file():
             return None
         with path.open("rb") as file:
-            # The mode of what was opened, not of what the path names a moment later.
+            # The mode of the opened file, since the path could be replaced meanwhile.
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             content = file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:
@@ -89,15 +89,15 @@ def _read_secret(path: Path, *, is_private: bool) -> str | None:
     try:
         return re.sub(r"\r?\n\Z", "", content.decode("utf-8"))
     except UnicodeDecodeError:
-        # Without the cause: it holds the bytes.
+        # Without the cause, which contains the bytes.
         raise LookupError(f"secret file {path} is not UTF-8 text") from None
 
 
 class Redactor:
-    """Replaces every known secret in any text by `***`, raw and in its usual spellings.
+    """Replaces every known secret in a text by `***`, also in its usual encodings.
 
-    A second line of defence: texts should not hold secrets to begin with. Also masks passwords of URLs and
-    `password=` settings that it has never seen.
+    A second line of defence: texts should not contain secrets. Also masks unknown passwords of URLs and of `password=`
+    settings.
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
@@ -107,7 +107,7 @@ class Redactor:
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
-        """Learn further secrets, e.g. those that were resolved late."""
+        """Add secrets, for example those resolved later."""
         known = self._values | {value for value in values if _is_maskable(value)}
         if known == self._values:
             return
@@ -118,9 +118,9 @@ class Redactor:
         self._pattern = re.compile("|".join(_alternative(text) for text in longest_first))
 
     def redact(self, text: str) -> str:
-        """Return the text without any known secret, and without what a cut has left of one.
+        """Return the text with known secrets masked, and parts of secrets at a cut.
 
-        A line that begins with `...`, and a text that ends so, was cut there.
+        A line that begins with `...`, and a text that ends with it, was cut there.
         """
         if self._pattern is not None:
             text = self._pattern.sub(MASK, self._mask_cut(text))
@@ -140,7 +140,7 @@ class Redactor:
         return text
 
     def redact_value(self, value: Any) -> Any:
-        """Return a JSON value with every text in it redacted, keys too."""
+        """Return a JSON value with all its texts redacted, keys too."""
         if isinstance(value, str):
             return self.redact(value)
         if isinstance(value, Mapping):
@@ -151,7 +151,7 @@ class Redactor:
 
 
 def _cut_off_start(spelling: str, text: str, at: int) -> int:
-    """Return how many characters of a text at a place are the end of a spelling."""
+    """Return how many characters after a place of the text are the end of a spelling."""
     probe = text[at : at + CUT_LENGTH]
     place = spelling.find(probe, 1) if len(probe) == CUT_LENGTH else -1
     while place > 0:
@@ -162,7 +162,7 @@ def _cut_off_start(spelling: str, text: str, at: int) -> int:
 
 
 def _cut_off_end(spelling: str, text: str, at: int) -> int:
-    """Return how many characters of a text before a place are the beginning of a spelling."""
+    """Return how many characters before a place of the text are the beginning of a spelling."""
     probe = text[max(0, at - CUT_LENGTH) : at]
     place = spelling.rfind(probe, 0, -1) if len(probe) == CUT_LENGTH else -1
     while place >= 0:
@@ -183,11 +183,11 @@ def _alternative(text: str) -> str:
 
 
 def _spellings(value: str) -> set[str]:
-    """Return the ways in which programs write a value into a message."""
-    import html  # here: most runs know no secret
+    """Return the encodings in which programs write a value into a message."""
+    import html  # here: most runs have no secret
 
     plain = {value, value.strip()}
-    # Of a key in PEM form a log shows single lines; of a long value a driver shows a part.
+    # A log may show single lines of a PEM key; a driver may show a part of a long value.
     plain |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 12 and "-----" not in line}
     if len(value) >= 16:
         plain |= {value[: len(value) // 2], value[len(value) // 2 :]}
@@ -204,10 +204,10 @@ def _spellings(value: str) -> set[str]:
 
 
 def _base64_spellings(encoded: bytes) -> set[str]:
-    """Return what base64 makes of the bytes at each of the three places where they can start in a longer text."""
+    """Return the base64 texts of the bytes at each of their three possible offsets in a longer text."""
     found = {base64.b64encode(encoded).decode(), base64.urlsafe_b64encode(encoded).decode()}
     for offset in range(3):
-        # Only characters that hold nothing of the neighbours are the same in every surrounding.
+        # Only characters without bits of the neighbouring bytes are always the same.
         first = (offset * 8 + 5) // 6
         last = (offset + len(encoded)) * 8 // 6
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

@@ -13,7 +13,7 @@ from tests import services
 from tests.zygote import SCRIPT, Zygote
 
 # Assertions that stand beside a test's file talk as those in it do; said here, before anybody imports them.
-pytest.register_assert_rewrite("tests.sync.store_model", "tests.sync.verify_pairs")
+pytest.register_assert_rewrite("tests.sync.store.store_model", "tests.sync.verify.verify_pairs")
 
 RunCLI = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -37,7 +37,7 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 
 
 #: What takes longest as a whole; below `tests`.
-LONG = ("faults", "golden", "sync/test_memory.py", "connectors/test_singer_mutations.py")
+LONG = ("faults", "golden", "sync/flow/test_memory.py", "connectors/singer/test_mutations.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

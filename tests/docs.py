@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
@@ -17,6 +20,7 @@ _HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
 class Example:
     """One fenced block."""
 
+    #: Relative to the root.
     page: str
     #: Line of its fence.
     line: int
@@ -34,13 +38,21 @@ class Example:
         return match[1] if match else None
 
 
-def examples(*languages: str) -> list[Example]:
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def examples(*languages: str, page: str = "") -> list[Example]:
+    """Return the blocks in some languages, of all pages or of one, in their order; no language: all blocks."""
     found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+    for path in PAGES:
+        if page and name_of(path) != page:
+            continue
+        text = path.read_text(encoding="utf-8")
         for match in _FENCE.finditer(text):
-            if match[1] in languages:
-                found.append(Example(page.name, text.count("\n", 0, match.start()) + 1, match[1], match[2]))
+            if not languages or match[1] in languages:
+                line = text.count("\n", 0, match.start()) + 1
+                found.append(Example(name_of(path), line, match[1], match[2]))
     return found
 
 

@@ -9,22 +9,43 @@ from types import ModuleType
 
 import pytest
 
-PACKAGES = ["callbacks", "callbacks.testing", "connectors", "connectors.testing", "sync", "sync.config", "sync.store"]
+PACKAGES = [
+    "syncblocks",
+    "syncblocks.callbacks",
+    "syncblocks.callbacks.testing",
+    "syncblocks.connectors",
+    "syncblocks.connectors.testing",
+    "syncblocks.sync",
+    "syncblocks.sync.config",
+    "syncblocks.sync.store",
+]
+
+MARKS = {
+    "BlockRun",
+    "ParentError",
+    "PipelineRun",
+    "callback",
+    "on_cancelled",
+    "on_failure",
+    "on_success",
+    "transformer",
+}
 
 #: What users write into their files and programs. A name goes from here with a note in the changelog only.
 PUBLIC = {
-    "callbacks": {
-        "BlockRun",
-        "ParentError",
-        "PipelineRun",
-        "callback",
-        "on_cancelled",
-        "on_failure",
-        "on_success",
-        "transformer",
+    "syncblocks": {
+        *MARKS,
+        "Pipeline",
+        "Progress",
+        "RunResult",
+        "StreamResult",
+        "SyncError",
+        "load_pipeline",
+        "run_pipeline",
     },
-    "callbacks.testing": {"Called", "Trial", "UnknownName", "call", "make_event", "try_file"},
-    "connectors.testing": {
+    "syncblocks.callbacks": MARKS,
+    "syncblocks.callbacks.testing": {"Called", "Trial", "UnknownName", "call", "make_event", "try_file"},
+    "syncblocks.connectors.testing": {
         "VALUES",
         "DestinationContract",
         "Feature",
@@ -34,7 +55,6 @@ PUBLIC = {
         "canonical",
         "same_records",
     },
-    "sync": {"Pipeline", "Progress", "RunResult", "StreamResult", "SyncError", "load_pipeline", "run_pipeline"},
 }
 
 
@@ -50,7 +70,9 @@ def test_the_public_names_are_these(name: str) -> None:
     assert set(importlib.import_module(name).__all__) == PUBLIC[name]
 
 
-@pytest.mark.parametrize("name", ["callbacks", "callbacks.testing", "connectors.testing"])
+@pytest.mark.parametrize(
+    "name", ["syncblocks.callbacks", "syncblocks.callbacks.testing", "syncblocks.connectors.testing"]
+)
 def test_all_is_what_a_package_exports(name: str) -> None:
     module = importlib.import_module(name)
     found = {
@@ -65,14 +87,21 @@ def test_all_is_what_a_package_exports(name: str) -> None:
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    import sync
+    import syncblocks
 
     with pytest.raises(AttributeError, match="no attribute 'run_pipelin'"):
-        _ = sync.run_pipelin
+        _ = syncblocks.run_pipelin
+
+
+@pytest.mark.parametrize("name", ["sync", "connectors", "callbacks", "sync.errors"])
+def test_a_package_has_one_name(name: str) -> None:
+    with pytest.raises(ImportError, match=f"import syncblocks.{name.partition('.')[0]}, not"):
+        importlib.import_module(name)
 
 
 def test_the_marks_cost_no_heavy_import() -> None:
-    heavy = "('pandas', 'pyarrow', 'sync')"
-    code = f"import sys, callbacks, callbacks.testing; print([m for m in {heavy} if m in sys.modules])"
+    heavy = "('pandas', 'pyarrow', 'syncblocks.sync')"
+    code = "import sys, syncblocks.callbacks.testing; from syncblocks import callback; "
+    code += f"print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,23 +1,31 @@
-"""Each recipe of docs/callbacks.md does what it says, run as it stands there."""
+"""The recipes and the tutorial, and what docs/security.md grants and checks: run as they stand on their pages."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import yaml
 
-from sync import RunResult, load_pipeline, run_pipeline
-from sync.redelivery import replay
-from sync.store import Store
-
-from .docs import examples, section
+from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks.callbacks.webhook import signature
+from syncblocks.sync.run.redelivery import replay
+from syncblocks.sync.store import Store
+from tests import services
+from tests.docs import Example, examples, section
 
 ORDERS = "id,day,amount\n1,2026-04-26,10\n2,2026-04-26,5\n"
 SOURCE = {"connector": "csv", "config": {"path": "data"}}
@@ -141,7 +149,7 @@ def test_mark_a_day_complete_exactly_once(tmp_path: Path) -> None:
     run_ids = [sync(file).run_id, sync(file).run_id]
     pipeline = load_pipeline(file)
     with Store.open(pipeline.store_url) as store:
-        for entry in store.outbox(pipeline.pipeline).history():
+        for entry in store.outbox(pipeline.pipeline).deliveries.history():
             _, outcome = replay(pipeline, store, entry.key)  # delivered again
             assert outcome.ok, outcome.error
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as connection:
@@ -161,7 +169,162 @@ def test_page_on_the_second_failure_only(tmp_path: Path) -> None:
     sync(file)
     pipeline = load_pipeline(file)
     with Store.open(pipeline.store_url) as store:
-        calls = store.outbox(pipeline.pipeline).history()
+        calls = store.outbox(pipeline.pipeline).deliveries.history()
     paged = [call.run_id for call in calls if "page: orders failed twice in a row" in call.call.output]
     assert paged == [3]
     assert all(call.call.outcome == "returned" for call in calls)
+
+
+# -- the tutorial ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_tutorial_from_its_first_file_to_its_last_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    """Files are written, commands and SQL are run in order; each line of a `text` block is in the output before it."""
+    import psycopg
+
+    monkeypatch.setenv("CRM_URL", postgres_url)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    output = ""
+    for example in examples(page="docs/tutorial.md"):
+        if example.language in ("yaml", "python"):
+            assert example.file is not None, example.id
+            (tmp_path / example.file).write_text(example.text)
+        elif example.language == "sql":
+            with psycopg.connect(postgres_url, autocommit=True) as connection:
+                connection.execute(example.text)
+        elif example.language == "console":
+            done = subprocess.run(["bash", "-c", example.text], cwd=tmp_path, capture_output=True, check=False)
+            output = (done.stdout + done.stderr).decode()
+            assert done.returncode == 0, f"{example.id}: {output}"
+        elif example.language == "text":
+            assert [line for line in example.text.splitlines() if line not in output] == [], f"{example.id}: {output}"
+        else:
+            assert example.language == "sh", f"{example.id}: what runs it?"
+
+
+# -- security --------------------------------------------------------------------------------------------------------
+
+USERS = ("sync_reader", "sync_writer", "sync_store")
+
+
+def granted(heading: str, own: str, databases: dict[str, str]) -> dict[str, str]:
+    """Return the statements of a section by their first line, for users and databases of this test's own."""
+    text = section("docs/security.md", heading)
+    found = {}
+    for example in examples("sql", page="docs/security.md"):
+        if example.text in text:
+            role, _, statements = example.text.removeprefix("-- ").partition("\n")
+            statements = re.sub("|".join(USERS), lambda match: match[0] + own, statements)
+            for name, database in databases.items():
+                statements = re.sub(rf"(?<=database ){name}\b|(?<=`){name}(?=`)", database, statements)
+            found[role] = statements
+    return found
+
+
+def as_user(url: str, user: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{user}:change-me@{parts.hostname}:{parts.port or ''}".rstrip(":")))
+
+
+STREAMS = [
+    {
+        "stream": "{schema}.orders",
+        "replication_method": "INCREMENTAL",
+        "bookmark_properties": ["id"],
+        "key_properties": ["id"],
+        "on_rejected": "keep",
+    },
+    {"stream": "{schema}.customers", "key_properties": ["id"]},
+]
+
+
+def sync_twice(folder: Path, schema: str, ends: dict[str, Any]) -> list[RunResult]:
+    file = folder / "granted.yaml"
+    streams = [{**entry, "stream": entry["stream"].format(schema=schema)} for entry in STREAMS]
+    file.write_text(yaml.safe_dump({**ends, "concurrency": 1, "streams": streams}))
+    return [sync(file), sync(file)]
+
+
+def test_the_privileges_for_postgresql_are_enough(tmp_path: Path) -> None:
+    import psycopg
+    from psycopg import sql
+
+    own = f"_{uuid.uuid4().hex[:12]}"
+    with ExitStack() as stack:
+        urls = {name: stack.enter_context(services.fresh_postgres_database()) for name in ("crm", "warehouse", "ops")}
+        roles = dict(zip(urls, (user + own for user in USERS), strict=True))
+        databases = {name: urlsplit(url).path[1:] for name, url in urls.items()}
+        for (name, url), statements in zip(urls.items(), granted("PostgreSQL", own, databases).values(), strict=True):
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(sql.SQL("revoke all on schema public from public"))
+                connection.execute(f"revoke all on database {databases[name]} from public")
+                if name == "crm":
+                    connection.execute("create table orders (id int primary key); insert into orders values (1), (2)")
+                    connection.execute("create table customers (id int primary key)")
+                connection.execute(statements)
+        try:
+            results = sync_twice(
+                tmp_path,
+                "public",
+                {
+                    "source": {"connector": "postgres", "config": {"url": as_user(urls["crm"], roles["crm"])}},
+                    "destination": {
+                        "connector": "postgres",
+                        "config": {"url": as_user(urls["warehouse"], roles["warehouse"]), "schema": "loaded"},
+                    },
+                    "store": as_user(urls["ops"], roles["ops"]),
+                },
+            )
+        finally:
+            for name, role in roles.items():
+                with psycopg.connect(urls[name], autocommit=True) as connection:
+                    connection.execute(f"drop owned by {role} cascade; drop role {role}")
+    assert [result.exit_code for result in results] == [0, 0]
+
+
+def test_the_privileges_for_mysql_and_mariadb_are_enough(tmp_path: Path) -> None:
+    own = f"_{uuid.uuid4().hex[:12]}"
+    with ExitStack() as stack:
+        urls = {name: stack.enter_context(services.fresh_mariadb_database()) for name in ("crm", "warehouse")}
+        databases = {name: urlsplit(url).path[1:] for name, url in urls.items()}
+        admin = stack.enter_context(services.connect_mariadb(urls["crm"]))
+        cursor = stack.enter_context(admin.cursor())
+        for statement in (
+            "create table orders (id int primary key)",
+            "insert into orders values (1), (2)",
+            "create table customers (id int primary key)",
+        ):
+            cursor.execute(statement)
+        try:
+            for statements in granted("MySQL and MariaDB", own, databases).values():
+                for statement in statements.strip().rstrip(";").split(";\n"):
+                    cursor.execute(statement)
+            ends = {
+                role: {"connector": "mysql", "config": {"url": as_user(urls[name], user + own)}}
+                for role, name, user in zip(("source", "destination"), urls, USERS, strict=False)
+            }
+            results = sync_twice(tmp_path, databases["crm"], ends)
+        finally:
+            for user in USERS[:2]:
+                cursor.execute(f"drop user if exists '{user}{own}'@'%'")
+    assert [result.exit_code for result in results] == [0, 0]
+
+
+def checks() -> list[Example]:
+    return [example for example in examples("python") if "def is_genuine" in example.text]
+
+
+@pytest.mark.parametrize("example", checks(), ids=lambda example: example.id)
+def test_a_receiver_tells_a_genuine_webhook_from_another(example: Example) -> None:
+    namespace: dict[str, Any] = {}
+    exec(compile(example.text, example.id, "exec"), namespace)
+    is_genuine, stamp, body = namespace["is_genuine"], str(int(time.time())), b'{"status":"success"}'
+    headers = {"X-Syncblocks-Timestamp": stamp, "X-Syncblocks-Signature": signature("key", stamp, body)}
+    assert is_genuine("key", headers, body)
+    assert not is_genuine("another", headers, body)
+    assert not is_genuine("key", headers, body + b" ")
+    assert not is_genuine("key", {**headers, "X-Syncblocks-Timestamp": str(int(stamp) - 1)}, body)

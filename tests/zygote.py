@@ -28,36 +28,36 @@ SCRIPT = Path(sys.executable).with_name("syncblocks")
 
 #: What a run imports on its way; a connector whose driver is missing is left out.
 MODULES = (
-    "sync.cli",
-    "sync.cli.run",
-    "sync.cli.lines",
-    "sync.cli.logs",
-    "sync.cli.callbacks",
-    "sync.cli.check",
-    "sync.cli.plan",
-    "sync.cli.runs",
-    "sync.cli.state",
-    "sync.inspection",
-    "sync.pipeline_run",
-    "sync.store.migrations",
-    "callbacks.kwargs",
-    "callbacks.loader",
-    "connectors.memory",
-    "connectors.duckdb",
-    "connectors.sqlite",
-    "connectors.files.source",
-    "connectors.files.destination",
-    "connectors.mysql.source",
-    "connectors.mysql.destination",
-    "connectors.postgres.source",
-    "connectors.postgres.destination",
-    "connectors.postgres.session",
-    "connectors.singer.source",
-    "connectors.singer.target",
-    "connectors.singer.as_tap",
-    "connectors.singer.as_target",
-    "connectors.sqlalchemy.source",
-    "connectors.sqlalchemy.destination",
+    "syncblocks.sync.cli",
+    "syncblocks.sync.cli.run",
+    "syncblocks.sync.cli.progress_lines",
+    "syncblocks.sync.cli.logs",
+    "syncblocks.sync.cli.callbacks",
+    "syncblocks.sync.cli.check",
+    "syncblocks.sync.cli.plan",
+    "syncblocks.sync.cli.runs",
+    "syncblocks.sync.cli.state",
+    "syncblocks.sync.session.inspection",
+    "syncblocks.sync.run.pipeline",
+    "syncblocks.sync.store.migrations",
+    "syncblocks.callbacks.kwargs",
+    "syncblocks.callbacks.loader",
+    "syncblocks.connectors.memory",
+    "syncblocks.connectors.duckdb",
+    "syncblocks.connectors.sqlite",
+    "syncblocks.connectors.files.source",
+    "syncblocks.connectors.files.destination",
+    "syncblocks.connectors.mysql.source",
+    "syncblocks.connectors.mysql.destination",
+    "syncblocks.connectors.postgres.source",
+    "syncblocks.connectors.postgres.destination",
+    "syncblocks.connectors.postgres.session",
+    "syncblocks.connectors.singer.source",
+    "syncblocks.connectors.singer.target",
+    "syncblocks.connectors.singer.as_tap",
+    "syncblocks.connectors.singer.as_target",
+    "syncblocks.connectors.sqlalchemy.source",
+    "syncblocks.connectors.sqlalchemy.destination",
     "pyarrow.json",
     "adbc_driver_postgresql.dbapi",
     "adbc_driver_sqlite.dbapi",
@@ -314,8 +314,8 @@ def _become(request: dict[str, Any]) -> NoReturn:
     """Be the engine that was asked for, to the very end of the interpreter."""
     import faulthandler
 
-    from connectors import failpoints
-    from sync.cli import main
+    from syncblocks.connectors import failpoints
+    from syncblocks.sync.cli import main
 
     os.chdir(request["folder"])
     output, flags = request["output"], os.O_CREAT | os.O_WRONLY | os.O_APPEND

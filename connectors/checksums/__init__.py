@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from .forms import compared_columns
-from .records import canonical_keys, is_in_lines, keeps_json, opened_checksums, read_within, system_of
-from .values import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
+from ..sides import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
+from .forms import compared_columns, no_item
 
 __all__ = [
     "EVERYTHING",
@@ -15,11 +14,6 @@ __all__ = [
     "KeyRange",
     "Row",
     "Side",
-    "canonical_keys",
     "compared_columns",
-    "is_in_lines",
-    "keeps_json",
-    "opened_checksums",
-    "read_within",
-    "system_of",
+    "no_item",
 ]

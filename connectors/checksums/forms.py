@@ -1,20 +1,21 @@
-"""Which columns of two copies can be compared, and in which form: by type and system of both. Pure."""
+"""Choose the form in which a column of two copies is compared, by the types and systems of both. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from ..sides import DIGITS, Compared, Form
 from .nested import is_carried, is_same_shape, is_written
-from .values import DIGITS, Compared, Form
 
-#: Types of PostgreSQL whose values are texts as they stand.
+#: Types of PostgreSQL whose values are plain texts.
 _POSTGRES_TEXTS = ("text", "character varying", "character", "name", '"char"')
 
-#: Families that a key may have: their order is the same everywhere.
+#: Families that a key may have: they have the same order in every system.
 KEY_FORMS = frozenset(
     {Form.INTEGER, Form.DECIMAL, Form.BOOLEAN, Form.TEXT, Form.BINARY, Form.DATE, Form.TIMESTAMP, Form.UUID}
 )
@@ -23,31 +24,17 @@ KEY_FORMS = frozenset(
 #: Forms that items of lists may have.
 _ITEM_FORMS = frozenset({*KEY_FORMS, Form.FLOAT, Form.TIME, Form.INTERVAL})
 
-#: Types of PostgreSQL whose arrays are written as JSON like any list.
-_POSTGRES_ITEMS = frozenset(
-    {
-        "bigint",
-        "boolean",
-        "bytea",
-        "character varying",
-        "date",
-        "double precision",
-        "integer",
-        "interval",
-        "numeric",
-        "real",
-        "smallint",
-        "text",
-        "time without time zone",
-        "timestamp with time zone",
-        "timestamp without time zone",
-        "uuid",
-    }
-)
+#: Field of an array that is read as text -> the field of its items.
+ItemOf = Callable[[pa.Field], pa.Field | None]
+
+
+def no_item(_: pa.Field) -> pa.Field | None:
+    """Return no item field: a text is a text."""
+    return None
 
 
 class _Chosen(NamedTuple):
-    """What `Compared` has beside the column."""
+    """The fields of `Compared` that two sides share."""
 
     form: Form
     scale: int | None = None
@@ -57,13 +44,13 @@ class _Chosen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What a column holds, whatever system it is in."""
+    """What a column holds, in any system."""
 
     family: str
     scale: int | None = None
-    #: Of lists of scalars: their items.
+    #: The items of a list of scalars.
     item: pa.Field | None = None
-    #: Of texts: written in a way that may depend on the system. Of JSON: not kept as it was written.
+    #: Texts: their form may depend on the system. JSON: the system does not keep the text as it was written.
     is_own: bool = False
 
 
@@ -76,19 +63,29 @@ def compared_columns(
     keeps_json: tuple[bool, bool] = (False, False),
     is_in_lines: bool = False,
     is_text: bool = False,
+    array_items: tuple[ItemOf, ItemOf] = (no_item, no_item),
 ) -> tuple[Compared, Compared] | str:
-    """Return how a column is compared, for each side; a string is the reason why it cannot be.
+    """Return how a column is compared, for each side; or, as a string, why it cannot be compared.
 
     Args:
-        source: as the source reads it.
-        destination: as the destination's table is read back.
+        source: the column as the source reads it.
+        destination: the column as the destination's table is read back.
         systems: where each side's checksums are computed: `postgres`, `mysql` or `duckdb` (files and others as well).
-        is_key: it must also be in a form that has an order.
+        is_key: the form must have an order.
         keeps_json: whether each side's `json` keeps the text as it is written (MariaDB).
         is_in_lines: the destination is JSON lines.
-        is_text: the values went over as texts, since the destination has no such type.
+        is_text: the values arrived as texts, since the destination has no such type.
+        array_items: each side's items of an array that is read as text (`ComputesChecksums.array_item`).
     """
-    form = _form(source, destination, systems, is_key=is_key, keeps_json=keeps_json, is_text=is_text)
+    form = _form(
+        source,
+        destination,
+        systems,
+        is_key=is_key,
+        keeps_json=keeps_json,
+        is_text=is_text,
+        array_items=array_items,
+    )
     if isinstance(form, str):
         return form
     if is_in_lines and form.form is Form.JSON:
@@ -114,12 +111,15 @@ def _form(
     is_key: bool,
     keeps_json: tuple[bool, bool],
     is_text: bool,
+    array_items: tuple[ItemOf, ItemOf],
 ) -> _Chosen | str:
     natives = _native(source, systems[0]), _native(destination, systems[1])
     is_same = systems[0] == systems[1] and bool(natives[0]) and natives[0] == natives[1]
     left, right = (
-        _kind(field, native, system, keeps_json=is_kept)
-        for field, native, system, is_kept in zip((source, destination), natives, systems, keeps_json, strict=True)
+        _kind(field, native, system, keeps_json=is_kept, item_of=item_of)
+        for field, native, system, is_kept, item_of in zip(
+            (source, destination), natives, systems, keeps_json, array_items, strict=True
+        )
     )
     if is_text and not pa.types.is_interval(source.type):  # its text is the one that it is compared by
         is_plain = right.family == "text" and not right.is_own and not is_key
@@ -142,16 +142,16 @@ def _form(
 
 
 def _lists(left: _Kind, right: _Kind, systems: tuple[str, str]) -> _Chosen | None:
-    """Compare two lists of scalars, or one with the JSON that was made of it, if their items can be."""
+    """Compare two lists of scalars, or a list with its JSON, if their items can be compared."""
     if left.item is None:
         return None
     other, is_same = right.item, False
     if other is None:
-        # Who reads arrays as texts has handed on its own texts, and no JSON.
+        # A source that reads arrays as texts has sent its own texts, not JSON.
         if left.family != "other" or right.family not in ("json", "text") or right.is_own:
             return None
         if pa.types.is_duration(left.item.type):
-            return None  # in JSON it is a number of its unit
+            return None  # in JSON a duration is a number of its unit
         other, is_same, systems = left.item, True, (systems[0], systems[0])
     kinds = [
         _kind(item, _native(item, system), system) for item, system in zip((left.item, other), systems, strict=True)
@@ -166,7 +166,7 @@ def _lists(left: _Kind, right: _Kind, systems: tuple[str, str]) -> _Chosen | Non
 def _nested(
     left: _Kind, right: _Kind, source: pa.Field, destination: pa.Field, systems: tuple[str, str]
 ) -> _Chosen | None:
-    """Compare what is nested by the JSON that is made of it."""
+    """Compare nested values by their JSON."""
     if not pa.types.is_nested(source.type) or not is_written(source.type):
         return None
     if right.family == "other":
@@ -190,7 +190,7 @@ def _shared(
     if "json" in families:
         return _json(left, right, systems, is_same=is_same)
     if left.family == "decimal" and right.family == "text" and not right.is_own and _is_wide(source.type):
-        return _Chosen(Form.TEXT)  # too many digits for any decimal: it went over as the text that it was read as
+        return _Chosen(Form.TEXT)  # too many digits for any decimal: the text that was read has arrived
     if families <= {"text", "uuid"}:
         if right.is_own and not is_same:
             return None
@@ -224,17 +224,17 @@ def _json(left: _Kind, right: _Kind, systems: tuple[str, str], *, is_same: bool)
     if not right.is_own or (is_same and left.is_own):
         return _Chosen(Form.JSON)
     if right.family != "json" or (systems == ("postgres", "postgres") and left.family != "json"):
-        return None  # a cast to jsonb fails where a text is none by now
+        return None  # a cast to jsonb fails where a text is no JSON
     return _Chosen(Form.JSONB if systems[1] == "postgres" else Form.JSON_VALUE)
 
 
-def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False) -> _Kind:
+def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False, item_of: ItemOf = no_item) -> _Kind:
     kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if kind == pa.json_():
         is_own = native == "jsonb" or (system == "mysql" and native == "json" and not keeps_json)
-        # Which system is behind SQLAlchemy nobody knows, and drivers hand JSON over parsed.
+        # The system behind SQLAlchemy is unknown, and its drivers parse JSON.
         return _Kind("json", is_own=is_own or (field.metadata or {}).get(b"native_system") == b"sqlalchemy")
     if kind == pa.uuid() or native.lower() == "uuid":
         return _Kind("uuid")
@@ -245,18 +245,8 @@ def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False
     if types.is_decimal(kind):
         return _Kind("decimal", kind.scale)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return replace(_text(field, native, system), item=_array_item(native) if system == "postgres" else None)
+        return replace(_text(field, native, system), item=item_of(field) if native else None)
     return _Kind("other", item=_list_item(field, native, system))
-
-
-def _array_item(native: str) -> pa.Field | None:
-    """Return the items of an array of PostgreSQL, which is read as text."""
-    from ..postgres.types import Name, arrow_of
-
-    base = native.removesuffix("[]")
-    if base == native or Name.parse(base).base not in _POSTGRES_ITEMS:
-        return None
-    return pa.field("item", arrow_of(base)[0], metadata={b"native_type": base, b"native_system": b"postgres"})
 
 
 def _list_item(field: pa.Field, native: str, system: str) -> pa.Field | None:
@@ -271,7 +261,7 @@ def _list_item(field: pa.Field, native: str, system: str) -> pa.Field | None:
     return pa.field("item", item, metadata=metadata)
 
 
-#: What cannot be carried in lists, or has no one text there.
+#: Types that lists cannot carry, or that have more than one text in lists.
 _NO_ITEMS = (
     pa.types.is_nested,
     pa.types.is_dictionary,
@@ -298,7 +288,7 @@ _FAMILIES = (
 
 
 def _text(field: pa.Field, native: str, system: str) -> _Kind:
-    """A text may stand for another type, which was read as text for want of a better one."""
+    """A text may hold values of another type that Arrow lacks."""
     if (field.metadata or {}).get(b"read_as") == b"text":
         return _Kind("text")
     base = re.sub(r"\(.*\)", "", native).strip().lower()
@@ -311,9 +301,9 @@ def _text(field: pa.Field, native: str, system: str) -> _Kind:
 
 
 def _native(field: pa.Field, system: str) -> str:
-    """Return the system's own name of the type; empty if it is another system's, which the records only came from."""
+    """Return the system's own name of the type; empty: the name is of the system that the records came from."""
     metadata = field.metadata or {}
     return metadata.get(b"native_type", b"").decode() if metadata.get(b"native_system") == system.encode() else ""
 
 
-__all__ = ["compared_columns"]
+__all__ = ["ItemOf", "compared_columns", "no_item"]

@@ -1,4 +1,4 @@
-"""JSON by what it says, not by how it is written: as PostgreSQL's jsonb writes it anew, and compared by value. Pure."""
+"""Compare JSON texts by value, and write them as PostgreSQL's jsonb does. Pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..decimals import MOST_FRACTION, MOST_WHOLE
+from ..arrow.decimals import MOST_FRACTION, MOST_WHOLE
 
 
 def jsonb_text(text: str) -> str:
-    """Write a JSON text as jsonb does: keys in its order and once, numbers in full; what it would refuse as it is."""
+    """Write a JSON text as jsonb does: each key once, in its order, all digits; return invalid JSON as it is."""
     return _rewritten(text, _as_numeric)
 
 
 def value_text(text: str) -> str:
-    """Write a JSON text as jsonb does, and numbers by their value: without the zeros at their end."""
+    """Write a JSON text as jsonb does, but numbers without trailing zeros."""
     return _rewritten(text, _as_value)
 
 
 def is_same_json(left: str, right: str, kind: pa.DataType | None = None) -> bool:
-    """Tell whether two JSON texts say the same: numbers by value, and objects whatever the order of their keys.
+    """Tell whether two JSON texts have the same value, whatever the digits and the order of keys.
 
     Args:
-        left: one.
-        right: the other.
-        kind: the type that both were made of: its floats are compared as such; None: nobody knows.
+        left: a JSON text.
+        right: a JSON text.
+        kind: the type that both were written from: its floats are compared as floats; None: unknown.
     """
     try:
         return _is_same(_read(left), _read(right), kind)
@@ -50,7 +50,7 @@ def _refuse(name: str) -> Any:
 def _rewritten(text: str, number: Callable[[Decimal], str]) -> str:
     try:
         result = _written(_read(text), number)
-        result.encode()  # half of a surrogate pair is no text
+        result.encode()  # a lone surrogate is no text
     except (ValueError, ArithmeticError, RecursionError):
         return text
     return result
@@ -71,7 +71,7 @@ def _written(value: Any, number: Callable[[Decimal], str]) -> str:
 
 @lru_cache(maxsize=4096)
 def _key(name: str) -> tuple[int, bytes, str]:
-    """Return what keys are ordered by, and how this one is written; the same ones come again in every document."""
+    """Return the sort value of a key and its JSON; cached, since documents repeat their keys."""
     content = name.encode()
     return len(content), content, encode_basestring(name)
 
@@ -107,7 +107,7 @@ def _is_same(left: Any, right: Any, kind: pa.DataType | None) -> bool:
 
 
 def _items(kind: pa.DataType | None, number: int) -> list[pa.DataType | None]:
-    """Return the type of each item of a list; a map is a list of pairs, which pass as structs here."""
+    """Return the type of each item of a list; a map is a list of pairs, taken for structs here."""
     if kind is None or not pa.types.is_nested(kind):
         return [None] * number
     if pa.types.is_struct(kind):

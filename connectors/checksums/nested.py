@@ -1,4 +1,4 @@
-"""Which lists, structs and maps can be written as JSON, and by whom; and which of two systems' are the same. Pure."""
+"""Tell which nested types have one JSON, who can write it, and which of two types write the same. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..fidelity import plain
+from ..arrow.fidelity import plain
 
 _UUID = pa.uuid()
 
 
 def is_written(kind: pa.DataType) -> bool:
-    """Tell whether `files.text.to_json` writes the values of a nested type, each in one way."""
+    """Tell whether `arrow.text.to_json` writes each value of a nested type in one way."""
     types = pa.types
     if types.is_union(kind):
         return False
@@ -27,7 +27,7 @@ def is_written(kind: pa.DataType) -> bool:
 
 
 def is_carried(kind: pa.DataType) -> bool:
-    """Tell whether DuckDB takes a nested type as it is, and writes the same JSON of it as `files.text` does."""
+    """Tell whether DuckDB takes a nested type as it is, and writes the same JSON as `arrow.text`."""
     types = pa.types
     if types.is_struct(kind):
         names = {field.name.casefold() for field in kind}
@@ -58,7 +58,7 @@ _CARRIED = (
 
 
 def is_same_shape(source: pa.DataType, destination: pa.DataType) -> bool:
-    """Tell whether the same values are the same JSON in both of two nested types; a text may stand for a UUID."""
+    """Tell whether equal values of two nested types have equal JSON; a text may hold a UUID."""
     there = _shape(destination)
     return bool(_shape(source) == there or _shape(source, uuid=pa.string()) == there)
 

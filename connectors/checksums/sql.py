@@ -1,4 +1,4 @@
-"""Statements that compute checksums in a database; one `Canonical` a dialect writes the canonical texts."""
+"""Statements that compute checksums in a database; the `Canonical` of a dialect writes the canonical texts."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..sides import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
 from .json_values import is_same_json
-from .values import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
 
-#: Arguments of one function call: PostgreSQL takes a hundred.
+#: Most arguments of one function call: PostgreSQL takes 100.
 _MAX_ARGUMENTS = 50
 
-#: Runs a query and returns all of its rows.
+#: Runs a query and returns all rows.
 Query = Callable[[str], Sequence[tuple[Any, ...]]]
 
 
 class Canonical(ABC):
     """Canonical texts, their order and their hash, in one dialect's SQL. `column` is a quoted name (`t."id"`)."""
 
-    #: A character that stands between two values, and one that stands for NULL: control characters, so that a value
-    #: would have to hold them to be taken for two.
+    #: Separator of two values, and mark of NULL: control characters, which values hardly contain.
     separator = "chr(31)"
     null = "chr(1)"
 
     @abstractmethod
     def text(self, column: str, compared: Compared) -> str:
-        """Write a value's canonical text; NULL for NULL."""
+        """Write the canonical text of a value; NULL for NULL."""
 
     @abstractmethod
     def hashed(self, text: str, *, own: bool) -> str:
-        """Write the first 60 bits of a text's MD5 as an integer; `own`: any hash of the system's own."""
+        """Write the first 60 bits of a text's MD5 as an integer; `own`: the system's own hash will do."""
 
     @abstractmethod
     def comparable(self, column: str, compared: Compared) -> str:
-        """Write a key's column so that it compares as it does in every other system."""
+        """Write a key column so that it compares as in every other system."""
 
     @abstractmethod
     def constant(self, text: str, compared: Compared) -> str:
@@ -61,6 +60,9 @@ class Canonical(ABC):
 class SqlChecksums:
     """The checksums of one table, by queries."""
 
+    #: A table rejects none of its own records.
+    rejected = 0
+
     def __init__(
         self,
         query: Query,
@@ -77,11 +79,11 @@ class SqlChecksums:
         Args:
             query: runs them, all in one snapshot.
             canonical: the dialect's.
-            side: what counts.
-            table: what stands behind FROM; its alias must be `t`.
+            side: the side to compute.
+            table: the FROM item; its alias must be `t`.
             quote: quotes a name.
-            past: condition of records past the bookmark; empty: none is.
-            record_hash: a column that holds the hash already.
+            past: condition for records past the bookmark; empty: no record is.
+            record_hash: a column that already holds the hash.
         """
         self._query = query
         self._canonical = canonical
@@ -92,7 +94,7 @@ class SqlChecksums:
         self._hash = record_hash or canonical.hashed(canonical.record(self._columns), own=side.has_own_hash)
 
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
-        """Return one digest a range, by one pass."""
+        """Return one digest for each range, in one pass."""
         found = self._query(
             f"select b, count(*), sum(h) from (select {self._place(ranges)} as b, {self._hash} as h from {self._table}"
             f"{self._where(ranges, is_bounded=True)}) as d group by b"
@@ -101,7 +103,7 @@ class SqlChecksums:
         return [by_place.get(place, Digest(0, 0)) for place in range(len(ranges))]
 
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
-        """Return the keys at which each range falls into pieces, by one pass over the keys."""
+        """Return the keys that split each range, in one pass over the keys."""
         wanted = [each for each, _ in ranges]
         place, order = self._place(wanted), ", ".join(self._order())
         partition = f"partition by {place} " if len(ranges) > 1 else ""
@@ -131,7 +133,7 @@ class SqlChecksums:
         return [Row(int(row[0]), tuple(row[2:end]), tuple(row[end:]), bool(row[1])) for row in self._query(sql)]
 
     def within(self, ranges: Iterable[KeyRange]) -> str:
-        """Write the condition that a record's key is in one of the ranges; empty: every record's is."""
+        """Write the condition that a key is in one of the ranges; empty: every key is."""
         joined = _joined(ranges)
         if EVERYTHING in joined:
             return ""
@@ -161,7 +163,7 @@ class SqlChecksums:
         return f"({', '.join(order)}) {operator} ({', '.join(values)})"
 
     def _place(self, ranges: Sequence[KeyRange]) -> str:
-        """Write the number of the range that a record is in: a binary search, so that many ranges cost little."""
+        """Write the position of a record's range as a binary search, so that many ranges cost little."""
 
         def search(low: int, high: int) -> str:
             if high - low == 1:
@@ -175,7 +177,7 @@ class SqlChecksums:
 
 
 def _joined(ranges: Iterable[KeyRange]) -> list[KeyRange]:
-    """Join ranges that follow on each other."""
+    """Join adjacent ranges."""
     result: list[KeyRange] = []
     for each in ranges:
         if result and result[-1].end is not None and result[-1].end == each.start:
@@ -188,12 +190,12 @@ def _joined(ranges: Iterable[KeyRange]) -> list[KeyRange]:
 def exponent_form(
     text: str, is_negative: str, split: Callable[[str, int], str], *, trim: str, ltrim: str, as_text: str
 ) -> str:
-    """Write a float's digits and exponent as `<sign><digits>e<exponent>`, a fraction below 1, from any way to write it.
+    """Write a float as `<sign><digits>e<exponent>`, the digits a fraction below 1, whatever form its text has.
 
     Args:
         text: the float's absolute value as text: `1.5e+20`, `0.00001`, `1000000000000000.0`.
-        is_negative: condition.
-        split: writes the part of a text before (1) or behind (2, empty if there is none) its `e`.
+        is_negative: the condition that the float is negative.
+        split: writes the part of a text before (1) or after (2, may be empty) its `e`.
         trim: format that removes zeros at both ends.
         ltrim: format that removes zeros at the start.
         as_text: type to cast to for a text.
@@ -214,7 +216,7 @@ def _before_point(text: str) -> str:
 
 
 def interval_form(column: str, months: str, days: str, microseconds: str, *, as_text: str) -> str:
-    """Write an interval as `files.text` does, from its parts, which are integers."""
+    """Write an interval as `arrow.text` does, from its integer parts."""
     fraction = f"lpad(cast(abs({microseconds}) % 1000000 as {as_text}), 6, '0')"
     return (
         f"case when {column} is not null then concat('P', {months}, 'M', {days}, 'DT', "
@@ -233,7 +235,7 @@ def read_float(text: str) -> float:
 
 
 def is_same(left: str | None, right: str | None, column: Compared) -> bool:
-    """Tell whether two canonical texts are the same value: a float may be written in two ways that read the same."""
+    """Tell whether two canonical texts have the same value: a float may have two texts."""
     if left == right:
         return True
     if left is None or right is None:
@@ -253,12 +255,12 @@ def _is_same_decimal(left: str, right: str) -> bool:
         return False
 
 
-#: Forms that are JSON, whatever way it is written.
+#: Forms that are JSON.
 _JSON = frozenset({Form.LIST, Form.NESTED, Form.NESTED_JSONB, Form.JSONB, Form.JSON_VALUE})
 
 
 def _written_type(column: Compared) -> pa.DataType | None:
-    """Return the type that JSON was made of; None: nobody knows."""
+    """Return the type that the JSON was written from; None: unknown."""
     if pa.types.is_nested(column.field.type):
         return column.field.type
     return pa.list_(pa.float64()) if column.item is Form.FLOAT else None

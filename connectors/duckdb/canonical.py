@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..checksums.sql import Canonical, exponent_form
-from ..checksums.values import Compared, Form
+from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .nested import decimal_text, interval_text, list_text, nested_text
 from .types import reading

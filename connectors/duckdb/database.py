@@ -17,16 +17,16 @@ from typing import Any
 import duckdb
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from .moves import MARK, take_back
 from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
+from .unfinished import MARK, delete_unfinished
 
-#: Lifts the limit for a merge, until the commit lock is given back.
+#: Lifts the limit for a merge, until the session releases the commit lock.
 MORE_MEMORY = "reset global memory_limit"
 
 #: From this version on, what is appended after a checkpoint begins a row group of its own.
 _PIECES_SINCE = (1, 5, 3)
 
-#: The same for tables with an index; 1.5 has no room for it at the checkpoint.
+#: The same for tables with an index; at the checkpoint, 1.5 has too little memory for it.
 _INDEXED_PIECES_SINCE = (2, 0, 0)
 
 #: Wide records are staged in pieces of this size, or of a quarter of a smaller budget.
@@ -35,10 +35,10 @@ _PIECE_BYTES = 48_000_000
 #: In which DuckDB says its limit, each 1,024 of the one before.
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
-#: One transaction has so many copies of a wide record, in the end.
+#: Copies of a wide record that one transaction holds at its end.
 _COPIES = 3
 
-#: Comment of tables that were: a checkpoint would join their row groups, and for that have all of them in memory.
+#: Comment of tables with wide records: a checkpoint would join their row groups, and hold all of them in memory.
 WIDE = "has short row groups, since its records are wide: SET max_vacuum_tasks = 0 keeps checkpoints from joining them"
 
 _registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
@@ -74,22 +74,22 @@ class Database:
         self.memory_limit = MEMORY_LIMIT
         self.merge_memory_limit = ""
         self._budget_bytes = 0
-        self._room_bytes = MEMORY_LIMIT_BYTES
+        self._limit_bytes = MEMORY_LIMIT_BYTES
         #: What the user has set instead; 0: nothing.
         self._set_bytes = 0
-        #: An append is under way in several transactions, or could not be taken back: `commit_lock` guards it.
+        #: An append runs in several transactions, or an unfinished one could not be deleted; `commit_lock` guards it.
         self.has_unfinished = False
         #: A merge has more memory than that.
         self._is_lifted = False
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give the instance at most so much; if it is strict, merges no more than that."""
-        self._room_bytes = min(size_bytes, MEMORY_LIMIT_BYTES)
-        self.memory_limit = f"{self._room_bytes}B"
+        self._limit_bytes = min(size_bytes, MEMORY_LIMIT_BYTES)
+        self.memory_limit = f"{self._limit_bytes}B"
         self.merge_memory_limit = f"{size_bytes}B" if is_strict else ""
         self._budget_bytes = size_bytes
 
-    def make_room(self, size_bytes: int, *, most_bytes: int = 0, is_bounded: bool = False) -> None:
+    def ensure_memory(self, size_bytes: int, *, most_bytes: int = 0, is_bounded: bool = False) -> None:
         """Raise the limit, for records that need more than most.
 
         Args:
@@ -102,34 +102,34 @@ class Database:
                 return
             if self._budget_bytes and (is_bounded or self.merge_memory_limit):
                 size_bytes = min(size_bytes, max(self._budget_bytes, most_bytes))
-            if size_bytes <= self._room_bytes:
+            if size_bytes <= self._limit_bytes:
                 return
-            self._room_bytes = size_bytes
+            self._limit_bytes = size_bytes
             self.memory_limit = f"{size_bytes}B"
             if not self._is_lifted:
                 self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
 
     def lacks(self, size_bytes: int) -> bool:
-        """Tell whether so much is more than loads have."""
+        """Tell whether this size is more than the memory of loads."""
         with self._lock:
-            return size_bytes > (self._set_bytes or self._room_bytes)
+            return size_bytes > (self._set_bytes or self._limit_bytes)
 
     def holds(self, size_bytes: int) -> bool:
-        """Tell whether one transaction may work on so much; what bounds it is the user's limit, else a budget."""
+        """Tell whether one transaction may hold this size, by the user's limit or else the budget."""
         with self._lock:
-            most_bytes = self._set_bytes or (self._budget_bytes and max(self._budget_bytes, self._room_bytes))
+            most_bytes = self._set_bytes or (self._budget_bytes and max(self._budget_bytes, self._limit_bytes))
             return not most_bytes or _COPIES * size_bytes <= most_bytes
 
     @property
     def can_lift_limit(self) -> bool:
-        """Tell whether it is not the user's."""
+        """Tell whether the limit may be lifted: the user has set none."""
         return not self._set_bytes
 
     def lift_limit(self) -> str:
         """Return the statement that gives a merge its memory; until `restore_limit` no load changes that."""
         with self._lock:
             self._is_lifted = True
-            most_bytes = max(self._budget_bytes, self._room_bytes)
+            most_bytes = max(self._budget_bytes, self._limit_bytes)
         return f"set global memory_limit = '{most_bytes}B'" if self.merge_memory_limit else MORE_MEMORY
 
     def restore_limit(self) -> None:
@@ -210,7 +210,7 @@ class Database:
             self._end_if_unused()
 
     def let_go(self, holder: object) -> None:
-        """A connector was closed: without others, and once its sessions have ended, the file is unlocked."""
+        """Note that a connector was closed; after the last one and its sessions, unlock the file."""
         with self._lock:
             self._holders.discard(holder)
             self._end_if_unused()
@@ -247,7 +247,7 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
         found = "select 1 from duckdb_tables() where ends_with(comment, $1) or contains(sql, $2)"
         if not read_only and root.execute(found, [WIDE, MARK]).fetchone():
             root.execute("set global max_vacuum_tasks = 0")
-            take_back(root)
+            delete_unfinished(root)
     except OSError as error:
         raise ConnectorConfigError(f"{path.parent} cannot be made: {error.strerror}", key="path") from error
     except duckdb.Error as error:

@@ -10,7 +10,7 @@ from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
 from .database import open_database
-from .dialect import DuckDBDialect
+from .dialect import DuckDBNaming, dialect
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
@@ -18,8 +18,8 @@ from .settings import DuckDBSettings, read_settings
 class DuckDBDestination(SqlDestination):
     """Writes tables of one DuckDB file, which is created by the first write.
 
-    A commit of more wide records than memory has room for is several transactions, of which the last writes the ledger
-    (`DuckDBDialect.move`). The lock that fences one owner of a ledger row off another is within the process: DuckDB
+    A commit of more wide records than fit in memory is several transactions, of which the last writes the ledger
+    (`DuckDBWrites.move`). The lock that fences one owner of a ledger row off another is within the process: DuckDB
     lets only one process write a file.
     """
 
@@ -30,9 +30,9 @@ class DuckDBDestination(SqlDestination):
         self._config, self._path = read_settings(config, folder)
         self._database = open_database(self._path)
         self._database.add_writer(self)
-        super().__init__(
-            DuckDBDialect(is_limited=self._config.memory_limit is not None), schema=self._config.schema_ or ""
-        )
+        self._naming = DuckDBNaming()
+        is_limited = self._config.memory_limit is not None
+        super().__init__(dialect(self._naming, is_limited=is_limited), schema=self._config.schema_ or "")
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give DuckDB at most so much; if it is strict, merges no more than that."""
@@ -42,7 +42,7 @@ class DuckDBDestination(SqlDestination):
         """Open the file, or share it, for writing."""
         cursor = self._database.cursor(self, self._config, is_writer=True)
         session = DuckDBSession(self._database, cursor)
-        self.dialect.catalog = session.catalog  # type: ignore[attr-defined]  # always a DuckDBDialect
+        self._naming.catalog = session.catalog
         return session
 
     def identity(self) -> str:
@@ -66,6 +66,6 @@ class DuckDBDestination(SqlDestination):
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
         """Begin a transaction that has the commit lock, and in which the ledger exists."""
         lease.begin()
-        self.dialect.lock_creation(lease.session, ledger)
-        if not self.dialect.exists(lease.session, ledger):
+        self.dialect.tables.lock_creation(lease.session, ledger)
+        if not self.dialect.catalog.exists(lease.session, ledger):
             self._ledger.create(lease.session, ledger)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ..checksums.sql import interval_form
-from ..checksums.values import DIGITS, Compared, Form
+from ..sides import DIGITS, Compared, Form
 from ..sql.identifiers import literal
 
 

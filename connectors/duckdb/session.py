@@ -11,14 +11,14 @@ import duckdb
 import numpy  # which duckdb has imported
 import pyarrow as pa
 
+from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS, even_batches
 from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, literal, quote
-from .database import MORE_MEMORY, WIDE, Database, sort_error
-from .moves import marking, take_back, unmarking
+from ..stream import Block
+from .database import WIDE, Database, sort_error
 from .pieces import Pieces
+from .unfinished import add_mark, delete_unfinished, drop_mark
 
 #: Name under which a load's batches stand in SQL; each cursor has its own.
 _INCOMING = "_syncblocks_incoming"
@@ -44,17 +44,17 @@ class DuckDBSession:
         self._is_begun = False
         self._is_cancelled = False
         self._has_more_memory = False
-        #: Staging tables that are committed already and must go, whatever happens.
+        #: Committed staging tables, to be dropped at the end of the transaction however it ends.
         self._settled: list[str] = []
-        #: What all staged records of the transaction need where the target takes them in.
+        #: Memory that the transaction's staged records need when they are inserted into the target.
         self._staged_bytes = 0
-        #: That is more than a load has: all of it is written at the commit.
+        #: `_staged_bytes` is more than the memory of a load: the commit writes everything to the file.
         self._is_wide = False
         #: Staging tables -> number of the next record; None: not numbered.
         self._numbers: dict[TableName, int | None] = {}
-        #: Staging tables -> how many records each ends with that came together.
+        #: Staging tables -> number of records at the end of each piece.
         self._ends: dict[TableName, list[int]] = {}
-        #: Pieces were committed that are not in the file itself, since another load is in the way of a checkpoint.
+        #: Committed pieces are in the log only: another load keeps the checkpoint from running.
         self._has_pending = False
         #: The table (quoted) whose new records are marked until the commit.
         self._marked = ""
@@ -69,9 +69,6 @@ class DuckDBSession:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement; return the records it changed."""
-        if sql == MORE_MEMORY:
-            self._has_more_memory = True
-            sql = self._database.lift_limit()
         try:
             cursor = self._run(sql, parameters)
         except FatalConnectorError as error:
@@ -133,7 +130,7 @@ class DuckDBSession:
         ends.append(before + count)
         while pieces.has_more():
             self._publish(into, pieces)
-            # Nothing is open while they come: the checkpoint of another load's piece would have to wait for it.
+            # Without an open transaction: the checkpoint of another load's piece would wait for it.
             batches = list(pieces.piece())
             if batches:
                 self._acquire()
@@ -201,7 +198,7 @@ class DuckDBSession:
         self._ends.clear()
 
     def rollback(self) -> None:
-        """End the transaction; staging that was committed before is dropped, and what came out of it taken back."""
+        """End the transaction; drop committed staging tables, and delete the records of an unfinished append."""
         try:
             if self._is_begun:
                 self._is_begun = False
@@ -210,7 +207,7 @@ class DuckDBSession:
             self._forget()
             if self._marked:
                 self._marked = ""
-                self._take_back()
+                self._delete_unfinished()
             while self._settled:
                 self._cursor.execute(f"drop table if exists {self._settled[-1]}")
                 self._settled.pop()
@@ -246,17 +243,22 @@ class DuckDBSession:
         if not is_alone:
             self._acquire()
         if self._database.has_unfinished:
-            self._take_back()
+            self._delete_unfinished()
         self._is_wide = self._database.cuts_pieces and self._database.lacks(self._staged_bytes)
         if self._is_wide and self._database.can_lift_limit:
-            self.execute(MORE_MEMORY)
+            self.lift_memory_limit()
         self._run("begin transaction")
 
-    def spans(self, staging: TableName, *, is_indexed: bool = False) -> list[tuple[int, int]]:
-        """Return the places of staged records that are to go into a table together; none: all of them are, at once.
+    def lift_memory_limit(self) -> None:
+        """Allow what the settings allow to a merge, until the end of the transaction."""
+        self._has_more_memory = True
+        self.execute(self._database.lift_limit())
 
-        Places are those of arrival: from the first one, up to another which is not theirs any more. Not every version
-        has pieces for a table that is indexed.
+    def spans(self, staging: TableName, *, is_indexed: bool = False) -> list[tuple[int, int]]:
+        """Return the ranges of staged records that are inserted together; empty: all at once.
+
+        Each range is the number of its first record, and that of the next range's first. Not every version of DuckDB
+        writes a table with an index in pieces.
         """
         ends = self._ends.get(staging, [])
         if is_indexed and not self._database.cuts_indexed_pieces:
@@ -266,10 +268,10 @@ class DuckDBSession:
         return list(pairwise([0, *ends[:-1], _NO_END]))
 
     def begin_move(self, table: TableName, *, is_marked: bool) -> None:
-        """Get a table ready for pieces; if they are marked, they are taken back unless `commit` comes."""
+        """Prepare a table for pieces; marked ones are deleted unless `commit` follows."""
         into = self._full(table)
         if is_marked:
-            self._run(marking(into))
+            self._run(add_mark(into))
             self._marked, self._database.has_unfinished = into, True
         ((comment,),) = self.query(
             "select comment from duckdb_tables() where database_name = $1 and schema_name = $2 and table_name = $3",
@@ -279,20 +281,20 @@ class DuckDBSession:
             self._run(f"comment on table {into} is {literal(f'{comment}; {WIDE}' if comment else WIDE)}")
 
     def commit_piece(self) -> None:
-        """Commit what a table has got and have it written into the file; nobody else may write yet."""
+        """Commit a piece and have it written into the file; nobody else may write yet."""
         failpoint("duckdb.piece.inside")
         self._has_pending = not self._write_through(has_pending=self._has_pending)
         failpoint("duckdb.piece.after")
         self._run("begin transaction")
 
     def end_move(self) -> None:
-        """Make what came the table's own, at the commit."""
+        """Drop the mark: from the commit on the new records stay."""
         if self._marked:
-            self._run(unmarking(self._marked))
+            self._run(drop_mark(self._marked))
 
-    def _take_back(self) -> None:
+    def _delete_unfinished(self) -> None:
         try:
-            take_back(self._cursor)
+            delete_unfinished(self._cursor)
         except duckdb.Error as error:
             raise sort_error(error, self._database.path) from error
         self._database.has_unfinished = False
@@ -312,7 +314,7 @@ class DuckDBSession:
         """Take the commit lock, if nobody has it.
 
         Who has to wait for it commits its staging table before: while that transaction is open, nothing that the
-        other one commits is written into the file, and it may have room for no more than a piece.
+        other one commits is written into the file, and memory may hold no more than a piece.
         """
         self._holds_lock = self._database.commit_lock.acquire(blocking=False)
         return self._holds_lock

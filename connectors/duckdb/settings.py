@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import Field
 
-from ..bookmarks import CHECKPOINT_RECORDS
+from ..incremental.bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings, parse_settings
 from ..sql.files import database_path
 
 #: What DuckDB may hold while records are read and staged: enough to write at full speed, and little enough to be full
 #: after a million records. It keeps what it has written until it is, so that with more the peak grows with the table.
-#: Wide tables and records get more, see `Room`; merges, too, see `DuckDBDialect.merge`.
+#: Wide tables and records get more, see `memory.MemoryNeed`; merges, too, see `DuckDBWrites.merge`.
 MEMORY_LIMIT_BYTES = 128_000_000
 MEMORY_LIMIT = f"{MEMORY_LIMIT_BYTES}B"
 

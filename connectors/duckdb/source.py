@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.times import has_leaf, is_last_nanosecond, is_past_day
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..odd_times import has_leaf, is_last_nanosecond, is_past_day
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
+from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource
 from ..sql.tables import Table
 from ..stream import Bookmark, RejectedRecord, Stream
 from . import types
+from .catalog import read_catalog
 from .database import open_database
-from .dialect import DuckDBDialect, read_catalog
+from .dialect import DuckDBNaming, dialect
+from .memory import read_bytes, widths
 from .nested import any_interval
-from .room import read_bytes, widths
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
 if TYPE_CHECKING:
-    from ..checksums.values import Checksums, KeyRange, Side
+    from ..sides import Checksums, KeyRange, Side
 
-#: Arrow counts an interval's nanoseconds, and DuckDB hands over a longer one as another without a word.
+#: Arrow counts an interval's nanoseconds, and DuckDB silently changes a longer one.
 _TOO_LONG = (
     "abs(datepart('hour', {0})::hugeint * 3600000000 + datepart('minute', {0}) * 60000000 "
     "+ datepart('microsecond', {0})) > 9223372036854775"
@@ -38,15 +39,14 @@ class DuckDBSource(SqlSource):
     """Reads tables and views of one DuckDB file; for reading only, unless this process writes it as well."""
 
     connector: ClassVar[str] = "duckdb"
-    #: Where `checksums` are computed.
-    checksum_system = "duckdb"
     settings: ClassVar[type[DuckDBSettings]] = DuckDBSettings
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._config, self._path = read_settings(config, folder)
         self._database = open_database(self._path)
+        self._naming = DuckDBNaming()
         super().__init__(
-            DuckDBDialect(),
+            dialect(self._naming),
             schema=self._config.schema_ or "",
             checkpoint_records=self._config.checkpoint_records,
         )
@@ -65,7 +65,7 @@ class DuckDBSource(SqlSource):
             raise ConnectorConfigError(f"there is no database {self._path}", connector="duckdb", key="path")
         cursor = self._database.cursor(self, self._config, is_writer=False)
         session = DuckDBSession(self._database, cursor)
-        self.dialect.catalog = session.catalog  # type: ignore[attr-defined]  # always a DuckDBDialect
+        self._naming.catalog = session.catalog
         return session
 
     def identity(self) -> str:
@@ -82,8 +82,8 @@ class DuckDBSource(SqlSource):
     ) -> Generator[pa.RecordBatch]:
         if not stream.is_view:
             texts = [field.name for field in stream.schema if not pa.types.is_primitive(field.type)]
-            found = lease.session.query(widths(self.dialect.table(self.table(stream)), texts)) if texts else []
-            self._database.make_room(read_bytes(found, self._database.threads()), is_bounded=True)
+            found = lease.session.query(widths(self.dialect.naming.table(self.table(stream)), texts)) if texts else []
+            self._database.ensure_memory(read_bytes(found, self._database.threads()), is_bounded=True)
         yield from super()._batches(lease, stream, bookmark, bad)
 
     def streams(self, session: Session) -> Sequence[Stream]:
@@ -97,7 +97,7 @@ class DuckDBSource(SqlSource):
 
     def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask what the transaction sees."""
-        rows = lease.session.query(f"describe {self.dialect.table(self.table(stream))}")
+        rows = lease.session.query(f"describe {self.dialect.naming.table(self.table(stream))}")
         return {str(name): str(kind) for name, kind, *_ in rows}
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
@@ -145,6 +145,18 @@ class DuckDBSource(SqlSource):
             return literal(value.as_py())
         return super().constant(value, field)
 
+    def checksum_system(self) -> str:
+        """Return whose SQL they are computed in."""
+        return "duckdb"
+
+    def keeps_json(self) -> bool:
+        """Tell whether `json` is the text as it was written."""
+        return False
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        """Return the items of an array that is read as text."""
+        return None
+
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
         from .canonical import DuckDBCanonical
@@ -161,7 +173,7 @@ class DuckDBSource(SqlSource):
         """Tell texts apart by their bytes, whatever a collation says."""
         if not pa.types.is_string(field.type):
             return None
-        return f"encode(t.{self.dialect.quote(field.name)}::varchar)"
+        return f"encode(t.{self.dialect.naming.quote(field.name)}::varchar)"
 
     def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
         """Return what the marks are compared with: a text's bytes as bytes."""
@@ -173,7 +185,7 @@ class DuckDBSource(SqlSource):
         missing = super().incomplete(field)
         if not pa.types.is_floating(field.type):
             return missing
-        return f"{missing or 'false'} or isnan(t.{self.dialect.quote(field.name)})"
+        return f"{missing or 'false'} or isnan(t.{self.dialect.naming.quote(field.name)})"
 
 
 def _is_unheard_of(array: pa.Array) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from ..sql.dialect.types import Types, native_of
+from ..sql.tables import Column, Wire
 
 #: Types whose values Arrow carries as they are.
 _PLAIN: dict[str, pa.DataType] = {
@@ -130,7 +132,7 @@ def _split(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def column_type(kind: pa.DataType, name: str) -> str:
+def _made_for(kind: pa.DataType, name: str) -> str:
     """Return the type of a column made for an Arrow type.
 
     Raises:
@@ -261,3 +263,40 @@ def _digits(native: str) -> tuple[int, int] | None:
         least, most = _INTEGERS[native]
         return len(str(max(most, -least))), 0
     return None
+
+
+class DuckDBTypes(Types):
+    """Values travel in the type in which the column would be read; INSERT turns them into its own, exactly."""
+
+    def column_type(self, column: pa.Field) -> str:
+        """Return the type of a new column; the source's own if that is DuckDB as well."""
+        if native := native_of(column, "duckdb"):
+            known = reading(native)
+            # Not the names of user-defined types or ENUMs, which the other database may lack.
+            if known.arrow == column.type and (known.sql == native or native == "HUGEINT"):
+                return native
+        return _made_for(column.type, column.name)
+
+    def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
+        """Values travel in the type in which the column would be read; INSERT turns them into its own, exactly."""
+        if pa.types.is_duration(arrow):
+            return Wire(type=column_type, arrow=pa.duration("us"))
+        known = reading(column_type).arrow
+        if _made_for(arrow, "") == column_type:
+            # As the stream has it: nested fields of the same types need no casts.
+            known = arrow if pa.types.is_nested(arrow) and pa.types.is_nested(known) else known
+        return Wire(type=column_type, arrow=known)
+
+    def arrow_of(self, column: Column) -> pa.DataType:
+        """Return the type in which the column is read."""
+        return reading(column.type).arrow
+
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Return what it is read in; an interval counts microseconds."""
+        if column_type == "INTERVAL" and pa.types.is_duration(arriving):
+            return pa.duration("us"), False
+        return reading(column_type).arrow, False
+
+    def widen(self, before: str, after: str) -> str | None:
+        """Return the type that holds both."""
+        return widen(before, after)

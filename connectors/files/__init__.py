@@ -1,5 +1,5 @@
-"""CSV, JSON lines and Parquet, on local disk and on object stores: sources and destinations of one shape.
+"""CSV, JSON lines and Parquet files as sources and destinations, on local disk and on object stores.
 
-Rooms: `storage` touches files, `paths` says which files are which stream, `text` turns columns into text and back,
-`infer` guesses types, `formats` reads and writes each format, `manifest` keeps the ledger, `destination` commits.
+`storage` accesses files, `paths` maps files to streams, `type_inference` finds the types of texts, `formats` is the
+interface of each format, `manifest` keeps the ledger, `destination` and `load` commit.
 """

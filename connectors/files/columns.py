@@ -1,4 +1,4 @@
-"""Columns of a table as streams change: what it becomes, and how batches fit into it."""
+"""Columns of a table whose stream changes its schema."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.fidelity import Fidelity, Kept, compare
+from ..arrow.text import is_text
 from ..errors import FatalConnectorError
-from ..fidelity import Fidelity, Kept, compare
 from ..stream import TableState
-from .bad import shown
-from .formats import Format, plain_type
-from .text import from_text, is_text, misfit, to_text
+from .formats import Format
 
 
 def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
-    """Return the table's columns once those that arrive are in it.
+    """Return the table's columns after the arriving columns are added.
 
-    Columns keep their place, new ones come last, and whatever is missing on either side may be NULL. A type grows where
-    the wider one keeps every value (checked again value by value, as integers past 2^53 do not fit into a double).
+    Columns keep their position, new ones come last, and a column that one side lacks may be NULL. A type becomes wider
+    where the wider one keeps every value (each value is checked later: integers past 2^53 do not fit a double).
 
     Raises:
         FatalConnectorError: no type holds both.
@@ -38,14 +37,14 @@ def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
 
 
 def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return a type that holds the values of both, as far as there is one.
+    """Return a type that holds the values of both types.
 
     Raises:
-        pa.ArrowTypeError: there is none.
+        pa.ArrowTypeError: there is no such type.
     """
     signed = pa.types.is_signed_integer
     if (kind == pa.uint64() and signed(other)) or (signed(kind) and other == pa.uint64()):
-        return pa.decimal128(20)  # Arrow would take an int64
+        return pa.decimal128(20)  # Arrow would choose an int64
     if _would_round(kind, other):
         raise pa.ArrowTypeError(f"{kind} and {other} have no type that keeps both")
     both = [pa.schema([("c", kind)]), pa.schema([("c", other)])]
@@ -53,13 +52,13 @@ def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def is_held(arriving: pa.DataType, kind: pa.DataType) -> bool:
-    """Tell whether a type holds the values of another one, or a cast refuses those that it does not hold.
+    """Tell whether a type holds the values of another, or a cast refuses the values that it cannot hold.
 
-    Arrow's safe casts take a number for a date, cut a time off, and round a double.
+    Arrow's safe casts take a number for a date, cut off a time, and round a double.
     """
     types = pa.types
     if types.is_string(arriving) or types.is_large_string(arriving):
-        return True  # it is parsed, and refused if it is none
+        return True  # a text is parsed, and refused if it is no such value
     if types.is_timestamp(arriving) and types.is_timestamp(kind):
         return (arriving.tz is None) == (kind.tz is None)
     exact = (types.is_integer, types.is_decimal, types.is_time)
@@ -69,20 +68,6 @@ def is_held(arriving: pa.DataType, kind: pa.DataType) -> bool:
         return bool(both_held(kind, arriving).equals(kind))
     except pa.ArrowException:
         return False
-
-
-def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the batch in the schema's columns, order and types.
-
-    Raises:
-        FatalConnectorError: a value that does not survive the cast, or NULL in a key.
-    """
-    if batch.schema.equals(schema) and all(field.nullable for field in schema):
-        return batch
-    columns = [_conformed(batch, field) for field in schema]
-    if not columns:
-        return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
-    return pa.record_batch(columns, schema=schema)
 
 
 def changes(before: pa.Schema | None, after: pa.Schema) -> tuple[Mapping[str, Any], ...]:
@@ -103,14 +88,14 @@ def changes(before: pa.Schema | None, after: pa.Schema) -> tuple[Mapping[str, An
 
 
 def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, is_new: bool) -> Kept:
-    """Say as what a column of a stream is kept.
+    """Return how a column of a stream is kept.
 
     Args:
-        field: as it arrives.
-        stored: as the format keeps it in a new table.
-        table: what is there.
+        field: the column as it arrives.
+        stored: the column as the format keeps it in a new table.
+        table: the state of the table.
         made: the table's format.
-        is_new: the table's types do not count.
+        is_new: the table is made anew, whatever types it has.
     """
     place = -1 if table.schema is None else table.schema.get_field_index(field.name)
     held = None if table.schema is None or place < 0 else table.schema.field(place)
@@ -149,7 +134,7 @@ def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
 
 
 def _would_round(kind: Any, arriving: Any) -> bool:
-    """Tell whether decimals and floats meet: Arrow makes the former the latter, and rounds without a word."""
+    """Tell whether one type is a decimal and one a float: Arrow rounds such decimals to floats in silence."""
     types = pa.types
     if types.is_struct(kind) and types.is_struct(arriving):
         common = {field.name for field in kind} & {field.name for field in arriving}
@@ -160,38 +145,3 @@ def _would_round(kind: Any, arriving: Any) -> bool:
         return hasattr(arriving, "value_type") and _would_round(kind.value_type, arriving.value_type)
     pairs = ((kind, arriving), (arriving, kind))
     return any(types.is_decimal(one) and types.is_floating(other) for one, other in pairs)
-
-
-def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-    place = batch.schema.get_field_index(field.name)
-    if place < 0:
-        column = pa.nulls(batch.num_rows, field.type)
-    else:
-        column = _plain(batch.column(place))
-        try:
-            column = _cast(column, field.type)
-        except (pa.ArrowException, ValueError) as error:
-            value = column[misfit(column, lambda part: _cast(part, field.type))].as_py()
-            raise FatalConnectorError(
-                f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
-            ) from error
-    if not field.nullable and column.null_count:
-        raise FatalConnectorError(f"column {field.name!r} may not be NULL, and a record without it arrives")
-    return column
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return column.dictionary_decode()
-    kind = plain_type(column.type)
-    return column if kind.equals(column.type) else column.cast(kind)
-
-
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if column.type.equals(kind):
-        return column
-    if is_text(kind):
-        return to_text(column, "").cast(kind)
-    if is_text(column.type) and isinstance(kind, pa.BaseExtensionType):
-        return from_text(column.cast(pa.string()), kind, is_empty_null=False)
-    return column.cast(kind)

@@ -1,4 +1,4 @@
-"""CSV: parsed by Arrow as text, typed by us, so that nothing is guessed twice and every error has a line."""
+"""The CSV format: Arrow parses texts, this module converts them, so that every error has a line."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from ..compute import constant
+from ..arrow.compute import constant
+from ..arrow.record_size import SLACK_BYTES
+from ..arrow.text import first_invalid, from_text, is_text, to_text
 from ..errors import FatalConnectorError
-from ..quarantine import sift
 from ..ranges import RangesRefused
-from ..wide import SLACK_BYTES
-from .bad import Bad, Misfit, Skipped
+from ..rejected.halving import convert_by_halves
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
 from .formats import Writer, plain, sliced, unfit
-from .infer import Guess, has_leading_zero, keeps_digits
 from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
+from .read_rejections import InvalidValue, RaggedRecords, ReadRejections
 from .settings import CSVSourceSettings
-from .text import from_text, is_text, misfit, to_text
+from .type_inference import Guess, has_leading_zero, keeps_digits
 
-#: Bytes that are parsed at once; more where a record is longer, and where that is not enough records are cut out.
+#: Bytes of a block; a longer record takes a larger block, and a still longer one is cut out by `csv_wide`.
 BLOCK_BYTES = 1 << 19
 _WIDE_BYTES = 8 << 20
 
-#: How far the parser reads ahead, in blocks of that size; of larger ones no further than it must.
+#: Blocks of that size that the parser reads ahead; of larger blocks as few as it needs.
 AHEAD_BYTES = 2 << 20
 
 
 class CSVFormat:
-    """CSV with a header by default; NULL is an empty unquoted field, the empty text a quoted one."""
+    """CSV, with a header by default. NULL is an empty unquoted field, the empty text a quoted one."""
 
     suffix = "csv"
     suffixes: Sequence[str] = (".csv", ".tsv")
@@ -56,8 +56,8 @@ class CSVFormat:
             names = self.names(file)
             for name in names:
                 guesses.setdefault(name, Guess())
-            skipped, seen = Skipped(), 0
-            for batch in self._texts(file, names, names, skipped):
+            ragged, seen = RaggedRecords(), 0
+            for batch in self._texts(file, names, names, ragged):
                 for name in names:
                     guesses[name].add(batch.column(name))
                 seen += batch.num_rows
@@ -65,71 +65,71 @@ class CSVFormat:
                 del batch  # not held while the next one is made
                 if left <= 0:
                     break
-            if len(skipped.rows) > seen:
-                # A few may be set aside when the file is read; so many mean that it is not read as it was written.
+            if len(ragged.rows) > seen:
+                # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
         return pa.schema([guess.field(name) for name, guess in guesses.items()])
 
     def read(
-        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
         if isinstance(file, FilePart):
             yield from self._read_part(file, wanted)
             return
         names = self.names(file)
         present = [name for name in wanted.names if name in names]
-        skipped = None if bad is None else Skipped()
-        misfits: list[tuple[int, dict[str, Any], str]] = []
+        ragged = None if rejected is None else RaggedRecords()
+        invalid: list[tuple[int, dict[str, Any], str]] = []
         done = 0
-        for texts in self._texts(file, names, present or names[:1], skipped):
+        for texts in self._texts(file, names, present or names[:1], ragged):
             for part in sliced(texts, self._settings.batch_size):
-                if bad is None or skipped is None:
+                if rejected is None or ragged is None:
                     yield self._typed(file, names, part, wanted, done)
                 else:
-                    yield from self._sifted(file, part, wanted, done, bad, misfits)
-                    bad.demand_room(len(misfits) + len(skipped.rows), "of another number of fields, or type")
+                    yield from self._convert_by_halves(file, part, wanted, done, rejected, invalid)
+                    rejected.demand_room(len(invalid) + len(ragged.rows), "of another number of fields, or type")
                 done += part.num_rows
-        if bad is not None and skipped is not None:
-            self._set_aside(file, names, skipped, misfits, bad)
+        if rejected is not None and ragged is not None:
+            self._reject(file, names, ragged, invalid, rejected)
 
-    def _sifted(
+    def _convert_by_halves(
         self,
         file: DataFile,
         texts: pa.RecordBatch,
         wanted: pa.Schema,
         done: int,
-        bad: Bad,
-        misfits: list[tuple[int, dict[str, Any], str]],
+        rejected: ReadRejections,
+        invalid: list[tuple[int, dict[str, Any], str]],
     ) -> Iterator[pa.RecordBatch]:
-        """Yield what fits, and note the rest: number among the whole records, values, reason."""
-        good, found = sift(texts, lambda part: self._converted(file, part, wanted), bad.limit)
+        """Yield the records that fit; note the others in `invalid`: position without ragged records, values, reason."""
+        good, found = convert_by_halves(texts, lambda part: self._converted(file, part, wanted), rejected.limit)
         yield from (part for part in good if part.num_rows)
-        misfits += [(done + place, texts.slice(place, 1).to_pylist()[0], reason) for place, reason in found]
+        invalid += [(done + place, texts.slice(place, 1).to_pylist()[0], reason) for place, reason in found]
 
-    def _set_aside(
+    def _reject(
         self,
         file: DataFile,
         names: list[str],
-        skipped: Skipped,
-        misfits: list[tuple[int, dict[str, Any], str]],
-        bad: Bad,
+        ragged: RaggedRecords,
+        invalid: list[tuple[int, dict[str, Any], str]],
+        rejected: ReadRejections,
     ) -> None:
-        """Name the lines of bad records, in one more look at the file."""
+        """Reject records with the lines where they begin, which takes another read of the file."""
         found: list[tuple[int, Any, str]] = [
             (number - 1, text, f"{fields} fields, but there are {len(names)} columns")
-            for number, (text, fields) in skipped.rows.items()
+            for number, (text, fields) in ragged.rows.items()
         ]
-        found += [(skipped.place(place), values, reason) for place, values, reason in misfits]
+        found += [(ragged.place(place), values, reason) for place, values, reason in invalid]
         wanted = {place for place, _, _ in found}
         lines: dict[int, int] = {}
         if wanted:
             records = itertools.islice(enumerate(self._lines.records(file, names)), max(wanted) + 1)
             lines = {place: line for place, (line, _) in records if place in wanted}
         for place, record, reason in sorted(found, key=lambda each: each[0]):
-            bad.add(record, reason, f"{file.label}:{lines[place]}" if place in lines else file.label)
+            rejected.add(record, reason, f"{file.label}:{lines[place]}" if place in lines else file.label)
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
-        """Split by bytes, where a file is plain enough."""
+        """Split a file by bytes, if its encoding and quoting allow it."""
         settings = self._settings
         count = min(count, file.size_bytes() // range_bytes) if file.is_local else 1
         if count < 2 or not is_cuttable(file, settings.encoding, settings.escape):
@@ -144,10 +144,10 @@ class CSVFormat:
         return parts
 
     def _read_part(self, part: FilePart, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Read some bytes of a file; whatever is wrong with them is found out by reading it as a whole."""
+        """Read some bytes of a file. An error means that the file is read as a whole, which tells the cause."""
         names = self.names(part_of(part))
         present = [name for name in wanted.names if name in names] or names[:1]
-        # Only the first part begins with the header.
+        # Only the first part has the header.
         changes: dict[str, Any] = {} if part.start == 0 else {"header": names}
         changes["delimiter"] = self._lines.delimiter(part_of(part))
         format_ = CSVFormat(self._settings.model_copy(update=changes))
@@ -181,7 +181,7 @@ class CSVFormat:
     ) -> pa.RecordBatch:
         try:
             return self._converted(file, texts, wanted)
-        except Misfit as error:
+        except InvalidValue as error:
             line = self._lines.line_of(file, names, done + error.place)
             raise unfit(file, line, error.field.name, error.value, error.field.type) from error
 
@@ -202,24 +202,24 @@ class CSVFormat:
             try:
                 columns.append(converts(column))
             except (ValueError, pa.ArrowException) as error:
-                place = misfit(column, converts)
-                raise Misfit(field, place, column[place].as_py()) from error
+                place = first_invalid(column, converts)
+                raise InvalidValue(field, place, column[place].as_py()) from error
         return pa.record_batch(columns, schema=wanted)
 
     # Parsing
 
     def _texts(
-        self, file: DataFile, names: list[str], wanted: Sequence[str], skipped: Skipped | None = None
+        self, file: DataFile, names: list[str], wanted: Sequence[str], ragged: RaggedRecords | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield batches of strings; a file where a record does not fit into a block is begun anew, with larger ones.
+        """Yield batches of strings; if a record does not fit into a block, begin again with larger blocks.
 
-        Records with another number of fields go into `skipped`; None: they are raised.
+        Records with another number of fields go into `ragged`; None: the first one is an error.
         """
         done = 0
         for block in (BLOCK_BYTES, _WIDE_BYTES, 0) if names else ():
             seen = 0
             try:
-                for batch in self._parsed(file, names, wanted, block, skipped):
+                for batch in self._parsed(file, names, wanted, block, ragged):
                     left = batch.slice(max(0, min(done - seen, batch.num_rows)))
                     seen += batch.num_rows
                     done = max(done, seen)
@@ -233,19 +233,19 @@ class CSVFormat:
                     raise self._lines.explained(file, names, error) from error
 
     def _parsed(
-        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skipped: Skipped | None
+        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, ragged: RaggedRecords | None
     ) -> Iterator[pa.RecordBatch]:
-        """Parse a file in blocks of so many bytes; 0: record by record."""
+        """Parse a file in blocks of `block` bytes; 0: record by record."""
         ahead = max(LEAST_AHEAD, AHEAD_BYTES // block) if block else 0
         with Input(file, self._settings.encoding, self._settings.quote, ahead) as source:
             self._lines.read_header(source)
             if source.is_at_end():
                 return
             if not block:
-                yield from self._pieces(source, names, wanted, skipped)
+                yield from self._pieces(source, names, wanted, ragged)
                 return
             try:
-                read, parse, convert = self._options(file, names, wanted, block, skipped)
+                read, parse, convert = self._options(file, names, wanted, block, ragged)
                 reader = pyarrow.csv.open_csv(pa.PythonFile(source, mode="r"), read, parse, convert)
             except pa.ArrowInvalid as error:
                 if "Empty CSV file" in str(error):
@@ -257,11 +257,11 @@ class CSVFormat:
                 self._lines.demand_end(file, names)
 
     def _pieces(
-        self, source: Input, names: list[str], wanted: Sequence[str], skipped: Skipped | None
+        self, source: Input, names: list[str], wanted: Sequence[str], ragged: RaggedRecords | None
     ) -> Iterator[pa.RecordBatch]:
         settings, file, first = self._settings, source.file, source.lines_taken + 1
-        if skipped is not None:
-            skipped.begin()
+        if ragged is not None:
+            ragged.begin()
         records = Records(
             source.take, delimiter=self._lines.delimiter(file), quote=settings.quote, escape=settings.escape
         )
@@ -279,29 +279,29 @@ class CSVFormat:
                 )
             batch = records.batch(piece, names, wanted, settings.null_values) if records.is_wide else None
             if batch is None:
-                options = self._options(file, names, wanted, len(piece) + 1, skipped)
+                options = self._options(file, names, wanted, len(piece) + 1, ragged)
                 batches = pyarrow.csv.read_csv(pa.BufferReader(piece), *options).to_batches()
             else:
                 batches = [batch]
-            del piece, batch  # not held while its records are at work
-            if skipped is not None:
-                skipped.go_on(sum(each.num_rows for each in batches))
+            del piece, batch  # not held while its records are converted
+            if ragged is not None:
+                ragged.go_on(sum(each.num_rows for each in batches))
             while batches:
                 yield batches.pop(0)
 
     def _options(
-        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, skipped: Skipped | None
+        self, file: DataFile, names: list[str], wanted: Sequence[str], block: int, ragged: RaggedRecords | None
     ) -> tuple[Any, Any, Any]:
-        # Without threads nothing reads on in the background after an early close.
+        # Without threads no background read goes on after an early close.
         read = pyarrow.csv.ReadOptions(column_names=names, block_size=block, use_threads=False)
         parse = pyarrow.csv.ParseOptions(
             delimiter=self._lines.delimiter(file),
             quote_char=self._settings.quote or False,
             escape_char=self._settings.escape or False,
             newlines_in_values=bool(self._settings.quote),
-            # With a single column an empty line is a record: NULL.
+            # With a single column, an empty line is a record with NULL.
             ignore_empty_lines=len(names) > 1,
-            invalid_row_handler=None if skipped is None else skipped.note,
+            invalid_row_handler=None if ragged is None else ragged.note,
         )
         convert = pyarrow.csv.ConvertOptions(
             column_types={name: pa.string() for name in names},
@@ -317,7 +317,7 @@ class CSVFormat:
 
 
 class CSVWriter:
-    """Writes texts quoted, everything else bare; types that CSV lacks as `text` says."""
+    """Writes texts quoted and other values bare; types that CSV lacks as `arrow.text` does."""
 
     def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
         self._sink = sink
@@ -334,10 +334,10 @@ class CSVWriter:
         pyarrow.csv.write_csv(texts, self._sink, pyarrow.csv.WriteOptions(include_header=False))
 
     def close(self) -> None:
-        """There is nothing held back."""
+        """Nothing is buffered."""
 
     def abandon(self) -> None:
-        """There is nothing to let go."""
+        """Nothing is open."""
 
 
 def _column(column: pa.Array, name: str) -> pa.Array:
@@ -347,7 +347,7 @@ def _column(column: pa.Array, name: str) -> pa.Array:
         return column
     if types.is_decimal(kind):
         text = to_text(column, name)
-        # Arrow writes a decimal bare, but in scientific form where it is tiny.
+        # Arrow writes a tiny decimal with an exponent.
         return text if pc.any(pc.match_substring(column.cast(pa.string()), "E")).as_py() else column
     if types.is_date32(kind):
         to_text(column, name)
@@ -356,7 +356,7 @@ def _column(column: pa.Array, name: str) -> pa.Array:
 
 
 def _demand_guessed(column: pa.Array, kind: pa.DataType) -> None:
-    """Raise `ValueError` for texts that the cast takes, but that would have been guessed to be of another type."""
+    """Raise `ValueError` for texts that the cast accepts, but for which inference finds another type."""
     if _is_number(kind) and has_leading_zero(column) is not None:
         raise ValueError("leading zero")
     if pa.types.is_floating(kind) and not keeps_digits(column):

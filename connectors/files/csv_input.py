@@ -1,4 +1,4 @@
-"""The bytes of a CSV file, whatever its encoding, line ends and delimiter."""
+"""Read the bytes of a CSV file of any encoding, with any line ends and delimiter."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from typing import Literal
 
 import pyarrow as pa
 
+from ..arrow.conform import shown
 from ..errors import FatalConnectorError
-from .bad import shown
 from .paths import DataFile
 
 _CHUNK_BYTES = 1 << 16
 _DELIMITERS = (",", ";", "\t", "|")
 
-#: Blocks that Arrow's parser must have before it yields a batch.
+#: Blocks that Arrow's parser needs before it yields a batch.
 LEAST_AHEAD = 3
 
-#: How long its reads wait for a batch that, against that, does not come without them.
+#: Seconds that a read waits for a batch that, unexpectedly, does not come without the read.
 _PATIENCE_S = 2.0
 
-#: How long a read takes to get out of Python.
+#: Seconds that a read takes to leave Python.
 _LEAVING_S = 0.05
 
-#: Those whose reads may be waiting.
+#: Inputs whose reads may be waiting.
 _open: weakref.WeakSet[Input] = weakref.WeakSet()
 
 
 class Input(io.RawIOBase):
-    """The file's bytes as UTF-8 without a byte order mark; lines can be taken from its front.
+    """A file's bytes as UTF-8 without a byte order mark; lines can be taken off the front.
 
-    Arrow's parser reads up to 32 blocks in a thread of its own, whoever waits for them. Here it gets no further than
-    `ahead` blocks past the batches that were taken, unless the next batch takes more.
+    Arrow's parser reads up to 32 blocks ahead in a thread of its own. Here it reads at most `ahead` blocks past the
+    batches that were taken, unless the next batch needs more.
     """
 
     def __init__(self, file: DataFile, encoding: str, quote: str = "", ahead: int = LEAST_AHEAD) -> None:
@@ -50,7 +50,7 @@ class Input(io.RawIOBase):
         self._is_stopped = False
         self._waiting = 0
         self.file = file
-        #: Whether an odd number of quotes was read, lines not counted.
+        #: Whether an odd number of quotes was read, not counting the lines taken.
         self.is_quote_open = False
         self._quote = quote.encode()
         self._raw = file.open()
@@ -62,7 +62,7 @@ class Input(io.RawIOBase):
         self._have(len(codecs.BOM_UTF8))
         if self._decoder is None and self._buffer.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise FatalConnectorError(
-                f"{file.label}: begins as UTF-16 does; say `config.encoding: utf-16`", key="encoding"
+                f"{file.label}: begins as UTF-16 does: set `config.encoding: utf-16`", key="encoding"
             )
         self._buffer = self._buffer.removeprefix(codecs.BOM_UTF8)
 
@@ -70,7 +70,7 @@ class Input(io.RawIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return the parser's next block, without a copy where that can be."""
+        """Return the parser's next block, if possible without a copy."""
         assert size is not None, "the parser asks for a block"
         if not self._may_read():
             return b""
@@ -92,7 +92,7 @@ class Input(io.RawIOBase):
             return not self._is_stopped
 
     def parsed(self, reader: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch]:
-        """Yield the parser's batches; while one is wanted, it may read what it needs for it."""
+        """Yield the parser's batches; while a batch is asked for, the parser may read what it needs."""
         try:
             while True:
                 self._want(True)
@@ -112,13 +112,13 @@ class Input(io.RawIOBase):
             self._changed.notify_all()
 
     def _stop(self) -> None:
-        """End the parser's reads: nobody wants what is left."""
+        """End the parser's reads: the rest of the file is not needed."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
 
     def lines(self) -> Iterator[str]:
-        """Yield lines with their ends, taking no byte more than that; what is no UTF-8 comes as lone surrogates."""
+        """Yield lines with their ends and take no further byte; bytes that are no UTF-8 become lone surrogates."""
         while line := self._line():
             self.lines_taken += 1
             yield line.decode("utf-8", "surrogateescape")
@@ -141,7 +141,7 @@ class Input(io.RawIOBase):
         super().close()
 
     def end(self) -> None:
-        """Let no read of the parser wait any more: the process ends, and one in Python then would abort it."""
+        """End all waiting reads: the process ends, and a read inside Python would abort it."""
         if self._waiting:
             self._stop()
             time.sleep(_LEAVING_S)
@@ -151,7 +151,7 @@ class Input(io.RawIOBase):
         while True:
             held = self._buffer
             place = min((place for end in (b"\n", b"\r") if (place := held.find(end)) >= 0), default=-1)
-            is_cut = place + 1 == len(held) and held[place:] == b"\r"  # a pair's, maybe
+            is_cut = place + 1 == len(held) and held[place:] == b"\r"  # perhaps the first of a pair
             if place >= 0 and (self._is_over or not is_cut):
                 size = place + (2 if held[place : place + 2] == b"\r\n" else 1)
             elif self._is_over:
@@ -192,7 +192,7 @@ atexit.register(_end_all)
 
 
 def delimiter_of(line: str, default: str, quote: str) -> str:
-    """Return what delimits a file's first line: the default, unless that finds one field and another one more."""
+    """Return the delimiter of a file's first line: the default, unless only another one finds several fields."""
 
     def count(delimiter: str) -> int:
         row = next(csv.reader([line], delimiter=delimiter, quotechar=quote or None, quoting=_quoting(quote)), [])

@@ -1,4 +1,4 @@
-"""CSV by Python's reader, which is slower than Arrow's and knows lines: headers, delimiters, and where an error is."""
+"""CSV by Python's reader, which is slow but knows line numbers: headers, delimiters, places of errors."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.conform import shown
+from ..arrow.record_size import too_wide
 from ..errors import FatalConnectorError
-from ..wide import too_wide
-from .bad import shown
 from .csv_input import Input, delimiter_of
 from .csv_wide import MAX_RECORD_BYTES
 from .paths import DataFile, compression
 from .settings import CSVSourceSettings
 
-#: A record that no file has.
+#: Stands for the end: no file has this record.
 _END = "\x1a"
 
 
 class Lines:
-    """The files of one source, looked at line by line."""
+    """Reads the files of one source line by line."""
 
     def __init__(self, settings: CSVSourceSettings) -> None:
         self._settings = settings
-        #: By a file's label.
+        #: Label of a file -> its delimiter.
         self._delimiters: dict[str, str] = {}
 
     def names(self, file: DataFile) -> list[str]:
-        """Return the columns' names, of the header or as set.
+        """Return the names of the columns, from the settings or the header.
 
         Raises:
-            FatalConnectorError: two are equal, or the first line cannot be read.
+            FatalConnectorError: two names are equal, or the first line cannot be read.
         """
         with Input(file, self._settings.encoding) as source:
             header = self._settings.header
@@ -56,7 +56,7 @@ class Lines:
         return names
 
     def read_header(self, source: Input) -> list[str] | None:
-        """Take the header off the front, if there is one."""
+        """Take the header, if there is one, off the front."""
         return self._first_record(source) if self._settings.header is True else None
 
     def _first_record(self, source: Input) -> list[str] | None:
@@ -71,7 +71,7 @@ class Lines:
         return record
 
     def delimiter(self, file: DataFile) -> str:
-        """Return what delimits a file's fields: as set, or as its first line says."""
+        """Return a file's delimiter, from the settings or the first line."""
         if self._settings.delimiter:
             return self._settings.delimiter
         if file.label not in self._delimiters:
@@ -94,7 +94,7 @@ class Lines:
         }
 
     def records(self, file: DataFile, names: list[str], end: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-        """Yield every record after the header with the line it begins at; `end`: lines behind those of the file."""
+        """Yield every record after the header with the line where it begins; `end`: lines to read after the file."""
         _allow_long_fields()
         with Input(file, self._settings.encoding) as source:
             reader = csv.reader(itertools.chain(source.lines(), end), **self._dialect(file))
@@ -116,7 +116,7 @@ class Lines:
         return next((line for line, record in self.records(file, names) if is_wrong(record)), None)
 
     def explained(self, file: DataFile, names: list[str], error: pa.ArrowInvalid | None) -> FatalConnectorError:
-        """Return what is wrong with a file that Arrow cannot parse, and where."""
+        """Return the error, with its line, for a file that Arrow cannot parse."""
         if "invalid UTF8" in str(error):
             line = self._first_line(file, names, lambda record: any(map(_has_surrogate, record)))
             return self._not_encoded(file, line)
@@ -129,13 +129,13 @@ class Lines:
         return FatalConnectorError(f"{file.label}: {shown(str(error))}")
 
     def demand_end(self, file: DataFile, names: list[str]) -> None:
-        """Refuse a file that ends inside of quotes: it was cut off, or its last record has swallowed others."""
+        """Refuse a file that ends within quotes: it was cut off, or its last record includes others."""
         line, record = collections.deque(self.records(file, names, end=[_END]), maxlen=1).pop()
         if record != [_END]:
             raise self.not_closed(file, line, record[-1][:-1])
 
     def not_closed(self, file: DataFile, line: int, text: str) -> FatalConnectorError:
-        """Return the error for a field whose quote has no end."""
+        """Return the error for a field without a closing quote."""
         return FatalConnectorError(
             f"{file.label}:{line}: a quoted field has no end: {shown(text)}; close the quote, or say "
             '`config.quote: ""` if quotes mean nothing in this file',
@@ -143,7 +143,7 @@ class Lines:
         )
 
     def too_long(self, file: DataFile, line: int, most_bytes: int) -> FatalConnectorError:
-        """Return the error for a record that is longer than may be."""
+        """Return the error for a record that is too long."""
         ways = ['close a quote that should not reach so far, or say `config.quote: ""`'] if self._settings.quote else []
         if most_bytes >= MAX_RECORD_BYTES:
             mend = ways[0] if ways else "write JSON lines or Parquet"
@@ -158,7 +158,7 @@ class Lines:
 
 
 def _allow_long_fields() -> None:
-    """Let Python's reader take fields of any length; its limit is one for the whole process."""
+    """Let Python's reader accept fields of any length; its limit holds for the whole process."""
     csv.field_size_limit(2**31 - 1)
 
 

@@ -1,9 +1,8 @@
-"""Wide records of a CSV file, cut out one by one.
+"""Cut wide records out of a CSV file, one by one.
 
 Arrow's parser holds several blocks at once, each as long as the longest record, and copies a value three times. Here a
-wide record becomes a batch of its own, whose values lie where they were read. Fields and records end where its lexer
-ends them: a quote means something at the beginning of a field only, within it is doubled, and what follows the one that
-closes it is text up to the next delimiter.
+wide record becomes a batch of its own, and its values are not copied. Fields and records end as in Arrow's lexer: a
+quote counts only at the start of a field, is doubled within it, and text after the closing quote belongs to the field.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-#: A record may be as long as this, unless the engine says less.
+#: Most bytes of a record, unless the engine sets a lower limit.
 MAX_RECORD_BYTES = 1 << 30
 
-#: Records are handed over together up to about so many bytes; longer ones alone.
+#: About how many bytes of records make a piece; a longer record is a piece of its own.
 PIECE_BYTES = 4 << 20
 
-#: What comes next: a record, a field, more of one, more of a quoted one.
+#: State of the lexer: before a record, before a field, within a field, within a quoted field.
 _RECORD, _FIELD, _TEXT, _QUOTED = range(4)
 
 
 class TooLong(Exception):
-    """A record is longer than it may be."""
+    """A record is longer than the limit."""
 
 
 class Records:
-    """What is left of a file, in pieces of whole records; a wide one is a piece of its own."""
+    """The rest of a file in pieces of whole records; a wide record is a piece of its own."""
 
     def __init__(
         self,
@@ -41,36 +40,36 @@ class Records:
         escape: str | None,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
-        """Begin where a record does.
+        """Begin at the start of a record.
 
         Args:
-            read: returns some of the next bytes, about so many at most; none at the end.
+            read: returns the next bytes, at most about the given number; empty at the end.
             delimiter: one character.
-            quote: one character; empty: nothing is quoted, and each line end ends a record.
-            escape: what takes the next character's meaning away, if anything does.
-            piece_bytes: records are handed over together up to about so many; longer ones alone.
+            quote: one character; empty: no field is quoted, and each line end ends a record.
+            escape: the character that escapes the next one; None: there is none.
+            piece_bytes: about how many bytes of records make a piece.
         """
         self._read, self._piece_bytes = read, piece_bytes
         self._chunk_bytes = max(1, piece_bytes // 4)
         self._syntax = _Syntax(delimiter.encode(), quote.encode(), (escape or "").encode())
         self._state = _RECORD
-        #: What was read, and up to where it was looked at.
+        #: Bytes that were read, and the position up to which they were scanned.
         self._held, self._place = bytearray(), 0
-        #: Where its whole records end; and the first one, if it began before the bytes that were read last.
+        #: End of its last whole record, and of the first one if that began before the last read.
         self._end = self._first = 0
         self._opened = self._lines = 0
-        #: Line ends before the piece that was taken last, or before the record that is too long.
+        #: Number of line ends before the last piece, or before the record that is too long.
         self.line = 0
-        #: Whether that piece is one wide record.
+        #: Whether the last piece is one wide record.
         self.is_wide = False
-        #: Where it has a quote that nothing closes; -1: nowhere.
+        #: Position of a quote in it that is not closed; -1: none.
         self.open_quote = -1
 
     def take(self, most_bytes: int) -> bytearray:
-        """Return the next piece; the file's last record may lack its end. Empty: there is none.
+        """Return the next piece; empty: there is none. The file's last record may lack its line end.
 
         Raises:
-            TooLong: a record has more than so many bytes.
+            TooLong: a record has more bytes than the limit.
         """
         self.line += self._lines
         is_last = False
@@ -97,10 +96,10 @@ class Records:
     def batch(
         self, record: bytearray, names: Sequence[str], wanted: Sequence[str], nulls: Collection[str]
     ) -> pa.RecordBatch | None:
-        """Return the texts of a wide record; None: it has another number of fields.
+        """Return the texts of a wide record; None: the record has another number of fields.
 
         Raises:
-            pa.ArrowInvalid: they are no UTF-8.
+            pa.ArrowInvalid: a text is no UTF-8.
         """
         fields = self._syntax.fields(record, len(names))
         if len(fields) != len(names):
@@ -109,7 +108,7 @@ class Records:
         return pa.record_batch([self._syntax.array(record, field, nulls) for field in chosen], list(wanted))
 
     def _ready(self) -> int:
-        """Return the size of a piece that can be taken; 0: more has to be read."""
+        """Return the size of the next piece; 0: more bytes must be read."""
         if self._first >= self._piece_bytes:
             return self._first
         size = len(self._held)
@@ -123,7 +122,7 @@ class Records:
         return len(self._held)
 
     def _scan(self) -> None:
-        """Go on to where more bytes are needed."""
+        """Scan until more bytes are needed."""
         held, place, size, syntax = self._held, self._place, len(self._held), self._syntax
         while place < size:
             if self._state == _RECORD:
@@ -136,7 +135,7 @@ class Records:
                 self._state, place = (_QUOTED, place + 1) if is_quoted else (_TEXT, place)
             if self._state == _QUOTED:
                 place = _matched(syntax.quoted, held, place)
-                if place + 1 >= size:  # what follows a quote says whether it closes the field
+                if place + 1 >= size:  # the byte after a quote decides whether the quote closes the field
                     break
                 self._state, place = _TEXT, place + 1
             place = _matched(syntax.text, held, place)
@@ -153,7 +152,7 @@ class Records:
 
 
 class _Field(NamedTuple):
-    """Where a field's text is: between its quotes (-1: it has none), and behind them."""
+    """Position of a field's text: between its quotes (-1: none), and after them."""
 
     start: int
     end: int
@@ -162,14 +161,14 @@ class _Field(NamedTuple):
 
 
 class _Syntax:
-    """Patterns that never go back over what they have matched: a record takes time as it is long, and no memory."""
+    """Patterns without backtracking: the time grows with the length of the record, the memory does not."""
 
     def __init__(self, delimiter: bytes, quote: bytes, escape: bytes) -> None:
         self.quote, self._delimiter, self._escape = quote, delimiter, escape
         mark, between, escaped = re.escape(quote), re.escape(delimiter), re.escape(escape)
         line_end = rb"(?:\r\n|\n|\r(?=[^\n]))"
         text = _run(rb"[^%b%b\r\n]" % (between, escaped), rb"%b." % escaped if escape else b"")
-        #: What ends a field where several are in a line, as far as cutting goes: without quotes each line is a record.
+        #: End of a field, to cut records by: without quotes each line is a record.
         self.between = delimiter if quote else None
         if quote:
             quoted = _run(b"[^%b%b]" % (mark, escaped), b"(?:%b%b|%b.)" % (mark, mark, escaped) if escape else mark * 2)
@@ -181,7 +180,7 @@ class _Syntax:
             records = b"(?:%b%b)*+" % (cut, line_end)
         self.records, self.text, self.quoted = (re.compile(part, re.DOTALL) for part in (records, cut, quoted))
         self._field = re.compile(b"%b(%b)" % (closed, text), re.DOTALL)
-        #: What takes the next byte's meaning away, and that byte: outside of quotes, and within.
+        #: An escape and the byte it escapes: outside quotes, and within.
         self._escaped = re.compile(b"%b(.)" % escaped, re.DOTALL)
         self._escaped_quoted = re.compile(b"(?:%b(?=%b)|%b)(.)" % (mark, mark, escaped), re.DOTALL)
 
@@ -198,7 +197,7 @@ class _Syntax:
         return found if len(found) > most else []
 
     def array(self, record: bytearray, field: _Field, nulls: Collection[str]) -> pa.Array:
-        """Return a field's text as an array of one, in the record's own memory unless it has to be changed."""
+        """Return a field's text as an array of one value, without a copy unless quotes or escapes change the text."""
         start, end, tail, stop = field
         is_quoted = start >= 0
         if not is_quoted:
@@ -215,7 +214,7 @@ class _Syntax:
         try:
             array.validate(full=True)
         except pa.ArrowInvalid as error:
-            raise pa.ArrowInvalid("invalid UTF8 data") from error  # as Arrow's own parser says it
+            raise pa.ArrowInvalid("invalid UTF8 data") from error  # the message of Arrow's own parser
         return array
 
     def _unescaped(self, text: bytearray, *, is_quoted: bool) -> bytes | bytearray:
@@ -230,7 +229,7 @@ def line_ends(data: bytes | bytearray) -> int:
 
 
 def _run(plain: bytes, other: bytes) -> bytes:
-    """Write the pattern of any number of either; the first is a set, which is quick."""
+    """Write the pattern of any number of two alternatives; the first is a set, which is fast."""
     return b"%b*+(?:%b%b*+)*+" % (plain, other, plain) if other else b"%b*+" % plain
 
 

@@ -1,8 +1,8 @@
 """Destinations of CSV, JSON lines and Parquet files.
 
-`path` is a folder. `replace` and `merge` make one file a table, `append` a folder of parts, one a commit; the manifest
-(`manifest.py`) says which files count and holds the ledger rows, so that both change in one atomic replacement. On
-object stores there is no lock: two runs that commit to one table in the very same instant are not kept apart.
+`path` is a folder. `replace` and `merge` write one file for each table, `append` a folder with a part for each commit.
+The manifest (`manifest.py`) names the current files and holds the ledger rows: one atomic replacement changes both.
+Object stores have no lock: two runs that commit to one table at the same instant may overwrite each other.
 """
 
 from __future__ import annotations
@@ -13,34 +13,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..fidelity import Kept
-from ..protocols import Block
 from ..settings import parse_settings
-from ..stream import Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
-from .calls import Calls
+from ..stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
 from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format
+from .interrupts import Calls
 from .jsonl_format import JSONLFormat
 from .load import TableLoad
+from .local import LocalStorage
 from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
-from .parquet_copy import WIRE
+from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
 from .paths import identity
 from .settings import FileDestinationSettings, ParquetDestinationSettings, TextDestinationSettings
-from .storage import LocalStorage, Storage, open_storage, translated
+from .storage import Storage, translated
 from .table import Table
 
 
 class FileDestination:
-    """Writes one file, or one folder of files, a table."""
+    """Writes one file, or one folder of files, for each table."""
 
     connector: ClassVar[str]
     settings: ClassVar[type[FileDestinationSettings]]
     has_ledger = True
-    quarantines = True
-    can_remove = True
     max_loads: int | None = None
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
@@ -61,8 +59,16 @@ class FileDestination:
         storage = self._storage()
         return {name: self._table(storage, name).state() for name in tables}
 
+    def keeps_rejected(self) -> str:
+        """Keep them all."""
+        return ""
+
+    def removes(self) -> bool:
+        """See `RemovesRecords`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
-        """Say as what each column is kept; a table that is replaced has no types to mind."""
+        """Return how each column is kept; REPLACE ignores the types of the old table."""
         stored = self._format.stored(stream.schema)
         is_new = table.schema is None or disposition is WriteDisposition.REPLACE
         return [kept(field, stored.field(field.name), table, self._format, is_new=is_new) for field in stream.schema]
@@ -90,14 +96,14 @@ class FileDestination:
             self._table(self._storage(), key.destination_table).change_row(key, changed, call.is_stopped)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
-        if wire not in ("arrow", WIRE):
+        if wire != "arrow":
             raise ConnectorConfigError(f"connector {self.connector!r} takes no wire {wire!r}", connector=self.connector)
         storage = self._storage()
         with self._calls.under_way(load.key.stream) as call, translated(storage.label()):
             yield from TableLoad(self._table(storage, load.key.destination_table), load, call).run(events)
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
-        """Finish commits that a dead run has made, then delete what it had not committed."""
+        """Finish the commits of dead runs, then delete their staged files."""
         storage = self._storage()
         with translated(storage.label()):
             for token in tokens:
@@ -115,7 +121,7 @@ class FileDestination:
         self._calls.interrupt(stream)
 
     def close(self) -> None:
-        """Files are open only while they are written."""
+        """Nothing stays open: files are open only while they are written."""
 
     def _storage(self) -> Storage:
         storage = open_storage(self._settings.path, self._folder, self._settings.storage_options)
@@ -129,12 +135,12 @@ class FileDestination:
         return Table(storage, name, self._format, self._extension, self._codec)
 
     def _formats(self) -> tuple[Format, str, str | None]:
-        """Return the format, the suffix of its files and the codec around them."""
+        """Return the format, the suffix of its files and their codec."""
         raise FatalConnectorError("a file destination needs a format")
 
 
 class _TextDestination(FileDestination):
-    """CSV and JSON lines: compressed as a whole, if at all."""
+    """A destination of CSV or JSON lines, whose files may be compressed."""
 
     settings = TextDestinationSettings
     formats: ClassVar[type[Any]]
@@ -148,14 +154,14 @@ class _TextDestination(FileDestination):
 
 
 class CSVDestination(_TextDestination):
-    """Writes CSV with a header; `text.py` says how types are written."""
+    """Writes CSV with a header; `arrow.text` writes the types."""
 
     connector = "csv"
     formats = CSVFormat
 
 
 class JSONLDestination(_TextDestination):
-    """Writes one JSON object a line; `text.py` says how types are written."""
+    """Writes one JSON object a line; `arrow.text` writes the types."""
 
     connector = "jsonl"
     formats = JSONLFormat
@@ -167,13 +173,8 @@ class ParquetDestination(FileDestination):
     connector = "parquet"
     settings = ParquetDestinationSettings
 
-    def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Take files as they are, unless they have to be merged, or compressed in a way of their own."""
-        is_free = "compression" not in self._settings.model_fields_set
-        return (WIRE, "arrow") if is_free and disposition is not WriteDisposition.MERGE else ("arrow",)
-
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Let each of up to eight streams hold its part in row groups."""
+        """Give each of up to eight streams an equal part for its row groups."""
         assert isinstance(self._format, ParquetFormat)
         self._format.group_bytes = min(GROUP_BYTES, size_bytes // 8)
 

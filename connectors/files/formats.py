@@ -1,4 +1,4 @@
-"""What a file format is to the rest of the package."""
+"""The interface of a file format."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
+from ..arrow.conform import plain_type
 from ..errors import FatalConnectorError
-from .bad import Bad, no_such
 from .paths import DataFile
+from .read_rejections import ReadRejections, no_such
 
-#: Bytes of a stream's files that its types are inferred from; files of up to this size are seen whole.
+#: Bytes of a stream's files from which types are inferred; smaller files are read whole.
 INFER_BYTES = 64 << 20
 
 
@@ -20,90 +21,81 @@ class Writer(Protocol):
 
     def write(self, batch: pa.RecordBatch) -> None: ...
     def close(self) -> None:
-        """Write what is held back and the end of the file."""
+        """Write buffered records and the end of the file."""
         ...
 
     def abandon(self) -> None:
-        """Let go of a file that nobody will read; raises nothing."""
+        """Close a file that will not be used; raise nothing."""
         ...
 
 
 class Format(Protocol):
-    """One format."""
+    """Reads and writes files of one format."""
 
     #: Suffix of files that are written, without the dot.
     suffix: str
-    #: Suffixes that belong to it, with the dot.
+    #: Suffixes of files that are read, with the dot.
     suffixes: Sequence[str]
 
     def names(self, file: DataFile) -> list[str] | None:
-        """Return the columns that the file itself names; None for a format without a header."""
+        """Return the names in the file's header or schema; None for a format that has neither."""
         ...
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         """Return the columns of all files, with types that their first bytes (or their metadata) fit.
 
-        At least the first block of each file is looked at. A text column where nothing was seen is text.
+        Read at least the first block of each file. A column without a value is text.
         """
         ...
 
     def read(
-        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield batches with the wanted columns; those that the file does not have are NULL.
+        """Yield batches of the wanted columns; a column that the file lacks is NULL.
 
-        Records that are none, or do not fit, go into `bad`, at the latest when the last batch has been yielded; None:
-        they are raised. A format without a header yields a wider batch where a column turns up that is neither wanted
-        nor known.
+        Records that do not fit go into `rejected`, at the latest when the iterator ends; None: the first one is an
+        error. A format without a header yields a wider batch for a column that is neither wanted nor known.
 
         Raises:
-            FatalConnectorError: with file, line and column, where a value does not fit.
+            FatalConnectorError: a value does not fit; the message has file, line and column.
         """
         ...
 
     def count(self, file: DataFile) -> int: ...
 
+    def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
+        """Return parts of a file that are read on their own, and what to call them; one part: it is read as a whole."""
+        ...
+
     def stored(self, schema: pa.Schema) -> pa.Schema:
-        """Return the schema as this format keeps it (indexes of dictionaries, views and the like undone)."""
+        """Return the schema as this format keeps it, without dictionaries, views and other encodings."""
         ...
 
     def has_type(self, kind: pa.DataType) -> bool:
-        """Tell whether values of the type can be written at all."""
+        """Tell whether the format can write values of the type."""
         ...
 
     def keeps_as_text(self, kind: pa.DataType) -> bool:
-        """Tell whether the format has no such type, so that values are written as `text.to_text` does."""
+        """Tell whether the format lacks the type, so that `arrow.text.to_text` writes its values."""
         ...
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer: ...
 
     @property
     def needs_equal_columns(self) -> bool:
-        """Tell whether all files of a table must have the same columns for others to read them together."""
+        """Tell whether other programs need the same columns in all files of a table."""
         ...
 
 
 def unfit(file: DataFile, line: int | None, column: str, value: object, kind: pa.DataType) -> FatalConnectorError:
-    """Return the error for a value that is none of its column's type."""
+    """Return the error for a value that does not have its column's type."""
     where = f"{file.label}:{line}" if line else file.label
     mend = f"`config.types: {{{column}: string}}` takes it as text"
     return FatalConnectorError(f"{where}: {no_such(column, value, kind)}; {mend}", key="types")
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Undo encodings that exist in memory only: dictionaries, run ends, views."""
-    types = pa.types
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return plain_type(kind.value_type)
-    if types.is_string_view(kind):
-        return pa.string()
-    if types.is_binary_view(kind):
-        return pa.binary()
-    return kind
-
-
 def plain(schema: pa.Schema) -> pa.Schema:
-    """Return the schema without encodings and without metadata but `native_type`."""
+    """Return the schema without encodings, and without metadata except `native_type`."""
     fields = []
     for field in schema:
         native = (field.metadata or {}).get(b"native_type")
@@ -113,7 +105,7 @@ def plain(schema: pa.Schema) -> pa.Schema:
 
 
 def sliced(batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
-    """Yield the batch in parts of at most so many records."""
+    """Yield the batch in parts of at most `size` records."""
     if batch.num_rows <= size:
         yield batch
         return

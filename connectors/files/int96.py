@@ -1,7 +1,7 @@
-"""INT96, the timestamps of old writers: a day and its nanoseconds, so that neither unit of Arrow holds them all.
+"""INT96, the timestamps of old Parquet writers: a day and its nanoseconds. No unit of Arrow holds all of them.
 
-As nanoseconds, which is how Arrow reads them, they wrap around before 1677 and past 2262 without an error; as
-microseconds they lose digits. Read in both ways, each tells what the other has lost.
+Read as nanoseconds, as Arrow does, they wrap around before 1677 and after 2262 without an error. Read as microseconds
+they lose digits. Reading both ways shows what each has lost.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..arrow.times import leaves
 from ..errors import FatalConnectorError
-from ..odd_times import leaves
 
 _NS_OF_US = 1000
 
 
 def has_int96(metadata: pyarrow.parquet.FileMetaData) -> bool:
-    """Tell whether a file has such columns."""
+    """Tell whether a file has INT96 columns."""
     return any(metadata.schema.column(place).physical_type == "INT96" for place in range(len(metadata.schema)))
 
 
@@ -29,10 +29,10 @@ def unit_of(
     wanted: pa.Schema,
     groups: Sequence[int] | None,
 ) -> str:
-    """Return the unit to read INT96 in, once it is known to hold all of its values.
+    """Return the unit that holds all INT96 values of a file.
 
     Raises:
-        FatalConnectorError: it does not.
+        FatalConnectorError: no unit does.
     """
     as_nanos, as_micros = nanos.schema_arrow, micros.schema_arrow
     names = [

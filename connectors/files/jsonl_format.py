@@ -1,8 +1,7 @@
-"""JSON lines: blocks parsed by Arrow where the types allow, record by record where they do not.
+"""The format of JSON lines: Arrow parses blocks where the types allow it, else records are parsed one by one.
 
-Objects, arrays and mixed values stay JSON text, and so do numbers that no type holds; integers past int64 and numbers
-that a double would round become decimal; texts that are all dates or times become that. A key that turns up later is a
-new column.
+Objects, arrays, mixed values, and numbers that no type holds stay JSON text. Integers past int64 and numbers that a
+double would round become decimals. Texts that are all dates or times get that type. A new key is a new column.
 """
 
 from __future__ import annotations
@@ -17,20 +16,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from ..arrow.conform import shown
+from ..arrow.record_size import SLACK_BYTES, too_wide
+from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
 from ..errors import FatalConnectorError
-from ..quarantine import sift
+from ..rejected.halving import convert_by_halves
 from ..stream import UNSEEN
-from ..wide import SLACK_BYTES, too_wide
-from .bad import Bad, shown
 from .formats import Writer, plain, sliced, unfit
-from .infer import Guess
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
+from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES, JSONLSourceSettings
-from .text import SPECIAL, from_text, is_json, is_nested, is_text, misfit, revive, revived
+from .type_inference import Guess
 
-#: Seen record by record, JSON costs more than CSV: bytes that types are inferred from.
+#: Bytes from which types are inferred: fewer than of CSV, since JSON is parsed record by record.
 INFER_JSON_BYTES = 16 << 20
 
 JSON = pa.json_(pa.string())
@@ -59,11 +59,11 @@ class JSONLFormat:
 
     def __init__(self, settings: JSONLSourceSettings | None = None) -> None:
         self._settings = settings or JSONLSourceSettings(path=".")
-        #: A line may be as long as this.
+        #: Most bytes of a line.
         self.record_bytes = sys.maxsize
 
     def names(self, file: DataFile) -> None:
-        """There is no header: keys turn up as they come."""
+        """Return None: JSON lines have no header."""
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         columns: dict[str, _Column] = {}
@@ -78,7 +78,7 @@ class JSONLFormat:
         return pa.schema([column.field(name) for name, column in columns.items()])
 
     def read(
-        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         doubtful = doubtful_in(wanted, self._guessed(file, wanted))
@@ -87,9 +87,9 @@ class JSONLFormat:
             batch = self._quick(block, wanted, known) if is_quick and is_sure else None
             batches = [batch] if batch is not None else []
             if batch is None:
-                batches, wanted = self._slow(file, start, block, wanted, known, bad)
+                batches, wanted = self._slow(file, start, block, wanted, known, rejected)
                 known |= set(wanted.names)
-            del block, batch  # not held while its records are at work
+            del block, batch  # not held while its records are converted
             while batches:
                 yield from sliced(batches.pop(0), self._settings.batch_size)
 
@@ -97,6 +97,10 @@ class JSONLFormat:
         return sum(
             sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file, self.record_bytes)
         )
+
+    def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
+        """Read every file as a whole."""
+        return [(file, file.label)]
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
@@ -115,7 +119,7 @@ class JSONLFormat:
         return JSONLWriter(sink, schema)
 
     def _quick(self, block: bytearray, wanted: pa.Schema, known: frozenset[str]) -> pa.RecordBatch | None:
-        """Parse a block as a whole; None where it needs a closer look: another type, a new key, an error."""
+        """Parse a block as a whole; None: another type, a new key or an error needs a parse record by record."""
         raw = pa.schema([pa.field(field.name, _raw_type(field.type)) for field in wanted])
         try:
             table = pyarrow.json.read_json(
@@ -136,28 +140,34 @@ class JSONLFormat:
         return pa.record_batch(columns, schema=wanted)
 
     def _slow(
-        self, file: DataFile, start: int, block: bytearray, wanted: pa.Schema, known: frozenset[str], bad: Bad | None
+        self,
+        file: DataFile,
+        start: int,
+        block: bytearray,
+        wanted: pa.Schema,
+        known: frozenset[str],
+        rejected: ReadRejections | None,
     ) -> tuple[list[pa.RecordBatch], pa.Schema]:
         found = _Found()
         for line, text in _lines(start, block):
             try:
                 record = _raw_records.decode(text)
             except MALFORMED as error:
-                if bad is None:
+                if rejected is None:
                     raise _malformed(file, line, text, error) from error
-                bad.add(bytes(text), f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
+                rejected.add(bytes(text), f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
                 continue
             found.append((line, record))
         if any(not known.issuperset(record) for _, record in found):
-            wanted = self._widened(file, start, block, wanted, known, is_lenient=bad is not None)
-        if bad is None:
+            wanted = self._widened(file, start, block, wanted, known, is_lenient=rejected is not None)
+        if rejected is None:
             return [self._whole(file, found, wanted)], wanted
-        good, misfits = sift(found, lambda part: self._whole(file, part, wanted), bad.limit)
-        for place, reason in misfits:
+        good, invalid = convert_by_halves(found, lambda part: self._whole(file, part, wanted), rejected.limit)
+        for place, reason in invalid:
             line, record = found[place]
-            # Without the place that its message begins with, which stands beside it.
+            # Without the place at the start of its message: the record keeps the place apart.
             reason = reason.removeprefix(f"{file.label}:{line}: ")
-            bad.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
+            rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
         return [part for part in good if part.num_rows], wanted
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
@@ -168,7 +178,7 @@ class JSONLFormat:
         return pa.record_batch(columns, schema=wanted)
 
     def _guessed(self, file: DataFile, wanted: pa.Schema) -> list[str]:
-        """Return the columns that are taken for floats by what was seen of them."""
+        """Return the columns that are floats by inference only."""
         is_ours, said = file.schema is not None, self._settings.types
         return [] if is_ours else [f.name for f in wanted if pa.types.is_floating(f.type) and f.name not in said]
 
@@ -210,11 +220,11 @@ class JSONLFormat:
         try:
             return converts(subject)
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
-            place = misfit(_Values(values) if column is None else column, converts)
+            place = first_invalid(_Values(values) if column is None else column, converts)
             raise unfit(file, lines[place], field.name, _text_of(raws[place]), field.type) from error
 
     def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
-        """Yield a block's records; leniently, more than half of its lines may not be malformed."""
+        """Yield a block's records; if lenient, allow up to half of the lines to be malformed."""
         good, malformed = 0, []
         for line, text in _lines(start, block):
             try:
@@ -229,7 +239,7 @@ class JSONLFormat:
 
 
 class _Column:
-    """What the values of one key were so far."""
+    """The kinds of values that one key had so far."""
 
     def __init__(self) -> None:
         self._kinds: set[str] = set()
@@ -268,14 +278,14 @@ class _Column:
 
 
 class _Values(list[Any]):
-    """A list with Arrow's `slice`, for `misfit`."""
+    """A list with Arrow's `slice`, for `first_invalid`."""
 
     def slice(self, start: int, size: int) -> _Values:
         return _Values(self[start : start + size])
 
 
 class _Found(list[tuple[int, dict[str, msgspec.Raw]]]):
-    """Lines and their records, with what `sift` asks of a batch."""
+    """Lines and their records, which `convert_by_halves` takes."""
 
     @property
     def num_rows(self) -> int:
@@ -286,7 +296,7 @@ class _Found(list[tuple[int, dict[str, msgspec.Raw]]]):
 
 
 def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
-    """Yield `(number of the first line, whole lines)`, about as many bytes as a block has.
+    """Yield `(number of the first line, whole lines)`, about a block at a time.
 
     Raises:
         RecordTooWide: a line has more than `most_bytes`.
@@ -310,7 +320,7 @@ def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
             del chunk
             first, line = line, line + blocks[0].count(b"\n")
             if blocks[0] and not blocks[0].isspace():
-                yield first, blocks.pop()  # not held here while its records are at work
+                yield first, blocks.pop()  # not held while its records are converted
             if is_over:
                 return
 
@@ -341,7 +351,7 @@ def _kind(value: Any) -> str:
 
 
 def _is_bare(kind: pa.DataType) -> bool:
-    """Tell whether the values are no JSON texts: numbers, booleans and nested ones."""
+    """Tell whether JSON writes values of the type as a number, a boolean or a nested value."""
     types = pa.types
     return bool(
         types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or is_nested(kind)
@@ -349,7 +359,7 @@ def _is_bare(kind: pa.DataType) -> bool:
 
 
 def _raw_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that Arrow's parser is told."""
+    """Return the type in the schema for Arrow's parser."""
     types = pa.types
     return kind if (_is_bare(kind) and not types.is_float16(kind)) or types.is_decimal(kind) else pa.string()
 
@@ -361,7 +371,7 @@ def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool) -> Any:
-    """Return what Arrow takes; in a column that is said to be text, values of other kinds are what is written."""
+    """Return a value that Arrow takes; in a column declared as text, other values are their JSON text."""
     if is_json(kind):
         text = bytes(raw).decode()
         return None if text == "null" else text

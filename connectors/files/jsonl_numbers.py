@@ -1,4 +1,4 @@
-"""Numbers of JSON lines that must not change: which ones Arrow's parser may get wrong, and which no double keeps."""
+"""Find numbers of JSON lines that Arrow's parser may get wrong, or that a double does not keep."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from .infer import MAYBE_ROUNDED, is_rounded
+from .type_inference import MAYBE_ROUNDED, is_rounded
 
 _MAYBE_ROUNDED = re.compile(MAYBE_ROUNDED)
 
 
 def doubtful_in(wanted: pa.Schema, guessed: Sequence[str]) -> str:
-    """Return a pattern of what Arrow's parser may get wrong in a block, without an error; empty: nothing.
+    """Return a pattern of the numbers in a block that Arrow's parser may get wrong without an error; empty: none.
 
-    That is a decimal with more digits before or behind the point than its column has room for, or with an exponent; a
-    number so near to 0 that no double holds it; and one with more digits than a double keeps, in a column that is only
-    `guessed` to be one. A key that is written with a backslash may be any column's.
+    A decimal with more digits than its column holds, or with an exponent; a number too near to 0 for a double; a number
+    with more digits than a double keeps, in a column of `guessed` floats. A key with a backslash may be any column.
     """
     decimals = [field for field in wanted if pa.types.is_decimal(field.type)]
     parts = []
@@ -36,7 +35,7 @@ def doubtful_in(wanted: pa.Schema, guessed: Sequence[str]) -> str:
 
 
 def demand_digits(text: str) -> None:
-    """Raise `ValueError` for a number that a double, for which it is taken, would round."""
+    """Raise `ValueError` for a number of a float column that a double would round."""
     if _MAYBE_ROUNDED.fullmatch(text) and is_rounded(text):
         raise ValueError("more digits than a double keeps")
 

@@ -1,4 +1,4 @@
-"""JSON lines written: every column joined as JSON text by Arrow, not record by record."""
+"""Write JSON lines: Arrow kernels turn each column into JSON text and join the columns."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.conform import shown
+from ..arrow.text import SPECIAL, is_json, is_nested, to_json, to_text
 from ..errors import FatalConnectorError
-from .bad import shown
-from .text import SPECIAL, is_json, is_nested, to_json, to_text
 
 _UNSAFE = r'[\x00-\x1f"\\]'
 
-#: What parsing JSON raises.
+#: Errors of parsing JSON.
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
 
@@ -40,15 +40,15 @@ class JSONLWriter:
         parts += ["}\n", ""]
         text = pc.binary_join_element_wise(*parts)
         _, offsets, data = text.buffers()
-        # The texts stand one behind the other in Arrow's buffer: it is the output.
+        # The texts are adjacent in Arrow's buffer: the buffer is the output.
         size = pa.Array.from_buffers(pa.int32(), len(text) + 1, [None, offsets])[len(text)].as_py()
         self._sink.write(memoryview(data)[:size])
 
     def close(self) -> None:
-        """There is nothing held back."""
+        """Nothing is buffered."""
 
     def abandon(self) -> None:
-        """There is nothing to let go."""
+        """Nothing is open."""
 
 
 def _json_text(column: pa.Array, name: str) -> pa.Array:

@@ -1,4 +1,4 @@
-"""One stream's load into one table: stage, and at each checkpoint commit."""
+"""Load one stream into one table: stage batches, and commit at each checkpoint."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from ..arrow.conform import conformed
+from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
-from ..fidelity import Fidelity, compare
-from ..protocols import Block
-from ..stream import Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
-from .calls import Call
-from .columns import changes, conformed, unified
+from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
+from .columns import changes, unified
+from .interrupts import Call
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
-from .rejected import FileSieve
-from .table import CopyStaging, Staged, Staging, Table
+from .rejected import FileRejections
+from .table import Staged, Staging, Table
 
-#: Times that a merge is worked out without the lock before it is done under it.
+#: Times that a merge is tried without the lock before it holds the lock.
 FREE_TRIES = 3
 
-#: Records of one batch handed to a writer.
+#: Most records of a batch for a writer.
 _SLICE_RECORDS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the table shall be: its files and columns, if `files` are what it was worked out from."""
+    """The files and columns that a commit makes, planned from the table's former `files`."""
 
     based_on: tuple[TableFile, ...]
     files: tuple[TableFile, ...]
@@ -40,7 +40,7 @@ class _Plan:
 
 
 class TableLoad:
-    """Writes one stream's events; nothing of it is seen before its commit."""
+    """Writes the events of one stream; readers see nothing before a commit."""
 
     def __init__(self, table: Table, load: Load, call: Call) -> None:
         self._table = table
@@ -53,7 +53,7 @@ class TableLoad:
         self._records = 0
         self._written = 0
         limit = load.stream.max_rejected
-        self._sieve = None if limit is None else FileSieve(table, load, limit)
+        self._rejections = None if limit is None else FileRejections(table, load, limit)
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -71,12 +71,11 @@ class TableLoad:
                 elif isinstance(event, Stream):
                     self._arriving = self._stored(event)
                 elif isinstance(event, Rejected):
-                    assert self._sieve is not None, "only a stream with `max_rejected` sends them"
-                    self._sieve.add(event.records)
-                elif isinstance(event, pa.RecordBatch):
-                    self._write(event)
+                    assert self._rejections is not None, "only a stream with `max_rejected` sends them"
+                    self._rejections.add(event.records)
                 else:
-                    self._copy(event)
+                    assert isinstance(event, pa.RecordBatch), "the wire is `arrow`"
+                    self._write(event)
                 del event  # not held while the next one is made
         except ConnectorError as error:
             error.stream = error.stream or self._load.key.stream
@@ -90,8 +89,7 @@ class TableLoad:
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        is_copy = isinstance(self._writing, CopyStaging)
-        if self._writing is None or is_copy or not self._writing.schema.equals(self._arriving):
+        if self._writing is None or not self._writing.schema.equals(self._arriving):
             self._finish()
             self._writing = self._begin(self._arriving)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
@@ -101,8 +99,8 @@ class TableLoad:
 
     def _fitting(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
         keys = self._keys(batch.schema)
-        if self._sieve is not None:
-            return self._sieve.fitting(batch, self._arriving, keys)
+        if self._rejections is not None:
+            return self._rejections.fitting(batch, self._arriving, keys)
         _refuse_null(batch, keys)
         return (conformed(batch, self._arriving),)
 
@@ -110,14 +108,6 @@ class TableLoad:
         """Return the columns in which a record must have a value."""
         is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
         return [name for name in self._load.stream.key_properties if is_keyed and name in schema.names]
-
-    def _copy(self, block: Block) -> None:
-        """Take a block of a file that goes over as it is."""
-        if not isinstance(self._writing, CopyStaging) or not self._writing.takes(block):
-            self._finish()
-            self._writing = self._table.stage_copy(self._load.token, self._arriving)
-            self._made.append(self._writing.name)
-        self._records += self._writing.write_block(block)
 
     def _begin(self, schema: pa.Schema) -> Staging:
         staging = self._table.stage(self._load.token, schema)
@@ -127,19 +117,14 @@ class TableLoad:
     def _finish(self) -> None:
         if self._writing is None:
             return
-        is_copy, staged = isinstance(self._writing, CopyStaging), self._writing.finish()
+        self._staged.append(self._writing.finish())
         self._writing = None
-        self._staged.append(staged)
-        if is_copy and (keys := self._keys(staged.schema)):
-            file, known = DataFile(self._table.storage, staged.name), frozenset(staged.schema.names)
-            for batch in self._table.format.read(file, pa.schema([staged.schema.field(name) for name in keys]), known):
-                _refuse_null(batch, keys)
 
     def _discard(self) -> None:
-        """Drop what no commit has kept."""
+        """Delete the staged files that no commit has kept."""
         if self._writing is not None:
             self._writing.abandon()
-        # Whatever cannot be deleted now, recovery finds by the token; an error here would hide the one that matters.
+        # Recovery finds remaining files by the token; an error here would hide the first error.
         with suppress(ConnectorError, OSError):
             if self._made:
                 manifest = self._table.read()
@@ -147,7 +132,7 @@ class TableLoad:
             self._table.storage.delete_folder(f"{STAGING}/{quote(self._load.token)}", only_empty=True)
 
     def _delete_made(self, live: Iterable[TableFile]) -> None:
-        """Delete what was staged, but for files that a manifest names and that may still have to be moved."""
+        """Delete staged files, except those that a manifest names: they may still have to be moved."""
         keep = {file.moved_from for file in live}
         for name in self._made:
             if name not in keep:
@@ -158,7 +143,7 @@ class TableLoad:
 
     def _commit(self, checkpoint: Checkpoint) -> Commit:
         self._finish()
-        rejected = () if self._sieve is None else self._sieve.written(self._begin)
+        rejected = () if self._rejections is None else self._rejections.written(self._begin)
         tries = 0
         while True:
             tries += 1
@@ -185,7 +170,7 @@ class TableLoad:
             records=self._records,
             size_bytes=sum(staged.size_bytes for staged in self._staged),
             schema_changes=changed,
-            rejected=0 if self._sieve is None else self._sieve.committed(),
+            rejected=0 if self._rejections is None else self._rejections.committed(),
         )
         self._written += self._records
         self._records, self._staged = 0, []
@@ -199,7 +184,7 @@ class TableLoad:
             raise TakenOver(f"stream {self._load.key.stream!r}: {who}", stream=self._load.key.stream)
 
     def _plan_or_none(self, manifest: Manifest, checkpoint: Checkpoint) -> _Plan | None:
-        """Plan without the lock; None where another commit took a file away meanwhile."""
+        """Plan without the lock; None: another commit has removed a file meanwhile."""
         try:
             return self._plan(manifest, checkpoint)
         except ConnectorConfigError as error:
@@ -247,7 +232,7 @@ class TableLoad:
             return _Plan(manifest.files, (part,), schema, tuple(file.name for file in files))
         if len(staged) > 1 or not staged[0].schema.equals(schema):
             staged = [self._rewritten(schema, self._staged_batches(schema))]
-        # A table that was one file so far becomes the folder's first part.
+        # A table of one file becomes the first part of a folder.
         files = [
             file if "/" in file.name else replace(file, name=self._table.part_name(0, file.name), moved_from=file.name)
             for file in files
@@ -276,9 +261,9 @@ class TableLoad:
         return schema
 
     def _must_rewrite(self, manifest: Manifest, schema: pa.Schema) -> bool:
-        """Tell whether the parts would no longer read together: other columns in CSV, other types in Parquet.
+        """Tell whether readers need all parts rewritten: for other columns in CSV, other types in Parquet.
 
-        Values that a wider type may not hold (nanoseconds end in 2262), or writes in another way, are looked at, too.
+        Also check values that the wider type may not hold (nanoseconds end in 2262) or writes in another way.
         """
         if manifest.schema is None or not manifest.files:
             return False
@@ -301,7 +286,7 @@ class TableLoad:
         return batches
 
     def _staged_batches(self, schema: pa.Schema, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Read what was staged since the last commit in the table's columns, or in those named."""
+        """Read the batches staged since the last commit, in the table's columns or in the given ones."""
         schema = schema if names is None else pa.schema([schema.field(name) for name in names])
         for staged in self._staged:
             data = DataFile(self._table.storage, staged.name, schema=staged.schema)
@@ -324,7 +309,7 @@ class TableLoad:
     def _refuse_strangers(self, manifest: Manifest) -> None:
         if manifest.schema is None and (found := self._table.strangers()):
             raise FatalConnectorError(
-                f"{self._table.storage.label(found[0])} is there, but no ledger knows it: only `write_disposition: "
+                f"{self._table.storage.label(found[0])} exists, but no ledger names it: only `write_disposition: "
                 "replace` writes such a table",
                 stream=self._load.key.stream,
             )
@@ -343,7 +328,7 @@ class TableLoad:
 def _refuse_null(batch: pa.RecordBatch, keys: Iterable[str]) -> None:
     for name in keys:
         if batch.column(name).null_count:
-            raise FatalConnectorError(f"key column {name!r} is NULL in a record: it cannot be found again")
+            raise FatalConnectorError(f"key column {name!r} is NULL in a record: the record could not be found again")
 
 
 def _names(files: Iterable[TableFile]) -> list[tuple[str, int, int]]:
@@ -351,6 +336,6 @@ def _names(files: Iterable[TableFile]) -> list[tuple[str, int, int]]:
 
 
 def _in_place(plan: _Plan, present: Sequence[TableFile]) -> tuple[TableFile, ...]:
-    """Return the planned files; those that stay as they were, as they are now: moved, since the lock is held."""
+    """Return the planned files; under the lock, files that stay are in their final place."""
     kept, now = set(plan.based_on), {file.name: file for file in present}
     return tuple(now[file.name] if file in kept else file for file in plan.files)

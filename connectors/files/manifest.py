@@ -1,8 +1,8 @@
-"""The manifest of one table: which files are the table, and the ledger rows, in one small JSON file.
+"""The manifest of one table: a small JSON file with the table's files and its ledger rows.
 
-Its replacement is the commit. Data files are staged under `_syncblocks_ledger/staging/<token>/`; the manifest that
-names them says where they go (`moved_from` -> `name`) and which old files go away (`dead`). Both is done right after
-the commit, and done again by whoever comes next if a crash came between: until then a file is where it was staged.
+Replacing the manifest is the commit. Data files are staged under `_syncblocks_ledger/staging/<token>/`. The manifest
+that names them says where they move (`moved_from` -> `name`), and which old files are deleted (`dead`). Both happens
+right after the commit; after a crash the next run does it. Until then a file is where it was staged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEDGER = "_syncblocks_ledger"
 STAGING = f"{LEDGER}/staging"
 VERSION = 1
 
-#: Longest quoted name, so that a suffix and a part's number still fit into the 255 bytes of a file name.
+#: Longest quoted name: a suffix and a part's number must fit into the 255 bytes of a file name.
 MAX_NAME_BYTES = 180
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -38,27 +38,27 @@ _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 class TableFile:
     """One file of a table."""
 
-    #: Where it is once everything is in its place, relative to the destination's folder.
+    #: Its final name, relative to the destination's folder.
     name: str
-    #: Where it may still be; None: in its place for sure.
+    #: Where it may still be; None: it has its final name.
     moved_from: str | None = None
     records: int
     size_bytes: int
-    #: Columns of this file, in order; later files may have more than earlier ones.
+    #: Columns of this file, in order; later files may have more.
     columns: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything that counts about one table."""
+    """Files, columns and ledger rows of one table."""
 
     table: str
     files: tuple[TableFile, ...] = ()
-    #: Files that an earlier commit replaced and that may still be there.
+    #: Files that an earlier commit replaced, and that may still exist.
     dead: tuple[str, ...] = ()
-    #: Bad records of the last commit, on their way to a place of their own: they are no part of the table.
+    #: Files of rejected records of the last commit, which are moved beside the table.
     rejected: tuple[TableFile, ...] = ()
-    #: None: no data was ever committed.
+    #: None: no data was committed.
     schema: pa.Schema | None = None
     rows: tuple[LedgerRow, ...] = ()
 
@@ -73,13 +73,12 @@ class Manifest:
 
 
 def quote(name: str) -> str:
-    """Return a file name for a table's name, reversible unless it is too long; then a hash tells it from others.
+    """Return a file name for a table's name. It is reversible; only a name that is too long ends in a hash.
 
-    Everything but letters, digits, `.`, `_` and `-` is percent-encoded, and so is a `.` or `_` in front, which would
-    hide it.
+    All but letters, digits, `.`, `_` and `-` is percent-encoded, also a leading `.` or `_`, which would hide the file.
 
     Raises:
-        FatalConnectorError: no name, or one that is no Unicode (a lone surrogate).
+        FatalConnectorError: the name is empty, or has a lone surrogate.
     """
     if not name:
         raise FatalConnectorError("a table needs a name")
@@ -103,15 +102,15 @@ def unquote_name(quoted: str) -> str:
 
 
 def manifest_name(table: str, suffix: str) -> str:
-    """Return where a table's manifest is; tables of other formats in the same folder have their own."""
+    """Return the name of a table's manifest, one for each format in a folder."""
     return f"{LEDGER}/{quote(table)}.{suffix}.json"
 
 
 def read_manifest(storage: Storage, name: str) -> Manifest | None:
-    """Read a manifest, or None where there is none.
+    """Read a manifest; None: there is none.
 
     Raises:
-        FatalConnectorError: it is there but is no manifest: never taken for an empty one.
+        FatalConnectorError: the file is no manifest.
     """
     raw = storage.read_bytes(name)
     if raw is None:
@@ -126,18 +125,18 @@ def read_manifest(storage: Storage, name: str) -> Manifest | None:
 
 
 def write_manifest(storage: Storage, name: str, manifest: Manifest) -> None:
-    """Replace the manifest: this is the commit."""
+    """Replace the manifest, which is the commit."""
     failpoint("files.manifest.before")
     storage.replace_bytes(name, json.dumps(_document(manifest), ensure_ascii=False, indent=1).encode())
     failpoint("files.manifest.after")
 
 
 def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
-    """Put every file where the manifest says; repeated safely, under the table's lock.
+    """Move and delete files as the manifest says, under the table's lock. Idempotent.
 
     Returns:
-        The manifest with nothing left to do; written only where a file came from outside of the staging folder, since
-        a name in the table's own folder could be used again.
+        The manifest with no work left. It is written only if a file came from outside the staging folder: a name in
+        the table's own folder could be used again.
     """
     pending = [file for file in (*manifest.files, *manifest.rejected) if file.moved_from]
     if not pending and not manifest.dead:

@@ -1,8 +1,8 @@
-"""Merge for files: the table is written anew, old records first, then those that arrived.
+"""Merge for files: write the table anew, the old records first, then those that arrived.
 
-In memory are the keys that arrived since the last commit, never the table: 8 bytes and a little for an integer, some
-100 bytes more than its own length for any other key. Keys compare by value in the table's own types; a record without
-a complete key is refused.
+Memory holds the keys that arrived since the last commit, never the table: a few more than 8 bytes for an integer, about
+100 bytes more than its length for another key. Keys compare by value in the types of the table. A record without a
+complete key is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.text import is_bytes, is_text, is_uuid, to_text
 from ..errors import FatalConnectorError
 from ..stream import ConflictMethod
-from .text import is_bytes, is_text, is_uuid, to_text
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 
@@ -27,14 +27,14 @@ def merged(
     conflict_method: ConflictMethod,
     removed: Iterable[pa.RecordBatch] = (),
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the table's batches after the merge; of records of one key the last one that arrived counts.
+    """Yield the batches of the merged table; of the records of a key the last one counts.
 
     Args:
-        old: the table's batches.
-        arrived: the batches that came since the last commit, in the table's schema: some of its columns, or all.
+        old: batches of the table.
+        arrived: batches since the last commit, with some or all columns of the table's schema.
         key_properties: columns that identify a record.
         conflict_method: UPDATE replaces old records, IGNORE keeps them.
-        removed: keys whose old records go, in the types of the table.
+        removed: keys whose old records are removed, in the types of the table.
     """
     keys = _all_keys(arrived(key_properties), key_properties)
     is_wanted, lookup = _is_last(keys), _Lookup(keys)
@@ -64,7 +64,7 @@ def _all_keys(batches: Iterable[pa.RecordBatch], key_properties: Sequence[str]) 
 
 
 class _Lookup:
-    """Tells of keys whether they have arrived. Arrow's `is_in` would build its table anew for each batch."""
+    """Tells which keys have arrived. Arrow's `is_in` would build its hash table for each batch."""
 
     def __init__(self, keys: pa.Array) -> None:
         self._keys = keys
@@ -96,7 +96,7 @@ def _is_last(keys: pa.Array) -> pa.Array:
     codes = keys.dictionary_encode()
     places = codes.indices.to_numpy()
     last = np.zeros(len(codes.dictionary), dtype=np.int64)
-    # Of repeated indexes numpy keeps the last assignment.
+    # For repeated indexes NumPy keeps the last assignment.
     last[places] = np.arange(len(keys), dtype=np.int64)
     mask = np.zeros(len(keys), dtype=bool)
     mask[last] = True
@@ -104,13 +104,13 @@ def _is_last(keys: pa.Array) -> pa.Array:
 
 
 def _keys(batch: pa.RecordBatch, key_properties: Sequence[str]) -> pa.Array:
-    """Return one comparable value a record: the key itself, or its parts behind each other, lengths first."""
+    """Return one comparable value for each record: the key, or its joined parts with their lengths."""
     parts = []
     for name in key_properties:
         column = batch.column(name)
         if column.null_count:
             raise FatalConnectorError(
-                f"key column {name!r} is NULL in a record: it can neither be merged nor found again"
+                f"key column {name!r} is NULL in a record: the record can neither be merged nor found again"
             )
         parts.append(column)
     if len(parts) == 1 and (pa.types.is_integer(parts[0].type) or is_text(parts[0].type)):

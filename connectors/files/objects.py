@@ -1,7 +1,7 @@
 """A folder on an object store, through fsspec.
 
-A put is atomic for one object, a move is a copy and a delete, and there is no lock: two runs that commit to one table
-in the same instant are told apart by the token read just before the put, no closer.
+A put is atomic for one object; a move is a copy and a delete; there is no lock. A commit checks the token just before
+the put, so two runs that commit to one table at the same instant may overwrite each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _object_locks_guard = threading.Lock()
 
 
 class ObjectStorage:
-    """A prefix on an object store, through fsspec. No locks and no fsync: the store's own promises count."""
+    """A prefix on an object store, through fsspec; it has no locks and no fsync."""
 
     def __init__(self, fs: Any, root: str, url: str) -> None:
         self.root = root.rstrip("/")
@@ -108,13 +108,13 @@ class ObjectStorage:
             for inner, is_folder in self.names(name):
                 if not is_folder:
                     self.delete(f"{name}/{inner}")
-        with suppress(OSError, NotImplementedError):  # Most object stores have no folders to remove.
+        with suppress(OSError, NotImplementedError):  # Most object stores have no folders.
             if not self.names(name):
                 self._fs.rmdir(self._full(name))
 
     @contextmanager
     def lock(self, name: str, is_interrupted: Callable[[], bool]) -> Iterator[None]:
-        """Keep the threads of this process apart; other processes are not kept out (see the module)."""
+        """Hold a lock among the threads of this process; other processes have none, see the module."""
         with _object_locks_guard:
             lock = _object_locks.setdefault(self.label(name), threading.Lock())
         while not lock.acquire(timeout=LOCK_POLL_S):

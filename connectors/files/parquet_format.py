@@ -1,4 +1,4 @@
-"""Parquet: types are the file's own; batches are sized by bytes."""
+"""The Parquet format: types come from the file, and batches are sized by bytes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet
 
+from ..arrow.conform import shown
+from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
 from ..errors import FatalConnectorError
-from .bad import Bad, shown
 from .columns import both_held, is_held
 from .formats import Writer, plain, unfit
 from .int96 import has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
+from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES, ParquetSourceSettings
-from .text import from_text, is_bytes, is_text, misfit, to_text
 
-#: A row group is written once it holds so many bytes (fewer where memory is short) or records.
+#: A row group is written at so many bytes (fewer with a memory limit) or records.
 GROUP_BYTES = 64 << 20
 GROUP_RECORDS = 1 << 20
 
 #: Values of more bytes than this, on average, are wide.
 WIDE_BYTES = 1 << 20
 
-#: Bytes of a column that are read at once from a disk, and from a store, where each request costs time; of a larger
-#: page always all.
+#: Bytes of a column that one read takes from a disk, and from a store, where each request costs time; a larger page
+#: is read whole.
 _READ_BYTES = 1 << 16
 _FETCH_BYTES = 4 << 20
 
@@ -39,7 +40,7 @@ AHEAD_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a file says about itself."""
+    """The footer of one file."""
 
     schema: pa.Schema
     records: int
@@ -49,7 +50,7 @@ class Footer:
 
 
 class ParquetFormat:
-    """Parquet, zstd unless told otherwise."""
+    """Parquet, compressed by zstd unless the config names another codec."""
 
     suffix = "parquet"
     suffixes: Sequence[str] = (".parquet", ".pq")
@@ -58,9 +59,9 @@ class ParquetFormat:
     def __init__(self, settings: ParquetSourceSettings | None = None, compression: str = "zstd") -> None:
         self._settings = settings or ParquetSourceSettings(path=".")
         self._compression = compression
-        #: A row group is written once it holds so many bytes.
+        #: Bytes at which a row group is written.
         self.group_bytes = GROUP_BYTES
-        #: So many are fetched ahead, where a file is not local.
+        #: Bytes fetched ahead if the file is not local.
         self.ahead_bytes = AHEAD_BYTES
 
     def names(self, file: DataFile) -> list[str]:
@@ -70,12 +71,12 @@ class ParquetFormat:
         schema = self._schema(files[0]) if files else pa.schema([])
         for file in files[1:]:
             own = self._schema(file)
-            # Wider than any of them; a value that does not survive the cast is an error when it is read.
+            # Wider than each of them; a value that the cast would change is an error when it is read.
             schema = schema if own.equals(schema) else self._united(schema, own, file)
         return schema
 
     def _united(self, schema: pa.Schema, own: pa.Schema, file: DataFile) -> pa.Schema:
-        """Return the columns of some files and of one more; those that only one side has may be NULL."""
+        """Return the columns of some files and one more; a column that only one side has may be NULL."""
         fields = [self._both(field, own, file) for field in schema]
         return pa.schema([*fields, *(field.with_nullable(True) for field in own if field.name not in schema.names)])
 
@@ -110,7 +111,7 @@ class ParquetFormat:
         return Footer(schema, metadata.num_rows, groups, size_bytes)
 
     def read(
-        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], bad: Bad | None = None
+        self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
         source = _Opened(file)
         with source as opened:
@@ -131,7 +132,7 @@ class ParquetFormat:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
 
     def _refuse_other_types(self, file: DataFile, own: pa.Schema, wanted: pa.Schema) -> None:
-        """Raise for a file that was written anew, or is new, since the types of its stream were put together."""
+        """Raise for a file that was written since the stream's types were found, and has other types."""
         for field in wanted:
             place = own.get_field_index(field.name)
             if place < 0 or field.name in self._settings.types or is_held(own.field(place).type, field.type):
@@ -152,7 +153,7 @@ class ParquetFormat:
             try:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
-                place = misfit(column, casts)
+                place = first_invalid(column, casts)
                 raise unfit(file, None, field.name, column[place].as_py(), field.type) from error
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
@@ -161,7 +162,7 @@ class ParquetFormat:
     def _fetches(
         self, metadata: pyarrow.parquet.FileMetaData, groups: Sequence[int] | None
     ) -> Iterator[tuple[list[int], bool]]:
-        """Yield row groups that are fetched at once, and whether they can be fetched ahead, as a whole."""
+        """Yield the row groups that one fetch takes, and whether they can be fetched ahead as a whole."""
         run: list[int] = []
         gathered = 0
         for place in range(metadata.num_row_groups) if groups is None else groups:
@@ -209,7 +210,7 @@ class ParquetFormat:
 
 
 class ParquetWriter:
-    """Gathers batches into row groups; intervals, which Parquet lacks, and what holds them, are kept as text."""
+    """Collects batches into row groups; writes intervals, which Parquet lacks, and types that hold them as text."""
 
     def __init__(self, sink: BinaryIO, schema: pa.Schema, compression: str, group_bytes: int = GROUP_BYTES) -> None:
         self._schema = pa.schema([_kept(field) for field in schema])
@@ -240,11 +241,11 @@ class ParquetWriter:
         if self._opened is not None:
             with suppress(OSError, ValueError, pa.ArrowException):
                 self._opened.close()
-            # Else it would try once more when it is collected.
+            # Otherwise it would try again when it is collected.
             self._opened.is_open = False
 
     def _writer(self) -> pyarrow.parquet.ParquetWriter:
-        """Open the file; columns whose first values are wide get neither dictionary nor statistics: a copy each."""
+        """Open the file; wide columns get no dictionary and no statistics, each of which would copy the values."""
         if self._opened is None:
             narrow = [field.name for place, field in enumerate(self._schema) if not self._is_wide(place)]
             is_wide = len(narrow) < len(self._schema)
@@ -268,12 +269,12 @@ class ParquetWriter:
 
 
 class _Opened:
-    """A Parquet file and the file beneath it."""
+    """A Parquet file and the open file below it."""
 
     def __init__(self, file: DataFile) -> None:
         self._file = file
         self._raw = file.open_raw()
-        #: Of INT96.
+        #: Unit in which INT96 is read.
         self._unit: str | None = None
 
     def __enter__(self) -> pyarrow.parquet.ParquetFile:
@@ -286,7 +287,7 @@ class _Opened:
     def exact(
         self, opened: pyarrow.parquet.ParquetFile, wanted: pa.Schema, groups: Sequence[int] | None
     ) -> pyarrow.parquet.ParquetFile:
-        """Return the reader, or another one, that changes no INT96 on its way to what is wanted."""
+        """Return a reader that changes no INT96 value on the way to the wanted types."""
         if not has_int96(opened.metadata):
             return opened
         micros = self._reader(metadata=opened.metadata, coerce_int96_timestamp_unit="us")
@@ -294,7 +295,7 @@ class _Opened:
         return micros if self._unit == "us" else opened
 
     def ahead(self, opened: pyarrow.parquet.ParquetFile) -> pyarrow.parquet.ParquetFile:
-        """Return a reader that first fetches all that it is asked for at once, and keeps it."""
+        """Return a reader that fetches and keeps all requested bytes at once."""
         return pyarrow.parquet.ParquetFile(
             pa.PythonFile(self._raw, mode="r"),
             metadata=opened.metadata,
@@ -303,7 +304,7 @@ class _Opened:
         )
 
     def _reader(self, **options: Any) -> pyarrow.parquet.ParquetFile:
-        # Without a buffer whole columns of a row group would be in memory.
+        # Without a buffer, whole columns of a row group would be in memory.
         size = _READ_BYTES if self._file.is_local else _FETCH_BYTES
         raw = pa.PythonFile(self._raw, mode="r")
         return pyarrow.parquet.ParquetFile(raw, pre_buffer=False, buffer_size=size, **options)

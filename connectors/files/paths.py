@@ -1,8 +1,8 @@
-"""What `path` means: which files are which stream.
+"""Map the setting `path` to streams and their files.
 
-A file is a stream named by its stem, a folder's files are a stream each, a subfolder is one stream made of its files,
-sorted; `key=value` folders add columns. Compression suffixes do not count as part of the name. Where a destination of
-ours keeps a manifest, only the files that it names are the table.
+A file is a stream named by its stem. In a folder each file is a stream, and each subfolder is one stream of its files,
+sorted; `key=value` folders add columns. A compression suffix is not part of the name. Where a destination keeps a
+manifest, only the files that the manifest names belong to the table.
 """
 
 from __future__ import annotations
@@ -18,21 +18,15 @@ import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import is_url, resolve_path
+from .local import LocalStorage
 from .manifest import LEDGER, Manifest, manifest_files, quote, read_manifest
-from .storage import (
-    LocalStorage,
-    Storage,
-    local_path,
-    open_storage,
-    translated,
-    url_scheme,
-    without_credentials,
-)
+from .opening import local_path, open_storage
+from .storage import Storage, translated, url_scheme, without_credentials
 
 #: Suffix -> codec.
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
 
-#: What Hive writes for NULL.
+#: Hive's text for NULL.
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 _GLOB = frozenset("*?[")
@@ -44,11 +38,11 @@ class DataFile:
 
     storage: Storage
     name: str
-    #: Where it is staged, if its move may not have been made yet.
+    #: Its staged name, if it may not have been moved yet.
     moved_from: str | None = None
     #: Columns that the path adds.
     partitions: tuple[tuple[str, str | None], ...] = ()
-    #: Columns as the manifest gives them; they need no guess.
+    #: Columns from the manifest; no types are inferred.
     schema: pa.Schema | None = None
 
     @property
@@ -57,7 +51,7 @@ class DataFile:
 
     @property
     def place(self) -> str:
-        """Where it is now."""
+        """Its present name."""
         if self.moved_from and self.storage.kind(self.moved_from) == "file":
             return self.moved_from
         return self.name
@@ -71,12 +65,12 @@ class DataFile:
             return self.storage.size_bytes(self.place)
 
     def open_raw(self) -> BinaryIO:
-        """Open it as it is stored."""
+        """Open the file as it is stored."""
         with translated(self.label):
             return self.storage.open_input(self.place)
 
     def open(self) -> BinaryIO:
-        """Open it decompressed."""
+        """Open the file decompressed."""
         raw = self.open_raw()
         codec = compression(self.name)
         if codec is None:
@@ -86,7 +80,7 @@ class DataFile:
 
 @dataclass(slots=True)
 class StreamFiles:
-    """The files of one stream, and the schema if a manifest knows it."""
+    """The files of one stream, and its schema if a manifest has it."""
 
     name: str
     files: list[DataFile] = field(default_factory=list)
@@ -95,22 +89,22 @@ class StreamFiles:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The setting `path`, looked up."""
+    """The setting `path`, resolved."""
 
     storage: Storage
-    #: `folder` (all of the root), `match` (one file or folder below it) or `glob`.
+    #: `folder` (the whole root), `match` (one file or folder in it) or `glob`.
     kind: str
-    #: The match's name, or the glob's pattern, below the storage's root.
+    #: Name of the match, or pattern of the glob, below the storage's root.
     name: str = ""
 
 
 def compression(name: str) -> str | None:
-    """Return the codec that a name's suffix gives."""
+    """Return the codec of a name's suffix."""
     return COMPRESSIONS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122 (a name in any storage, no path)
 
 
 def stem_of(name: str, suffixes: Iterable[str] | None) -> str | None:
-    """Return a file's stem, or None where its suffix is none of those; None for suffixes: any suffix does."""
+    """Return a file's stem; None: it has none of the suffixes. With `suffixes` None, every suffix is right."""
     base = name.rpartition("/")[2]
     if compression(base):
         base = base[: base.rindex(".")]
@@ -128,10 +122,10 @@ def identity(connector: str, path: str, folder: Path) -> str:
 
 
 def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> Location:
-    """Look the setting `path` up; what lies in the folder of a table of ours is seen from the folder above it.
+    """Resolve the setting `path`; the folder of a destination's table is resolved from the folder above it.
 
     Raises:
-        ConnectorConfigError: nothing is there.
+        ConnectorConfigError: there is no such file or folder.
     """
     url = is_url(path) and url_scheme(path) not in ("file", "local")
     where = path.rstrip("/") if url else str(local_path(path, folder) if is_url(path) else resolve_path(path, folder))
@@ -173,7 +167,7 @@ def find_streams(location: Location, suffix: str, suffixes: Iterable[str]) -> li
     """List the streams with their files, sorted by name.
 
     Raises:
-        ConnectorConfigError: two files of one stem, or a glob that matches nothing.
+        ConnectorConfigError: two files have one stem, or a glob matches no file.
     """
     finder = _Finder(location.storage, suffix, tuple(suffixes))
     with translated(location.storage.label(location.name)):
@@ -214,7 +208,7 @@ class _Finder:
                 self._add_match(name, is_folder, self._suffixes)
 
     def add_match(self, name: str) -> None:
-        """Add one match of a glob, or the file that `path` names; any suffix does."""
+        """Add one match of a glob, or the file that `path` names, with any suffix."""
         if not any(part.startswith("_syncblocks") for part in name.split("/")):
             self._add_match(name, self._storage.kind(name) == "folder", None)
 
@@ -236,7 +230,7 @@ class _Finder:
             self._add_table(*self._owner(parent))
 
     def _is_part(self, folder: str, name: str) -> bool:
-        """Tell whether a file lies in a table's folder of ours."""
+        """Tell whether a file is in the folder of a destination's table."""
         above, _, base = folder.rpartition("/")
         return bool(folder) and base in self._known(above) and stem_of(name, self._suffixes) is not None
 
@@ -297,7 +291,7 @@ class _Finder:
 
 
 def _decoded(text: str) -> str:
-    """Undo a folder's percent signs; raises `UnicodeError` for what is no text."""
+    """Decode the percent signs of a folder's name; raise `UnicodeError` for bytes that are no text."""
     decoded = unquote(text, errors="strict")
     decoded.encode()
     return decoded

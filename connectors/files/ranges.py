@@ -1,9 +1,9 @@
-"""Files, split: by files, a large CSV file by bytes, a Parquet file by its row groups.
+"""Split a stream of files into ranges: by files, a large CSV file by bytes, a Parquet file by row groups.
 
-A CSV file is cut behind line ends outside of quotes, which are told by counting quotes. That is a guess: a stray quote
-(`5" pipe`) leads it astray. So each part but the last is given one record more, a mark. Only where the parser was
-between two records when the part ended does it read that mark as a record: then the next part began where a record
-begins. What does not come out so is read as a whole, and whoever is right or wrong about the file is found out there.
+A CSV file is split after line ends outside quotes, found by counting quotes. A stray quote (`5" pipe`) makes the count
+wrong. So each part but the last ends in one additional record, the mark. The parser returns the mark as a record only
+if the part ended between two records, and then the next part began at a record. Otherwise the stream is read as a
+whole.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from ..ranges import Range, RangesRefused, SnapshotLost
 from .paths import DataFile, compression
 
 _CHUNK_BYTES = 1 << 20
-#: Of each end of a file, to know it again.
+#: Bytes of each end of a file, by which it is recognised.
 _END_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class FilePart(DataFile):
-    """A part of a file: some bytes of it, or some of its row groups."""
+    """Some bytes or some row groups of a file."""
 
     start: int = 0
     end: int | None = None
-    #: Columns of the mark that ends the part; 0: it has none.
+    #: Number of columns of the mark at the end; 0: there is no mark.
     marked: int = 0
     delimiter: str = ","
     mark: str = field(default_factory=lambda: secrets.token_hex(16))
     groups: tuple[int, ...] | None = None
 
     def open(self) -> BinaryIO:
-        """Open its bytes, and the mark behind them."""
+        """Open its bytes, followed by the mark."""
         raw = DataFile.open(self)
         if self.end is None and not self.start:
             return raw
@@ -52,7 +52,7 @@ class FilePart(DataFile):
 
 
 class _Window(io.RawIOBase):
-    """Some bytes of a file, and a few more."""
+    """Some bytes of a file, followed by a mark."""
 
     def __init__(self, raw: BinaryIO, start: int, end: int | None, tail: bytes) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def part_of(file: DataFile, **changes: Any) -> FilePart:
 
 
 def cut(file: DataFile, count: int, quote: str) -> list[int]:
-    """Return where the parts of a text file begin: the first at 0, the others behind a line end outside of quotes."""
+    """Return where the parts of a text file begin: at 0, and after line ends outside quotes."""
     size, mark = file.size_bytes(), quote.encode()
     targets = [size * place // count for place in range(1, count)]
     found, offset, is_quoted = [0], 0, False
@@ -109,7 +109,7 @@ def cut(file: DataFile, count: int, quote: str) -> list[int]:
                     break
                 is_quoted ^= _is_odd(chunk, mark, begin, end)
                 place = end + 1
-                # A byte order mark would be taken for the file's own; too near the end of the chunk to see is as bad.
+                # The parser would drop a byte order mark here; one at the end of the chunk could not be seen.
                 if is_quoted or chunk[place : place + 3] == codecs.BOM_UTF8 or place + 3 > len(chunk):
                     targets[0] = offset + place
                     continue
@@ -128,7 +128,7 @@ def without_mark(part: FilePart, batches: Iterable[pa.RecordBatch]) -> Iterator[
     """Yield the records of a part without its mark.
 
     Raises:
-        RangesRefused: the mark did not come out as a record.
+        RangesRefused: the mark was not parsed as a record.
     """
     held: pa.RecordBatch | None = None
     for batch in batches:
@@ -143,33 +143,33 @@ def without_mark(part: FilePart, batches: Iterable[pa.RecordBatch]) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A local file as it was when it was looked at; another one since then makes the records those of two moments."""
+    """State of a local file at one moment, to notice that the file has changed since."""
 
     file: DataFile
     stamp: tuple[int, ...] | None
-    #: Bytes at both ends, which stay what they are while it is appended to; none if nobody will ask.
+    #: Bytes at both ends, which do not change by an append; empty: they are not compared.
     ends: bytes = b""
 
     @classmethod
     def of(cls, file: DataFile) -> Seen:
-        """Look at a file that must not change, see `check`."""
+        """Note the state of a file that must not change, see `check`."""
         return cls(file, _stamp(file))
 
     @classmethod
     def growing(cls, file: DataFile) -> Seen:
-        """Look at a file that may be appended to, see `check_whole`."""
+        """Note the state of a file that may be appended to, see `check_whole`."""
         stamp = _stamp(file)
         return cls(file, stamp, b"" if stamp is None else _ends(file, stamp[2]))
 
     def check(self) -> None:
-        """Raise if it has changed since."""
+        """Raise if the file has changed since."""
         if self.stamp != _stamp(self.file):
             raise SnapshotLost(f"{self.file.label} changed while it was read")
 
     def check_whole(self) -> None:
-        """Raise if other bytes were written over those that were read in one go.
+        """Raise if the bytes that were read have changed since.
 
-        What was appended meanwhile, as to a log, is some later run's; a file that took its place is another one.
+        An append, as to a log, is no change: a later run reads it. A file that replaced this one is a change.
         """
         with suppress(FileNotFoundError):
             now = _stamp(self.file)
@@ -179,7 +179,7 @@ class Seen:
             is_same = time_now == time if size_now == size else size_now > size and _ends(self.file, size) == self.ends
             if not is_same:
                 raise RetriableError(
-                    f"{self.file.label} was written anew while it was read: move files into their place"
+                    f"{self.file.label} was rewritten while it was read: move finished files into the folder"
                 )
 
 
@@ -203,16 +203,16 @@ def is_cuttable(file: DataFile, encoding: str, escape: str | None) -> bool:
 
 
 def moment(ranges: Sequence[Range], settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return by what the same parts of the same files are known, read in the same way; None: not all are local."""
+    """Return JSON that identifies the parts, their files and the settings; None: some file is not local."""
     facts: list[Any] = [sorted((name, str(value)) for name, value in settings.items())]
     for part in ranges:
         file, seen = part.locator["file"], part.locator["seen"]
         if seen.stamp is None:
             return None
         bounds = (file.start, file.end, file.marked, file.delimiter, file.groups) if isinstance(file, FilePart) else ()
-        # Without the device: a volume has another number wherever it is mounted next.
+        # Without the device number, which changes with each mount.
         facts.append([file.label, file.partitions, seen.stamp[1:], bounds])
-    # Paths and settings are nobody else's affair, and it only has to be compared.
+    # A hash: paths and settings stay private, and only need comparing.
     return {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
 
 

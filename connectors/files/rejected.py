@@ -1,6 +1,6 @@
-"""Where a load's bad records go: files of the table's own format, below `_syncblocks_rejected` in the same folder.
+"""Write a load's rejected records into files of the table's format, below `_syncblocks_rejected` in the same folder.
 
-One file a commit that has bad records, named by the table's manifest and so by the commit itself; none is ever deleted.
+Each commit that rejects records adds one file, named by the table's manifest. No file is ever deleted.
 """
 
 from __future__ import annotations
@@ -13,34 +13,37 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..quarantine import REJECTED_SCHEMA, REJECTED_TABLE, Quarantine, may_come_again, rejections, sifted
+from ..arrow.conform import conformed
+from ..rejected.halving import convert_or_reject
+from ..rejected.limits import Rejections, may_come_again
+from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejections
 from ..stream import Load, RejectedRecord, WriteDisposition
-from .columns import conformed, unified
+from .columns import unified
 from .manifest import TableFile
 from .paths import DataFile
 from .table import Staging, Table
 
 
-class FileSieve:
-    """Takes the bad records out of what one load writes."""
+class FileRejections:
+    """Finds and writes the rejected records of one load."""
 
     def __init__(self, table: Table, load: Load, limit: int) -> None:
         self._table = table
         self._load = load
         self._limit = limit
-        self._quarantine = Quarantine(limit)
-        #: Columns of the table before this load; values must fit into them too.
+        self._kept = Rejections(limit)
+        #: Columns of the table before this load; values must fit them, too.
         self._held: pa.Schema | None = None
         if load.write_disposition is not WriteDisposition.REPLACE:
             manifest = table.read()
             self._held = manifest.schema if table.has_files(manifest) else None
 
     def add(self, records: Iterable[RejectedRecord]) -> None:
-        """Take bad records that somebody else found."""
-        self._quarantine.add(records)
+        """Add rejected records of the source."""
+        self._kept.add(records)
 
     def fitting(self, batch: pa.RecordBatch, schema: pa.Schema, keys: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield a batch in the columns of a staged file, without the records that do not fit."""
+        """Yield a batch in the columns of a staged file, without its rejected records."""
         is_text = self._table.format.suffix != "parquet"
         wider = schema if self._held is None else unified(self._table.name, self._held, schema)
 
@@ -51,14 +54,14 @@ class FileSieve:
                 self._table.format.writer(cast("BinaryIO", pa.MockOutputStream()), wider).write(kept)
             return fitted
 
-        parts, bad = sifted(self._without_null_keys(batch, keys), converts, self._load.stream)
-        self._quarantine.add(bad)
+        parts, rejected = convert_or_reject(self._without_null_keys(batch, keys), converts, self._load.stream)
+        self._kept.add(rejected)
         yield from (part for part in parts if part.num_rows)
 
     def written(self, begin: Callable[[pa.Schema], Staging]) -> tuple[TableFile, ...]:
-        """Write what was set aside since the last commit; return what the commit must name."""
-        self._quarantine.leave_out(self._known())
-        if not self._quarantine.records:
+        """Write the records rejected since the last commit; return the files that the commit must name."""
+        self._kept.leave_out(self._known())
+        if not self._kept.records:
             return ()
         key, now = self._load.key, datetime.now(UTC)
         whose = {
@@ -69,8 +72,7 @@ class FileSieve:
             "rejected_at": now,
         }
         records = [
-            {**whose, "record": each.record, "reason": each.reason, "place": each.place}
-            for each in self._quarantine.records
+            {**whose, "record": each.record, "reason": each.reason, "place": each.place} for each in self._kept.records
         ]
         staging = begin(REJECTED_SCHEMA)
         try:
@@ -83,8 +85,8 @@ class FileSieve:
         return (table.placed(staged, f"{REJECTED_TABLE}/{table.quoted}/part-{number}{table.extension}"),)
 
     def _known(self) -> set[tuple[str, str]]:
-        """Return place and record of what is there already, as far as it may come again."""
-        asked = {(each.place, each.record) for each in may_come_again(self._load, self._quarantine.records)}
+        """Return place and record of the rejected records in the files that may come again."""
+        asked = {(each.place, each.record) for each in may_come_again(self._load, self._kept.records)}
         table, key = self._table, self._load.key
         names = ("pipeline", "stream", "place", "record")
         wanted = pa.schema([REJECTED_SCHEMA.field(name) for name in names])
@@ -101,8 +103,8 @@ class FileSieve:
         return found
 
     def committed(self) -> int:
-        """Count what was written; return how many."""
-        return self._quarantine.written()
+        """Count the written records as committed; return how many there were."""
+        return self._kept.written()
 
     def _without_null_keys(self, batch: pa.RecordBatch, keys: Sequence[str]) -> pa.RecordBatch:
         for name in keys:
@@ -110,9 +112,9 @@ class FileSieve:
                 continue
             is_null = pc.is_null(batch.column(name))
             found = batch.filter(is_null).slice(0, self._limit + 1)
-            self._quarantine.add(rejections(found, f"column {name!r}: NULL in the key"))
+            self._kept.add(rejections(found, f"column {name!r}: NULL in the key"))
             batch = batch.filter(pc.invert(is_null))
         return batch
 
 
-__all__ = ["FileSieve"]
+__all__ = ["FileRejections"]

@@ -6,17 +6,17 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
 from ..settings import Settings
-from .text import parse_type
 
-#: Bytes of one block that is parsed at once; batches come out at about this size.
+#: Bytes of one block that is parsed at once; batches have about this size.
 BLOCK_BYTES = 4 << 20
 
 
 class FileSourceSettings(Settings):
-    """What every file source takes."""
+    """Settings of every file source."""
 
     path: str = Field(min_length=1, description="a file, a glob or a folder; relative to the pipeline file, or a URL")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
@@ -45,7 +45,7 @@ class FileSourceSettings(Settings):
 
 
 class CSVSourceSettings(FileSourceSettings):
-    """How the CSV files are written."""
+    """Settings of a CSV source: how the files are written."""
 
     delimiter: str | None = Field(
         default=None,
@@ -84,27 +84,27 @@ class CSVSourceSettings(FileSourceSettings):
 
 
 class JSONLSourceSettings(FileSourceSettings):
-    """One JSON object a line."""
+    """Settings of a source of JSON lines."""
 
 
 class ParquetSourceSettings(FileSourceSettings):
-    """Parquet files carry their own types; `types` casts."""
+    """Settings of a Parquet source; files have their own types, and `types` casts them."""
 
 
 class FileDestinationSettings(Settings):
-    """What every file destination takes."""
+    """Settings of every file destination."""
 
     path: str = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
 
 
 class TextDestinationSettings(FileDestinationSettings):
-    """CSV and JSON lines."""
+    """Settings of destinations of CSV and JSON lines."""
 
     compression: Literal["none", "gzip", "zstd"] = "none"
 
 
 class ParquetDestinationSettings(FileDestinationSettings):
-    """Parquet."""
+    """Settings of a Parquet destination."""
 
     compression: Literal["none", "zstd", "snappy", "gzip", "lz4", "brotli"] = "zstd"

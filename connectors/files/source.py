@@ -10,25 +10,23 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.text import from_text, parse_type
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
-from ..incremental import incremental
-from ..protocols import Block
+from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import Bookmark, Event, ReplicationMethod, Stream
-from .bad import Bad
-from .calls import Call, Calls
+from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .csv_format import CSVFormat
-from .formats import INFER_BYTES, Format, plain, unfit
-from .infer import Guess
+from .formats import INFER_BYTES, Format, unfit
+from .interrupts import Call, Calls
 from .jsonl_format import JSONLFormat
-from .parquet_copy import LEAST_GROUP_BYTES, WIRE, blocks, metadata_of
-from .parquet_format import AHEAD_BYTES, Footer, ParquetFormat
+from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import DataFile, StreamFiles, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
+from .read_rejections import ReadRejections
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
-from .text import from_text, parse_type
+from .type_inference import Guess
 
 
 class FileSource:
@@ -44,16 +42,11 @@ class FileSource:
         self._format: Format = self.formats(self._settings)
         self._calls = Calls()
 
-    def limit_record(self, size_bytes: int) -> None:
-        """Read no record that is larger; see `BoundsRecords`."""
-        if isinstance(self._format, CSVFormat | JSONLFormat):
-            self._format.record_bytes = size_bytes
-
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
 
     def check(self) -> None:
-        """Look the path up and open one file."""
+        """Resolve the path and open one file."""
         for found in self._find():
             for file in found.files[:1]:
                 file.open_raw().close()
@@ -83,11 +76,11 @@ class FileSource:
     ) -> Iterator[tuple[str, Event | Block]]:
         for stream in group:
             with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-                for event in self._events(stream, bookmarks.get(stream.name), call, wire):
+                for event in self._events(stream, bookmarks.get(stream.name), call):
                     yield stream.name, event
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
-        """Split by files, and large ones by bytes or row groups."""
+        """Plan ranges of files, and of large files by bytes or row groups."""
         by = self._split_by
         size_bytes, files = stream.locator.get("bytes"), int(stream.locator.get("files", 1))
         if size_bytes is None:
@@ -100,25 +93,24 @@ class FileSource:
 
     @contextmanager
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[FileRanges]:
-        """Split the files; local ones must stay as they are until all is read."""
+        """Split the files; local files must not change until all ranges are read."""
         with _located(stream.name, self.connector):
             files = self._files(stream.name)
             known = frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
             self._refuse_new_columns(files, known)
             total = sum(file.size_bytes() for file in files)
             count = how_many(total, readers, self._settings.range_bytes)
-            split = getattr(self._format, "split", None)
             parts: list[tuple[DataFile, str]] = []
             for file in files if count > 1 else ():
                 share = max(1, round(count * file.size_bytes() / max(total, 1)))
-                parts += split(file, share, self._settings.range_bytes) if split else [(file, file.label)]
+                parts += self._format.split(file, share, self._settings.range_bytes)
             ranges = listed(parts)
-            # What else a user can set does not change what is read.
+            # Other settings do not change the records.
             settings = self._settings.model_dump(exclude={"path", "storage_options", "batch_size", "range_bytes"})
         yield FileRanges(self, stream, ranges, known, moment(ranges, settings))
 
     def read_part(self, stream: Stream, part: Range, known: frozenset[str]) -> Generator[pa.RecordBatch, None, None]:
-        """Yield the records of a part, of columns that are known."""
+        """Yield the records of a part; a new column is refused."""
         file, seen = part.locator["file"], part.locator["seen"]
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             seen.check()
@@ -144,7 +136,7 @@ class FileSource:
         self._calls.interrupt(stream)
 
     def close(self) -> None:
-        """Files are open only while they are read."""
+        """Nothing stays open: files are open only while they are read."""
 
     def _find(self) -> list[StreamFiles]:
         settings = self._settings
@@ -164,7 +156,7 @@ class FileSource:
             types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
             schema = pa.schema([pa.field(f.name, types[f.name], f.nullable) if f.name in types else f for f in schema])
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
-        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "whole": _whole(footers)}
+        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files)}
         if all(file.is_local for file in found.files):
             locator["bytes"] = sum(file.size_bytes() for file in found.files)
         estimated = sum(footer.records for footer in footers) if footers else None
@@ -183,10 +175,10 @@ class FileSource:
                 schema = schema.append(pa.field(name, guess.type()))
         return schema
 
-    def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call, wire: str) -> Iterator[Event | Block]:
+    def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
-        bad = None if stream.max_rejected is None else Bad(stream.max_rejected)
-        batches = self._batches(stream, changes, call, bad, wire)
+        rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
+        batches = self._batches(stream, changes, call, rejected)
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             checkpoint_records = self._settings.checkpoint_records
             events: Iterable[Event | Block] = incremental(
@@ -196,39 +188,25 @@ class FileSource:
             events = batches
         try:
             for event in events:
-                if bad is not None:
-                    yield from bad.take()
+                if rejected is not None:
+                    yield from rejected.take()
                 yield from changes
                 changes.clear()
                 yield event
-            if bad is not None:
-                yield from bad.take()
+            if rejected is not None:
+                yield from rejected.take()
         finally:
             batches.close()
 
     def _batches(
-        self, stream: Stream, changes: list[Stream], call: Call, bad: Bad | None, wire: str
+        self, stream: Stream, changes: list[Stream], call: Call, rejected: ReadRejections | None
     ) -> Generator[Any, None, None]:
-        """Yield the stream's batches; before one with new columns the stream as it is now goes into `changes`.
-
-        On another wire than "arrow": blocks of files, but for those whose columns are not the stream's (any more).
-        """
+        """Yield the stream's batches; add the changed stream to `changes` before a batch with new columns."""
         schema = stream.schema
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
             call.check()
             seen = Seen.growing(file)
-            if wire != "arrow":
-                copied = blocks(file)
-                header = next(copied)
-                if _columns(plain(metadata_of(header).schema.to_arrow_schema())) == _columns(stream.schema):
-                    yield header
-                    for block in copied:
-                        call.check()
-                        yield block
-                    seen.check_whole()
-                    continue
-                copied.close()
             names = self._format.names(file)
             if names is not None:
                 self._demand_bookmark(stream, file, names)
@@ -238,7 +216,7 @@ class FileSource:
                     schema = pa.schema([*schema, *(own.field(name) for name in new)])
                     known |= frozenset(new)
                     changes.append(replace(stream, schema=schema))
-            for batch in self._format.read(file, schema, known, bad):
+            for batch in self._format.read(file, schema, known, rejected):
                 if not batch.schema.equals(schema):
                     schema = batch.schema
                     known |= frozenset(schema.names)
@@ -259,7 +237,16 @@ class FileSource:
             )
 
 
-class CSVSource(FileSource):
+class TextSource(FileSource):
+    """Reads text files, in which the length of a record is known before it is parsed."""
+
+    def limit_record(self, size_bytes: int) -> None:
+        """See `BoundsRecords`."""
+        assert isinstance(self._format, CSVFormat | JSONLFormat)
+        self._format.record_bytes = size_bytes
+
+
+class CSVSource(TextSource):
     """Reads CSV files."""
 
     connector = "csv"
@@ -267,14 +254,16 @@ class CSVSource(FileSource):
     formats = CSVFormat
 
 
-class JSONLSource(FileSource):
+class JSONLSource(TextSource):
     """Reads files of one JSON object a line."""
 
     connector = "jsonl"
     settings = JSONLSourceSettings
     formats = JSONLFormat
-    #: For comparisons: see `checksums.is_in_lines`.
-    is_in_lines = True
+
+    def has_one_null(self) -> bool:
+        """Return True: a missing key and `null` are the same."""
+        return True
 
 
 class ParquetSource(FileSource):
@@ -285,15 +274,9 @@ class ParquetSource(FileSource):
     formats = ParquetFormat
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Let each of up to eight streams fetch its part ahead."""
+        """Give each of up to eight streams an equal part for reading ahead."""
         assert isinstance(self._format, ParquetFormat)
         self._format.ahead_bytes = min(AHEAD_BYTES, size_bytes // 8)
-
-    def offers(self, stream: Stream) -> Sequence[str]:
-        """Offer files as they are, where all of them are read, with all of their columns and no others."""
-        whole = stream.locator.get("whole")
-        is_read_whole = stream.replication_method is ReplicationMethod.FULL_TABLE and whole is not None
-        return (WIRE, "arrow") if is_read_whole and _columns(whole) == _columns(stream.schema) else ("arrow",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +290,7 @@ class FileRanges:
     moment: Mapping[str, Any] | None
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
-        """Tell whether the files are as they were: then so are the ranges."""
+        """Tell whether the files have not changed: then the ranges are the same."""
         return moment == self.moment
 
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
@@ -315,22 +298,9 @@ class FileRanges:
         return self.source.read_part(self.stream, part, self.known)
 
 
-def _whole(footers: Sequence[Footer]) -> pa.Schema | None:
-    """Return the columns of files that can become one as they are; None: they differ, or would leave it in shreds."""
-    if not footers or not len(footers[0].schema):
-        return None
-    first, groups = footers[0].schema, sum(footer.groups for footer in footers)
-    is_shredded = len(footers) > 1 and sum(footer.size_bytes for footer in footers) < LEAST_GROUP_BYTES * groups
-    return None if is_shredded or any(not footer.schema.equals(first) for footer in footers) else first
-
-
-def _columns(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
-    return [(field.name, field.type) for field in schema]
-
-
 @contextmanager
 def _located(stream: str, connector: str) -> Iterator[None]:
-    """Add stream and connector to an error; a file that vanished since it was listed may be replaced next time."""
+    """Add stream and connector to an error; a file that is gone since it was listed is worth another try."""
     try:
         with translated(f"stream {stream!r}"):
             yield

@@ -10,11 +10,10 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from ..arrow.conform import conformed
 from ..errors import FatalConnectorError
-from ..protocols import Block
 from ..stream import LedgerKey, LedgerRow, TableState
-from .columns import conformed
-from .formats import Format, plain
+from .formats import Format
 from .manifest import (
     STAGING,
     Manifest,
@@ -25,14 +24,13 @@ from .manifest import (
     roll_forward,
     write_manifest,
 )
-from .parquet_copy import Joiner
 from .paths import DataFile, stem_of
 from .storage import Storage, translated
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A file that is written but that no manifest names yet."""
+    """A written file that no manifest names yet."""
 
     name: str
     schema: pa.Schema
@@ -53,19 +51,19 @@ class Table:
         self._manifest = manifest_name(name, made.suffix)
 
     def read(self) -> Manifest:
-        """Read the manifest as it is; an empty one where there is none."""
+        """Read the manifest; empty if there is none."""
         with translated(self.storage.label(self._manifest)):
             return read_manifest(self.storage, self._manifest) or Manifest(table=self.name)
 
     @contextmanager
     def locked(self, is_interrupted: Callable[[], bool]) -> Iterator[Manifest]:
-        """Hold the table's lock and yield the manifest, with everything in its place."""
+        """Hold the table's lock and yield the manifest, after moves and deletions of earlier commits."""
         lock = self._manifest.removesuffix(".json") + ".lock"
         with translated(self.storage.label(self._manifest)), self.storage.lock(lock, is_interrupted):
             yield roll_forward(self.storage, self._manifest, self.read())
 
     def commit(self, manifest: Manifest) -> None:
-        """Replace the manifest, then put the files in their places; under the lock."""
+        """Replace the manifest, then move and delete files; under the lock."""
         with translated(self.storage.label(self._manifest)):
             write_manifest(self.storage, self._manifest, manifest)
             roll_forward(self.storage, self._manifest, manifest)
@@ -76,7 +74,7 @@ class Table:
         changed: Callable[[LedgerRow | None], LedgerRow | None],
         is_interrupted: Callable[[], bool],
     ) -> LedgerRow | None:
-        """Change one ledger row under the lock; None deletes it."""
+        """Write one ledger row under the lock; None deletes it."""
         with self.locked(is_interrupted) as manifest:
             before = manifest.row(key)
             row = changed(before)
@@ -86,7 +84,7 @@ class Table:
             return row
 
     def state(self) -> TableState:
-        """Return what is there, creating and changing nothing."""
+        """Return the state of the table; create and change nothing."""
         manifest = self.read()
         with translated(self.storage.label(self.quoted)):
             if self.storage.kind(self.quoted + self.extension) == "other":
@@ -99,7 +97,7 @@ class Table:
         return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else self.name)
 
     def has_files(self, manifest: Manifest) -> bool:
-        """Tell whether any of the table's files is still there."""
+        """Tell whether any file of the table still exists."""
         return any(
             self.storage.kind(place) == "file"
             for file in manifest.files
@@ -108,7 +106,7 @@ class Table:
         )
 
     def strangers(self) -> list[str]:
-        """List files that would be this table if the manifest named them."""
+        """List files with the table's name that the manifest does not name."""
         found = []
         for name, is_folder in self.storage.names():
             if not is_folder and stem_of(name, self.format.suffixes) == self.quoted:
@@ -119,23 +117,19 @@ class Table:
         return found
 
     def data_file(self, file: TableFile, schema: pa.Schema) -> DataFile:
-        """Return a live file as sources see it; `schema` is the table's."""
+        """Return a file of the table as a source's file; `schema` is the table's."""
         own = pa.schema([schema.field(name) for name in file.columns])
         return DataFile(self.storage, file.name, file.moved_from, schema=own)
 
     def batches(self, file: DataFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Read a live file in the columns that the table gets; a value that their types would change is an error."""
+        """Read a file of the table in its new columns; a value that a type would change is an error."""
         own = file.schema if file.schema is not None else schema
         for batch in self.format.read(file, own, frozenset(own.names)):
             yield conformed(batch, schema)
 
     def stage(self, token: str, schema: pa.Schema) -> Staging:
-        """Begin a file in the token's staging folder."""
+        """Create a file in the token's staging folder."""
         return Staging(self, self._staged_name(token), schema, self._codec)
-
-    def stage_copy(self, token: str, arriving: pa.Schema) -> CopyStaging:
-        """Begin a file in the token's staging folder that takes whole files."""
-        return CopyStaging(self, self._staged_name(token), arriving)
 
     def _staged_name(self, token: str) -> str:
         return f"{STAGING}/{quote(token)}/{uuid.uuid4().hex}{self.extension}"
@@ -151,11 +145,11 @@ class Table:
         )
 
     def whole_name(self) -> str:
-        """Return the name of the one file that is the table."""
+        """Return the name of the table's single file."""
         return self.quoted + self.extension
 
     def part_name(self, number: int, whole: str | None = None) -> str:
-        """Return a new part's name; parts sort in the order of their commits. `whole` becomes that part."""
+        """Return the name of a new part, or of `whole` as one; parts sort in the order of commits."""
         extension = self.extension if whole is None else whole[len(self.quoted) :]
         return f"{self.quoted}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
 
@@ -173,10 +167,7 @@ class Staging:
             self._sink: Any = self._raw
             if codec is not None:
                 self._sink = pa.CompressedOutputStream(pa.PythonFile(_Unclosed(self._raw), mode="w"), codec)
-            self._writer = self._made(cast("BinaryIO", self._sink))
-
-    def _made(self, sink: BinaryIO) -> Any:
-        return self._table.format.writer(sink, self.schema)
+            self._writer = table.format.writer(cast("BinaryIO", self._sink), schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         with _refused(self._table, self.name):
@@ -194,7 +185,7 @@ class Staging:
         return Staged(self.name, self.schema, self.records, size_bytes)
 
     def abandon(self) -> None:
-        """Close the file as it is; raises nothing that would hide why."""
+        """Close the file as it is; raise nothing that would hide the first error."""
         self._writer.abandon()
         with suppress(OSError, ValueError, pa.ArrowException):
             if self._sink is not self._raw:
@@ -203,34 +194,8 @@ class Staging:
             self._raw.close()
 
 
-class CopyStaging(Staging):
-    """One file being made of whole files, as they are."""
-
-    def __init__(self, table: Table, name: str, arriving: pa.Schema) -> None:
-        super().__init__(table, name, arriving, None)
-
-    def _made(self, sink: BinaryIO) -> Joiner:
-        return Joiner(sink)
-
-    def takes(self, block: Block) -> bool:
-        """Tell whether a block can go on with this file."""
-        return bool(self._writer.takes(block))
-
-    def write_block(self, block: Block) -> int:
-        """Take a block; return the records of the file that it begins."""
-        with _refused(self._table, self.name):
-            found = self._writer.write(block)
-        if found is None:
-            return 0
-        schema = pa.schema([field.with_nullable(True) for field in plain(found.schema.to_arrow_schema())])
-        if not schema.equals(self.schema):  # it is no longer what was planned: the commit reads it
-            self.schema = schema
-        self.records += found.num_rows
-        return int(found.num_rows)
-
-
 class _Unclosed:
-    """A file that Arrow may close without closing what is beneath: that needs its fsync first."""
+    """A file that Arrow may close: the file below stays open for its fsync."""
 
     closed = False
 

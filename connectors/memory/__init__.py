@@ -1,7 +1,7 @@
-"""Tables in this process's memory: an example for authors of connectors, and a fake under the same contract.
+"""Tables in the memory of the process: an example for authors of connectors, and a fake under the real contract.
 
-Source and destination of one `database` name see the same tables, so that tests seed and read back through
-`database(name).tables`. The knobs (`delay_s`, `fail_at`, `fail_on` ...) make them slow or broken on purpose.
+A source and a destination with the same `database` see the same tables: tests seed and read back through
+`database(name).tables`. Settings such as `delay_s`, `fail_at` and `fail_on` make them slow, or fail on purpose.
 """
 
 from .database import MemoryDatabase, database, databases

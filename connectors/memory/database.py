@@ -1,4 +1,4 @@
-"""What a database server would be: tables, a ledger, calls under way, and faults on purpose."""
+"""A database in memory: tables, a ledger, calls under way, and faults on purpose."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Literal
 import pyarrow as pa
 
 from ..errors import FatalConnectorError, RetriableError
-from ..protocols import Block
 from ..stream import (
+    Block,
     LedgerKey,
     LedgerRow,
     RejectedRecord,
@@ -22,17 +22,17 @@ from ..stream import (
 
 @dataclass
 class MemoryDatabase:
-    """What a database server would keep; every access to it holds `lock`, which is its transaction."""
+    """The content of one database; `lock` is its transaction."""
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     views: set[str] = field(default_factory=set)
     ledger: dict[LedgerKey, LedgerRow] = field(default_factory=dict)
-    #: (stream, run, record) of what was set aside.
+    #: Stream, run and record of each rejected record.
     rejected: list[tuple[str, str, RejectedRecord]] = field(default_factory=list)
-    #: (table, token) -> batches that no commit has made visible yet.
+    #: (table, token) -> batches that are not committed.
     staging: dict[tuple[str, str], list[pa.RecordBatch]] = field(default_factory=dict)
-    #: How often each knob has failed, over all connectors of this database: `fail_times` counts down from it.
+    #: How often each knob has failed, over all connectors of this database; compared with `fail_times`.
     failures: Counter[str] = field(default_factory=Counter)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -41,12 +41,12 @@ databases: dict[str, MemoryDatabase] = {}
 
 
 def database(name: str) -> MemoryDatabase:
-    """Return the database of that name, made empty if there is none."""
+    """Return the database of a name; make an empty one if there is none."""
     return databases.setdefault(name, MemoryDatabase())
 
 
 class Calls:
-    """Calls under way by stream, each with the event that ends it."""
+    """The calls under way by stream, each with the event that ends it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class Calls:
 
     @contextmanager
     def under_way(self, streams: Iterable[str]) -> Iterator[threading.Event]:
-        """Register one call for some streams until the block is left."""
+        """Register one call for some streams while the context lasts."""
         interrupted, names = threading.Event(), list(streams)
         with self._lock:
             for name in names:
@@ -77,7 +77,7 @@ FailKind = Literal["retriable", "fatal", "crash"]
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """Fails on purpose, `times` times a stream."""
+    """Fails on purpose, `times` times for each stream."""
 
     role: str
     kind: FailKind

@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TakenOver
 from ..failpoints import failpoint
-from ..fidelity import Kept
-from ..protocols import Block
-from ..quarantine import Quarantine, may_come_again, rejections
+from ..rejected.limits import Rejections, may_come_again
+from ..rejected.records import rejections
 from ..settings import parse_settings
 from ..stream import (
+    Block,
     Bookmark,
     Checkpoint,
     Commit,
@@ -44,8 +45,6 @@ class MemoryDestination:
 
     settings = MemoryDestinationSettings
     has_ledger = True
-    quarantines = True
-    can_remove = True
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(MemoryDestinationSettings, config, "memory")
@@ -62,6 +61,14 @@ class MemoryDestination:
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         with self._database.lock:
             return {name: self._state(name) for name in tables}
+
+    def keeps_rejected(self) -> str:
+        """Keep them all."""
+        return ""
+
+    def removes(self) -> bool:
+        """See `RemovesRecords`."""
+        return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         held = {} if table.schema is None else {field.name: str(field.type) for field in table.schema}
@@ -119,24 +126,24 @@ class MemoryDestination:
         self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]
     ) -> Iterator[Commit]:
         schema, batches, written = load.stream.schema, 0, 0
-        quarantine = Quarantine(load.stream.max_rejected or 0)
+        kept = Rejections(load.stream.max_rejected or 0)
         for event in events:
             if interrupted.is_set():
                 raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
             if isinstance(event, Stream):
                 schema = event.schema
             elif isinstance(event, Checkpoint):
-                self._reject_by_key(load, staged, quarantine)
-                if may_come_again(load, quarantine.records):
+                self._reject_by_key(load, staged, kept)
+                if may_come_again(load, kept.records):
                     known = [each for stream, _, each in self._database.rejected if stream == load.key.stream]
-                    quarantine.leave_out({(each.place, each.record) for each in known})
-                commit = self._commit(load, schema, staged, event, interrupted, written, quarantine.records)
+                    kept.leave_out({(each.place, each.record) for each in known})
+                commit = self._commit(load, schema, staged, event, interrupted, written, kept.records)
                 staged.clear()
-                quarantine.written()
+                kept.written()
                 written += commit.records
                 yield commit
             elif isinstance(event, Rejected):
-                quarantine.add(event.records)
+                kept.add(event.records)
             else:
                 batches += 1
                 knob = Knob("destination", self._settings.fail_kind, self._settings.fail_times)
@@ -184,15 +191,15 @@ class MemoryDestination:
             rejected=len(rejected),
         )
 
-    def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], quarantine: Quarantine) -> None:
-        """Take out what has no key, and of a replacement what has the key of another record."""
+    def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], kept: Rejections) -> None:
+        """Reject records without a key and, in a REPLACE, all but the first record of a key."""
         if load.stream.max_rejected is None or load.write_disposition is WriteDisposition.APPEND:
             return
         known: set[tuple[Any, ...]] = set()
         for place, batch in enumerate(staged):
             for name in load.stream.key_properties:
                 is_null = batch.column(name).is_null()
-                quarantine.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
+                kept.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
                 batch = batch.filter(pc.invert(is_null))
             if load.write_disposition is WriteDisposition.REPLACE and load.stream.key_properties:
                 keys = keys_of(batch, load.stream.key_properties)
@@ -200,11 +207,11 @@ class MemoryDestination:
                     [key not in known and keys.index(key) == at for at, key in enumerate(keys)], pa.bool_()
                 )
                 known.update(keys)
-                quarantine.add(rejections(batch.filter(pc.invert(is_new)), "another record has the same key"))
+                kept.add(rejections(batch.filter(pc.invert(is_new)), "another record has the same key"))
                 batch = batch.filter(is_new)
             staged[place] = batch
 
 
 def _as_json(bookmark: Bookmark | None) -> Bookmark | None:
-    """Copy a bookmark the way a real ledger does, which holds JSON and nothing else."""
+    """Copy a bookmark as a real ledger does: as JSON."""
     return json.loads(json.dumps(bookmark, allow_nan=False)) if bookmark is not None else None

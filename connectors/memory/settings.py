@@ -1,4 +1,4 @@
-"""Settings of the pair, and tables written down in the pipeline file."""
+"""Settings of source and destination, and tables that the pipeline file holds."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from ..bookmarks import CHECKPOINT_RECORDS
-from ..decimals import fitting
+from ..arrow.decimals import fitting
 from ..errors import ConnectorConfigError
+from ..incremental.bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings
 from .database import FailKind
 
 
 class TableSettings(Settings):
-    """One table written down in the pipeline file."""
+    """One table in the pipeline file."""
 
     columns: dict[str, str] = Field(description="column -> Arrow type, e.g. `int64`, `timestamp[us, tz=UTC]`")
     records: list[dict[str, Any]] = Field(default=[], description="one mapping a record")
@@ -27,7 +27,7 @@ class TableSettings(Settings):
 
 
 class MemorySourceSettings(Settings):
-    """Settings of a memory source; the failing ones are for tests."""
+    """Settings of a memory source; those that make it fail are for tests."""
 
     database: str = Field(default="", description="name under which other connectors of this process find the tables")
     tables: dict[str, TableSettings] = Field(default={}, description="tables, by name")
@@ -42,7 +42,7 @@ class MemorySourceSettings(Settings):
 
 
 class MemoryDestinationSettings(Settings):
-    """Settings of a memory destination; the failing ones are for tests."""
+    """Settings of a memory destination; those that make it fail are for tests."""
 
     database: str = Field(description="name under which other connectors of this process find the tables")
     max_loads: int | None = Field(default=None, ge=1, description="loads at once")
@@ -54,7 +54,7 @@ class MemoryDestinationSettings(Settings):
 
 
 def to_table(name: str, settings: TableSettings) -> pa.Table:
-    """Make the table of its settings.
+    """Make a table from its settings.
 
     Raises:
         ConnectorConfigError: a value does not fit its column, or there is no such type.
@@ -74,7 +74,7 @@ def to_table(name: str, settings: TableSettings) -> pa.Table:
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_decimal(kind):
         return pa.array([None if value is None else fitting(Decimal(str(value)), kind) for value in values], kind)
-    if pa.types.is_temporal(kind):  # texts in ISO form, as JSON has them, or what YAML made of them
+    if pa.types.is_temporal(kind):  # ISO texts, as in JSON, or the values that YAML makes of them
         return pa.array([None if value is None else str(value) for value in values], pa.string()).cast(kind)
     return pa.array(values, kind)
 

@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..bookmarks import at_or_past, bookmark_values, has_bookmark, lower_bound
 from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
-from ..incremental import incremental
-from ..protocols import Block
+from ..incremental.bookmarks import at_or_past, bookmark_values, has_bookmark, lower_bound
+from ..incremental.checkpoints import incremental
 from ..settings import parse_settings
 from ..stream import (
+    Block,
     Bookmark,
     Event,
     ReplicationMethod,
@@ -138,7 +138,7 @@ class MemorySource:
 
 
 def _in_order(stream: Stream, table: pa.Table, bookmark: Bookmark | None) -> pa.Table:
-    """Return what is at or past the bookmark, ascending, behind the records without one."""
+    """Return the records with an incomplete bookmark, then those at or past the bookmark, ascending."""
     names, start = stream.bookmark_properties, bookmark_values(stream, bookmark)
     known, lower = has_bookmark(table, names), lower_bound(stream, start)
     first, rest = table.filter(pc.invert(known)), table.filter(known)

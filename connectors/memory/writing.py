@@ -1,4 +1,4 @@
-"""Pure: a table and batches in, the table as it is after them out."""
+"""Compute the table after a commit from the table and the staged batches. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..stream import (
 def written_table(
     load: Load, schema: pa.Schema, staged: Sequence[pa.RecordBatch], old: pa.Table | None, *, is_final: bool
 ) -> pa.Table:
-    """Return the table as it is after these batches."""
+    """Return the table with the staged batches written: appended, in its place, or merged by key."""
     if old is None or load.write_disposition is WriteDisposition.REPLACE:
         old = schema.empty_table()
     try:

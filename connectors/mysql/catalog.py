@@ -8,32 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal
+from ..sql.dialect.catalog import Catalog
+from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream, Trigger
-from .types import UTC_COMMENT, UTC_SUFFIX, Kind, arrow_of, is_unlimited, normal
+from . import swaps
+from .kinds import UTC_COMMENT, UTC_SUFFIX, Kind
+from .server import Server
+from .types import arrow_of, is_unlimited
 
 _SCHEMA = "information_schema"
-
-
-def reflect(
-    session: Session, tables: Sequence[TableName], is_mariadb: bool, *, folds_names: bool
-) -> Mapping[TableName, Table]:
-    """Read the catalog for some tables; `folds_names`: the server tells no case apart in their names."""
-    found: dict[TableName, Table] = {}
-    for schema in sorted({table.schema for table in tables}):
-        wanted = {table.name: table for table in tables if table.schema == schema}
-        listed = ", ".join(literal(name) for name in sorted(wanted))
-        read = _read(session, schema, f"table_name in ({listed})", is_mariadb, _NAMED)
-        # There the catalog may have another spelling; elsewhere it finds names by another case that are other tables'.
-        folded = {name.lower(): table for name, table in wanted.items()} if folds_names else {}
-        for name, table in read.items():
-            asked = wanted.get(name) or folded.get(name.lower())
-            # A table without columns was dropped between two of the queries.
-            if asked is not None and (table.columns or not table.is_table):
-                found[asked] = table
-    return found
 
 
 def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: bool) -> list[Stream]:
@@ -102,24 +87,6 @@ def list_staging(session: Session, schema: str = "") -> list[TableName]:
         "and table_type = 'BASE TABLE'"
     )
     return [TableName(str(schema), str(name)) for schema, name in session.query(sql)]
-
-
-def dependents(session: Session, name: TableName) -> list[str]:
-    """Name what is on a table: indexes, triggers, foreign keys, partitions, the history that MariaDB keeps."""
-    schema, table = literal(name.schema), literal(name.name)
-    rows = session.query(
-        f"select distinct concat('index ', index_name) from {_SCHEMA}.statistics where table_schema = {schema} "
-        f"and table_name = {table} and index_name <> 'PRIMARY' union all select concat('trigger ', trigger_name) "
-        f"from {_SCHEMA}.triggers where event_object_schema = {schema} and event_object_table = {table} "
-        "union all select distinct concat('foreign key ', constraint_name, ' of table ', table_name) "
-        f"from {_SCHEMA}.key_column_usage where referenced_table_name is not null and (table_schema = {schema} "
-        f"and table_name = {table} or referenced_table_schema = {schema} and referenced_table_name = {table}) "
-        f"union all select 'its partitions' from {_SCHEMA}.tables where table_schema = {schema} "
-        f"and table_name = {table} and create_options like '%partitioned%' union all select 'its history' "
-        f"from {_SCHEMA}.tables where table_schema = {schema} and table_name = {table} "
-        "and table_type = 'SYSTEM VERSIONED' order by 1"
-    )
-    return [str(found) for (found,) in rows]
 
 
 #: Kinds of what can be read, and of what takes the name of a table.
@@ -268,7 +235,7 @@ def _column(described: Sequence[Any], check: str, is_mariadb: bool) -> Column:
     assert name is not None
     declared = _unescaped(_COMPRESSED.sub("", column_type or ""))
     kind = Kind.parse(declared)
-    text = normal(declared)
+    text = str(kind)
     # A column declared JSON: MariaDB keeps longtext with a check.
     is_json = check == f"json_valid(`{name.replace('`', '``')}`)"
     if is_json:
@@ -334,4 +301,62 @@ def _grouped(rows: Iterable[Sequence[Any]]) -> dict[str, list[Sequence[Any]]]:
     return result
 
 
-__all__ = ["columns_now", "dependents", "fitted", "list_staging", "reflect", "streams"]
+class MySQLCatalog(Catalog):
+    """Reads `information_schema`."""
+
+    def __init__(self, naming: Naming, server: Server) -> None:
+        super().__init__(naming)
+        self._server = server
+
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog, database by database."""
+        found: dict[TableName, Table] = {}
+        for schema in sorted({table.schema for table in tables}):
+            wanted = {table.name: table for table in tables if table.schema == schema}
+            listed = ", ".join(literal(name) for name in sorted(wanted))
+            read = _read(session, schema, f"table_name in ({listed})", self._server.is_mariadb, _NAMED)
+            # There the catalog may have another spelling; elsewhere it finds names by another case that are other
+            # tables'.
+            folded = {name.lower(): table for name, table in wanted.items()} if self._server.folds_names else {}
+            for name, table in read.items():
+                asked = wanted.get(name) or folded.get(name.lower())
+                # A table without columns was dropped between two of the queries.
+                if asked is not None and (table.columns or not table.is_table):
+                    found[asked] = table
+        return found
+
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Look the name up."""
+        sql = "select 1 from information_schema.tables where table_schema = $1 and table_name = $2"
+        return bool(session.query(sql, (name.schema, name.name)))
+
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return leftovers of every database, but for those that a commit has made somebody's table."""
+        found = list_staging(session)
+        noted = {
+            TableName(schema, staging)
+            for schema in {name.schema for name in found}
+            for staging, _ in swaps.pending(session, schema)  # type: ignore[arg-type]  # only our sessions come here
+        }
+        return [name for name in found if name not in noted]
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Name what is on a table: indexes, triggers, foreign keys, partitions, the history that MariaDB keeps."""
+        name = table.name
+        schema, own = literal(name.schema), literal(name.name)
+        rows = session.query(
+            f"select distinct concat('index ', index_name) from {_SCHEMA}.statistics where table_schema = {schema} "
+            f"and table_name = {own} and index_name <> 'PRIMARY' union all select concat('trigger ', trigger_name) "
+            f"from {_SCHEMA}.triggers where event_object_schema = {schema} and event_object_table = {own} "
+            "union all select distinct concat('foreign key ', constraint_name, ' of table ', table_name) "
+            f"from {_SCHEMA}.key_column_usage where referenced_table_name is not null and (table_schema = {schema} "
+            f"and table_name = {own} or referenced_table_schema = {schema} and referenced_table_name = {own}) "
+            f"union all select 'its partitions' from {_SCHEMA}.tables where table_schema = {schema} "
+            f"and table_name = {own} and create_options like '%partitioned%' union all select 'its history' "
+            f"from {_SCHEMA}.tables where table_schema = {schema} and table_name = {own} "
+            "and table_type = 'SYSTEM VERSIONED' order by 1"
+        )
+        return [str(found) for (found,) in rows]
+
+
+__all__ = ["MySQLCatalog", "columns_now", "fitted", "list_staging", "streams"]

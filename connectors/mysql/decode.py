@@ -7,9 +7,10 @@ from datetime import time
 
 import pyarrow as pa
 
-from .. import compute as pc
+from ..arrow import compute as pc
+from ..arrow.casts import cast_array
 from ..errors import FatalConnectorError
-from ..sql.casts import cast_array
+from ..sql.dialect.types import native_of
 from ..stream import Stream
 from .failures import broken_answer
 
@@ -28,12 +29,6 @@ def to_schema(batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         _converted(column, field, stream.name) for column, field in zip(batch.columns, stream.schema, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=stream.schema)
-
-
-def native(field: pa.Field) -> str:
-    """Return the type that the catalog has, if it is MySQL's; else nothing."""
-    metadata = field.metadata or {}
-    return metadata.get(b"native_type", b"").decode() if metadata.get(b"native_system") == b"mysql" else ""
 
 
 def _converted(column: pa.Array, field: pa.Field, stream: str) -> pa.Array:
@@ -57,7 +52,7 @@ def _converted(column: pa.Array, field: pa.Field, stream: str) -> pa.Array:
 
 
 def _misfit(value: str, field: pa.Field, stream: str) -> FatalConnectorError:
-    kind = native(field).partition("(")[0]
+    kind = native_of(field, "mysql").partition("(")[0]
     hint = "correct the value, or exclude the column with `columns`"
     reason = f"which is no {field.type}"
     if kind == "tinyint":
@@ -73,4 +68,4 @@ def _misfit(value: str, field: pa.Field, stream: str) -> FatalConnectorError:
     )
 
 
-__all__ = ["native", "to_schema"]
+__all__ = ["to_schema"]

@@ -12,8 +12,9 @@ from ..sql.identifiers import STAGING_PREFIX, staging_name
 from ..sql.session import Session
 from ..stream import LedgerKey, LedgerRow
 from . import catalog, swaps
-from .dialect import MySQLDialect
+from .dialect import dialect
 from .ledger import MySQLLedger
+from .server import Server
 from .session import MySQLSession
 from .settings import MySQLSettings
 
@@ -26,10 +27,10 @@ class MySQLDestination(SqlDestination):
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(MySQLSettings, config, self.connector)
-        dialect = MySQLDialect(self._settings.address.database, self._settings.lock_timeout_s)
-        super().__init__(dialect, schema=self._settings.address.database)
-        self._ledger = MySQLLedger(dialect)
-        #: Databases that were looked through for what broken loads have left, since the last connection was opened.
+        self._server, database = Server(), self._settings.address.database
+        super().__init__(dialect(self._server, database, self._settings.lock_timeout_s), schema=database)
+        self._ledger = MySQLLedger(self.dialect)
+        #: Databases whose leftover staging tables were dropped since the last connection was opened.
         self._swept: set[str] = set()
 
     def connect(self) -> MySQLSession:
@@ -42,9 +43,8 @@ class MySQLDestination(SqlDestination):
             self._settings.lock_timeout_s,
             is_loading=True,
         )
-        assert isinstance(self.dialect, MySQLDialect)
-        self.dialect.adapt(session)
-        self._swept.clear()  # it may be in the place of one that broke
+        self._server.adapt(session)
+        self._swept.clear()  # the connection before may have broken and left staging tables
         return session
 
     def identity(self) -> str:
@@ -56,7 +56,7 @@ class MySQLDestination(SqlDestination):
         return MySQLLedger.refusal(key)
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
-        """Write the token, then carry out what commits before it have noted."""
+        """Write the token, then carry out the swaps that earlier commits have noted."""
         row = super().take_over(key, token=token, owner=owner, source=source)
         schema = self.target(key.destination_table).schema
         with self._sessions.lease(key.stream) as lease:
@@ -71,16 +71,17 @@ class MySQLDestination(SqlDestination):
         return row
 
     def _sweep(self, session: MySQLSession, key: LedgerKey, schema: str) -> None:
-        """Drop what loads have staged whose connection broke, and that nobody will commit: their tokens are gone.
+        """Drop staging tables of loads whose connection broke and whose tokens the ledger no longer has.
 
-        In this order: who has made a table has its token in the ledger, and who lost it there has made its note before.
+        The order matters, tables before tokens and notes: the maker of a table has its token in the ledger, and a load
+        that has lost its token has written its note before.
         """
-        # Behind the token of others, such as a former table that is kept, is something more.
+        # Names with more than the token belong to other tables, such as a former table that is kept.
         found = catalog.list_staging(session, schema)
         left = [name for name in found if name.name.removeprefix(STAGING_PREFIX).isalnum()]
         if not left:
             return
-        ledger = self.dialect.table(self._ledger.table(self.target(key.destination_table)))
+        ledger = self.dialect.naming.table(self._ledger.table(self.target(key.destination_table)))
         held = {staging_name(str(token)) for (token,) in session.query(f"select token from {ledger}")}
         held.update(staging for staging, _ in swaps.pending(session, schema))
         for name in left:

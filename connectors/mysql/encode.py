@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from .. import compute as pc
+from ..arrow import compute as pc
 from ..errors import FatalConnectorError
 
 #: What LOAD DATA is told: fields end in a tab, records in a line feed, `\\` before either and before itself.

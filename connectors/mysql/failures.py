@@ -98,7 +98,7 @@ _TOO_LARGE = {1153, 1301}
 
 
 class BrokenAnswer(FatalConnectorError):
-    """An answer that is not as the protocol has it, or that no server of good will gives."""
+    """An answer that breaks the protocol, or that only a hostile server gives."""
 
 
 def broken_answer(reason: str, address: Address | None = None) -> BrokenAnswer:
@@ -113,7 +113,7 @@ def is_broken(error: BaseException) -> bool:
 
     if isinstance(error, (ConnectorError, pymysql.MySQLError, OSError, EOFError, struct.error)):
         return isinstance(error, BrokenAnswer)
-    # Neither of these is the server's doing.
+    # The server causes neither of these.
     return isinstance(error, Exception) and not isinstance(error, (MemoryError, UnicodeEncodeError))
 
 

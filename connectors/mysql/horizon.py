@@ -1,31 +1,30 @@
-"""Up to where an INCREMENTAL read of MySQL or MariaDB is settled: as in `postgres.horizon`, by asking who writes.
+"""The horizon of an INCREMENTAL read: the highest bookmark value that no running transaction can still write below.
 
-`now()` is the time at which a statement began, and AUTO_INCREMENT numbers are taken in the statement that writes them.
-So a connection may hold a value back only while it runs a statement, or has a transaction open that has changed
-records. The first is told by the process list, the second by InnoDB's list of transactions; who runs a statement in a
-transaction that only reads is not counted. The process list is asked first: a statement that ends between the two
-questions has either ended its transaction, or left it in the second list.
+As in `postgres.horizon`, by asking who writes. `now()` is the time at which a statement began, and a statement takes
+AUTO_INCREMENT numbers when it writes them. So a connection can hold an uncommitted value only while it runs a
+statement, or has a transaction open that has changed records. The process list shows the first, InnoDB's list of
+transactions the second; a statement of a transaction that only reads does not count. The process list is asked first:
+a statement that ends between the two questions has either ended its transaction, or left it in the second list.
 
-InnoDB answers out of a copy, which it makes anew only when nobody has asked for a tenth of a second. A mark in our
-question tells whether the copy is younger than the question: it then shows our own transaction with it.
+InnoDB answers from a copy, which it renews only after nobody has asked for a tenth of a second. A mark in our question
+tells whether the copy is younger than the question: the copy then shows our own transaction with the mark.
 
-Of times, nobody holds a value back that is older than its statement, or its transaction; less some hours, since InnoDB
-counts from the first record that a transaction looks at, for which a statement may have waited, and by the server's
-own clock; and of naive times less those of all zones.
+A time is never older than the begin of its statement or transaction. Some hours are subtracted: InnoDB counts from the
+first record that a transaction reads, for which a statement may have waited, and by the server's own clock. For naive
+times the hours of all zones are subtracted, too.
 
-Neither list says which tables a transaction writes, so that those of all databases of the server count.
+Neither list says which tables a transaction writes, so transactions of all databases of the server count.
 
-Without an index the newest value is found by reading the whole table, and mostly nobody writes just now. So there,
-first and in this order: note the number that InnoDB gives its next transaction; see that nobody writes; take the
-snapshot; see that the number is still the same. Each transaction that changes records takes one for itself, and one
-more when it commits. So all that is in the snapshot was committed before the number was noted, or was just being so,
-and its values taken; so was any value below them; and who had taken one without being in the snapshot would have been
-seen to write.
+Without an index, the lookup of the newest value reads the whole table, and mostly nobody writes. So a read first tries
+this: note the number that InnoDB gives its next transaction; see that nobody writes; take the snapshot; see that the
+number is still the same. Each transaction that changes records takes one number for itself, and one when it commits. So
+every record of the snapshot was committed before the number was noted, and so was every lower value: a connection that
+held one would have been seen to write.
 
-Not covered, and what `lookback` is for: values that were taken before their statement (by the client's clock, SET
-TIMESTAMP, another statement's `nextval`), rounded up, or given by hand; naive times of several zones; a transaction
-that has waited for its first table for hours; and servers to which others write: replicas, and clusters with several
-writers. Without the privilege PROCESS nothing is known.
+Not covered (use `lookback`): values that were taken before their statement (by the client's clock, SET TIMESTAMP,
+another statement's `nextval`), rounded up, or chosen by the user; naive times of several zones; a transaction that has
+waited for its first table for hours; servers to which others write (replicas, and clusters with several writers).
+Without the privilege PROCESS nothing is known.
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from ..bookmarks import to_json
 from ..errors import FatalConnectorError
-from ..incremental import Horizon
-from ..sql.horizon import MANY_RUNNING, MAY_SKIP, ask, begin_of_oldest, can_settle, is_time, later, wait
+from ..incremental.bookmarks import to_json
+from ..incremental.checkpoints import Horizon
+from ..sql.read.horizon import MANY_RUNNING, MAY_SKIP, ask, begin_of_oldest, can_settle, is_time, later, wait
 from ..sql.session import Lease, Session
 from ..stream import Bookmark, Stream
 
 if TYPE_CHECKING:
-    from .source import MySQLSource
+    from ..sql.read.source import SqlSource
 
 log = logging.getLogger("syncblocks")
 
@@ -99,7 +98,7 @@ _IDLE = {("system user", "Daemon"), ("event_scheduler", "Daemon")}
 
 
 class _Unknown(Exception):
-    """Nobody can tell who writes."""
+    """The server does not show who writes."""
 
 
 class _Stale(Exception):
@@ -113,14 +112,14 @@ def may_look(session: Session) -> bool:
 
 
 def settle(
-    source: MySQLSource,
+    source: SqlSource,
     lease: Lease,
     stream: Stream,
     bookmark: Bookmark | None,
     wait_s: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Horizon | None:
-    """Return up to where the lease's next reads are settled; None: all of it, or nothing can be told.
+    """Return the horizon of the lease's next reads; None: everything is settled, or nothing can be known.
 
     Args:
         source: writes the SQL.
@@ -140,8 +139,8 @@ def settle(
     return found
 
 
-def _is_quiet(source: MySQLSource, lease: Lease, stream: Stream, sleep: Callable[[float], None]) -> bool:
-    """Tell whether the transaction that is open afterwards sees all that will ever be below its newest values."""
+def _is_quiet(source: SqlSource, lease: Lease, stream: Stream, sleep: Callable[[float], None]) -> bool:
+    """Tell whether no value below the newest can appear after the transaction that is then open."""
     session, name = lease.session, source.table(stream)
     if not session.query(_NUMBERED, (name.schema, name.name)):
         return False
@@ -171,7 +170,7 @@ def _next_number(session: Session) -> str | None:
 
 
 def _settled(
-    source: MySQLSource,
+    source: SqlSource,
     lease: Lease,
     stream: Stream,
     bookmark: Bookmark | None,
@@ -226,13 +225,13 @@ def _begin(session: Session, age_s: int, kind: pa.DataType) -> datetime:
 
 
 def _writing(lease: Lease, sleep: Callable[[float], None]) -> dict[str, int]:
-    """Return who may hold a value back, and for how many seconds it has run.
+    """Return who may hold an uncommitted value, and for how many seconds each has run.
 
     Their names are `<connection>:<transaction>`, the latter empty where it has none yet.
     """
     session = lease.session
-    # Whoever asks keeps InnoDB's copy as it is: two that take no turns would do so for each other, for good. A turn
-    # lasts until it has its answer: what one waits for would else be the next one's.
+    # Each question keeps InnoDB's copy as it is: two readers without turns would do so for each other, for good. A
+    # turn lasts until its answer is there.
     session.query(f"select get_lock('{_TURN}', {_TURN_S})")
     try:
         for _ in range(_TRIES):

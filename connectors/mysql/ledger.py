@@ -1,4 +1,4 @@
-"""The ledger in MySQL: as everywhere, but for the statement that takes a row over."""
+"""The ledger in MySQL: the takeover has a statement of its own, and each ledger a table of swaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CHARACTERS = 255
 
 
 class MySQLLedger(Ledger):
-    """Beside each ledger stands a table of swaps."""
+    """Each ledger has a table of swaps in the same schema."""
 
     @staticmethod
     def refusal(key: LedgerKey) -> str:
@@ -27,8 +27,8 @@ class MySQLLedger(Ledger):
         return ""
 
     def create(self, session: Session, ledger: TableName) -> None:
-        """Create both; the ledger last, since who finds it takes the other for granted."""
-        self._dialect.create_schema(session, ledger.schema)
+        """Create both; the ledger last: a process that finds the ledger relies on the table of swaps."""
+        self._dialect.tables.create_schema(session, ledger.schema)
         session.execute(swaps.create(ledger.schema))
         super().create(session, ledger)
 
@@ -38,11 +38,11 @@ class MySQLLedger(Ledger):
         """Write the token, waiting for whoever holds the row; return the row as it then stands."""
         if refusal := self.refusal(key):
             raise FatalConnectorError(refusal, stream=key.stream)
-        quote = self._dialect.quote
-        names = self._dialect.names(("pipeline", "stream", "destination_table", "source", "token", "owner"))
+        quote = self._dialect.naming.quote
+        names = self._dialect.naming.names(("pipeline", "stream", "destination_table", "source", "token", "owner"))
         keeps = "$4" if source is not None else quote("source")
         session.execute(
-            f"insert into {self._dialect.table(ledger)} ({names}) values ($1, $2, $3, $4, $5, $6) "
+            f"insert into {self._dialect.naming.table(ledger)} ({names}) values ($1, $2, $3, $4, $5, $6) "
             f"on duplicate key update {quote('source')} = {keeps}, {quote('token')} = $5, {quote('owner')} = $6",
             (key.pipeline, key.stream, key.destination_table, source or "", token, owner),
         )

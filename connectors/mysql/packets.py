@@ -21,7 +21,7 @@ _BLOCK_RECORDS = 65_536
 MARGIN = 16
 
 _HEADER = 4
-#: A packet of this length goes on in the next one.
+#: A packet of this length continues in the next one.
 _FULL = 0xFFFFFF
 #: Arrow counts the bytes of a block in 32 bits.
 _LONGEST = 2**31 - 1 - MARGIN
@@ -53,10 +53,10 @@ class Packets:
         self._most = _TEXT_ENDS if is_text else _ENDS - 1
         self._buffer: Buffer = np.empty(_BLOCK_BYTES + MARGIN, np.uint8)
         self._view = self._buffer.data
-        #: Where the first packet begins that was not handed out, and where what is read ends.
+        #: Where the first unread packet begins, and where the bytes in the buffer end.
         self._start, self._end = 0, len(first)
         self._view[: len(first)] = first
-        #: The packet that stood in the place of a record, if that is an error.
+        #: The error packet that ended the records, if there is one.
         self.error = b""
 
     def __iter__(self) -> Iterator[tuple[Buffer, Places, Places]]:
@@ -90,7 +90,7 @@ class Packets:
                 return
 
     def _is_over(self, starts: list[int]) -> bool:
-        """Tell whether the last packet ends the result: nothing comes behind that one."""
+        """Tell whether the last packet ends the result."""
         return self._start == self._end and int(self._buffer[starts[-1] + _HEADER]) >= self._ends
 
     def _whole(self) -> list[int]:

@@ -1,7 +1,7 @@
 """A table, split by its integer primary key: readers that begin their snapshots while nobody can write the table.
 
-MySQL cannot hand a snapshot on. So the table is locked against writers for the moment in which every reader begins its
-own: no transaction that has written to it is open then, and all see the same records.
+MySQL cannot export a snapshot. So the table is locked against writers while every reader begins its own snapshot: no
+transaction that has written to the table is open then, and all readers see the same records.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import ConnectorError
-from ..protocols import Block
 from ..ranges import Range, RangesRefused, SnapshotLost, how_many
 from ..sql.session import Lease
-from ..stream import Event, Stream
+from ..stream import Block, Event, Stream
 
 if TYPE_CHECKING:
-    from .source import MySQLSource
+    from ..sql.read.source import SqlSource
 
-#: Seconds to wait for transactions that have written the table; new ones wait behind us meanwhile.
+#: Seconds to wait for transactions that have written the table; new writers wait for our lock meanwhile.
 _LOCK_S = 5
 
 
@@ -29,7 +28,7 @@ _LOCK_S = 5
 class KeyRanges:
     """The open ranges of one table, and the connections that see it as it was."""
 
-    source: MySQLSource
+    source: SqlSource
     stream: Stream
     ranges: Sequence[Range]
     idle: SimpleQueue[Lease]
@@ -37,7 +36,7 @@ class KeyRanges:
     moment: ClassVar[None] = None
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
-        """Never: nothing tells that a range is as it was."""
+        """Never: nothing shows that a range is unchanged."""
         return False
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
@@ -72,8 +71,8 @@ def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, st
 
 
 @contextmanager
-def opened(source: MySQLSource, stream: Stream, readers: int, range_bytes: int) -> Iterator[KeyRanges]:
-    """Begin a snapshot a reader, all of one moment, and keep them until the block is left."""
+def opened(source: SqlSource, stream: Stream, readers: int, range_bytes: int) -> Iterator[KeyRanges]:
+    """Begin one snapshot a reader, all of the same moment, and keep them until the context ends."""
     failed: BaseException | None = None
     idle: SimpleQueue[Lease] = SimpleQueue()
     count = how_many(int(stream.locator.get("bytes", 0)), readers, range_bytes)
@@ -88,14 +87,14 @@ def opened(source: MySQLSource, stream: Stream, readers: int, range_bytes: int) 
         try:
             yield KeyRanges(source, stream, ranges, idle)
         except BaseException as error:
-            # Not through the leases: they are interrupted with the readers, and would say that instead.
+            # Not through the leases: an interrupted lease would raise its own error instead.
             failed = error
     if failed is not None:
         raise failed
 
 
-def _begin_together(source: MySQLSource, stream: Stream, leases: Sequence[Lease]) -> None:
-    table = source.dialect.table(source.table(stream))
+def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[Lease]) -> None:
+    table = source.dialect.naming.table(source.table(stream))
     with source.sessions("arrow").lease(stream.name) as holder:
         holder.begin()
         session = holder.session
@@ -116,16 +115,16 @@ def _begin_together(source: MySQLSource, stream: Stream, leases: Sequence[Lease]
             session.execute(f"set session lock_wait_timeout = {int(before)}")
 
 
-def _split(source: MySQLSource, stream: Stream, lease: Lease, count: int) -> list[Range]:
+def _split(source: SqlSource, stream: Stream, lease: Lease, count: int) -> list[Range]:
     name = str(stream.locator["split"])
-    key, table = f"t.{source.dialect.quote(name)}", source.dialect.table(source.table(stream))
+    key, table = f"t.{source.dialect.naming.quote(name)}", source.dialect.naming.table(source.table(stream))
     ((low, high),) = lease.session.query(f"select min({key}), max({key}) from {table} as t")
     if low is None:
         return []
     first, last = int(low), int(high)
     bounds = sorted({first + (last - first + 1) * place // count for place in range(1, count)} - {first})
     ranges = []
-    # Without ends on either side: whatever the keys are, each is in one range.
+    # The first and last range are open: each key is in one range, whatever its value.
     for place, (start, end) in enumerate(zip([None, *bounds], [*bounds, None], strict=True)):
         sides = [f"{key} >= {start}"] if start is not None else []
         sides += [f"{key} < {end}"] if end is not None else []

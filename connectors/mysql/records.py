@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .. import compute as pc
+from ..arrow import compute as pc
 from .failures import broken_answer
 from .packets import Buffer, Places
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _SENT_BYTES = 1 << 20
 
-#: The file that LOAD DATA names: none of the machine's, and the only one that a server is answered for.
+#: The file that LOAD DATA names. It does not exist; a server that asks for any other file gets none.
 LOAD_FILE = "records"
 
 #: Commands, their names as in the protocol.
@@ -93,7 +93,7 @@ def _begun(connection: Any, command: int, content: str | bytes) -> Any:
     connection._execute_command(command, content)
     result = MySQLResult(connection)
     result.init_unbuffered_query()
-    # To the driver it is read: we read it.
+    # The driver takes the result for read; this reads it.
     result.unbuffered_active = False
     if not result.field_count:
         raise broken_answer("to a SELECT it has no columns")
@@ -113,7 +113,7 @@ def _records(
     from .records import Kind
 
     kinds, names = [Kind.of(field) for field in result.fields], [field.name for field in result.fields]
-    # Past the driver's own buffer, which would wait for more although it has some.
+    # Not through the driver's buffer, which would wait for more bytes although it holds some.
     file = connection._rfile
     packets = Packets(file.read(len(file.peek())), file.raw.readinto, is_text=is_text)
     for buffer, places, ends in packets:

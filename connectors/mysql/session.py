@@ -13,16 +13,16 @@ import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..network import Canceller, libpq_parameters, limit_socket
-from ..protocols import Block
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
+from ..stream import Block
 from . import results, swaps
 from .encode import LOAD_FORMAT, lines, values, years_written_out
 from .failures import NO_SUCH_TABLE, broken_answer, connect_failure, errno, failure, is_broken, is_lost
 from .settings import Address
 
-#: What every connection sets: constants without escapes, errors instead of cut-off values, UTC, no end of patience with
-#: the other side, which may be slow, and all records: a server's `sql_select_limit` ends each result without a word.
-#: Without autocommit: else, after a DDL statement's implicit commit, each statement would be a transaction of its own.
+#: What every connection sets: constants without escapes; errors instead of cut-off values; UTC; a day's patience with a
+#: slow source; all records, since a server's `sql_select_limit` silently ends each result. Autocommit is off: with it,
+#: each statement after a DDL statement's implicit commit would be a transaction of its own.
 SQL_MODE = (
     "STRICT_ALL_TABLES,STRICT_TRANS_TABLES,NO_BACKSLASH_ESCAPES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO"
@@ -40,14 +40,11 @@ _SETUP = (
 #: `$1`, but not in constants and quoted names.
 _PARAMETER = re.compile(r"""(`(?:[^`]|``)*`|"(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
 
-#: A staging table that is made: temporary or not, its full name, its schema.
+#: CREATE of a staging table: temporary or not, its full name, its schema.
 _STAGING = re.compile(rf"create (temporary )?table ((?:`((?:[^`]|``)*)`\.)?`{STAGING_PREFIX}[0-9a-z_]*`)")
 _DROP = re.compile(rf"drop table if exists ((?:`(?:[^`]|``)*`\.)?`{STAGING_PREFIX}[0-9a-z_]*`)")
 _DDL = re.compile(r"\s*(create|alter|drop|rename|truncate)\s+(?!temporary)", re.IGNORECASE)
 _DML = re.compile(r"\s*(insert|update|delete|replace|load)\b", re.IGNORECASE)
-
-#: `do get_lock(...)`: waited for, and given back at the end of the transaction.
-_LOCK = re.compile(r"do get_lock\((.*), (\d+)\)")
 
 #: Number of the warning that a value was cut off.
 _CUT = 1265
@@ -56,15 +53,10 @@ _CUT = 1265
 _INSERT_BYTES = 1 << 20
 
 
-def lock_statement(name: str, timeout_s: int) -> str:
-    """Write the statement that takes a lock until the end of the transaction; the name has at most 64 characters."""
-    return f"do get_lock({literal(name)}, {timeout_s})"
-
-
 class MySQLSession:
     """A connection; implements `ReadSession`.
 
-    Staging tables that it made and nobody took are dropped at the end of the transaction, whichever end that is.
+    At the end of each transaction it drops the staging tables that it made, unless a commit has swapped them in.
     """
 
     def __init__(
@@ -77,7 +69,7 @@ class MySQLSession:
         self._lock_timeout_s = lock_timeout_s
         self._lock = threading.Lock()
         self._is_lost = False
-        #: Something is written that the ledger does not know yet: an implicit commit would be wrong.
+        #: Records are written, but the ledger is not: an implicit commit would be wrong.
         self._is_dirty = False
         self._staging: dict[str, bool] = {}
         self._drops: list[str] = []
@@ -115,7 +107,7 @@ class MySQLSession:
         self._is_dirty = False
 
     def commit(self) -> None:
-        """Commit; then rename what the transaction said, and drop staging."""
+        """Commit; then carry out the swaps that the transaction noted, and drop staging tables."""
         if self._swap_schemas:
             # It stays, whatever the answer: from the commit on it is the table itself.
             self._staging = {name: is_temporary for name, is_temporary in self._staging.items() if is_temporary}
@@ -155,9 +147,6 @@ class MySQLSession:
     # -------------------------------------------------------------- statements
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; return the records it changed (or found as they should be)."""
-        if match := _LOCK.fullmatch(sql):
-            self._take_lock(match[1], sql)
-            return 0
         if match := _DROP.fullmatch(sql):
             return self._drop(match[1])
         if match := _STAGING.match(sql):
@@ -166,11 +155,6 @@ class MySQLSession:
             raise FatalConnectorError("a change of a table would commit half of a load", connector="mysql")
         elif _DML.match(sql):
             self._is_dirty = True
-        if sql.startswith(swaps.MARK):
-            self._is_dirty = True
-            match = re.match(r"insert into `((?:[^`]|``)*)`\.", sql.removeprefix(swaps.MARK))
-            assert match is not None
-            self._swap_schemas.add(match[1].replace("``", "`"))
         cursor = self._run(filled(sql, parameters))
         if cursor.warning_count and _DML.match(sql):
             self._refuse_cut()
@@ -193,20 +177,27 @@ class MySQLSession:
         return changed
 
     def drop_left(self, name: TableName) -> None:
-        """Drop a staging table of a load whose connection broke; one that is still written its writer drops."""
+        """Drop a staging table of a load whose connection broke; a table in use is left to its writer."""
         self._run("set session lock_wait_timeout = 1")
         with suppress(RetriableError, FatalConnectorError):  # a connection that is lost fails again just below
             self.run_alone(f"drop table if exists {quote(name.schema, 'mysql')}.{quote(name.name, 'mysql')}")
         self._run(f"set session lock_wait_timeout = {self._lock_timeout_s}")
 
-    def _take_lock(self, name: str, sql: str) -> None:
-        ((answer,),) = self.query(f"select {sql.removeprefix('do ')}")
+    def take_lock(self, name: str, timeout_s: int) -> None:
+        """Wait for a named lock, and keep it until the end of the transaction; the name has at most 64 characters."""
+        ((answer,),) = self.query(f"select get_lock({literal(name)}, {timeout_s})")
         if answer != 1:
             raise RetriableError(f"{self._address.identity()}: another load holds the table", connector="mysql")
-        self._named_locks.append(name)
+        self._named_locks.append(literal(name))
+
+    def swap_after_commit(self, schema: str, staging: str, target: str) -> None:
+        """Note that a staging table takes the target's place; the tables are renamed after the commit."""
+        self._is_dirty = True
+        self._swap_schemas.add(schema)
+        self._run(swaps.note(schema, staging, target))
 
     def _drop(self, name: str) -> int:
-        """Drop a staging table: a real one after the commit, since that would be an implicit one."""
+        """Drop a staging table; one that is not temporary after the commit, since DROP commits implicitly."""
         if self._staging.pop(name, False):
             self._run(f"drop temporary table if exists {name}")
         else:
@@ -215,7 +206,7 @@ class MySQLSession:
 
     def _before_staging(self, name: str, schema: str, *, is_temporary: bool) -> None:
         if not is_temporary:
-            # Left by a load of the same token whose connection broke: its own table by now, or nobody's.
+            # Left by a load of the same token whose connection broke.
             for staging, target in swaps.pending(self, schema):
                 if name.endswith(f"{quote(staging, 'mysql')}"):
                     swaps.finish(self, schema, staging, target)
@@ -223,7 +214,7 @@ class MySQLSession:
         self._staging[name] = is_temporary
 
     def _refuse_cut(self) -> None:
-        """Raise where spaces at the end of a text had no room: strict mode only notes that they are cut off."""
+        """Raise where spaces at the end of a text were cut off: strict mode gives only a note."""
         cut = next((text for _, number, text in self.query("show warnings") if int(number) == _CUT), "")
         if cut:
             raise FatalConnectorError(f"{self._address.identity()}: {cut} (error {_CUT})", connector="mysql")
@@ -240,7 +231,7 @@ class MySQLSession:
         if is_lost(error):
             self._is_lost = True
         if is_broken(error):
-            # Whatever else is on the way would be taken for the answer to the next statement.
+            # Any further packet would be read as the answer to the next statement.
             self._is_lost = True
             with suppress(Exception):
                 self._connection._force_close()
@@ -261,7 +252,7 @@ class MySQLSession:
             raise self._failure(error) from error
         finally:
             if not is_over:
-                # What is under way would have to be read to its end first.
+                # The running result would have to be read to its end first.
                 self._is_lost = True
                 with suppress(Exception):
                     self._connection._force_close()
@@ -324,7 +315,7 @@ class MySQLSession:
 
     # ------------------------------------------------------------------ the end
     def cancel(self) -> None:
-        """Make the statement under way fail soon: KILL QUERY, over a second connection."""
+        """Make the running statement fail soon: KILL QUERY, over a second connection."""
         self._canceller.start(self._kill)
 
     def _kill(self) -> None:
@@ -334,10 +325,10 @@ class MySQLSession:
                 other.cursor().execute(f"kill query {self._connection.thread_id()}")
             finally:
                 other.close()
-        except Exception:  # no second connection: then the first one ends
+        except Exception:  # no second connection: close the first one
             self._is_lost = True
             with suppress(Exception):
-                # To close it would wait for whoever reads from it.
+                # To close it would wait for the thread that reads from it.
                 socket.socket.shutdown(self._connection._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -396,4 +387,4 @@ def _constant(value: Any) -> str:
     return literal(str(value))
 
 
-__all__ = ["MySQLSession", "filled", "lock_statement"]
+__all__ = ["MySQLSession", "filled"]

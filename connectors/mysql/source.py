@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from ..incremental import Horizon
+from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
-from ..sql.horizon import can_settle
+from ..sql.dialect.types import native_of
 from ..sql.identifiers import literal
+from ..sql.read.horizon import can_settle
+from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource
 from ..stream import Bookmark, Stream
 from . import catalog, decode, ranges
-from .dialect import MySQLDialect
+from .dialect import dialect
 from .horizon import may_look, settle
+from .kinds import Kind
+from .server import Server
 from .session import MySQLSession
 from .settings import MySQLSettings
-from .types import Kind, arrow_of, selected
+from .types import arrow_of, selected
 
 if TYPE_CHECKING:
-    from ..checksums.values import Checksums, KeyRange, Side
+    from ..sides import Checksums, KeyRange, Side
 
 #: One snapshot, and nothing is changed.
 _BEGIN = "start transaction with consistent snapshot, read only"
@@ -37,14 +40,13 @@ class MySQLSource(SqlSource):
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
     connector = "mysql"
-    #: Where `checksums` are computed.
-    checksum_system = "mysql"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(MySQLSettings, config, self.connector)
         database = self._settings.address.database
+        self._server = Server()
         super().__init__(
-            MySQLDialect(database, self._settings.lock_timeout_s),
+            dialect(self._server, database, self._settings.lock_timeout_s),
             schema=database,
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
@@ -55,8 +57,7 @@ class MySQLSource(SqlSource):
     def connect(self) -> MySQLSession:
         """Open a connection."""
         session = MySQLSession(self._settings.address, _BEGIN, "repeatable read", self._settings.lock_timeout_s)
-        assert isinstance(self.dialect, MySQLDialect)
-        self.dialect.adapt(session)
+        self._server.adapt(session)
         return session
 
     def identity(self) -> str:
@@ -73,7 +74,7 @@ class MySQLSource(SqlSource):
         """Ask the catalog, once the transaction has the lock that keeps the table from being altered."""
         session, table = lease.session, self.table(stream)
         assert isinstance(session, MySQLSession)
-        session.query(f"select 1 from {self.dialect.table(table)} where 1 = 0")
+        session.query(f"select 1 from {self.dialect.naming.table(table)} where 1 = 0")
         return catalog.columns_now(session, table, session.is_mariadb)
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
@@ -82,7 +83,7 @@ class MySQLSource(SqlSource):
 
     def expression(self, field: pa.Field) -> str:
         """Return the column, or a cast."""
-        return selected(super().expression(field), decode.native(field))
+        return selected(super().expression(field), native_of(field, "mysql"))
 
     def skips_late(self, stream: Stream) -> str:
         """Say what is not known; a replica, or a cluster, is found out when it is read."""
@@ -120,6 +121,18 @@ class MySQLSource(SqlSource):
             return f"{'date' if isinstance(plain, date) else 'time'} {literal(plain.isoformat())}"
         return f"cast({literal(str(plain))} as binary)" if _is_text(field) else literal(str(plain))
 
+    def checksum_system(self) -> str:
+        """Return whose SQL they are computed in."""
+        return "mysql"
+
+    def keeps_json(self) -> bool:
+        """Tell whether `json` is the text as it was written."""
+        return self._server.is_mariadb
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        """Return the items of an array that is read as text."""
+        return None
+
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
         from .canonical import MySQLCanonical
@@ -147,7 +160,7 @@ class MySQLSource(SqlSource):
 
     def comparable(self, field: pa.Field) -> str:
         """Return the column as Arrow compares it: texts by their bytes, whatever the collation says."""
-        name = f"t.{self.dialect.quote(field.name)}"
+        name = f"t.{self.dialect.naming.quote(field.name)}"
         return f"cast(convert({name} using utf8mb4) as binary)" if _is_text(field) else name
 
 

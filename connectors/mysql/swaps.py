@@ -1,17 +1,17 @@
-"""How a table is replaced together with its ledger row, though RENAME TABLE is in no transaction.
+"""Swap a table for its staging table together with the ledger row, though RENAME TABLE is in no transaction.
 
-The transaction that records a load's end in the ledger also notes here that the staging table is to take the
-target's place; after its commit the tables are renamed, in one statement, and the note is deleted. The commit decides:
-from then on the staged records are the table's. Whoever takes over a stream carries out the notes that it finds.
+The transaction that records a load's end in the ledger also writes a note here: the staging table takes the target's
+place. After the commit, one statement renames the tables, and the note is deleted. The commit decides: from then on the
+staged records are the table's. Every takeover of a stream carries out the notes that it finds.
 
-That is right however many do it at once, and however late:
-- A note exists only if the commit of a valid token made it; `take_over` waits for a commit under way by the ledger
-  row's lock, writes its token, and only then looks for notes. So it finds those of every commit before it.
-- A staging table's name is used once. Renaming it away succeeds once; for everyone else, also one that slept
-  through many later loads, it is not there, which changes nothing.
-- A crash at any point leaves the note (carried out by the next take-over) or a deleted one (all is done).
-- A table that was replaced, but that the server does not drop for a foreign key of a table which the user may not see,
-  stays aside: the commit has decided, and the note must not keep others waiting.
+Several processes may do so at once, and late:
+- Only the commit of a valid token writes a note. `take_over` waits for a running commit by the ledger row's lock,
+  writes its token, and then reads the notes. So it finds the notes of every commit before it.
+- The name of a staging table is used once. One process renames it; for any other process the table is not there, and
+  nothing changes, however late that process is.
+- After a crash the note is still there (the next takeover carries it out), or it is deleted (all is done).
+- The server may refuse to drop the replaced table: a table that the user may not see has a foreign key to it. Then the
+  replaced table stays under another name; the note is deleted, so that no load waits for it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ SWAPS_TABLE = "_syncblocks_swaps"
 
 #: What a table of ours is made of, whatever the server's defaults: it takes part in transactions; its key may be long.
 OPTIONS = "engine InnoDB row_format dynamic character set utf8mb4"
-
-#: Marks the statement that writes a note: its session carries it out after the commit.
-MARK = "/* swap */ "
 
 #: Behind a staging table's name, for the table that it replaced, until that is dropped.
 _ASIDE = "_o"
@@ -73,7 +70,7 @@ def create(schema: str) -> str:
 
 def note(schema: str, staging: str, target: str) -> str:
     """Write the statement that makes the note."""
-    return f"{MARK}insert into {_name(schema, SWAPS_TABLE)} values ({literal(staging)}, {literal(target)})"
+    return f"insert into {_name(schema, SWAPS_TABLE)} values ({literal(staging)}, {literal(target)})"
 
 
 def pending(session: Renamer, schema: str) -> list[tuple[str, str]]:
@@ -91,17 +88,17 @@ def finish(session: Renamer, schema: str, staging: str, target: str) -> None:
     for _ in range(_ATTEMPTS):
         if not _exists(session, schema, staging):
             break
-        moves = [(staging, target)]
+        pairs = [(staging, target)]
         if _exists(session, schema, target):
-            moves.insert(0, (target, aside))
-        renamed = ", ".join(f"{_name(schema, before)} to {_name(schema, after)}" for before, after in moves)
+            pairs.insert(0, (target, aside))
+        renamed = ", ".join(f"{_name(schema, before)} to {_name(schema, after)}" for before, after in pairs)
         try:
             session.run_alone(f"rename table {renamed}")
         except RetriableError:
             raise
         except ConnectorError:
             # Somebody else was faster, or made or dropped the target: look again.
-            if _exists(session, schema, staging) and _exists(session, schema, target) == (len(moves) == 2):
+            if _exists(session, schema, staging) and _exists(session, schema, target) == (len(pairs) == 2):
                 raise
     else:
         raise RetriableError(f"{schema}.{target} could not be replaced: others keep renaming it", connector="mysql")
@@ -133,4 +130,4 @@ def _name(schema: str, name: str) -> str:
     return f"{quote(schema, 'mysql')}.{quote(name, 'mysql')}"
 
 
-__all__ = ["MARK", "SWAPS_TABLE", "create", "finish", "note", "pending", "table"]
+__all__ = ["SWAPS_TABLE", "create", "finish", "note", "pending", "table"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..checksums.sql import Canonical, exponent_form, interval_form
-from ..checksums.values import Compared, Form
+from ..sides import Compared, Form
 from ..sql.identifiers import literal
-from .types import Name
+from .names import Name
 
 
 class PostgresCanonical(Canonical):

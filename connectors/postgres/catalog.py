@@ -9,19 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError
-from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, TableName, literal, quote
-from ..sql.keys import freed
+from ..sql.dialect.catalog import Catalog
+from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream, Trigger
-from .types import arrow_of
+from .types import PostgresTypes, arrow_of
 
 # These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
 # the server's own: every function has its schema, and every operator is one that the server has for the very two types.
 # So an `oid` is compared with an `oid`, and not with a number or a `regclass`.
 
-#: Of a type that is not the server's own, or of a domain: its name with the schema (of a domain's, at last), and the
-#: schema of its operator `=`.
+#: For a type that is not the server's own, or a domain: the name of its (base) type with the schema, and the schema of
+#: its operator `=`.
 _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regnamespace::oid then (
       with recursive b as (
         select a.atttypid as oid, a.atttypmod as mod, 1 as depth
@@ -40,7 +40,7 @@ _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regn
       from b join pg_catalog.pg_type x on x.oid = b.oid join pg_catalog.pg_namespace m on m.oid = x.typnamespace
       order by b.depth desc limit 1) end"""
 
-#: Columns of a table, and of a domain the type that it is of, at last.
+#: Columns of a table; for a domain, its base type.
 _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
     a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
@@ -81,7 +81,7 @@ _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.
   or exists (select 1 from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f'))"""
 
-#: Everything that hangs on this very table and that a new one of the same name would not have.
+#: Whether this table has anything that a new table of the same name would lack.
 _HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c.reltablespace <> '0'
   or c.reloptions is not null or c.reloftype <> '0' or c.relreplident <> 'd'
   or exists (select 1 from pg_catalog.pg_inherits h where c.oid in (h.inhparent, h.inhrelid))
@@ -116,7 +116,7 @@ _TRIGGERS = """(
 _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
     pg_catalog.pg_stat_get_live_tuples(c.oid) + pg_catalog.pg_stat_get_dead_tuples(c.oid)) end)"""
 
-# `offset 0`: what hangs on a table is found out once, not wherever it is mentioned.
+# `offset 0`: the subquery runs once a table, not wherever its columns are mentioned.
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE},
     'dependents', {_HAS_DEPENDENTS}, 'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
@@ -144,19 +144,19 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relp
 #: A table, which is locked by this against being altered; `{found}` of it.
 _LOCKED = (
     "select {found} from pg_catalog.pg_class c "
-    "where c.oid = pg_catalog.to_regclass({name}) and not exists (select 1 from {table} where false)"
+    "where c.oid = pg_catalog.to_regclass({name})::oid and not exists (select 1 from {table} where false)"
 )
 
 # Of a table with that condition as well; without what takes a domain apart, which is most of the work.
 _COLUMNS_NOW = """select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int,
   y.typtype = 'd', a.attrelid::bigint
 from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
-where a.attrelid = pg_catalog.to_regclass({name}) and a.attnum > 0 and not a.attisdropped
+where a.attrelid = pg_catalog.to_regclass({name})::oid and a.attnum > 0 and not a.attisdropped
   and not exists (select 1 from {table} where false)"""
 
-# A row of the catalog that was written anew since the snapshot names who did it, even if that was taken back.
-_NEWS = """pg_catalog.concat_ws(' ', nullif(c.xmax::text, '0'), (
-  select pg_catalog.string_agg(a.attnum || ':' || a.xmax, ' ') from pg_catalog.pg_attribute a
+# A catalog row that was updated since the snapshot names the transaction, even if that was rolled back.
+_CHANGES = """pg_catalog.concat_ws(' ', nullif(c.xmax::text, '0'), (
+  select pg_catalog.string_agg(a.attnum::text || ':' || a.xmax::text, ' ') from pg_catalog.pg_attribute a
   where a.attrelid = c.oid and a.xmax::text <> '0'), case
   when c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(c.oid), 0) then 'rewritten' end)"""
 
@@ -231,10 +231,10 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
 
 
 def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:
-    """Lock a table against being altered, and return its columns' types, of domains what they are of, and their places.
+    """Lock a table against being altered; return the types (of domains: base types) and places of its columns.
 
-    Among the places is the table's own number, by the empty name. In a transaction that sees one moment these are the
-    columns of then; elsewhere they are what any statement behind this one reads.
+    The empty name has the table's own number as its place. In a transaction that sees one moment these are the columns
+    of that moment; elsewhere they are what any later statement reads.
     """
     found = session.query(_COLUMNS_NOW.format(name=literal(_quoted(name)), table=_quoted(name)))
     types = {str(column): str(declared) for column, declared, *_ in found}
@@ -247,17 +247,17 @@ def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict
     return types, places
 
 
-def news(session: Session, name: TableName) -> str:
-    """Lock a table against being altered, and say what became of it between the snapshot and now; empty: nothing.
+def changes_since_snapshot(session: Session, name: TableName) -> str:
+    """Lock a table against being altered, and name its changes between the snapshot and now; empty: none.
 
-    What was taken back is told of as well, again and again in the same words.
+    A change that was rolled back is named as well, each time in the same words.
     """
-    found = session.query(_locked(name, _NEWS))
+    found = session.query(_locked(name, _CHANGES))
     return str(found[0][0]) if found else "made anew"
 
 
 def _locked(name: TableName, found: str) -> str:
-    # The lock is taken when the statement is looked at, before it begins.
+    # The server takes the lock when it parses the statement, before it begins.
     return _LOCKED.format(found=found, name=literal(_quoted(name)), table=_quoted(name))
 
 
@@ -273,43 +273,49 @@ def is_indexed(session: Session, name: TableName, column: str) -> bool:
     return bool(session.query(f"{sql} limit 1", (column,)))
 
 
-def reflect(session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
-    """Read the catalog for some tables in one query."""
-    if not tables:
-        return {}
-    asked = json.dumps([{"s": name.schema, "t": name.name} for name in tables])
-    found = {}
-    for namespace, table, kind, details in session.query(_REFLECT, (asked,)):
-        name = TableName(namespace, table)
-        found[name] = _table(name, kind, json.loads(details))
-    return found
+class PostgresCatalog(Catalog):
+    """Reads any number of tables in one query."""
 
+    def __init__(self, naming: Naming, types: PostgresTypes) -> None:
+        super().__init__(naming)
+        self._types = types
 
-def list_staging(session: Session) -> list[TableName]:
-    """Return staging tables of all schemas."""
-    return [TableName(schema, table) for schema, table in session.query(_STAGING)]
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog in one query; the types learn of domains."""
+        if not tables:
+            return {}
+        asked = json.dumps([{"s": name.schema, "t": name.name} for name in tables])
+        found = {}
+        for namespace, table, kind, details in session.query(_REFLECT, (asked,)):
+            name = TableName(namespace, table)
+            found[name] = _table(name, kind, json.loads(details))
+        self._types.domains.update(
+            (each.type, each.base) for table in found.values() for each in table.columns if each.base
+        )
+        return found
 
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Look the name up."""
+        found = session.query("select 1 where pg_catalog.to_regclass($1) is not null", (self._naming.table(name),))
+        return bool(found)
 
-def dependents(session: Session, table: Table) -> list[str]:
-    """Name what depends on a table, as far as it has a name."""
-    return [str(name) for (name,) in session.query(_DEPENDENTS, (_quoted(table.name),))]
+    def lock_shape(self, session: Session, name: TableName) -> bool:
+        """Take a writer's lock early: COPY relies on the types that are read next."""
+        session.execute(f"lock table {self._naming.table(name)} in row exclusive mode")
+        return True
 
+    def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
+        """Ask the catalog: COPY reads the bytes that arrive as whatever type the column has."""
+        now, _ = columns_now(session, name)
+        return all(now.get(column) == self._types.base(kind) for column, kind in types.items())
 
-def rekey(session: Session, table: Table, key: Sequence[str]) -> list[str]:
-    """Write the statement that gives a table another primary key, under the same name."""
-    found = session.query(
-        "select conname::text from pg_catalog.pg_constraint "
-        "where conrelid = pg_catalog.to_regclass($1)::oid and contype = 'p'",
-        (_quoted(table.name),),
-    )
-    if not found:
-        return []
-    constraint = quote(str(found[0][0]))
-    parts = [f"drop constraint {constraint}"]
-    parts += [f"alter column {quote(name)} drop not null" for name in freed(table, key)]
-    if key:
-        parts.append(f"add constraint {constraint} primary key ({', '.join(map(quote, key))})")
-    return [f"alter table {_quoted(table.name)} {', '.join(parts)}"]
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return staging tables of all schemas."""
+        return [TableName(schema, table) for schema, table in session.query(_STAGING)]
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Name what depends on a table, as far as it has a name."""
+        return [str(name) for (name,) in session.query(_DEPENDENTS, (_quoted(table.name),))]
 
 
 def _quoted(name: TableName) -> str:
@@ -379,14 +385,4 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = [
-    "TYPE_NAME",
-    "columns_now",
-    "dependents",
-    "is_indexed",
-    "list_staging",
-    "news",
-    "reflect",
-    "rekey",
-    "streams",
-]
+__all__ = ["TYPE_NAME", "PostgresCatalog", "changes_since_snapshot", "columns_now", "is_indexed", "streams"]

@@ -16,10 +16,10 @@ from .failures import connect_failure
 from .session import SETUP, AdbcSession
 from .settings import Address
 
-#: What poolers say that take no settings at the begin of a connection.
+#: Messages of poolers that take no settings at the begin of a connection.
 _NO_OPTIONS = ("startup parameter", "command-line options")
 
-#: Seconds for which others join. Whoever comes later wants the types of then.
+#: Seconds for which other connectors share it. A later one needs the types of its own time.
 FRESH_S = 5.0
 
 
@@ -30,7 +30,7 @@ class _Known:
         self.since_s = since_s
         self.lock = threading.Lock()
         self.database: Any = None
-        #: Why it could not be made: who waited for it does not wait as long again.
+        #: Why it could not be made, so that a connector that waited for it does not try as long again.
         self.error: Exception | None = None
         #: Under `_LOCK`: how many `Database`s use it.
         self.users = 0
@@ -132,7 +132,7 @@ class Database:
 
 
 def _made(driver: str, address: Address) -> Any:
-    """Make the driver's database: what it asks the catalog then finds no functions and operators but the server's.
+    """Make the driver's database; its queries of the catalog find only the server's own functions and operators.
 
     Later connections search the schemas that the user's settings say.
     """

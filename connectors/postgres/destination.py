@@ -13,7 +13,7 @@ from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
 from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 from .database import Database
-from .dialect import PostgresDialect
+from .dialect import dialect
 from .raw import RawSession
 from .session import AdbcSession
 from .settings import PostgresSettings
@@ -30,12 +30,10 @@ class PostgresDestination(SqlDestination):
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
     connector = "postgres"
-    #: See `Prepares`.
-    shortcut: ClassVar[str] = "pgcopy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
-        super().__init__(PostgresDialect(), schema=self._settings.schema_ or "")
+        super().__init__(dialect(), schema=self._settings.schema_ or "")
         self._database = Database(self._settings.address)
         self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
         self._arrow = self._sessions
@@ -61,6 +59,10 @@ class PostgresDestination(SqlDestination):
     def statement_sessions(self) -> Sessions:
         """Take those whose driver sends every parameter as text, which the server brings to its type."""
         return self._arrow
+
+    def shortcut(self) -> str:
+        """Prefer raw COPY."""
+        return "pgcopy"
 
     def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""

@@ -1,4 +1,4 @@
-"""Arrow batches -> COPY's binary format: by pgpq, and here what it has no encoder for.
+"""Arrow batches -> COPY's binary format: by pgpq, or here for types that it has no encoder for.
 
 Source: PostgreSQL, COPY, Binary Format; the `_recv` functions of its types.
 """
@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..protocols import Block
 from ..sql.session import COLUMN_TYPE
-from .types import Name
+from ..stream import Block
+from .names import Name
 
 _BLOCK_BYTES = 1 << 20
 #: Values of more bytes than this, on average, are not put together with the others of their record.
 _WIDE_BYTES = 1 << 16
 
-#: What pgpq says of a value.
+#: pgpq's message about a value.
 _REASON = re.compile(r'reason: "(.*?)"')
 
 _NULL = b"\xff\xff\xff\xff"
@@ -63,7 +63,7 @@ def blocks(schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> Iter
         try:
             arrays = [column.prepared(batch.column(place)) for place, column in enumerate(columns)]
             if _is_wide(arrays):
-                yield encoder.finish()[: -len(_END)]  # what it holds back
+                yield encoder.finish()[: -len(_END)]  # what the encoder still holds
                 yield from _wide(columns, arrays)
                 encoder = _encoder(columns)
                 encoder.write_header()
@@ -106,7 +106,7 @@ def _encoder(columns: Sequence[_Column]) -> Any:
 
 
 def _misfit(columns: Sequence[_Column], batch: pa.RecordBatch, error: ValueError) -> FatalConnectorError:
-    """Say which column it is: the error itself does not always."""
+    """Name the column, which the error does not always do."""
     name = "?"
     for place, column in enumerate(columns):
         try:
@@ -137,7 +137,7 @@ def _is_wide(arrays: Sequence[pa.Array]) -> bool:
 
 
 def _wide(columns: Sequence[_Column], arrays: Sequence[pa.Array]) -> Iterator[Block]:
-    """Yield records whose long values go as they lie in Arrow's memory: there may be no room for a copy of one."""
+    """Yield records whose long values are taken from Arrow's memory: a copy of one may not fit in memory."""
     parts = [
         _views(column, array) if pa.types.is_string(array.type) or pa.types.is_binary(array.type) else None
         for column, array in zip(columns, arrays, strict=True)

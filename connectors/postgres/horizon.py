@@ -1,23 +1,24 @@
-"""Up to where an INCREMENTAL read is settled: no transaction that still runs holds a value at or below it.
+"""The horizon of an INCREMENTAL read: the highest bookmark value that no running transaction can still write below.
 
-A bookmark's value is taken while its transaction runs (`now()` at its begin, `nextval` in it), and becomes visible when
-it commits. So, in this order: look up the newest value; note which transactions run; wait a little for them to end;
-only then take the snapshot that is read. Whoever took a value at or below the newest one was running when that one was
-looked up: once all of these have ended, nothing below it can appear any more. Whoever still runs keeps the bookmark
-back. What stands past it is read nevertheless; the next run meets it again, and knows it by its hash or merges it.
+A transaction takes a bookmark's value while it runs (`now()` at its begin, `nextval` in it); the value becomes visible
+when it commits. So a read works in this order: look up the newest value; note which transactions run; wait a little for
+them to end; take the snapshot that is read. A transaction that took a value at or below the newest one was running when
+the newest one was looked up. Once all of these have ended, no value below it can appear any more: it is settled. A
+transaction that still runs keeps the bookmark below its values. Records past the bookmark are read nevertheless; the
+next run reads them again, and recognises them by their hash or merges them.
 
-Looking the newest value up may read the whole table, and mostly nobody writes just now. So first, in this order: note
-how far the log is written; see that nobody runs; take the snapshot; see that the log has not grown. Then all that is
-in the snapshot was committed before the log was looked at, and its values taken; so was any value below them; and who
-had taken one without being in the snapshot would have been seen to run.
+The lookup of the newest value may read the whole table, and mostly nobody writes. So a read first tries this: note the
+end of the log; see that no transaction runs; take the snapshot; see that the log has not grown. Then every record of
+the snapshot was committed before the log was looked at, and so was every lower value: a transaction that held one
+would have been seen to run.
 
-Transactions are told apart by the lock that each holds on its own virtual id, which every role may see. For numbers
-only those count that have written to the table, or taken a number from any sequence; for times all do, as `now()` is
-older than the first write. Of times, none keeps back a value below its own begin; only pg_read_all_stats sees that.
+A transaction is known by the lock on its own virtual id, which every role may see. For numbers only those count that
+have written to the table, or taken a number from any sequence. For times all count, as `now()` is older than the first
+write; none can write a time before its own begin, which only pg_read_all_stats shows.
 
-Not covered, and what `lookback` is for: values that were taken before their transaction (by the client's clock, by
-another transaction's `nextval`, by a sequence with CACHE), and reads from a standby, which does not know the
-transactions of its primary.
+Not covered (use `lookback`): values that were taken before their transaction (by the client's clock, by another
+transaction's `nextval`, by a sequence with CACHE), and reads from a standby, which does not know the transactions of
+its primary.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from ..bookmarks import to_json
 from ..errors import FatalConnectorError
-from ..incremental import Horizon
-from ..sql.horizon import (
+from ..incremental.bookmarks import to_json
+from ..incremental.checkpoints import Horizon
+from ..sql.identifiers import literal
+from ..sql.read.horizon import (
     MANY_RUNNING,
     MAY_SKIP,
     Question,
@@ -44,19 +46,18 @@ from ..sql.horizon import (
     later,
     wait,
 )
-from ..sql.identifiers import literal
 from ..sql.session import Lease
 from ..stream import Bookmark, Stream
 from . import catalog
 
 if TYPE_CHECKING:
-    from .source import PostgresSource
+    from ..sql.read.source import SqlSource
 
 T = TypeVar("T")
 
 log = logging.getLogger("syncblocks")
 
-#: Where nothing can be told.
+#: Why nothing can be known on a standby.
 STANDBY = "a standby does not know which transactions of its primary still run"
 
 #: Shared advisory lock that every transaction of a source holds, on any machine: it only reads.
@@ -111,14 +112,14 @@ from (select case when pg_catalog.bool_and(a.xact_start is not null) then pg_cat
 
 
 def settle(
-    source: PostgresSource,
+    source: SqlSource,
     lease: Lease,
     stream: Stream,
     bookmark: Bookmark | None,
     wait_s: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Horizon | None:
-    """Return up to where the lease's next reads are settled; None: all of it, or nothing can be told.
+    """Return the horizon of the lease's next reads; None: everything is settled, or nothing can be known.
 
     Args:
         source: writes the SQL.
@@ -154,7 +155,7 @@ def settle(
     return found
 
 
-def unaltered(source: PostgresSource, lease: Lease, stream: Stream, take: Callable[[], T]) -> T:
+def unaltered(source: SqlSource, lease: Lease, stream: Stream, take: Callable[[], T]) -> T:
     """Return what `take` does, by a snapshot younger than whatever altered the table, and with the table locked.
 
     A table that was altered while the lock was waited for has other columns than the snapshot knows of, and where it
@@ -169,8 +170,8 @@ def unaltered(source: PostgresSource, lease: Lease, stream: Stream, take: Callab
     seen = ""
     while True:
         taken = take()
-        found = catalog.news(lease.session, source.table(stream))
-        # What is there still was taken back: it would have been in the second snapshot.
+        found = catalog.changes_since_snapshot(lease.session, source.table(stream))
+        # A change that is named again was rolled back: the second snapshot would have it.
         if not found or found == seen:
             return taken
         seen = found
@@ -178,7 +179,7 @@ def unaltered(source: PostgresSource, lease: Lease, stream: Stream, take: Callab
 
 
 def _is_quiet(lease: Lease, look: str, pause_s: float, sleep: Callable[[float], None]) -> bool:
-    """Tell whether the transaction that is open afterwards sees all that will ever be below its newest values."""
+    """Tell whether no value below the newest can appear after the transaction that is then open."""
     written = _written(lease)
     if written is None:
         return False
@@ -190,7 +191,7 @@ def _is_quiet(lease: Lease, look: str, pause_s: float, sleep: Callable[[float], 
 
 
 def _written(lease: Lease) -> str | None:
-    """Return how far the server's log is written; None: one that only speaks PostgreSQL's language may not say."""
+    """Return the end of the server's log; None: a server that only speaks PostgreSQL's protocol may not have one."""
     try:
         ((place,),) = lease.session.query("select pg_catalog.pg_current_wal_insert_lsn()::text")
     except FatalConnectorError:
@@ -212,7 +213,7 @@ def _pause(pause_s: float, sleep: Callable[[float], None]) -> None:
 def _waited_for(
     lease: Lease, look: str, question: Question, kind: pa.DataType, wait_s: float, sleep: Callable[[float], None]
 ) -> Horizon:
-    """Wait for those that run, and say what they keep back."""
+    """Wait for running transactions, and return the horizon that those left allow."""
     newest, held = question.newest, question.held
     ((xmax,),) = lease.session.query("select pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())")
     before, left = wait(lease, lambda: _running(lease, look, xmax), _still, wait_s, sleep, _LOOKS_S)
@@ -226,13 +227,13 @@ def _waited_for(
 
 
 def _running(lease: Lease, look: str, xmax: int) -> set[str]:
-    """Return who runs now; of prepared transactions, those that had begun to write when `xmax` was the next id."""
+    """Return the running transactions; of prepared ones, those that had written when `xmax` was the next id."""
     found = {str(name) for (name,) in lease.session.query(look)}
     return {name for name in found if not _is_prepared(name) or _is_before(name, xmax)}
 
 
 def _still(left: set[str], now: set[str]) -> set[str]:
-    """Keep those that run; one of those before may have been prepared meanwhile, under another name."""
+    """Return those that still run; a prepared transaction runs under another name."""
     return (left & now) | set(filter(_is_prepared, now))
 
 
@@ -268,8 +269,8 @@ def _before_oldest(lease: Lease, left: set[str], kind: pa.DataType, newest: Valu
     return begin_of_oldest(moment, kind, newest)
 
 
-def _oid(source: PostgresSource, stream: Stream) -> str:
-    return f"pg_catalog.to_regclass({literal(source.dialect.table(source.table(stream)))})::oid"
+def _oid(source: SqlSource, stream: Stream) -> str:
+    return f"pg_catalog.to_regclass({literal(source.dialect.naming.table(source.table(stream)))})::oid"
 
 
 __all__ = ["BEGIN", "BEGIN_LOCKED", "STANDBY", "settle", "unaltered"]

@@ -19,18 +19,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectorError, FatalConnectorError
-from ..protocols import Block
 from ..ranges import Range, SnapshotLost, how_many
 from ..sql.identifiers import literal
 from ..sql.session import Lease
-from ..stream import Event, Stream
+from ..stream import Block, Event, Stream
 from .horizon import BEGIN, unaltered
 
 #: What begins a transaction that reads, and what then marks it as ours.
 _BEGIN, _, _MARK = BEGIN.partition("; ")
 
 if TYPE_CHECKING:
-    from .source import PostgresSource
+    from ..sql.read.source import SqlSource
 
 #: Bytes of a page, unless the server was built otherwise; for the plan only.
 _PAGE_BYTES = 8192
@@ -48,9 +47,8 @@ select coalesce(max(pg_relation_size(p.oid)) / current_setting('block_size')::bi
   bool_and(c.relkind = 'p' or c.relkind in ('r', 'm') and coalesce(m.amname = 'heap', false))
 from parts p join pg_catalog.pg_class c on c.oid = p.oid left join pg_catalog.pg_am m on m.oid = c.relam"""
 
-#: All that pages of a table say nothing of and its records depend on: which server and history they belong to, which
-#: files they are in, and what its columns are; of types that can change without them, everything. Row security
-#: shows each role something else: NULL.
+#: What the records of a table depend on beside its pages: the server and its history, the table's files, its columns;
+#: of types that can change by themselves, everything. With row security each role sees other records: NULL.
 _FACTS = f"""{_PARTS}
 select case when bool_or(c.relrowsecurity) then null else md5(concat_ws(' ',
   (select system_identifier from pg_catalog.pg_control_system()),
@@ -64,14 +62,14 @@ select case when bool_or(c.relrowsecurity) then null else md5(concat_ws(' ',
   (select md5(string_agg(e::text, ' ' order by e.oid)) from pg_catalog.pg_enum e)))
 end from parts p join pg_catalog.pg_class c on c.oid = p.oid"""
 
-#: Transactions of other databases that run. Asked before `_OLDEST` looks: one that ends while it does would be listed
-#: by the snapshot and no longer here, and pass for one of this database.
+#: Running transactions of other databases. Asked before `_OLDEST`: a transaction that ends in between would be in the
+#: snapshot but no longer in this list, and count for this database.
 _ELSEWHERE = """select coalesce(string_agg(l.transactionid::text, ','), '')
 from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and a.datname <> current_database()"""
 
-#: Oldest other transaction that runs, or else the first that has not begun: whoever runs at a snapshot taken after
-#: this, and can write here, is no older.
+#: Oldest other running transaction, or else the next one to begin: no older transaction can write here when a later
+#: snapshot is taken.
 _OLDEST = """with s as materialized (select pg_catalog.pg_current_snapshot() as s)
 select least(pg_catalog.pg_snapshot_xmax(s)::text::bigint, (
   select min(x::text::bigint) from pg_catalog.pg_snapshot_xip(s) x
@@ -92,13 +90,13 @@ _CIRCLE = 1 << 31
 class PageRanges:
     """The open ranges of one table."""
 
-    source: PostgresSource
+    source: SqlSource
     stream: Stream
     wire: str
     ranges: Sequence[Range]
     #: Of the transaction that holds the snapshot.
     holder: Lease
-    #: As it is exported, and as `_FACTS` says what it was taken of; empty: nobody can know that again.
+    #: The exported snapshot, and the answer to `_FACTS`; empty: a later snapshot cannot be compared with this one.
     snapshot: str = ""
     facts: str = ""
     #: What `_OLDEST` said before it was taken, and the first transaction that had not begun.
@@ -112,11 +110,11 @@ class PageRanges:
         return {"facts": self.facts, "oldest": self.oldest, "ranges": ranges} if self.facts and self.oldest else None
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
-        """Take the ranges of an earlier snapshot, if this one sees the same in those that were loaded."""
+        """Take the ranges of an earlier snapshot, if this one sees the same records in the loaded ones."""
         then, now = int(moment["oldest"]), self.end
         if moment["facts"] != self.facts or now - then >= _CIRCLE:
             return False
-        table = self.source.dialect.table(self.source.table(self.stream))
+        table = self.source.dialect.naming.table(self.source.table(self.stream))
         for place, records in loaded.items():
             sql = _YOUNGER.format(now=now, then=then, table=table, where=moment["ranges"][place][1])
             if self.holder.session.query(sql) != [(records, 0)]:
@@ -139,7 +137,7 @@ class PageRanges:
 
     def _adopt(self, lease: Lease) -> None:
         try:
-            # Anew: a snapshot can be set only before the transaction has taken one of its own.
+            # Begun anew: a snapshot can be set only before the transaction takes its own.
             lease.session.execute(f"rollback; {_BEGIN}; set transaction snapshot {literal(self.snapshot)}; {_MARK}")
         except FatalConnectorError as error:
             raise SnapshotLost(f"the snapshot of stream {self.stream.name!r} is gone: {error}") from error
@@ -159,13 +157,13 @@ def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, st
 
 
 @contextmanager
-def opened(source: PostgresSource, stream: Stream, readers: int, wire: str, range_bytes: int) -> Iterator[PageRanges]:
-    """Export a snapshot and keep it until the block is left."""
+def opened(source: SqlSource, stream: Stream, readers: int, wire: str, range_bytes: int) -> Iterator[PageRanges]:
+    """Export a snapshot and keep it until the context ends."""
     failed: BaseException | None = None
     with source.sessions(wire).lease(stream.name) as lease:
         oldest = _oldest(lease)
         lease.begin()
-        table = source.dialect.table(source.table(stream))
+        table = source.dialect.naming.table(source.table(stream))
         # Holds the lock that keeps the table from being rewritten: its pages stay what they are, and so do its columns.
         unaltered(source, lease, stream, lambda: None)
         source.agree(lease, stream, wire)
@@ -181,7 +179,7 @@ def opened(source: PostgresSource, stream: Stream, readers: int, wire: str, rang
         try:
             yield found
         except BaseException as error:
-            # Not through the lease: it is interrupted with the readers, and would say that instead.
+            # Not through the lease: an interrupted lease would raise its own error instead.
             failed = error
     if failed is not None:
         raise failed
@@ -195,7 +193,7 @@ def _split(lease: Lease, table: str, readers: int, range_bytes: int) -> list[Ran
     bounds = [int(pages) * place // count for place in range(count)]
     ranges = []
     for place, first in enumerate(bounds):
-        # The last one has no end: pages that were added meanwhile hold nothing the snapshot sees, or its own.
+        # The last range has no end: added pages hold records of this snapshot, or none that it sees.
         end = bounds[place + 1] if place + 1 < count else None
         where = f"t.ctid >= '({first},0)'::tid" + ("" if end is None else f" and t.ctid < '({end},0)'::tid")
         label = f"pages {first:,} to {end - 1:,}" if end is not None else f"pages from {first:,}"
@@ -217,7 +215,7 @@ def _oldest(lease: Lease) -> int:
 
 
 def _alone(lease: Lease, sql: str) -> Any:
-    """Return what a query says in a transaction, thus a snapshot, of its own."""
+    """Return a query's answer from a transaction, and so a snapshot, of its own."""
     lease.begin()
     try:
         return lease.session.query(sql)[0][0]
@@ -225,16 +223,16 @@ def _alone(lease: Lease, sql: str) -> Any:
         lease.session.rollback()
 
 
-def _facts(source: PostgresSource, lease: Lease, table: str) -> tuple[str, int]:
-    """Return what a load can be resumed by; where a server has it not, or keeps it to itself, nothing."""
-    source.dialect.mark(lease.session)
+def _facts(source: SqlSource, lease: Lease, table: str) -> tuple[str, int]:
+    """Return what a load can be resumed by; nothing where the server has no such facts, or does not show them."""
+    source.dialect.writes.savepoint(lease.session)
     try:
         ((facts,),) = lease.session.query(_FACTS.format(table=literal(table)))
         ((end,),) = lease.session.query("select pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint")
     except FatalConnectorError:
-        source.dialect.take_back(lease.session)
+        source.dialect.writes.rollback(lease.session)
         return "", 0
-    source.dialect.keep(lease.session)
+    source.dialect.writes.release(lease.session)
     return facts or "", int(end)
 
 

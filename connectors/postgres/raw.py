@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..network import CONNECT_TIMEOUT_S, SOCKET_PARAMETERS, limit_socket
-from ..protocols import Block
 from ..sql.identifiers import TableName, quote
+from ..stream import Block
 from . import encode
 from .failures import connect_failure, failure, interrupted
 from .session import SETUP
@@ -24,7 +24,7 @@ from .settings import Address
 
 T = TypeVar("T")
 
-#: Bytes gathered before a block is handed on.
+#: Bytes gathered before a block is yielded.
 BLOCK_BYTES = 1 << 20
 
 _COUNT = re.compile(r"(\d+)$")
@@ -36,7 +36,7 @@ def connect(address: Address, begin: str) -> RawSession:
 
 
 class _Selector(selectors.DefaultSelector):
-    """Mostly asks the system when nothing else is to do: each question lets another thread in, and waits for it."""
+    """Selector that mostly skips the system call, which releases the interpreter's lock and waits to get it back."""
 
     #: Steps of the loop since it asked; it must ask now and then, or a COPY would not hear that it has failed.
     _steps = 0
@@ -66,7 +66,7 @@ class RawSession:
             self._connection = self._loop.run_until_complete(asyncpg.connect(**_arguments(address)))
             limit_socket(self._connection._transport.get_extra_info("socket"), address.parameters)
             protocol = self._connection._protocol
-            # A COPY that waits for room to write would wait for ever once the connection is gone.
+            # A COPY that waits to write would wait for ever once the connection is gone.
             self._connection.add_termination_listener(lambda _: protocol.resume_writing())
             self.execute(SETUP)
         except ConnectorError:
@@ -190,7 +190,7 @@ class RawSession:
             self.execute("rollback")
 
     def cancel(self) -> None:
-        """Cancel the call under way; asyncpg asks the server to end the statement."""
+        """Cancel the running call; asyncpg asks the server to end the statement."""
         with self._lock:
             task = self._task
             if task is not None and not self._loop.is_closed():
@@ -201,7 +201,7 @@ class RawSession:
         with self._lock:
             if self._loop.is_closed():
                 return
-        with suppress(Exception):  # a connection that cannot say goodbye is closed all the same
+        with suppress(Exception):  # the connection is closed even if the goodbye fails
             self._loop.run_until_complete(self._end())
         with self._lock:
             self._loop.close()
@@ -236,7 +236,7 @@ class RawSession:
 
 
 def _gathered(blocks: Iterator[pa.RecordBatch | Block]) -> Iterator[Block]:
-    """Put small blocks together, up to the size of a large one: each costs a turn of the event loop."""
+    """Join small blocks up to the size of a large one: each block costs a turn of the event loop."""
     held: list[Block] = []
     size = 0
     for block in blocks:
@@ -255,12 +255,12 @@ def _gathered(blocks: Iterator[pa.RecordBatch | Block]) -> Iterator[Block]:
 
 
 async def _put(queue: asyncio.Queue[T], item: T, copying: asyncio.Task[Any]) -> None:
-    """Hand on a block, unless the COPY has ended already: then raise why."""
+    """Pass a block on; if the COPY has ended already, raise why."""
     await _unless_over(asyncio.ensure_future(queue.put(item)), copying)
 
 
 async def _take(queue: asyncio.Queue[tuple[T, bool]], copying: asyncio.Task[Any]) -> tuple[T, bool]:
-    """Wait for a block, unless the COPY has failed: then raise why."""
+    """Wait for a block; if the COPY has failed, raise why."""
     getting = asyncio.ensure_future(queue.get())
     await _unless_over(getting, copying)
     block, is_last = await getting

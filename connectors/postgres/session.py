@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError
 from ..network import Canceller
-from ..protocols import Block
 from ..sql.identifiers import TableName
+from ..stream import Block
 from .failures import failure
 from .settings import Address
 

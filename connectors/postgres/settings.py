@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
-from ..network import (
-    CONNECT_TIMEOUT,
-    CONNECT_TIMEOUT_S,
-    NETWORK_TIMEOUT,
-    NETWORK_TIMEOUT_S,
-    SOCKET_PARAMETERS,
-    libpq_parameters,
-)
-from ..ranges import RANGE_BYTES
-from ..settings import Settings
+from ..network import SOCKET_PARAMETERS, libpq_parameters
+from ..sql import address as shared
+from ..sql.address import ServerSettings, refuse_spaces, split_url
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
 _RAW_PARAMETERS = {
@@ -28,17 +19,13 @@ _RAW_PARAMETERS = {
     *SOCKET_PARAMETERS,
 }
 
-_LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 
-
-class PostgresSettings(Settings):
+class PostgresSettings(ServerSettings):
     """Config of a PostgreSQL source or destination."""
 
     url: SecretStr | None = Field(None, description="postgresql://user:password@host:port/dbname?sslmode=require")
     host: str | None = Field(None, description="Host name, address or socket folder; with `url`: overrides it")
     port: int | None = Field(None, ge=1, le=65535, description="Port, 5432 by default")
-    user: str | None = Field(None, description="User to connect as")
-    password: SecretStr | None = Field(None, description="Password; better in the environment or a secret")
     dbname: str | None = Field(None, description="Database")
     schema_: str | None = Field(
         None,
@@ -47,20 +34,6 @@ class PostgresSettings(Settings):
         description="Destination: schema of tables named without one (public). Source: the only schema offered.",
     )
     batch_size_bytes: PositiveInt = Field(2 << 20, description="Rough size of a batch that is read")
-    checkpoint_records: PositiveInt = Field(CHECKPOINT_RECORDS, description="Records between two checkpoints")
-    checkpoint_s: float = Field(CHECKPOINT_S, gt=0, description="Seconds after which a checkpoint comes earlier")
-    settle_s: float = Field(
-        0.25,
-        ge=0,
-        le=3600,
-        description="Source: how long an INCREMENTAL read waits for transactions that may still write below its newest "
-        "record; while one runs on, the bookmark stays below what it may write",
-    )
-    range_bytes: PositiveInt = Field(
-        RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
-    )
-    connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=CONNECT_TIMEOUT)
-    network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=NETWORK_TIMEOUT)
     text_columns: tuple[str, ...] = Field(
         (),
         description="Source: columns read as text (`schema.table.column`), for values that no other system "
@@ -75,8 +48,7 @@ class PostgresSettings(Settings):
             url = self.url.get_secret_value()
             if not url.startswith(("postgresql://", "postgres://")):
                 raise ValueError("url must begin with postgresql://")
-            if any(character.isspace() for character in url):
-                raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
+            refuse_spaces(url)
         return self
 
     @cached_property
@@ -93,15 +65,11 @@ class PostgresSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
+class Address(shared.Address):
     """Parts of a URL, decoded."""
 
-    host: str = ""
     port: str = ""
-    user: str = ""
-    password: str = field(default="", repr=False)
     dbname: str = ""
-    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_plain(self) -> bool:
@@ -127,38 +95,20 @@ class Address:
 
     def identity(self) -> str:
         """Return the place without credentials, spelled the same however it was given."""
-        host = self.host.lower()
         port = "" if self.port in ("", "5432") else f":{self.port}"
-        return f"postgres://{'localhost' if host in _LOCAL else host}{port}/{self.dbname or self.user}"
-
-    def scrub(self, text: str) -> str:
-        """Take the password out of a text, as it is and as a URL spells it."""
-        for secret in sorted({self.password, quote(self.password, safe=""), quote(self.password)}, key=len):
-            if secret:
-                text = text.replace(secret, "***")
-        return text
+        return f"postgres://{self.place}{port}/{self.dbname or self.user}"
 
 
 def parse_address(url: str) -> Address:
     """Take a URL apart."""
-    rest = url.partition("://")[2]
-    rest, _, query = rest.partition("?")
-    place, _, dbname = rest.partition("/")
-    login, _, hosts = place.rpartition("@")
-    user, _, password = login.partition(":")
-    host, port = hosts, ""
-    if "," not in hosts:
-        head, colon, tail = hosts.rpartition(":")
-        if colon and tail.isdigit():
-            host, port = head, tail
-    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    user, password, host, port, dbname, parameters = split_url(url)
     named = {name: parameters.pop(name, "") for name in ("host", "port", "user", "password", "dbname")}
     return Address(
-        host=named["host"] or unquote(host),
+        host=named["host"] or host,
         port=named["port"] or port,
-        user=named["user"] or unquote(user),
-        password=named["password"] or unquote(password),
-        dbname=named["dbname"] or unquote(dbname),
+        user=named["user"] or user,
+        password=named["password"] or password,
+        dbname=named["dbname"] or dbname,
         parameters=parameters,
     )
 

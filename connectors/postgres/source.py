@@ -9,36 +9,37 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pyarrow as pa
 
-from .. import compute as pc
-from ..bookmarks import is_number_in_text
+from ..arrow import compute as pc
+from ..arrow.casts import cast_batch
 from ..errors import FatalConnectorError
-from ..incremental import Horizon
-from ..protocols import Block
+from ..incremental.bookmarks import is_number_in_text
+from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
-from ..sql.agreed import altered
-from ..sql.casts import cast_batch
-from ..sql.horizon import can_settle
+from ..sql.read.agreed import altered
+from ..sql.read.horizon import can_settle
+from ..sql.read.source import WITHIN, SqlSource
 from ..sql.session import Lease, Session, Sessions
-from ..sql.source import WITHIN, SqlSource
-from ..stream import Bookmark, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database
-from .dialect import PostgresDialect
+from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
+from .names import Name
 from .raw import RawSession
 from .session import AdbcSession
 from .settings import PostgresSettings
-from .types import INTEGERS, Name, arrow_of, widen
+from .types import array_item, arrow_of
+from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
-    from ..checksums.values import Checksums, KeyRange, Side
+    from ..sides import Checksums, KeyRange, Side
 
 #: Below these lie only the driver's wrapped-around infinities and years past 294,000.
 _FIRST_MICROSECOND = -210866803200000000
 _FIRST_DAY = -2440588
 _LAST_TIME = 86_400_000_000
 
-#: `relkind` of what is not committed in the transactions that are asked for -> what happens there instead.
+#: `relkind` whose records other transactions commit than those that are looked at -> what happens there instead.
 _LATE = {
     "f": "a foreign table's records are committed at another server",
     "m": "a materialized view shows records when it is refreshed, not when they are committed",
@@ -55,15 +56,11 @@ class PostgresSource(SqlSource):
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
     connector = "postgres"
-    #: Where `checksums` are computed.
-    checksum_system = "postgres"
-    #: See `Prepares`.
-    shortcut: ClassVar[str] = "pgcopy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
         super().__init__(
-            PostgresDialect(),
+            dialect(),
             schema=self._settings.schema_ or "",
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
@@ -83,7 +80,7 @@ class PostgresSource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
-        # What a type is called depends on where it is looked for: as the destination does.
+        # The name of a type depends on the search path: the destination sets the same one.
         session.execute("set local search_path to default")
         self._is_standby = bool(session.query("select pg_catalog.pg_is_in_recovery()")[0][0])
         return catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
@@ -98,6 +95,10 @@ class PostgresSource(SqlSource):
     def sessions(self, wire: str) -> Sessions:
         """Raw blocks come over their own connections."""
         return self._raw if wire == "pgcopy" else self._arrow
+
+    def shortcut(self) -> str:
+        """Prefer raw COPY."""
+        return "pgcopy"
 
     def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Connect in the background, and ask the catalog over the very connection that will carry the records."""
@@ -147,7 +148,8 @@ class PostgresSource(SqlSource):
         if metadata.get(b"read_as") == b"text":
             return True
         planned = metadata[b"native_type"].decode()
-        if {planned, native} <= INTEGERS.keys():
+        # The plan names a type as the user's search path has it; a read searches no schema.
+        if native == _type_name(field) or {planned, native} <= INTEGERS.keys():
             return True
         return arrow_of(planned) == arrow_of(native) and widen(planned, native) == planned
 
@@ -163,6 +165,18 @@ class PostgresSource(SqlSource):
         if metadata.get(b"read_as") == b"base":
             column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing
         return arrow_of(native)[1].format(column)
+
+    def checksum_system(self) -> str:
+        """Return whose SQL they are computed in."""
+        return "postgres"
+
+    def keeps_json(self) -> bool:
+        """Tell whether `json` is the text as it was written."""
+        return False
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        """Return the items of an array that is read as text."""
+        return array_item(field)
 
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Name the schema of the type."""
@@ -186,7 +200,7 @@ class PostgresSource(SqlSource):
         """Tell texts apart by their bytes, and numbers by their digits, whatever a collation or `numeric` says."""
         if not pa.types.is_string(field.type):
             return None
-        return f't.{self.dialect.quote(field.name)}::text collate "C"'
+        return f't.{self.dialect.naming.quote(field.name)}::text collate "C"'
 
     def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
         """Make the same text of a bookmark as of the records: that of `char(n)` has lost its blanks."""
@@ -198,7 +212,7 @@ class PostgresSource(SqlSource):
         missing = super().incomplete(field)
         if not pa.types.is_floating(field.type) and not is_number_in_text(field):
             return missing
-        return f"{missing or 'false'} or t.{self.dialect.quote(field.name)} = 'NaN'"
+        return f"{missing or 'false'} or t.{self.dialect.naming.quote(field.name)} = 'NaN'"
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Refuse what only PostgreSQL can hold, then cast."""
@@ -211,7 +225,7 @@ class PostgresSource(SqlSource):
             raise
 
     def skips_late(self, stream: Stream) -> str:
-        """Say of which bookmarks or tables nothing is known, or where."""
+        """Say for which bookmarks, tables or servers no horizon is known."""
         if not can_settle(stream):
             return "only of times and numbers a transaction's begin says what it may hold back"
         return STANDBY if self._is_standby else _LATE.get(str(stream.locator.get("kind", "")), "")
@@ -227,9 +241,11 @@ class PostgresSource(SqlSource):
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield COPY's binary format."""
         session: RawSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
-        columns = self.dialect.names(stream.schema.names)
+        columns = self.dialect.naming.names(stream.schema.names)
         where = f" where {stream.locator[WITHIN]}" if WITHIN in stream.locator else ""
-        for block in session.copy_out(f"select {columns} from {self.dialect.table(self.table(stream))} as t{where}"):
+        for block in session.copy_out(
+            f"select {columns} from {self.dialect.naming.table(self.table(stream))} as t{where}"
+        ):
             lease.check()
             yield block
 
@@ -243,7 +259,7 @@ class PostgresSource(SqlSource):
 
 
 def _type_name(field: pa.Field) -> str:
-    """Return what a statement calls the type of a column; empty: nobody knows."""
+    """Return the name of a column's type in a statement; empty: unknown."""
     metadata = field.metadata or {}
     name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
     return name.decode()
@@ -256,7 +272,7 @@ def is_raw(stream: Stream) -> bool:
         native = metadata.get(b"native_type", b"").decode()
         if metadata.get(b"native_system") != b"postgres" or b"read_as" in metadata:
             return False
-        # A type that was changed on the way no longer is what the catalog said.
+        # A type that was changed meanwhile is not the one that the catalog had.
         if not Name.parse(native).is_native or arrow_of(native)[0] != field.type:
             return False
     return True

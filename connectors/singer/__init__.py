@@ -1,1 +1,1 @@
-"""Singer both ways: any tap as a source, read in blocks straight into Arrow."""
+"""Singer both ways: any tap or target as a connector, and any connector as a tap or target."""

@@ -1,7 +1,7 @@
-"""Any of our sources as a Singer tap, on singer-sdk's `Tap`: its command line, catalog, selection and state.
+"""Any source as a Singer tap, on singer-sdk's `Tap`: its command line, catalog, selection and state.
 
-Records go from Arrow to the pipe in whole batches; only with stream maps, flattening or a dry run they go the SDK's
-own way, one by one. Importing this module imports singer-sdk, which takes about a second: never in a normal run.
+Records go from Arrow to the pipe in whole batches. With stream maps, flattening or a dry run, they go through the SDK
+one by one. Importing this module imports singer-sdk, which takes about a second: a normal run does not do it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from singer_sdk import Tap
 from singer_sdk.mapper import SameRecordTransform
 from singer_sdk.singerlib.encoding import SimpleSingerWriter
 
-from ..bookmarks import BOUNDARY, values
-from ..decimals import as_number
+from ..arrow.decimals import as_number
 from ..errors import ConnectorConfigError
+from ..incremental.bookmarks import BOUNDARY, values
 from ..protocols import Source
 from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
 from .json_schema import json_schema
 from .lines import RecordLines, to_line
 from .plugin_config import config_jsonschema, make_connector
 
-#: In the STATE, beside the SDK's `replication_key_value`: our bookmark, with the hashes of the records at it.
+#: Key in the STATE, beside the SDK's `replication_key_value`, of the bookmark with the hashes of its records.
 BOOKMARK = "syncblocks_bookmark"
 
 
 def tap_class(connector: str) -> type[Tap]:
-    """Return the tap class of one of our sources."""
+    """Return the tap class of a source."""
     attributes = {
         "name": f"tap-syncblocks-{connector}",
         "package_name": "syncblocks",
@@ -58,20 +58,20 @@ class SourceTap(Tap):
 
     @property
     def source(self) -> Source:
-        """The connector, made when it is first needed."""
+        """The source, made at first use."""
         if self._source is None:
             self._source = make_connector(self.connector, "source", self.config)
         return self._source
 
     def discover_streams(self) -> Sequence[SdkStream]:
-        """Return a stream for each that the source offers."""
+        """Return one stream of the tap for each stream of the source."""
         found = self.source.discover()
         singer_names = singer_stream_names(found)
         return [SourceStream(self, stream, singer_names[stream.name]) for stream in found]
 
 
 class SourceStream(SdkStream):
-    """One stream of a source."""
+    """One stream of the source."""
 
     def __init__(self, tap: SourceTap, stream: Stream, name: str) -> None:
         self._source_tap = tap
@@ -104,7 +104,7 @@ class SourceStream(SdkStream):
         )
 
     def bookmark(self, stream: Stream) -> Bookmark | None:
-        """Return where the STATE says to go on."""
+        """Return the bookmark in the STATE."""
         state = self.stream_state
         if not stream.bookmark_properties:
             return None
@@ -141,7 +141,7 @@ class SourceStream(SdkStream):
 
     @property
     def is_plain(self) -> bool:
-        """Whether nobody between the source and the pipe wants to see single records."""
+        """Whether nothing between the source and the pipe needs single records."""
         is_same = all(isinstance(stream_map, SameRecordTransform) for stream_map in self.stream_maps)
         is_pipe = type(self._tap.message_writer) is SimpleSingerWriter
         return is_same and is_pipe and self.ABORT_AT_RECORD_COUNT is None and not self.child_streams
@@ -167,7 +167,7 @@ class SourceStream(SdkStream):
         self._write_state_message()
 
     def _write_changed(self, stream: Stream) -> None:
-        """Declare columns that came or changed while the source was read."""
+        """Declare columns that were added or changed while the source was read."""
         message = {
             "type": "SCHEMA",
             "stream": self.name,
@@ -178,7 +178,7 @@ class SourceStream(SdkStream):
         write_out(memoryview(to_line(message)))
 
     def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
-        """Yield single records, for what the SDK does with them one by one."""
+        """Yield single records, for the SDK."""
         import json
 
         lines = RecordLines(self.name, is_wrapped=False)
@@ -189,7 +189,7 @@ class SourceStream(SdkStream):
                         yield json.loads(line, parse_float=Decimal)
 
     def _increment_stream_state(self, latest_record: Any, *, context: Any = None) -> None:
-        """The source's checkpoints move the state, not single records: not all sources are sorted."""
+        """Do nothing: checkpoints move the state, since not all sources are sorted."""
 
     def _write_starting_replication_value(self, context: Any) -> None:
         """The source keeps its own starting point."""
@@ -212,7 +212,7 @@ class SourceStream(SdkStream):
                         held, count = [], 0
                     held.append(piece)
                     count += piece.num_rows
-            elif held:  # what a checkpoint covers is written before the STATE that says so
+            elif held:  # the records of a checkpoint are written before its STATE
                 number += 1
                 yield self._file(batch_config, held, f"{run}-{number}")
                 held, count = [], 0
@@ -236,7 +236,7 @@ class SourceStream(SdkStream):
                     for piece in lines.write(batch):
                         packed.write(piece)
         else:
-            raise ConnectorConfigError(f"batch_config: no format {encoding.format!r}; there are jsonl and parquet")
+            raise ConnectorConfigError(f"batch_config: no format {encoding.format!r}; known: jsonl, parquet")
         return encoding, [storage.get_url(name)]
 
 
@@ -248,7 +248,7 @@ def singer_stream_names(streams: Sequence[Stream]) -> dict[str, str]:
 
 
 def write_out(piece: memoryview) -> None:
-    """Write whole lines to stdout, past the text layer where it is a real file."""
+    """Write whole lines to stdout, past the text layer if stdout is a real file."""
     raw = getattr(sys.stdout, "buffer", None)
     if raw is None:
         sys.stdout.write(bytes(piece).decode())
@@ -262,7 +262,7 @@ def _now() -> str:
 
 
 def _floats(value: Any) -> Any:
-    """The SDK's catalog holds no Decimal: it writes numbers as Python does."""
+    """Return the schema without Decimals, which the SDK's catalog cannot write."""
     if isinstance(value, dict):
         return {key: _floats(part) for key, part in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Any of our destinations as a Singer target, on singer-sdk's `Target`.
+"""Any destination as a Singer target, on singer-sdk's `Target`.
 
-Each drain of a stream is one load with one commit; the SDK echoes a STATE only after all streams were drained, so that
-it never runs ahead of what was committed. Importing this module imports singer-sdk: never in a normal run.
+Each drain of a stream is one load with one commit. The SDK echoes a STATE after all streams were drained, so the STATE
+is never ahead of the commits. Importing this module imports singer-sdk: a normal run does not do it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import click
@@ -19,19 +19,20 @@ from singer_sdk import Target
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
 from singer_sdk.sinks import BatchSink
 
+from ..abilities import abilities_of
 from ..errors import FatalConnectorError
 from ..protocols import Destination
 from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 from .batches import BadBatch, read_lines, read_tables
 from .plugin_config import config_jsonschema, make_connector
-from .records import BadRecord, Parser, Wider
+from .records import MalformedRecord, Parser, Wider
 from .types import Column, columns_of
 from .versions import VERSION, OlderVersions, version_column
 
-#: Records of a stream that are written at once; config `batch_size_rows` changes it.
+#: Records of a stream in one load; config `batch_size_rows` changes it.
 BATCH_RECORDS = 50_000
 
-#: Connectors that keep their tables in schemas: `schema-table` of a tap means both there.
+#: Connectors with schemas: there, a tap's `schema-table` names schema and table.
 _WITH_SCHEMAS = frozenset({"postgres"})
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -54,7 +55,7 @@ _SANITIZE = {
 
 
 def target_class(connector: str) -> type[Target]:
-    """Return the target class of one of our destinations."""
+    """Return the target class of a destination."""
     schema = config_jsonschema(connector, "destination")
     own = {"load_method": _LOAD_METHOD, "sanitize_null_text_characters": _SANITIZE}
     schema["properties"] = {**schema["properties"], **own}
@@ -80,13 +81,13 @@ class DestinationSink(BatchSink):
         assert isinstance(target, DestinationTarget)
         self._ours = target
         self._columns = columns_of(self.schema)
-        #: Whether BATCH files came.
+        #: Whether BATCH files have arrived.
         self._has_files = False
         self.table = table_name(stream_name, target.connector, self.config)
         target.claim(self.table, stream_name)
 
     def preprocess_record(self, record: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
-        """Keep the version of a record beside it, where the stream has versions."""
+        """Add the version to a record, if the stream has versions."""
         version = self._ours.version
         if self._heeds_versions and isinstance(version, int):
             if all(column.name != VERSION for column in self._columns):
@@ -96,11 +97,11 @@ class DestinationSink(BatchSink):
 
     @property
     def _heeds_versions(self) -> bool:
-        """Whether ACTIVATE_VERSION removes anything: not where all is kept, or replaced in any case."""
+        """Whether ACTIVATE_VERSION removes records: not with append-only, and not where the table is replaced."""
         return self.process_activate_version_messages and self.config.get("load_method", "upsert") == "upsert"
 
     def activate_version(self, new_version: int) -> None:
-        """Remove what the table holds of older versions of the stream, once the records held are written."""
+        """Write the buffered records, then remove the table's records of older versions."""
         if not self._heeds_versions:
             return
         self._ours.drain_stream(self)
@@ -110,7 +111,7 @@ class DestinationSink(BatchSink):
         older = OlderVersions(self._ours.connector, self.config, self._ours.destination, self.table)
         if not older.is_there:
             return
-        if self.key_properties and getattr(self._ours.destination, "can_remove", False):
+        if self.key_properties and abilities_of(self._ours.destination).removes_records is not None:
             removed = older.keys(self.key_properties, new_version)
             if removed is not None:
                 self._ours.load(self, [], WriteDisposition.MERGE, removed=removed)
@@ -120,16 +121,16 @@ class DestinationSink(BatchSink):
                 self._ours.load(self, rest[1], WriteDisposition.REPLACE, stream=rest[0])
 
     def _parse_timestamps_in_record(self, record: Any, schema: Any, treatment: Any) -> None:
-        """Leave texts as they are: they are read with the columns' types, all records at once."""
+        """Leave texts as they are: all records are converted at once, later."""
 
     def process_batch(self, context: dict[str, Any]) -> None:
-        """Write the records held; they are committed when this returns."""
+        """Write and commit the buffered records."""
         records = context["records"]
         if self._columns and records:
             self._write([self._parsed(records)])
 
     def process_batch_files(self, encoding: Any, files: Sequence[str]) -> None:
-        """Load the files of a BATCH message, after the records that came before it."""
+        """Load the files of a BATCH message, after the records before it."""
         self._ours.drain_one(self)
         self._has_files = True
         form = {"format": encoding.format, "compression": encoding.compression}
@@ -143,7 +144,7 @@ class DestinationSink(BatchSink):
             raise FatalConnectorError(f"stream {self.stream_name!r}: a BATCH cannot be read: {error}") from error
 
     def clean_up(self) -> None:
-        """An `overwrite` of a stream without records still empties its table."""
+        """Empty the table of an `overwrite` stream without records."""
         if self._columns and self._disposition() is WriteDisposition.REPLACE:
             self._write([])
         super().clean_up()
@@ -186,7 +187,7 @@ class DestinationSink(BatchSink):
                 return parser.parse(block, lines)
             except Wider as wider:
                 self._columns = [_widened(column, wider) for column in self._columns]
-            except BadRecord as error:
+            except MalformedRecord as error:
                 raise FatalConnectorError(
                     f"stream {self.stream_name!r}: record {error.line} of a batch {error}", stream=self.stream_name
                 ) from error
@@ -213,16 +214,16 @@ class DestinationTarget(Target):
         super().__init__(**arguments)
         self._destination: Destination | None = None
         self._run = secrets.token_hex(16)
-        #: Tables that this run has replaced: what comes later is added.
+        #: Tables that this run has replaced: later records are appended.
         self.overwritten: set[str] = set()
-        #: What all names of a table have in common -> the stream that is written into it.
+        #: One name of each table (`NamesTables.one_name`) -> the stream written into it.
         self._streams: dict[str, str] = {}
-        #: Of the record under way, as its message says.
+        #: Version in the message of the current record.
         self.version: Any = None
 
     @classmethod
     def get_singer_command(cls) -> click.Command:
-        """Read `--input` as what messages are in, whatever the locale says."""
+        """Read `--input` as UTF-8, whatever the locale."""
         command = super().get_singer_command()
         for parameter in command.params:
             if parameter.name == "file_input":
@@ -241,10 +242,10 @@ class DestinationTarget(Target):
         """Note that a stream is written into a table.
 
         Raises:
-            FatalConnectorError: another stream is already; of records with the same key one would be lost.
+            FatalConnectorError: another stream is written into it, and records with the same key would be lost.
         """
-        one_name: Callable[[str], str] = getattr(self.destination, "one_name", str)
-        other = self._streams.setdefault(one_name(table), stream)
+        names = abilities_of(self.destination).names_tables
+        other = self._streams.setdefault(table if names is None else names.one_name(table), stream)
         if other != stream:
             way_out = "leave out `schema` of the target's config, by which each goes into its own schema; or " * (
                 self.connector in _WITH_SCHEMAS and bool(self.config.get("schema"))
@@ -261,7 +262,7 @@ class DestinationTarget(Target):
         super()._process_record_message(message_dict)
 
     def _process_activate_version_message(self, message_dict: dict[str, Any]) -> None:
-        """Let the stream's sinks remove older versions.
+        """Let the sinks of a stream remove older versions.
 
         Raises:
             FatalConnectorError: the stream has no SCHEMA yet, or the message no version.
@@ -272,11 +273,11 @@ class DestinationTarget(Target):
         if isinstance(version, bool) or not isinstance(version, int):
             raise FatalConnectorError(f"an ACTIVATE_VERSION of stream {stream!r} has version {version!r}, no integer")
         for stream_map in self.mapper.stream_maps[stream]:
-            if self.sink_exists(stream_map.stream_alias):  # not of a stream that `stream_maps` leaves out
+            if self.sink_exists(stream_map.stream_alias):  # `stream_maps` may leave the stream out
                 self.get_sink(stream_map.stream_alias).activate_version(version)
 
     def drain_stream(self, sink: DestinationSink) -> None:
-        """Write all records of a stream that are held, also those with an earlier schema."""
+        """Write all buffered records of a stream, also those with an earlier schema."""
         for each in [*self._sinks_to_clear, sink]:
             if each.stream_name == sink.stream_name:
                 self.drain_one(each)
@@ -293,10 +294,10 @@ class DestinationTarget(Target):
         """Write batches of one stream and commit them.
 
         Args:
-            sink: the stream's.
-            batches: of its schema, or others one after the other.
-            disposition: how they are written.
-            stream: as which they arrive, if not as what the sink takes.
+            sink: the sink of the stream.
+            batches: batches of the stream's schema, or of several schemas in turn.
+            disposition: the write disposition.
+            stream: the stream as it arrives, if not as in the sink.
             removed: keys whose records are removed.
         """
         key = LedgerKey(pipeline=self.name, stream=sink.stream_name, destination_table=sink.table)
@@ -333,14 +334,14 @@ class DestinationTarget(Target):
             self.overwritten.add(sink.table)
 
     def process_endofpipe(self) -> None:
-        """Write what is left, then let go of the destination."""
+        """Write the remaining records, then close the destination."""
         super().process_endofpipe()
         if self._destination is not None:
             self._destination.close()
 
 
 def table_name(stream: str, connector: str, config: Mapping[str, Any]) -> str:
-    """Return the table of a stream: `schema-table`, as SQL taps write it, names both where there are schemas."""
+    """Return the table of a stream; `schema-table`, as SQL taps write it, names both if there are schemas."""
     if connector not in _WITH_SCHEMAS or "-" not in stream:
         return stream
     schema, _, table = stream.rpartition("-")

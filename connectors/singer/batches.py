@@ -1,4 +1,4 @@
-"""Files of a BATCH message: JSON lines, Parquet, Arrow; read natively, in pieces."""
+"""Read the files of a BATCH message in pieces: JSON lines, Parquet, Arrow."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _GZIP = b"\x1f\x8b"
 
 
 class BadBatch(Exception):
-    """A file of a batch that is not there, is of a format not known, or does not fit its stream."""
+    """A file of a batch is missing, has an unknown format, or does not fit its stream."""
 
 
 def read_lines(file: Any, encoding: Mapping[str, Any]) -> Iterator[tuple[bytes, Sequence[int]]]:
-    """Yield `(whole lines, their numbers)` of a file of JSON lines, each a record; gzip is seen by itself.
+    """Yield `(whole lines, their numbers)` of a file of JSON lines, each a record; detect gzip.
 
     Raises:
-        BadBatch: it cannot be read.
+        BadBatch: the file cannot be read.
     """
     compression = encoding.get("compression") or "none"
     if compression not in ("gzip", "none"):
-        raise BadBatch(f"compression {compression!r} is not known; gzip and none are")
+        raise BadBatch(f"compression {compression!r} is unknown; known: gzip, none")
     with _opened(file) as raw:
         is_gzip = raw.read(2) == _GZIP
         raw.seek(0)
@@ -41,7 +41,7 @@ def read_tables(file: Any, encoding: Mapping[str, Any], schema: pa.Schema) -> It
     """Yield the batches of a Parquet or Arrow file, in the columns and types of the stream.
 
     Raises:
-        BadBatch: it cannot be read, or a value does not fit.
+        BadBatch: the file cannot be read, or a value does not fit.
     """
     form = encoding.get("format")
     with _opened(file) as raw:
@@ -92,7 +92,7 @@ def _blocks(source: Any, file: str) -> Iterator[tuple[bytes, Sequence[int]]]:
 
 def _parquet(raw: IO[bytes], form: Any) -> Iterator[pa.RecordBatch]:
     if form != "parquet":
-        raise BadBatch(f"format {form!r} is not known; jsonl, parquet and arrow are")
+        raise BadBatch(f"format {form!r} is unknown; known: jsonl, parquet, arrow")
     import pyarrow.parquet
 
     yield from pyarrow.parquet.ParquetFile(raw).iter_batches()
@@ -110,8 +110,8 @@ def _arrow(raw: IO[bytes]) -> Iterator[pa.RecordBatch]:
 
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    from ..files.columns import conformed
-    from .moments import from_texts
+    from ..arrow.conform import conformed
+    from .text_values import from_texts
 
     columns = []
     for field in schema:

@@ -1,4 +1,4 @@
-"""A tap's catalog: which streams it offers, and the catalog that tells it what to sync. Pure."""
+"""A tap's catalog: read the streams that the tap offers, and write the catalog of a run. Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def parse_catalog(text: bytes, label: str) -> list[dict[str, Any]]:
     """Return the entries of a catalog.
 
     Raises:
-        FatalConnectorError: it is none.
+        FatalConnectorError: the text is no catalog.
     """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FatalConnectorError(f"{label}: its catalog is no JSON: {error}", connector="singer") from error
+        raise FatalConnectorError(f"{label}: the catalog is no JSON: {error}", connector="singer") from error
     entries = found.get("streams") if isinstance(found, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise FatalConnectorError(f"{label}: its catalog has no list of streams", connector="singer")
@@ -43,7 +43,7 @@ def name_of(entry: Entry) -> Any:
 
 
 def names_of(entries: Sequence[Entry]) -> dict[str, tuple[str, ...]]:
-    """Return for each stream the names by which messages and STATE may call it, none of them ambiguous."""
+    """Return for each stream its unambiguous names in messages and STATE."""
     wanted: dict[str, list[str]] = {}
     for entry in entries:
         name = name_of(entry)
@@ -78,10 +78,10 @@ def adjusted(
     metadata: Mapping[str, Mapping[str, Any]],
     schema: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """Return the entries with the metadata and schemas that the pipeline's file gives them.
+    """Return the entries with metadata and schemas from the pipeline file.
 
     Raises:
-        ConnectorConfigError: a pattern that matches nothing.
+        ConnectorConfigError: a pattern matches no stream.
     """
     changed: list[dict[str, Any]] = copy.deepcopy(list(entries))
     for key, patterns in (("metadata", metadata), ("schema", schema)):
@@ -112,7 +112,7 @@ def streams_of(entries: Sequence[Entry], select: Sequence[str]) -> list[Stream]:
     """Return the streams that are offered, tables before views.
 
     Raises:
-        ConnectorConfigError: a pattern of `select` matches nothing.
+        ConnectorConfigError: a pattern of `select` matches no stream.
     """
     chosen = _Selection(select, entries)
     streams = [_stream(entry, chosen) for entry in entries if chosen.takes(name_of(entry))]
@@ -152,7 +152,7 @@ def _replication(entry: Entry, root: Mapping[str, Any]) -> tuple[ReplicationMeth
     if name in ("INCREMENTAL", "LOG_BASED"):
         valid = _names(root.get("valid-replication-keys"))
         keys = _names(key) or (valid if len(valid) == 1 else ())
-        # A log is read on from the tap's own state: to the engine that is INCREMENTAL without a column.
+        # LOG_BASED goes on from the tap's own state: for the engine, INCREMENTAL without a column.
         return ReplicationMethod.INCREMENTAL, () if name == "LOG_BASED" else keys
     return ReplicationMethod.FULL_TABLE, ()
 
@@ -174,7 +174,7 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def selected_catalog(entries: Sequence[Entry], streams: Sequence[Stream]) -> dict[str, Any]:
-    """Return the catalog that makes the tap sync these streams and their columns, in both conventions."""
+    """Return the catalog that selects these streams and columns, in both conventions."""
     by_name = {stream.name: stream for stream in streams}
     written = []
     for entry in copy.deepcopy(list(entries)):
@@ -213,7 +213,7 @@ def _write_selection(entry: dict[str, Any], stream: Stream | None) -> None:
 
 
 class _Selection:
-    """Patterns such as `users`, `users.*`, `!users.secret`: what is offered."""
+    """Patterns such as `users`, `users.*`, `!users.secret` that select streams and columns."""
 
     def __init__(self, patterns: Sequence[str], entries: Sequence[Entry]) -> None:
         self._takes: list[tuple[str, str]] = []
@@ -227,7 +227,7 @@ class _Selection:
             rules.append(rule)
 
     def takes(self, stream: str, column: str | None = None) -> bool:
-        """Tell whether a stream, or one of its columns, is offered."""
+        """Tell whether a stream, or one of its columns, is selected."""
         if column is None:
             is_left = any(fnmatchcase(stream, each) and part == "*" for each, part in self._leaves)
             return not is_left and (not self._takes or any(fnmatchcase(stream, each) for each, _ in self._takes))

@@ -1,4 +1,4 @@
-"""An environment of its own for each plugin: made once, kept, and made anew when its pin changes."""
+"""One virtual environment for each plugin: made once, kept, and made anew for another requirement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..errors import ConnectorConfigError, RetriableError
 
 log = logging.getLogger("syncblocks")
 
-#: Overrides the folder of all plugins; default: `.syncblocks/plugins` beside the pipeline file.
+#: Folder of all plugins; default: `.syncblocks/plugins` beside the pipeline file.
 FOLDER_VARIABLE = "SYNCBLOCKS_PLUGINS"
 
 _PROGRESS_S = 10.0
@@ -31,13 +31,13 @@ _TAIL_LINES = 15
 
 
 def plugins_folder(folder: Path) -> Path:
-    """Return where the plugins of a pipeline file's folder are kept."""
+    """Return the folder of the plugins of a pipeline file's folder."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     return Path(chosen).expanduser().absolute() if chosen else folder / ".syncblocks" / "plugins"
 
 
 def program_name(pip: str) -> str:
-    """Return the program that a requirement most likely brings: its name without version and maker."""
+    """Return the probable program of a requirement: its name without version and vendor."""
     requirements = [part for part in shlex.split(pip) if not part.startswith("-")]
     first = re.split(r"[\[<>=!~;@ ]", requirements[0].strip())[0] if requirements else ""
     name = first.rstrip("/").rpartition("/")[2].removesuffix(".git").lower().replace("_", "-")
@@ -46,17 +46,17 @@ def program_name(pip: str) -> str:
 
 
 def installed(pip: str, *, program: str, python: str, folder: Path, timeout_s: float) -> Path:
-    """Return the plugin's program, installing it first if it is not there.
+    """Return the plugin's program; install the plugin if it is missing.
 
     Args:
-        pip: what to install, as on the command line of pip.
-        program: name of the program wanted.
-        python: Python to make the environment with; "": ours.
+        pip: the requirement, as on the command line of pip.
+        program: name of the program.
+        python: Python of the environment; "": the present one.
         folder: the pipeline file's folder.
         timeout_s: limit of the installation.
 
     Raises:
-        ConnectorConfigError: it cannot be installed, or brings no such program.
+        ConnectorConfigError: the plugin cannot be installed, or has no such program.
         RetriableError: the installation takes too long.
     """
     requirements = shlex.split(pip)
@@ -67,7 +67,7 @@ def installed(pip: str, *, program: str, python: str, folder: Path, timeout_s: f
     home = plugins_folder(folder) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', program)}-{digest}"
     if not _is_ready(home, requirements):
         with _locked(home, program):
-            if not _is_ready(home, requirements):  # another process may have made it meanwhile
+            if not _is_ready(home, requirements):  # another process may have installed it meanwhile
                 _build(home, requirements, maker, folder, timeout_s)
     path = home / "bin" / program
     if not path.exists():
@@ -134,7 +134,7 @@ def _build(home: Path, requirements: Sequence[str], python: str, folder: Path, t
 
 
 def _run(command: Sequence[str | None], shown: str, folder: Path, started: float, timeout_s: float) -> str | None:
-    """Run one step; return its last lines if it fails."""
+    """Run one step; return its last lines if the step fails."""
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     try:
         process = subprocess.Popen(

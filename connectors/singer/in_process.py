@@ -1,8 +1,7 @@
-"""Classes of singer-sdk in this process, through its two public hooks: `message_writer=` and `message_reader=`.
+"""Run plugin classes of singer-sdk in this process, through `message_writer=` and `message_reader=`.
 
-They are made and run in a thread of their own: in the main thread their constructor would replace our signal handlers.
-Nothing goes through a pipe, but they are as slow as they are: it saves a third to a half of their time. Importing this
-module imports singer-sdk, which takes about a second.
+Each class runs in a thread of its own: in the main thread its constructor would replace the signal handlers. Saving the
+pipe saves a third to a half of the time. Importing this module imports singer-sdk, which takes about a second.
 """
 
 from __future__ import annotations
@@ -24,29 +23,29 @@ import msgspec
 from singer_sdk import Tap, Target
 from singer_sdk.singerlib.encoding import GenericSingerReader, GenericSingerWriter
 
-from ..decimals import as_number
+from ..arrow.decimals import as_number
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 
 log = logging.getLogger("syncblocks")
 
-#: Lines of a tap are handed on in blocks of so many bytes, or when so many seconds old.
+#: A block of a tap's lines is passed on at so many bytes, or at an age of so many seconds.
 BLOCK_BYTES = 1 << 20
 BLOCK_S = 0.5
-#: Blocks between the plugin's thread and ours.
+#: Blocks in the queue between the plugin's thread and the reader.
 QUEUE_BLOCKS = 4
 _POLL_S = 0.2
 _JOIN_S = 3.0
 
 
 class _Stop(BaseException):
-    """Ends the plugin's thread; no plugin catches it by accident."""
+    """Ends the plugin's thread; a BaseException, so that no plugin catches it by accident."""
 
 
 def load_class(path: str) -> type[Any]:
     """Import a plugin class from `package.module:Class`.
 
     Raises:
-        ConnectorConfigError: there is none, or it is no plugin of singer-sdk.
+        ConnectorConfigError: there is no such class, or it is no plugin of singer-sdk.
     """
     module, _, name = path.partition(":")
     try:
@@ -63,7 +62,7 @@ def load_class(path: str) -> type[Any]:
 
 
 class _Worker:
-    """A thread that runs a plugin, and what it ended with."""
+    """A thread that runs a plugin, and the plugin's error."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -94,7 +93,7 @@ class _Worker:
             self.error = error
 
     def failure(self) -> ConnectorError | None:
-        """Return what the plugin raised, as ours."""
+        """Return the plugin's exception as a ConnectorError."""
         if self.error is None or isinstance(self.error, ConnectorError):
             return self.error
         kind = type(self.error).__name__
@@ -104,7 +103,7 @@ class _Worker:
 
 
 class TapThread(_Worker):
-    """A tap in a thread: its messages as blocks of lines, for the reader that all taps have."""
+    """A tap in a thread: its messages as blocks of lines, as of a process."""
 
     def __init__(self, path: str, config: Mapping[str, Any], catalog: Any, state: Any, *, label: str) -> None:
         super().__init__(label)
@@ -125,7 +124,7 @@ class TapThread(_Worker):
             self.put(None, is_last=True)
 
     def put(self, block: bytes | None, *, is_last: bool = False) -> None:
-        """Hand over a block, unless nobody wants it any more."""
+        """Put a block into the queue, unless the read has ended."""
         while True:
             if self.stopped.is_set() and not is_last:
                 raise _Stop
@@ -137,12 +136,12 @@ class TapThread(_Worker):
                     return
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield whole lines, to the end of the tap; raise what it raised."""
+        """Yield whole lines to the end of the tap; raise the tap's error."""
         self.start()
         try:
             while (block := self.blocks_ready.get()) is not None:
                 yield block
-            if self.stopped.is_set():  # a block may have made room for the end
+            if self.stopped.is_set():  # taking a block may have made room for the end mark
                 raise Interrupted(f"{self.label} was interrupted", connector="singer")
             self.join()
             failure = self.failure()
@@ -153,9 +152,9 @@ class TapThread(_Worker):
             self.join(_JOIN_S)
 
     def interrupt(self) -> None:
-        """End it at its next message."""
+        """End the tap at its next message."""
         self.stopped.set()
-        with suppress(queue.Empty):  # make room for the end
+        with suppress(queue.Empty):  # make room for the end mark
             self.blocks_ready.get_nowait()
         with suppress(queue.Full):
             self.blocks_ready.put_nowait(None)
@@ -175,13 +174,13 @@ def discover(path: str, config: Mapping[str, Any], *, label: str) -> dict[str, A
     failure = worker.failure()
     if failure is not None:
         raise failure
-    # As it would have come out of the program: plain JSON values only.
+    # As the program would print it: plain JSON values.
     plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
     return plain
 
 
 class _Writer(GenericSingerWriter[bytes, Any]):
-    """Collects messages as lines, and hands them on in blocks."""
+    """Collects messages as lines and passes them on in blocks."""
 
     def __init__(self, thread: TapThread) -> None:
         super().__init__()
@@ -192,7 +191,7 @@ class _Writer(GenericSingerWriter[bytes, Any]):
         self._encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain)
 
     def serialize_message(self, message: Any) -> bytes:
-        """Return the message as a line, any digits of a Decimal included."""
+        """Return the message as a line, with all digits of a Decimal."""
         value = message.to_dict() if hasattr(message, "to_dict") else message
         return self._encoder.encode(value) + b"\n"
 
@@ -205,14 +204,14 @@ class _Writer(GenericSingerWriter[bytes, Any]):
             self.flush()
 
     def flush(self) -> None:
-        """Hand on what is held."""
+        """Pass on the collected lines."""
         if self._held:
             self._thread.put(b"".join(self._held))
         self._held, self._size, self._since = [], 0, time.monotonic()
 
 
 class TargetThread(_Worker):
-    """A target in a thread: takes lines, and collects the states it would have written to stdout."""
+    """A target in a thread: takes lines, and collects the states that it would print."""
 
     def __init__(self, path: str, config: Mapping[str, Any], *, label: str) -> None:
         super().__init__(label)
@@ -223,7 +222,7 @@ class TargetThread(_Worker):
         self.start()
 
     def work(self) -> None:
-        """Read to the end, then drain."""
+        """Read all lines, then drain."""
         states = self._states
 
         def keep(_target: Any, state: Any) -> None:
@@ -234,7 +233,7 @@ class TargetThread(_Worker):
         target.listen()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Hand over whole lines."""
+        """Pass whole lines to the target."""
         block = bytes(data)
         while True:
             if not self.is_alive:
@@ -255,7 +254,7 @@ class TargetThread(_Worker):
         return found
 
     def end(self) -> list[Any]:
-        """Wait until everything is drained."""
+        """Wait until the target has drained all records."""
         while self.is_alive:
             with suppress(queue.Full):
                 self.pieces.put(None, timeout=_POLL_S)
@@ -267,17 +266,17 @@ class TargetThread(_Worker):
         return self.states()
 
     def interrupt(self) -> None:
-        """End it at its next record, without draining."""
+        """End the target at its next record, without draining."""
         self.stopped.set()
 
     def close(self) -> None:
-        """End it without draining, if it still runs."""
+        """End the target without draining, if it still runs."""
         self.stopped.set()
         self.join(_JOIN_S)
 
 
 class _Reader(GenericSingerReader[bytes]):
-    """Calls the target's own functions with messages out of our queue."""
+    """Calls the target's own functions with messages from the queue."""
 
     def __init__(self, thread: TargetThread) -> None:
         super().__init__()
@@ -286,11 +285,11 @@ class _Reader(GenericSingerReader[bytes]):
 
     @property
     def default_input(self) -> Any:
-        """There is none: `process_lines` reads the queue."""
+        """Return no input: `process_lines` reads the queue."""
         return None
 
     def deserialize_json(self, line: bytes) -> dict[str, Any]:
-        """Return a message, with the digits of its numbers kept."""
+        """Return a message with all digits of its numbers."""
         message: dict[str, Any] = self._decoder.decode(line)
         return message
 

@@ -1,4 +1,4 @@
-"""Arrow -> JSON Schema: how a stream is declared to a target. The other way round is in `types`."""
+"""Arrow -> JSON Schema, to declare a stream to a target; `types` does the reverse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..stream import Stream
 
 _is = pa.types
 
-#: Digits that every target's integer column holds.
+#: Digits of an integer that every target holds.
 _INTEGER_DIGITS = 18
 
 
@@ -39,7 +39,7 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
     if kind == pa.uuid():
         return {"type": "string", "format": "uuid"}
     if isinstance(kind, pa.BaseExtensionType):
-        # arrow.json holds any value, so that nothing may be said of it.
+        # arrow.json holds any value: the schema may not restrict it.
         return {} if kind.extension_name == "arrow.json" else _plain(kind.storage_type)
     if _is.is_boolean(kind):
         return {"type": "boolean"}
@@ -78,7 +78,7 @@ def _integer(kind: pa.DataType) -> dict[str, Any]:
 
 def _decimal(precision: int, scale: int) -> dict[str, Any]:
     step = Decimal(1).scaleb(-scale)
-    most = Decimal((0, (9,) * precision, -scale))  # exact, whatever the precision of the decimal context
+    most = Decimal((0, (9,) * precision, -scale))  # exact, for any precision of the decimal context
     if scale <= 0 and precision - scale <= _INTEGER_DIGITS:
         return {"type": "integer", "minimum": -int(most), "maximum": int(most)}
     return {"type": "number", "multipleOf": step, "minimum": most.copy_negate(), "maximum": most}

@@ -1,4 +1,4 @@
-"""Singer messages as lines. Records are written by Arrow kernels: a string array's data buffer *is* the output."""
+"""Write Singer messages as lines. Arrow kernels write records: a string array's data buffer is the output."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from .. import compute as pc
-from ..decimals import as_number
+from ..arrow import compute as pc
+from ..arrow.decimals import as_number
 from ..errors import FatalConnectorError
 from ..stream import Stream
 from .json_schema import json_schema
 
 _is = pa.types
 
-#: Bytes of records turned into text at once: the text is some times as long, and must stay below 2 GiB.
+#: Bytes of records written at once: the text is several times as long, and must stay below 2 GiB.
 SLICE_BYTES = 32 << 20
 
-#: What a JSON text must escape.
+#: Characters that a JSON text must escape.
 _SPECIAL = r'[\x00-\x1f"\\]'
 _CONTROL = r"[\x00-\x1f]"
 _ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 
 
 def to_line(message: Mapping[str, Any]) -> bytes:
-    """Write one message, any digits of a Decimal included."""
+    """Write one message, with all digits of a Decimal."""
     import msgspec
 
     return msgspec.json.Encoder(decimal_format="number").encode(message) + b"\n"
@@ -48,9 +48,9 @@ def schema_line(stream: Stream, name: str | None = None) -> bytes:
 
 
 def _without_steps(schema: Any) -> Any:
-    """Leave out `multipleOf`: targets that check with floats find that 0.07 is no multiple of 0.01."""
+    """Return the schema without `multipleOf`: for targets that use floats, 0.07 is no multiple of 0.01."""
     if isinstance(schema, Mapping):
-        is_type = not isinstance(schema.get("multipleOf"), Mapping)  # else it is a column of that name
+        is_type = not isinstance(schema.get("multipleOf"), Mapping)  # otherwise it is a column of that name
         return {name: _without_steps(part) for name, part in schema.items() if name != "multipleOf" or not is_type}
     return schema
 
@@ -72,14 +72,14 @@ class RecordLines:
         self._stream = stream
         self._head = f'{{"type":"RECORD","stream":{_text(stream)},"record":{{' if is_wrapped else "{"
         self._tail = "}" if version is None else f'}},"version":{version}'
-        if not is_wrapped:  # a record alone, as a file of a BATCH has them
+        if not is_wrapped:  # a record alone, as in a file of a BATCH
             self._tail = ""
 
     def write(self, batch: pa.RecordBatch, extracted_at: str | None = None) -> Iterator[memoryview]:
         """Yield the lines of a batch, in a few large pieces.
 
         Raises:
-            FatalConnectorError: a value has no form in JSON (NaN, infinity, a year past 9999).
+            FatalConnectorError: JSON lacks a value (NaN, infinity, a year past 9999).
         """
         end = self._tail + ("" if extracted_at is None else f',"time_extracted":"{extracted_at}"') + "}\n"
         step = max(1, batch.num_rows * SLICE_BYTES // max(batch.nbytes, 1))
@@ -103,12 +103,12 @@ class RecordLines:
         return _data(lines)
 
     def _column(self, array: pa.Array, name: str) -> tuple[pa.Array, bool]:
-        """Return a column as JSON text, and whether quotes belong around it."""
+        """Return a column as JSON text, and whether it needs quotes."""
         try:
             return _as_text(array)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise FatalConnectorError(
-                f"column {name!r} of type {array.type}: {str(error).splitlines()[0]}; a Singer message cannot say it, "
+                f"column {name!r} of type {array.type}: {str(error).splitlines()[0]}; a Singer message cannot hold it, "
                 "leave the column out with `columns` or change it in a transformer",
                 stream=self._stream,
             ) from error
@@ -161,7 +161,7 @@ def _moments(array: pa.Array) -> pa.Array:
 
 
 def _within_four_digits(texts: pa.Array, at_least: int) -> pa.Array:
-    """Refuse what Arrow writes for a year before 1 or past 9999."""
+    """Refuse years before 1 or past 9999, which Arrow writes in another form."""
     is_odd = pc.match_substring_regex(texts, rf"^(-|<|[0-9]{{5}}|.{{0,{at_least - 1}}}$)")
     if pc.any(is_odd).as_py():
         raise ValueError("a date before the year 1 or past 9999")
@@ -179,14 +179,14 @@ def _escaped(array: pa.Array) -> pa.Array:
 
 
 def _one_line(array: pa.Array) -> pa.Array:
-    """Line ends in a JSON text are only ever space between its tokens."""
+    """Remove line ends, which a JSON text has between its tokens only."""
     if pc.any(pc.match_substring_regex(array, r"[\r\n]")).as_py():
         array = pc.replace_substring_regex(array, r"[\r\n]+", " ")
     return array
 
 
 def _each(array: pa.Array, text: Any) -> pa.Array:
-    """Write values for which Arrow has no kernel, one by one."""
+    """Write values one by one, where Arrow has no kernel."""
     return pa.array([None if value is None else text(value) for value in array.to_pylist()], pa.string())
 
 

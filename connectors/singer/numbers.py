@@ -1,4 +1,4 @@
-"""Numbers of JSON that stay exact: which a double holds, and what Arrow's JSON reader gets wrong. Pure."""
+"""Find JSON numbers that a double does not hold, or that Arrow's JSON reader may get wrong. Pure."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import pyarrow.compute as pc
 
 from .types import LONG, Column
 
-#: So many digits in a row (a point among them) may be more than a double holds.
+#: So many adjacent digits (with a point) may be more than a double holds.
 LONG_RUN = 16
 _STRIDE = LONG_RUN // 2
-#: Digits and points as 0, signs as -, the e of exponents; anything else as a space.
+#: Maps digits and points to 0, signs to -, `E` to e, other bytes to a space.
 NUMERALS = bytes(
     48 if 48 <= byte < 58 or byte == 46 else 101 if byte in b"eE" else byte if byte in b"+-" else 32
     for byte in range(256)
 )
 
-#: Keeps the digits of any number: Python's own context rounds to 28 of them.
+#: Keeps all digits: Python's default context rounds to 28.
 EXACT = Context(prec=5000)
 
 
 class Wider(Exception):
-    """A value needs a wider type than its column's; the block is to be read again with it."""
+    """A value needs a wider type than its column has; read the block again with it."""
 
     def __init__(self, column: Column, kind: pa.DataType | None) -> None:
         super().__init__(column.name)
@@ -38,32 +38,31 @@ class Wider(Exception):
 def may_have_long_numbers(block: bytes) -> bool:
     """Tell whether a number may have more digits than every double holds: `LONG_RUN` or more in a row.
 
-    Every such run covers two places in a row of those that are a stride apart, so most blocks need a look at a part of
-    their bytes only.
+    Such a run covers two adjacent positions of those that are a stride apart, so a part of the bytes is enough.
     """
     return b"00" in block[::_STRIDE].translate(NUMERALS)
 
 
-#: A number with an exponent, also where decimals come as texts. A text that holds the like does no harm.
+#: A number with an exponent, also a text that holds one. Another text that matches does no harm.
 _EXPONENT = r"[:,\[]\s*-?[0-9][0-9.]*[eE]"
 _EXPONENT_IN_TEXT = r"[:,\[]\s*\"?\s*[-+]?[0-9.]+[eE]"
-#: One so near to zero that Arrow reads past its table of powers, and may crash, where it takes it for a decimal.
+#: A number so near to zero that Arrow, for a decimal, reads past its table of powers and may crash.
 _TINY = r"[:,\[]\s*\"?\s*[-+]?[0-9.]+[eE]-[0-9]{3,}\s*[\",\]}]"
 _NEGATIVE_ZERO = r"[:,\[]\s*-[0.]+[^0-9.]"
 
 
 def has_exponents(block: bytes, *, in_texts: bool) -> bool:
-    """Tell whether there may be a number with an exponent: hexadecimal digits in a text are none."""
+    """Tell whether a block may have a number with an exponent; hexadecimal digits do not count."""
     return _matches(block, _EXPONENT_IN_TEXT if in_texts else _EXPONENT)
 
 
 def has_tiny(block: bytes) -> bool:
-    """Tell whether there may be a number, also one in a text, at which Arrow's reader of decimals crashes."""
+    """Tell whether a block may have a number, also in a text, at which Arrow's reader of decimals crashes."""
     return (b"e-" in block or b"E-" in block) and _matches(block, _TINY)
 
 
 def has_negative_zero(block: bytes) -> bool:
-    """Tell whether there may be a number -0, which as a decimal has no sign."""
+    """Tell whether a block may have a -0, which loses its sign as a decimal."""
     return _matches(block, _NEGATIVE_ZERO)
 
 
@@ -74,12 +73,12 @@ def _matches(block: bytes, pattern: str) -> bool:
 
 
 def room(kind: pa.DataType) -> int:
-    """Return with how many digits Arrow's JSON reader may get a decimal wrong, once it is scaled."""
+    """Return the number of digits from which Arrow's JSON reader may scale a decimal wrong."""
     return (38 if pa.types.is_decimal128(kind) else 76) - int(kind.scale) + 1
 
 
 def has_zero(decimals: pa.Array) -> bool:
-    # pa.scalar would import pandas, which takes longer than a small sync.
+    # `pa.scalar` would import pandas, which takes longer than a small run.
     zero = pa.Array.from_buffers(decimals.type, 1, [None, pa.py_buffer(bytes(decimals.type.byte_width))])[0]
     return pc.any(pc.equal(decimals, zero)).as_py() is True
 
@@ -92,7 +91,7 @@ def is_near(decimals: pa.Array, doubles: pa.Array) -> bool:
 
 
 def plain_digits(found: pa.Array) -> pa.Array:
-    """Write decimals without the zeros that their common scale gives them."""
+    """Write decimals without trailing zeros."""
     text = found.cast(pa.string())
     if pc.any(pc.match_substring(text, "E")).as_py():
         values = [None if value is None else format(value, "f") for value in found.to_pylist()]
@@ -101,10 +100,10 @@ def plain_digits(found: pa.Array) -> pa.Array:
 
 
 def holds(column: Column, doubles: pa.Array, decimals: pa.Array) -> bool:
-    """Tell whether the doubles hold every digit of the decimals; False where the decimals may be wrong themselves.
+    """Tell whether doubles hold all digits of decimals; False: the decimals themselves may be wrong.
 
     Raises:
-        Wider: they do not.
+        Wider: the doubles do not hold all digits.
     """
     same = pc.equal(doubles.cast(pa.string()).cast(LONG), decimals)
     if pc.all(same).as_py() is not False:
@@ -120,7 +119,7 @@ def holds(column: Column, doubles: pa.Array, decimals: pa.Array) -> bool:
 
 
 def is_exact(value: Decimal | int) -> bool:
-    """Tell whether a double holds all digits, or the digits are those of a double written with 17 of them."""
+    """Tell whether a double holds all digits, or the digits are a double written with 17 digits."""
     try:
         double = float(value)
     except OverflowError:
@@ -132,7 +131,7 @@ def is_exact(value: Decimal | int) -> bool:
 
 
 def decimal_for(values: Any) -> pa.DataType | None:
-    """Return a decimal type that holds these values; None where there is none of 38 digits."""
+    """Return a decimal type of 38 digits that holds these values; None: there is none."""
     scale = whole = 0
     for value in values.to_pylist() if isinstance(values, pa.Array) else values:
         if value is None:
@@ -142,5 +141,5 @@ def decimal_for(values: Any) -> pa.DataType | None:
         whole = max(whole, len(digits) + exponent)
     if whole + scale > 38:
         return None
-    # Room for more digits behind the point, as far as that leaves room before it.
+    # More digits after the point, as far as enough remain before it.
     return pa.decimal128(38, max(scale, min(18, 38 - max(whole, 15))))

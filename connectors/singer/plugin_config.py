@@ -1,4 +1,4 @@
-"""The settings of our connectors as the config of a Singer plugin."""
+"""The settings of connectors as the config of a Singer plugin."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from ..registry import connector_class, names
+from ..registry import connector_class, names, settings_model
 
 
 def config_jsonschema(connector: str, role: str) -> dict[str, Any]:
-    """Return the JSON Schema of a connector's settings, as flat as Singer's tools expect it."""
-    model = settings_of(connector, role)
+    """Return the JSON Schema of a connector's settings, flat as Singer's tools expect it."""
+    model = settings_model(connector, role)
     if model is None:
         return {"type": "object", "properties": {}}
     schema = model.model_json_schema(by_alias=True)
@@ -24,8 +22,8 @@ def config_jsonschema(connector: str, role: str) -> dict[str, Any]:
 
 
 def connector_config(connector: str, role: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a plugin's config is the connector's own: singer-sdk adds settings that only it reads."""
-    model = settings_of(connector, role)
+    """Return the connector's part of a plugin's config, without the settings of singer-sdk."""
+    model = settings_model(connector, role)
     if model is None:
         return dict(config)
     known = {field.alias or name for name, field in model.model_fields.items()}
@@ -33,14 +31,8 @@ def connector_config(connector: str, role: str, config: Mapping[str, Any]) -> di
 
 
 def make_connector(connector: str, role: str, config: Mapping[str, Any]) -> Any:
-    """Make the connector; relative paths count from the folder in which the plugin was started."""
+    """Make the connector; relative paths count from the current folder."""
     return connector_class(connector, role)(connector_config(connector, role, config), Path.cwd())
-
-
-def settings_of(connector: str, role: str) -> type[BaseModel] | None:
-    """Return the pydantic model of a connector's settings."""
-    model: type[BaseModel] | None = getattr(connector_class(connector, role), "settings", None)
-    return model
 
 
 def plugins(role: str) -> list[str]:
@@ -49,7 +41,7 @@ def plugins(role: str) -> list[str]:
 
 
 def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
-    """Write definitions out where they are referred to: each property is looked at by itself."""
+    """Replace references by their definitions: tools read each property alone."""
     if isinstance(value, list):
         return [_inlined(part, definitions) for part in value]
     if not isinstance(value, Mapping):
@@ -61,7 +53,7 @@ def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `anyOf` with null as a type of two; no default that says nothing; secrets as Meltano marks them."""
+    """Write `anyOf` with null as two types, drop empty defaults, mark secrets as Meltano does."""
     flat = {key: part for key, part in spec.items() if key not in ("anyOf", "title", "format", "writeOnly")}
     options = spec.get("anyOf", [])
     real = [_flat(option) for option in options if option.get("type") != "null"]
@@ -79,4 +71,4 @@ def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-__all__ = ["config_jsonschema", "connector_config", "make_connector", "plugins", "settings_of"]
+__all__ = ["config_jsonschema", "connector_config", "make_connector", "plugins"]

@@ -1,4 +1,4 @@
-"""Console scripts: `tap-syncblocks-postgres`, `target-syncblocks-duckdb` and so on, by the name they are called by."""
+"""The console scripts `tap-syncblocks-postgres`, `target-syncblocks-duckdb` and so on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ PREFIXES = {"tap-syncblocks-": "tap", "target-syncblocks-": "target"}
 
 
 def run_plugin(kind: str, connector: str, arguments: Sequence[str]) -> None:
-    """Run one of our connectors as a tap or a target, with the command line that singer-sdk gives it.
+    """Run a connector as a tap or a target, with singer-sdk's command line.
 
     Raises:
-        ConnectorConfigError: no such connector, or its driver is not installed.
-        SystemExit: always, in the end.
+        ConnectorConfigError: there is no such connector, or its driver is not installed.
+        SystemExit: always, at the end.
     """
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # as messages are, whatever the locale says
+            stream.reconfigure(encoding="utf-8")  # messages are UTF-8, whatever the locale
     if kind == "tap":
         from .as_tap import tap_class
 
@@ -32,7 +32,7 @@ def run_plugin(kind: str, connector: str, arguments: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Entry point of all console scripts."""
+    """Entry point of all console scripts; the name of the script says which connector."""
     from ..errors import ConnectorError
 
     name = Path(sys.argv[0]).stem

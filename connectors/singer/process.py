@@ -1,4 +1,4 @@
-"""A plugin as a process: private files, its standard error in the log, an end that is certain."""
+"""Run a plugin as a process: private files, its standard error in the log, a certain end."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from ..errors import ConnectorError, FatalConnectorError, Interrupted, Retriable
 
 log = logging.getLogger("syncblocks")
 
-#: A block is handed on when it is this long, or so many seconds old.
+#: Size and age at which a block is passed on, in bytes and seconds.
 BLOCK_BYTES = 4 << 20
 BLOCK_S = 0.5
-#: The same where nothing is parsed: small, so that a target is at work while its tap is.
+#: The same for lines that are not parsed: small, so that tap and target work at the same time.
 PASSED_BYTES = 256 << 10
 PASSED_S = 0.02
-#: The longest line that is taken.
+#: Longest line that is accepted.
 MAX_LINE_BYTES = 1 << 30
 
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-#: A read of less than this many bytes is followed by a short sleep, so that the pipe fills.
+#: A read of fewer bytes is followed by a short sleep, so that the pipe fills.
 _SMALL_READ = 64 << 10
 _FILL_S = 0.002
 _TERM_S = 3.0
-#: How long a process may still run after the end of its output, and its output stay open after its end.
+#: Seconds that a process may run after the end of its output, and that its output may stay open after its end.
 _EXIT_S = 30.0
 _LINGER_S = 2.0
 
@@ -76,14 +76,14 @@ _SECRET_KEY = re.compile(r"pass|secret|token|key|credential|auth|private|dsn|url
 _METRIC = re.compile(r"\bMETRIC: (\{.*\})")
 _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _TAIL_LINES = 20
-#: How Python names what a program died of.
+#: The last line of a Python traceback: the exception.
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
 class PrivateFiles:
-    """A folder that only this user can read, for config, catalog and state; removed when left.
+    """A folder that only this user can read, for config, catalog and state; the context removes it.
 
-    A folder of a process that was killed is removed by the next one: its lock is free.
+    The next process removes the folder of a killed process, whose lock is free.
     """
 
     _PREFIX = "syncblocks-singer-"
@@ -95,7 +95,7 @@ class PrivateFiles:
         return self
 
     def _make(self) -> bool:
-        """Make the folder and lock it; False: another one swept it in between."""
+        """Make the folder and lock it; False: another process has removed it in between."""
         self.folder = Path(tempfile.mkdtemp(prefix=self._PREFIX))
         try:
             self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -141,14 +141,14 @@ def _plain(value: Any) -> Any:
 
 
 def environment(own: Mapping[str, str], program: str) -> dict[str, str]:
-    """Return the plugin's environment: what every program needs, and what the pipeline gives it."""
+    """Return the plugin's environment: the variables that programs need, and those of the pipeline."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
     kept["PATH"] = os.pathsep.join(filter(None, (os.path.dirname(program), kept.get("PATH", os.defpath))))  # noqa: PTH120
     return {**kept, **own}
 
 
 def secrets_in(config: Any, *, is_secret: bool = False) -> Iterator[str]:
-    """Yield the texts of a config that look like secrets by their key."""
+    """Yield the texts of a config whose keys look like secrets."""
     if isinstance(config, Mapping):
         for key, value in config.items():
             yield from secrets_in(value, is_secret=is_secret or _SECRET_KEY.search(str(key)) is not None)
@@ -160,15 +160,15 @@ def secrets_in(config: Any, *, is_secret: bool = False) -> Iterator[str]:
 
 
 class Plugin:
-    """One running plugin. As a context it ends with the process gone.
+    """One running plugin. The context ends the process.
 
     Args:
         label: `tap tap-jsonl`, for messages.
         command: program and arguments.
-        folder: where it runs: relative paths of its config count from the pipeline file's folder.
+        folder: its working folder, that of the pipeline file.
         env: see `environment`.
         secrets: texts that no log line or message may hold.
-        hang_timeout_s: seconds without output after which it is ended; None: never.
+        hang_timeout_s: seconds without output after which the plugin is ended; None: never.
         takes_input: whether its standard input is a pipe.
     """
 
@@ -197,7 +197,7 @@ class Plugin:
     def __enter__(self) -> Plugin:
         read, write = os.pipe()
         enlarge(write)
-        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), str(os.getpid())]
+        guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")), str(os.getpid())]
         try:
             self._process = subprocess.Popen(
                 [*guard, *self._command],
@@ -229,26 +229,26 @@ class Plugin:
 
     @property
     def input(self) -> IO[bytes]:
-        """Its standard input."""
+        """The plugin's standard input."""
         assert self._process.stdin is not None
         return self._process.stdin
 
     def interrupt(self) -> None:
-        """End it soon, from any thread."""
+        """End the plugin soon, from any thread."""
         self._interrupted.set()
         self._signal(signal.SIGTERM)
 
     def tail(self) -> str:
-        """Return the last lines of its standard error."""
+        """Return the last lines of the plugin's standard error."""
         self._listener.join(timeout=1)
         return "\n".join(self._tail)
 
     def blocks(self, size_bytes: int = BLOCK_BYTES, age_s: float = BLOCK_S) -> Iterator[bytes]:
-        """Yield whole lines in blocks of about that size or age, to the end of its output and of the process.
+        """Yield whole lines in blocks of about that size or age, to the end of output and process.
 
         Raises:
-            RetriableError: it was killed, or ended with another status than 0.
-            FatalConnectorError: it hangs, or writes a line without end.
+            RetriableError: the plugin was killed, or ended with a status other than 0.
+            FatalConnectorError: the plugin hangs, or writes a line without end.
             Interrupted: `interrupt` was called.
         """
         rest = b""
@@ -273,7 +273,7 @@ class Plugin:
     def _gather(
         self, selector: selectors.BaseSelector, held: int, size_bytes: int, age_s: float
     ) -> tuple[list[bytes], bool]:
-        """Read until there is a block, or it is old enough; say whether there may be more."""
+        """Read until the block is full or old enough; return whether there may be more."""
         chunks: list[bytes] = []
         size, started = held, 0.0
         while True:
@@ -304,7 +304,7 @@ class Plugin:
             return False
         silent_s = time.monotonic() - self._heard
         if self._process.poll() is not None and silent_s > _LINGER_S:
-            return False  # what still holds its output is none of ours
+            return False  # another process still holds its output
         if self._hang_timeout_s is not None and silent_s > self._hang_timeout_s:
             raise FatalConnectorError(
                 f"{self.label} hangs: no line for {self._hang_timeout_s:g} s (`hang_timeout_s`)" + self._last_words(),
@@ -330,7 +330,7 @@ class Plugin:
         return RetriableError(f"{self.label} {how}{self._last_words()}", connector="singer")
 
     def _last_words(self) -> str:
-        """Return the end of its log, with what it died of in front: a table shows the beginning only."""
+        """Return the end of the log, the exception first: a table shows the beginning only."""
         lines = self.tail().strip().splitlines()
         if not lines:
             return "; it said nothing"
@@ -358,7 +358,7 @@ class Plugin:
         stream.close()
 
     def _end(self) -> None:
-        """End the process and everything it has started."""
+        """End the process and all processes it has started."""
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -385,7 +385,7 @@ def run(plugin: Plugin, limit_bytes: int = 512 << 20) -> bytes:
 
 
 def enlarge(pipe: int) -> None:
-    """Make room for 1 MB, as far as the system lets us."""
+    """Set the pipe's size to 1 MB, if the system allows it."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, _F_SETPIPE_SZ, _PIPE_BYTES)
 

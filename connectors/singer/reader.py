@@ -1,4 +1,4 @@
-"""Blocks of Singer lines -> events of the streams, in order; a checkpoint never stands before a record it covers."""
+"""Turn blocks of Singer lines into events of streams, in order; a checkpoint follows the records it covers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..errors import FatalConnectorError
+from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..stream import Bookmark, Checkpoint, Event, Rejected, Stream
-from .incoming import Incoming
 from .numbers import Wider
-from .records import MALFORMED, BadRecord
-from .sifting import sifted_lines
+from .records import MALFORMED, MalformedRecord
+from .rejected import parse_or_reject
 from .state import entry_of, part_of, resumable
+from .tap_stream import TapStream
 from .values import shown
 
 log = logging.getLogger("syncblocks")
 
-#: Records of a batch at most.
+#: Most records of a batch.
 BATCH_RECORDS = 65_536
 
-#: Beginnings of lines that were looked at: a tap that writes the time before the record has one a line.
+#: Most beginnings of lines to remember: a tap that writes a time before the record has one for each line.
 _MAX_HEADS = 4096
 RECORD = b'"record"'
 HEAD_BYTES = 512
@@ -36,7 +36,7 @@ _NO_HEAD = object()
 
 
 class Message(msgspec.Struct):
-    """A line; what it carries stays JSON until it is needed."""
+    """A message; its values stay JSON until they are needed."""
 
     type: Any = None
     stream: Any = None
@@ -58,13 +58,13 @@ class Reader:
     Args:
         tap: its name, for errors.
         streams: the selected streams.
-        names: every stream of the tap -> names under which messages and STATE may call it.
-        bookmarks: where each selected stream goes on.
-        adds_columns: names of streams all of whose columns are wanted: new ones too.
-        wider: columns that an earlier run found to hold more digits than their schema says, by stream.
-        on_wider: told of a stream's such columns whenever there are more.
-        checkpoint_records: records between two checkpoints, at least.
-        checkpoint_s: seconds after which one comes earlier.
+        names: every stream of the tap -> its names in messages and STATE.
+        bookmarks: bookmark of each selected stream.
+        adds_columns: names of the streams that take new columns.
+        wider: stream -> columns in which an earlier run found more digits than the schema declares.
+        on_wider: called with a stream's wider columns when a new one is found.
+        checkpoint_records: least number of records between two checkpoints.
+        checkpoint_s: seconds after which a checkpoint comes earlier.
         clock: seconds, monotonic.
     """
 
@@ -83,10 +83,10 @@ class Reader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tap = tap
-        #: As the pipeline asks for them.
+        #: The streams as the pipeline selects them.
         self.streams = tuple(streams)
-        self._incoming = {
-            stream.name: Incoming(
+        self._streams = {
+            stream.name: TapStream(
                 stream,
                 names[stream.name],
                 bookmarks.get(stream.name),
@@ -96,10 +96,10 @@ class Reader:
             for stream in streams
         }
         self._names = names
-        self._by_called: dict[str, Incoming | None] = {}
+        self._by_called: dict[str, TapStream | None] = {}
         for name, called in names.items():
             for each in called:
-                self._by_called[each] = self._incoming.get(name)
+                self._by_called[each] = self._streams.get(name)
         self._unknown: set[str] = set()
         self._heads: dict[bytes, Any] = {}
         self._last_head = b""
@@ -114,23 +114,23 @@ class Reader:
         self.line = 0
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[tuple[str, Event]]:
-        """Yield `(stream name, event)` of everything the tap writes, then each stream's last checkpoint.
+        """Yield `(stream name, event)` for the tap's messages, then each stream's last checkpoint.
 
         Args:
-            blocks: whole lines each; only the last may lack its line feed.
+            blocks: whole lines; the last one may lack its line feed.
 
         Raises:
-            FatalConnectorError: a line that is no message, or no record of its stream; it names tap, stream and line.
+            FatalConnectorError: a line is no message, or no record of its stream; the error names tap, stream and line.
         """
         for block in blocks:
             yield from self._block(block)
         self._check_unknown()
         if self._state is not None:
             value = self._value(self._state)
-            for incoming in self._incoming.values():
-                if incoming.is_incremental:
-                    part = self._part(incoming, value)
-                    yield incoming.stream.name, Checkpoint(bookmark=incoming.bookmark(part, is_complete=True))
+            for tap_stream in self._streams.values():
+                if tap_stream.is_incremental:
+                    part = self._part(tap_stream, value)
+                    yield tap_stream.stream.name, Checkpoint(bookmark=tap_stream.bookmark(part, is_complete=True))
 
     # -- lines ---------------------------------------------------------------------------------------------------
 
@@ -142,33 +142,33 @@ class Reader:
         self.line += count
         head = self._last_head
         if head and block.startswith(head) and block.count(b"\n" + head) == count - 1:
-            incoming = self._heads[head[: -len(RECORD)]]
-            if incoming is not None:
-                yield from self._records(incoming, block, range(first, first + count))
+            tap_stream = self._heads[head[: -len(RECORD)]]
+            if tap_stream is not None:
+                yield from self._records(tap_stream, block, range(first, first + count))
             return
         heads, last = self._heads, b""
         for number, line in enumerate(block.split(b"\n"), first):
             place = line.find(RECORD, 0, HEAD_BYTES)
             if place > 0:
                 start = line[:place]
-                incoming = heads.get(start, _NOT_KNOWN)
-                if incoming is _NOT_KNOWN:
-                    incoming = self._learn(start, number)
-                if incoming is not _NO_HEAD:
-                    if incoming is not None:
-                        incoming.lines.append(line)
-                        incoming.numbers.append(number)
+                tap_stream = heads.get(start, _NOT_KNOWN)
+                if tap_stream is _NOT_KNOWN:
+                    tap_stream = self._learn(start, number)
+                if tap_stream is not _NO_HEAD:
+                    if tap_stream is not None:
+                        tap_stream.lines.append(line)
+                        tap_stream.numbers.append(number)
                     last = start
                     continue
             if line and not line.isspace():
                 yield from self._message(number, line)
         if last:
             self._last_head = last + RECORD
-        for incoming in self._incoming.values():
-            yield from self._flush(incoming)
+        for tap_stream in self._streams.values():
+            yield from self._flush(tap_stream)
 
     def _learn(self, start: bytes, number: int) -> Any:
-        """Return the stream of all lines that start so; `_NO_HEAD` where the start does not tell."""
+        """Return the stream of all lines with this beginning; `_NO_HEAD`: the beginning does not tell."""
         found: Any = _NO_HEAD
         try:
             pairs = json.loads(start + RECORD + b":0}", object_pairs_hook=list)
@@ -191,10 +191,10 @@ class Reader:
         message = self._decoded(number, line)
         kind = message.type
         if kind == "RECORD":
-            incoming = self._called(self._stream_of(message, number), number, needs_schema=True)
-            if incoming is not None:
-                incoming.lines.append(line)
-                incoming.numbers.append(number)
+            tap_stream = self._called(self._stream_of(message, number), number, needs_schema=True)
+            if tap_stream is not None:
+                tap_stream.lines.append(line)
+                tap_stream.numbers.append(number)
         elif kind == "STATE":
             self._state = bytes(message.value)
             self._state_line = number
@@ -212,7 +212,7 @@ class Reader:
         try:
             return _messages.decode(line)
         except MALFORMED as error:
-            try:  # NaN and the like, which Python's own writer makes of floats
+            try:  # NaN and infinities, as Python's JSON writer writes them
                 found = json.loads(line.decode())
             except (ValueError, RecursionError):
                 raise self._error(number, f"is no JSON: {shown(line)} ({error})") from error
@@ -227,20 +227,20 @@ class Reader:
             raise self._error(number, f"is a {message.type} without a stream")
         return message.stream
 
-    def _called(self, called: str, number: int, *, needs_schema: bool) -> Incoming | None:
-        """Return the selected stream that messages call so; None: its records are not wanted."""
+    def _called(self, called: str, number: int, *, needs_schema: bool) -> TapStream | None:
+        """Return the selected stream that a message names; None: the stream is not selected."""
         if called not in self._by_called:
             if called not in self._unknown:
                 log.warning("tap %s: stream %r is not in its catalog; its records are left out", self._tap, called)
             self._unknown.add(called)
             return None
-        incoming = self._by_called[called]
-        if incoming is not None and needs_schema and not incoming.has_schema:
-            raise self._error(number, "is a RECORD before the SCHEMA of its stream", incoming.stream.name)
-        return incoming
+        tap_stream = self._by_called[called]
+        if tap_stream is not None and needs_schema and not tap_stream.has_schema:
+            raise self._error(number, "is a RECORD before the SCHEMA of its stream", tap_stream.stream.name)
+        return tap_stream
 
     def _check_unknown(self) -> None:
-        silent = [name for name, incoming in self._incoming.items() if not incoming.has_schema]
+        silent = [name for name, tap_stream in self._streams.items() if not tap_stream.has_schema]
         if silent and self._unknown:
             raise FatalConnectorError(
                 f"tap {self._tap}: no message names stream {silent[0]!r}; it sent {', '.join(sorted(self._unknown))} "
@@ -253,122 +253,122 @@ class Reader:
 
     def _schema(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
         called = self._stream_of(message, number)
-        incoming = self._called(called, number, needs_schema=False)
+        tap_stream = self._called(called, number, needs_schema=False)
         if not isinstance(message.schema, dict):
             raise self._error(number, "is a SCHEMA without a schema", called)
-        if incoming is None:
+        if tap_stream is None:
             return
-        yield from self._flush(incoming)
-        if incoming.called != called:
-            incoming.called = called
-        changed = incoming.declare(message.schema, message.bookmark_properties)
+        yield from self._flush(tap_stream)
+        if tap_stream.called != called:
+            tap_stream.called = called
+        changed = tap_stream.declare(message.schema, message.bookmark_properties)
         if changed is not None:
             yield changed.name, changed
 
     def _activate(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
-        """A version is the business of taps and targets: here a table is replaced as a whole, or not."""
+        """Ignore the message: only targets use versions; here a table is replaced as a whole, or not."""
         self._stream_of(message, number)
         yield from ()
 
-    def _flush(self, incoming: Incoming) -> Iterator[tuple[str, Event]]:
-        if not incoming.lines:
+    def _flush(self, tap_stream: TapStream) -> Iterator[tuple[str, Event]]:
+        if not tap_stream.lines:
             return
-        lines, numbers = incoming.lines, incoming.numbers
-        incoming.lines, incoming.numbers = [], []
-        yield from self._records(incoming, b"\n".join(lines), numbers)
+        lines, numbers = tap_stream.lines, tap_stream.numbers
+        tap_stream.lines, tap_stream.numbers = [], []
+        yield from self._records(tap_stream, b"\n".join(lines), numbers)
 
     def _records(
-        self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
+        self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[tuple[str, Event]]:
-        for event in self._parsed(incoming, block, numbers, is_wrapped=is_wrapped, file=file):
+        for event in self._parsed(tap_stream, block, numbers, is_wrapped=is_wrapped, file=file):
             if isinstance(event, pa.RecordBatch):
-                yield from self.batches(incoming, event)
+                yield from self.batches(tap_stream, event)
             else:
-                yield incoming.stream.name, event
+                yield tap_stream.stream.name, event
 
     def _parsed(
-        self, incoming: Incoming, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
+        self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[Stream | pa.RecordBatch | Rejected]:
-        """Parse lines of one stream; before them comes the stream, if a value needs a wider column."""
-        limit = incoming.stream.max_rejected
+        """Parse lines of one stream; yield the stream first if a value needs a wider column."""
+        limit = tap_stream.stream.max_rejected
         while True:
-            parser = incoming.parser(is_wrapped=is_wrapped)
+            parser = tap_stream.parser(is_wrapped=is_wrapped)
             try:
                 yield parser.parse(block, numbers)
                 return
             except Wider as wider:
-                changed = self._widen(incoming, wider)
-            except BadRecord as bad:
+                changed = self._widen(tap_stream, wider)
+            except MalformedRecord as malformed:
                 if limit is None:
                     place = f"of file {file} " if file else ""
-                    raise self._error(bad.line, f"{place}{bad}", incoming.stream.name) from bad
+                    raise self._error(malformed.line, f"{place}{malformed}", tap_stream.stream.name) from malformed
                 try:
-                    yield from sifted_lines(parser, block, numbers, limit, file or f"tap {self._tap}")
+                    yield from parse_or_reject(parser, block, numbers, limit, file or f"tap {self._tap}")
                     return
                 except Wider as wider:
-                    changed = self._widen(incoming, wider)
+                    changed = self._widen(tap_stream, wider)
             if changed is not None:
                 yield changed
 
-    def _widen(self, incoming: Incoming, wider: Wider) -> Stream | None:
-        changed = incoming.widen(wider.column, wider.kind)
-        self._on_wider(incoming.stream.name, incoming.wider())
+    def _widen(self, tap_stream: TapStream, wider: Wider) -> Stream | None:
+        changed = tap_stream.widen(wider.column, wider.kind)
+        self._on_wider(tap_stream.stream.name, tap_stream.wider())
         return changed
 
-    def batches(self, incoming: Incoming, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
-        """Yield what of a batch was not committed before, in pieces."""
-        batch = incoming.conform(batch)
-        if incoming.is_incremental:
-            batch = incoming.boundary.take(batch)
-        incoming.pending += batch.num_rows
+    def batches(self, tap_stream: TapStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
+        """Yield the records of a batch that were not committed before, in pieces."""
+        batch = tap_stream.conform(batch)
+        if tap_stream.is_incremental:
+            batch = tap_stream.resent.take(batch)
+        tap_stream.pending += batch.num_rows
         for start in range(0, batch.num_rows, BATCH_RECORDS):
-            yield incoming.stream.name, batch.slice(start, BATCH_RECORDS)
+            yield tap_stream.stream.name, batch.slice(start, BATCH_RECORDS)
 
     def _batch(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
-        incoming = self._called(self._stream_of(message, number), number, needs_schema=True)
+        tap_stream = self._called(self._stream_of(message, number), number, needs_schema=True)
         files = message.manifest
         if not isinstance(message.encoding, dict) or not isinstance(files, list):
             raise self._error(number, "is a BATCH without encoding and manifest", str(message.stream))
-        if incoming is None:
+        if tap_stream is None:
             return
-        yield from self._flush(incoming)
+        yield from self._flush(tap_stream)
         from .batches import BadBatch, read_lines, read_tables
 
         try:
             for file in files:
                 if message.encoding.get("format") == "jsonl":
                     for block, lines in read_lines(file, message.encoding):
-                        yield from self._records(incoming, block, lines, is_wrapped=False, file=str(file))
+                        yield from self._records(tap_stream, block, lines, is_wrapped=False, file=str(file))
                 else:
-                    for batch in read_tables(file, message.encoding, incoming.stream.schema):
-                        yield from self.batches(incoming, batch)
+                    for batch in read_tables(file, message.encoding, tap_stream.stream.schema):
+                        yield from self.batches(tap_stream, batch)
         except BadBatch as bad:
-            raise self._error(number, f"names a BATCH that cannot be read: {bad}", incoming.stream.name) from bad
+            raise self._error(number, f"names a BATCH that cannot be read: {bad}", tap_stream.stream.name) from bad
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def _checkpoints(self) -> Iterator[tuple[str, Event]]:
         """Yield checkpoints at the STATE just read, if they are due."""
-        live = [incoming for incoming in self._incoming.values() if incoming.is_incremental]
-        most = max((incoming.pending + len(incoming.lines) for incoming in live), default=0)
+        live = [tap_stream for tap_stream in self._streams.values() if tap_stream.is_incremental]
+        most = max((tap_stream.pending + len(tap_stream.lines) for tap_stream in live), default=0)
         now = self._clock()
         if not live or (most < self._checkpoint_records and now - self._looked_at < self._checkpoint_s):
             return
         self._looked_at = now
         value = self._value(self._state or b"null")
-        for incoming in live:
-            part = self._part(incoming, value)
-            place = resumable(entry_of(part, incoming.names))
-            # A STATE that did not move the stream's own place would have the records since sent again: not yet.
-            if not place or place == incoming.checkpoint:
+        for tap_stream in live:
+            part = self._part(tap_stream, value)
+            place = resumable(entry_of(part, tap_stream.names))
+            # The STATE has not moved this stream's position: the records since would be sent again.
+            if not place or place == tap_stream.checkpoint:
                 continue
-            yield from self._flush(incoming)
-            incoming.checkpoint, incoming.pending = place, 0
-            yield incoming.stream.name, Checkpoint(bookmark=incoming.bookmark(part))
+            yield from self._flush(tap_stream)
+            tap_stream.checkpoint, tap_stream.pending = place, 0
+            yield tap_stream.stream.name, Checkpoint(bookmark=tap_stream.bookmark(part))
 
-    def _part(self, incoming: Incoming, value: Any) -> Any:
-        others = [each for name, called in self._names.items() if name != incoming.stream.name for each in called]
-        return part_of(value, incoming.names, others)
+    def _part(self, tap_stream: TapStream, value: Any) -> Any:
+        others = [each for name, called in self._names.items() if name != tap_stream.stream.name for each in called]
+        return part_of(value, tap_stream.names, others)
 
     def _value(self, state: bytes) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Lines of records -> Arrow batches: whole blocks by Arrow's JSON reader, line by line only where a block needs it."""
+"""Parse lines of records into Arrow batches, by blocks with Arrow's JSON reader, or line by line where needed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from ..files.text import is_json, misfit
-from .moments import from_texts
+from ..arrow.text import first_invalid, is_json
 from .numbers import (
     LONG_RUN,
     NUMERALS,
@@ -28,14 +27,15 @@ from .numbers import (
     plain_digits,
     room,
 )
+from .text_values import from_texts
 from .types import JSON, LONG, Column, Reading
 from .values import Given, shown, value_of
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
 
-class BadRecord(Exception):
-    """A line that is no record of the stream: `line` counts from 1."""
+class MalformedRecord(Exception):
+    """A line is no record of the stream; `line` counts from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
@@ -43,7 +43,7 @@ class BadRecord(Exception):
 
 
 class RecordMessage(msgspec.Struct):
-    """A RECORD message, its record's values still as JSON."""
+    """A RECORD message with values that are still JSON."""
 
     type: Any = None
     stream: Any = None
@@ -54,10 +54,10 @@ class Parser:
     """Parses the records of one stream with one set of columns.
 
     Args:
-        columns: in the order of the batches.
-        not_null: keys; a record without one is an error.
-        stream: as the messages call it.
-        is_wrapped: lines are RECORD messages; otherwise the records themselves.
+        columns: the columns of the batches, in order.
+        not_null: key columns; a record without a value is an error.
+        stream: the stream's name in messages.
+        is_wrapped: lines are RECORD messages; otherwise records.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class Parser:
             ]
         )
         self._decimals = [c for c in columns if c.reading is not Reading.JSON and pa.types.is_decimal(_read_as(c))]
-        #: The fewest digits for which one of the decimal columns may have no room.
+        #: Fewest digits that may be too many for a decimal column.
         self._room = min((room(_read_as(column)) for column in self._decimals), default=0)
         self._raw_decoder = self._make_raw_decoder()
         self._rows: Any = msgspec.json.Decoder(RecordMessage if is_wrapped else dict[str, msgspec.Raw])
 
     def parse(self, block: bytes, lines: Sequence[int]) -> pa.RecordBatch:
-        """Return one batch with a record a line; `lines` are the numbers of the lines that hold something.
+        """Return one batch with a record for each line; `lines` are the numbers of the lines that are not blank.
 
         Raises:
-            BadRecord: a line that is no record of this stream.
+            MalformedRecord: a line is no record of this stream.
             Wider: a column needs a wider type.
         """
         batch = self._quick(block, len(lines))
@@ -99,7 +99,7 @@ class Parser:
         for name in self._keys:
             if batch.column(name).null_count:
                 place = pc.index(pc.is_null(batch.column(name)), True).as_py()
-                raise BadRecord(lines[place], f"has no value of the key {name!r}")
+                raise MalformedRecord(lines[place], f"has no value of the key {name!r}")
         return batch
 
     # -- the whole block at once --------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Parser:
     def _wrapped(self, fields: Sequence[pa.Field]) -> pa.Schema:
         if not self._is_wrapped:
             return pa.schema(fields)
-        # `type` and `stream` are asked for so that a second one in a line is seen.
+        # `type` and `stream` are read, too: Arrow refuses a line that has one twice.
         return pa.schema([("type", pa.string()), ("stream", pa.string()), ("record", pa.struct(fields))])
 
     def _make_raw_decoder(self) -> Any:
@@ -121,7 +121,7 @@ class Parser:
         return msgspec.json.Decoder(record)
 
     def _quick(self, block: bytes, count: int) -> pa.RecordBatch | None:
-        """Parse the block as a whole; None where it needs a closer look."""
+        """Parse the block as a whole; None: it must be parsed line by line."""
         if not self.columns:
             return None
         try:
@@ -140,18 +140,18 @@ class Parser:
         return pa.record_batch(columns, schema=self.schema)
 
     def _exact_fields(self, block: bytes, count: int) -> dict[str, pa.Array] | None:
-        """Return the columns as Arrow's JSON reader makes them, once it is sure that the numbers are exact.
+        """Return the columns as Arrow's JSON reader makes them; None: it may have got a number wrong.
 
-        A double may lack digits, so where numbers are long they are read as decimals, and turned into doubles if these
-        hold them. A decimal of the reader may be plain wrong, without an error, where the text has an exponent (1e50
-        as decimal(76,40); 1e-41 as decimal(12,2) is 0): then it is held against a double in a second reading.
+        A double may lack digits: long numbers are read as decimals, and become doubles if doubles hold all digits. For
+        a text with an exponent the reader may return a wrong decimal without an error (1e50 as decimal(76,40); 1e-41 as
+        decimal(12,2) is 0): such decimals are compared with doubles of a second reading.
 
         Raises:
             Wider: a double does not hold all digits.
         """
         if not self._numbers and not self._decimals:
             return self._parsed(block, self._reader_schema, count)
-        has_powers = has_exponents(block, in_texts=any(column.is_text for column in self._decimals))
+        has_powers = has_exponents(block, in_texts=bool(self._decimals))  # for decimals the reader takes texts, too
         numerals = block.translate(NUMERALS) if has_powers or may_have_long_numbers(block) else b""
         is_long = b"0" * LONG_RUN in numerals
         if is_long and self._decimals and b"0" * self._room in numerals:
@@ -165,7 +165,7 @@ class Parser:
             if found is None:
                 return None
             is_doubtful = any(has_zero(found[column.name]) for column in numbers)
-            if not (is_doubtful and (has_powers or has_negative_zero(block))):  # 1e-120 and -0 as decimals are 0
+            if not (is_doubtful and (has_powers or has_negative_zero(block))):  # as decimals 1e-120 and -0 are 0
                 for column in numbers:
                     decimals = found[column.name]
                     found[column.name] = decimals.cast(pa.string()).cast(pa.float64())
@@ -200,7 +200,7 @@ class Parser:
         numbers: Sequence[Column],
         decimals: Sequence[Column],
     ) -> bool:
-        """Read doubles as decimals and decimals as doubles, and compare."""
+        """Read the doubles as decimals and the decimals as doubles, and compare them."""
         fields = [pa.field(column.name, LONG) for column in numbers]
         fields += [pa.field(column.name, pa.string() if column.is_text else pa.float64()) for column in decimals]
         again = self._parsed(block, self._wrapped(fields), count)
@@ -236,7 +236,7 @@ class Parser:
     def _slow(self, block: bytes, lines: Sequence[int]) -> pa.RecordBatch:
         texts = [text for text in block.split(b"\n") if text.strip()]
         if len(texts) != len(lines):
-            raise AssertionError("a line number for each line that holds something")
+            raise AssertionError("a line number for each line that is not blank")
         records = [self._record(line, text) for line, text in zip(lines, texts, strict=True)]
         if not self.columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(records), pa.struct([])))
@@ -251,21 +251,21 @@ class Parser:
         if not self._is_wrapped:
             return dict(message)
         if message.type != "RECORD" or message.stream != self._stream:
-            raise BadRecord(line, "names its type or stream twice")
+            raise MalformedRecord(line, "names its type or stream twice")
         if message.record is None:
-            raise BadRecord(line, "is a RECORD without a record")
+            raise MalformedRecord(line, "is a RECORD without a record")
         return dict(message.record)
 
     def _lenient(self, line: int, text: bytes, error: Exception) -> Any:
-        """Read what Python's own writer makes of floats that JSON does not have."""
+        """Read NaN and infinities, as Python's JSON writer writes them."""
         try:
             found = json.loads(text.decode(), parse_float=Decimal)
         except (ValueError, ArithmeticError, RecursionError) as other:
             reason = error if isinstance(other, UnicodeDecodeError) or "NaN" not in str(text) else other
-            raise BadRecord(line, f"is no JSON: {shown(text)} ({reason})") from error
+            raise MalformedRecord(line, f"is no JSON: {shown(text)} ({reason})") from error
         record = found.get("record") if self._is_wrapped and isinstance(found, dict) else found
         if not isinstance(found, dict) or not isinstance(record, dict):
-            raise BadRecord(line, f"is no record, which is an object: {shown(text)}") from error
+            raise MalformedRecord(line, f"is no record, which is an object: {shown(text)}") from error
         values = {name: Given(value) for name, value in record.items()}
         if not self._is_wrapped:
             return values
@@ -295,19 +295,19 @@ class Parser:
             if isinstance(error, UnicodeEncodeError):
                 place = next(i for i, value in enumerate(values) if not _is_encodable(value))
             else:
-                place = misfit(subject, converts)
+                place = first_invalid(subject, converts)
             if column.is_widened and pa.types.is_decimal(column.type):
                 raise Wider(column, None) from error
             raise self._bad(column, lines[place], records[place].get(column.name)) from error
 
-    def _bad(self, column: Column, line: int, raw: Any) -> BadRecord:
-        return BadRecord(
+    def _bad(self, column: Column, line: int, raw: Any) -> MalformedRecord:
+        return MalformedRecord(
             line, f"column {column.name!r}: {shown(raw)} is no {_named(column.type)}, which its schema says"
         )
 
 
 class _List(list[Any]):
-    """A list with Arrow's `slice`, for `misfit`."""
+    """A list with Arrow's `slice`, for `first_invalid`."""
 
     def slice(self, start: int, size: int) -> _List:
         return _List(self[start : start + size])
@@ -321,7 +321,7 @@ class _Lenient:
 
 
 def _read_as(column: Column) -> pa.DataType:
-    """Return the type that Arrow's JSON reader is told."""
+    """Return the type in the schema for Arrow's JSON reader."""
     if column.reading is Reading.TEXT:
         return pa.string()
     return LONG if column.reading is Reading.NUMERIC else column.type
@@ -335,7 +335,7 @@ def _typed(column: Column, found: pa.Array) -> pa.Array:
     if column.reading is Reading.TEXT:
         return from_texts(found, column.type)
     if pa.types.is_decimal(found.type):
-        found.validate(full=True)  # the reader does not look whether the digits fit
+        found.validate(full=True)  # the reader does not check whether the digits fit
     if column.reading is Reading.NUMERIC:
         return plain_digits(found)
     return found
@@ -353,4 +353,4 @@ def _named(kind: pa.DataType) -> str:
     return "JSON" if is_json(kind) else str(kind)
 
 
-__all__ = ["MALFORMED", "BadRecord", "Parser", "RecordMessage", "Wider"]
+__all__ = ["MALFORMED", "MalformedRecord", "Parser", "RecordMessage", "Wider"]

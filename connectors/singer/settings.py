@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..settings import Settings
 
 
 class PluginSettings(Settings):
-    """What a tap and a target have in common: where the plugin comes from and how it is started."""
+    """Settings of taps and targets: where the plugin comes from and how it is started."""
 
     pip: str = Field(
         default="",

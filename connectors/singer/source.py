@@ -11,9 +11,8 @@ from typing import Any
 from pydantic import Field
 
 from ..errors import ConnectorConfigError
-from ..protocols import Block
 from ..settings import parse_settings
-from ..stream import Event
+from ..stream import Block, Event
 from .catalog import parse_catalog, selected_catalog
 from .reader import Reader
 from .settings import SingerSourceSettings
@@ -32,7 +31,7 @@ class TapSettings(SingerSourceSettings):
 
 
 class TapSource(SingerSource):
-    """A tap as a program or as a class."""
+    """A tap: a program, or a class in this process."""
 
     settings = TapSettings
 

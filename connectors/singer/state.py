@@ -1,8 +1,8 @@
-"""A tap's STATE, taken apart by stream and put together again. Pure.
+"""Split a tap's STATE by stream, and join the parts again. Pure.
 
-A STATE speaks for all streams of a tap, but each stream is committed by itself. So each stream's bookmark holds its own
-entry of the STATE up to which it was committed, and the rest that belongs to no stream. Streams whose rests differ
-cannot be resumed by one start of the tap: `starts` says which can.
+A STATE covers all streams of a tap, but each stream is committed alone. So each stream's bookmark holds the stream's
+entry of the last committed STATE, and the rest that belongs to no stream. One start of the tap can resume only streams
+with the same rest: `starts` finds them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 from ..errors import ConnectorConfigError
 from ..stream import Bookmark
 
-#: Key of a bookmark under which a stream's part of the STATE is kept.
+#: Key of a stream's part of the STATE in its bookmark.
 STATE = "singer_state"
 
-#: Where the tap was when it wrote the STATE: a tap that starts in the middle would leave streams out.
+#: The stream at which the tap was: a tap that starts there would leave streams out.
 _PLACES = ("currently_syncing", "current_stream")
 
-#: Parts of an entry that say how far a run is, not where the next one may begin.
+#: Parts of an entry that describe a run's progress, not where the next run begins.
 _PROGRESS = frozenset(
     {"progress_markers", "replication_key_signpost", "starting_replication_value", "Note", "currently_syncing"}
 )
 
 
 def part_of(value: Any, own: Collection[str], others: Collection[str]) -> Any:
-    """Return what a stream keeps of a STATE: its own entry, and whatever is no other stream's.
+    """Return a stream's part of a STATE: its own entry, and the rest that is no other stream's.
 
     Args:
         value: the STATE message's value.
-        own: names under which the stream may be found.
+        own: names of the stream.
         others: names of the tap's other streams.
     """
     if not isinstance(value, Mapping):
@@ -44,7 +44,7 @@ def part_of(value: Any, own: Collection[str], others: Collection[str]) -> Any:
 
 
 def entry_of(value: Any, own: Collection[str]) -> Any:
-    """Return a stream's own entry; None where there is none."""
+    """Return a stream's own entry; None: there is none."""
     if not isinstance(value, Mapping):
         return None
     for place in (value.get("bookmarks"), value):
@@ -56,10 +56,10 @@ def entry_of(value: Any, own: Collection[str]) -> Any:
 
 
 def resumable(entry: Any) -> str:
-    """Return where the next run would begin by a stream's entry, as a text that compares; "" where that is not said.
+    """Return where the next run begins by a stream's entry, as a text to compare; "": unknown.
 
-    The SDK's unsorted streams keep `progress_markers` while they run: until those are gone, a run begins where the
-    last one did.
+    Unsorted streams of the SDK have `progress_markers` while they run: until those are gone, a run begins where the
+    last run did.
     """
     if _is_in_progress(entry):
         return ""
@@ -85,7 +85,7 @@ def of_bookmark(bookmark: Bookmark | None, stream: str) -> Any:
     """Return the part of the STATE that a bookmark holds.
 
     Raises:
-        ConnectorConfigError: it is the bookmark of another connector.
+        ConnectorConfigError: the bookmark is another connector's.
     """
     if not bookmark:
         return None
@@ -102,7 +102,7 @@ def of_bookmark(bookmark: Bookmark | None, stream: str) -> Any:
 
 
 def rest_of(part: Any, own: Collection[str]) -> Any:
-    """Return what of a part is no stream's own entry; None where nothing is left."""
+    """Return a part without its stream's entry; None: nothing is left."""
     if not isinstance(part, Mapping):
         return part
     rest = {key: item for key, item in part.items() if key not in own}
@@ -114,11 +114,11 @@ def rest_of(part: Any, own: Collection[str]) -> Any:
 
 
 def starts(parts: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> Sequence[tuple[tuple[str, ...], Any]]:
-    """Return the starts of the tap: the streams of each, and the STATE that it begins with (None: none).
+    """Return the starts of the tap: the streams of each, and its STATE (None: from scratch).
 
     Args:
         parts: stream -> its part of the STATE; None: from scratch.
-        names: stream -> names under which its entry is found.
+        names: stream -> names of its entry.
     """
     by_rest: dict[str, list[str]] = {}
     for stream, part in parts.items():
@@ -128,7 +128,7 @@ def starts(parts: Mapping[str, Any], names: Mapping[str, Collection[str]]) -> Se
 
 
 def _merged(parts: Sequence[Any]) -> Any:
-    """Put parts with the same rest together."""
+    """Join parts with the same rest."""
     merged: Any = None
     for part in parts:
         if part is None:
@@ -144,7 +144,7 @@ def _merged(parts: Sequence[Any]) -> Any:
 
 
 def replication_value(entry: Any, column: str) -> Any:
-    """Return the replication key's value in a stream's entry; None where it cannot be told."""
+    """Return the replication key's value in a stream's entry; None: unknown."""
     if not isinstance(entry, Mapping):
         return entry if isinstance(entry, str | int | float) and not isinstance(entry, bool) else None
     if column in entry:

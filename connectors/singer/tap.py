@@ -1,4 +1,4 @@
-"""Any Singer tap as a source: a process of its own in an environment of its own."""
+"""Any Singer tap as a source: a process in a virtual environment of its own."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
-from ..protocols import Block
 from ..settings import parse_settings, resolve_path
-from ..stream import Bookmark, Event, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
-from .incoming import WIDER
 from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_in
-from .raw import WIRE, RawReader
+from .raw_lines import WIRE, RawReader
 from .reader import Reader
 from .settings import SingerSourceSettings
 from .state import of_bookmark, starts
+from .tap_stream import WIDER
 from .types import columns_of, widened_as
 
 log = logging.getLogger("syncblocks")
@@ -38,7 +37,7 @@ _FLAGS = ("catalog", "properties", "state")
 
 
 class SingerSource:
-    """A tap. Its streams are one group, since its STATE speaks for all of them; with `per_stream` each is alone."""
+    """A tap. Its streams are one group, since one STATE covers all of them; with `per_stream` each is alone."""
 
     settings = SingerSourceSettings
 
@@ -59,7 +58,7 @@ class SingerSource:
         return f"singer://{self.name}"
 
     def check(self) -> None:
-        """Discover anew: that is what a tap can be asked."""
+        """Run discovery again: a tap has no other check."""
         self._discovered(is_fresh=True)
 
     def discover(self) -> Sequence[Stream]:
@@ -71,7 +70,7 @@ class SingerSource:
         return [list(streams)] if streams else []
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
-        """Return the stream with the columns that earlier runs found to hold more digits than the tap declares."""
+        """Return the stream with wider types where earlier runs found more digits than the tap declares."""
         wider = {**(self._wider().get(stream.name) or {}), **((bookmark or {}).get(WIDER) or {})}
         entry = next((entry for entry in self._adjusted() if name_of(entry) == stream.name), None)
         if not wider or entry is None:
@@ -86,14 +85,14 @@ class SingerSource:
         return replace(stream, schema=pa.schema(fields))
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Lines as they are, for a stream of which nothing is left out, set aside or declared anew."""
+        """Offer the tap's lines if all columns are selected, no record is rejected, and no schema is declared."""
         is_as_it_is = (
             not self._settings.schema_ and stream.max_rejected is None and stream.name in self._whole([stream])
         )
         return (WIRE, "arrow") if is_as_it_is else ("arrow",)
 
     def count(self, stream: Stream) -> int:
-        """Count by reading: a tap cannot be asked."""
+        """Count by reading: a tap cannot count."""
         whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
         return sum(event.num_rows for _, event in self.read([whole], {}) if isinstance(event, pa.RecordBatch))
 
@@ -106,7 +105,7 @@ class SingerSource:
         if missing is not None:
             raise FatalConnectorError(f"{self._label} has no stream {missing.name!r} any more", stream=missing.name)
         by_name = {stream.name: stream for stream in group}
-        # FULL_TABLE reads from scratch: what the tap once noted of an unfinished run must not shorten it.
+        # FULL_TABLE reads from scratch: the STATE of an unfinished run must not shorten it.
         kept = {
             name: None if stream.replication_method is ReplicationMethod.FULL_TABLE else bookmarks.get(name)
             for name, stream in by_name.items()
@@ -121,7 +120,7 @@ class SingerSource:
                 yield from self._run(reader, state, entries, under_way)
         except ConnectorError as error:
             if not isinstance(error, Interrupted):
-                self._forget_catalog()  # it may be what no longer fits
+                self._forget_catalog()  # the cached catalog may be out of date
             raise
         finally:
             with self._lock:
@@ -178,7 +177,7 @@ class SingerSource:
                 yield from reader.read(plugin.blocks(*limits))
 
     def _whole(self, streams: Sequence[Stream]) -> set[str]:
-        """Names of streams none of whose columns is left out: columns that turn up later come along."""
+        """Return the names of streams whose columns are all selected: new columns are added."""
         offered = {stream.name: set(stream.schema.names) for stream in self.discover()}
         restricted = any("." in pattern for pattern in self._settings.select)
         return {s.name for s in streams if not restricted and offered.get(s.name, set()) <= set(s.schema.names)}
@@ -213,7 +212,7 @@ class SingerSource:
         return path
 
     def _flags(self, program: Path) -> Sequence[str]:
-        """Options that the tap takes; asked once a program and kept."""
+        """Return the options of the tap, asked once for each program and kept."""
         if self._settings.flags is not None:
             return self._settings.flags
         kept = self._kept_file("flags", [str(program), program.stat().st_mtime_ns])
@@ -287,7 +286,7 @@ class SingerSource:
         return self._kept_file("wider", [self.name, self._settings.pip, self._settings.config, str(self._folder)])
 
     def _wider(self) -> dict[str, Any]:
-        """Return what earlier runs learned of numbers with more digits than a double or an int64 holds."""
+        """Return the columns in which earlier runs found more digits than a double or an int64 holds."""
         try:
             found = json.loads(self._wider_file().read_text("utf-8"))
         except (OSError, ValueError):
@@ -310,7 +309,7 @@ class SingerSource:
 
 
 class _Read:
-    """One call of `read` under way: it ends early once none of its streams is wanted any more."""
+    """One call of `read` under way; interrupting all of its streams ends it."""
 
     def __init__(self, streams: Collection[str]) -> None:
         self._wanted = set(streams)
@@ -319,7 +318,7 @@ class _Read:
 
     @contextlib.contextmanager
     def running(self, plugin: Plugin) -> Iterator[None]:
-        """Note the process that is to be ended."""
+        """Note the process that an interrupt ends."""
         with self._lock:
             self._plugin = plugin
             if not self._wanted:
@@ -345,7 +344,7 @@ class _Read:
 
 
 def _keep(path: Path, value: Any) -> None:
-    """Write a file that only this user can read, whole or not at all."""
+    """Write a file atomically that only this user can read."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""Writes to any Singer target. Its state is what the target echoes, nothing else: at least once."""
+"""Any Singer target as a destination: only a state that the target echoes counts, so records arrive at least once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import msgspec
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from ..bookmarks import values
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
-from ..protocols import Block
+from ..incremental.bookmarks import values
 from ..settings import parse_settings, resolve_path
 from ..stream import (
+    Block,
     Bookmark,
     Checkpoint,
     Commit,
@@ -37,7 +37,7 @@ from ..stream import (
 from .environments import installed, program_name
 from .lines import RecordLines, schema_line, state_line, to_line, version_line
 from .process import Plugin, environment, run, secrets_in
-from .raw import WIRE, Lines, addressed, first_version
+from .raw_lines import WIRE, Lines, addressed, first_version
 from .settings import PluginSettings
 from .target_process import Target, TargetProcess
 
@@ -45,7 +45,7 @@ log = logging.getLogger("syncblocks")
 
 _HELP_TIMEOUT_S = 60.0
 
-#: In the bookmark of a STATE: which checkpoint it is, whatever the target makes of the rest.
+#: Key in a STATE that identifies the checkpoint, whatever the target changes in the rest.
 CHECKPOINT = "syncblocks_checkpoint"
 
 
@@ -74,12 +74,12 @@ class SingerTargetSettings(PluginSettings):
 
     @property
     def requirement(self) -> str:
-        """What to install; the target's name will do."""
+        """Return the requirement; the default is the target's name."""
         return self.pip or ("" if self.executable or self.class_ else self.target)
 
 
 class SingerDestination:
-    """A target: one run of it a load."""
+    """A target; each load is one run of it."""
 
     settings = SingerTargetSettings
     has_ledger = False
@@ -94,17 +94,17 @@ class SingerDestination:
 
     @property
     def name(self) -> str:
-        """The target's name, for people."""
+        """The target's name, for messages."""
         settings = self._settings
         known = settings.target or program_name(settings.pip) or Path(settings.executable).name
         return known or settings.class_.rpartition(":")[2]
 
     def identity(self) -> str:
-        """Return the target's name; where it writes is in its own config, which nobody else can read."""
+        """Return the target's name; only the target knows where its config makes it write."""
         return f"singer://{self.name}"
 
     def check(self) -> None:
-        """Install the target if need be, and let it show its help."""
+        """Install the target if it is missing, and run its `--help`."""
         if self._settings.class_:
             from .in_process import load_class
 
@@ -124,11 +124,11 @@ class SingerDestination:
             raise ConnectorConfigError(f"{self._label} does not start: {error}", connector="singer") from error
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
-        """A target tells nothing of what it holds."""
+        """Return nothing but `is_described` False: a target does not tell what it holds."""
         return {table: TableState(is_described=False) for table in tables}
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Lines of a tap as they are, or records."""
+        """Accept a tap's lines as they are, or records."""
         return (WIRE, "arrow")
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
@@ -139,7 +139,7 @@ class SingerDestination:
         """There is no ledger: the engine keeps the bookmark."""
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
-        """Write the events, yielding what the target echoes; at its end it must have ended well."""
+        """Write the events; yield a commit for each state the target echoes. The target must end with status 0."""
         with self._running(load.key.stream) as target:
             work = _Load(load, target, self._settings, wire)
             for event in events:
@@ -152,14 +152,14 @@ class SingerDestination:
         """Nothing is staged."""
 
     def interrupt(self, stream: str) -> None:
-        """End the targets that are at work for one stream."""
+        """End the targets that load one stream."""
         with self._lock:
             targets = list(self._under_way.get(stream, ()))
         for target in targets:
             target.interrupt()
 
     def close(self) -> None:
-        """Every load ends its own target."""
+        """Do nothing: every load ends its own target."""
 
     @contextmanager
     def _running(self, stream: str) -> Iterator[Target]:
@@ -191,7 +191,7 @@ class SingerDestination:
         )
 
     def _program(self) -> Path:
-        """Return the target's program, installed if need be."""
+        """Return the target's program; install the target if it is missing."""
         settings = self._settings
         if settings.requirement:
             return installed(
@@ -214,7 +214,7 @@ class SingerDestination:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A checkpoint on its way: what was written up to it."""
+    """A checkpoint that the target has not echoed, with the records and bytes before it."""
 
     number: int
     checkpoint: Checkpoint
@@ -223,11 +223,11 @@ class _Sent:
 
 
 class _Load:
-    """One stream's lines to a target, and which of its checkpoints have come back."""
+    """Writes one stream's lines to a target, and waits for its checkpoints to come back."""
 
     def __init__(self, load: Load, target: Target, settings: SingerTargetSettings, wire: str) -> None:
         self._load, self._target = load, target
-        # Targets read `schema-table`, as SQL taps write it.
+        # Targets parse `schema-table`, as SQL taps write it.
         self._name = load.key.destination_table.replace(".", "-")
         is_replaced = load.write_disposition is WriteDisposition.REPLACE and settings.activate_version
         self._version = int(time.time() * 1000) if is_replaced else None
@@ -237,7 +237,7 @@ class _Load:
         self._numbers = 0
         self._sent: deque[_Sent] = deque()
         self._has_schema = False
-        #: Whether the tap numbers versions itself; None: no record came yet.
+        #: Whether the tap numbers versions itself; None: there was no record.
         self._has_own_version: bool | None = None
         if wire == "arrow":
             self._declare(load.stream)
@@ -263,7 +263,7 @@ class _Load:
         self._has_schema = True
 
     def _pass_on(self, lines: Lines) -> None:
-        """Write a tap's own lines, under the name of the table."""
+        """Write a tap's lines, under the name of the table."""
         if lines.kind == "RECORD":
             if self._version is not None and self._has_own_version is None:
                 own = first_version(lines)
@@ -278,12 +278,12 @@ class _Load:
             self._write(to_line({**message, "stream": self._name, "key_properties": keys}))
             self._has_schema = True
         elif self._version is not None and self._has_own_version is not False:
-            # Records of former runs go only where the pipeline says `replace`.
+            # Only `replace` removes the records of former runs.
             self._has_own_version, self._version = True, message["version"]
             self._write(to_line({**message, "stream": self._name}))
 
     def confirmed(self, states: Sequence[Any]) -> Iterator[Commit]:
-        """Yield a commit for the latest checkpoint among the states that the target has echoed."""
+        """Yield a commit for the latest checkpoint that the target has echoed."""
         number = max((self._number(state) for state in states), default=0)
         found: _Sent | None = None
         while self._sent and self._sent[0].number <= number:
@@ -292,7 +292,7 @@ class _Load:
             yield self._commit(found.checkpoint, found.records, found.size_bytes, is_confirmed=True)
 
     def rest(self, name: str) -> Iterator[Commit]:
-        """Yield what a target that ended well has kept without echoing the state."""
+        """Yield the records that a target kept without an echo, if it ended with status 0."""
         if not self._sent:
             return
         log.warning(
@@ -318,13 +318,13 @@ class _Load:
         if checkpoint.is_final and self._version is not None:
             self._write(version_line(self._name, self._version))
         self._numbers += 1
-        # Per stream, as every target expects: some keep the last state of each stream apart.
+        # By stream, as targets expect: some keep the last state of each stream.
         bookmark = {**(values(checkpoint.bookmark) or {}), CHECKPOINT: self._numbers}
         self._write(state_line({"bookmarks": {self._name: bookmark}}))
         self._sent.append(_Sent(self._numbers, checkpoint, self._records, self._bytes))
 
     def _number(self, state: Any) -> int:
-        """Return which checkpoint an echoed state is; 0: none of ours."""
+        """Return the number of the checkpoint of an echoed state; 0: none."""
         if isinstance(state, Mapping) and state.get("type") == "STATE":
             state = state.get("value")
         for key in ("bookmarks", self._name):

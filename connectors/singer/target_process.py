@@ -1,4 +1,4 @@
-"""One run of a target: records in on stdin, states out on stdout, its log on stderr, its verdict the exit code."""
+"""Run a target: records on stdin, states on stdout, its log on stderr, success by its exit status."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = logging.getLogger("syncblocks")
 
 
 class Target(Protocol):
-    """Takes lines and says which states it has kept: a process, or a class in a thread."""
+    """A running target that takes lines and echoes states: a process, or a class in a thread."""
 
     def write(self, data: bytes | memoryview) -> None:
-        """Hand over whole lines; waits while the target is busy."""
+        """Pass on whole lines; wait while the target is busy."""
         ...
 
     def states(self) -> list[Any]:
@@ -32,20 +32,20 @@ class Target(Protocol):
         ...
 
     def end(self) -> list[Any]:
-        """Say that nothing more comes, wait for the end, return the last states; raise if it has failed."""
+        """End the input, wait for the target's end, return the last states; raise if the target has failed."""
         ...
 
     def interrupt(self) -> None:
-        """End it soon, from any thread."""
+        """End the target soon, from any thread."""
         ...
 
     def close(self) -> None:
-        """End it at once if it still runs, and clear up."""
+        """End the target at once if it still runs, and clean up."""
         ...
 
 
 class TargetProcess:
-    """A target as a process of its own."""
+    """A target as a process."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class TargetProcess:
         self._reader.start()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write whole lines to its stdin."""
+        """Write whole lines to the target's stdin."""
         rest = memoryview(data)
         while rest:
             try:
@@ -103,7 +103,7 @@ class TargetProcess:
         return found
 
     def end(self) -> list[Any]:
-        """Close its stdin and wait for its verdict."""
+        """Close the target's stdin and wait for its exit status."""
         self._plugin.input.close()
         self._reader.join(self._hang_timeout_s)
         if self._reader.is_alive():
@@ -120,19 +120,19 @@ class TargetProcess:
         return states
 
     def interrupt(self) -> None:
-        """End it: what it has not written is as if never sent."""
+        """End the target; what it has not written is lost."""
         self._plugin.interrupt()
         self._plugin._signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill it if it still runs: at the end of its input it would keep what it has so far."""
+        """Kill the target if it still runs: at the end of its input it would write what it holds."""
         if not self._has_ended:
             self._plugin._signal(signal.SIGKILL)
         self._reader.join(5)
         self._stack.close()
 
     def _read(self) -> None:
-        """Take what it echoes, to its end."""
+        """Read the target's output to its end."""
         try:
             for block in self._plugin.blocks():
                 self._states.extend(parse_states(block.splitlines(), self._label))
@@ -140,7 +140,7 @@ class TargetProcess:
             self._failure = error
 
     def _verdict(self) -> Exception:
-        """Return why it takes nothing more."""
+        """Return the error of a target that takes no more lines."""
         self._reader.join(10)
         if self._failure is not None:
             return self._failure
@@ -158,7 +158,7 @@ class TargetProcess:
 
 
 def parse_states(lines: Iterable[bytes], label: str) -> list[Any]:
-    """Return the states among the lines that a target has written; the rest goes to the log."""
+    """Return the states among a target's lines; log the other lines."""
     found = []
     for line in lines:
         try:

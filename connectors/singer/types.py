@@ -1,4 +1,4 @@
-"""JSON Schema -> Arrow: the type of each column, and how a JSON reader is to take its values."""
+"""JSON Schema -> Arrow: the type of each column, and how a JSON reader reads its values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..decimals import bounded
+from ..arrow.decimals import bounded
 
-#: A number is read as this where a double may not hold all its digits.
+#: Type for reading numbers of which a double may not hold all digits.
 LONG = pa.decimal256(76, 40)
 
 JSON = pa.json_(pa.string())
@@ -21,15 +21,15 @@ JSON = pa.json_(pa.string())
 class Reading(Enum):
     """How the values of a column are read from JSON."""
 
-    #: Arrow's JSON reader makes the type itself.
+    #: Arrow's JSON reader returns the type.
     PLAIN = "plain"
-    #: Read as a text and turned into the type: dates, times, UUIDs, base64.
+    #: A text that is converted: dates, times, UUIDs, base64.
     TEXT = "text"
-    #: A double, if it holds every digit; otherwise the column becomes a decimal.
+    #: A double, if it holds all digits; otherwise the column becomes a decimal.
     NUMBER = "number"
     #: Digits of any precision, kept as text.
     NUMERIC = "numeric"
-    #: Objects, mixed and undeclared values: the JSON text itself.
+    #: Objects, mixed and undeclared values: the JSON text.
     JSON = "json"
 
 
@@ -40,30 +40,30 @@ class Column:
     name: str
     type: pa.DataType
     reading: Reading
-    #: Written into the field's metadata.
+    #: Type name for the field's metadata.
     native: str = ""
-    #: The property's JSON Schema as it was declared; a widened column keeps it.
+    #: The declared JSON Schema of the property; a widened column keeps it.
     declared: str = ""
     #: A value needed a wider type than the declared one.
     is_widened: bool = False
-    #: Decimals are sent as texts.
+    #: The messages hold decimals as texts.
     is_text: bool = False
 
     def field(self, *, nullable: bool = True) -> pa.Field:
         """Return the Arrow field."""
-        # PostgreSQL has a type for numbers of any precision; the other systems keep the text.
+        # PostgreSQL has a type for numbers of any precision; other systems keep the text.
         metadata = {"native_type": self.native, "native_system": "postgres"} if self.native else None
         return pa.field(self.name, self.type, nullable, metadata)
 
     def widened(self, kind: pa.DataType | None) -> Column:
-        """Return the column with a decimal type, or with digits as text (None)."""
+        """Return the column with a decimal type; None: with digits as text."""
         if kind is None:
             return replace(self, type=pa.string(), reading=Reading.NUMERIC, native="numeric", is_widened=True)
         return replace(self, type=kind, reading=Reading.PLAIN, is_widened=True)
 
 
 def widened_as(column: Column, digits: Any) -> Column:
-    """Return a column of numbers as an earlier run found it: [precision, scale], or None for digits as text."""
+    """Return a number column with an earlier run's type: [precision, scale]; None: digits as text."""
     if column.reading not in (Reading.NUMBER, Reading.PLAIN):
         return column
     kind = None
@@ -101,7 +101,7 @@ _TEXTS: dict[str, pa.DataType] = {
 
 
 def _plain(spec: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Resolve references, and alternatives of which only one is not null."""
+    """Resolve references, and alternatives with one that is not null."""
     for _ in range(16):
         if not isinstance(spec, Mapping):
             return {}
@@ -120,7 +120,7 @@ def _plain(spec: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _common(options: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return what all alternatives are: a text where each is one of some format."""
+    """Return one schema for all alternatives: a text if each is a text of some format."""
     kinds = [_types(option) - {"null"} for option in options]
     if kinds and all(kind == {"string"} for kind in kinds):
         return options[0] if all(option == options[0] for option in options) else {"type": "string"}
@@ -204,7 +204,7 @@ def _number(spec: Mapping[str, Any]) -> _Typed:
         kind = _decimal(38, scale) if scale <= 19 else None
     else:
         bound = max(abs(high) for high in highs if high is not None)
-        # An exclusive bound of 10^n, or 10^n - 10^-s: numbers below it have n digits before the point.
+        # Below an exclusive bound of 10^n, or 10^n - 10^-s, numbers have n digits before the point.
         digits = whole - 1 if bound == 10 ** (whole - 1) else whole
         kind = _decimal(max(digits, 1) + scale, scale)
     return (pa.string(), Reading.NUMERIC, "numeric") if kind is None else (kind, Reading.PLAIN, "")
@@ -216,7 +216,7 @@ def _array(spec: Mapping[str, Any], root: Mapping[str, Any]) -> _Typed:
         return _AS_JSON
     kinds = _types(_plain(items, root)) - {"null"}
     inner = {"string": pa.string(), "integer": pa.int64(), "boolean": pa.bool_()}.get(next(iter(kinds), ""))
-    # Of numbers, the JSON text: it keeps their digits.
+    # The JSON text keeps all digits of numbers.
     return _AS_JSON if len(kinds) != 1 or inner is None else (pa.list_(inner), Reading.PLAIN, "")
 
 
@@ -240,7 +240,7 @@ def _exact(value: Any) -> Decimal | None:
 
 
 def _power(step: Decimal | None) -> int | None:
-    """Return s of a step of 10^-s; None where it is no such step."""
+    """Return s of a step of 10^-s; None: the step is another."""
     if step is None or step <= 0:
         return None
     digits = step.normalize().as_tuple()

@@ -1,4 +1,4 @@
-"""One JSON value -> what Arrow takes for its column: the way of lines that a whole block cannot go."""
+"""Turn single JSON values into values that Arrow takes, for lines that cannot be parsed by blocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from ..decimals import bounded, fitting
-from ..files.text import SPECIAL, revive
+from ..arrow.decimals import bounded, fitting
+from ..arrow.text import SPECIAL, revive
 from .numbers import Wider, decimal_for, is_exact
 from .types import Column, Reading
 
@@ -18,7 +18,7 @@ _values = msgspec.json.Decoder(float_hook=Decimal)
 
 
 class Given:
-    """A value that was parsed already."""
+    """A value that is parsed already."""
 
     __slots__ = ("value",)
 
@@ -27,10 +27,10 @@ class Given:
 
 
 def value_of(column: Column, raw: Any) -> Any:
-    """Turn one JSON value into what Arrow takes for the column.
+    """Turn one JSON value into a value that Arrow takes for the column.
 
     Raises:
-        ValueError: it is no such value.
+        ValueError: the value does not have the column's type.
     """
     if column.reading is Reading.JSON:
         text = _as_json(raw.value) if isinstance(raw, Given) else bytes(raw).decode()
@@ -98,7 +98,7 @@ def _decimal(column: Column, value: Any) -> Decimal:
 def _digits(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str | float):
         raise ValueError("no number")
-    if isinstance(value, float):  # NaN or an infinity
+    if isinstance(value, float):  # NaN or infinity
         return SPECIAL.get(str(value), str(value))
     try:
         number = bounded(Decimal(value))
@@ -124,7 +124,7 @@ def _as_json(value: Any) -> str:
 
 
 def shown(raw: Any, limit: int = 80) -> str:
-    """Return a value as an error shows it, cut short."""
+    """Return a value for a message, shortened."""
     if raw is None:
         return "null"
     if isinstance(raw, Given):

@@ -1,39 +1,40 @@
-"""ACTIVATE_VERSION in our target: what a table holds of older versions of a stream goes.
+"""ACTIVATE_VERSION in a target: remove a table's records of older versions of the stream.
 
-Every record of a stream whose messages number versions carries its own, in a column as other targets have it: a tap
-that goes on with a version that an earlier run has begun does not send those records again. A table with a key loses
-the others by their keys; one without is written anew from what stays.
+If messages have versions, every record keeps its version in a column, as in other targets: a tap that goes on with the
+version of an earlier run does not send those records again. From a table with a key, older records are removed by their
+keys; a table without a key is written anew from the records that stay.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
-from .. import compute as pc
+from ..abilities import abilities_of
+from ..arrow import compute as pc
 from ..errors import FatalConnectorError
 from ..protocols import Destination, Source
 from ..stream import ReplicationMethod, Stream, TableState
 from .plugin_config import make_connector
 from .types import Column, columns_of
 
-#: Holds the version of each record.
+#: Column of the version of each record.
 VERSION = "_sdc_table_version"
 
 
 def version_column() -> Column:
-    """Return the column that holds versions."""
+    """Return the field of the version column."""
     (column,) = columns_of({"properties": {VERSION: {"type": ["null", "integer"]}}})
     return column
 
 
 class OlderVersions:
-    """What one table holds of versions before one, read back from the destination."""
+    """The records of one table with older versions than one, read back from the destination."""
 
     def __init__(self, connector: str, config: Mapping[str, Any], destination: Destination, table: str) -> None:
         self._connector, self._config, self._table = connector, config, table
@@ -42,15 +43,15 @@ class OlderVersions:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is a table at all."""
+        """Whether the table exists."""
         return self._state.schema is not None
 
     def keys(self, key_properties: Sequence[str], version: int) -> pa.Table | None:
-        """Return the keys, named as they arrive, of records of older versions or of none; None: there are none."""
-        chosen: Callable[[Sequence[str]], Mapping[str, str]] = getattr(
-            self._destination, "column_names", lambda names: {name: name for name in names}
-        )
-        names = chosen(list(key_properties))
+        """Return the keys of records with an older version or none, under the stream's names; None: there are none."""
+        naming = abilities_of(self._destination).names_columns
+        names: Mapping[str, str] = {name: name for name in key_properties}
+        if naming is not None:
+            names = naming.column_names(list(key_properties), self._state)
         with self._reader() as (source, stream):
             held = _only(stream, [*names.values(), VERSION])
             batches = [batch.filter(_is_older(batch, version)) for batch in _batches(source, held)]
@@ -61,7 +62,7 @@ class OlderVersions:
 
     @contextmanager
     def rest(self, version: int) -> Iterator[tuple[Stream, Iterator[pa.RecordBatch]] | None]:
-        """Give the table as a stream with the records that stay, kept in a file meanwhile; None: all stay."""
+        """Yield the stream of the records that stay, kept in a file; None: all records stay."""
         with tempfile.TemporaryFile() as file:
             with self._reader() as (source, stream):
                 is_any = False
@@ -75,7 +76,7 @@ class OlderVersions:
 
     @contextmanager
     def _reader(self) -> Iterator[tuple[Source, Stream]]:
-        """Open the destination as a source; its own connections are closed: some databases open a file only once."""
+        """Open the destination as a source, after closing it: some databases open a file only once."""
         self._destination.close()
         source: Source = make_connector(self._connector, "source", self._config)
         with closing(source):
@@ -100,7 +101,7 @@ def _batches(source: Source, stream: Stream) -> Iterator[pa.RecordBatch]:
 
 
 def _is_older(batch: pa.RecordBatch, version: int) -> pa.Array:
-    """Tell of each record whether its version is older, or it has none."""
+    """Return a mask of the records with an older version, or none."""
     if VERSION not in batch.schema.names:
         return pa.repeat(pc.constant(True), batch.num_rows)
     return pc.fill_null(pc.less(pc.cast(batch.column(VERSION), pa.int64()), version), True)

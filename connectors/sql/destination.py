@@ -1,4 +1,4 @@
-"""The Destination protocol, once for all SQL systems. A subclass brings a dialect and a way to connect."""
+"""The Destination protocol for all SQL systems. A subclass adds a dialect and a way to connect."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError
-from ..fidelity import Kept
 from ..named import numbered
-from ..protocols import Block
 from ..ranges import RangeReads
 from ..stream import (
+    Block,
     Bookmark,
     Commit,
     Event,
@@ -25,15 +25,16 @@ from ..stream import (
     WriteDisposition,
     is_unseen,
 )
-from .dialect import Dialect
+from .dialect.dialect import Dialect
 from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, staging_name
-from .ledger import Ledger, alone, commit
-from .range_ledger import LEDGER_SUFFIX, left_behind
-from .ranges import RangeLoad, drop_left
-from .segments import Segments
+from .ledger import AbstractLedger, Ledger, alone, commit
+from .load.context import LoadContext
+from .load.events import LoadEvents
+from .load.load import TableLoad
+from .load.range_ledger import LEDGER_SUFFIX, unfinished_loads
+from .load.ranges import RangeLoad, drop_unfinished
 from .session import Lease, Session, Sessions
 from .tables import Table
-from .writer import Writer
 
 #: Key of a described column's metadata: the table computes it.
 _COMPUTED = b"computed"
@@ -43,8 +44,6 @@ class SqlDestination(ABC):
     """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
 
     has_ledger = True
-    quarantines = True
-    can_remove = True
     max_loads: int | None = None
     #: Name of the connector, for errors.
     connector: ClassVar[str]
@@ -52,8 +51,8 @@ class SqlDestination(ABC):
     def __init__(self, dialect: Dialect, *, schema: str = "") -> None:
         self.dialect = dialect
         self._schema = schema
-        self._ledger = Ledger(dialect)
-        #: Ledgers that were there once; should somebody drop one, the next call makes it again.
+        self._ledger: AbstractLedger = Ledger(dialect)
+        #: Ledgers known to exist; if one is dropped meanwhile, the next call creates it again.
         self._seen_ledgers: set[TableName] = set()
         self._sessions = Sessions(self.connect)
 
@@ -98,7 +97,7 @@ class SqlDestination(ABC):
         ledgers = {self._ledger.table(name) for name in names.values()}
         with self._sessions.lease() as lease:
             lease.begin()
-            found = self.dialect.reflect(lease.session, sorted({*names.values(), *ledgers}, key=str))
+            found = self.dialect.catalog.reflect(lease.session, sorted({*names.values(), *ledgers}, key=str))
             rows = [
                 row
                 for ledger in sorted(ledgers, key=str)
@@ -110,9 +109,17 @@ class SqlDestination(ABC):
             by_table.setdefault(self.target(row.key.destination_table), []).append(row)
         return {table: self._state(found.get(name), by_table.get(name, [])) for table, name in names.items()}
 
+    def keeps_rejected(self) -> str:
+        """Keep them all."""
+        return ""
+
+    def removes(self) -> bool:
+        """Apply `Load.removed`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
-        """Say as what each column is kept; a table that is replaced has no types to mind."""
-        held = {} if table.schema is None else {self.dialect.fold(field.name): field for field in table.schema}
+        """Return how each column is kept; a replaced table gets the types of the stream."""
+        held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}
         names = self.column_names(stream.schema.names, table)
         is_new = disposition is WriteDisposition.REPLACE
         found = ((field, names[field.name]) for field in stream.schema)
@@ -121,7 +128,7 @@ class SqlDestination(ABC):
             self._kept(
                 field,
                 name,
-                held.get(self.dialect.fold(name)),
+                held.get(self.dialect.naming.fold(name)),
                 is_new=is_new,
                 key_columns=len(keys) if field.name in keys else 0,
             )
@@ -131,7 +138,7 @@ class SqlDestination(ABC):
     def one_name(self, destination_table: str) -> str:
         """Return what all names of the same table have in common."""
         name = self.target(destination_table)
-        return str(TableName(*map(self.dialect.fold_table, (name.schema, name.name))))
+        return str(TableName(*map(self.dialect.naming.fold_table, (name.schema, name.name))))
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Wire formats it takes."""
@@ -146,7 +153,7 @@ class SqlDestination(ABC):
 
         with self._sessions.lease(key.stream) as lease:
             try:
-                if self.dialect.commits_alone and ledger in self._seen_ledgers:
+                if self.dialect.facts.commits_alone and ledger in self._seen_ledgers:
                     return alone(lease, self.dialect, write)
                 self._ensure_ledger(lease, ledger)
                 row = write(lease.session)
@@ -166,12 +173,13 @@ class SqlDestination(ABC):
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
-        segments = Segments(events)
+        arriving = LoadEvents(events)
         target = self.target(load.key.destination_table)
-        segments.peek()
+        arriving.peek()
         with self.load_sessions(load, wire).lease(load.key.stream) as lease:
             try:
-                yield from Writer(self.dialect, load, target, lease, wire, self._ledger).run(segments)
+                context = LoadContext.of(self.dialect, load, target, lease, wire, self._ledger)
+                yield from TableLoad(context).run(arriving)
             except ConnectorError as error:
                 error.connector = error.connector or self.connector
                 error.stream = error.stream or load.key.stream
@@ -188,9 +196,9 @@ class SqlDestination(ABC):
             raise
 
     def _drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
-        """Drop what can be resumed and is not to be (`ranges.LoadsRanges`)."""
+        """Drop unfinished loads that are not wanted any more (`ranges.LoadsRanges`)."""
         with self._sessions.lease() as lease:
-            drop_left(lease, self.dialect, lambda key: key.pipeline == pipeline and not is_wanted(key))
+            drop_unfinished(lease, self.dialect, lambda key: key.pipeline == pipeline and not is_wanted(key))
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
         """Drop staging tables whose names carry one of the tokens, but for ranges that can be resumed."""
@@ -199,12 +207,12 @@ class SqlDestination(ABC):
         stems = tuple(staging_name(token) for token in tokens)
         with self._sessions.lease() as lease:
             lease.begin()
-            kept = {left.staging for left in left_behind(lease.session, self.dialect) if left.moment is not None}
-            for name in self.dialect.list_staging(lease.session):
+            kept = {each.staging for each in unfinished_loads(lease.session, self.dialect) if each.moment is not None}
+            for name in self.dialect.catalog.list_staging(lease.session):
                 stem = _without_suffix(name.name)
                 if stem in stems and TableName(name.schema, stem) not in kept:
-                    self.dialect.free(lease.session, name)
-                    lease.session.execute(self.dialect.drop_table(name))
+                    self.dialect.tables.free(lease.session, name)
+                    lease.session.execute(self.dialect.tables.drop(name))
             commit(lease.session, self.dialect)
 
     def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
@@ -213,7 +221,7 @@ class SqlDestination(ABC):
             raise FatalConnectorError(f"{self.identity()} does not exist yet", connector=self.connector)
         sql, values = numbered(statement, parameters)
         with self.statement_sessions().lease(name) as lease:
-            # Finds out whether the connection still lives; the statement itself is its own transaction.
+            # Tests the connection; the statement itself is its own transaction.
             lease.begin()
             lease.session.rollback()
             return self.execute_alone(lease.session, sql, values)
@@ -235,17 +243,17 @@ class SqlDestination(ABC):
         Raises:
             FatalConnectorError: no database can hold such a name.
         """
-        name = self.dialect.table_name(destination_table, self._schema)
-        self.dialect.table(name)  # before a driver stumbles over it as a text
+        name = self.dialect.naming.table_name(destination_table, self._schema)
+        self.dialect.naming.table(name)  # raises here, not in a driver
         return name
 
     def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
         """Return what a stream's columns are called in the table that it is planned for."""
         held = [] if table.schema is None else table.schema.names
-        return self.dialect.column_names(names, held, table.columns)
+        return self.dialect.naming.column_names(names, held, table.columns)
 
     def all_sessions(self) -> Sequence[Sessions]:
-        """Return all that the others may return."""
+        """Return every pool that the methods above may return."""
         return (self._sessions,)
 
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
@@ -253,7 +261,7 @@ class SqlDestination(ABC):
         lease.begin()
         if ledger in self._seen_ledgers:
             return
-        if not self.dialect.exists(lease.session, ledger):
+        if not self.dialect.catalog.exists(lease.session, ledger):
             self._ledger.create(lease.session, ledger)
             commit(lease.session, self.dialect)
             lease.begin()
@@ -268,18 +276,18 @@ class SqlDestination(ABC):
             note = "the table computes it; what arrives is not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         try:
-            made = before if before is not None and is_unseen(field) else self.dialect.column_type(field)
+            made = before if before is not None and is_unseen(field) else self.dialect.types.column_type(field)
         except FatalConnectorError:
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
         kind: str | None = made
         if before is not None and not is_new:
-            widen = self.dialect.widen
-            kind = self.dialect.widen_key(before, made, key_columns) if key_columns else widen(before, made)
+            widen = self.dialect.types.widen
+            kind = self.dialect.types.widen_key(before, made, key_columns) if key_columns else widen(before, made)
             if kind is None:
                 note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)
         assert kind is not None
-        arrow, is_text = self.dialect.kept_as(kind, field.type)
+        arrow, is_text = self.dialect.types.kept_as(kind, field.type)
         native = metadata.get(b"native_type", b"").decode()
         is_native = metadata.get(b"native_system") == self.dialect.name.encode() and native == kind
         return Kept(
@@ -294,11 +302,11 @@ class SqlDestination(ABC):
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
         if table is None:
             return TableState(ledger=tuple(ledger))
-        is_kept = table.has_dependents or not self.dialect.renames  # by a replace, too
+        is_kept = table.has_dependents or not self.dialect.facts.renames  # by a replace, too
         fields = [
             pa.field(
                 column.name,
-                self.dialect.arrow_type(column),
+                self.dialect.types.arrow_of(column),
                 column.is_nullable,
                 {
                     b"native_type": column.type.encode(),
@@ -309,7 +317,7 @@ class SqlDestination(ABC):
             for column in table.columns
         ]
         name = table.name
-        if name.schema == self.dialect.default_schema == "main":
+        if name.schema == self.dialect.naming.default_schema == "main":
             # SQLite and DuckDB name the streams of their main schema without it.
             name = TableName("", name.name)
         return TableState(
@@ -322,7 +330,7 @@ class SqlDestination(ABC):
                 if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
             },
             triggers={disposition: table.fires(disposition) for disposition in WriteDisposition if table.triggers},
-            stream_name=str(name) if self.dialect.default_schema else name.name,
+            stream_name=str(name) if self.dialect.naming.default_schema else name.name,
         )
 
 

@@ -1,4 +1,4 @@
-"""Names of tables and columns: they come out of other people's databases, so every one is quoted here."""
+"""Names of tables and columns: any text may be one, so every name is quoted here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from ..errors import FatalConnectorError
 
-#: Everything the framework keeps in a database begins like this; sources never offer such tables.
+#: Beginning of the name of every table of the framework; sources never offer such tables.
 OWN_PREFIX = "_syncblocks"
 
 #: Table of the ledger, in the schema of the destination tables.
@@ -141,7 +141,7 @@ def _part(text: str) -> tuple[str, str]:
 
 
 class Naming:
-    """How one SQL system spells names, and which ones are the same to it."""
+    """How one SQL system spells names, and which spellings are the same name."""
 
     name: str
     default_schema: str = ""
@@ -158,12 +158,16 @@ class Naming:
         """Quote a table's full name."""
         return f"{self.quote(name.schema)}.{self.quote(name.name)}" if name.schema else self.quote(name.name)
 
+    def schema(self, name: str) -> str:
+        """Quote a schema's full name."""
+        return self.quote(name)
+
     def fold(self, name: str) -> str:
-        """Return what two names of one system have in common if they are the same name to it."""
+        """Return the same text for all spellings that are one name to the system."""
         return name
 
     def fold_table(self, name: str) -> str:
-        """Return what two names of one table (or schema) have in common; default: as names of columns."""
+        """Return the same text for all spellings of one table (or schema); default: as for columns."""
         return self.fold(name)
 
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
@@ -173,11 +177,11 @@ class Naming:
         return TableName(shorten(name.schema, limit), shorten(name.name, limit))
 
     def plain(self, name: str) -> str:
-        """Return what a stream's column is called in a table where no other column is in its way."""
+        """Return the name of a stream's column in a table where no other column takes that name."""
         return shorten(name, self.max_identifier_bytes)
 
     def marked(self, name: str) -> str:
-        """Return the column's name with a hash of all of it: the same at every run, and no other column's."""
+        """Return the column's name with a hash of it: the same in every run, and different for every column."""
         return tell_apart(name, self.max_identifier_bytes)
 
     def column_names(
@@ -211,17 +215,17 @@ class Naming:
                 claim(name, known[name])
         for name in names:
             for column in (self.plain(name), self.marked(name)):
-                # Exactly so: a column of another spelling may belong to another name.
+                # The exact spelling only: a column of another spelling may belong to another name.
                 if spelled.get(self.fold(column)) == column:
                     claim(name, column, owned)
         for name in names:
-            # Another spelling of one name, unless the stream is known to mean two things by two spellings.
+            # Another spelling of one name, unless the two spellings are two columns of the stream.
             claim(name, self.plain(name), {*owned, *spelled})
             claim(name, self.marked(name))
         return {name: found.get(name, self.marked(name)) for name in names}
 
     def remembered(self, found: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-        """Return what the next load has to know of the names that this one has found."""
+        """Return the names that the next load must know."""
         taken = {self.fold(column) for column in found.values()}
         kept = {name: column for name, column in known.items() if name not in found and self.fold(column) not in taken}
         known = kept | {name: column for name, column in found.items() if column != self.plain(name)}
@@ -229,7 +233,7 @@ class Naming:
         return known | {name: column for name, column in found.items() if self.fold(name) in told_apart}
 
     def _told_apart(self, known: Mapping[str, str]) -> set[str]:
-        """Return what has several spellings that the stream means several things by, folded."""
+        """Return the folded names whose spellings are different columns of the stream."""
         return {self.fold(name) for name, column in known.items() if column == self.marked(name)}
 
     def names(self, names: Sequence[str], prefix: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from ..errors import FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..stream import Bookmark, LedgerKey, LedgerRow
-from .dialect import Dialect
+from .dialect.dialect import Dialect
 from .identifiers import LEDGER_TABLE, TableName
 from .session import Lease, Session
 from .tables import Column
@@ -24,46 +25,24 @@ _NAMES = "_syncblocks_columns"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
-class Ledger:
+class AbstractLedger(ABC):
     """Statements on `_syncblocks_ledger`; each runs in the session's transaction, which the caller ends."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        self._selected = dialect.names(_COLUMNS)
 
     def table(self, target: TableName) -> TableName:
         """Return the ledger that stands beside a destination table."""
         return TableName(target.schema, LEDGER_TABLE)
 
+    @abstractmethod
     def create(self, session: Session, ledger: TableName) -> None:
-        """Create schema and table if they are missing; two that do it at once wait for each other."""
-        dialect = self._dialect
-        dialect.lock_creation(session, ledger)
-        dialect.create_schema(session, ledger.schema)
-        types = {"rows": dialect.bigint_type, "committed_at": dialect.timestamp_type}
-        is_required = {*_KEY, "source", "token", "owner"}
-        columns = [
-            Column(name=name, type=types.get(name, dialect.text_type), is_nullable=name not in is_required)
-            for name in _COLUMNS
-        ]
-        session.execute(dialect.create_table(ledger, columns, _KEY, if_not_exists=True))
+        """Create the table if it is missing, and its schema where it can be; others may do so at the same time."""
 
+    @abstractmethod
     def take_over(
         self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
     ) -> LedgerRow:
         """Write the token, waiting for whoever holds the row; return the row as it then stands."""
-        # One statement: between an insert and an update another process could get in. `source` None is passed as an
-        # empty text, since not every driver can send an untyped NULL.
-        table = self._dialect.table(ledger)
-        keeps = "excluded.source" if source is not None else f"{LEDGER_TABLE}.source"
-        rows = session.query(
-            f"insert into {table} ({self._dialect.names((*_KEY, 'source', 'token', 'owner'))}) "
-            f"values ($1, $2, $3, $4, $5, $6) on conflict ({self._dialect.names(_KEY)}) do update set "
-            f"source = {keeps}, token = excluded.token, owner = excluded.owner returning {self._selected}",
-            (key.pipeline, key.stream, key.destination_table, source or "", token, owner),
-        )
-        return row_of(rows[0])
 
+    @abstractmethod
     def record(
         self,
         session: Session,
@@ -81,22 +60,16 @@ class Ledger:
         Raises:
             TakenOver: the row carries another token, or is gone; the caller rolls back.
         """
-        quote = self._dialect.quote
-        values: list[Any] = [*_key(key), token]
-        assignments = [f"{quote('committed_at')} = {self._dialect.now}"]
-        changes = {"bookmark": state_text(bookmark, columns)}
-        for name, value in changes.items():
-            assignments.append(f"{quote(name)} = {self._parameter(values, value)}")
-        if completed_by is not None:
-            assignments.append(f"{quote('completed_by')} = {self._parameter(values, completed_by)}")
-            assignments.append(f"{quote('rows')} = {self._parameter(values, rows)}")
-        changed = session.execute(
-            f"update {self._dialect.table(ledger)} set {', '.join(assignments)} "
-            f"where {self._where()} and {quote('token')} = $4",
-            values,
-        )
-        if changed != 1:
-            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+
+    @abstractmethod
+    def set_bookmark(
+        self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
+    ) -> None:
+        """Change the bookmark under a new token, or delete the row."""
+
+    @abstractmethod
+    def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
+        """Return one row, or all rows, of a ledger that exists."""
 
     def check(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
         """Make sure that the row is ours, before a commit that does not write it.
@@ -107,32 +80,99 @@ class Ledger:
         if [row.token for row in self.read(session, ledger, key)] != [token]:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
 
+
+class Ledger(AbstractLedger):
+    """A ledger with one primary key of three texts, whose rows an upsert takes over."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._selected = dialect.naming.names(_COLUMNS)
+
+    def create(self, session: Session, ledger: TableName) -> None:
+        """Create schema and table if they are missing; concurrent callers wait for each other."""
+        dialect = self._dialect
+        dialect.tables.lock_creation(session, ledger)
+        dialect.tables.create_schema(session, ledger.schema)
+        types = {"rows": dialect.facts.bigint_type, "committed_at": dialect.facts.timestamp_type}
+        is_required = {*_KEY, "source", "token", "owner"}
+        columns = [
+            Column(name=name, type=types.get(name, dialect.facts.text_type), is_nullable=name not in is_required)
+            for name in _COLUMNS
+        ]
+        session.execute(dialect.tables.create(ledger, columns, _KEY, if_not_exists=True))
+
+    def take_over(
+        self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
+    ) -> LedgerRow:
+        """Upsert the row."""
+        # One statement: between an insert and an update another process could get in. `source` None is passed as an
+        # empty text, since not every driver can send an untyped NULL.
+        table = self._dialect.naming.table(ledger)
+        keeps = "excluded.source" if source is not None else f"{LEDGER_TABLE}.source"
+        rows = session.query(
+            f"insert into {table} ({self._dialect.naming.names((*_KEY, 'source', 'token', 'owner'))}) "
+            f"values ($1, $2, $3, $4, $5, $6) on conflict ({self._dialect.naming.names(_KEY)}) do update set "
+            f"source = {keeps}, token = excluded.token, owner = excluded.owner returning {self._selected}",
+            (key.pipeline, key.stream, key.destination_table, source or "", token, owner),
+        )
+        return row_of(rows[0])
+
+    def record(
+        self,
+        session: Session,
+        ledger: TableName,
+        key: LedgerKey,
+        token: str,
+        *,
+        bookmark: Bookmark | None,
+        completed_by: str | None,
+        rows: int,
+        columns: Mapping[str, str],
+    ) -> None:
+        """Update the row where it carries the token."""
+        quote = self._dialect.naming.quote
+        values: list[Any] = [*_key(key), token]
+        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns)}
+        if completed_by is not None:
+            changes |= {"completed_by": completed_by, "rows": rows}
+        assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
+        assignments += [f"{quote(name)} = {self._parameter(values, value)}" for name, value in changes.items()]
+        changed = session.execute(
+            f"update {self._dialect.naming.table(ledger)} set {', '.join(assignments)} "
+            f"where {self._where()} and {quote('token')} = $4",
+            values,
+        )
+        if changed != 1:
+            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:
         """Change the bookmark under a new token, or delete the row."""
         if forget:
-            session.execute(f"delete from {self._dialect.table(ledger)} where {self._where()}", _key(key))
+            session.execute(f"delete from {self._dialect.naming.table(ledger)} where {self._where()}", _key(key))
             return
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
         text = state_text(bookmark, row.columns)
         session.execute(
-            f"update {self._dialect.table(ledger)} "
-            f"set {self._dialect.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
+            f"update {self._dialect.naming.table(ledger)} "
+            f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
             values,
         )
 
     def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
         """Return one row, or all rows, of a ledger that exists."""
         where = f" where {self._where()}" if key else ""
-        order = f" order by {self._dialect.names(_KEY)}"
-        sql = f"select {self._selected} from {self._dialect.table(ledger)}{where}{order}"
+        order = f" order by {self._dialect.naming.names(_KEY)}"
+        sql = f"select {self._selected} from {self._dialect.naming.table(ledger)}{where}{order}"
         return [row_of(row) for row in session.query(sql, _key(key) if key else ())]
 
     def _where(self) -> str:
-        return " and ".join(f"{self._dialect.quote(name)} = ${place}" for place, name in enumerate(_KEY, start=1))
+        return " and ".join(
+            f"{self._dialect.naming.quote(name)} = ${place}" for place, name in enumerate(_KEY, start=1)
+        )
 
     @staticmethod
     def _parameter(values: list[Any], value: Any) -> str:
@@ -143,14 +183,14 @@ class Ledger:
 
 
 def commit(session: Session, dialect: Dialect) -> None:
-    """Commit, with the places where tests cut the power."""
+    """Commit, with the failpoints before and after."""
     failpoint(f"{dialect.name}.commit.inside")
     session.commit()
     failpoint(f"{dialect.name}.commit.after")
 
 
 def alone(lease: Lease, dialect: Dialect, action: Callable[[Session], T]) -> T:
-    """Do what is a transaction by itself and may be done twice, with the places where tests cut the power."""
+    """Run an action that is one transaction and may be repeated, with the failpoints of a commit."""
     failpoint(f"{dialect.name}.commit.inside")
     done = lease.first(action)
     failpoint(f"{dialect.name}.commit.after")
@@ -164,8 +204,8 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
 def state_text(bookmark: Bookmark | None, columns: Mapping[str, str]) -> str | None:
     """Return what a row's `bookmark` holds.
 
-    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no place of
-    their own for them, and whoever writes a ledger may not be allowed to alter it.
+    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no column
+    for them, and the user may not be allowed to alter a ledger.
     """
     state = {_NAMES: dict(columns), "bookmark": bookmark} if columns else bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
@@ -208,4 +248,4 @@ def _moment(value: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-__all__ = ["Ledger", "alone", "commit", "row_of", "state_text"]
+__all__ = ["AbstractLedger", "Ledger", "alone", "commit", "row_of", "state_text"]

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from ..errors import ConnectorError, Interrupted, RetriableError
-from ..protocols import Block
+from ..stream import Block
 from .identifiers import TableName
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Session(Protocol):
 
 
 class Lease:
-    """A session in the hands of one call; interrupting it lasts until the call ends."""
+    """A session leased to one call; an interrupt lasts until the call ends."""
 
     def __init__(self, stream: str, session: Session, is_reused: bool, connect: Callable[[], Session]) -> None:
         self.stream = stream
@@ -86,7 +86,7 @@ class Lease:
         self.first(lambda session: session.begin())
 
     def first(self, action: Callable[[Session], T]) -> T:
-        """Do what may be done twice; a connection that died while it was idle is replaced by a new one."""
+        """Run an action that may be repeated; a connection that died while it was idle is replaced by a new one."""
         self.check()
         try:
             done = action(self.session)
@@ -106,13 +106,13 @@ class Lease:
             raise Interrupted(f"stream {self.stream!r} was interrupted", stream=self.stream)
 
     def interrupt(self) -> None:
-        """End what is under way, now or at the next `check`."""
+        """Cancel the statement under way, or fail the next `check`."""
         self.is_interrupted = True
         self.session.cancel()
 
 
 class Sessions:
-    """Connections of one connector: reused from stream to stream, one call each at a time."""
+    """Connection pool of one connector: streams reuse connections, one call at a time."""
 
     def __init__(self, connect: Callable[[], Session], *, max_idle: int = 8) -> None:
         self._connect = connect
@@ -124,13 +124,13 @@ class Sessions:
         self._coming: Future[Session] | None = None
 
     def prepare(self) -> None:
-        """Open a connection in the background, for the first call that wants one; it fails if this does."""
+        """Open a connection in the background for the first call that needs one; that call raises its error."""
         future: Future[Session] = Future()
 
         def connect() -> None:
             try:
                 future.set_result(self._connect())
-            except BaseException as error:  # the call that wants it raises it
+            except BaseException as error:  # the call that needs it raises it
                 future.set_exception(error)
 
         with self._lock:
@@ -141,7 +141,7 @@ class Sessions:
 
     @contextmanager
     def lease(self, stream: str = "") -> Iterator[Lease]:
-        """Lend a connection to one call; whatever it left uncommitted is rolled back at the end."""
+        """Lease a connection to one call; what the call does not commit is rolled back at the end."""
         with self._lock:
             reused = self._idle.pop() if self._idle else None
             generation = self._generation
@@ -161,7 +161,7 @@ class Sessions:
         finally:
             with self._lock:
                 self._leases.discard(lease)
-            self._take_back(lease, generation)
+            self._return(lease, generation)
 
     def interrupt(self, stream: str) -> None:
         """Interrupt every call under way for a stream."""
@@ -182,7 +182,7 @@ class Sessions:
             with suppress(ConnectorError):
                 session.close()
 
-    def _take_back(self, lease: Lease, generation: int) -> None:
+    def _return(self, lease: Lease, generation: int) -> None:
         session = lease.session
         try:
             session.rollback()
@@ -200,7 +200,7 @@ class Sessions:
 
 
 def _close_coming(coming: Future[Session]) -> None:
-    """Close a connection that nobody came for."""
+    """Close a prepared connection that no call used."""
     if coming.exception() is None:
         with suppress(ConnectorError):
             coming.result().close()

@@ -1,7 +1,8 @@
-"""What is known of a table: its columns, their types, and how values travel into them."""
+"""Tables and staging tables: their columns, the types, and how values travel into them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ class Column:
     is_nullable: bool = True
     #: Type of the values, where `type` only limits another one (a domain).
     base: str = ""
-    #: Schema of the operator `=` of its values, where that is not the system's own; says nothing of the column itself.
+    #: Schema of the operator `=` of its values, where the system's own is not used; two columns are equal without it.
     equality: str = field(default="", compare=False)
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
@@ -28,9 +29,9 @@ class Column:
     has_default: bool = False
     #: A NULL that is written becomes a value of the database's own (a number, the current time).
     fills_nulls: bool = False
-    #: How its texts are told apart and ordered, where a system lets each column say that.
+    #: Collation of its texts, where each column has its own.
     collation: str = ""
-    #: What else is said of it (a default, a comment), as it is written behind its type, where altering would forget it.
+    #: DDL behind the type (a default, a comment), on systems where altering the column would drop it.
     attributes: str = ""
 
 
@@ -58,13 +59,13 @@ class Table:
     is_table: bool = True
     #: Something (views, foreign keys, indexes, triggers, privileges of columns ...) would be lost by drop and rename.
     has_dependents: bool = False
-    #: Why nothing can be written into it as it stands, behind its name; another table may take its place.
+    #: Why it cannot be written, as text behind its name; another table may replace it.
     unfit: str = ""
-    #: Other tables' foreign keys point here: records may be updated, but not deleted and put back.
+    #: Foreign keys of other tables refer to it: records may be updated, but not deleted and inserted again.
     is_referenced: bool = False
     #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
     has_triggers: bool = False
-    #: Those that fire on statements of ours, by name; `has_triggers` says more than that there are some.
+    #: Triggers that fire on our statements, by name; `has_triggers` covers foreign keys and rules as well.
     triggers: tuple[Trigger, ...] = ()
     #: About how many records there are, deleted ones that still take room among them; None: not known.
     records: int | None = None
@@ -85,4 +86,25 @@ class Table:
         return next((column for column in self.columns if column.name == name), None)
 
 
-__all__ = ["Column", "Table", "Wire"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagingTable:
+    """A table that holds a load's records until they are brought into the target."""
+
+    name: TableName
+    #: Column -> type in staging; every column that arrived so far.
+    types: Mapping[str, str]
+    #: Column -> as the target should have it.
+    columns: Mapping[str, Column]
+    #: Whether the column `SEQUENCE` numbers the records in order of arrival.
+    is_numbered: bool = False
+
+    def own_columns(self) -> list[Column]:
+        """Return the columns of the staging table itself."""
+        return [Column(name=name, type=kind) for name, kind in self.types.items()]
+
+    def written_to(self, table: Table) -> list[Column]:
+        """Return the columns of a table that are written from here."""
+        return [column for column in table.columns if column.name in self.types and not column.is_generated]
+
+
+__all__ = ["Column", "StagingTable", "Table", "Wire"]

@@ -1,4 +1,4 @@
-"""What SQLAlchemy's inspector says about tables."""
+"""Tables and columns, read with SQLAlchemy's inspector."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUOTED = b"is_quoted"
 
 
 def reflect(connection: Connection, spelling: Names, names: Sequence[TableName]) -> Mapping[TableName, Table]:
-    """Read the catalog for some tables and views; those that are not there are left out."""
+    """Read the catalog for some tables and views; missing ones are left out."""
     inspector = sa.inspect(connection)
     found = {}
     referenced: dict[str, set[str]] = {}
@@ -45,7 +45,7 @@ def reflect(connection: Connection, spelling: Names, names: Sequence[TableName])
 
 
 def streams(connection: Connection, spelling: Names, schema: str) -> list[Stream]:
-    """Return what a source offers: tables, and views, marked; nothing of ours."""
+    """Return the tables of a source, and its views, marked; without tables of the framework."""
     inspector, own_schema = sa.inspect(connection), _schema(spelling, schema)
     views = _views(inspector, own_schema)
     tables = [(name, False) for name in inspector.get_table_names(schema=own_schema) if name not in views]

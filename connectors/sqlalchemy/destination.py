@@ -13,54 +13,52 @@ import sqlalchemy as sa
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
-from ..sql.ledger import Ledger
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
 from ..stream import LedgerRow, TableState
-from .dialect import SQLAlchemyDialect
+from .dialect import SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
+from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
 from .traits import Traits, find_out
 
 
 class SQLAlchemyDestination(SqlDestination):
-    """Tables of one database; data and ledger row in one transaction, or none at all: a system without is refused."""
+    """Tables of one database; data and ledger row in one transaction. A system without transactions is refused."""
 
     settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
     connector = "sqlalchemy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
-        dialect = SQLAlchemyDialect(self._settings.engine())
-        dialect.default_schema = self._settings.schema_ or ""
-        super().__init__(dialect, schema=dialect.default_schema)
-        self._ledger: Ledger = SQLAlchemyLedger(dialect)
+        self._own = SQLAlchemyNaming(self._settings.engine())
+        self._own.default_schema = self._settings.schema_ or ""
+        self._types = SQLAlchemyTypes(self._own.engine.dialect)
+        super().__init__(dialect(self._own, self._types), schema=self._own.default_schema)
+        self._ledger = SQLAlchemyLedger(self.dialect, self._own)
         self._has_rollback = False
         self._traits: Traits | None = None
 
     def connect(self) -> AlchemySession:
-        """Open a connection; the first one finds out what the system keeps of values."""
-        dialect = self._own
-        session = AlchemySession(dialect.engine, self.identity(), is_writer=True, names=dialect.names_)
+        """Open a connection; the first one finds out how the system stores values."""
+        session = AlchemySession(self._own.engine, self.identity(), is_writer=True, names=self._own.spelling)
         try:
             if self._traits is None:
-                self._traits = dialect.traits = find_out(session.connection)
-                dialect.has_savepoints = dialect.traits.has_savepoints
+                self._traits = self._types.traits = find_out(session.connection)
+                self._note_savepoints(self._traits.has_savepoints)
         except BaseException:
             session.close()
             raise
-        session.adapt(dialect.traits, self._lock)
+        session.adapt(self._types.traits, self._lock)
         return session
 
     def _lock(self, session: AlchemySession, table: str) -> None:
         assert isinstance(self._ledger, SQLAlchemyLedger)
         self._ledger.lock(session, self._ledger.table(TableName(self._schema, "")), table)
 
-    @property
-    def _own(self) -> SQLAlchemyDialect:
-        assert isinstance(self.dialect, SQLAlchemyDialect)
-        return self.dialect
+    def _note_savepoints(self, has_savepoints: bool) -> None:
+        self.dialect.facts = replace(self.dialect.facts, has_savepoints=has_savepoints)
 
     @cached_property
     def _identity(self) -> str:
@@ -77,11 +75,11 @@ class SQLAlchemyDestination(SqlDestination):
             assert isinstance(lease.session, AlchemySession)
             lease.session.rows(sa.select(sa.literal_column("1")))
 
-    def unquarantined(self) -> str:
-        """Say what it cannot set aside."""
+    def keeps_rejected(self) -> str:
+        """Say what it cannot keep."""
         if self._traits is None:
             self.check()
-        if self._own.has_savepoints:
+        if self.dialect.facts.has_savepoints:
             return ""
         return "what its own tables refuse (constraints, types) fails the stream, since the database has no savepoints"
 
@@ -96,13 +94,13 @@ class SQLAlchemyDestination(SqlDestination):
         self._own.engine.dispose()
 
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
-        """Begin a transaction in which the ledger exists; the first one proves what the system takes back."""
+        """Begin a transaction in which the ledger exists; the first time, test rollback and savepoints."""
         super()._ensure_ledger(lease, ledger)
         if not self._has_rollback:
             assert isinstance(self._ledger, SQLAlchemyLedger)
             self._ledger.refuse_without_rollback(lease.session, ledger)
-            if self._own.has_savepoints:
-                self._own.has_savepoints = self._ledger.goes_back(lease.session, ledger)
+            if self.dialect.facts.has_savepoints:
+                self._note_savepoints(self._ledger.goes_back(lease.session, ledger))
             self._has_rollback = True
 
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:

@@ -1,4 +1,4 @@
-"""What dialects and drivers raise, sorted by what the caller does about it; messages carry no credentials, no SQL.
+"""Errors of dialects and drivers, sorted by what the caller does about them; messages hold no credentials, no SQL.
 
 Drivers agree on few classes of errors: where these say nothing, the words do.
 """
@@ -31,10 +31,10 @@ _CONFIG = re.compile(
     r"|cannot open|can't open|unable to open|not a valid|not a database|unavailable database|name or service",
     re.I,
 )
-#: Classes of SQLSTATEs that a record's values cause: data, triggers, constraints, what views check, what code raises.
+#: Classes of SQLSTATEs that a record's values cause: data, triggers, constraints, checks of views, raised errors.
 _OF_A_RECORD = ("22", "23", "27", "38", "44", "45", "P0")
 
-#: Number of Firebird's error for what a trigger raises; its SQLSTATE says nothing.
+#: Number of Firebird's error for an exception of a trigger; the SQLSTATE does not tell.
 _RAISED = 335544517
 
 _CANCELLED = re.compile(r"interrupt|cancell?ed|cancell?ation", re.I)

@@ -1,4 +1,4 @@
-"""The ledger where nothing but standard SQL is certain: a hash for a key, update or insert, texts for times."""
+"""The ledger in standard SQL only: its key is a hash, its times are texts, a row is updated or else inserted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import TableName
-from ..sql.ledger import Ledger, row_of, state_text
+from ..sql.ledger import AbstractLedger, row_of, state_text
 from ..sql.session import Session
 from ..sql.tables import Column
 from ..stream import Bookmark, LedgerKey, LedgerRow
-from .dialect import SQLAlchemyDialect
+from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 
 _ATTEMPTS = 5
@@ -32,25 +33,29 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class SQLAlchemyLedger(Ledger):
-    """Statements on the ledger; each runs in the session's transaction, which the caller ends."""
+class SQLAlchemyLedger(AbstractLedger):
+    """A ledger of its own: no upsert and no key of several texts is known to all systems."""
+
+    def __init__(self, dialect: Dialect, naming: SQLAlchemyNaming) -> None:
+        self._dialect = dialect
+        self._naming = naming
 
     def create(self, session: Session, ledger: TableName) -> None:
-        """Create the table; the schema is there, or the first table in it would not be either."""
+        """Create the table; its schema must exist."""
         types = dict.fromkeys(_TEXTS, "text") | {name: f"varchar({size})" for name, size in _SHORT.items()}
         types["rows"] = "bigint"
         columns = [Column(name=name, type=types[name], is_nullable=name != "id") for name in ("id", *_COLUMNS)]
         try:
-            session.execute(self._dialect.create_table(ledger, columns, ["id"]))
+            session.execute(self._dialect.tables.create(ledger, columns, ["id"]))
         except (FatalConnectorError, RetriableError):
-            # Somebody else may have been faster.
+            # Another process may have created it.
             session.rollback()
             session.begin()
-            if not self._dialect.exists(session, ledger):
+            if not self._dialect.catalog.exists(session, ledger):
                 raise
 
     def refuse_without_rollback(self, session: Session, ledger: TableName) -> None:
-        """Raise if what is rolled back stays all the same: then data and ledger could not be kept together.
+        """Raise if a rollback has no effect: data and ledger row could not be committed together.
 
         Raises:
             FatalConnectorError: the system, or its driver, has no transactions.
@@ -65,12 +70,13 @@ class SQLAlchemyLedger(Ledger):
             own.change(sa.delete(row["id"].table).where(row["id"] == probe))
             session.commit()
             raise FatalConnectorError(
-                f"{self._dialect_name} takes nothing back (no transactions): it can be a source, not a destination",
+                f"{self._naming.engine.dialect.name} cannot roll back (no transactions): it can be a source, not a "
+                "destination",
                 connector="sqlalchemy",
             )
 
     def goes_back(self, session: Session, ledger: TableName) -> bool:
-        """Tell whether a savepoint takes back what was written since, and nothing else; leaves nothing."""
+        """Tell whether a rollback to a savepoint undoes what was written since, and nothing else; leaves no trace."""
         own, row = _own(session), self._row(ledger)
         probes = ["probe " + secrets.token_hex(8) for _ in range(2)]
         insert = sa.insert(row["id"].table)
@@ -86,19 +92,15 @@ class SQLAlchemyLedger(Ledger):
             session.rollback()
             session.begin()
 
-    @property
-    def _dialect_name(self) -> str:
-        return cast("SQLAlchemyDialect", self._dialect).engine.dialect.name
-
     def lock(self, session: AlchemySession, ledger: TableName, table: str) -> None:
-        """Shut out our other loads that write a table, until the commit: each writes the row of its name."""
+        """Shut out our other loads of a table until the commit: each load updates the row of the table's name."""
         row = self._row(ledger)
         name = f"lock {hashlib.sha256(table.encode()).hexdigest()[:40]}"
         update = sa.update(row["id"].table).where(row["id"] == name).values({row["token"]: "lock"})
         there = sa.select(row["id"]).where(row["id"] == name)
 
         if session.is_dirty:
-            # Records were removed before: whoever gets in the way now makes this load begin anew.
+            # Records were deleted before: on a conflict now, this load begins again.
             session.change(update)
             return
 
@@ -115,7 +117,7 @@ class SQLAlchemyLedger(Ledger):
     def take_over(
         self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
     ) -> LedgerRow:
-        """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+        """Update the row, or insert it."""
         own, row = _own(session), self._row(ledger)
         values: dict[str, Any] = {"token": token, "owner": owner}
         if source is not None:
@@ -135,7 +137,7 @@ class SQLAlchemyLedger(Ledger):
                     own.change(insert)
                 return self.read(session, ledger, key)[0]
             except (FatalConnectorError, RetriableError):
-                # Another one inserted it meanwhile, or wrote it after this transaction's snapshot was taken.
+                # Another run inserted the row meanwhile, or wrote it after this transaction's snapshot was taken.
                 if attempt == _ATTEMPTS - 1:
                     raise
                 session.rollback()
@@ -154,7 +156,7 @@ class SQLAlchemyLedger(Ledger):
         rows: int,
         columns: Mapping[str, str],
     ) -> None:
-        """Write what a commit makes true."""
+        """Update the row where it carries the token."""
         own, row = _own(session), self._row(ledger)
         # The token too: some systems see a conflict only where two write the same columns.
         values: dict[str, Any] = {
@@ -174,7 +176,7 @@ class SQLAlchemyLedger(Ledger):
         except ConnectorError:
             session.rollback()
             session.begin()
-            if not self._dialect.exists(session, ledger):
+            if not self._dialect.catalog.exists(session, ledger):
                 raise TakenOver("the ledger is gone", stream=key.stream) from None
             raise
         if changed != 1:
@@ -203,7 +205,7 @@ class SQLAlchemyLedger(Ledger):
 
     def _row(self, ledger: TableName) -> dict[str, Any]:
         kinds: Mapping[str, Any] = {name: sa.Text() for name in _TEXTS} | {"rows": sa.BigInteger()}
-        names = cast("SQLAlchemyDialect", self._dialect).names_
+        names = self._naming.spelling
         columns: list[Any] = [
             sa.column(names.spell(name), kinds.get(name, sa.String(_SHORT.get(name)))) for name in ("id", *_COLUMNS)
         ]

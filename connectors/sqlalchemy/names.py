@@ -33,7 +33,7 @@ class Names:
         return quoted_name(checked(name.upper() if is_plain else name), True)
 
     def shown(self, name: str) -> str:
-        """Return what a name of the catalog is called here."""
+        """Return a name of the catalog as streams and tables show it."""
         name = str(name)
         return name.lower() if self._is_folding and _FOLDED.fullmatch(name) else name
 
@@ -48,7 +48,7 @@ class Names:
 
     @property
     def doubles_percents(self) -> bool:
-        """Tell whether SQLAlchemy's compilers write `%%`, for a driver that fills parameters in."""
+        """Tell whether SQLAlchemy's compilers write `%%`, for a driver that formats parameters."""
         return self._dialect.paramstyle in ("format", "pyformat")
 
     def table(self, name: TableName, columns: Sequence[Any], *, is_exact: bool = False) -> Any:

@@ -18,11 +18,11 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
+from ..arrow.batches import FETCH_RECORDS
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..network import Canceller
-from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
+from ..stream import Block
 from .failures import connect_failure, failure
 from .names import Names
 from .traits import Traits
@@ -31,13 +31,10 @@ from .values import array_of, values_of
 
 T = TypeVar("T")
 
-#: Before the text of a table's name: the statement that shuts out our other writers of it until the commit.
-LOCK = "/* lock */ "
-
-#: How long to wait for them, and for changes of the catalog that get in each other's way.
+#: How long to wait for our other writers of a table, and for conflicting changes of the catalog.
 LOCK_TIMEOUT_S = 60.0
 
-#: How long to try to drop what is not needed any more.
+#: How long to try to drop a staging table.
 DROP_TIMEOUT_S = 5.0
 
 _DDL = re.compile(r"\s*(create|alter|drop)\b", re.IGNORECASE)
@@ -45,7 +42,7 @@ _DROP = re.compile(rf"drop table .*{STAGING_PREFIX}", re.IGNORECASE)
 _CREATE = re.compile(rf"create table ([^(]*{STAGING_PREFIX}[^ (]*) \(", re.IGNORECASE)
 _PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
 
-#: How a driver's connection is told from another thread to give up: the first of these that it has.
+#: Methods by which another thread cancels a driver's connection: the first that it has.
 _CANCELS = ("cancel_safe", "cancel", "interrupt", "cancel_operation")
 
 
@@ -65,18 +62,18 @@ class AlchemySession:
         self._staging: dict[str, bool] = {}
         self._sequence = 0
         #: Something is written that the ledger does not know yet.
-        self._is_dirty = False
+        self.is_dirty = False
         self._is_cancelled = False
         self._savepoint: Any = None
         self._canceller = Canceller()
         try:
-            self._connection = engine.connect()
-            if is_writer and "READ COMMITTED" in _levels(self._connection):
+            self.connection = engine.connect()
+            if is_writer and "READ COMMITTED" in _levels(self.connection):
                 # Each statement sees what others have committed. Some dialects say they can, and cannot.
                 with suppress(AttributeError, NotImplementedError):
-                    self._connection = self._connection.execution_options(isolation_level="READ COMMITTED")
+                    self.connection = self.connection.execution_options(isolation_level="READ COMMITTED")
             # Ends what the dialect asked the server at its first connection.
-            self._connection.rollback()
+            self.connection.rollback()
         except Exception as error:
             raise connect_failure(error, self._url, place) from None
 
@@ -84,23 +81,17 @@ class AlchemySession:
     def _url(self) -> URL:
         return self._engine.url
 
-    @property
-    def connection(self) -> sa.Connection:
-        """Return SQLAlchemy's own."""
-        return self._connection
-
-    @property
-    def is_dirty(self) -> bool:
-        """Tell whether something is written that the ledger does not know yet."""
-        return self._is_dirty
-
     def adapt(self, traits: Traits, lock: Callable[[AlchemySession, str], None]) -> None:
-        """Say what is to be refused on the way in, and how a table is locked."""
+        """Set how the system stores values, and how a table is locked."""
         self._traits = traits
         self._lock = lock
 
+    def lock(self, table: str) -> None:
+        """Shut out our other writers of a table until the commit."""
+        self._lock(self, table)
+
     def wait(self, call: Callable[[], None], timeout_s: float = LOCK_TIMEOUT_S) -> None:
-        """Begin the transaction with something that others may stand in the way of, until they do not.
+        """Begin the transaction with a call that may conflict with others; repeat it until it succeeds.
 
         Some systems wait by themselves, others refuse at once, or as soon as the wait is over.
         """
@@ -114,19 +105,19 @@ class AlchemySession:
                     raise
                 self._back()
                 time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))  # until the other one's commit
-                self._run(self._connection.begin)
-        self._is_dirty = False
+                self._run(self.connection.begin)
+        self.is_dirty = False
 
     # ------------------------------------------------------------ transactions
     def begin(self) -> None:
-        """Start a transaction; finds out whether the connection still lives."""
-        self._is_cancelled = self._is_dirty = False
+        """Start a transaction; tests whether the connection still works."""
+        self._is_cancelled = self.is_dirty = False
         try:
             self._back()
-            driver: Any = self._connection.connection.dbapi_connection
+            driver: Any = self.connection.connection.dbapi_connection
             is_alive = self._engine.dialect.do_ping(driver)
-            if not self._connection.in_transaction():
-                self._connection.begin()
+            if not self.connection.in_transaction():
+                self.connection.begin()
         except Exception as error:
             found = self._failure(error)
             raise found if isinstance(found, RetriableError) else RetriableError(str(found)) from error
@@ -139,35 +130,35 @@ class AlchemySession:
         self._drop_staging()
 
     def settle(self) -> None:
-        """Commit what is staged, and go on in a transaction that sees what others have committed."""
-        if self._is_dirty:
+        """Commit the staged records, and begin a transaction that sees what others have committed."""
+        if self.is_dirty:
             raise FatalConnectorError("half of a load would be committed", connector="sqlalchemy")
         self._end()
-        self._run(self._connection.begin)
+        self._run(self.connection.begin)
 
     def _end(self) -> None:
-        self._run(self._connection.commit)
-        self._is_dirty = False
+        self._run(self.connection.commit)
+        self.is_dirty = False
 
     def rollback(self) -> None:
         """End the transaction, if there is one; nothing of it is kept."""
-        self._is_dirty = False
+        self.is_dirty = False
         self._back()
         self._drop_staging()
 
     def commit_alone(self) -> None:
-        """Commit what is no part of a load."""
+        """Commit statements that are no part of a load."""
         self._end()
 
     def restart(self) -> None:
-        """Begin anew, with what others have committed in sight."""
+        """Begin a transaction that sees what others have committed."""
         self._back()
-        self._run(self._connection.begin)
+        self._run(self.connection.begin)
 
     def _back(self) -> None:
-        """Roll back, also where SQLAlchemy takes the transaction for ended since its commit failed."""
-        self._run(self._connection.rollback)
-        driver: Any = self._connection.connection
+        """Roll back, also if a commit failed and SQLAlchemy takes the transaction for ended."""
+        self._run(self.connection.rollback)
+        driver: Any = self.connection.connection
         self._run(lambda: self._engine.dialect.do_rollback(driver))
 
     def _drop_staging(self) -> None:
@@ -178,26 +169,23 @@ class AlchemySession:
 
     def mark(self) -> None:
         """Set a savepoint."""
-        self._savepoint = self._run(self._connection.begin_nested)
+        self._savepoint = self._run(self.connection.begin_nested)
 
     def take_back(self) -> None:
-        """Go back to the savepoint."""
+        """Roll back to the savepoint."""
         self._run(self._savepoint.rollback)
 
     def keep(self) -> None:
-        """Forget the savepoint."""
+        """Release the savepoint."""
         self._run(self._savepoint.commit)
 
     # -------------------------------------------------------------- statements
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; return the records it changed."""
-        if sql.startswith(LOCK):
-            self._lock(self, sql.removeprefix(LOCK))
-            return 0
         if _DROP.match(sql) and any(name in sql for name in self._staging):
             return 0  # after the commit
         if _DDL.match(sql):
-            if self._is_dirty:
+            if self.is_dirty:
                 raise FatalConnectorError("a change of a table would commit half of a load", connector="sqlalchemy")
             self._end()
             match = _CREATE.match(sql)
@@ -206,16 +194,16 @@ class AlchemySession:
             except FatalConnectorError:
                 if match is None:
                     raise
-                # Left by a load of the same token whose connection broke.
+                # An earlier connection of this load created it, and broke.
                 self._back()
                 self._alone(f"drop table {match[1]}")
                 self._alone(sql)
-            self._run(self._connection.begin)
+            self._run(self.connection.begin)
             if match is not None:
                 self._staging[match[1]] = self._names.quote(SEQUENCE) in sql
                 self._sequence = 0
             return 0
-        self._is_dirty = True
+        self.is_dirty = True
         return max(int(self._text(sql, parameters).rowcount), 0)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -224,17 +212,17 @@ class AlchemySession:
 
     def inspect(self, read: Callable[[sa.Connection], T]) -> T:
         """Read the catalog, as `catalog` does."""
-        found: T = self._run(lambda: read(self._connection))
+        found: T = self._run(lambda: read(self.connection))
         return found
 
     def change(self, clause: Any, values: Mapping[str, Any] | None = None) -> int:
         """Run an INSERT, UPDATE or DELETE of SQLAlchemy's; return the records it changed, -1 if nobody knows."""
-        self._is_dirty = True
-        return int(self._run(lambda: self._connection.execute(clause, values)).rowcount)
+        self.is_dirty = True
+        return int(self._run(lambda: self.connection.execute(clause, values)).rowcount)
 
     def rows(self, clause: Any, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Return all rows of a small SELECT of SQLAlchemy's."""
-        return [tuple(row) for row in self._run(lambda: self._connection.execute(clause, values).fetchall())]
+        return [tuple(row) for row in self._run(lambda: self.connection.execute(clause, values).fetchall())]
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
         """Run one statement of the user's and commit it."""
@@ -247,21 +235,21 @@ class AlchemySession:
     def _alone(self, sql: str, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         def run() -> None:
             self._text(sql)
-            self._run(self._connection.commit)
+            self._run(self.connection.commit)
 
         self.wait(run, timeout_s)
 
     def _text(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         if not parameters:
-            # As it is: a driver that fills in parameters must not look for them in names.
+            # Unchanged: a driver that formats parameters must not find any in names.
             options = {"no_parameters": True}
-            return self._run(lambda: self._connection.exec_driver_sql(sql, execution_options=options))
+            return self._run(lambda: self.connection.exec_driver_sql(sql, execution_options=options))
 
         def mark(match: re.Match[str]) -> str:
             return match[1].replace(":", r"\:") if match[1] else f":p{match[2]}"
 
         values = {f"p{place}": value for place, value in enumerate(parameters, start=1)}
-        return self._run(lambda: self._connection.execute(sa.text(_PARAMETER.sub(mark, sql)), values))
+        return self._run(lambda: self.connection.execute(sa.text(_PARAMETER.sub(mark, sql)), values))
 
     def _run(self, call: Any) -> Any:
         if self._is_cancelled:
@@ -284,7 +272,7 @@ class AlchemySession:
     def stream(self, clause: Any, schema: pa.Schema, stream: str) -> Generator[pa.RecordBatch]:
         """Yield a SELECT's result in batches of the schema; closing the iterator ends it."""
         options = {"stream_results": True, "max_row_buffer": FETCH_RECORDS}
-        result = self._run(lambda: self._connection.execute(clause, execution_options=options))
+        result = self._run(lambda: self.connection.execute(clause, execution_options=options))
         try:
             while rows := self._run(lambda: result.fetchmany(FETCH_RECORDS)):
                 columns = zip(*rows, strict=True)
@@ -331,7 +319,7 @@ class AlchemySession:
         return ".".join(self._names.quote(part) for part in (table.schema, table.name) if part)
 
     def _many(self, clause: Any, parameters: list[dict[str, Any]]) -> None:
-        self._run(lambda: self._connection.execute(clause, parameters))
+        self._run(lambda: self.connection.execute(clause, parameters))
 
     def _values(self, array: pa.Array, column: str) -> list[Any]:
         self._traits.refuse(array, column)
@@ -349,7 +337,7 @@ class AlchemySession:
 
     def _ask_to_cancel(self) -> None:
         with suppress(Exception):
-            driver: Any = self._connection.connection.driver_connection
+            driver: Any = self.connection.connection.driver_connection
             for name in _CANCELS:
                 if callable(cancel := getattr(driver, name, None)):
                     cancel()
@@ -361,7 +349,7 @@ class AlchemySession:
 
     def _end_connection(self) -> None:
         with suppress(Exception):
-            self._connection.close()
+            self.connection.close()
 
 
 def _levels(connection: sa.Connection) -> Sequence[str]:
@@ -372,4 +360,4 @@ def _levels(connection: sa.Connection) -> Sequence[str]:
         return ()
 
 
-__all__ = ["LOCK", "AlchemySession"]
+__all__ = ["AlchemySession"]

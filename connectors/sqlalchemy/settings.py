@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt, SecretStr
 
-from ..bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..errors import ConnectorConfigError
+from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..network import (
     CONNECT_TIMEOUT,
     CONNECT_TIMEOUT_S,

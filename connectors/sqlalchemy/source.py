@@ -1,4 +1,4 @@
-"""Records out of any database, by its SQLAlchemy dialect."""
+"""Records from any database that has a SQLAlchemy dialect."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import sqlalchemy as sa
 
-from ..bookmarks import bookmark_values, lower_bound, missing_error
+from ..arrow.batches import even_batches
+from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error
 from ..settings import parse_settings
-from ..sql.batches import even_batches
+from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource
 from ..stream import Bookmark, NullBookmarks, RejectedRecord, ReplicationMethod, Stream
 from . import catalog
-from .dialect import SQLAlchemyDialect
+from .dialect import SQLAlchemyTypes, dialect
+from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
 from .types import Kind, kind_for, reading_type
@@ -28,14 +29,14 @@ class SQLAlchemySource(SqlSource):
 
     settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
     connector = "sqlalchemy"
-    #: A value that is none of its column's ends the stream: the driver's error names no record.
+    #: A value that does not fit its column's type fails the stream: the driver's error names no record.
     sifts = False
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
-        dialect = SQLAlchemyDialect(self._settings.engine())
+        self._own = SQLAlchemyNaming(self._settings.engine())
         super().__init__(
-            dialect,
+            dialect(self._own, SQLAlchemyTypes(self._own.engine.dialect)),
             schema=self._settings.schema_ or "",
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
@@ -44,11 +45,6 @@ class SQLAlchemySource(SqlSource):
     def connect(self) -> AlchemySession:
         """Open a connection."""
         return AlchemySession(self._own.engine, self.identity(), is_writer=False)
-
-    @property
-    def _own(self) -> SQLAlchemyDialect:
-        assert isinstance(self.dialect, SQLAlchemyDialect)
-        return self.dialect
 
     @cached_property
     def _identity(self) -> str:
@@ -66,7 +62,7 @@ class SQLAlchemySource(SqlSource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
-        names, schema = self._own.names_, self._schema
+        names, schema = self._own.spelling, self._schema
         return _session(session).inspect(lambda connection: catalog.streams(connection, names, schema))
 
     def close(self) -> None:
@@ -87,8 +83,8 @@ class SQLAlchemySource(SqlSource):
 
     # ------------------------------------------------------------------ reading
     def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
-        """Ask the inspector; whether the table stays as it is until the end of the transaction, only systems know."""
-        names, name, is_exact = self._own.names_, self.table(stream), bool(stream.locator.get("is_quoted"))
+        """Ask the inspector; not every system keeps the table unchanged until the end of the transaction."""
+        names, name, is_exact = self._own.spelling, self.table(stream), bool(stream.locator.get("is_quoted"))
         return _session(lease.session).inspect(
             lambda connection: catalog.columns_now(connection, names, name, is_exact=is_exact)
         )
@@ -117,7 +113,7 @@ class SQLAlchemySource(SqlSource):
         is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
         # Where none may be missing, the one scan brings up those that are: `incremental` refuses them.
         if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
-            # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
+            # Records without a bookmark come first: a run that resumes from a checkpoint does not read them again.
             where = None if where is None else sa.or_(where, *missing)
             order = [sa.case((sa.or_(*missing), sa.literal_column("0")), else_=sa.literal_column("1")), *order]
         elif missing and policy is NullBookmarks.NEVER and where is None:
@@ -126,7 +122,7 @@ class SQLAlchemySource(SqlSource):
         return query.order_by(*order)
 
     def refuse_missing(self, lease: Lease, stream: Stream) -> None:
-        """Raise if records lack a bookmark where the stream says that none may."""
+        """Raise if records have NULL in the bookmark and the stream does not allow it."""
         fields = [field for field in self._marked(stream) if field.nullable]
         if stream.null_bookmarks is not NullBookmarks.FAIL or not fields:
             return
@@ -156,14 +152,14 @@ class SQLAlchemySource(SqlSource):
     def _table(self, stream: Stream) -> Any:
         name = self.table(stream)
         columns = [self._column(field) for field in stream.schema]
-        return self._own.names_.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
+        return self._own.spelling.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
 
     def _column(self, field: pa.Field) -> Any:
         metadata = field.metadata or {}
         native = metadata.get(b"native_type", b"").decode()
         is_own = metadata.get(b"native_system") == b"sqlalchemy"
         kind = Kind.parse(native) if is_own else kind_for(field.type, field.name)
-        name = self._own.names_.spell(field.name, is_exact=catalog.QUOTED in metadata)
+        name = self._own.spelling.spell(field.name, is_exact=catalog.QUOTED in metadata)
         return sa.column(name, reading_type(kind, self._own.engine.dialect))
 
     def _batches(

@@ -1,4 +1,4 @@
-"""What a system does to values that SQL says nothing about, found out by sending some through it.
+"""How a system stores values where SQL leaves it open, tested with a few values.
 
 Nobody knows all dialects: a timestamp of microseconds comes back from one system in tenths of milliseconds, an empty
 text as NULL from another. One SELECT of casts tells; it creates nothing.
@@ -15,9 +15,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from .. import compute as pc
+from ..arrow import compute as pc
+from ..arrow.times import is_past_day
 from ..errors import FatalConnectorError
-from ..odd_times import is_past_day
 from .types import Kind, sqlalchemy_type
 
 _MICROSECONDS = 123_457
@@ -25,16 +25,16 @@ _MICROSECONDS = 123_457
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What a system keeps of values; the defaults are what a source needs to know: nothing."""
+    """How a system stores values; a source uses the defaults."""
 
-    #: Fractions of seconds are kept in steps of so many microseconds.
+    #: Resolution of fractions of seconds, in microseconds.
     timestamp_step_us: int = 1
     time_step_us: int = 1
     #: Tells the empty text from NULL.
     keeps_empty_text: bool = True
     #: Keeps NaN and infinities in floats.
     keeps_special_floats: bool = True
-    #: Takes savepoints; whether it goes back to them, only what is written tells.
+    #: Accepts savepoints; the destination tests whether a rollback to one works.
     has_savepoints: bool = False
 
     def refuse(self, array: pa.Array, column: str) -> None:
@@ -57,7 +57,7 @@ class Traits:
 
 
 def find_out(connection: Connection) -> Traits:
-    """Send some values through a system; leaves no transaction open."""
+    """Test a system with some values; leaves no transaction open."""
     moment = datetime(2024, 2, 29, 23, 59, 59, _MICROSECONDS)  # noqa: DTZ001 -- naive, as the column is
     return Traits(
         timestamp_step_us=_step(_sent(connection, "timestamp", moment)),
@@ -82,7 +82,7 @@ def _has_savepoints(connection: Connection) -> bool:
 
 
 def _sent(connection: Connection, kind: str, value: Any) -> Any:
-    """Return what becomes of a value; None if it is refused."""
+    """Return a value as it comes back; None if it is refused."""
     chosen = sqlalchemy_type(Kind.parse(kind), connection.dialect)
     try:
         return connection.execute(sa.select(sa.cast(sa.bindparam("v", value, chosen), chosen))).scalar()
@@ -103,7 +103,7 @@ def _step(found: Any) -> int:
 
 
 def _is_kept(found: Any, sent: float) -> bool:
-    # Refused with an error by the system itself: nothing is changed silently either.
+    # The system refuses such values with an error, so that no value is changed silently.
     return found is None or found == sent or (isinstance(found, float) and math.isnan(found) and math.isnan(sent))
 
 

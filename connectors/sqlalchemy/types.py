@@ -76,7 +76,7 @@ class Kind:
 
     @classmethod
     def parse(cls, text: str) -> Kind:
-        """Read what `str` writes."""
+        """Parse the text that `str` writes."""
         match = _KIND.fullmatch(text)
         if match is None or (match[1] not in _ARROW and match[1] != "decimal"):
             return cls(text)
@@ -84,17 +84,17 @@ class Kind:
 
     @property
     def is_known(self) -> bool:
-        """Tell whether it is one of the table's."""
+        """Tell whether its name is in the table of kinds."""
         return self.name in _ARROW or self.name == "decimal"
 
     @property
     def is_text(self) -> bool:
-        """Tell whether it is one of texts, which collations compare."""
+        """Tell whether its values are texts, which collations compare."""
         return self.name in ("text", "varchar", "char")
 
     @property
     def is_number_or_time(self) -> bool:
-        """Tell whether it is one of numbers, dates or times, which every system takes into an index."""
+        """Tell whether its values are numbers, dates or times, which every system can index."""
         types = pa.types
         kinds = (types.is_integer, types.is_decimal, types.is_floating, types.is_temporal)
         return self.is_known and any(is_kind(self.arrow) for is_kind in kinds)
@@ -109,7 +109,7 @@ class Kind:
         return _ARROW.get(self.name, pa.string())
 
     def __str__(self) -> str:
-        """Return it as messages and the catalog have it."""
+        """Return the text of messages and of the catalog."""
         if self.scale is not None:
             return f"{self.name}({self.size},{self.scale})"
         return self.name if self.size is None else f"{self.name}({self.size})"
@@ -117,7 +117,7 @@ class Kind:
 
 # ------------------------------------------------------------------ out of a catalog
 def kind_of(found: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind:
-    """Return what a reflected type is."""
+    """Return the kind of a reflected type."""
     visit = str(getattr(found, "__visit_name__", "")).upper()
     if visit in ("SMALLINT", "SMALL_INTEGER", "TINYINT"):
         return Kind("smallint")
@@ -264,18 +264,18 @@ def is_rounded(kind: Kind, dialect: Dialect) -> bool:
 
 
 class Binary(sa.types.TypeDecorator[bytes]):
-    """Bytes; NULL never meets the dialect's own conversion, which in some of them cannot take it."""
+    """Bytes; NULL skips the dialect's own conversion, which some dialects fail on."""
 
     impl = sa.LargeBinary
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        """Return the dialect's conversion, but for NULL."""
+        """Return the dialect's conversion, which skips NULL."""
         inner = super().bind_processor(dialect)
         return None if inner is None else lambda value: None if value is None else inner(value)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
-        """Return the dialect's conversion, but for NULL."""
+        """Return the dialect's conversion, which skips NULL."""
         inner = super().result_processor(dialect, coltype)
         return None if inner is None else lambda value: None if value is None else inner(value)
 
@@ -317,7 +317,7 @@ _SPECIAL: dict[tuple[str, str], Any] = {
 
 
 def ddl(kind: Kind, dialect: Dialect) -> str:
-    """Write a type by the dialect's own compiler; a kind that nobody knows is taken for the system's own words."""
+    """Write a type with the dialect's compiler; an unknown kind is taken for the system's own words."""
     if not kind.is_known:
         return kind.name
     return dialect.type_compiler_instance.process(sqlalchemy_type(kind, dialect))
@@ -334,7 +334,7 @@ _DIGITS = {"smallint": 5, "int": 10, "bigint": 19}
 
 
 def widen(before: Kind, after: Kind) -> Kind | None:
-    """Return the kind that holds the values of both; `before` where it does already; None: there is none."""
+    """Return the kind that holds the values of both (`before` if it does already); None: there is none."""
     if before == after:
         return before
     if before.name in _INTEGERS and after.name in _INTEGERS:

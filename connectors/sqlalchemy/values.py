@@ -11,15 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from .. import compute as pc
-from ..bookmarks import to_json
-from ..decimals import bounded, fitting
+from ..arrow import compute as pc
+from ..arrow.decimals import bounded, fitting
 from ..errors import FatalConnectorError
+from ..incremental.bookmarks import to_json
 from .types import EXACT_DIGITS
 
 
 def array_of(values: Sequence[Any], field: pa.Field, stream: str) -> pa.Array:
-    """Build a column of a stream out of what a driver gave.
+    """Build a stream's column from a driver's values.
 
     Raises:
         FatalConnectorError: a value that the column's type does not hold.
@@ -58,7 +58,7 @@ def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _decimal(value: float, scale: int) -> Decimal:
-    """Take a double for the decimal that it stands for, with the digits that are the number's own."""
+    """Return the decimal that a double stands for, with the digits that a double can hold."""
     return Decimal(f"{value:.{EXACT_DIGITS}g}" if abs(value) < 10 ** (EXACT_DIGITS - scale) else repr(value))
 
 

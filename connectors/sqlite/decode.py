@@ -1,8 +1,8 @@
-"""What SQLite stores -> exact Arrow columns, or an error: a value need not be of its column's declared type.
+"""Values of SQLite -> exact Arrow columns, or an error: a value need not be of its column's declared type.
 
-ADBC's driver takes a column's type from its first values, and turns some later ones into it without a word. So each
-SELECT begins with a record of literals, which settles the types, and carries a count of values that neither the driver
-nor Arrow would notice.
+ADBC's driver takes a column's type from its first values, and silently converts some later ones. So each SELECT begins
+with a record of literals, which fixes the types, and has a column that counts the values whose conversion neither the
+driver nor Arrow would report.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..compute import constant
-from ..decimals import from_texts
+from ..arrow.compute import constant
+from ..arrow.decimals import from_texts
 from ..sql.identifiers import quote
 from .types import EXACT_DIGITS, Form, Kind, kind_for
 
@@ -27,8 +27,8 @@ _LITERALS = {_INT: "0", _FLOAT: "0.5", _STRING: "'a'", _BINARY: "x'00'"}
 _INTERVAL = r"^P(?P<months>-?\d+)M(?P<days>-?\d+)DT(?P<sign>-?)(?P<seconds>\d+)\.(?P<nanos>\d{9})S$"
 
 
-class Misfit(Exception):
-    """A value of this column is not what its declared type promises; `value` is what was selected, if known."""
+class TypeMismatch(Exception):
+    """A value does not have its column's declared type; `value` is what was selected, if known."""
 
     def __init__(self, column: str, value: bytes | None = None, reason: str = "") -> None:
         super().__init__(column)
@@ -48,7 +48,7 @@ class Column:
     #: SQL of what is selected.
     selected: str
     #: SQL condition: the value does not fit.
-    misfit: str
+    mismatch: str
     #: SQL condition: it does not fit, and neither driver nor Arrow would notice; empty where they all would.
     unnoticed: str
     #: Target type.
@@ -59,9 +59,9 @@ class Column:
         try:
             return _cast(_DECODERS.get(self.kind.form, _same)(array, self.kind.arrow), self.arrow)
         except (pa.ArrowException, ValueError, KeyError) as error:
-            raise Misfit(self.name, self._first_misfit(array), str(error).partition("\n")[0]) from error
+            raise TypeMismatch(self.name, self._first_mismatch(array), str(error).partition("\n")[0]) from error
 
-    def _first_misfit(self, array: pa.Array) -> bytes | None:
+    def _first_mismatch(self, array: pa.Array) -> bytes | None:
         decode = _DECODERS.get(self.kind.form, _same)
         low, high = 0, len(array)
         while high - low > 1:
@@ -89,43 +89,43 @@ def column(field: pa.Field, *, has_affinity: bool) -> Column:
     kind, name = kind_for(field), f"t.{quote(field.name)}"
     form = kind.form
     physical, selected = _STRING, name
-    misfit = f"typeof({name}) not in ('text', 'null')"
-    # Most forms are texts that are parsed below: what is no text is no such text either.
+    mismatch = f"typeof({name}) not in ('text', 'null')"
+    # Most forms are texts that are parsed below; the parser refuses any other value.
     unnoticed = ""
     if form in (Form.INTEGER, Form.BOOLEAN):
-        physical, misfit = _INT, f"typeof({name}) not in ('integer', 'null')"
+        physical, mismatch = _INT, f"typeof({name}) not in ('integer', 'null')"
         if form is Form.BOOLEAN:
-            misfit = f"{name} is not null and {name} not in (0, 1)"
+            mismatch = f"{name} is not null and {name} not in (0, 1)"
     elif form in (Form.REAL, Form.NUMBER):
         physical = _FLOAT
         is_wide = f"typeof({name}) = 'integer' and {name} not between -{_EXACT_FLOAT} and {_EXACT_FLOAT}"
-        misfit = f"(typeof({name}) in ('text', 'blob') and {name} is not 'NaN') or ({is_wide})"
+        mismatch = f"(typeof({name}) in ('text', 'blob') and {name} is not 'NaN') or ({is_wide})"
         selected = f"case when {name} = 'NaN' then null else {name} end"
         if form is Form.NUMBER:
             unnoticed = is_wide
     elif form is Form.BLOB:
-        physical, misfit = _BINARY, f"typeof({name}) not in ('blob', 'null')"
-        unnoticed = misfit
+        physical, mismatch = _BINARY, f"typeof({name}) not in ('blob', 'null')"
+        unnoticed = mismatch
     elif form is Form.TEXT:
-        # A blob is all that a column with text affinity can hold besides.
-        unnoticed = f"typeof({name}) = 'blob'" if has_affinity and field.metadata else misfit
+        # A column with text affinity can hold only texts and blobs.
+        unnoticed = f"typeof({name}) = 'blob'" if has_affinity and field.metadata else mismatch
     elif form is Form.LOOSE_TEXT:
-        selected, misfit = f"cast({name} as text)", f"typeof({name}) in ('blob', 'real')"
-        unnoticed = misfit
+        selected, mismatch = f"cast({name} as text)", f"typeof({name}) in ('blob', 'real')"
+        unnoticed = mismatch
     elif form is Form.JSON:
         exact = f"case when cast(cast({name} as text) as real) = {name} then cast({name} as text)"
         selected = f"case typeof({name}) when 'real' then {exact} else printf('%!.17g', {name}) end else {name} end"
-        selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
-        unnoticed = misfit
+        selected, mismatch = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
+        unnoticed = mismatch
     elif form is Form.DECIMAL:
         selected = f"case typeof({name}) when 'real' then {_digits(name, kind.arrow.scale)} else {name} end"
-        selected, misfit = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
+        selected, mismatch = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
     elif form is Form.UUID:
         physical = _BINARY
         selected = f"unhex(replace({name}, '-', ''))"
-        misfit = f"{name} is not null and ({misfit} or length({selected}) is not 16)"
-        unnoticed = misfit
-    return Column(field.name, kind, physical, selected, misfit, unnoticed, field.type)
+        mismatch = f"{name} is not null and ({mismatch} or length({selected}) is not 16)"
+        unnoticed = mismatch
+    return Column(field.name, kind, physical, selected, mismatch, unnoticed, field.type)
 
 
 def _digits(name: str, scale: int) -> str:
@@ -153,17 +153,17 @@ class Plan:
         """Plan for a stream's columns."""
         return cls(schema, tuple(column(field, has_affinity=has_affinity) for field in schema))
 
-    def misfit(self) -> str:
+    def mismatch(self) -> str:
         """Write the condition that a record of `t` holds a value of another kind than its column's; may be NULL."""
-        return " or ".join(f"({each.misfit})" for each in self.columns)
+        return " or ".join(f"({each.mismatch})" for each in self.columns)
 
-    def select_misfits(self, table: str, where: str, limit: int) -> str:
+    def select_mismatched(self, table: str, where: str, limit: int) -> str:
         """Write the SELECT of records that do not fit: each value as SQL writes it, then for each whether it fits."""
         values = [f"cast(substr(quote({_own(each)}), 1, 10000) as blob)" for each in self.columns]
-        flags = [f"({each.misfit}) is true" for each in self.columns]
+        flags = [f"({each.mismatch}) is true" for each in self.columns]
         inner = f"select * from {table} as t {where}"
         return (
-            f"select {', '.join([*values, *flags])} from ({inner}) as t where ({self.misfit()}) is true limit {limit}"
+            f"select {', '.join([*values, *flags])} from ({inner}) as t where ({self.mismatch()}) is true limit {limit}"
         )
 
     def select_widths(self, table: str, where: str) -> str:
@@ -178,10 +178,10 @@ class Plan:
             table: quoted.
             rest: WHERE and ORDER BY, over `t`.
         """
-        misfits = [f"({each.unnoticed})" for each in self.columns if each.unnoticed]
+        mismatched = [f"({each.unnoticed})" for each in self.columns if each.unnoticed]
         floats = [f"({_own(each)} is 'NaN')" for each in self._floats()]
         selected = [each.selected for each in self.columns]
-        counts = [" + ".join(misfits) or "0", *floats]
+        counts = [" + ".join(mismatched) or "0", *floats]
         literals = [*(_LITERALS[each.physical] for each in self.columns), *("0" for _ in counts)]
         names = [f"c{place}" for place in range(len(literals))]
         shown = ", ".join(f"{sql} as {name}" for sql, name in zip([*selected, *counts], names, strict=True))
@@ -190,19 +190,19 @@ class Plan:
         return f"select {', '.join(literals)} union all select * from ({inner})"
 
     def check(self, batch: pa.RecordBatch) -> None:
-        """Demand the types of the literals; raises `Misfit`."""
+        """Demand the types of the literals; raises `TypeMismatch`."""
         for each, array in zip(self.columns, batch.columns, strict=False):
             if array.type != each.physical:
-                raise Misfit(each.name)
+                raise TypeMismatch(each.name)
 
     def decode(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Turn a batch (without the literals) into the stream's.
 
         Raises:
-            Misfit: a value does not fit.
+            TypeMismatch: a value does not fit.
         """
         if pc.any(pc.not_equal(batch.column(len(self.columns)), constant(0))).as_py():
-            raise Misfit("")
+            raise TypeMismatch("")
         arrays = [each.decode(array) for each, array in zip(self.columns, batch.columns, strict=False)]
         places = {each.name: place for place, each in enumerate(self.columns)}
         for offset, each in enumerate(self._floats(), start=len(self.columns) + 1):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
-from .dialect import SQLiteDialect
+from .dialect import dialect
 from .reader import add_writer
 from .session import SQLiteSession
 from .settings import SQLiteSettings, read_settings
@@ -28,7 +28,7 @@ class SQLiteDestination(SqlDestination):
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._config, self._path = read_settings(config, folder)
         add_writer(self, self._path)
-        super().__init__(SQLiteDialect())
+        super().__init__(dialect())
 
     def connect(self) -> SQLiteSession:
         """Open the file, or create it."""
@@ -50,6 +50,6 @@ class SQLiteDestination(SqlDestination):
     def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
         """Begin a transaction as the one writer, in which the ledger exists."""
         lease.begin()
-        self.dialect.lock_creation(lease.session, ledger)
-        if not self.dialect.exists(lease.session, ledger):
+        self.dialect.tables.lock_creation(lease.session, ledger)
+        if not self.dialect.catalog.exists(lease.session, ledger):
             self._ledger.create(lease.session, ledger)

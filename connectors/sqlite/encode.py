@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..compute import constant
+from ..arrow.casts import json_text
+from ..arrow.compute import constant
+from ..arrow.times import is_past_day
 from ..errors import FatalConnectorError
-from ..odd_times import is_past_day
-from ..sql.casts import json_text
 
 _NANOS = 1_000_000_000
 

@@ -1,4 +1,4 @@
-"""WHERE and ORDER BY of an INCREMENTAL read, in an order that is the values' own and not that of their texts."""
+"""WHERE and ORDER BY of an INCREMENTAL read: in the order of the values, not of the texts that store them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ORDERED = (Form.INTEGER, Form.REAL, Form.NUMBER, Form.BOOLEAN, Form.TEXT, Form.
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What stands behind FROM."""
+    """The end of the SELECT, after FROM."""
 
     sql: str = ""
     parameters: tuple[Any, ...] = ()

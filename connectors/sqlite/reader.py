@@ -20,11 +20,11 @@ import adbc_driver_manager
 import adbc_driver_sqlite
 import pyarrow as pa
 
-from ..compute import constant
+from ..arrow.batches import FETCH_RECORDS
+from ..arrow.compute import constant
 from ..errors import ConnectorError, FatalConnectorError, Interrupted
-from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS
 from ..sql.identifiers import TableName
+from ..stream import Block
 from .session import SQLiteSession, positional, sort_error
 
 #: Where the process's open files are listed; on other systems (Windows) locks belong to the handle.

@@ -15,6 +15,7 @@ from urllib.parse import quote as quote_url
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.batches import FETCH_RECORDS
 from ..errors import (
     ConnectorConfigError,
     ConnectorError,
@@ -24,9 +25,8 @@ from ..errors import (
     StatementRefused,
     TakenOver,
 )
-from ..protocols import Block
-from ..sql.batches import FETCH_RECORDS
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
+from ..stream import Block
 from .encode import stored
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ _PREFIXES = (
 
 _READS = ("select", "pragma", "explain")
 
-#: Locks of the files that this process writes. SQLite's own would be polled for; these are handed over.
+#: Locks of the files that this process writes. SQLite would poll for its own lock; a thread waits for these.
 _write_locks: dict[Path, threading.Lock] = {}
 _write_locks_lock = threading.Lock()
 
@@ -211,19 +211,19 @@ class SQLiteSession:
         self._holds_lock = True
 
     def _use_wal(self) -> None:
-        """Let others read while we write; where a reader forbids the change now, the next transaction asks again."""
+        """Turn the write-ahead log on; where a reader prevents that, the next transaction tries again."""
         if not self._has_wal:
             with suppress(RetriableError):
                 self._has_wal = self._run("pragma journal_mode = wal").fetchone()[0] == "wal"
 
     def _read(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Run a statement; one that reads waits while another connection has the whole file, as to turn the log on."""
+        """Run a statement; a read waits while another connection locks the whole file, as to turn the log on."""
         if not is_reading(sql):
             return self._run(sql, parameters)
         return self._wait_for(lambda: self._run(sql, parameters))
 
     def _wait_for(self, attempt: Callable[[], T]) -> T:
-        """Do what needs a lock of the file, again and again while another connection has it."""
+        """Try an action that needs a lock of the file until no other connection has it."""
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..bookmarks import CHECKPOINT_RECORDS
+from ..incremental.bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings, parse_settings
 from ..sql.files import database_path
 

@@ -9,19 +9,20 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
-from ..bookmarks import bookmark_values, lower_bound
+from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
-from ..incremental import incremental
-from ..protocols import Block
-from ..quarantine import rejection, rejections, sift
-from ..sql.batches import FETCH_RECORDS, even_batches
+from ..incremental.bookmarks import bookmark_values, lower_bound
+from ..incremental.checkpoints import incremental
+from ..rejected.halving import convert_by_halves as sift
+from ..rejected.records import rejection, rejections
 from ..sql.identifiers import OWN_PREFIX, TableName
+from ..sql.read.source import SqlSource, with_rejected
 from ..sql.session import Lease, Session
-from ..sql.source import SqlSource, with_rejected
 from ..sql.tables import Column, Table
-from ..stream import Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
-from .decode import Misfit, Plan
-from .dialect import SQLiteDialect, read_catalog
+from ..stream import Block, Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
+from .catalog import read_catalog
+from .decode import Plan, TypeMismatch
+from .dialect import dialect
 from .order import Order, incomplete, order_by
 from .reader import SQLiteReader, open_reader
 from .session import SQLiteSession
@@ -31,7 +32,7 @@ from .types import UNTYPED, Form, kind_of
 #: Records that are looked at to find out what a column without a declared type holds.
 _SAMPLE_RECORDS = 1000
 
-#: In a larger file the driver, which counts records only, is told how many of them weigh as much.
+#: In a larger file a fetch is limited to as many records as have this size; the driver counts records only.
 _WIDE_BYTES = 64 << 20
 
 
@@ -44,7 +45,7 @@ class Query:
     parameters: tuple[Any, ...]
     is_ordered: bool
     #: SELECT of the records that it leaves out, because a value is not of its column's kind; empty: it leaves out none.
-    misfits: str = ""
+    mismatched: str = ""
     #: SELECT of the longest value of each column of any length; empty: there is none, or it is a view's.
     widths: str = ""
 
@@ -57,7 +58,7 @@ class SQLiteSource(SqlSource):
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._config, self._path = read_settings(config, folder)
-        super().__init__(SQLiteDialect(), checkpoint_records=self._config.checkpoint_records)
+        super().__init__(dialect(), checkpoint_records=self._config.checkpoint_records)
 
     def connect(self) -> SQLiteReader | SQLiteSession:
         """Open the file for reading.
@@ -117,7 +118,7 @@ class SQLiteSource(SqlSource):
 
     def _sampled(self, session: Session, table: Table, column: Column) -> str:
         """Return what the first values of a column without a declared type are; text if there are several kinds."""
-        name, source = self.dialect.quote(column.name), self.dialect.table(table.name)
+        name, source = self.dialect.naming.quote(column.name), self.dialect.naming.table(table.name)
         rows = session.query(
             f"select distinct typeof(c) from (select {name} as c from {source} limit {_SAMPLE_RECORDS}) "
             "where c is not null"
@@ -151,7 +152,7 @@ class SQLiteSource(SqlSource):
 
     def _query(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Query:
         plan = Plan.of(stream.schema, has_affinity=not stream.is_view)
-        table = self.dialect.table(self.table(stream))
+        table = self.dialect.naming.table(self.table(stream))
         order = Order()
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             start = bookmark_values(stream, bookmark)
@@ -166,10 +167,10 @@ class SQLiteSource(SqlSource):
         widths = "" if stream.is_view else plan.select_widths(table, order.sql.partition("order by")[0])
         if stream.max_rejected is None:
             return Query(plan, sql, order.parameters, order.is_ordered, widths=widths)
-        sql = plan.select(f"(select * from {table} as t where ({plan.misfit()}) is not true)", order.sql)
+        sql = plan.select(f"(select * from {table} as t where ({plan.mismatch()}) is not true)", order.sql)
         where = order.sql.partition("order by")[0]
-        misfits = plan.select_misfits(table, where, stream.max_rejected + 1)
-        return Query(plan, sql, order.parameters, order.is_ordered, misfits, widths)
+        mismatched = plan.select_mismatched(table, where, stream.max_rejected + 1)
+        return Query(plan, sql, order.parameters, order.is_ordered, mismatched, widths)
 
     def _has(self, session: Session, table: str, condition: str) -> bool:
         return bool(session.query(f"select 1 from {table} as t where {condition} limit 1"))
@@ -177,10 +178,10 @@ class SQLiteSource(SqlSource):
     def _decoded(
         self, lease: Lease, stream: Stream, query: Query, bad: list[RejectedRecord]
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
-        found = lease.session.query(query.misfits, query.parameters) if query.misfits else []
+        """Yield the records; rejected ones go into `bad`, if the stream allows them."""
+        found = lease.session.query(query.mismatched, query.parameters) if query.mismatched else []
         encoding = _encoding(lease.session) if found else ""
-        bad += [_misfit_record(stream, row, encoding) for row in found]
+        bad += [_mismatched_record(stream, row, encoding) for row in found]
         session = cast("SQLiteReader | SQLiteSession", lease.session)
         has_literals = True
         try:
@@ -194,12 +195,12 @@ class SQLiteSource(SqlSource):
                 good, found = sift(batch, lambda part: _decode(query.plan, part), stream.max_rejected)
                 bad += _rejections(batch, stream, found)
                 yield from good
-        except Misfit as misfit:
-            raise self._explained(session, stream, query.plan, misfit) from misfit
+        except TypeMismatch as mismatch:
+            raise self._explained(session, stream, query.plan, mismatch) from mismatch
         except FatalConnectorError as error:
             if "Type mismatch in column" not in str(error):
                 raise
-            raise self._explained(session, stream, query.plan, Misfit("")) from error
+            raise self._explained(session, stream, query.plan, TypeMismatch("")) from error
 
     def _fetch_records(self, session: SQLiteReader | SQLiteSession, query: Query) -> int:
         """Return how many records to ask the driver for at once."""
@@ -213,18 +214,18 @@ class SQLiteSource(SqlSource):
         return max(1, min(FETCH_RECORDS, _WIDE_BYTES // max(1, width_bytes)))
 
     def _explained(
-        self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: Plan, misfit: Misfit
+        self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: Plan, mismatch: TypeMismatch
     ) -> ConnectorError:
         """Find the record whose value does not fit."""
-        table, encoding = self.dialect.table(self.table(stream)), _encoding(session)
+        table, encoding = self.dialect.naming.table(self.table(stream)), _encoding(session)
         for each in plan.columns:
-            if misfit.column not in ("", each.name):
+            if mismatch.column not in ("", each.name):
                 continue
-            name = f"t.{self.dialect.quote(each.name)}"
-            by_value = bool(misfit.column) and misfit.value is not None
-            condition = f"cast({each.selected} as blob) = $1" if by_value else each.misfit
-            parameters = (_recoded(misfit.value or b"", encoding),) if by_value else ()
-            # As bytes: what is in the way may be text that is none.
+            name = f"t.{self.dialect.naming.quote(each.name)}"
+            by_value = bool(mismatch.column) and mismatch.value is not None
+            condition = f"cast({each.selected} as blob) = $1" if by_value else each.mismatch
+            parameters = (_recoded(mismatch.value or b"", encoding),) if by_value else ()
+            # As bytes: the value may be no valid text.
             shown = f"typeof({name}), cast(substr(quote({name}), 1, 60) as blob)"
             where = f"from {table} as t where {condition} limit 1"
             try:
@@ -232,10 +233,10 @@ class SQLiteSource(SqlSource):
             except FatalConnectorError:  # a view, or a table without row ids
                 rows = [(None, *row) for row in session.query(f"select {shown} {where}", parameters)]
             if rows:
-                return _misfit_error(stream, plan.schema.field(each.name), rows[0], misfit.reason, encoding)
-        name = misfit.column or "one column"
+                return _mismatch_error(stream, plan.schema.field(each.name), rows[0], mismatch.reason, encoding)
+        name = mismatch.column or "one column"
         return FatalConnectorError(
-            f"table {stream.name!r}, column {name!r}: a value does not fit its declared type: {misfit.reason}",
+            f"table {stream.name!r}, column {name!r}: a value does not fit its declared type: {mismatch.reason}",
             stream=stream.name,
         )
 
@@ -243,12 +244,12 @@ class SQLiteSource(SqlSource):
 def _decode(plan: Plan, batch: pa.RecordBatch) -> pa.RecordBatch:
     try:
         return plan.decode(batch)
-    except Misfit as misfit:
-        raise ValueError(f"column {misfit.column!r}: {misfit.reason}") from misfit
+    except TypeMismatch as mismatch:
+        raise ValueError(f"column {mismatch.column!r}: {mismatch.reason}") from mismatch
 
 
 def _rejections(batch: pa.RecordBatch, stream: Stream, found: Sequence[tuple[int, str]]) -> list[RejectedRecord]:
-    """Make what is kept of records that could not be decoded: what was read, without what only the plan looks at."""
+    """Make rejected records of those that could not be decoded, without the plan's own columns."""
     if not found:
         return []
     names = stream.schema.names
@@ -267,8 +268,8 @@ def _recoded(text: bytes, encoding: str) -> bytes:
     return text if encoding == "UTF-8" else text.decode(errors="replace").encode(encoding)
 
 
-def _misfit_record(stream: Stream, row: Sequence[Any], encoding: str) -> RejectedRecord:
-    """Make what is kept of a record of `Plan.select_misfits`."""
+def _mismatched_record(stream: Stream, row: Sequence[Any], encoding: str) -> RejectedRecord:
+    """Make a rejected record of a row of `Plan.select_mismatched`."""
     names = stream.schema.names
     values = {name: value.decode(encoding, "backslashreplace") for name, value in zip(names, row, strict=False)}
     wrong = [name for name, is_wrong in zip(names, row[len(names) :], strict=True) if is_wrong]
@@ -278,7 +279,7 @@ def _misfit_record(stream: Stream, row: Sequence[Any], encoding: str) -> Rejecte
     return rejection(values, shown)
 
 
-def _misfit_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason: str, encoding: str) -> ConnectorError:
+def _mismatch_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason: str, encoding: str) -> ConnectorError:
     rowid, stored, value = row[0], row[1], row[2].decode(encoding, "replace")
     declared = (field.metadata or {}).get(b"native_type", b"").decode()
     place = f", rowid {rowid}" if rowid is not None else ""

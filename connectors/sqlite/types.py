@@ -30,6 +30,8 @@ from enum import Enum
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from ..sql.dialect.types import Types, native_of
+from ..sql.tables import Column, Wire
 
 #: Digits that survive the way through a floating point number.
 EXACT_DIGITS = 15
@@ -132,7 +134,7 @@ def kind_for(field: pa.Field) -> Kind:
     return next((kind for kind in UNTYPED.values() if kind.arrow == field.type), UNTYPED["text"])
 
 
-def column_type(kind: pa.DataType, name: str) -> str:
+def _made_for(kind: pa.DataType, name: str) -> str:
     """Return the declared type of a column made for an Arrow type.
 
     Raises:
@@ -144,9 +146,9 @@ def column_type(kind: pa.DataType, name: str) -> str:
     if kind == pa.json_():
         return "JSON_TEXT"
     if isinstance(kind, pa.BaseExtensionType):
-        return column_type(kind.storage_type, name)
+        return _made_for(kind.storage_type, name)
     if types.is_dictionary(kind):
-        return column_type(kind.value_type, name)
+        return _made_for(kind.value_type, name)
     if types.is_decimal(kind):
         return _decimal_type(kind, name)
     if types.is_timestamp(kind):
@@ -185,7 +187,7 @@ _DECLARED_BY_TEST = (
 )
 
 #: Forms whose values are stored as texts.
-STORED_AS_TEXT = frozenset(
+_STORED_AS_TEXT = frozenset(
     {Form.DECIMAL_TEXT, Form.DATE, Form.TIME, Form.TIMESTAMP, Form.UUID, Form.JSON, Form.INTERVAL}
 )
 
@@ -193,7 +195,7 @@ STORED_AS_TEXT = frozenset(
 _AS_TEXT = (Form.TEXT, Form.LOOSE_TEXT, Form.UUID, Form.JSON, Form.DATE, Form.TIME, Form.TIMESTAMP)
 
 
-def holds(before: str, after: str) -> bool:
+def _holds(before: str, after: str) -> bool:
     """Tell whether a column declared `before` takes every value of one declared `after`; SQLite alters no types."""
     old, new = kind_of(before), kind_of(after)
     if old is None or new is None:
@@ -210,3 +212,46 @@ def holds(before: str, after: str) -> bool:
         old_whole, new_whole = old.arrow.precision - old.arrow.scale, new.arrow.precision - new.arrow.scale
         return bool(old_whole >= new_whole and old.arrow.scale >= new.arrow.scale)
     return False
+
+
+class SQLiteTypes(Types):
+    """Declared types are words that say which form values have; SQLite alters none."""
+
+    def column_type(self, column: pa.Field) -> str:
+        """Return the declared type of a new column; the source's own if that is SQLite as well."""
+        if native := native_of(column, "sqlite"):
+            kind = kind_of(native)
+            # Some names lose values on the way in: a number in a column of 15 digits, JSON in one of numbers.
+            is_safe = kind is not None and kind.form not in (Form.DECIMAL, Form.JSON, Form.NUMBER)
+            if kind is not None and is_safe and kind.arrow == column.type:
+                return native
+        return _made_for(column.type, column.name)
+
+    def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
+        """Values come in the column's own Arrow type; the session writes them in their stored form."""
+        kind = kind_of(column_type)
+        if kind is None or pa.types.is_nested(arrow) or pa.types.is_duration(arrow):
+            return Wire(type=column_type, arrow=arrow)
+        if kind.form is Form.TEXT and not _is_text(arrow):
+            # Dates and the like in a text column: as the session writes them anyway.
+            return Wire(type=column_type, arrow=arrow)
+        return Wire(type=column_type, arrow=kind.arrow)
+
+    def arrow_of(self, column: Column) -> pa.DataType:
+        """Return the type in which the column is read."""
+        return (kind_of(column.type) or UNTYPED["text"]).arrow
+
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Return what it is read in; most types are texts in a form of their own."""
+        kind = kind_of(column_type) or UNTYPED["text"]
+        if kind.form is Form.JSON:
+            return pa.json_(), True
+        return kind.arrow, kind.form in _STORED_AS_TEXT
+
+    def widen(self, before: str, after: str) -> str | None:
+        """Return the column's type if it holds the new values: SQLite does not alter types."""
+        return before if _holds(before, after) else None
+
+
+def _is_text(arrow: pa.DataType) -> bool:
+    return bool(pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_string_view(arrow))

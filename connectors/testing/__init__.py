@@ -1,4 +1,4 @@
-"""Contracts of connectors as pytest classes, for ours and for everyone else's.
+"""Contracts of connectors as pytest classes, for shipped connectors and for those of other packages.
 
     class TestMySource(SourceContract):
         connector = MySource
@@ -14,19 +14,23 @@
         def read_back(self, place, table, schema): ...          # look, without your own connector
         def tables(self, place): ...
 
-Looking has no default: a suite that cannot look proves nothing. What a connector cannot do it declares in `quirks`,
-with the reason; the suite then demands that it says so with an error.
+`read_back` has no default: a suite that cannot look proves nothing. `quirks` declares with a reason what a connector
+cannot do, and the suite then demands an error. `abilities` names the optional abilities (`connectors.abilities`); each
+ability that a connector has is tested.
 """
 
 import pytest
 
 pytest.register_assert_rewrite(
-    "connectors.testing.destination_data",
-    "connectors.testing.destination_ledger",
-    "connectors.testing.destination_rejected",
-    "connectors.testing.source_base",
-    "connectors.testing.source_bookmarks",
-    "connectors.testing.source_records",
+    "syncblocks.connectors.testing.abilities",
+    "syncblocks.connectors.testing.destination_abilities",
+    "syncblocks.connectors.testing.destination_data",
+    "syncblocks.connectors.testing.destination_ledger",
+    "syncblocks.connectors.testing.destination_rejected",
+    "syncblocks.connectors.testing.source_abilities",
+    "syncblocks.connectors.testing.source_base",
+    "syncblocks.connectors.testing.source_bookmarks",
+    "syncblocks.connectors.testing.source_records",
 )
 
 from .destination import DestinationContract  # noqa: E402 -- after the line that makes its assertions talk

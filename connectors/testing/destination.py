@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from .destination_abilities import DestinationAbilityPromises
 from .destination_data import DataPromises
 from .destination_ledger import LedgerPromises
 from .destination_rejected import RejectedPromises
 
 
-class DestinationContract(DataPromises, LedgerPromises, RejectedPromises):
-    """Subclass it as `TestMyDestination`; see `connectors.testing`."""
+class DestinationContract(DestinationAbilityPromises, DataPromises, LedgerPromises, RejectedPromises):
+    """Subclass it as `TestMyDestination`; see `syncblocks.connectors.testing`."""

@@ -1,19 +1,18 @@
-"""What a destination under its contract is asked to give, and what the tests are made of."""
+"""The hooks of a destination's contract, and the helpers of its tests."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorError
-from connectors.protocols import Destination
-from connectors.stream import (
+from ..errors import ConnectorError
+from ..protocols import Destination
+from ..stream import (
     Checkpoint,
     Commit,
     ConflictMethod,
@@ -25,8 +24,7 @@ from connectors.stream import (
     TableState,
     WriteDisposition,
 )
-
-from .values import Feature, Quirks
+from .promises import Promises
 
 APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
 FINAL = Checkpoint(is_final=True)
@@ -41,50 +39,26 @@ def people(*records: tuple[int, str | None]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([{"id": number, "name": name} for number, name in records], schema=PEOPLE)
 
 
-class DestinationPromises:
+class DestinationPromises(Promises):
     """The hooks that a subclass fills in, and helpers."""
-
-    connector: ClassVar[type[Any]]
-    quirks: ClassVar[Quirks] = Quirks()
-
-    @pytest.fixture
-    def place(self) -> Any:
-        """Where this test's data goes: fresh, and empty."""
-        raise NotImplementedError
-
-    def config(self, place: Any) -> Mapping[str, Any]:
-        """Return the connector's `config` for that place."""
-        raise NotImplementedError
 
     def read_back(self, place: Any, table: str, schema: pa.Schema) -> Records | None:
         """Return the table's records, read without the connector under test; None: no such table.
 
-        Every column that is there, under its own name; values in Python's types for `schema`, which a system without
-        types of its own (text files, SQLite) needs to be told.
+        All columns of the table, by name. Values have the Python types of `schema`, which a system without types (text
+        files, SQLite) cannot know.
         """
         raise NotImplementedError
 
     def tables(self, place: Any) -> set[str]:
-        """Return everything table-like that a user would see, without the ledger; staging left behind shows here."""
+        """Return every table that a user would see, but the ledger; a staging table left behind shows here."""
         raise NotImplementedError
-
-    def secrets(self, place: Any) -> Sequence[str]:
-        """Return the credentials in the config of `place`."""
-        return ()
-
-    def bad_configs(self, place: Any) -> Sequence[Mapping[str, Any]]:
-        """Return configs with which `check` must raise."""
-        return ()
 
     # What the tests are made of
 
-    def make(self, place: Any) -> Destination:
-        destination: Destination = self.connector(self.config(place), place if isinstance(place, Path) else Path.cwd())
-        return destination
-
     @pytest.fixture
     def destination(self, place: Any) -> Iterator[Destination]:
-        destination = self.make(place)
+        destination: Destination = self.make(place)
         yield destination
         destination.close()
 
@@ -125,10 +99,7 @@ class DestinationPromises:
         (row,) = self.state(destination, table).ledger
         return row
 
-    def lacks(self, feature: Feature | None) -> bool:
-        return feature is not None and feature in self.quirks.lacks
-
     def refused(self, destination: Destination, load: Load, *events: Event) -> None:
-        """Demand an error where a feature is lacking: nothing may be altered silently."""
+        """Demand an error for a lacking feature: no value may change in silence."""
         with pytest.raises(ConnectorError):
             self.run(destination, load, *events)

@@ -1,4 +1,4 @@
-"""What arrives: write dispositions, batches, columns, values and names."""
+"""Promises about data: write dispositions, batches, columns, values and names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError
-from connectors.protocols import Destination
-from connectors.stream import (
+from ..abilities import abilities_of
+from ..errors import ConnectorConfigError, ConnectorError
+from ..protocols import Destination
+from ..stream import (
     Checkpoint,
     ConflictMethod,
     Event,
     WriteDisposition,
 )
-
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, WIDER, DestinationPromises, people
 from .values import COLUMN_NAMES, TABLE_NAMES, VALUES, Feature, in_order
 
@@ -178,7 +178,7 @@ class DataPromises(DestinationPromises):
         assert sorted((r["a"], r["b"], r["v"]) for r in records) == [(1, "x", 1), (1, "y", 3), (2, "x", 4)]
 
     def test_keys_to_remove_go_unless_they_arrive(self, place: Any, destination: Destination) -> None:
-        if self.lacks(Feature.MERGE) or not getattr(destination, "can_remove", False):
+        if self.lacks(Feature.MERGE) or abilities_of(destination).removes_records is None:
             return
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c"), (4, "d")), FINAL)
         removed = pa.table({"id": pa.array([1, 2, 9], pa.int64())})

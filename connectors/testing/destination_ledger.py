@@ -1,4 +1,4 @@
-"""What is durable when: commits, tokens and the ledger, failures, several loads at once."""
+"""Promises about commits: tokens and the ledger, failures, several loads at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorError, TakenOver
-from connectors.protocols import Destination
-from connectors.stream import (
+from ..errors import ConnectorError, TakenOver
+from ..protocols import Destination
+from ..stream import (
     Bookmark,
     Checkpoint,
     Event,
@@ -23,7 +23,6 @@ from connectors.stream import (
     Load,
     WriteDisposition,
 )
-
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 

@@ -1,4 +1,4 @@
-"""What becomes of bad records, of destinations that say `quarantines`."""
+"""Promises of destinations that keep rejected records."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import TakenOver
-from connectors.protocols import Destination
-from connectors.quarantine import REJECTED_TABLE, TooManyRejected, rejection
-from connectors.stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
-
+from ..abilities import abilities_of
+from ..errors import TakenOver
+from ..protocols import Destination
+from ..rejected.limits import TooManyRejected
+from ..rejected.records import REJECTED_TABLE, rejection
+from ..stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 
@@ -26,16 +27,16 @@ HOSTILE = ("\0", "\ud800", "\U0001f600 'quoted' \"twice\" \\ %s $1 ;--", "x" * 1
 
 
 class RejectedPromises(DestinationPromises):
-    """Tests of the quarantine; a destination without one is told no stream with `max_rejected`."""
+    """Tests of rejected records; the engine sends none to a destination that cannot keep them."""
 
     def read_rejected(self, place: Any) -> list[tuple[str, str, str]]:
-        """Return run, record and reason of all that was set aside, read without the connector under test."""
+        """Return run, record and reason of each rejected record, read without the connector under test."""
         found = self.read_back(place, REJECTED_TABLE, _SCHEMA) or []
         return [(each["run"], each["record"], each["reason"]) for each in found]
 
     def _load(self, destination: Destination, disposition: WriteDisposition, limit: int) -> Load:
-        if not getattr(destination, "quarantines", False):
-            pytest.skip("keeps no bad records")
+        if abilities_of(destination).keeps_rejected is None:
+            pytest.skip("keeps no rejected records")
         load = self.load_of(PEOPLE.set(0, pa.field("id", pa.int64())), disposition)
         return replace(load, stream=replace(load.stream, max_rejected=limit))
 
@@ -62,7 +63,7 @@ class RejectedPromises(DestinationPromises):
         assert {run for run, _, _ in found} == {load.run}
 
     @pytest.mark.parametrize("disposition", [MERGE, REPLACE], ids=str)
-    def test_a_null_in_the_key_is_set_aside(
+    def test_a_null_in_the_key_is_rejected(
         self, place: Any, destination: Destination, disposition: WriteDisposition
     ) -> None:
         load = self._load(destination, disposition, 2)
@@ -71,7 +72,7 @@ class RejectedPromises(DestinationPromises):
         assert self.people(place) == [(1, "n1"), (3, "n3"), (4, "n4")]
         assert [json.loads(record) for _, record, _ in self.read_rejected(place)] == [{"id": None, "name": "nNone"}] * 2
 
-    def test_all_but_one_of_the_records_of_one_key_are_set_aside_by_a_replace(
+    def test_all_but_one_of_the_records_of_one_key_are_rejected_by_a_replace(
         self, place: Any, destination: Destination
     ) -> None:
         load = self._load(destination, REPLACE, 2)
@@ -82,9 +83,7 @@ class RejectedPromises(DestinationPromises):
         assert self.people(place) == [(1, "a"), (2, "b"), (3, "c")]
         assert [json.loads(record) for _, record, _ in self.read_rejected(place)] == [{"id": 2, "name": "b"}] * 2
 
-    def test_a_bad_record_that_is_found_in_each_run_is_set_aside_once(
-        self, place: Any, destination: Destination
-    ) -> None:
+    def test_a_rejected_record_that_each_run_finds_is_kept_once(self, place: Any, destination: Destination) -> None:
         def send(method: ReplicationMethod, *texts: str) -> int:
             load = self._load(destination, APPEND, 5)
             load = replace(load, stream=replace(load.stream, replication_method=method))
@@ -105,12 +104,12 @@ class RejectedPromises(DestinationPromises):
             [self._nulls(1, None), Checkpoint(bookmark={"n": 1}), self._nulls(None, 2), self._rejected("x"), FINAL],
         )
         assert next(commits).rejected == 1
-        with pytest.raises(TooManyRejected, match="more than 2 bad records"):
+        with pytest.raises(TooManyRejected, match="more than 2 rejected records"):
             next(commits)
         assert self.people(place) == [(1, "n1")]
         assert len(self.read_rejected(place)) == 1
 
-    def test_what_is_not_committed_is_not_set_aside_either(self, place: Any, destination: Destination) -> None:
+    def test_rejected_records_that_are_not_committed_are_not_kept(self, place: Any, destination: Destination) -> None:
         load = self._load(destination, APPEND, 5)
 
         def failing() -> Iterator[Event]:

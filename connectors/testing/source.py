@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .source_abilities import SourceAbilityPromises
 from .source_bookmarks import BookmarkPromises
 from .source_records import RecordPromises
 
 
-class SourceContract(RecordPromises, BookmarkPromises):
-    """Subclass it as `TestMySource`; see `connectors.testing`."""
+class SourceContract(SourceAbilityPromises, RecordPromises, BookmarkPromises):
+    """Subclass it as `TestMySource`; see `syncblocks.connectors.testing`."""

@@ -1,20 +1,18 @@
-"""What a source under its contract is asked to give, and what the tests are made of."""
+"""The hooks of a source's contract, and the helpers of its tests."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from connectors.protocols import Source
-from connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
-
-from .values import Feature, Quirks
+from ..protocols import Source
+from ..stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
+from .promises import Promises
 
 #: Columns of the table that most tests seed.
 PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string()), ("version", pa.int64())])
@@ -22,7 +20,7 @@ PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.stri
 
 @dataclass
 class Reading:
-    """What one read of one stream yielded."""
+    """The events of one read of one stream."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -33,7 +31,7 @@ class Reading:
 
     @property
     def bookmark(self) -> Bookmark | None:
-        """The last checkpoint's bookmark, as it comes back from a store."""
+        """The bookmark of the last checkpoint, after a round trip through JSON."""
         return json.loads(json.dumps(self.checkpoints[-1].bookmark, allow_nan=False)) if self.checkpoints else None
 
     @property
@@ -41,20 +39,8 @@ class Reading:
         return sorted(int(record["id"]) for record in self.records)
 
 
-class SourcePromises:
+class SourcePromises(Promises):
     """The hooks that a subclass fills in, and helpers."""
-
-    connector: ClassVar[type[Any]]
-    quirks: ClassVar[Quirks] = Quirks()
-
-    @pytest.fixture
-    def place(self) -> Any:
-        """Where this test's data lives: fresh, and empty."""
-        raise NotImplementedError
-
-    def config(self, place: Any) -> Mapping[str, Any]:
-        """Return the connector's `config` for that place."""
-        raise NotImplementedError
 
     def put(self, place: Any, table: str, records: pa.Table, key: Sequence[str] = ()) -> None:
         """Create the table if it is not there, and add the records, without the connector under test."""
@@ -64,27 +50,15 @@ class SourcePromises:
         """Return the name under which a table is offered."""
         return table
 
-    def secrets(self, place: Any) -> Sequence[str]:
-        """Return the credentials in the config of `place`."""
-        return ()
-
-    def bad_configs(self, place: Any) -> Sequence[Mapping[str, Any]]:
-        """Return configs with which `check` must raise: a file that is not there, a wrong password."""
-        return ()
-
     def open_connections(self, place: Any) -> int:
         """Return how many connections the system sees."""
         return 0
 
     # What the tests are made of
 
-    def make(self, place: Any) -> Source:
-        source: Source = self.connector(self.config(place), place if isinstance(place, Path) else Path.cwd())
-        return source
-
     @pytest.fixture
     def source(self, place: Any) -> Iterator[Source]:
-        source = self.make(place)
+        source: Source = self.make(place)
         yield source
         source.close()
 
@@ -113,6 +87,3 @@ class SourcePromises:
 
     def people(self, *records: tuple[int, str | None, int | None]) -> pa.Table:
         return pa.Table.from_pylist([dict(zip(PEOPLE.names, record, strict=True)) for record in records], schema=PEOPLE)
-
-    def lacks(self, feature: Feature | None) -> bool:
-        return feature is not None and feature in self.quirks.lacks

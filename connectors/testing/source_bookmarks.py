@@ -1,4 +1,4 @@
-"""Where a read begins and what it leaves for the next one: bookmarks, records at them, without them, below them."""
+"""Promises about bookmarks: records at them, past them, below them and without them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.bookmarks import values
-from connectors.errors import ConnectorConfigError, FatalConnectorError
-from connectors.protocols import Source
-from connectors.stream import Checkpoint, NullBookmarks
-
+from ..errors import ConnectorConfigError, FatalConnectorError
+from ..incremental.bookmarks import values
+from ..protocols import Source
+from ..stream import Checkpoint, NullBookmarks
 from .source_base import SourcePromises
 from .values import Feature
 

@@ -1,4 +1,4 @@
-"""What a source offers and yields: the catalog, settings, records, and how a read ends."""
+"""Promises about the catalog, settings, records, and the end of a read."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
-from connectors.protocols import Source
-
+from ..errors import ConnectorConfigError, ConnectorError, Interrupted
+from ..protocols import Source
 from .source_base import PEOPLE, SourcePromises
 from .values import VALUES, Feature, in_order
 

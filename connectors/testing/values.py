@@ -1,4 +1,4 @@
-"""What the contracts send through a connector, what they may be excused from, and how records are compared."""
+"""The values of the contract tests, the features that a connector may lack, and how records are compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 
 class Feature(StrEnum):
-    """What a connector may lack; each is checked both ways."""
+    """A feature that a connector may lack; the suite checks both a present and a lacking one."""
 
     #: Source: finds the key of a table by itself. Without: `key_properties` is empty.
     KEYS = "keys"
@@ -38,7 +38,7 @@ class Feature(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
-    """What one connector does not do; feature -> reason."""
+    """The features that one connector lacks, each with the reason."""
 
     lacks: Mapping[Feature, str] = field(default_factory=dict)
 
@@ -50,11 +50,11 @@ class Quirks:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """One column's worth of values that have gone wrong somewhere."""
+    """The values of one column, each of which has failed in some system."""
 
     kind: pa.DataType
     values: tuple[Any, ...]
-    #: Excuses a connector that lacks it.
+    #: A connector that lacks this feature must refuse the values.
     feature: Feature | None = None
 
 
@@ -116,7 +116,7 @@ VALUES: Mapping[str, Values] = {
     "json text": Values(pa.string(), ('{"a": [1, null, "\\u00e9"]}', "[]", "null", '"text"', None)),
 }
 
-#: Column names that have gone wrong somewhere.
+#: Column names that have failed in some system.
 COLUMN_NAMES = (
     "with space",
     'double"quote',
@@ -153,7 +153,7 @@ TABLE_NAMES = (
 
 
 def canonical(value: Any) -> Any:
-    """Bring a value that a driver gave into a form that compares: one zone, one kind of bytes, NaN equal to NaN."""
+    """Bring a driver's value into a form that compares: one zone, one type of bytes, NaN equal to NaN."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat()
     if isinstance(value, bytearray | memoryview):
@@ -161,7 +161,7 @@ def canonical(value: Any) -> Any:
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     if isinstance(value, Decimal):
-        # The scale is the column's, not the value's; `normalize` would round to the context's 28 digits.
+        # The scale belongs to the column; `normalize` would round to the context's 28 digits.
         return format(value, "f").rstrip("0").rstrip(".") if "." in format(value, "f") else format(value, "f")
     return value
 
@@ -172,7 +172,7 @@ def same_records(left: Iterable[Mapping[str, Any]] | None, right: Iterable[Mappi
 
 
 def in_order(records: Iterable[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Return the records in a form and an order that compare."""
+    """Return the records in a form and order that compare."""
     if records is None:
         return None
     plain = [{name: canonical(value) for name, value in record.items()} for record in records]

@@ -1,4 +1,4 @@
-"""The command line: `syncblocks`. The only room that prints; each command imports what it needs when it is called."""
+"""The command line `syncblocks`. Only this package prints. Each command imports its modules when it is called."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import click
 
 from .console import Console, open_standard_streams
 
-#: Blocks beyond this are the system's again as soon as they are freed; those of usual batches are smaller.
+#: Freed memory blocks larger than this go back to the system at once; blocks of usual batches are smaller.
 _LARGE_BYTES = 8 << 20
 
-#: Objects after which garbage is looked for, and after how many times among the older ones; at first after more.
+#: Thresholds of the garbage collector, and the threshold of its first run.
 _COLLECT, _COLLECT_FIRST = (50_000, 20, 50), 250_000
 
-#: Of glibc's malloc.h.
+#: From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
-#: Command -> the module that holds it, as a function of the same name. In the order in which help shows them.
+#: Command -> its module. In the order of the help.
 COMMANDS = {
     "init": "init",
     "run": "run",
@@ -46,12 +46,12 @@ COMMANDS = {
 
 
 class Group(click.Group):
-    """A group of commands that names the nearest one for a word it does not know."""
+    """A group of commands that suggests the nearest command for an unknown word."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say what was meant."""
+        """Return the command, or raise with the nearest one."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             known = self.list_commands(ctx)
@@ -64,10 +64,10 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """The root: imports a command's module when the command is asked for."""
+    """The root group: imports a command's module when the command is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands."""
+        """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -109,7 +109,7 @@ def invoke(args: Sequence[str]) -> int:
     try:
         returned: Any = root.main(list(args), prog_name="syncblocks", standalone_mode=False, obj=console)
         code = returned if isinstance(returned, int) else 0
-    except Exception as error:  # everything becomes one message and an exit code
+    except Exception as error:  # each error becomes one message and an exit code
         code = console.fail(error)
     except KeyboardInterrupt as error:
         code = console.fail(error)
@@ -121,22 +121,22 @@ def main() -> None:
     """Entry point of the console script."""
     open_standard_streams()
     _collect_after_imports()
-    # Arrow's own allocator keeps what it has once had, for each thread: 70 MB of four that read a CSV file.
+    # Arrow's own allocator keeps freed memory for each thread: 70 MB for four threads that read a CSV file.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     _return_large_blocks()
     code = invoke(sys.argv[1:])
     if "pyarrow" not in sys.modules and threading.active_count() == 1:
         sys.exit(code)
-    # A thread may be left: one that was given up and hangs in a driver, or one of Arrow's that reads ahead. When the
-    # interpreter ends it takes such threads down in a way that aborts the process, exit code and all. Everything is
-    # closed by now, so that what others registered for the end is all that is left to do.
+    # A thread may still run: an abandoned one that hangs in a driver, or a read-ahead thread of Arrow. The interpreter
+    # would abort the process when it ends such a thread, and lose the exit code. Everything is closed by now; only the
+    # exit handlers are left.
     _leave(code)
 
 
 def _collect_after_imports() -> None:
-    """Look for garbage later than usual, and the first time only when there is more than a small run makes.
+    """Collect garbage less often, for the first time only after more objects than a small run creates.
 
-    Imports make a hundred thousand objects and no garbage: looking for it is a twentieth of a small run's time.
+    Imports create a hundred thousand objects and no garbage; collecting takes a twentieth of a small run's time.
     """
 
     def then(_phase: str, _info: dict[str, int]) -> None:
@@ -148,9 +148,9 @@ def _collect_after_imports() -> None:
 
 
 def _return_large_blocks() -> None:
-    """Let glibc give each freed block of a wide record back to the system.
+    """Make glibc return each large freed block to the system.
 
-    By itself it keeps more and more, up to twice the largest block that was freed, and that for each thread.
+    By default it keeps up to twice the largest freed block, for each thread.
     """
     import ctypes
 
@@ -161,7 +161,7 @@ def _return_large_blocks() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process with this exit code, whatever its threads do."""
+    """End the process with this exit code, even if threads still run."""
     try:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):

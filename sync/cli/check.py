@@ -1,4 +1,4 @@
-"""`syncblocks check`: the file is right, source and destination can be reached. Writes nothing."""
+"""`syncblocks check`: check the file, and that source, destination and run store can be reached. Writes nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from ..config import Pipeline
-    from ..session import Session
+    from ..session.session import Session
 
 
 @click.command("check", short_help="Check the file, and that all can be reached.")
@@ -26,7 +26,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
 
     Writes nothing. Exit code 2 if the configuration is wrong, 1 if something cannot be reached.
     """
-    from ..inspection import opened
+    from ..session.inspection import opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
@@ -51,7 +51,7 @@ def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callab
     functions = {(item.callback_block, item.function) for item in session.code.subscriptions}
     return [
         ("file", str(pipeline.path), lambda: None),
-        ("callbacks", words.plural(len(functions), "function"), lambda: None),
+        ("callbacks", formatting.plural(len(functions), "function"), lambda: None),
         ("source", session.source.identity(), session.source.check),
         ("destination", session.destination.identity(), session.destination.check),
         ("run store", pipeline.store_url, lambda: _check_store(pipeline)),
@@ -59,7 +59,7 @@ def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callab
 
 
 def _check_store(pipeline: Pipeline) -> None:
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     with existing_store(pipeline) as store:
         if store is not None:
@@ -67,7 +67,7 @@ def _check_store(pipeline: Pipeline) -> None:
 
 
 def _result(name: str, place: str, check: Callable[[], Any]) -> dict[str, Any]:
-    from connectors.errors import ConnectorError
+    from syncblocks.connectors.errors import ConnectorError
 
     from ..errors import SyncError
     from .errors import describe

@@ -1,4 +1,4 @@
-"""Where all output goes: text or one JSON document, redacted, without control characters, without a traceback."""
+"""Output of the command line: text or JSON, with secrets masked and control characters escaped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STATUS_COLORS = {
 
 
 class Console:
-    """Output of one command. Everything that is shown passes its redactor."""
+    """Output of one command. Its redactor masks secrets in everything."""
 
     def __init__(self, *, is_json: bool = False, is_debug: bool = False) -> None:
         self.is_json = is_json
@@ -38,11 +38,11 @@ class Console:
         self._json: IO[str] | None = None
         self._has_lost = False
 
-    # -- what must not be shown ----------------------------------------------------------------------------------
+    # -- secrets -------------------------------------------------------------------------------------------------
 
     @property
     def redactor(self) -> Redactor:
-        """Knows the secrets of the pipeline; masks passwords of URLs before there is one."""
+        """Masks the secrets of the pipeline; without a pipeline, passwords of URLs."""
         if self._redactor is None:
             from ..secrets import Redactor
 
@@ -50,22 +50,22 @@ class Console:
         return self._redactor
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Learn what must never be shown."""
+        """Add secrets to mask."""
         self.redactor.add(secrets)
 
     # -- text ----------------------------------------------------------------------------------------------------
 
     def echo(self, text: str = "", *, err: bool = False, color: str | None = None) -> None:
-        """Print text; its control characters are shown, not sent to the terminal."""
+        """Print text with its control characters escaped."""
         self._write(self.styled(clean(self.redactor.redact(text), keep="\n\t"), color, err=err), err=err)
 
     def warn(self, text: str) -> None:
-        """Print a warning on stderr; with --json too."""
+        """Print a warning on stderr, also with --json."""
         label = self.styled("warning:", "yellow", err=True)
         self._write(f"{label} {clean(self.redactor.redact(text), keep=chr(10))}", err=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
-        """Print aligned columns; a cell that is a status has its colour, columns without any value are left out."""
+        """Print aligned columns. A status has its colour; a column without values is left out."""
         cells = [["" if value is None else clean(self.redactor.redact(str(value))) for value in row] for row in rows]
         kept = [place for place in range(len(headers)) if not cells or any(row[place] for row in cells)]
         to_right = set(right)
@@ -85,7 +85,7 @@ class Console:
             self._write(line(row))
 
     def styled(self, text: str, color: str | None = None, *, bold: bool = False, err: bool = False) -> str:
-        """Return the text in colour where the stream is a terminal that wants it."""
+        """Return the text in colour if the stream is a terminal with colours."""
         if not (color or bold) or not has_color(sys.stderr if err else sys.stdout):
             return text
         return click.style(text, fg=color, bold=bold)
@@ -104,7 +104,7 @@ class Console:
     # -- JSON ----------------------------------------------------------------------------------------------------
 
     def claim_stdout(self) -> None:
-        """Keep stdout for JSON alone: whatever a user's file or a driver prints goes to stderr from now on."""
+        """Keep stdout for JSON: from now on, output of user files and drivers goes to stderr."""
         if self._json is not None:
             return
         sys.stdout.flush()
@@ -116,7 +116,7 @@ class Console:
         text = json.dumps(self.redactor.redact_value(document), ensure_ascii=False, default=_plain)
         stream = self._json or sys.stdout
         try:
-            # In one piece, and at once: whoever reads along sees whole lines. Lone surrogates have no UTF-8.
+            # One write and a flush, so that readers see whole lines. Lone surrogates have no UTF-8 form.
             stream.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
             stream.flush()
         except (OSError, ValueError) as error:
@@ -125,7 +125,7 @@ class Console:
     # -- errors --------------------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException, *, exit_code: int | None = None) -> int:
-        """Show an error, once, and return the exit code that it means."""
+        """Show an error and return its exit code."""
         from .errors import describe
 
         problem = describe(error)
@@ -136,7 +136,7 @@ class Console:
             found = {"code": problem.code, "message": problem.message, **problem.details}
             self.emit({"type": "error", "error": found, "exit_code": code})
             return code
-        if isinstance(error, NoArgsIsHelpError):  # whoever says nothing asks what there is
+        if isinstance(error, NoArgsIsHelpError):  # without a command, show the help
             self._write(problem.text, err=True)
             return code
         label = self.styled(f"error[{problem.code}]:", "red", err=True)
@@ -151,7 +151,7 @@ class Console:
         self._write(self.redactor.redact("".join(traceback.format_exception(error)).rstrip()), err=True)
 
     def close(self) -> None:
-        """Hand everything over to whoever reads."""
+        """Flush all output."""
         for stream in (self._json, sys.stdout, sys.stderr):
             if stream is not None:
                 try:
@@ -160,16 +160,16 @@ class Console:
                     self._lose(stream, error)
 
     def _lose(self, stream: IO[str], error: Exception) -> None:
-        """Give a stream up that takes no more (nobody reads, the disk is full): the work goes on."""
+        """Stop writing to a stream that failed (no reader, full disk); the command continues."""
         _silence(stream)
         if not isinstance(error, BrokenPipeError | ValueError) and not self._has_lost:
             self._has_lost = True
             name = "stderr" if stream is sys.stderr else "stdout"
-            self.warn(f"what is said on {name} is lost from here on: {error}")
+            self.warn(f"output on {name} is lost from here on: {error}")
 
 
 def open_standard_streams() -> None:
-    """Lead those that are closed (`>&-`) nowhere: the next file opened would have their number, and what is printed."""
+    """Open closed standard streams (`>&-`) as /dev/null; else the next opened file would get their number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)
@@ -181,12 +181,12 @@ def open_standard_streams() -> None:
 
 
 def has_color(stream: IO[str]) -> bool:
-    """Whether a stream is a terminal that shows colours, and the user wants them (no-color.org)."""
+    """Whether a stream is a terminal with colours, and NO_COLOR is not set (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def clean(text: str, keep: str = "") -> str:
-    """Return the text with control characters spelled out: names come from databases, and terminals obey them."""
+    """Escape control characters: names from a database must not control the terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -202,7 +202,7 @@ def _width(text: str) -> int:
 
 
 def _silence(stream: IO[str]) -> None:
-    """Lead a stream that nobody reads to nowhere, so that the interpreter's own last flush does not fail."""
+    """Redirect a stream without a reader to /dev/null, so that the interpreter's last flush does not fail."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
@@ -210,7 +210,7 @@ def _silence(stream: IO[str]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for."""
+    """Return a value that JSON cannot represent as text."""
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return str(value)

@@ -1,4 +1,4 @@
-"""`syncblocks count`: how many records each stream has, in the source and in the destination. Writes nothing."""
+"""`syncblocks count`: count the records of each stream in source and destination. Writes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 
@@ -21,8 +21,8 @@ from .options import common, file_argument, open_pipeline, stream_option, variab
 def count_command(
     console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
 ) -> int:
-    """Count the records of each selected stream, and of its destination table where it has one. Writes nothing."""
-    from ..inspection import count_streams, opened
+    """Count the records of each selected stream and of its destination table. Writes nothing."""
+    from ..session.inspection import count_streams, opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
@@ -36,8 +36,8 @@ def count_command(
         [
             [
                 count.stream,
-                words.count(count.source),
-                "-" if count.destination is None else words.count(count.destination),
+                formatting.count(count.source),
+                "-" if count.destination is None else formatting.count(count.destination),
                 count.destination_table,
             ]
             for count in counts.streams

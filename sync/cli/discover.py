@@ -1,4 +1,4 @@
-"""`syncblocks discover`: what the source offers. Writes nothing."""
+"""`syncblocks discover`: show the source's streams. Writes nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
-    from connectors.stream import Stream
+    from syncblocks.connectors.stream import Stream
 
 
 @click.command("discover", short_help="Show the source's streams, columns and keys.")
@@ -25,14 +25,15 @@ def discover_command(
 ) -> int:
     """Show the streams of the source: columns with types, keys, roughly how many records.
 
-    All that the source offers, also what the pipeline does not select.
+    Shows every stream of the source, also those that the pipeline does not select.
     """
-    from ..inspection import matching, opened
+    from ..plan.selection import matching_names
+    from ..session.inspection import opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
         offered = {stream.name: stream for stream in session.discover()}
-    found = [offered[name] for name in matching(list(offered), streams)]
+    found = [offered[name] for name in matching_names(list(offered), streams)]
     if console.is_json:
         documents = [document(stream) for stream in found]
         console.emit({"type": "discover", "pipeline": pipeline.pipeline, "streams": documents})
@@ -70,7 +71,7 @@ def _show(console: Console, stream: Stream) -> None:
     if stream.is_view:
         facts.append("view")
     if stream.estimated_records is not None:
-        facts.append(f"about {words.plural(stream.estimated_records, 'record')}")
+        facts.append(f"about {formatting.plural(stream.estimated_records, 'record')}")
     facts.append(f"key: {', '.join(stream.key_properties)}" if stream.key_properties else "no key")
     console.echo(f"{stream.name} ({'; '.join(facts)})", color="cyan")
     console.table(

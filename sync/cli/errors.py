@@ -1,4 +1,4 @@
-"""Errors -> what is shown and which exit code they mean: one table."""
+"""Messages and exit codes of errors."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Problem:
 
     #: Short stable name.
     code: str
-    #: What was wrong, without the place.
+    #: The message without its place.
     message: str
     exit_code: int
-    #: What, where and how to mend; for people.
+    #: The message with its place and advice, for people.
     text: str
-    #: Facts of the error, for programs.
+    #: Attributes of the error, for programs.
     details: dict[str, Any] = field(default_factory=dict)
-    #: What to do about it, if `text` does not say it.
+    #: What to do, if `text` does not say it.
     hint: str = ""
 
 
 def describe(error: BaseException) -> Problem:
-    """Sort an error: its code, its exit code, what to show."""
+    """Return code, exit code and texts of an error."""
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return _problem("interrupted", "interrupted", INTERRUPTED)
     if isinstance(error, click.ClickException):
@@ -79,13 +79,13 @@ def _engine(error: BaseException) -> Problem | None:
             details={key: value for key, value in details.items() if value is not None},
         )
     if isinstance(error, SyncError):
-        # A ledger that cannot be read is a destination that cannot be reached; all else could not begin.
+        # An unreadable ledger means that the destination cannot be reached; after other errors nothing ran.
         return _problem(error.code, str(error), UNREACHABLE if error.code == "ledger" else NOTHING_RAN)
     return None
 
 
 def _connector(error: BaseException) -> Problem | None:
-    from connectors.errors import ConnectorConfigError, ConnectorError
+    from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 
     if not isinstance(error, ConnectorError):
         return None
@@ -101,7 +101,7 @@ def _connector(error: BaseException) -> Problem | None:
 
 
 def _callbacks(error: BaseException) -> Problem | None:
-    from callbacks.errors import CallbackError
+    from syncblocks.callbacks.errors import CallbackError
 
     if not isinstance(error, CallbackError):
         return None

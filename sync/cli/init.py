@@ -1,4 +1,4 @@
-"""`syncblocks init`: a small pipeline that runs at once, to be changed into a real one."""
+"""`syncblocks init`: write a small example pipeline, or the pipelines of a Meltano project."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def init_command(console: Console, folder: Path | None, meltano: Path | None, en
     if environment is not None and meltano is None:
         raise click.UsageError("--environment goes with --from-meltano")
     if meltano is not None:
-        # Paths in a Meltano project count from its folder, and so they do from a pipeline file's.
+        # Paths start at the folder of the Meltano project, and at the folder of a pipeline file.
         folder = folder or meltano.parent
         files, notes = _from_meltano(meltano, environment)
         steps = _steps_after_meltano(folder, list(files))
@@ -113,7 +113,7 @@ def init_command(console: Console, folder: Path | None, meltano: Path | None, en
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:  # x: not even if it has just appeared
+        with path.open("x", encoding="utf-8") as file:  # x: never overwrites, even a file created just now
             file.write(text)
     if console.is_json:
         console.emit({"type": "init", "folder": str(folder), "files": list(files), "notes": notes, "next": steps})
@@ -130,7 +130,7 @@ def init_command(console: Console, folder: Path | None, meltano: Path | None, en
 
 
 def _from_meltano(path: Path, environment: str | None) -> tuple[dict[str, str], list[str]]:
-    from ..meltano import read_meltano
+    from ..importers.meltano import read_meltano
 
     pipelines = read_meltano(path, environment)
     notes = [f"{pipeline.file}: {note}" for pipeline in pipelines for note in pipeline.notes]
@@ -158,7 +158,7 @@ def _files() -> dict[str, str]:
 
 
 def _destination() -> tuple[str, str]:
-    """The best destination whose driver is installed: what was written must run at once."""
+    """Return the best destination whose driver is installed, so that the example runs."""
     if find_spec("duckdb") is not None:
         return "duckdb", "path: warehouse.duckdb"
     if find_spec("adbc_driver_sqlite") is not None:

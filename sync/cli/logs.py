@@ -1,4 +1,4 @@
-"""What libraries and the engine log, shown on stderr as one line each, redacted."""
+"""Log records of the engine and of libraries, shown on stderr with secrets masked."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Show = Callable[[str, str], None]
 
 
 class _Handler(logging.Handler):
-    """Hands records to whatever shows messages at the moment."""
+    """Passes log records to the current display of messages."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
-        #: Replaced while a run's progress is drawn.
+        #: Replaced while a run's progress is shown.
         self.show: Show = self._write
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -38,7 +38,7 @@ class _Handler(logging.Handler):
 
 
 def show_logs(console: Console) -> None:
-    """Show warnings and errors of every logger; with --debug everything of the engine's."""
+    """Show warnings and errors of every logger; with --debug, every record of the engine."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)
@@ -50,7 +50,7 @@ def show_logs(console: Console) -> None:
 
 
 class redirected:  # used like a function
-    """While it lasts, log records go to `show(text, level)`."""
+    """Context in which log records go to `show(text, level)`."""
 
     def __init__(self, show: Show) -> None:
         self._show = show

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and finding the pipeline file."""
+"""Options and arguments of several commands, and the search for the pipeline file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def common(function: Command) -> Command:
 
 
 def _read_variables(_ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    """Split `name=value`; the value is JSON if it can be read as such, else the text itself."""
+    """Split `name=value`; the value is JSON if it is valid JSON, else text."""
     found = []
     for text in texts:
         name, sign, value = text.partition("=")
@@ -60,7 +60,7 @@ def _read_variables(_ctx: click.Context, _param: click.Parameter, texts: Sequenc
 
 
 def _read_event(_ctx: click.Context, _param: click.Parameter, place: str | None) -> dict[str, Any] | None:
-    """Read a JSON object out of a file, or of stdin (`-`)."""
+    """Read a JSON object from a file, or from stdin (`-`)."""
     if place is None:
         return None
     name = "stdin" if place == "-" else place
@@ -94,7 +94,7 @@ variable_option = click.option(
 
 
 def json_or_text(text: str) -> Any:
-    """Read a value as JSON if it is JSON (no NaN, no infinity), else take it as text."""
+    """Return the value of valid JSON (without NaN and infinity), else the text."""
 
     def refuse(constant: str) -> Any:
         raise ValueError(constant)
@@ -106,14 +106,14 @@ def json_or_text(text: str) -> Any:
 
 
 def split_file(arguments: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
-    """Take a leading FILE off a command's words, if the first one is one."""
+    """Split a leading FILE from a command's arguments, if there is one."""
     if arguments and (Path(arguments[0]).suffix.lower() in SUFFIXES or Path(arguments[0]).exists()):
         return Path(arguments[0]), tuple(arguments[1:])
     return None, tuple(arguments)
 
 
 def find_file(file: Path | None) -> Path:
-    """Return the pipeline file: the one that was named, else the only one of the (current) folder.
+    """Return the given pipeline file, else the only one of the (current) folder.
 
     Raises:
         ConfigError: there is none, or more than one.
@@ -145,13 +145,8 @@ def find_file(file: Path | None) -> Path:
 def open_pipeline(
     console: Console, file: Path | None, variables: Sequence[tuple[str, Any]] = (), trigger: str | None = None
 ) -> Pipeline:
-    """Find and load the pipeline file; what it knows as secret is hidden from now on."""
-    from connectors.imports import without_model_plugins
-
-    with without_model_plugins():
-        from ..config import Pipeline, load_pipeline
-
-        Pipeline.model_rebuild()  # now: by itself it would be built by the first one that is made
+    """Find and load the pipeline file; its secrets are masked from now on."""
+    from ..config import load_pipeline
 
     pipeline = load_pipeline(find_file(file), variables=dict(variables), trigger=trigger)
     console.hide(pipeline.secret_values)

@@ -1,4 +1,4 @@
-"""`syncblocks plan`: what a run would do. Writes nothing."""
+"""`syncblocks plan`: show what a run would do. Writes nothing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
-    from ..columns import ColumnPlan
-    from ..plan import Plan, PlannedStream
-    from ..reading import Resumption
+    from ..plan.columns import ColumnPlan
+    from ..plan.plan import Plan, PlannedStream
+    from ..plan.reading import Resumption
 
-#: Columns that a stream's line names of each fidelity.
+#: Most columns of each fidelity in a stream's line.
 NAMED_COLUMNS = 5
 
 
@@ -36,9 +36,9 @@ def plan_command(
     types: bool,
     variables: tuple[tuple[str, Any], ...],
 ) -> int:
-    """Show what a run would do, stream by stream, and what to look out for. Writes nothing."""
-    from ..inspection import existing_store, opened
-    from ..session import make_plan
+    """Show what a run would do, stream by stream, with warnings. Writes nothing."""
+    from ..session.inspection import existing_store, opened
+    from ..session.session import make_plan
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session, existing_store(pipeline) as store:
@@ -81,7 +81,7 @@ def document(plan: Plan) -> dict[str, Any]:
                     {"name": trigger.name, "timing": trigger.timing, "events": list(trigger.events)}
                     for trigger in planned.triggers
                 ],
-                "fidelity": [_column(column) for column in planned.fit.columns],
+                "fidelity": [_column(column) for column in planned.mapping.columns],
                 "source_changes": [dict(change) for change in planned.source_changes],
                 "refusal": planned.refusal or None,
                 "estimated_records": planned.selected.stream.estimated_records,
@@ -112,7 +112,7 @@ def _column(column: ColumnPlan) -> dict[str, Any]:
         "destination_column": None if kept is None else kept.column,
         "destination_type": None if kept is None else kept.type,
         "table_type": None if kept is None else kept.held,
-        "on_lossy": column.remedy or None,
+        "on_lossy": column.conversion or None,
         "is_left_out": column.is_left_out,
         "note": "" if kept is None else kept.note,
     }
@@ -124,8 +124,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     Args:
         console: where to.
         plan: what is shown.
-        types: every column with its types; else a line a stream that names those which are not exact.
-        is_alone: say what to do next; False: it is done at once.
+        types: show every column with its types; else one line for each stream, with the columns not kept exactly.
+        is_alone: say what to do next; False if the plan is carried out at once.
     """
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
@@ -136,9 +136,9 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
                 str(planned.selected.stream.replication_method),
                 str(planned.write_disposition),
                 ", ".join(planned.arriving.key_properties),
-                words.cut(words.bookmark(_bookmark(planned)), 40) or planned.start.reason,
+                formatting.cut(formatting.bookmark(_bookmark(planned)), 40) or planned.start.reason,
                 _estimate(planned),
-                words.cut("; ".join(planned.changes), 80),
+                formatting.cut("; ".join(planned.changes), 80),
                 planned.wire,
             ]
             for planned in plan.streams
@@ -161,7 +161,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         if planned.triggers:
             console.echo(f"{planned.name}: {_firing(planned)}")
     if is_alone:
-        number = words.plural(len(plan.streams), "stream")
+        number = formatting.plural(len(plan.streams), "stream")
         console.echo()
         console.echo(f"{number}; nothing was written. `syncblocks run` carries this out.")
     for warning in plan.warnings:
@@ -174,7 +174,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
 def _show_types(console: Console, plan: Plan) -> None:
     rows = []
     for planned in plan.streams:
-        for column in planned.fit.columns:
+        for column in planned.mapping.columns:
             kept = column.kept
             shown = column.name if kept is None or kept.column == column.name else f"{column.name} -> {kept.column}"
             rows.append(
@@ -191,33 +191,33 @@ def _show_types(console: Console, plan: Plan) -> None:
 
 
 def _type_lines(plan: Plan) -> list[str]:
-    """Say of each stream which columns are not kept exactly; streams of which all are share a line."""
-    from ..columns import summary
+    """Return a line for each stream with columns not kept exactly, and one line for all other streams."""
+    from ..plan.columns import summary
 
     lines, exact = [], 0
     for planned in plan.streams:
         if not planned.is_schema_decided:
-            lines.append(f"{planned.name}: columns are decided by the transformer, and held against the types then")
+            lines.append(f"{planned.name}: columns are decided by the transformer, and checked when its records come")
             continue
-        counts = summary(planned.fit.columns)
+        counts = summary(planned.mapping.columns)
         if set(counts) <= {"exact"}:
             exact += 1
             continue
         parts = [f"{number} {each}" for each, number in counts.items() if each in ("exact", "unknown")]
         for each in ("lossy", "text", "widened"):
-            found = [column for column in planned.fit.columns if column.fidelity == each and not column.is_left_out]
+            found = [column for column in planned.mapping.columns if column.fidelity == each and not column.is_left_out]
             if found:
                 named = [f"{column.name} ({column.type} -> {_kept_type(column)})" for column in found[:NAMED_COLUMNS]]
                 rest = f" and {len(found) - len(named)} more" if len(found) > len(named) else ""
-                parts.append(f"{len(found)} {_remedied(each, found)}: {', '.join(named)}{rest}")
+                parts.append(f"{len(found)} {_fidelity_word(each, found)}: {', '.join(named)}{rest}")
         lines.append(f"{planned.name}: {'; '.join(parts)}")
     if exact:
-        lines.append(f"{words.plural(exact, 'stream')} with every column kept exactly")
+        lines.append(f"{formatting.plural(exact, 'stream')} with every column kept exactly")
     return lines
 
 
-def _remedied(each: str, columns: Sequence[ColumnPlan]) -> str:
-    return f"{each}, cut as on_lossy says" if each == "lossy" and any(column.remedy for column in columns) else each
+def _fidelity_word(each: str, columns: Sequence[ColumnPlan]) -> str:
+    return f"{each}, cut as on_lossy says" if each == "lossy" and any(column.conversion for column in columns) else each
 
 
 def _kept_type(column: ColumnPlan) -> str:
@@ -228,7 +228,7 @@ def _fidelity(column: ColumnPlan) -> str:
     shown = "unknown" if column.fidelity is None else str(column.fidelity)
     if column.is_left_out:
         return "left out (on_schema_change: ignore)"
-    return f"{shown} (on_lossy: {column.remedy})" if column.remedy else shown
+    return f"{shown} (on_lossy: {column.conversion})" if column.conversion else shown
 
 
 def _firing(planned: PlannedStream) -> str:
@@ -238,11 +238,11 @@ def _firing(planned: PlannedStream) -> str:
 
 
 def _bookmark(planned: PlannedStream) -> dict[str, Any] | None:
-    from ..plan import shown_bookmark
+    from syncblocks.connectors.incremental.bookmarks import values
 
-    return shown_bookmark(planned.start.bookmark)
+    return values(planned.start.bookmark)
 
 
 def _estimate(planned: PlannedStream) -> str:
     estimated = planned.selected.stream.estimated_records
-    return "" if estimated is None else f"~{words.count(estimated)}"
+    return "" if estimated is None else f"~{formatting.count(estimated)}"

@@ -1,4 +1,4 @@
-"""`syncblocks preview`: the first records of a stream, as they would arrive. Writes nothing."""
+"""`syncblocks preview`: show the first records of a stream, as they would arrive. Writes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
@@ -23,8 +23,8 @@ def preview_command(
     console: Console, file: Path | None, name: str, limit: int, variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Show the first records of a stream: columns as selected, renames and transformers applied. Writes nothing."""
-    from ..inspection import opened
-    from ..previews import preview
+    from ..run.previews import preview
+    from ..session.inspection import opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
@@ -51,4 +51,4 @@ def preview_command(
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return words.cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return formatting.cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

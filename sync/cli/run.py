@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, event_option, file_argument, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
     from ..config import Pipeline
-    from ..results import RunResult
+    from ..run.results import RunResult
 
 
-#: Characters of an error that are shown below the table.
+#: Most characters of an error below the table.
 MAX_ERROR = 2000
 
 
 def running_options(function: Any) -> Any:
-    """Add what every command that runs streams takes."""
+    """Add the options of every command that runs streams."""
     for option in (
         click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger."),
         click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help="Streams at once."),
@@ -34,7 +34,7 @@ def running_options(function: Any) -> Any:
 @click.command("run", short_help="Sync the streams, then deliver the callbacks.")
 @common
 @running_options
-@click.option("--wait", is_flag=True, help="Wait for a run of this pipeline that is under way.")
+@click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
 @click.option("--trigger", metavar="ID", help="Trigger id, first half of execution_partition.")
 @event_option
 @variable_option
@@ -71,13 +71,10 @@ def run_command(
 
 
 def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **options: Any) -> int:
-    """Run a pipeline, show how it goes and how it ended; return the exit code."""
-    from .lean import import_arrow
-
-    import_arrow(pipeline, is_inline=inline_callbacks)
-    from ..pipeline_run import run_pipeline
-    from .lines import make_progress
+    """Run a pipeline, show its progress and result; return the exit code."""
+    from ..run.pipeline import run_pipeline
     from .logs import redirected
+    from .progress_lines import make_progress
 
     with make_progress(console, is_inline=inline_callbacks) as progress:
 
@@ -89,7 +86,7 @@ def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **o
                 result = run_pipeline(pipeline, inline_callbacks=inline_callbacks, progress=progress, **options)
         except Exception as error:
             progress.close()
-            # Once streams may have run, "nothing ran" would be a lie.
+            # Streams may have run, so the exit code must not say that nothing ran.
             return console.fail(error, exit_code=1 if progress.has_started else None)
     if console.is_json:
         console.emit(result_document(result))
@@ -128,12 +125,12 @@ def result_document(result: RunResult) -> dict[str, Any]:
 
 
 def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a bookmark without the hashes that only the engine reads."""
+    """Return a bookmark without the hashes of records, which only the engine reads."""
     return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
 
 
 def show_result(console: Console, result: RunResult) -> None:
-    """Print the summary table and what is left to do."""
+    """Print the summary table, and the callbacks that are due or dead."""
     if result.streams:
         console.table(
             ["stream", "destination table", "status", "records", "rejected", "size", "time", "bookmark", "error"],
@@ -142,24 +139,24 @@ def show_result(console: Console, result: RunResult) -> None:
                     stream.stream,
                     stream.destination_table,
                     stream.status or "not ended",
-                    words.count(stream.records),
+                    formatting.count(stream.records),
                     stream.records_rejected or "",
-                    words.size(stream.size_bytes) if stream.size_bytes else "",
-                    words.duration(stream.duration_s),
-                    words.cut(words.bookmark(stream.bookmark), 40),
-                    words.cut(stream.error, 80),
+                    formatting.size(stream.size_bytes) if stream.size_bytes else "",
+                    formatting.duration(stream.duration_s),
+                    formatting.cut(formatting.bookmark(stream.bookmark), 40),
+                    formatting.cut(stream.error, 80),
                 ]
                 for stream in result.streams
             ],
             right=["records", "rejected", "size", "time"],
         )
         for stream in result.streams:
-            if words.cut(stream.error, 80) != words.cut(stream.error, MAX_ERROR):
-                console.echo(f"{stream.stream}: {words.cut(stream.error, MAX_ERROR)}", color="red")
+            if formatting.cut(stream.error, 80) != formatting.cut(stream.error, MAX_ERROR):
+                console.echo(f"{stream.stream}: {formatting.cut(stream.error, MAX_ERROR)}", color="red")
         console.echo()
     records = sum(stream.records or 0 for stream in result.streams)
     rejected = sum(stream.records_rejected or 0 for stream in result.streams)
-    what = f"{words.plural(len(result.streams), 'stream')}, {words.plural(records, 'record')}"
+    what = f"{formatting.plural(len(result.streams), 'stream')}, {formatting.plural(records, 'record')}"
     if rejected:
         what += f", {rejected} rejected"
     run = "no run" if result.run_id is None else f"run {result.run_id}"

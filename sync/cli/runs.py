@@ -1,4 +1,4 @@
-"""`syncblocks runs`: what ran, how it ended; repeat what failed, end what is running."""
+"""`syncblocks runs`: list, show, retry and cancel runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import Group, words
+from . import Group, formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, split_file
 from .run import execute, running_options, words_of
@@ -30,7 +30,7 @@ def runs_command() -> None:
 @file_argument
 def list_command(console: Console, file: Path | None, limit: int) -> int:
     """List the pipeline's runs, the latest first."""
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store:
@@ -50,10 +50,10 @@ def list_command(console: Console, file: Path | None, limit: int) -> int:
                 run.id,
                 run.attempt,
                 _status(run, states.get(run.id)),
-                words.moment(run.started_at),
-                words.duration(_duration_s(run)),
+                formatting.moment(run.started_at),
+                formatting.duration(_duration_s(run)),
                 "" if run.trigger == "0" else run.trigger,
-                words.cut(run.error.message if run.error else "", 80),
+                formatting.cut(run.error.message if run.error else "", 80),
             ]
             for run in runs
         ],
@@ -67,7 +67,7 @@ def list_command(console: Console, file: Path | None, limit: int) -> int:
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
 def show_command(console: Console, arguments: tuple[str, ...]) -> int:
     """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
@@ -76,7 +76,7 @@ def show_command(console: Console, arguments: tuple[str, ...]) -> int:
         run = find_run(store, pipeline.pipeline, wanted)
         assert store is not None
         block_runs = store.block_runs(run.id)
-        deliveries = store.outbox(pipeline.pipeline).deliveries(run_id=run.id, limit=10_000)
+        deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
         never_started = store.never_started(run.id)
         owner_state = store.owner_state(run) if run.is_active else None
     if console.is_json:
@@ -117,7 +117,7 @@ def retry_command(console: Console, file: Path | None, concurrency: int | None, 
 def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
     """Ask the process that runs the pipeline to stop: its streams end as cancelled, callbacks are still delivered."""
     from ..errors import StateError
-    from ..inspection import existing_store
+    from ..session.inspection import existing_store
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
@@ -141,7 +141,7 @@ def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
 
 
 def find_run(store: Store | None, pipeline: str, wanted: int | None) -> PipelineRun:
-    """Return a run of the pipeline, by default the latest.
+    """Return a run of the pipeline; by default the latest one.
 
     Raises:
         StateError: there is none.
@@ -201,7 +201,7 @@ def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> N
                 shown_state(delivery),
                 delivery.attempts,
                 delivery.key[:12],
-                words.cut(last_error(delivery), 80),
+                formatting.cut(last_error(delivery), 80),
             ]
             for delivery in deliveries
         ],
@@ -210,7 +210,7 @@ def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> N
 
 
 def shown_state(delivery: DeliveryRecord) -> str:
-    """Return a delivery's state; `skipped` where its condition was false."""
+    """Return a delivery's state; `skipped` if its condition was false."""
     return (
         "skipped"
         if delivery.state == "done" and delivery.tries[-1:] and delivery.tries[-1].outcome == "skipped"
@@ -219,17 +219,19 @@ def shown_state(delivery: DeliveryRecord) -> str:
 
 
 def last_error(delivery: DeliveryRecord) -> str:
-    """Return the first line of the error of a delivery's last try; empty if it succeeded."""
+    """Return the first line of the error of a delivery's last attempt; empty if it succeeded."""
     error = delivery.tries[-1].error if delivery.tries else None
     return (error or "").strip().partition("\n")[0]
 
 
 def _show_run(console: Console, run: PipelineRun, owner_state: str | None) -> None:
     console.echo(f"run {run.id} of {run.pipeline}, attempt {run.attempt}: {_status(run, owner_state)}")
-    console.echo(f"execution date  {words.moment(run.execution_date)}")
-    console.echo(f"started         {words.moment(run.started_at)}  {run.owner}")
+    console.echo(f"execution date  {formatting.moment(run.execution_date)}")
+    console.echo(f"started         {formatting.moment(run.started_at)}  {run.owner}")
     if run.ended_at is not None:
-        console.echo(f"ended           {words.moment(run.ended_at)}  after {words.duration(_duration_s(run))}")
+        console.echo(
+            f"ended           {formatting.moment(run.ended_at)}  after {formatting.duration(_duration_s(run))}"
+        )
     if run.error is not None:
         console.echo(f"error           {run.error.type}: {run.error.message}", color="red")
 
@@ -248,20 +250,20 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
                 block_run.status,
                 block_run.index,
                 "yes" if block_run.is_last_block_run else "",
-                words.count(block_run.rows),
+                formatting.count(block_run.rows),
                 block_run.rows_rejected or "",
-                words.size(block_run.size_bytes) if block_run.size_bytes else "",
-                words.duration(
+                formatting.size(block_run.size_bytes) if block_run.size_bytes else "",
+                formatting.duration(
                     (block_run.ended_at - block_run.started_at).total_seconds() if block_run.ended_at else None
                 ),
-                words.cut(words.bookmark(block_run.bookmark_after), 40),
-                words.cut(block_run.error.message if block_run.error else "", 100),
+                formatting.cut(formatting.bookmark(block_run.bookmark_after), 40),
+                formatting.cut(block_run.error.message if block_run.error else "", 100),
             ]
             for block_run in block_runs
         ],
         right=["attempt", "index", "records", "rejected", "size", "time"],
     )
-    from ..shapes import in_words
+    from ..plan.shapes import in_words
 
     changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
     for (_, stream), changes in changed.items():

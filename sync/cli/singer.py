@@ -1,4 +1,4 @@
-"""`syncblocks tap` and `syncblocks target`: our connectors as Singer plugins, for anyone's Singer or Meltano."""
+"""`syncblocks tap` and `syncblocks target`: our connectors as Singer plugins, for Singer and Meltano."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _run(kind: str, name: str, arguments: tuple[str, ...]) -> int:
         with click.Context(command, info_name=f"syncblocks {kind}") as context:
             click.echo(command.get_help(context))
         return 0
-    from connectors.singer.plugins import run_plugin
+    from syncblocks.connectors.singer.plugins import run_plugin
 
     try:
         run_plugin(kind, name, arguments)

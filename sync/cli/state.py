@@ -1,4 +1,4 @@
-"""`syncblocks state`: where each stream stands, and moving it by hand."""
+"""`syncblocks state`: show, set, rewind and reset the bookmarks of streams."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import Group, words
+from . import Group, formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, split_file
 from .run import words_of
 
 if TYPE_CHECKING:
-    from ..session import Session
+    from ..session.session import Session
 
 
 @click.group("state", cls=Group)
@@ -25,12 +25,12 @@ def state_command() -> None:
 @common
 @file_argument
 def show_command(console: Console, file: Path | None) -> int:
-    """Show the state of every stream, as the destination's ledger says.
+    """Show the state of every stream from the destination's ledger.
 
-    Where the destination cannot be reached the run store's copy is shown, and that it is a copy.
+    If the destination cannot be reached, shows the run store's copy, with a warning.
     """
-    from ..inspection import existing_store, opened
-    from ..states import read_state
+    from ..run.states import read_state
+    from ..session.inspection import existing_store, opened
 
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
@@ -68,9 +68,9 @@ def show_command(console: Console, file: Path | None) -> int:
             [
                 row.stream,
                 row.destination_table,
-                words.bookmark(row.bookmark) or "-",
-                words.count(row.rows),
-                words.moment(row.at),
+                formatting.bookmark(row.bookmark) or "-",
+                formatting.count(row.rows),
+                formatting.moment(row.at),
                 row.source,
             ]
             for row in state.streams
@@ -84,12 +84,12 @@ def show_command(console: Console, file: Path | None) -> int:
 @common
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM COLUMN=VALUE...")
 def set_command(console: Console, arguments: tuple[str, ...]) -> int:
-    """Set a stream's bookmark: the next run reads what is at or past it.
+    """Set a stream's bookmark: the next run reads the records at or past it.
 
-    Every one of its bookmark_properties needs a value, in the form in which `state show` shows it.
+    Each of its bookmark_properties needs a value, in the form of `state show`.
     """
-    from ..inspection import existing_store, opened
-    from ..states import set_state
+    from ..run.states import set_state
+    from ..session.inspection import existing_store, opened
 
     file, rest = split_file(arguments)
     if len(rest) < 2:
@@ -117,13 +117,13 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
 def rewind_command(
     console: Console, arguments: tuple[str, ...], values: tuple[str, ...], by: str | None, run_id: int | None
 ) -> int:
-    """Move a stream's bookmark back: the next run reads again what is at or past it.
+    """Move a stream's bookmark back: the next run reads the records at or past it again.
 
-    Refuses what lies ahead of the present bookmark. Records that are read again are merged by their keys; an append
+    Refuses a value past the current bookmark. Records that are read again are merged by their keys; an append
     writes them once more.
     """
-    from ..inspection import existing_store, opened
-    from ..states import rewind_state
+    from ..run.states import rewind_state
+    from ..session.inspection import existing_store, opened
 
     file, rest = split_file(arguments)
     if len(rest) != 1:
@@ -142,7 +142,7 @@ def rewind_command(
 
 
 def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, str]:
-    """Read COLUMN=VALUE, and a single VALUE as that of the only bookmark property."""
+    """Parse COLUMN=VALUE; a single VALUE belongs to the only bookmark property."""
     names = _bookmark_properties(session, stream)
     if len(texts) == len(names) == 1 and not texts[0].startswith(f"{names[0]}="):
         return {names[0]: texts[0]}
@@ -150,19 +150,20 @@ def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, 
 
 
 def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
-    from ..inspection import one_stream, selected_streams
+    from ..plan.selection import one_stream
+    from ..session.inspection import selected_streams
 
     return one_stream(selected_streams(session), stream).stream.bookmark_properties
 
 
 @state_command.command("reset")
 @common
-@click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is a stranger's from then on.")
+@click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is no longer this pipeline's.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
 def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) -> int:
-    """Take a stream's bookmark away: the next run reads it from scratch. Its table stays as it is."""
-    from ..inspection import existing_store, opened
-    from ..states import reset_state
+    """Delete a stream's bookmark: the next run reads it from scratch. Its table stays unchanged."""
+    from ..run.states import reset_state
+    from ..session.inspection import existing_store, opened
 
     file, rest = split_file(arguments)
     if len(rest) != 1:
@@ -177,16 +178,16 @@ def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) ->
 
 
 def _warn_of_append(console: Console, session: Session, stream: str) -> None:
-    """Say that records which are read again are there twice then."""
-    from connectors.errors import ConnectorError
-    from connectors.stream import ReplicationMethod, WriteDisposition
+    """Warn that an append writes records once more that are read again."""
+    from syncblocks.connectors.errors import ConnectorError
+    from syncblocks.connectors.stream import ReplicationMethod, WriteDisposition
 
-    from ..inspection import selected_streams
+    from ..session.inspection import selected_streams
 
     try:
         found = [selected for selected in selected_streams(session) if selected.name == stream]
     except ConnectorError:
-        return  # a source that cannot be reached keeps nobody from a reset
+        return  # an unreachable source does not prevent a reset
     for selected in found:
         is_incremental = selected.stream.replication_method is ReplicationMethod.INCREMENTAL
         if is_incremental and selected.write_disposition is WriteDisposition.APPEND:
@@ -199,7 +200,7 @@ def _warn_of_append(console: Console, session: Session, stream: str) -> None:
 def _texts(pairs: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for pair in pairs:
-        # A name may hold the sign itself.
+        # A name may contain `=`.
         meant = max((name for name in names if pair.startswith(f"{name}=")), key=len, default=pair.partition("=")[0])
         column, sign, value = meant, pair[len(meant) : len(meant) + 1], pair[len(meant) + 1 :]
         if not sign or not column:
@@ -232,5 +233,5 @@ def _done(
             }
         )
         return
-    shown = f" to {words.bookmark(bookmark)}" if bookmark else ""
+    shown = f" to {formatting.bookmark(bookmark)}" if bookmark else ""
     console.echo(f"{stream} ({', '.join(tables)}): {what}{shown}", color="green")

@@ -1,4 +1,4 @@
-"""`syncblocks sync SRC DST`: no file needed; it writes one."""
+"""`syncblocks sync SRC DST`: sync without a pipeline file; writes the file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .console import Console
 from .options import common
 
 if TYPE_CHECKING:
-    from ..plan import Plan
-    from ..quick import Quick
+    from ..config.quick import Quick
+    from ..plan.plan import Plan
 
 
 @click.command("sync", short_help="Sync SRC into DST; no pipeline file needed.")
@@ -44,14 +44,14 @@ def sync_command(
     save: Path | None,
     yes: bool,
 ) -> int:
-    """Sync SRC into DST without a pipeline file: show the plan, write it down as a file, run it.
+    """Sync SRC into DST without a pipeline file: show the plan, write a pipeline file, run it.
 
     A place is a URL (postgresql://, mysql://, mariadb://), a file, a folder or a quoted glob of files (CSV, JSON lines,
     Parquet), a database file (DuckDB, SQLite), env:NAME for a URL in an environment variable, or connector:path.
-    A password that was typed becomes a reference to an environment variable in the file.
+    A typed password becomes a reference to an environment variable in the file.
     """
-    from ..endpoints import joined
-    from ..quick import quick_pipeline
+    from ..config.endpoints import joined
+    from ..config.quick import quick_pipeline
     from .run import execute
 
     if len(places) < 2:
@@ -74,14 +74,14 @@ def sync_command(
         console.echo("nothing was run or written")
         return 0
     _save(console, quick)
-    # Whoever reads the file later finds the passwords there: callbacks, and this run's own children.
+    # Callbacks and child processes of this run find the passwords in the environment.
     os.environ.update(quick.environment)
     return execute(console, quick.pipeline, inline_callbacks=False)
 
 
 def _show_plan(console: Console, quick: Quick) -> None:
-    from ..inspection import existing_store, opened
-    from ..session import make_plan
+    from ..session.inspection import existing_store, opened
+    from ..session.session import make_plan
     from .plan import document, show
 
     with opened(quick.pipeline) as session, existing_store(quick.pipeline) as store:

@@ -1,4 +1,4 @@
-"""`syncblocks verify`: does the destination hold what the source holds?"""
+"""`syncblocks verify`: compare source and destination, and repair the destination."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import words
+from . import formatting
 from .console import Console
 from .options import common, file_argument, open_pipeline, stream_option, variable_option
 from .run import result_document, show_result
 
 if TYPE_CHECKING:
-    from connectors.checksums import KeyRange
+    from syncblocks.connectors.checksums import KeyRange
 
-    from ..verification import StreamVerification
+    from ..verify.verification import StreamVerification
 
-#: Lines of each kind that are shown for a stream; --json has all that were found.
+#: Most lines of each kind for a stream; --json shows all.
 SHOWN = 10
 
 
@@ -35,15 +35,15 @@ def verify_command(
     variables: tuple[tuple[str, Any], ...],
     repair: bool,
 ) -> int:
-    """Compare source and destination by checksums that the databases compute; name what differs.
+    """Compare source and destination by checksums that the databases compute; show the differences.
 
-    Writes nothing without --repair. Exit code 1 if a stream differs (still), or could not be looked at.
+    Writes nothing without --repair. Exit code 1 if a stream still differs or could not be compared.
     """
-    from ..inspection import existing_store, opened
-    from ..pipeline_run import run_pipeline
-    from ..session import make_plan
-    from ..states import refuse_while_running
-    from ..verification import DIFFERS, FAILED, verify_streams
+    from ..run.pipeline import run_pipeline
+    from ..run.states import refuse_while_running
+    from ..session.inspection import existing_store, opened
+    from ..session.session import make_plan
+    from ..verify.verification import DIFFERS, FAILED, verify_streams
 
     pipeline = open_pipeline(console, file, variables)
 
@@ -76,7 +76,7 @@ def verify_command(
 
 
 def document(found: StreamVerification) -> dict[str, Any]:
-    """Return what was found as JSON."""
+    """Return a verification as JSON."""
     comparison = found.comparison
     return {
         "stream": found.stream,
@@ -105,15 +105,15 @@ def document(found: StreamVerification) -> dict[str, Any]:
 
 
 def show(console: Console, found: Sequence[StreamVerification]) -> None:
-    """Print a table of all streams, and below it what differs."""
+    """Print a table of all streams, then their differences."""
     console.table(
         ["stream", "verdict", "source", "destination", "destination table"],
         [
             [
                 each.stream,
                 each.verdict,
-                words.count(each.source_records) or "-",
-                words.count(each.destination_records) or "-",
+                formatting.count(each.source_records) or "-",
+                formatting.count(each.destination_records) or "-",
                 each.destination_table,
             ]
             for each in found
@@ -133,15 +133,17 @@ def _show_differences(console: Console, found: StreamVerification) -> None:
     if not found.key:
         return
     console.echo()
-    console.echo(f"{found.stream}: {words.plural(len(comparison.ranges), 'range')} of keys differ", color="red")
+    console.echo(f"{found.stream}: {formatting.plural(len(comparison.ranges), 'range')} of keys differ", color="red")
     for each in comparison.ranges[:SHOWN]:
-        counts = f"{words.count(each.source_records)} in the source, {words.count(each.destination_records)} there"
+        counts = (
+            f"{formatting.count(each.source_records)} in the source, {formatting.count(each.destination_records)} there"
+        )
         console.echo(f"  {range_words(found.key, each.keys)}: {counts}")
     _show_rest(console, len(comparison.ranges))
     if not comparison.records:
         return
     certain = "" if comparison.is_complete else "at least "
-    console.echo(f"  {certain}{words.plural(len(comparison.records), 'record')}:")
+    console.echo(f"  {certain}{formatting.plural(len(comparison.records), 'record')}:")
     for record in comparison.records[:SHOWN]:
         columns = f" in {', '.join(record.columns)}" if record.columns else ""
         console.echo(f"    {key_words(found.key, record.key)}: {record.kind}{columns}")
@@ -166,7 +168,7 @@ def range_words(names: Sequence[str], keys: KeyRange) -> str:
 
 def key_words(names: Sequence[str], key: Sequence[str | None] | None) -> str:
     """Return `id=1001`."""
-    return ", ".join(f"{name}={words.cut(text, 40)}" for name, text in zip(names, key or (), strict=False))
+    return ", ".join(f"{name}={formatting.cut(text, 40)}" for name, text in zip(names, key or (), strict=False))
 
 
 def _key(found: StreamVerification, key: Sequence[str | None] | None) -> dict[str, str | None] | None:

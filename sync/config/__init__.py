@@ -1,7 +1,8 @@
-"""The pipeline file: what it may say, and loading it."""
+"""The pipeline file: its settings, and how it is loaded."""
 
-from .document import Loc
-from .globs import glob_matches, is_glob
+from .blocks import CallbackBlock, StreamEntry
+from .globs import glob_matches, is_glob, matches_any
+from .json_schema import pipeline_json_schema
 from .load import (
     config_error_from_connector,
     load_pipeline,
@@ -9,32 +10,17 @@ from .load import (
     resolve_references,
     settings_scope,
 )
-from .models import (
-    RESERVED_PARENTS,
-    CallbackBlock,
-    Columns,
-    DestinationBlock,
-    Pipeline,
-    SourceBlock,
-    StreamEntry,
-    TransformerBlock,
-)
-from .schema import pipeline_json_schema
+from .pipeline import Pipeline
 
 __all__ = [
-    "RESERVED_PARENTS",
     "CallbackBlock",
-    "Columns",
-    "DestinationBlock",
-    "Loc",
     "Pipeline",
-    "SourceBlock",
     "StreamEntry",
-    "TransformerBlock",
     "config_error_from_connector",
     "glob_matches",
     "is_glob",
     "load_pipeline",
+    "matches_any",
     "pipeline_json_schema",
     "render_destination_table",
     "resolve_references",

@@ -1,4 +1,4 @@
-"""What the models of the pipeline file share."""
+"""Base classes of the models of the pipeline file."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pydantic_core import PydanticCustomError
 
 
 def wrong(message: str) -> PydanticCustomError:
-    """Make the error of a value; the message never holds the value, which may be a secret."""
+    """Return the error of a value; the message never contains the value, which may be a secret."""
     return PydanticCustomError("value", "{message}", {"message": message})
 
 
 class Model(BaseModel):
-    """Base of all: nothing unknown, nothing converted, nothing changed, and no value in an error."""
+    """Base of all models: unknown keys are errors, values are not converted, errors show no value."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
         hide_input_in_errors=True,
-        # All at once with the pipeline, when the first one is made: each by itself would cost a run as much again.
+        # All models are built together with the pipeline's: building each by itself takes twice as long.
         defer_build=True,
     )
 
 
 class Defaulting(Model):
-    """Base of those whose keys may be left empty."""
+    """Base of models whose keys may be left empty."""
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, values: Any) -> Any:
-        """A key left empty is a key left out, unless it is required."""
+        """Drop empty keys, unless they are required."""
         if not isinstance(values, dict):
             return values
         fields = cls.model_fields

@@ -1,20 +1,21 @@
-"""What a pipeline file must fulfil beyond the kinds of its values, as far as it can be seen without connecting."""
+"""Checks of a pipeline file across its values, without connecting."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from connectors import registry
-from connectors.errors import ConnectorConfigError
-from connectors.settings import resolve_path
+from syncblocks.connectors import registry
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.settings import resolve_path
 
 from ..errors import ConfigError, nearest_match
-from .document import Loc
+from .blocks import RESERVED_PARENTS, StreamEntry
 from .globs import glob_matches, is_glob
-from .models import RESERVED_PARENTS, Pipeline, StreamEntry
+from .pipeline import Pipeline
+from .yaml_document import Loc
 
-#: Makes an error: place, message, the value as the file has it (None: not to be shown), what is allowed.
+#: Returns an error from a place, a message, and optionally `allowed` and `word`.
 MakeError = Callable[..., ConfigError]
 
 STORE_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
@@ -24,9 +25,9 @@ def check_pipeline(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
     """Check everything that needs no connection.
 
     Args:
-        pipeline: Values of the right kinds.
-        folder: Folder of the pipeline file.
-        error: Makes an error from a place, a message and optionally `allowed` and the `word` to find a match for.
+        pipeline: the pipeline, its values of the right types.
+        folder: folder of the pipeline file.
+        error: returns the error to raise; `word` is the value to find a nearest match for.
 
     Raises:
         ConfigError: the first mistake.
@@ -43,14 +44,14 @@ def check_pipeline(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
 def _check_connectors(pipeline: Pipeline, error: MakeError) -> None:
     for role, name in (("source", pipeline.source.connector), ("destination", pipeline.destination.connector)):
         position = 0 if role == "source" else 1
-        # The table first: asking for entry points reads the metadata of every installed package.
+        # The table first: looking for entry points reads the metadata of every installed package.
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue
         raise error((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
 
 
 def _check_blocks(pipeline: Pipeline, error: MakeError) -> dict[str, Loc]:
-    """Check the names of blocks; return the place of each that can be a parent."""
+    """Check the names of blocks; return the place of each block that can be a parent."""
     places: list[tuple[str, Loc]] = [(pipeline.source.block, ("source",))]
     places += [(block.block, ("transformers", place)) for place, block in enumerate(pipeline.transformers)]
     places.append((pipeline.destination.block, ("destination",)))
@@ -157,7 +158,7 @@ def _check_incremental(entries: Sequence[StreamEntry], place: int, error: MakeEr
     message = "INCREMENTAL needs bookmark_properties: columns that grow, e.g. [updated_at]"
     if "bookmark_properties" in entry.model_fields_set:
         raise error((*loc, "bookmark_properties"), message)
-    # Another entry for the same streams may name them; which one counts is decided by the catalog.
+    # Another entry for the same streams may name them; only the catalog shows which entry applies.
     if not any(other.bookmark_properties and _may_overlap(entry.stream, other.stream) for other in entries):
         raise error((*loc, "replication_method"), message)
 
@@ -169,10 +170,10 @@ def _may_overlap(first: str, second: str) -> bool:
 
 
 def check_store(store: str, folder: Path, error: MakeError) -> str:
-    """Return the URL of a run store; a relative SQLite path counts from the pipeline file's folder.
+    """Return the URL of a run store; a relative SQLite path starts at the pipeline file's folder.
 
     Raises:
-        ConfigError: not a URL, or of a database that cannot be the store. Never shows the URL: it may hold a password.
+        ConfigError: not a URL, or of an unsupported database. Never shows the URL, which may contain a password.
     """
     loc: Loc = ("store",)
     scheme, separator, rest = store.partition("://")
@@ -191,5 +192,5 @@ def check_store(store: str, folder: Path, error: MakeError) -> str:
         return f"sqlite:///{absolute}" + (f"?{query}" if query else "")
     if not rest.strip("/"):
         raise error(loc, "must name a host or a database: postgresql://user@host/database")
-    # SQLAlchemy no longer knows the short scheme.
+    # SQLAlchemy does not accept the short scheme.
     return store.replace("postgres://", "postgresql://", 1) if scheme == "postgres" else store

@@ -1,29 +1,35 @@
-"""Patterns for names of streams: shared by the file's filters, the engine and the callbacks' filters."""
+"""Globs for names of streams and columns."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 _SPECIAL = re.compile(r"[*?\[]")
 
 
 def glob_matches(pattern: str, name: str) -> bool:
-    """Tell whether a pattern matches a whole name; case counts, and `*` matches dots too."""
+    """Tell whether a glob matches a whole name; case-sensitive, and `*` also matches dots."""
     return pattern == name or fnmatchcase(name, pattern)
 
 
+def matches_any(patterns: Iterable[str], name: str) -> bool:
+    """Tell whether one of the globs matches a whole name."""
+    return any(glob_matches(pattern, name) for pattern in patterns)
+
+
 def is_glob(pattern: str) -> bool:
-    """Tell a pattern from an exact name. Views and the like are selected by exact names only."""
+    """Tell whether a text is a glob, not an exact name."""
     return _SPECIAL.search(pattern) is not None
 
 
 def glob_error(pattern: str) -> str | None:
-    """Return what is wrong with a pattern, None if it is one."""
+    """Say what is wrong with a glob; None if it is valid."""
     rest = pattern
     while "[" in rest:
         rest = rest.partition("[")[2]
-        # A "]" right after the opening (or its "!") is a member of the set, not its end.
+        # A "]" right after "[" or "[!" is a member of the set, not its end.
         start = 2 if rest.startswith("!") else 1
         end = rest.find("]", start)
         if end < 0:

@@ -1,4 +1,4 @@
-"""What hooks in a pipeline file must fulfil, as far as it can be seen without calling them."""
+"""Checks of the hooks in a pipeline file, without calling them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from callbacks.kwargs import STATUSES
-from connectors.named import parameter_names
+from syncblocks.callbacks.kwargs import STATUSES
+from syncblocks.connectors.named import parameter_names
 
-from ..errors import ConfigError, nearest_match
-from ..event_template import parse_condition, vocabulary
+from ..errors import nearest_match
 from ..secrets import url_passwords
-from ..template import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
-from .document import Loc
+from .blocks import CallbackBlock
+from .checks import MakeError
+from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
-from .models import CallbackBlock, Pipeline
+from .pipeline import Pipeline
+from .templates import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
+from .yaml_document import Loc
 
-MakeError = Callable[..., ConfigError]
-
-#: Names of an event that can be bound as they are: texts, numbers, booleans.
+#: Names of an event whose values can be bound: texts, numbers, booleans.
 SCALARS = frozenset(
     {
         "block_uuid",
@@ -43,32 +43,32 @@ _TOKEN = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{16,}")
 
 
 def is_event_template(loc: Loc) -> bool:
-    """Tell whether a place of the file holds a template over the event."""
+    """Tell whether a place of the file has a template over the event."""
     if loc[0] != "callbacks" or len(loc) < 3:
         return False
     return loc[2] in EVENT_TEMPLATES or loc[2:4] == ("sql", "parameters")
 
 
 def is_hook_setting(loc: Loc) -> bool:
-    """Tell whether a place of the file is a setting of a hook, where secrets are to be expected."""
+    """Tell whether a place of the file is a setting of a hook, which may contain secrets."""
     return loc[0] == "callbacks" and len(loc) >= 3 and loc[2] in HOOKS and not is_event_template(loc)
 
 
 def is_token_url(loc: Loc, text: str) -> bool:
-    """Tell whether a place of the file is a URL of a service with what looks like a token in it."""
+    """Tell whether a place of the file is a hook's URL with a possible token in it."""
     is_url = is_hook_setting(loc) and (loc[2] == "notify" or loc[2:4] == ("webhook", "url"))
     return is_url and holds_token(text)
 
 
 def holds_token(text: str) -> bool:
-    """Tell whether a text holds what looks like a token or the password of a URL, beside what templates fill in."""
+    """Tell whether a text, without its templates, contains a possible token or the password of a URL."""
     literal = _FILLED_IN.sub("", text)
     return _TOKEN.search(literal) is not None or bool(url_passwords(literal))
 
 
 def known_names(pipeline: Pipeline, block: CallbackBlock) -> Vocabulary:
-    """Return what the templates of a callback block may use."""
-    # The functions of a file say themselves when they are called.
+    """Return the names that the templates of a callback block may use."""
+    # The functions of a file may be called for any status.
     statuses = STATUSES if block.file is not None else block.statuses
     return vocabulary(statuses=tuple(statuses), parents=block.on, variables=pipeline.variables)
 
@@ -84,7 +84,7 @@ def check_hooks(pipeline: Pipeline, scope: Scope, error: MakeError) -> set[str]:
     """Check statuses, templates, conditions and parameters of every callback block.
 
     Returns:
-        The secrets that the templates name.
+        The secrets used by the templates.
 
     Raises:
         ConfigError: the first mistake.
@@ -125,7 +125,7 @@ def _check_status(block: CallbackBlock, loc: Loc, error: MakeError) -> None:
 
 
 class _Templates:
-    """Checks templates over the event; notes the secrets that they name."""
+    """Checks templates over the event; collects the secrets that they use."""
 
     def __init__(self, known: Vocabulary, scope: Scope, error: MakeError) -> None:
         self.secrets: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a callback block may do without Python: `notify`, `webhook`, `shell` and `sql`."""
+"""Settings of hooks, the callback blocks without Python: `notify`, `webhook`, `shell` and `sql`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Wit
 
 from .base import Defaulting, wrong
 
-#: What a callback block calls: the key of the file that says so. `file` is a file of Python functions.
+#: Kinds of callback blocks, by the key of the pipeline file. `file` is a file of Python functions.
 HOOKS = ("notify", "webhook", "shell", "sql")
 KINDS = ("file", *HOOKS)
 
-#: Keys that hold templates over the event: left alone when the file is loaded, filled when the hook is called.
+#: Keys with templates over the event: filled in when the hook is called, not when the file is loaded.
 EVENT_TEMPLATES = ("message", "title", "when")
 
-#: Statuses that a hook is called for, if its block does not say: whoever wants to be notified wants to know of every
-#: end; what acts on the data does so when it is there.
+#: Default statuses of hooks. A notification is sent for every end of a stream; the other hooks need its data.
 DEFAULT_STATUSES = {"notify": ("success", "failure", "cancelled")}
 OTHER_STATUSES = ("success",)
 
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOTIFY_URL = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]*://\S")
-#: Keys of `headers` that the body or the delivery decides.
+#: Headers that the engine sets itself.
 _OWN_HEADERS = ("idempotency-key", "x-syncblocks-signature", "x-syncblocks-timestamp", "content-length", "host")
 
 
@@ -111,7 +110,7 @@ HttpUrl = Annotated[str, PlainValidator(_http_url), WithJsonSchema({"type": "str
 
 
 class WebhookSettings(Defaulting):
-    """A URL that gets the event as JSON, by POST."""
+    """A webhook: the event is sent to a URL as JSON, by POST."""
 
     url: HttpUrl = Field(repr=False, description="http:// or https://; a redirect is a failure.")
     secret: Text | None = Field(
@@ -125,7 +124,7 @@ class WebhookSettings(Defaulting):
 
 
 class SqlSettings(Defaulting):
-    """A statement that the destination runs."""
+    """A SQL statement that the destination runs."""
 
     statement: Text = Field(repr=False, description="One SQL statement; `:stream` is a bound parameter.")
     parameters: Annotated[dict[str, Any], AfterValidator(_parameters)] = Field(

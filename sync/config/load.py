@@ -1,4 +1,4 @@
-"""From the file to a `Pipeline`: read, interpolate, check. The only place where the configuration is read."""
+"""Load a pipeline file: read it, fill in its templates, check it."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from connectors.errors import ConnectorConfigError
+from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords
-from ..template import Scope, TemplateError, has_template, render, template_names
 from .checks import check_pipeline, check_store
-from .document import Document, Loc, read_document
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
-from .mistakes import first_mistake
-from .models import Origin, Pipeline
+from .pipeline import Origin, Pipeline
+from .pydantic_errors import first_mistake
+from .templates import Scope, TemplateError, has_template, render, template_names
 from .values import Rendered
+from .yaml_document import Document, Loc, read_document
 
-#: Key of a variable's stored form, if the value came from env_var or secret.
+#: Key of the stored form of a variable that came from env_var or secret.
 TEMPLATE_KEY = "$template"
-#: Beside it: the default variables that the template needs when it is resolved later.
+#: Key beside it: the default variables that the template needs later.
 SCOPE_KEY = "$defaults"
 
-#: A run store may hold references that somebody else has written: only those of the file are looked up.
+#: Only references of the pipeline file are resolved: somebody else may have written to the run store.
 CHANGED_REFERENCE = (
     "the run store has another reference to an environment variable or a secret for it than the pipeline file "
     "has now: it is not looked up"
 )
 
-#: More than these take seconds to compile; no pipeline has so many *different* ones.
+#: Most different templates; more of them take seconds to compile.
 MAX_TEMPLATES = 1000
 
-#: What an event says of its date, and how it may get into a command.
+#: Date values of an event, and the form that they must have to become part of a command.
 _DATES = {
     "ds": re.compile(r"[0-9]+-[0-9]{2}-[0-9]{2}"),
     "hr": re.compile(r"[0-9]{2}"),
     "execution_partition": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]*/[0-9]+T[0-9]{6}"),
 }
 
-#: Settings of connectors that say what is started (see `connectors.singer.settings`).
+#: Settings of connectors that name a program (see `syncblocks.connectors.singer.settings`).
 _PROGRAMS = ("pip", "executable", "python", "env", "tap", "target")
 
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
@@ -67,18 +67,17 @@ def load_pipeline(
     """Load and check a pipeline file; connects to nothing and writes nothing.
 
     Args:
-        path: The YAML file.
-        variables: JSON values that win over the file's `variables`; never interpolated.
-        execution_date: When the run started, aware; default: now.
-        trigger: Trigger id, part of the execution partition; default "0".
-        environ: Environment for `env_var` and `secret`; default: the process's.
-        recorded: `variable_references` of an earlier run that is tried again; they win over the file's, and what
-            came from env_var or secret is looked up anew, if the file still says so. Give that run's
-            `execution_date` and `trigger` too.
-        text: What the file will hold, where it is not written yet.
+        path: the YAML file.
+        variables: JSON values, used before the file's `variables`; templates in them are not filled in.
+        execution_date: start of the run, aware; default: now.
+        trigger: trigger id, part of the execution partition; default "0".
+        environ: environment for `env_var` and `secret`; default: the process's.
+        recorded: `variable_references` of an earlier run that is retried, used before the file's variables. References
+            are resolved again if the file still has them. Give that run's `execution_date` and `trigger` too.
+        text: content of a file that is not written yet.
 
     Raises:
-        ConfigError: the first mistake, with file, line, key, what is allowed and the nearest match.
+        ConfigError: the first mistake, with file, line, key, allowed values and the nearest match.
     """
     document = read_document(Path(path), text)
     moment = _execution_date(execution_date)
@@ -106,12 +105,12 @@ def _execution_date(value: datetime | None) -> datetime:
 
 
 class _Loader:
-    """One loading: keeps what was seen of secrets, so that no error shows one."""
+    """Loads one file; collects its secrets, so that no error shows one."""
 
     def __init__(self, document: Document, scope: Scope) -> None:
         self._document = document
         self._scope = scope
-        #: For what names a program: without the variables of an earlier run.
+        #: Scope without the variables of an earlier run, for settings that name a program.
         self._own_scope = scope
         self._secrets: set[str] = set()
         self._templated: set[Loc] = set()
@@ -169,14 +168,14 @@ class _Loader:
         nearest: str | None = None,
         safe: bool = True,
     ) -> ConfigError:
-        """Make the error. `word` is what the file says; it is shown unless a template made it."""
+        """Return an error. `word` is the file's value; it is shown unless it came from a template."""
         allowed = tuple(allowed)
         if word is not None:
             nearest = nearest_match(word, allowed)
             if loc not in self._templated and len(word) <= 100 and message != "unknown key":
                 message = f"{message}: {word!r}"
         if not safe and loc in self._templated:
-            message = "what its template gives is reserved or taken: give the block another name"
+            message = "its template gives a name that is reserved or taken: give the block another name"
         return self._document.error(loc, Redactor(self._secrets).redact(message), allowed=allowed, nearest=nearest)
 
     def _name(self, raw: Mapping[str, Any]) -> Any:
@@ -214,11 +213,11 @@ class _Loader:
         return values, references
 
     def _own_variables(self, raw: Any, values: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the variables without those of an earlier run: instead of them, the file's."""
+        """Return the variables with the file's values in place of those of an earlier run."""
         own = {name: value for name, value in values.items() if name not in recorded}
         for name in recorded:
             if isinstance(raw, dict) and name in raw:
-                # One that the earlier run did without may lack its secret.
+                # The secret of a variable that the earlier run did not use may be missing.
                 with suppress(ConfigError):
                     own[name] = self._rendered(raw[name], ("variables", name))
         return own
@@ -228,7 +227,7 @@ class _Loader:
         return {TEMPLATE_KEY: value, **({SCOPE_KEY: needed} if needed else {})}
 
     def _rendered(self, value: Any, loc: Loc, names: set[str] | None = None) -> Any:
-        """Return a value with every text in it interpolated once; templates over an event stay as they are."""
+        """Return a value with its templates filled in once; templates over an event stay unfilled."""
         if is_event_template(loc):
             return value
         if isinstance(value, dict):
@@ -253,19 +252,19 @@ class _Loader:
         found = render(text, scope.knowing(stream="schema.table") if is_late else scope)
         self._secrets |= found.secrets
         if loc[0] in _SENSITIVE_SECTIONS or is_hook_setting(loc):
-            # Elsewhere env_var gives names of streams, tables and blocks: to mask them would garble every message.
+            # Elsewhere env_var gives names of streams, tables and blocks, which messages must show.
             self._secrets |= found.environment
         if names is not None:
             names |= found.names
         if is_late:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
-            raise TemplateError("gives a text that is a template again")
+            raise TemplateError("gives a text that is a template itself")
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value
 
     def _note_literals(self, values: Mapping[str, Any]) -> None:
-        """Learn the passwords that stand in URLs and under telling keys, and warn of those written in the file."""
+        """Collect passwords in URLs and under keys such as `password`; warn of those written in the file."""
         for section in (*_SENSITIVE_SECTIONS, "callbacks"):
             for loc, text in _texts(values.get(section), (section,)):
                 if section == "callbacks" and not is_hook_setting(loc):
@@ -285,7 +284,7 @@ class _Loader:
 
 
 def _names_program(loc: Loc) -> bool:
-    """Tell whether a place of the file says what is executed, or where the run store is."""
+    """Tell whether a place of the file names a program to execute, or the run store."""
     if loc[0] in ("callbacks", "transformers"):
         return loc[2:3] == ("file",)
     if loc[0] in ("source", "destination"):
@@ -318,10 +317,10 @@ def _is_json(value: Any) -> bool:
 
 
 def render_destination_table(template: str, pipeline: Pipeline, stream: str) -> str:
-    """Return the destination table of one stream: its entry's `destination_table` with the stream filled in.
+    """Return the destination table of one stream: the template of `destination_table`, filled in.
 
     Raises:
-        ConfigError: the template gives nothing.
+        ConfigError: the result is empty.
     """
     if not has_template(template):
         return template
@@ -339,13 +338,13 @@ def render_destination_table(template: str, pipeline: Pipeline, stream: str) -> 
 def resolve_references(
     values: Mapping[str, Any], pipeline: Pipeline, environ: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Return variables, or a callback's kwargs, with each `{"$template": ...}` filled; at the latest moment.
+    """Return variables, or a callback's kwargs, with each `{"$template": ...}` resolved.
 
-    Only whole values are references, and of a callback's kwargs `pipeline_run`'s variables; an event that looks like
-    one is data of somebody else and stays as it is. Filled is what the file says of that variable.
+    Only whole values are references, also in the variables of `pipeline_run`. An `event` that looks like a reference is
+    foreign data and stays unchanged. The template is taken from the file, not from the recorded value.
 
     Raises:
-        ConfigError: an environment variable or secret is not there any more, or the file has another reference there.
+        ConfigError: an environment variable or secret no longer exists, or the file has another reference.
     """
     environment = os.environ if environ is None else environ
     is_kwargs = isinstance(values.get("pipeline_run"), Mapping)
@@ -367,29 +366,29 @@ def resolve_references(
 
 
 def settings_scope(pipeline: Pipeline, event: Mapping[str, Any], environ: Mapping[str, str]) -> Scope:
-    """Return what fills the settings of a hook for an event: the file's variables, and of the event its date.
+    """Return the scope of a hook's settings: the file's variables, and the date of the event.
 
-    Variables of the event's run are facts that callbacks are told, and never a part of a command, a URL or a statement:
-    whoever writes the run store could write them.
+    The recorded variables of the event's run never become part of a command, URL or statement: a person who can write
+    to the run store could change them.
 
     Args:
-        pipeline: The pipeline file.
-        event: Keyword arguments of the event.
-        environ: Environment for `env_var` and `secret`.
+        pipeline: the pipeline file.
+        event: keyword arguments of the event.
+        environ: environment for `env_var` and `secret`.
     """
     dates = {name: event.get(name) for name, form in _DATES.items() if form.fullmatch(str(event.get(name)))}
     scope = _scope_of(pipeline, dates, environ)
     variables = dict(pipeline.variable_overrides)
     for name, value in pipeline.raw_variables.items():
         if name not in variables:
-            # Of a run that is tried again it may be that run's value that counted: then nobody has asked for this one.
+            # A retried run may have used its recorded value, so the file's may not resolve.
             with suppress(ConfigError):
                 variables[name] = _resolved(value, scope, f"variables.{name}")
     return replace(scope, variables=variables)
 
 
 def _scope_of(pipeline: Pipeline, recorded: Any, environ: Mapping[str, str]) -> Scope:
-    """Return what fills what the file says: the date of an event, as it was recorded; else what is so now."""
+    """Return the scope of the file's templates: the recorded date of an event, else the current values."""
     dates = recorded if isinstance(recorded, Mapping) else {}
     defaults = {name: dates[name] for name in _DATES if isinstance(dates.get(name), str)}
     name = pipeline.pipeline
@@ -398,7 +397,7 @@ def _scope_of(pipeline: Pipeline, recorded: Any, environ: Mapping[str, str]) -> 
 
 
 def _is_same(recorded: Any, said: Any) -> bool:
-    """Tell whether the store has what the file says, as JSON."""
+    """Tell whether the recorded template equals the file's, as JSON."""
     try:
         return said is not None and json.dumps(recorded) == json.dumps(said)
     except (TypeError, ValueError):
@@ -419,12 +418,12 @@ def _resolved(value: Any, scope: Scope, key: str) -> Any:
 
 
 def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorConfigError) -> ConfigError:
-    """Give a connector's complaint about its `config` the place in the file.
+    """Turn a connector's error about its `config` into a ConfigError with its place in the file.
 
     Args:
-        pipeline: The pipeline that was loaded.
+        pipeline: the loaded pipeline.
         role: "source" or "destination".
-        error: What the connector raised; `error.key` is the key of `config` at fault, dotted where it is nested.
+        error: the connector's error; `error.key` is the wrong key of `config`, dotted if nested.
     """
     loc: Loc = (role, "config", *(int(part) if part.isdigit() else part for part in error.key.split(".")))
     return pipeline.error(loc if error.key else (role, "connector"), str(error).removeprefix(f"{error.key}: "))

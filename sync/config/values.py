@@ -1,4 +1,4 @@
-"""Kinds of values in the pipeline file: how they may be written, and what is wrong with them."""
+"""Types of values in the pipeline file, and how they may be written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .globs import glob_error
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
 _DAY_S = 86_400
-#: Least `memory`, in bytes.
+#: Smallest `memory`, in bytes.
 MIN_MEMORY = 64_000_000
 
 
 class Rendered(str):
-    """Text that came out of a template; where a number or boolean is expected it may stand for one."""
+    """Text from a template; it may stand for a number or a boolean."""
 
     __slots__ = ()
 
@@ -41,7 +41,7 @@ def _boolean(value: Any) -> Any:
 def _filled(value: str) -> str:
     if not value.strip():
         raise wrong("is empty")
-    # Not a `Rendered` any more: drivers and serializers want plain text.
+    # No longer a `Rendered`: drivers and serializers need a plain str.
     return str(value)
 
 
@@ -53,7 +53,7 @@ def _pattern(value: str) -> str:
 
 
 def as_list(value: Any) -> Any:
-    """Take a list where a tuple is kept."""
+    """Convert a list to a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -107,10 +107,10 @@ Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(as_list), AfterValidat
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
 Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
-Ways = Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)]
+Readers = Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)]
 AtOnce = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
 Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
-Bad = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
+RejectedLimit = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
 Lookback = Annotated[int | float, BeforeValidator(_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
 Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
 Concurrency = Annotated[

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..errors import StateError
 from ..failpoints import failpoint
-from .attempts import set_streams
-from .connection import Connection, update
+from .attempts import claim_streams, end, set_streams
+from .connection import Connection
+from .counters import read_counters, save_counters, stop_claims
 from .events import EventRow, write_events
 from .model import (
     CANCELLED,
@@ -23,11 +24,14 @@ from .model import (
     BlockOutcome,
     Closed,
     StreamOutcome,
+    encode_error,
 )
-from .room import HeldRun, encode_error
+from .plans import Plans
+from .running_events import release_held, running_blocks, wants
 from .state import write_state
+from .statements import update
 from .tables import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
-from .telling import Telling, wants
+from .transactions import LockedRun, Transactions, save_attempt
 
 _FORMER = f"""SELECT s.status FROM {STREAM_RUN} s JOIN {PIPELINE_RUN} r ON r.id = s.run_id
     WHERE r.pipeline = :pipeline AND s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
@@ -41,11 +45,15 @@ _END = update(
 )
 
 
-class Closing(Telling):
-    """Stops, timeouts and crash recovery come through here as well, once it is known what was committed."""
+class Closing:
+    """Every end of a stream: success, failure, stop, timeout and crash recovery, once its commits are known."""
+
+    def __init__(self, transactions: Transactions, plans: Plans) -> None:
+        self._transactions = transactions
+        self._plans = plans
 
     def close_stream(self, run_id: int, outcome: StreamOutcome, *, claim: Sequence[str] = ()) -> Closed:
-        """End all block runs of a stream, in one transaction with everything that follows from it.
+        """End all block runs of a stream, and write everything that follows, in one transaction.
 
         Args:
             run_id: The run.
@@ -56,72 +64,74 @@ class Closing(Telling):
             LostRun: this process does not own the run, or the stream is not open (any more).
             StateError: the outcome does not have exactly the stream's blocks.
         """
-        with self._write_and_lease("close") as connection:
-            run = self._lock_mine(connection, run_id)
+        with self._transactions.write_and_lease("close") as connection:
+            run = self._transactions.lock_owned(connection, run_id)
             failpoint("store.close.locked")
-            running = self._running(connection, run, outcome.stream)
+            running = running_blocks(connection, run, outcome.stream)
             blocks = _match(run, running, outcome)
-            plan = self._plan(connection, run_id, run.attempt)
+            plan = self._plans.without_streams(connection, run_id, run.attempt)
             if wants(plan, SCHEMA_CHANGED):
-                self._let_out(connection, run, plan, outcome.stream, is_true=outcome.is_held_true)
-            self._count_stream(run, outcome, allow_failure=plan.allow_blocks_to_fail)
-            values = self._counters(connection, run)
+                release_held(connection, run, plan, outcome.stream, is_committed=outcome.is_held_committed)
+            _count_stream(run, outcome, allow_failure=plan.allow_blocks_to_fail)
+            counters = read_counters(connection, run)
             if run.cancel_requested and run.stop_status is None:
                 run.stop_status = CANCELLED
             if run.stop_status is not None:
-                self._stop(connection, run, values, run.stop_status)
+                stop_claims(connection, run, counters, run.stop_status)
             ends = []
             for row, block in zip(running, blocks, strict=True):
-                index, is_last = values[row.block_type].end((row.block, outcome.stream))
+                index, is_last = counters[row.block_type].end((row.block, outcome.stream))
                 ends.append(_figures(run, outcome.stream, block) | {"type_index": index, "is_last": is_last})
             connection.run_many(_END, ends)
             failpoint("store.close.block_runs")
             set_streams(connection, run, [outcome.stream], outcome.status)
             has_claimed = bool(claim) and run.stop_status is None
             if has_claimed:
-                self._claim(connection, run, values, claim)
+                claim_streams(connection, run, counters, claim)
                 failpoint("store.close.claimed")
-            self._save_counters(connection, run, values)
+            save_counters(connection, run, counters)
             failpoint("store.close.counters")
             if outcome.state is not None:
                 write_state(connection, run.pipeline, outcome.state, run_id=run.id, now=run.now)
             events = _events(running, blocks, outcome)
             if outcome.is_crash:
                 events = _beside(events, FAILURE, CRASHED)
-            elif wants(plan, RECOVERED) and self._had_failed(connection, run, outcome.stream):
+            elif wants(plan, RECOVERED) and _had_failed(connection, run, outcome.stream):
                 events = _beside(events, SUCCESS, RECOVERED)
             can_claim = run.unclaimed_streams > 0 and run.stop_status is None
             if run.open_streams == 0 and not can_claim:
-                self._end(connection, run, events=events, is_crash=outcome.is_crash)
+                end(connection, run, plan, events=events, is_crash=outcome.is_crash)
             else:
                 write_events(connection, run, plan, events)
             failpoint("store.close.events")
-            self._save(connection, run)
+            save_attempt(connection, run)
             return Closed(
                 run_ended=run.has_ended, status=run.status, is_stopping=run.is_stopping, has_claimed=has_claimed
             )
 
-    def _had_failed(self, connection: Connection, run: HeldRun, stream: str) -> bool:
-        """Whether the stream's latest end before this attempt, but for cancellations, was a failure."""
-        values = {"pipeline": run.pipeline, "run_id": run.id, "number": run.attempt, "stream": stream}
-        return bool(connection.value(_FORMER, values) == FAILURE)
 
-    def _count_stream(self, run: HeldRun, outcome: StreamOutcome, *, allow_failure: bool) -> None:
-        run.open_streams -= 1
-        if outcome.status == FAILURE:
-            run.failed_streams += 1
-            if run.error is None:
-                errors = [block.error for block in outcome.blocks if block.error is not None]
-                run.error = encode_error(errors[0] if errors else None)
-        elif outcome.status == CANCELLED:
-            run.cancelled_streams += 1
-        # A stream is cancelled on its own by its timeout, which stops the run as a failure does.
-        if outcome.status in (FAILURE, CANCELLED) and not allow_failure and run.stop_status is None:
-            run.stop_status = outcome.status
+def _had_failed(connection: Connection, run: LockedRun, stream: str) -> bool:
+    """Whether the stream's latest end before this attempt was a failure; cancellations do not count."""
+    values = {"pipeline": run.pipeline, "run_id": run.id, "number": run.attempt, "stream": stream}
+    return bool(connection.value(_FORMER, values) == FAILURE)
+
+
+def _count_stream(run: LockedRun, outcome: StreamOutcome, *, allow_failure: bool) -> None:
+    run.open_streams -= 1
+    if outcome.status == FAILURE:
+        run.failed_streams += 1
+        if run.error is None:
+            errors = [block.error for block in outcome.blocks if block.error is not None]
+            run.error = encode_error(errors[0] if errors else None)
+    elif outcome.status == CANCELLED:
+        run.cancelled_streams += 1
+    # A timeout cancels one stream, and stops the run as a failure does.
+    if outcome.status in (FAILURE, CANCELLED) and not allow_failure and run.stop_status is None:
+        run.stop_status = outcome.status
 
 
 def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:
-    """Add an event of a further status behind each one of a status; it tells of the same block run."""
+    """Add, behind each event of a status, one of another status about the same block run."""
     told = []
     for event in events:
         told.append(event)
@@ -130,7 +140,7 @@ def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:
     return told
 
 
-def _match(run: HeldRun, running: Sequence[Any], outcome: StreamOutcome) -> list[BlockOutcome]:
+def _match(run: LockedRun, running: Sequence[Any], outcome: StreamOutcome) -> list[BlockOutcome]:
     """Return the outcomes in the order of the pipeline's blocks."""
     by_block = {block.block: block for block in outcome.blocks}
     wanted = [row.block for row in running]
@@ -143,7 +153,7 @@ def _match(run: HeldRun, running: Sequence[Any], outcome: StreamOutcome) -> list
     return [by_block[block] for block in wanted]
 
 
-def _figures(run: HeldRun, stream: str, block: BlockOutcome) -> dict[str, Any]:
+def _figures(run: LockedRun, stream: str, block: BlockOutcome) -> dict[str, Any]:
     return {
         "run_id": run.id,
         "number": run.attempt,
@@ -162,7 +172,7 @@ def _figures(run: HeldRun, stream: str, block: BlockOutcome) -> dict[str, Any]:
 
 
 def _events(running: Sequence[Any], blocks: Sequence[BlockOutcome], outcome: StreamOutcome) -> list[EventRow]:
-    """Return one event a block run, in pipeline order, then the stream's, carried by the data exporter's."""
+    """Return one event for each block run, in pipeline order; then the stream's, which the data exporter carries."""
     rows = [
         EventRow(
             parent=row.block,

@@ -1,49 +1,53 @@
-"""A connection of the run store: plain SQL that SQLite and PostgreSQL both understand, and values beyond theirs."""
+"""The connection of one transaction: plain SQL for SQLite and PostgreSQL alike; columns are encoded and decoded."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from .tables import FLAGS, JSON, TIMES
+from .tables import Codec
 
-if TYPE_CHECKING:
-    from .drivers import Driver
-
-#: A row: an attribute a column.
+#: A row has one attribute a column.
 Row = SimpleNamespace
 
 Values = Mapping[str, Any]
 NOTHING: Values = MappingProxyType({})
 
+T = TypeVar("T")
+
 
 class Conflict(Exception):
-    """There is such a row already."""
+    """A row with the same key exists already."""
 
 
 class Connection:
     """A transaction's connection.
 
-    Statements name their values (`:name`). They end in ` FOR UPDATE` where rows are locked, and compare flags with
-    ` = TRUE` or ` = FALSE`: SQLite needs neither lock nor word.
+    Statements name their values (`:name`). A statement that locks rows ends in ` FOR UPDATE`; flags are compared with
+    ` = TRUE` or ` = FALSE`. SQLite has neither, so its driver rewrites both.
     """
 
-    __slots__ = ("_driver", "_raw")
+    __slots__ = ("_codecs", "_raw", "_translate")
 
-    def __init__(self, raw: Any, driver: Driver) -> None:
-        """Wrap what the driver opened."""
+    def __init__(self, raw: Any, translate: Callable[[str], str], codecs: Mapping[str, Codec]) -> None:
+        """Wrap what a driver opened.
+
+        Args:
+            raw: The driver's connection.
+            translate: Turns a statement into the dialect of the database.
+            codecs: See `tables`.
+        """
         self._raw = raw
-        self._driver = driver
+        self._translate = translate
+        self._codecs = codecs
 
     def rows(self, statement: str, values: Values = NOTHING) -> list[Row]:
         """Return all rows."""
         cursor = self._execute(statement, values)
         names = [column[0] for column in cursor.description]
-        decoders = [(place, decoder) for place, name in enumerate(names) if (decoder := self._decoder(name))]
+        decoders = [(place, codec.decode) for place, name in enumerate(names) if (codec := self._codecs.get(name))]
         found = []
         for row in cursor.fetchall():
             read = dict(zip(names, row, strict=True))
@@ -54,7 +58,7 @@ class Connection:
         return found
 
     def row(self, statement: str, values: Values = NOTHING) -> Row | None:
-        """Return the first row, if there is one."""
+        """Return the first row, or None if there is none."""
         return next(iter(self.rows(statement, values)), None)
 
     def column(self, statement: str, values: Values = NOTHING) -> list[Any]:
@@ -62,24 +66,24 @@ class Connection:
         return [next(iter(vars(row).values())) for row in self.rows(statement, values)]
 
     def value(self, statement: str, values: Values = NOTHING) -> Any:
-        """Return the first column of the first row; None, too, if there is none."""
+        """Return the first column of the first row, or None if there is no row."""
         return next(iter(self.column(statement, values)), None)
 
     def run(self, statement: str, values: Values = NOTHING) -> int:
-        """Execute what returns no rows; return how many it changed."""
+        """Execute a statement that returns no rows; return the number of rows it changed."""
         return int(self._execute(statement, values).rowcount)
 
     def run_many(self, statement: str, values: Iterable[Values]) -> None:
-        """Execute it for each of the values."""
+        """Execute a statement once for each of the values."""
         bound = [self._bind(one) for one in values]
         if len(bound) == 1:
-            self._raw.execute(self._driver.sql(statement), bound[0])
+            self._raw.execute(self._translate(statement), bound[0])
         elif bound:
-            self._raw.cursor().executemany(self._driver.sql(statement), bound)
+            self._raw.cursor().executemany(self._translate(statement), bound)
 
-    @contextmanager
+    @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what is done inside, and only that, if it fails."""
+        """Set a savepoint, and roll back to it if the block fails."""
         self.run("SAVEPOINT inner_part")
         try:
             yield
@@ -90,43 +94,17 @@ class Connection:
             self.run("RELEASE SAVEPOINT inner_part")
 
     def _execute(self, statement: str, values: Values) -> Any:
-        return self._raw.execute(self._driver.sql(statement), self._bind(values))
+        return self._raw.execute(self._translate(statement), self._bind(values))
 
     def _bind(self, values: Values) -> dict[str, Any]:
         bound = dict(values)
         for name, value in values.items():
-            if value is None:
-                continue
-            if name in JSON:
-                bound[name] = json.dumps(value, separators=(",", ":"))
-            elif isinstance(value, datetime):
-                bound[name] = self._driver.encode_time(value)
+            if value is not None and (codec := self._codecs.get(name)):
+                bound[name] = codec.encode(value)
         return bound
 
-    def _decoder(self, name: str) -> Callable[[Any], Any] | None:
-        if name in JSON:
-            return json.loads
-        if name in TIMES:
-            return self._driver.decode_time
-        return bool if name in FLAGS else None
 
-
-def insert(table: str, columns: Iterable[str] | str) -> str:
-    """Return the statement that writes a row; its values are named like its columns."""
-    names = _names(columns)
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"
-
-
-def update(table: str, columns: Iterable[str] | str, where: str) -> str:
-    """Return the statement that sets columns to the values named like them."""
-    return f"UPDATE {table} SET {', '.join(f'{name} = :{name}' for name in _names(columns))} WHERE {where}"
-
-
-def _names(columns: Iterable[str] | str) -> list[str]:
-    return columns.split() if isinstance(columns, str) else list(columns)
-
-
-def one_of(column: str, values: Sequence[Any]) -> tuple[str, dict[str, Any]]:
-    """Return the condition that a column holds one of some values, and these by name."""
-    named = {f"in_{column}_{number}": value for number, value in enumerate(values)}
-    return f"{column} IN ({', '.join(f':{name}' for name in named) or 'NULL'})", named
+def value_of(kind: type[T], row: Row, **others: Any) -> T:
+    """Return a value of a dataclass: each field has the row's column of its name, but for those given here."""
+    names: Iterable[str] = vars(kind)["__dataclass_fields__"]
+    return kind(**{name: others[name] if name in others else getattr(row, name) for name in names})

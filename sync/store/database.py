@@ -1,4 +1,4 @@
-"""Connections and transactions of the run store."""
+"""The opened database: pooled connections, transactions, and how a store is created and migrated."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ IDLE_KEPT = 16
 
 
 class Database:
-    """An opened store: connections, transactions, and its own clock. Thread-safe; not to be used after a fork."""
+    """An opened database: connections, transactions and its clock. Thread-safe; unusable after a fork."""
 
     def __init__(self, url: str, driver: Driver) -> None:
-        """Take a store that is there; `open_database` makes it first."""
-        #: To show.
+        """Use a store that exists; `open_database` creates it first."""
+        #: The URL without its password.
         self.url = url
         self.driver = driver
         self._pid = os.getpid()
-        # Whoever needs one takes one, or opens one: lists hand over safely between threads.
+        # Idle connections. A transaction pops one or opens one: a list is thread-safe for that.
         self._idle: list[Any] = []
 
     def close(self) -> None:
-        """Close every connection that nobody uses."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -65,34 +65,26 @@ class Database:
             yield connection
 
     def now(self, connection: Connection) -> datetime:
-        """Return the store's time: what leases are measured by, on whatever machine."""
+        """Return the store's time. All processes measure leases by it."""
         return self.driver.now(connection)
-
-    def lock_name(self, connection: Connection, name: str) -> None:
-        """See `Driver`."""
-        self.driver.lock_name(connection, name)
-
-    def try_lock_name(self, connection: Connection, name: str) -> bool:
-        """See `Driver`."""
-        return self.driver.try_lock_name(connection, name)
 
     @contextlib.contextmanager
     def _transaction(self, *, is_writing: bool) -> Iterator[Connection]:
         raw = self._begin(is_writing=is_writing)
         try:
-            yield Connection(raw, self.driver)
+            yield Connection(raw, self.driver.sql, self.driver.codecs)
             raw.commit()
         except Exception:
             self._keep(raw, is_sound=self._roll_back(raw))
             raise
-        except BaseException:  # in the middle of whatever the driver was at
+        except BaseException:  # the driver may be in the middle of a call
             self._roll_back(raw)
             self._keep(raw, is_sound=False)
             raise
         self._keep(raw, is_sound=True)
 
     def _begin(self, *, is_writing: bool) -> Any:
-        """Begin a transaction on a connection that nobody uses; one that the server has closed meanwhile is let go."""
+        """Begin a transaction on an idle connection, or on a new one; drop connections that the server has closed."""
         while True:
             try:
                 raw, is_new = self._idle.pop(), False
@@ -109,7 +101,7 @@ class Database:
                 return raw
 
     def _roll_back(self, raw: Any) -> bool:
-        """Undo a transaction; tell whether the connection is of any further use."""
+        """Roll back; return whether the connection can be used again."""
         try:
             raw.rollback()
         except self.driver.errors:
@@ -139,7 +131,7 @@ class Database:
 
 
 def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Database:
-    """Open a store, made or migrated first if need be.
+    """Open a store; create or migrate it first if necessary.
 
     Raises:
         ConfigError: the URL names no store, or its driver is not installed.
@@ -161,7 +153,7 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
 
 
 def store_exists(url: str, folder: Path | None = None) -> bool:
-    """Whether a store is there, creating nothing."""
+    """Whether a store exists; creates nothing."""
     place = locate(url, folder)
     if place.path is not None:
         return place.path.exists()
@@ -181,7 +173,7 @@ def _create(path: Path, clock: Clock) -> None:
     database = Database(str(path), Sqlite(path, clock))
     try:
         with database._errors():
-            # Kept in the file's header: later connections need not ask for it.
+            # The file's header keeps the mode: later connections need not set it.
             raw = database.driver.connect()
             raw.execute("PRAGMA journal_mode=WAL")
             database._idle.append(raw)
@@ -196,7 +188,7 @@ def _migrate_if_needed(database: Database) -> None:
     if not migrations.is_outdated(found, database.url):
         return
     with database.write("migrate") as connection:
-        database.lock_name(connection, "syncblocks migrations")
+        database.driver.lock_name(connection, "syncblocks migrations")
         # Under the lock: another process may have been faster.
         found = migrations.version(connection, database.driver)
         if migrations.is_outdated(found, database.url):

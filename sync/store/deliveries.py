@@ -1,51 +1,58 @@
-"""Deliveries as they are shown and changed by hand: lists, counts, histories, retries and replays."""
+"""Deliveries as users see and change them: lists, counts, history, retry and replay."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from callbacks.delivery import Callbacks, Delivery, Outcome
+from syncblocks.callbacks.delivery import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
-from .connection import Connection, Row, insert, one_of, update
-from .model import PIPELINE, AttemptPlan, DeliveryRecord, HistoryEntry
-from .queue import KEYS_AT_ONCE, history, records
-from .recorded import delivery_kwargs, event_of
-from .room import Room
-from .tables import DELIVERY, DELIVERY_TRY
+from .connection import Connection, Row, Values, value_of
+from .event_kwargs import delivery_kwargs, event_of
+from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
+from .plans import Plans
+from .statements import insert, one_of, update
+from .tables import DELIVERY, DELIVERY_TRY, EVENT
+from .transactions import Transactions
 
-DELIVERY_OF_KEY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"
+#: Keys in one condition; databases limit the number of values of a statement.
+KEYS_AT_ONCE = 500
+
+_DELIVERY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"
 _OPEN = f"FROM {DELIVERY} WHERE pipeline = :pipeline AND is_open = TRUE"
 _COUNT_CALL = update(DELIVERY, "tries", "idempotency_key = :idempotency_key")
-# Unlike that of a run, the error of a call is a text: a value named `error` would be JSON.
-WRITE_TRY = insert(
+# `error` of a try is plain text: see `tables`.
+_WRITE_TRY = insert(
     DELIVERY_TRY,
     "idempotency_key number outcome error output owner started_at ended_at duration_s",
 ).replace(":error", ":message")
+_TRY = "t.number, t.outcome, t.error AS message, t.output, t.owner, t.started_at, t.ended_at, t.duration_s"
 
 
 class Deliveries:
     """Deliveries of one pipeline, over all of its runs."""
 
-    def __init__(self, rooms: Room, pipeline: str, callbacks: Callbacks | None = None) -> None:
-        self._rooms = rooms
-        self._callbacks = callbacks
-        self._database = rooms._database
+    def __init__(
+        self, transactions: Transactions, plans: Plans, pipeline: str, callbacks: Callbacks | None = None
+    ) -> None:
+        self._transactions = transactions
+        self._plans = plans
         self._pipeline = pipeline
-        self._me = rooms._owner
+        self._callbacks = callbacks
 
     def open_blocks(self) -> tuple[str, ...]:
-        """Return the callback blocks that have something to deliver, of whatever run."""
-        with self._database.read() as connection:
+        """Return the callback blocks with open deliveries, of all runs."""
+        with self._transactions.read() as connection:
             statement = f"SELECT DISTINCT callback_block {_OPEN} ORDER BY callback_block"
             return tuple(connection.column(statement, {"pipeline": self._pipeline}))
 
     def counts(self, run_ids: Iterable[int] | None = None) -> dict[str, int]:
-        """Return how many deliveries are "due" (or will be), "done" and "dead"; of given runs, or of all."""
+        """Return the numbers of deliveries "due" (now or later), "done" and "dead", of given runs or of all."""
         where, values = self._where(run_id=run_ids)
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             rows = connection.rows(
                 f"SELECT d.state, count(*) AS number FROM {DELIVERY} d WHERE {where} GROUP BY d.state", values
             )
@@ -57,22 +64,18 @@ class Deliveries:
         }
 
     def open_data(self) -> frozenset[str]:
-        """Return the paths of spooled data that some delivery may still need."""
-        with self._database.read() as connection:
+        """Return the paths of spooled data that open deliveries need."""
+        with self._transactions.read() as connection:
             statement = f"SELECT DISTINCT data {_OPEN} AND data IS NOT NULL"
             return frozenset(connection.column(statement, {"pipeline": self._pipeline}))
 
-    def deliveries(
+    def records(
         self, *, run_id: int | None = None, states: Iterable[str] | None = None, limit: int = 100
     ) -> list[DeliveryRecord]:
         """Return deliveries with their tries, the latest run first, in queue order within it."""
         where, values = self._where(run_id=run_id, state=states)
-        with self._database.read() as connection:
-            return records(connection, where, values, limit)
-
-    def dead(self, run_id: int | None = None) -> list[DeliveryRecord]:
-        """Return the deliveries that were given up."""
-        return self.deliveries(run_id=run_id, states=["dead"], limit=10_000)
+        with self._transactions.read() as connection:
+            return _records(connection, where, values, limit)
 
     def retry(self, *, key: str | None = None, run_id: int | None = None) -> int:
         """Make dead deliveries due again, with all of their attempts; return how many.
@@ -83,19 +86,19 @@ class Deliveries:
         """
         where, values = self._where(idempotency_key=key, run_id=run_id, state=["dead"])
         due = {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None}
-        with self._database.write("retry_deliveries") as connection:
+        with self._transactions.write("retry_deliveries") as connection:
             return connection.run(update(f"{DELIVERY} AS d", due, where), {**values, **due})
 
     def find(self, start: str) -> DeliveryRecord:
-        """Return the delivery whose idempotency key begins so.
+        """Return the delivery whose idempotency key has a prefix.
 
         Raises:
             StateError: none does, or several do.
         """
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             where, values = self._where()
             begins = f"{where} AND substr(d.idempotency_key, 1, :length) = :start"
-            found = records(connection, begins, {**values, "length": len(start), "start": start}, 2)
+            found = _records(connection, begins, {**values, "length": len(start), "start": start}, 2)
         if len(found) != 1:
             what = "no delivery has" if not found else "several deliveries have"
             raise StateError(f"{what} a key that begins with {start!r}; `syncblocks callbacks history` shows the keys")
@@ -104,68 +107,62 @@ class Deliveries:
     def states(self, keys: Sequence[str]) -> list[str]:
         """Return the states of deliveries: ready, leased, done or dead."""
         found: list[str] = []
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             for start in range(0, len(keys), KEYS_AT_ONCE):
                 is_one, values = one_of("idempotency_key", keys[start : start + KEYS_AT_ONCE])
                 found += connection.column(f"SELECT state FROM {DELIVERY} WHERE {is_one}", values)
         return found
 
     def history(self, *, run_id: int | None = None, key: str | None = None, limit: int = 100) -> list[HistoryEntry]:
-        """Return what became of each call, the latest first."""
+        """Return the calls and their outcomes, the latest first."""
         where, values = self._where(run_id=run_id, idempotency_key=key)
-        with self._database.read() as connection:
-            return history(connection, where, values, limit)
+        with self._transactions.read() as connection:
+            return _history(connection, where, values, limit)
 
     def recorded(self, key: str) -> Delivery:
-        """Return a delivery as it would be made now, of whatever state; leases nothing."""
-        with self._database.read() as connection:
-            row = self._of_key(connection, key)
-            return self._delivery(connection, row, attempt=max(1, row.attempts))
+        """Return a delivery in any state as it would be called now; leases nothing."""
+        with self._transactions.read() as connection:
+            row = self.of_key(connection, key)
+            return self.compose(connection, row, attempt=max(1, row.attempts))
 
     def begin_replay(self, key: str) -> tuple[Delivery, int]:
-        """Count a call beside the queue of a delivery that is done or dead; return it, and the call's number.
+        """Count a call, outside the queue, of a delivery that is done or dead; return it and the call's number.
 
         Raises:
             StateError: it is due, or being delivered: a replay could then overtake it.
         """
-        with self._database.write("begin_replay") as connection:
-            row = self._of_key(connection, key, is_locked=True)
+        with self._transactions.write("begin_replay") as connection:
+            row = self.of_key(connection, key, is_locked=True)
             if row.is_open:
                 raise StateError(
                     f"delivery {key[:12]} is still due: `syncblocks run` or `syncblocks callbacks retry` delivers it"
                 )
             connection.run(_COUNT_CALL, {"idempotency_key": key, "tries": row.tries + 1})
-            return self._delivery(connection, row, attempt=max(1, row.attempts)), row.tries + 1
+            return self.compose(connection, row, attempt=max(1, row.attempts)), row.tries + 1
 
     def end_replay(self, key: str, number: int, outcome: Outcome) -> None:
-        """Record how a replay went; the delivery stays what it is."""
-        with self._database.write("end_replay") as connection:
-            now = self._database.now(connection)
-            connection.run(
-                WRITE_TRY,
-                as_try(key, number, "replayed", outcome, self._me, now - timedelta(seconds=outcome.duration_s), now),
-            )
+        """Record the outcome of a replay; the delivery keeps its state."""
+        with self._transactions.write("end_replay") as connection:
+            now = self._transactions.now(connection)
+            began = now - timedelta(seconds=outcome.duration_s)
+            write_try(connection, key, number, "replayed", outcome, self._transactions.owner, began, now)
 
-    def _of_key(self, connection: Connection, key: str, *, is_locked: bool = False) -> Row:
+    # -- in the transaction of the outbox -------------------------------------------------------------------------
+
+    def of_key(self, connection: Connection, key: str, *, is_locked: bool = False) -> Row:
+        """Return a delivery's row.
+
+        Raises:
+            StateError: there is none.
+        """
         lock = " FOR UPDATE" if is_locked else ""
-        row = connection.row(DELIVERY_OF_KEY + lock, {"idempotency_key": key})
+        row = connection.row(_DELIVERY + lock, {"idempotency_key": key})
         if row is None:
             raise StateError(f"the run store knows no delivery {key}")
         return row
 
-    def _where(self, **wanted: Any) -> tuple[str, dict[str, Any]]:
-        """Return the condition on a delivery `d` of the pipeline, by column; None: any value, a list: one of these."""
-        conditions, values = ["d.pipeline = :pipeline"], {"pipeline": self._pipeline}
-        for column, value in wanted.items():
-            if value is None:
-                continue
-            is_one, named = one_of(column, [value] if isinstance(value, str | int) else list(value))
-            conditions.append(f"d.{is_one}")
-            values |= named
-        return " AND ".join(conditions), values
-
-    def _delivery(self, connection: Connection, row: Row, *, attempt: int) -> Delivery:
-        """Compose what the dispatcher calls: the event as the store has it, and what the pipeline file says of it.
+    def compose(self, connection: Connection, row: Row, *, attempt: int) -> Delivery:
+        """Compose a delivery for the dispatcher: the event from the store, the call from the pipeline file.
 
         Raises:
             StateError: this outbox knows no pipeline file.
@@ -187,16 +184,36 @@ class Deliveries:
             data=row.data,
             label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
         )
-        plan: AttemptPlan = self._rooms._plan(connection, row.run_id, row.attempt)
+        plan = self._plans.without_streams(connection, row.run_id, row.attempt)
         digests = {callback.block: callback.digest for callback in plan.callbacks}
         return self._callbacks.complete(delivery, digests.get(row.callback_block))
 
+    # -- helpers -------------------------------------------------------------------------------------------------
 
-def as_try(
-    key: str, number: int, kind: str, outcome: Outcome | None, owner: str, started_at: datetime, ended_at: datetime
-) -> dict[str, Any]:
-    """Return the row of one call."""
-    return {
+    def _where(self, **wanted: Any) -> tuple[str, dict[str, Any]]:
+        """Return the condition on a delivery `d`, by column: a value, one of a list of values, or None for any."""
+        conditions, values = ["d.pipeline = :pipeline"], {"pipeline": self._pipeline}
+        for column, value in wanted.items():
+            if value is None:
+                continue
+            is_one, named = one_of(column, [value] if isinstance(value, str | int) else list(value))
+            conditions.append(f"d.{is_one}")
+            values |= named
+        return " AND ".join(conditions), values
+
+
+def write_try(
+    connection: Connection,
+    key: str,
+    number: int,
+    kind: str,
+    outcome: Outcome | None,
+    owner: str,
+    started_at: datetime,
+    ended_at: datetime,
+) -> None:
+    """Write the row of one call."""
+    row = {
         "idempotency_key": key,
         "number": number,
         "outcome": kind,
@@ -207,8 +224,45 @@ def as_try(
         "ended_at": ended_at,
         "duration_s": None if outcome is None else outcome.duration_s,
     }
+    connection.run(_WRITE_TRY, row)
 
 
 def _plain(text: str) -> str:
-    """Escape what no database takes as text."""
+    """Escape what databases reject in text: NUL and lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def _records(connection: Connection, where: str, values: Values, limit: int) -> list[DeliveryRecord]:
+    """Read deliveries `d` with their tries, the latest run first."""
+    rows = connection.rows(
+        f"""SELECT d.*, e.status FROM {DELIVERY} d JOIN {EVENT} e ON e.run_id = d.run_id AND e.seq = d.seq
+        WHERE {where} ORDER BY d.run_id DESC, d.seq, d.position LIMIT :limit""",
+        {**values, "limit": limit},
+    )
+    calls: dict[str, list[DeliveryTry]] = defaultdict(list)
+    keys = [row.idempotency_key for row in rows]
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        is_one, values = one_of("idempotency_key", keys[start : start + KEYS_AT_ONCE])
+        statement = f"SELECT t.idempotency_key, {_TRY} FROM {DELIVERY_TRY} t WHERE t.{is_one}"
+        for row in connection.rows(f"{statement} ORDER BY t.idempotency_key, t.number", values):
+            calls[row.idempotency_key].append(_call(row))
+    return [
+        value_of(DeliveryRecord, row, key=row.idempotency_key, tries=tuple(calls[row.idempotency_key])) for row in rows
+    ]
+
+
+def _history(connection: Connection, where: str, values: Values, limit: int) -> list[HistoryEntry]:
+    """Read calls with their deliveries `d`, the latest first."""
+    rows = connection.rows(
+        f"""SELECT {_TRY}, e.status,
+            d.idempotency_key, d.run_id, d.attempt, d.callback_block, d.function, d.parent, d.stream
+        FROM {DELIVERY_TRY} t JOIN {DELIVERY} d ON d.idempotency_key = t.idempotency_key
+        JOIN {EVENT} e ON e.run_id = d.run_id AND e.seq = d.seq
+        WHERE {where} ORDER BY t.started_at DESC, t.idempotency_key, t.number DESC LIMIT :limit""",
+        {**values, "limit": limit},
+    )
+    return [value_of(HistoryEntry, row, key=row.idempotency_key, call=_call(row)) for row in rows]
+
+
+def _call(row: Row) -> DeliveryTry:
+    return value_of(DeliveryTry, row, error=row.message)

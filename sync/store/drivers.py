@@ -1,4 +1,4 @@
-"""The two databases that a run store lives in, and all that differs between them."""
+"""SQLite and PostgreSQL, the two databases of a run store, and every difference between them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,30 @@ from typing import Any
 from ..clock import Clock
 from ..errors import ConfigError
 from .connection import Connection
-from .tables import PREFIX, VERSION_TABLE
+from .tables import POSTGRES_CODECS, PREFIX, SQLITE_CODECS, VERSION_TABLE, Codec
 
 #: How long a writer waits for another process.
 BUSY_S = 60
 
-#: A table where a statement names one; columns of it go without the schema.
+#: The name of a table in a statement, where it needs a schema; a column qualified by the table needs none.
 _TABLE = re.compile(rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|ON)\s+({PREFIX}\w+)(?![\w.])")
 
-#: The schema in which a user's settings find a store, or would make one; the settings are still as they were.
+#: The schema in which the user's own search path finds a store, or would create one.
 _OUR_SCHEMA = f"""SELECT coalesce((
     SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relname = '{VERSION_TABLE}' AND pg_catalog.pg_table_is_visible(c.oid)), pg_catalog.current_schema())"""
 
 
 class Driver(ABC):
-    """Opens connections that begin no transaction by themselves, and translates for them."""
+    """Opens connections, and translates statements. Its connections begin no transaction by themselves."""
 
-    #: What it raises, and what of that says that there is such a row already.
+    #: The exceptions of the driver, and those that mean that a row with the same key exists.
     errors: tuple[type[Exception], ...]
     conflicts: tuple[type[Exception], ...]
-    #: Type of a key that counts up, and is never given twice.
+    #: Column type of a key that counts up and never repeats.
     serial: str
-    #: Held by who writes.
+    codecs: Mapping[str, Codec]
+    #: Held while a transaction writes.
     turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     @abstractmethod
@@ -50,24 +51,16 @@ class Driver(ABC):
         """Begin a transaction."""
 
     def is_lost(self, raw: Any) -> bool:
-        """Whether the other side has hung up."""
+        """Whether the server has closed the connection."""
         return False
 
     @abstractmethod
     def sql(self, statement: str) -> str:
-        """Return a statement, see `Connection`, as the database takes it."""
-
-    @abstractmethod
-    def encode_time(self, value: datetime) -> Any:
-        """Turn an aware time into what the database keeps."""
-
-    @abstractmethod
-    def decode_time(self, value: Any) -> datetime:
-        """Turn it back, into UTC."""
+        """Translate a statement (see `Connection`) into the dialect of the database."""
 
     @abstractmethod
     def has_table(self, connection: Connection, name: str) -> bool:
-        """Whether there is such a table."""
+        """Whether a table exists."""
 
     @abstractmethod
     def now(self, connection: Connection) -> datetime:
@@ -75,50 +68,43 @@ class Driver(ABC):
 
     @abstractmethod
     def lock_name(self, connection: Connection, name: str) -> None:
-        """Keep other writers out of what the name stands for, until the transaction ends."""
+        """Take the lock of that name until the transaction ends."""
 
     @abstractmethod
     def try_lock_name(self, connection: Connection, name: str) -> bool:
-        """Do what `lock_name` does if nobody else does; False: somebody does."""
+        """Take the lock of that name without waiting; False: another transaction holds it."""
 
 
 class Sqlite(Driver):
-    """A file. Every writer is alone."""
+    """A file, with one writer at a time."""
 
     errors = (sqlite3.Error,)
     conflicts = (sqlite3.IntegrityError,)
     serial = "INTEGER PRIMARY KEY AUTOINCREMENT"
+    codecs = SQLITE_CODECS
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Take the file, and the clock of the machine that it is on."""
+        """Use a file; the clock of its machine is the time of the store."""
         self._path = path
         self._clock = clock
-        # SQLite's waiting is unfair and sleeps: threads of one process hand over by a lock instead.
+        # SQLite waits by sleeping, in no order: threads of one process take turns by a lock instead.
         self.turn = threading.Lock()
 
     def connect(self) -> Any:
         """Open the file."""
-        # Transactions are begun here, not guessed by the driver; a connection has one user at a time, of any thread.
+        # `begin` begins transactions, not the driver. A connection has one user at a time, in any thread.
         raw = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         with _closed_on_error(raw):
             raw.execute("PRAGMA synchronous=FULL")
         return raw
 
     def begin(self, raw: Any, *, is_writing: bool) -> None:
-        """Begin; deferred, what reads before it writes would fail at once if another one wrote in between."""
+        """Begin. A deferred transaction that reads first fails at once if another one writes before it does."""
         raw.execute("BEGIN IMMEDIATE" if is_writing else "BEGIN")
 
     def sql(self, statement: str) -> str:
-        """Leave out locks; a partial index is used only for the very words of its condition, with a number."""
+        """Drop row locks, and write flags as numbers: SQLite uses a partial index for its literal condition only."""
         return _for_sqlite(statement)
-
-    def encode_time(self, value: datetime) -> str:
-        """Return UTC without its zone."""
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-
-    def decode_time(self, value: str) -> datetime:
-        """Give the zone back."""
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
 
     def has_table(self, connection: Connection, name: str) -> bool:
         """See `Driver`."""
@@ -138,12 +124,13 @@ class Sqlite(Driver):
 
 
 class Postgres(Driver):
-    """A server, reached by psycopg."""
+    """A server, by psycopg."""
 
     serial = "SERIAL PRIMARY KEY"
+    codecs = POSTGRES_CODECS
 
     def __init__(self, uri: str) -> None:
-        """Take the address.
+        """Use the server at an address.
 
         Raises:
             ConfigError: psycopg is not installed.
@@ -156,19 +143,19 @@ class Postgres(Driver):
             ) from error
         self._psycopg = psycopg
         self._uri = uri
-        #: Where the tables are, or are made; known once there was a connection.
+        #: Schema of the tables, quoted; known after the first connection.
         self._schema = ""
         self.errors = (psycopg.Error,)
         self.conflicts = (psycopg.IntegrityError,)
 
     def connect(self) -> Any:
-        """Connect, and wait as long as with a file.
+        """Connect; locks time out as with a file.
 
-        Names are looked for in no schema but the server's own: a function or an operator that somebody else made could
-        fit our values better than the one we mean.
+        The search path is empty: a function or an operator that another user created could match our values better
+        than the server's own.
         """
         raw = self._psycopg.connect(self._uri, autocommit=True, client_encoding="utf8")
-        # A process that was stopped in mid-transaction must not hold up a takeover for ever.
+        # A process that is stopped inside a transaction must not block a takeover for ever.
         with _closed_on_error(raw):
             ((schema,),) = raw.execute(_OUR_SCHEMA).fetchall()
             self._schema = '"' + (schema or "public").replace('"', '""') + '"'
@@ -181,28 +168,20 @@ class Postgres(Driver):
         return raw
 
     def begin(self, raw: Any, *, is_writing: bool) -> None:
-        """Begin by a first statement: the driver begins, and the server says whether it still listens."""
+        """Execute a first statement: the driver begins, and a closed connection fails here."""
         raw.execute("SELECT 1")
 
     def is_lost(self, raw: Any) -> bool:
-        """See `Driver`: known once something failed."""
+        """See `Driver`; known after a statement has failed."""
         return bool(raw.closed)
 
     def sql(self, statement: str) -> str:
-        """Name values as the driver has them, and the schema of each table."""
+        """Name values in the style of psycopg, and qualify each table with its schema."""
         return _for_postgres(statement, self._schema)
-
-    def encode_time(self, value: datetime) -> datetime:
-        """Return it: the driver knows times."""
-        return value
-
-    def decode_time(self, value: datetime) -> datetime:
-        """Turn it into UTC."""
-        return value.astimezone(UTC)
 
     def has_table(self, connection: Connection, name: str) -> bool:
         """See `Driver`."""
-        # Out of the table itself: `to_regclass` may remember what was so before this connection waited for a lock.
+        # From the catalog table: `to_regclass` may return what it cached before this connection waited for a lock.
         statement = (
             "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
             "WHERE c.relname = :name AND n.nspname = :schema"
@@ -221,14 +200,14 @@ class Postgres(Driver):
         connection.rows(lock, {"name": name})
 
     def try_lock_name(self, connection: Connection, name: str) -> bool:
-        """Try to take it."""
+        """Try to take an advisory lock."""
         lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0))"
         return bool(connection.value(lock, {"name": name}))
 
 
 @contextlib.contextmanager
 def _closed_on_error(raw: Any) -> Iterator[None]:
-    """Leave no connection open that nobody gets."""
+    """Close a connection if its setup fails."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""Events and their deliveries, written in the transaction that ends what they tell of."""
+"""Rows of events and of their deliveries, written in the transaction of what happened."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .connection import Connection, insert, update
+from .connection import Connection
 from .model import PIPELINE, AttemptPlan, Subscription
-from .room import HeldRun
+from .statements import insert, update
 from .tables import DELIVERY, EVENT, PIPELINE_RUN
+from .transactions import LockedRun
 
 _SAVE_SEQ = update(PIPELINE_RUN, "last_seq", "id = :run_id")
 _EVENT = insert(
@@ -38,16 +39,16 @@ class EventRow:
     stream: str | None = None
     data: str | None = None
     is_gated: bool = False
-    #: Number among its like, from 0, of what is told while the block run goes on; None: it tells of the end.
+    #: Number of an event of a running block run among equal events, from 0. None: the event is an end.
     occurrence: int | None = None
     #: What is not in the block run's row.
     details: Mapping[str, Any] | None = None
 
 
 def write_events(
-    connection: Connection, run: HeldRun, plan: AttemptPlan, rows: Sequence[EventRow], *, is_held: bool = False
+    connection: Connection, run: LockedRun, plan: AttemptPlan, rows: Sequence[EventRow], *, is_held: bool = False
 ) -> None:
-    """Write events that somebody wants to hear of, with their deliveries, unless these come later: held."""
+    """Write the events that some function subscribes to. Deliveries of a held event are written later."""
     wanted = [row for row in rows if any(_is_for(subscription, row) for subscription in plan.subscriptions)]
     if not wanted:
         return
@@ -77,9 +78,9 @@ def write_events(
 
 
 def write_deliveries(
-    connection: Connection, run: HeldRun, plan: AttemptPlan, numbered: Sequence[tuple[int, EventRow]]
+    connection: Connection, run: LockedRun, plan: AttemptPlan, numbered: Sequence[tuple[int, EventRow]]
 ) -> None:
-    """Write the deliveries of events, given with their seq: one a function, in firing order."""
+    """Write the deliveries of events, given with their seq: one for each function, in firing order."""
     connection.run_many(
         _DELIVERY,
         [
@@ -111,8 +112,8 @@ def write_deliveries(
     )
 
 
-def idempotency_key(run: HeldRun, row: EventRow, subscription: Subscription) -> str:
-    """Return what names this event to this function, however often it is delivered."""
+def idempotency_key(run: LockedRun, row: EventRow, subscription: Subscription) -> str:
+    """Return the key of this event for this function; every delivery of it has the same key."""
     parts = [
         run.key,
         run.attempt,

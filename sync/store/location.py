@@ -43,8 +43,8 @@ def locate(url: str, folder: Path | None = None) -> Location:
     if not separator:
         raise _not_a_store("it is no URL")
     if kind in ("postgresql", "postgres", "postgresql+psycopg"):
-        from connectors.network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
-        from connectors.postgres.settings import parse_address
+        from syncblocks.connectors.network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
+        from syncblocks.connectors.postgres.settings import parse_address
 
         address = parse_address(f"postgresql://{rest}")
         public = {name: value for name, value in address.parameters.items() if "password" not in name.lower()}
@@ -63,13 +63,13 @@ def locate(url: str, folder: Path | None = None) -> Location:
 
 
 def ensure_file(path: Path, create: Callable[[Path], None]) -> None:
-    """Make the SQLite file and its folder if missing; refuse what cannot be a store.
+    """Create the SQLite file and its folder if missing; refuse a file that is no store.
 
     The file appears whole or not at all: an empty file in its place is damage, never "no history".
     """
     _refuse_network(path.parent)
     if not path.exists():
-        # Secrets may lie beside the store: nobody else may look into the folder.
+        # The folder may hold secrets beside the store: it is for its owner only.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _create(path, create)
     with path.open("rb") as file:
@@ -91,7 +91,7 @@ def _create(path: Path, create: Callable[[Path], None]) -> None:
     try:
         create(draft)
         failpoint("store.create.before")
-        with contextlib.suppress(FileExistsError):  # Another process was faster: its file is as good.
+        with contextlib.suppress(FileExistsError):  # another process was faster: its file is equal
             path.hardlink_to(draft)
         failpoint("store.create.after")
     finally:

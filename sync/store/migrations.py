@@ -1,16 +1,14 @@
-"""Versions of the run store: forward only, in plain SQL that both databases take. A new store takes all steps."""
+"""Versions of the run store and the steps between them: forward only, in plain SQL for both databases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..errors import StateError
-from .connection import Connection, update
+from .connection import Connection
+from .drivers import Driver
+from .statements import update
 from .tables import ATTEMPT, VERSION_TABLE
-
-if TYPE_CHECKING:
-    from .drivers import Driver
 
 # `SERIAL_KEY` is a key that counts up; the number of a run that was deleted is not given to another.
 _FIRST = (
@@ -96,9 +94,9 @@ _FIRST = (
         PRIMARY KEY (run_id, attempt, block, stream)
     )""",
     "CREATE INDEX _syncblocks_block_runs_of_stream ON _syncblocks_block_run (run_id, attempt, stream)",
-    # Something that callbacks are told: the end of a block run, a stream or an attempt. seq counts within a run.
-    # block: the block run that carries it, NULL for `pipeline`. occurrence: number of the event among its like, from 0,
-    # for what is told while the block run goes on; NULL for its end. details: what is not in the block run's row.
+    # The end of a block run, a stream or an attempt, or an event of a running block run. seq counts within a run.
+    # block: the block run that carries the event, NULL for `pipeline`. occurrence: number of the event among equals,
+    # from 0, if the block run is still running; NULL for an end. details: what is not in the block run's row.
     """CREATE TABLE _syncblocks_event (
         run_id INTEGER NOT NULL,
         seq INTEGER NOT NULL,
@@ -113,9 +111,9 @@ _FIRST = (
         PRIMARY KEY (run_id, seq)
     )""",
     # One row an event and function. The columns that order the queue are copied here: it is read by one index.
-    # is_numbered: tells of a block run that goes on, so that it waits for no flag. is_gated: only after every
-    # connection to source and destination is closed. state: ready, leased, done or dead; is_open: ready or leased: what
-    # the partial index looks at. attempts: leases that count; tries: all; lost: cut short by the death of their owner.
+    # is_numbered: an event of a running block run, which waits for no flag. is_gated: only after every
+    # connection to source and destination is closed. state: ready, leased, done or dead; is_open: ready or leased; the
+    # partial index uses it. attempts: leases that count; tries: all leases; lost: leases whose owner died.
     """CREATE TABLE _syncblocks_delivery (
         idempotency_key TEXT NOT NULL,
         pipeline TEXT NOT NULL,
@@ -147,7 +145,7 @@ _FIRST = (
     """CREATE INDEX _syncblocks_queue ON _syncblocks_delivery
         (pipeline, callback_block, run_id, seq, position) WHERE is_open = TRUE""",
     "CREATE INDEX _syncblocks_deliveries_of_run ON _syncblocks_delivery (run_id, seq, position)",
-    # What became of each lease.
+    # The outcome of each lease.
     """CREATE TABLE _syncblocks_delivery_try (
         idempotency_key TEXT NOT NULL,
         number INTEGER NOT NULL,
@@ -191,7 +189,7 @@ _FIRST = (
 
 
 def _forget_what_is_called(connection: Connection) -> None:
-    """Keep of recorded callback blocks their names: files, commands, URLs and statements are never read again."""
+    """Keep only the names of recorded callback blocks: files, commands, URLs and statements are never read again."""
     rows = connection.rows(f"SELECT run_id, attempt, plan FROM {ATTEMPT} WHERE plan IS NOT NULL")
     connection.run_many(
         update(ATTEMPT, "plan", "run_id = :run_id AND attempt = :number"),
@@ -207,18 +205,18 @@ def _forget_what_is_called(connection: Connection) -> None:
     )
 
 
-#: A statement, or what is done with the store's connection.
+#: A statement, or a function of the store's connection.
 Step = str | Callable[[Connection], None]
 
-#: Version -> what leads there from the one before it. The last one is what this program reads and writes.
+#: Version -> the steps from the version before. This program reads and writes the last version.
 STEPS: dict[str, tuple[Step, ...]] = {
     "0001": _FIRST,
-    # Records that a block run has set aside; of runs before nobody has counted.
+    # Rejected records of a block run; NULL for earlier runs.
     "0002": ("ALTER TABLE _syncblocks_block_run ADD COLUMN rows_rejected BIGINT",),
-    # What a stream looked like at its source when it was last written, to tell what has changed since; the current
-    # version's only, and of streams written before nobody knows.
+    # The shape of a stream at its source when it was last written, to find changes; of the current version only, and
+    # NULL for streams that were written earlier.
     "0003": ("ALTER TABLE _syncblocks_state ADD COLUMN shape TEXT",),
-    # What a callback block calls stands in the pipeline file only; of blocks recorded before nobody knows a digest.
+    # Only the pipeline file says what a callback block calls; callback blocks recorded earlier have no digest.
     "0004": (_forget_what_is_called,),
 }
 REVISIONS = tuple(STEPS)

@@ -1,9 +1,9 @@
-"""What goes into the run store and comes out of it: frozen values, JSON inside."""
+"""Values that the run store takes and returns: frozen dataclasses, with JSON in their fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from ..errors import SyncError
 from .owner import Owner
 
 SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
-#: Told beside `success` and `failure`, and while a block run goes on.
+#: Statuses of events only: beside `success` or `failure`, or while a block run is running.
 RECOVERED, CRASHED, RETRY, SCHEMA_CHANGED = "recovered", "crashed", "retry", "schema_changed"
 #: Status of a run, stream or block run that has not ended; UNCLAIMED of a stream that has not started.
 RUNNING, UNCLAIMED = "running", "unclaimed"
@@ -23,7 +23,7 @@ Status = Literal["success", "failure", "cancelled"]
 
 
 class LostRun(SyncError):
-    """This process may not write to the run any more: another one took it over, or the stream is closed already."""
+    """This process may no longer write: another process took the run over, or the stream is closed."""
 
     code: ClassVar[str] = "lost_run"
 
@@ -51,7 +51,7 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """A function that wants to be called for one status of one parent."""
+    """A function to call for one status of one parent."""
 
     callback_block: str
     function: str
@@ -69,10 +69,10 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedCallback:
-    """A callback block as the store knows it: what it calls stands in the pipeline file only."""
+    """A callback block in the store. Only the pipeline file says what it calls."""
 
     block: str
-    #: Tells whether the block is still what it was when the attempt began; None: nobody has noted it.
+    #: Of the block when the attempt began, to find changes; None: not recorded.
     digest: str | None = None
 
 
@@ -90,7 +90,7 @@ class AttemptPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorInfo:
-    """Why something failed; redacted before it gets here."""
+    """Why something failed; redacted before the store receives it."""
 
     type: str
     message: str
@@ -99,14 +99,24 @@ class ErrorInfo:
     block: str | None = None
 
 
+def encode_error(error: ErrorInfo | None) -> dict[str, Any] | None:
+    """Return an error as JSON."""
+    return None if error is None else asdict(error)
+
+
+def decode_error(value: Mapping[str, Any] | None) -> ErrorInfo | None:
+    """Read an error's JSON."""
+    return None if value is None else ErrorInfo(**value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockOutcome:
-    """How one block run ended. Figures that nobody knows any more are None."""
+    """How one block run ended. Unknown figures are None."""
 
     block: str
     status: str
     rows: int | None = None
-    #: Records that were set aside, because they did not fit.
+    #: Rejected records.
     rows_rejected: int | None = None
     size_bytes: int | None = None
     bookmark_before: Any = None
@@ -126,7 +136,7 @@ class StateCopy:
     source: str
     bookmark: Any = None
     rows: int | None = None
-    #: What the stream looked like at its source; None: as it was known before.
+    #: Of the stream at its source; None: unchanged.
     shape: Mapping[str, Any] | None = None
 
 
@@ -156,10 +166,10 @@ class StreamOutcome:
     stream: str
     blocks: tuple[BlockOutcome, ...]
     state: StateCopy | None = None
-    #: Its process died: `crashed` is told beside `failure`.
+    #: Its process died: there is an event `crashed` beside `failure`.
     is_crash: bool = False
-    #: The commit whose schema change is held (see `telling`) was made, or nobody can say that it was not.
-    is_held_true: bool = False
+    #: The commit whose schema change is held (see `running_events`) was made, or may have been made.
+    is_held_committed: bool = False
 
     @property
     def status(self) -> str:
@@ -184,7 +194,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """What a heartbeat learned."""
+    """Result of a heartbeat."""
 
     is_mine: bool
     cancel_requested: bool
@@ -232,7 +242,7 @@ class BlockRun:
     #: running, success, failure or cancelled.
     status: str
     index: int | None
-    #: None while it runs, and after its end until it is certain.
+    #: None while it runs, and until no later block run can come.
     is_last_block_run: bool | None
     rows: int | None
     size_bytes: int | None
@@ -242,18 +252,18 @@ class BlockRun:
     bookmark_after: Any
     schema_changes: tuple[Mapping[str, Any], ...]
     error: ErrorInfo | None
-    #: Records that were set aside; None: nobody has counted.
+    #: Rejected records; None: not counted.
     rows_rejected: int | None = None
 
     @property
     def uuid(self) -> str:
-        """Name to show; never taken apart again."""
+        """Name to show; never parsed."""
         return f"{self.block}:{self.stream}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryTry:
-    """What became of one lease of a delivery."""
+    """Outcome of one lease of a delivery."""
 
     number: int
     #: The dispatcher's kind (returned, raised, timeout ...), "lost" if its owner died, "replayed" by hand.

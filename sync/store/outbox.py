@@ -1,4 +1,4 @@
-"""The outbox of a pipeline: which delivery is next in a callback block's queue, and what became of it."""
+"""The outbox of a pipeline: leases the next delivery of a callback block's queue, and records its outcome."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import random
 import secrets
 from datetime import datetime, timedelta
 
-from callbacks.delivery import Callbacks, Delivery, Outcome
+from syncblocks.callbacks.delivery import Callbacks, Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 
 from ..failpoints import failpoint
-from .ahead import Ahead, Hand
-from .connection import Connection, Row, update
-from .deliveries import WRITE_TRY, Deliveries, as_try
+from .connection import Connection, Row
+from .deliveries import Deliveries, write_try
+from .plans import Plans
+from .prefetch import Prefetch, Slot
 from .queue import DUE, IN_QUEUE, WAITING
-from .room import RELEASE_GATE, Room
-from .tables import DELIVERY
+from .statements import update
+from .tables import ATTEMPT, DELIVERY
+from .transactions import LockedRun, Transactions
 
-#: Backoff before a further attempt: full jitter below a bound that doubles from the first to the last of these.
+#: Backoff before a retry: full jitter, below a bound that doubles from the first value to the last.
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 300.0
-#: A lease whose owner died uses up no attempt, up to so many of a delivery: then the callback is what kills it.
+#: So many leases of a delivery may be lost without using up an attempt: then the callback itself kills its owner.
 LOST_LIMIT = 10
-#: Beyond the callback's own timeout, until a lease of an owner that cannot be seen is void.
+#: A lease lasts so long beyond the callback's timeout, where its owner is not visible.
 LEASE_GRACE_S = 30.0
-#: When to look again for what this process cannot know the time of: a claim, a gate, another process.
+#: When to look again for an event without a known time: a claim, a gate, another process.
 LOOK_AGAIN_S = 1.0
 
-LEASED_LOCKED = f"{IN_QUEUE} FOR UPDATE"
+_LEASED_LOCKED = f"{IN_QUEUE} FOR UPDATE"
 _LEASE = update(
     DELIVERY,
     "state attempts tries not_before lease_owner lease_token leased_at lease_until",
@@ -39,92 +41,94 @@ _RELEASE = update(
 _GIVE_BACK = f"""UPDATE {DELIVERY} SET state = 'ready', attempts = attempts - 1, tries = tries - 1,
         lease_owner = NULL, lease_token = NULL, lease_until = NULL
     WHERE idempotency_key = :idempotency_key AND state = 'leased' AND lease_token = :lease_token"""
+_RELEASE_GATE = update(ATTEMPT, "is_gate_released", "run_id = :run_id AND attempt = :number")
 _LEASED_BY = f"""SELECT * FROM {DELIVERY}
     WHERE pipeline = :pipeline AND is_open = TRUE AND lease_owner = :lease_owner FOR UPDATE"""
 
 
-class Outbox(Deliveries):
-    """Deliveries of one pipeline, over all of its runs. Thread-safe; one queue a callback block."""
+class Outbox:
+    """Queues of one pipeline's deliveries, over all of its runs. One queue for each callback block. Thread-safe."""
 
     def __init__(
-        self, rooms: Room, pipeline: str, callbacks: Callbacks | None = None, *, is_served: bool = False
+        self,
+        transactions: Transactions,
+        plans: Plans,
+        pipeline: str,
+        callbacks: Callbacks | None = None,
+        *,
+        is_served: bool = False,
     ) -> None:
-        """Share a store.
-
-        Args:
-            rooms: The store.
-            pipeline: Whose deliveries.
-            callbacks: Of its file; without, nothing can be leased.
-            is_served: Its queues are served until `close`: what the store makes due meanwhile is leased to them ahead.
-        """
-        super().__init__(rooms, pipeline, callbacks)
-        # Tells this outbox's leases from those of another one in the same process.
+        """See `Store.outbox`."""
+        self._transactions = transactions
+        self._pipeline = pipeline
+        #: To show, count, retry and replay.
+        self.deliveries = Deliveries(transactions, plans, pipeline, callbacks)
+        # Distinguishes this outbox's leases from those of another outbox in the same process.
         self._token = secrets.token_hex(8)
-        self._ahead = Ahead(self._lease_ahead)
+        self._prefetch = Prefetch(self._lease_for)
         if is_served:
-            rooms._aheads.append(self._ahead)
+            transactions.prefetches.append(self._prefetch)
 
     def close(self) -> None:
-        """Give back what was leased ahead and is not called any more; idempotent."""
-        if self._ahead not in self._rooms._aheads:
+        """Give back prefetched deliveries, and prefetch no more. Idempotent."""
+        if self._prefetch not in self._transactions.prefetches:
             return
-        self._rooms._aheads.remove(self._ahead)
-        for _, hand in self._ahead.hands():
-            with hand.lock:
-                hand.is_waiting = False
-                if hand.ahead is not None:
-                    with self._database.write("give_back") as connection:
-                        _give_back(connection, hand.ahead.key, self._token)
-                    hand.ahead = None
+        self._transactions.prefetches.remove(self._prefetch)
+        for _, slot in self._prefetch.slots():
+            with slot.lock:
+                slot.is_waiting = False
+                if slot.delivery is not None:
+                    with self._transactions.write("give_back") as connection:
+                        _give_back(connection, slot.delivery.key, self._token)
+                    slot.delivery = None
 
     # -- the dispatcher's side -----------------------------------------------------------------------------------
 
-    def lease(self, callback_block: str) -> Delivery | float | None:
+    def lease(self, callback_block: str) -> LeaseResult:
         """Lease the next due delivery of a queue; its attempt is counted before the call.
 
         Returns:
-            The delivery; or seconds until one may become due; or None: nothing open in this queue.
+            The delivery; or `NotDue`, if the queue has open deliveries; or `NothingOpen`.
         """
-        hand = self._ahead.hand(callback_block)
-        with hand.lock:
-            if (ahead := hand.take()) is not None:
-                return ahead
-        # Without the lock: what is made due meanwhile may be leased ahead still.
-        found: Delivery | float | None = self._look(callback_block)
-        with hand.lock:
-            if (ahead := hand.take()) is not None:
-                return ahead
-            if found == 0.0:
-                found = self._lease(callback_block, hand)
-            hand.is_waiting = not isinstance(found, Delivery)
+        slot = self._prefetch.slot(callback_block)
+        with slot.lock:
+            if (prefetched := slot.take()) is not None:
+                return prefetched
+        # Without the lock: a transaction may still prefetch what it makes due meanwhile.
+        idle = self._look(callback_block)
+        with slot.lock:
+            if (prefetched := slot.take()) is not None:
+                return prefetched
+            found = self._lease(callback_block, slot) if idle is None else idle
+            slot.is_waiting = not isinstance(found, Delivery)
             return found
 
-    def _look(self, callback_block: str) -> float | None:
-        """Return 0 if something may be due, else what `lease` returns."""
+    def _look(self, callback_block: str) -> NotDue | NothingOpen | None:
+        """Return None if something may be due, and a lease must be tried."""
         queue = self._queue(callback_block)
-        with self._database.read() as connection:
-            now = self._database.now(connection)
+        with self._transactions.read() as connection:
+            now = self._transactions.now(connection)
             if self._leased(connection, queue) or connection.row(DUE, {**queue, "now": now}) is not None:
-                return 0.0
-            return self._wait_s(connection, queue, now)
+                return None
+            return self._idle(connection, queue, now)
 
-    def _lease(self, callback_block: str, hand: Hand) -> Delivery | float | None:
+    def _lease(self, callback_block: str, slot: Slot) -> LeaseResult:
         queue = self._queue(callback_block)
-        with self._database.write("lease") as connection:
-            self._database.lock_name(connection, self._queue_name(callback_block))
-            now = self._database.now(connection)
-            # Locked: a recovery that voids the leases of a dead process may be at these very rows.
-            for held in connection.rows(LEASED_LOCKED, {**queue, "state": "leased"}):
+        with self._transactions.write("lease") as connection:
+            self._transactions.database.driver.lock_name(connection, self._queue_name(callback_block))
+            now = self._transactions.now(connection)
+            # Locked: a takeover may void the same leases at the same time.
+            for held in connection.rows(_LEASED_LOCKED, {**queue, "state": "leased"}):
                 if self._is_held(held, now):
-                    return LOOK_AGAIN_S
-                is_mine = held.lease_owner == self._me
-                if held.lease_token == self._token and held.idempotency_key != hand.called:
+                    return NotDue(LOOK_AGAIN_S)
+                is_mine = held.lease_owner == self._transactions.owner
+                if held.lease_token == self._token and held.idempotency_key != slot.called:
                     _give_back(connection, held.idempotency_key, self._token)
                     continue
                 void(connection, held, now, is_lost=not is_mine)
             delivery = self._lease_due(connection, queue, now)
-            found = self._wait_s(connection, queue, now) if delivery is None else delivery
-        hand.called = None if delivery is None else delivery.key
+            found = self._idle(connection, queue, now) if delivery is None else delivery
+        slot.called = None if delivery is None else delivery.key
         return found
 
     def _lease_due(self, connection: Connection, queue: dict[str, str], now: datetime) -> Delivery | None:
@@ -133,7 +137,7 @@ class Outbox(Deliveries):
             row = connection.row(DUE, {**queue, "now": now})
             if row is None:
                 return None
-            delivery = self._delivery(connection, row, attempt=row.attempts + 1)
+            delivery = self.deliveries.compose(connection, row, attempt=row.attempts + 1)
             if delivery.missing is not None or row.attempts < delivery.attempts:
                 break
             # Its last calls were lost, or the pipeline file allows fewer by now.
@@ -146,7 +150,7 @@ class Outbox(Deliveries):
                 "attempts": row.attempts + 1,
                 "tries": row.tries + 1,
                 "not_before": None,
-                "lease_owner": self._me,
+                "lease_owner": self._transactions.owner,
                 "lease_token": self._token,
                 "leased_at": now,
                 "lease_until": now + timedelta(seconds=delivery.timeout_s + LEASE_GRACE_S),
@@ -154,14 +158,14 @@ class Outbox(Deliveries):
         )
         return delivery
 
-    def _lease_ahead(self, connection: Connection, callback_block: str) -> Delivery | None:
-        """See `Ahead`: in the transaction that made it due."""
+    def _lease_for(self, connection: Connection, callback_block: str) -> Delivery | None:
+        """Lease in the transaction that made the delivery due; see `Prefetch`."""
         queue = self._queue(callback_block)
-        if not self._database.try_lock_name(connection, self._queue_name(callback_block)):
+        if not self._transactions.database.driver.try_lock_name(connection, self._queue_name(callback_block)):
             return None
         if self._leased(connection, queue):
             return None
-        delivery = self._lease_due(connection, queue, self._database.now(connection))
+        delivery = self._lease_due(connection, queue, self._transactions.now(connection))
         failpoint("store.lease.ahead")
         return delivery
 
@@ -171,19 +175,19 @@ class Outbox(Deliveries):
         A lease that was void by then changes nothing: whoever has it now marks it.
         """
         verdict = self._mark(delivery, outcome)
-        self._ahead.hand(delivery.callback_block).called = None
+        self._prefetch.slot(delivery.callback_block).called = None
         return verdict
 
     def _mark(self, delivery: Delivery, outcome: Outcome) -> str:
-        with self._database.write("mark") as connection:
-            row = self._of_key(connection, delivery.key, is_locked=True)
+        with self._transactions.write("mark") as connection:
+            row = self.deliveries.of_key(connection, delivery.key, is_locked=True)
             if row.state != "leased" or row.lease_token != self._token:
                 return {"done": "done", "dead": "dead"}.get(row.state, "retry")
-            now = self._database.now(connection)
+            now = self._transactions.now(connection)
             if not outcome.ok and outcome.kind == "interrupted":
                 return void(connection, row, now, is_lost=True, attempts=delivery.attempts, outcome=outcome)
             _record_try(connection, row, now, outcome.kind, outcome)
-            # A function that is gone does not come back by waiting.
+            # Waiting does not bring back a missing function.
             is_given_up = row.attempts >= delivery.attempts or outcome.kind == "missing"
             failed = "dead" if is_given_up else "retry"
             verdict = "done" if outcome.ok else failed
@@ -199,9 +203,8 @@ class Outbox(Deliveries):
         Raises:
             LostRun: this process does not own the run.
         """
-        with self._rooms._write_and_lease("release_gate") as connection:
-            run = self._rooms._lock_mine(connection, run_id)
-            connection.run(RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
+        with self._transactions.write_and_lease("release_gate") as connection:
+            release_gate(connection, self._transactions.lock_owned(connection, run_id))
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -215,18 +218,19 @@ class Outbox(Deliveries):
         return connection.rows(IN_QUEUE, {**queue, "state": "leased"})
 
     def _is_held(self, row: Row, now: datetime) -> bool:
-        """Whether a lease still stands. One of this outbox does not: its queue asks for the next one."""
-        if row.lease_owner == self._me and row.lease_token == self._token:
+        """Whether a lease is valid. A lease of this outbox is not: its queue asks for the next delivery."""
+        if row.lease_owner == self._transactions.owner and row.lease_token == self._token:
             return False
-        return row.lease_until > now and self._rooms._is_alive(row.lease_owner, row.lease_until, now)
+        return row.lease_until > now and self._transactions.is_alive(row.lease_owner, row.lease_until, now)
 
-    def _wait_s(self, connection: Connection, queue: dict[str, str], now: datetime) -> float | None:
+    def _idle(self, connection: Connection, queue: dict[str, str], now: datetime) -> NotDue | NothingOpen:
+        """Return why a queue has nothing to lease."""
         row = connection.row(WAITING, queue)
         if row is None or not row.number:
-            return None
+            return NothingOpen()
         if row.earliest is None or row.number > row.backing_off:
-            return LOOK_AGAIN_S
-        return max(0.0, float((row.earliest - now).total_seconds()))
+            return NotDue(LOOK_AGAIN_S)
+        return NotDue(max(0.0, float((row.earliest - now).total_seconds())))
 
 
 def backoff_s(attempt: int) -> float:
@@ -243,9 +247,9 @@ def void(
     attempts: int | None = None,
     outcome: Outcome | None = None,
 ) -> str:
-    """End a lease that nobody marked; lost (its process died) it uses up no attempt, up to a limit.
+    """End a lease that was not marked. A lost lease (its process died) uses up no attempt, up to a limit.
 
-    Without `attempts`, how many there may be, whoever leases it next looks whether it is dead.
+    `attempts` is how many the delivery may have; if None, its next lease decides whether the delivery is dead.
     """
     lost = row.lost + 1 if is_lost else row.lost
     is_counted = not is_lost or lost >= LOST_LIMIT
@@ -257,8 +261,13 @@ def void(
 
 
 def _give_back(connection: Connection, key: str, token: str) -> None:
-    """End a lease that led to no call: as if it had not been."""
+    """Undo a lease that led to no call."""
     connection.run(_GIVE_BACK, {"idempotency_key": key, "lease_token": token})
+
+
+def release_gate(connection: Connection, run: LockedRun) -> None:
+    """Let the last events of the run's attempt be delivered."""
+    connection.run(_RELEASE_GATE, {"run_id": run.id, "number": run.attempt, "is_gate_released": True})
 
 
 def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime) -> None:
@@ -294,6 +303,4 @@ def _release(
 
 
 def _record_try(connection: Connection, row: Row, now: datetime, kind: str, outcome: Outcome | None) -> None:
-    connection.run(
-        WRITE_TRY, as_try(row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)
-    )
+    write_try(connection, row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)

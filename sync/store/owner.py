@@ -1,17 +1,18 @@
-"""Who owns a run: one process of one boot of one machine, and whether it still lives."""
+"""The owner of a run: one process of one boot of one machine, and whether it is alive."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """A process, named so that no other one can be mistaken for it."""
+    """Identity of a process; no other process ever has the same."""
 
     host: str
     #: Changes with every boot; empty where the system does not tell.
@@ -19,7 +20,7 @@ class Owner:
     #: A pid means something only within its namespace (container).
     pid_namespace: str
     pid: int
-    #: Clock ticks from boot to the start of the process: tells it from a later one of the same pid.
+    #: Clock ticks from boot to the start of the process: distinguishes it from a later process with the same pid.
     started: int
 
     def encode(self) -> str:
@@ -35,6 +36,10 @@ class Owner:
         return f"process {self.pid} on {self.host}"
 
 
+#: (theirs, mine) -> alive, dead, or None: not visible from here.
+Liveness = Callable[[Owner, Owner], bool | None]
+
+
 def current_owner() -> Owner:
     """Return this process."""
     pid = os.getpid()
@@ -48,7 +53,7 @@ def current_owner() -> Owner:
 
 
 def is_process_alive(theirs: Owner, mine: Owner) -> bool | None:
-    """Tell whether a process still runs; None if it cannot be seen from here, so that its lease decides."""
+    """Return whether a process still runs; None if it is not visible from here, so that its lease decides."""
     if theirs == mine:
         return True
     is_visible = theirs.boot_id and (theirs.boot_id, theirs.pid_namespace) == (mine.boot_id, mine.pid_namespace)

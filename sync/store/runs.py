@@ -1,23 +1,31 @@
-"""Pipeline runs: begin, take over, retry, heartbeat, cancel, finish, and what there is to show of them."""
+"""Pipeline runs: begin, retry, takeover, heartbeat, cancel, finish, and lists to show."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import AlreadyRunning, StateError
-from .attempts import write_plan
-from .connection import Conflict, Connection, Row, insert, update
-from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Renewal
-from .outbox import void_leases
+from .connection import Conflict, Connection, Row, value_of
+from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Renewal, decode_error
+from .outbox import release_gate, void_leases
 from .owner import Owner
-from .room import RELEASE_GATE, RUN_WITH_ATTEMPT, Room, decode_error, decode_run, lease_end
+from .plans import Plans, write_plan
+from .statements import insert, update
 from .tables import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
+from .transactions import Transactions
 
+#: How long a run stays its owner's without a heartbeat, where its process is not visible; renewed every 10 s.
+LEASE_S = 30.0
+
+#: A run with its latest attempt, as `_decode_run` reads it; a condition on the run `r` follows.
+_RUN_WITH_ATTEMPT = f"""SELECT r.*, a.status, a.stop_status, a.started_at, a.ended_at, a.error
+    FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt WHERE"""
 _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
-# Asked before every stream.
+# Executed before every stream.
 _MINE = f"SELECT id FROM {PIPELINE_RUN} WHERE {_IS_MINE}"
 _OWNER = f"SELECT owner, lease_until, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
@@ -29,8 +37,12 @@ _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
 _STATUSES = f"SELECT stream, status FROM {STREAM_RUN} WHERE run_id = :run_id ORDER BY attempt, position"
 
 
-class Runs(Room):
-    """A run is active from its beginning until its callbacks were delivered; one active run a pipeline."""
+class Runs:
+    """A run is active from its beginning until its callbacks are delivered. A pipeline has one active run."""
+
+    def __init__(self, transactions: Transactions, plans: Plans) -> None:
+        self._transactions = transactions
+        self._plans = plans
 
     def begin_run(
         self,
@@ -57,16 +69,16 @@ class Runs(Room):
             AlreadyRunning: the pipeline has an active run, alive or dead.
         """
         key = secrets.token_hex(16)
-        with self._one_active(pipeline), self._database.write("begin_run") as connection:
+        with self._one_active(pipeline), self._transactions.write("begin_run") as connection:
             self._refuse_active(connection, pipeline)
-            now = self._database.now(connection)
+            now = self._transactions.now(connection)
             row = {
                 "run_key": key,
                 "pipeline": pipeline,
                 "attempt": 1,
                 "is_active": True,
-                "owner": self._owner,
-                "lease_until": lease_end(now),
+                "owner": self._transactions.owner,
+                "lease_until": _lease_end(now),
                 "execution_date": execution_date,
                 "trigger_id": trigger,
                 "event": dict(event or {}),
@@ -86,8 +98,8 @@ class Runs(Room):
             AlreadyRunning: the pipeline has an active run.
             StateError: the pipeline has a later run.
         """
-        with self._one_active(self.run(run_id).pipeline), self._database.write("begin_retry") as connection:
-            run = self._lock(connection, run_id)
+        with self._one_active(self.run(run_id).pipeline), self._transactions.write("begin_retry") as connection:
+            run = self._transactions.lock(connection, run_id)
             self._refuse_active(connection, run.pipeline)
             latest_id = connection.value(_LATEST, {"pipeline": run.pipeline})
             if latest_id != run_id:
@@ -99,8 +111,8 @@ class Runs(Room):
                 run_id,
                 attempt=run.attempt + 1,
                 is_active=True,
-                owner=self._owner,
-                lease_until=lease_end(run.now),
+                owner=self._transactions.owner,
+                lease_until=_lease_end(run.now),
                 cancel_requested_at=None,
             )
             _begin_attempt(connection, run_id, run.attempt + 1, run.now)
@@ -115,42 +127,46 @@ class Runs(Room):
             AlreadyRunning: its process is alive.
             StateError: it is finished.
         """
-        with self._database.write("take_over") as connection:
-            run = self._lock(connection, run_id)
-            me = self._owner
+        with self._transactions.write("take_over") as connection:
+            run = self._transactions.lock(connection, run_id)
+            me = self._transactions.owner
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to take over")
-            if run.owner != me and self._is_alive(run.owner, run.lease_until, run.now):
+            if run.owner != me and self._transactions.is_alive(run.owner, run.lease_until, run.now):
                 raise AlreadyRunning(run.pipeline, run_id, str(Owner.decode(run.owner)))
-            _set_run(connection, run_id, owner=me, lease_until=lease_end(run.now))
+            _set_run(connection, run_id, owner=me, lease_until=_lease_end(run.now))
             if run.owner != me:
                 void_leases(connection, run.pipeline, run.owner, run.now)
-            self._forget_plans(run_id)
+            self._plans.forget(run_id)
         return self.run(run_id)
 
     def renew(self, run_id: int) -> Renewal:
-        """Heartbeat: extend the lease, and learn whether somebody wants the run cancelled."""
-        with self._database.write("renew") as connection:
-            now = self._database.now(connection)
+        """Heartbeat: extend the lease, and read whether a cancel was requested."""
+        with self._transactions.write("renew") as connection:
+            now = self._transactions.now(connection)
             changed = connection.run(
                 update(PIPELINE_RUN, ("lease_until",), _IS_MINE),
-                {"run_id": run_id, "owner": self._owner, "lease_until": lease_end(now)},
+                {"run_id": run_id, "owner": self._transactions.owner, "lease_until": _lease_end(now)},
             )
             requested = _cancel_requested(connection, run_id)
         return Renewal(is_mine=changed == 1, cancel_requested=requested)
 
     def is_owner(self, run_id: int) -> bool:
         """Whether this process may still write to the run."""
-        with self._database.read() as connection:
-            return connection.value(_MINE, {"run_id": run_id, "owner": self._owner}) is not None
+        with self._transactions.read() as connection:
+            return connection.value(_MINE, {"run_id": run_id, "owner": self._transactions.owner}) is not None
 
     def owner_state(self, run: PipelineRun) -> str:
         """Return "alive" or "dead": at once for a process of this machine, else by its lease."""
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             row = connection.row(_OWNER, {"run_id": run.id})
             if row is None:
                 raise StateError(f"the run store knows no run {run.id}")
-            return "alive" if self._is_alive(row.owner, row.lease_until, self._database.now(connection)) else "dead"
+            return (
+                "alive"
+                if self._transactions.is_alive(row.owner, row.lease_until, self._transactions.now(connection))
+                else "dead"
+            )
 
     def request_cancel(self, run_id: int) -> None:
         """Ask the run's owner, from whatever process, to cancel it. Idempotent.
@@ -158,16 +174,16 @@ class Runs(Room):
         Raises:
             StateError: the run is finished.
         """
-        with self._database.write("request_cancel") as connection:
-            run = self._lock(connection, run_id)
+        with self._transactions.write("request_cancel") as connection:
+            run = self._transactions.lock(connection, run_id)
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to cancel")
             if not run.cancel_requested:
                 _set_run(connection, run_id, cancel_requested_at=run.now)
 
     def cancel_requested(self, run_id: int) -> bool:
-        """Whether somebody wants the run cancelled; cheap."""
-        with self._database.read() as connection:
+        """Whether a cancel was requested; cheap."""
+        with self._transactions.read() as connection:
             return _cancel_requested(connection, run_id)
 
     def finish_run(self, run_id: int) -> None:
@@ -177,15 +193,15 @@ class Runs(Room):
             LostRun: this process does not own it.
             StateError: its attempt has not ended.
         """
-        with self._database.write("finish_run") as connection:
+        with self._transactions.write("finish_run") as connection:
             if self._is_finished_by_me(connection, run_id):
                 return
-            run = self._lock_mine(connection, run_id)
+            run = self._transactions.lock_owned(connection, run_id)
             if not run.has_ended:
                 raise StateError(f"run {run_id} has not ended: end_attempt comes first")
             _set_run(connection, run_id, is_active=False)
-            # A finished run holds no connections: whatever is left of it may be delivered by anybody.
-            connection.run(RELEASE_GATE, {"run_id": run_id, "number": run.attempt, "is_gate_released": True})
+            # A finished run holds no connections: any process may deliver its remaining events.
+            release_gate(connection, run)
 
     # -- to show -------------------------------------------------------------------------------------------------
 
@@ -217,19 +233,19 @@ class Runs(Room):
     def block_runs(self, run_id: int, attempt: int | None = None) -> list[BlockRun]:
         """Return the block runs of an attempt (None: of all), ended ones in the order of their ending."""
         of_attempt = "" if attempt is None else "AND attempt = :number"
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             rows = connection.rows(
                 f"SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id {of_attempt} ORDER BY position",
                 {"run_id": run_id, "number": attempt},
             )
-        found = [decode_block_run(row) for row in rows]
+        found = [_decode_block_run(row) for row in rows]
         return sorted(
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
         )
 
     def unfinished_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of a run that succeeded in none of its attempts, in run order."""
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             rows = connection.rows(_STATUSES, {"run_id": run_id})
         succeeded = {row.stream for row in rows if row.status == SUCCESS}
         return tuple(dict.fromkeys(row.stream for row in rows if row.stream not in succeeded))
@@ -245,45 +261,40 @@ class Runs(Room):
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _runs(self, where: str, values: Mapping[str, Any], limit: int) -> list[PipelineRun]:
-        statement = f"{RUN_WITH_ATTEMPT} {where} ORDER BY r.id DESC LIMIT :limit"
-        with self._database.read() as connection:
-            return [decode_run(row) for row in connection.rows(statement, {**values, "limit": limit})]
+        statement = f"{_RUN_WITH_ATTEMPT} {where} ORDER BY r.id DESC LIMIT :limit"
+        with self._transactions.read() as connection:
+            return [_decode_run(row) for row in connection.rows(statement, {**values, "limit": limit})]
 
     def _first(self, where: str, values: Mapping[str, Any]) -> PipelineRun | None:
         return next(iter(self._runs(where, values, limit=1)), None)
 
     def _streams(self, run_id: int, status: str) -> tuple[str, ...]:
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             return tuple(connection.column(_STREAMS, {"run_id": run_id, "status": status}))
 
     def _is_finished_by_me(self, connection: Connection, run_id: int) -> bool:
         row = connection.row(_OWNER, {"run_id": run_id})
-        return row is not None and not row.is_active and row.owner == self._owner
+        return row is not None and not row.is_active and row.owner == self._transactions.owner
 
     def _refuse_active(self, connection: Connection, pipeline: str) -> None:
         row = connection.row(_ACTIVE, {"pipeline": pipeline})
         if row is not None:
             raise AlreadyRunning(pipeline, row.id, str(Owner.decode(row.owner)))
 
-    def _one_active(self, pipeline: str) -> _OneActive:
-        return _OneActive(self, pipeline)
+    @contextmanager
+    def _one_active(self, pipeline: str) -> Iterator[None]:
+        """Raise AlreadyRunning where two processes begin at the same moment, and the unique index refuses one."""
+        try:
+            yield
+        except Conflict as error:
+            active = self.active_run(pipeline) or self.latest_run(pipeline)
+            if active is None:
+                raise
+            raise AlreadyRunning(pipeline, active.id, str(active.owner)) from error
 
 
-class _OneActive:
-    """Turn the unique index's refusal, where two processes begin at the same moment, into AlreadyRunning."""
-
-    def __init__(self, rooms: Runs, pipeline: str) -> None:
-        self._rooms = rooms
-        self._pipeline = pipeline
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Conflict):
-            active = self._rooms.active_run(self._pipeline) or self._rooms.latest_run(self._pipeline)
-            if active is not None:
-                raise AlreadyRunning(self._pipeline, active.id, str(active.owner)) from error
+def _lease_end(now: datetime) -> datetime:
+    return now + timedelta(seconds=LEASE_S)
 
 
 def _begin_attempt(connection: Connection, run_id: int, number: int, now: datetime) -> None:
@@ -309,25 +320,26 @@ def _cancel_requested(connection: Connection, run_id: int) -> bool:
     return connection.value(_CANCEL_REQUESTED, {"run_id": run_id}) is not None
 
 
-def decode_block_run(row: Row) -> BlockRun:
-    """Read a block run."""
-    return BlockRun(
-        run_id=row.run_id,
-        attempt=row.attempt,
-        block=row.block,
-        block_type=row.block_type,
-        stream=row.stream,
-        destination_table=row.destination_table,
-        status=row.status,
+def _decode_run(row: Row) -> PipelineRun:
+    return value_of(
+        PipelineRun,
+        row,
+        key=row.run_key,
+        stopping=row.stop_status is not None or row.status != RUNNING,
+        trigger=row.trigger_id,
+        owner=Owner.decode(row.owner),
+        error=decode_error(row.error),
+        cancel_requested=row.cancel_requested_at is not None,
+    )
+
+
+def _decode_block_run(row: Row) -> BlockRun:
+    return value_of(
+        BlockRun,
+        row,
         index=row.type_index,
         is_last_block_run=row.is_last,
         rows=row.row_count,
-        size_bytes=row.size_bytes,
-        started_at=row.started_at,
-        ended_at=row.ended_at,
-        bookmark_before=row.bookmark_before,
-        bookmark_after=row.bookmark_after,
         schema_changes=tuple(row.schema_changes or ()),
         error=decode_error(row.error),
-        rows_rejected=row.rows_rejected,
     )

@@ -1,29 +1,32 @@
-"""Copies of the destinations' ledger rows, to show and to undo; the ledger itself is the truth."""
+"""Copies of the destinations' ledger rows, to show and to undo; the ledger decides."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from .connection import Connection, Row, insert, update
+from .connection import Connection, Row, value_of
 from .model import StateCopy, StateVersion
-from .room import Room
+from .statements import insert, update
 from .tables import STATE, STATE_VERSION
+from .transactions import Transactions
 
 #: Versions kept of each stream's state.
 VERSIONS_KEPT = 50
-
 
 _KEY = "pipeline = :pipeline AND stream = :stream AND destination_table = :destination_table"
 _VERSION = f"SELECT version FROM {STATE} WHERE {_KEY} FOR UPDATE"
 _STATE = f"SELECT * FROM {STATE} WHERE {_KEY} AND is_deleted = FALSE"
 
 
-class States(Room):
-    """One row a pipeline, stream and destination table."""
+class States:
+    """One state for each pipeline, stream and destination table."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
 
     def save_state(self, pipeline: str, copy: StateCopy, *, run_id: int | None = None) -> None:
-        """Keep a copy of a ledger row; the one before becomes a previous version.
+        """Keep a copy of a ledger row; the former copy becomes a previous version.
 
         Args:
             pipeline: The pipeline's name.
@@ -33,24 +36,24 @@ class States(Room):
         Raises:
             LostRun: this process does not own the run.
         """
-        with self._database.write("save_state") as connection:
-            now = self._database.now(connection)
+        with self._transactions.write("save_state") as connection:
+            now = self._transactions.now(connection)
             if run_id is not None:
-                self._lock_mine(connection, run_id)
+                self._transactions.lock_owned(connection, run_id)
             write_state(connection, pipeline, copy, run_id=run_id, now=now)
 
     def delete_state(self, pipeline: str, stream: str, destination_table: str) -> None:
         """Forget a stream's state; its versions stay, to undo it."""
-        with self._database.write("delete_state") as connection:
+        with self._transactions.write("delete_state") as connection:
             row = connection.row(_STATE, _key(pipeline, stream, destination_table))
             if row is not None:
                 copy = StateCopy(stream=stream, destination_table=destination_table, source=row.source)
-                now = self._database.now(connection)
+                now = self._transactions.now(connection)
                 write_state(connection, pipeline, copy, run_id=None, now=now, is_deleted=True)
 
     def states(self, pipeline: str) -> list[StateVersion]:
         """Return the state of each stream of a pipeline."""
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             rows = connection.rows(
                 f"""SELECT * FROM {STATE} WHERE pipeline = :pipeline AND is_deleted = FALSE
                 ORDER BY stream, destination_table""",
@@ -60,13 +63,13 @@ class States(Room):
 
     def state(self, pipeline: str, stream: str, destination_table: str) -> StateVersion | None:
         """Return the state of one stream."""
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             row = connection.row(_STATE, _key(pipeline, stream, destination_table))
             return None if row is None else _decode(row, row.shape)
 
     def state_versions(self, pipeline: str, stream: str, destination_table: str) -> list[StateVersion]:
         """Return every version kept of a stream's state, the latest first; the first one is the current state."""
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             rows = connection.rows(
                 f"SELECT * FROM {STATE_VERSION} WHERE {_KEY} ORDER BY version DESC",
                 _key(pipeline, stream, destination_table),
@@ -97,7 +100,7 @@ def write_state(
         "saved_at": now,
         "is_deleted": is_deleted,
     }
-    # Whoever changes a bookmark by hand says nothing of the stream's shape.
+    # A change by hand has no shape: the known shape stays.
     shape = {} if copy.shape is None and not is_deleted else {"shape": copy.shape}
     current = row | shape
     connection.run(
@@ -115,16 +118,4 @@ def _key(pipeline: str, stream: str, destination_table: str) -> dict[str, str]:
 
 
 def _decode(row: Row, shape: Any = None) -> StateVersion:
-    return StateVersion(
-        pipeline=row.pipeline,
-        stream=row.stream,
-        destination_table=row.destination_table,
-        version=row.version,
-        source=row.source,
-        bookmark=row.bookmark,
-        rows=row.row_count,
-        run_id=row.run_id,
-        saved_at=row.saved_at,
-        is_deleted=row.is_deleted,
-        shape=shape,
-    )
+    return value_of(StateVersion, row, rows=row.row_count, shape=shape)

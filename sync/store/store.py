@@ -1,26 +1,73 @@
-"""The run store: who ran what, how it ended, and who has yet to be told. The only writer of history."""
+"""The run store: runs, how they ended, and the callbacks that are still due. The only writer of history."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from callbacks.delivery import Callbacks
+from syncblocks.callbacks.delivery import Callbacks
 
 from ..clock import Clock
+from .attempts import Attempts
 from .close import Closing
-from .database import open_database, store_exists
-from .model import PipelineRun
+from .database import Database, open_database, store_exists
+from .event_kwargs import run_kwargs
+from .model import ErrorInfo, PipelineRun
 from .outbox import Outbox
-from .owner import Owner, current_owner, is_process_alive
-from .recorded import run_kwargs
-from .room import Liveness
+from .owner import Liveness, Owner, current_owner, is_process_alive
+from .plans import Plans
+from .running_events import RunningEvents
 from .runs import Runs
 from .state import States
+from .transactions import Transactions
 
 
-class Store(Runs, Closing, States):
-    """An opened store. Thread-safe; every write to a run demands that `owner` owns it. Close it when done."""
+class Store:
+    """An opened store. Thread-safe; every write to a run demands that `owner` owns it. Close it when done.
+
+    Most methods are those of its parts, see there.
+    """
+
+    def __init__(self, database: Database, owner: Owner, liveness: Liveness) -> None:
+        """Compose the parts over one `Transactions`; `open` opens the database first."""
+        self._transactions = Transactions(database, owner, liveness)
+        self._plans = Plans(self._transactions)
+        runs = Runs(self._transactions, self._plans)
+        self.begin_run = runs.begin_run
+        self.begin_retry = runs.begin_retry
+        self.take_over_run = runs.take_over_run
+        self.renew = runs.renew
+        self.is_owner = runs.is_owner
+        self.owner_state = runs.owner_state
+        self.request_cancel = runs.request_cancel
+        self.cancel_requested = runs.cancel_requested
+        self.finish_run = runs.finish_run
+        self.run = runs.run
+        self.active_run = runs.active_run
+        self.latest_run = runs.latest_run
+        self.runs = runs.runs
+        self.block_runs = runs.block_runs
+        self.unfinished_streams = runs.unfinished_streams
+        self.open_streams = runs.open_streams
+        self.never_started = runs.never_started
+        self._attempts = Attempts(self._transactions, self._plans)
+        self.begin_attempt = self._attempts.begin_attempt
+        self.claim = self._attempts.claim
+        self.request_stop = self._attempts.request_stop
+        self.close_stream = Closing(self._transactions, self._plans).close_stream
+        self.attempt_plan = self._plans.attempt_plan
+        self.attempt_plan_of = self._plans.attempt_plan_of
+        running_events = RunningEvents(self._transactions, self._plans)
+        self.tell = running_events.tell
+        self.hold = running_events.hold
+        self.held = running_events.held
+        self.release_held = running_events.release_held
+        states = States(self._transactions)
+        self.save_state = states.save_state
+        self.delete_state = states.delete_state
+        self.states = states.states
+        self.state = states.state
+        self.state_versions = states.state_versions
 
     @classmethod
     def open(
@@ -38,7 +85,7 @@ class Store(Runs, Closing, States):
             url: `sqlite:///PATH` or `postgresql://...`.
             clock: For tests; PostgreSQL's own time counts there.
             folder: From which a relative SQLite path counts; None: the current one.
-            owner: In whose name to write; a worker of another process writes in its coordinator's.
+            owner: In whose name to write; a worker process writes in the name of its coordinator.
             liveness: For tests.
 
         Raises:
@@ -56,16 +103,16 @@ class Store(Runs, Closing, States):
     @property
     def url(self) -> str:
         """The URL without its password."""
-        return self._database.url
+        return self._transactions.database.url
 
     @property
     def owner(self) -> Owner:
         """In whose name this store writes."""
-        return self._me
+        return self._transactions.me
 
     def close(self) -> None:
         """Close every connection."""
-        self._database.close()
+        self._transactions.database.close()
 
     def __enter__(self) -> Store:
         return self
@@ -73,19 +120,24 @@ class Store(Runs, Closing, States):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def end_attempt(self, run_id: int, *, error: ErrorInfo | None = None, is_crash: bool = False) -> PipelineRun:
+        """See `Attempts.end_attempt`; return the run."""
+        self._attempts.end_attempt(run_id, error=error, is_crash=is_crash)
+        return self.run(run_id)
+
     def outbox(self, pipeline: str, callbacks: Callbacks | None = None, *, is_served: bool = False) -> Outbox:
         """Return the pipeline's outbox.
 
         Args:
             pipeline: Whose deliveries.
-            callbacks: Of its file, to deliver; None: only to look, count and retry.
-            is_served: Its queues are served until it is closed.
+            callbacks: Of the pipeline file; None: nothing can be leased, only listed, counted and retried.
+            is_served: Threads serve its queues until it is closed: deliveries are prefetched for them.
         """
-        return Outbox(self, pipeline, callbacks, is_served=is_served)
+        return Outbox(self._transactions, self._plans, pipeline, callbacks, is_served=is_served)
 
     def run_kwargs(self, run: PipelineRun) -> dict[str, Any]:
         """Return the recorded kwargs that all blocks of a run share, variables included."""
-        with self._database.read() as connection:
+        with self._transactions.read() as connection:
             return run_kwargs(connection, run.id, run.attempt)
 
 

@@ -1,10 +1,16 @@
-"""Tables of the run store, and which of their columns hold more than the databases' own values.
+"""Tables of the run store, and how the values of their columns are kept. `migrations` creates the tables.
 
-Prefixed like the ledger, so that no glob over a shared database ever syncs them. `migrations` makes them.
-Rows are locked in the same order everywhere: run, attempt, counters, block runs, state, events, deliveries.
+The prefix is the ledger's: no glob over a shared database ever syncs these tables. Rows are locked in the same order
+everywhere: run, attempt, counters, block runs, state, events, deliveries.
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 PREFIX = "_syncblocks_"
 
@@ -20,40 +26,48 @@ DELIVERY_TRY = f"{PREFIX}delivery_try"
 STATE = f"{PREFIX}state"
 STATE_VERSION = f"{PREFIX}state_version"
 
-# A column's name says what it holds, in whatever table and as the name of a value, too: so a statement is plain text.
 
-#: JSON, as ASCII text: NUL and lone surrogates are escaped, which no database would take in the raw.
-JSON = frozenset(
-    {
-        "event",
-        "variables",
-        "plan",
-        "error",
-        "blocks",
-        "config",
-        "details",
-        "schema_changes",
-        "bookmark",
-        "bookmark_before",
-        "bookmark_after",
-        "shape",
-    }
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a value is written to a column, and read back. NULL is None everywhere."""
+
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+
+
+#: ASCII text: JSON escapes NUL and lone surrogates, which no database takes as text.
+_AS_JSON = Codec(lambda value: json.dumps(value, separators=(",", ":")), json.loads)
+#: SQLite keeps a flag as a number.
+_AS_FLAG = Codec(bool, bool)
+#: SQLite keeps a time as text: UTC, without the zone.
+_AS_TEXT = Codec(
+    lambda value: value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds"),
+    lambda value: datetime.fromisoformat(value).replace(tzinfo=UTC),
 )
-#: Aware datetimes in UTC.
-TIMES = frozenset(
-    {
-        "now",
-        "lease_until",
-        "cancel_requested_at",
-        "execution_date",
-        "created_at",
-        "started_at",
-        "ended_at",
-        "not_before",
-        "earliest",
-        "leased_at",
-        "saved_at",
+#: PostgreSQL keeps an aware time, and returns it in the zone of the session.
+_AS_TIME = Codec(lambda value: value, lambda value: value.astimezone(UTC))
+
+
+def _codecs(times: Codec) -> Mapping[str, Codec]:
+    """Return the codec of each name.
+
+    The name of a column decides its codec, in every table; so does the name of a value that is no column (`now`,
+    `earliest`). One exception: `error` of DELIVERY_TRY is plain text, so statements name its value `message`.
+    """
+    names = {
+        _AS_JSON: (
+            "event variables plan error blocks config details schema_changes bookmark bookmark_before bookmark_after "
+            "shape"
+        ),
+        times: (
+            "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "
+            "leased_at saved_at"
+        ),
+        _AS_FLAG: "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted",
     }
-)
-#: Booleans, which SQLite keeps as numbers.
-FLAGS = frozenset(("is_active", "is_gate_released", "is_last", "is_numbered", "is_gated", "is_open", "is_deleted"))
+    return {name: codec for codec, of_codec in names.items() for name in of_codec.split()}
+
+
+#: Name of a column or a value -> its codec; other names hold texts and numbers.
+SQLITE_CODECS = _codecs(_AS_TEXT)
+POSTGRES_CODECS = _codecs(_AS_TIME)

@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests import services
-
-from . import report
-from .bench import Figure, workshop
-from .scenarios import SCENARIOS as DATABASES
-from .singer import SCENARIOS as SINGER
+from tests.benchmarks import report
+from tests.benchmarks.bench import Figure, workshop
+from tests.benchmarks.scenarios import SCENARIOS as DATABASES
+from tests.benchmarks.singer import SCENARIOS as SINGER
 
 SCENARIOS = DATABASES | SINGER
 RESULTS = Path(__file__).with_name("results")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from .measure import Usage, median_extra_s, median_ratio, median_usage, run
+from tests.benchmarks.measure import Usage, median_extra_s, median_ratio, median_usage, run
 
 #: Twelve columns, about 270 bytes a record.
 COLUMNS = """id bigint primary key, customer_id integer, amount_cents bigint, price numeric(12,2),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .bench import DUCKDB_FILE, Bench, Figure, duckdb, figures, postgres
-from .measure import alternate
+from tests.benchmarks.bench import DUCKDB_FILE, Bench, Figure, duckdb, figures, postgres
+from tests.benchmarks.measure import alternate
 
 _NOTHING = "@callback\ndef nothing(**kwargs):\n    pass\n"
 _NO_INPUT = "@callback('success', fetch_inputs=False)\ndef nothing(data, **kwargs):\n    assert data is None\n"

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .bench import Bench, Figure, single_figure
-from .measure import run
+from tests.benchmarks.bench import Bench, Figure, single_figure
+from tests.benchmarks.measure import run
 
 #: A call that follows later is too late.
 MOST_S = 0.1
@@ -62,7 +62,7 @@ def child_end(bench: Bench) -> list[Figure]:
 
 def measure(folder: Path, streams: int) -> list[float]:
     """Run the pipeline; return the seconds from each end to the next call."""
-    from sync import run_pipeline
+    from syncblocks import run_pipeline
 
     (folder / "ends.py").write_text(_CALLBACK)
     table = {"columns": {"id": "int64"}, "key": ["id"], "records": [{"id": 1}]}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
 from typing import Any
 
-from .bench import DUCKDB_FILE, Bench, Figure, duckdb, figures, postgres
-from .measure import Usage, alternate
+from pyarrow import parquet
+
+from tests.benchmarks.bench import DUCKDB_FILE, Bench, Figure, duckdb, figures, postgres
+from tests.benchmarks.measure import Usage, alternate
 
 
 def postgres_to_postgres(bench: Bench) -> list[Figure]:
@@ -75,7 +76,7 @@ def parquet_to_parquet(bench: Bench) -> list[Figure]:
         return bench.run(bench.program("stream_parquet", file, bench.folder / "bare.parquet"))
 
     taken = alternate({"pyarrow, by batches": written, "syncblocks": bench.sync(pipeline)}, bench.repeat)
-    assert filecmp.cmp(file, pipeline.with_name("out") / "orders.parquet", shallow=False)
+    assert parquet.read_metadata(pipeline.with_name("out") / "orders.parquet").num_rows == bench.rows
     return figures("parquet to parquet", bench.rows, taken, limit="pyarrow, by batches", least=1.0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .bench import Bench, Figure, extra_figures, figures, postgres
-from .measure import Usage, alternate
+from tests.benchmarks.bench import Bench, Figure, extra_figures, figures, postgres
+from tests.benchmarks.measure import Usage, alternate
 
 STREAM = {"stream": "public.orders", "replication_method": "INCREMENTAL", "bookmark_properties": ["created_at"]}
 

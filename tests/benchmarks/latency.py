@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bench import Bench, Figure, single_figure
-from .measure import run
+from tests.benchmarks.bench import Bench, Figure, single_figure
+from tests.benchmarks.measure import run
 
 #: A call that comes later after its commit is too late.
 MOST_S = 0.001
@@ -66,10 +66,10 @@ def _read(folder: Path) -> Mapping[str, Sequence[float]]:
 
 def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[float]]:
     """Run the pipeline; return the seconds from each commit to its call, and of the stages of that."""
-    from callbacks import runners
-    from callbacks.delivery import Delivery, Outcome
-    from sync import Progress, run_pipeline
-    from sync.store import Store, outbox
+    from syncblocks import Progress, run_pipeline
+    from syncblocks.callbacks import runners
+    from syncblocks.callbacks.delivery import Delivery, Outcome
+    from syncblocks.sync.store import close, outbox
 
     (folder / "nothing.py").write_text(_CALLBACK)
     names = [f"s{number}" for number in range(streams)]
@@ -119,7 +119,7 @@ def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[flo
             called[name] = float(now)
 
     # The transaction that ends a stream claims the next one, which decides that this one was not the last.
-    Store.close_stream = marked(Store.close_stream, note_close)  # type: ignore[method-assign]
+    close.Closing.close_stream = marked(close.Closing.close_stream, note_close)  # type: ignore[method-assign]
     outbox.Outbox.lease = marked(outbox.Outbox.lease, note_lease)  # type: ignore[method-assign]
     runners.ChildRunner.run = marked(runners.ChildRunner.run, note_run, is_before=True)  # type: ignore[method-assign]
     result = run_pipeline(folder / "pipeline.yaml", progress=Heard())

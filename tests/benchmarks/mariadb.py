@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from tests import services
-
-from .bench import Bench, Figure, figures, postgres, single_figure
-from .measure import Usage, alternate
+from tests.benchmarks.bench import Bench, Figure, figures, postgres, single_figure
+from tests.benchmarks.measure import Usage, alternate
 
 #: The columns of `bench.COLUMNS` as MariaDB has them.
 _COLUMNS = """id bigint primary key, customer_id int, amount_cents bigint, price decimal(12,2), weight double,

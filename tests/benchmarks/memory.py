@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .bench import DUCKDB_FILE, Bench, Figure, duckdb, postgres, single_figure
+from tests.benchmarks.bench import DUCKDB_FILE, Bench, Figure, duckdb, postgres, single_figure
 
 #: What is asked: megabytes at most, and how much more a larger table may take.
 _MOST_MB = {"postgres": 250, "duckdb": 400}

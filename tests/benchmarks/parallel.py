@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .bench import Bench, Figure, figures, postgres
-from .measure import Usage, alternate
+from tests.benchmarks.bench import Bench, Figure, figures, postgres
+from tests.benchmarks.measure import Usage, alternate
 
 WAYS = (1, 2, 4)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .bench import Bench, Figure
-from .callbacks import callbacks
-from .child_end import child_end
-from .full_refresh import csv_to_postgres, parquet_to_parquet, postgres_to_duckdb, postgres_to_postgres
-from .incremental import changed, first_load, nothing_new
-from .latency import latency
-from .mariadb import mariadb_to_postgres
-from .memory import memory
-from .parallel import csv_by_ranges, postgres_by_ranges
-from .small import many_tables, start
+from tests.benchmarks.bench import Bench, Figure
+from tests.benchmarks.callbacks import callbacks
+from tests.benchmarks.child_end import child_end
+from tests.benchmarks.full_refresh import csv_to_postgres, parquet_to_parquet, postgres_to_duckdb, postgres_to_postgres
+from tests.benchmarks.incremental import changed, first_load, nothing_new
+from tests.benchmarks.latency import latency
+from tests.benchmarks.mariadb import mariadb_to_postgres
+from tests.benchmarks.memory import memory
+from tests.benchmarks.parallel import csv_by_ranges, postgres_by_ranges
+from tests.benchmarks.small import many_tables, start
 
 #: Name on the command line -> scenario; in this order.
 SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {

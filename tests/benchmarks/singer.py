@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from .bench import Bench, Figure, figures
-from .measure import Usage, alternate
-from .singer_lines import ORDERS
+from tests.benchmarks.bench import Bench, Figure, figures
+from tests.benchmarks.measure import Usage, alternate
+from tests.benchmarks.singer_lines import ORDERS
 
 #: The table that `write_lines` fills, as a user would make it.
 _TABLE = """id bigint primary key, customer_id bigint, status text, email text, note text, amount numeric(38,2),
@@ -153,7 +153,7 @@ def _tap_config(url: str) -> dict[str, Any]:
 
 def _installed(folder: Path) -> dict[str, Path]:
     """Return the programs of the real plugins, installed by the product itself."""
-    from connectors.singer.environments import installed
+    from syncblocks.connectors.singer.environments import installed
 
     return {
         kind: installed(pip, program=f"{kind}-postgres", python="", folder=folder, timeout_s=600)

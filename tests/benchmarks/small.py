@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from .bench import COLUMNS, Bench, Figure, extra_figures, postgres, single_figure
-from .measure import Usage, alternate
+from tests.benchmarks.bench import COLUMNS, Bench, Figure, extra_figures, postgres, single_figure
+from tests.benchmarks.measure import Usage, alternate
 
 
 def start(bench: Bench) -> list[Figure]:

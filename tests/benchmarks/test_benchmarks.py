@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests import services
-
-from . import report
-from .bench import workshop
-from .scenarios import SCENARIOS
+from tests.benchmarks import report
+from tests.benchmarks.bench import workshop
+from tests.benchmarks.scenarios import SCENARIOS
 
 
 @pytest.mark.postgres

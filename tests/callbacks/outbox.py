@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from callbacks.delivery import Delivery, Outcome
-from callbacks.testing import make_event
+from syncblocks.callbacks.delivery import Delivery, LeaseResult, NotDue, NothingOpen, Outcome
+from syncblocks.callbacks.testing import make_event
 
 
 class MemoryOutbox:
@@ -28,7 +28,7 @@ class MemoryOutbox:
                 queue = self._open.setdefault(delivery.callback_block, [])
                 queue.append((time.monotonic() + due_in_s, delivery))
 
-    def lease(self, callback_block: str) -> Delivery | float | None:
+    def lease(self, callback_block: str) -> LeaseResult:
         with self._lock:
             queue = self._open.get(callback_block, [])
             now = time.monotonic()
@@ -37,7 +37,7 @@ class MemoryOutbox:
                     leased = replace(delivery, attempt=delivery.attempt + 1)
                     del queue[place]
                     return leased
-            return min(due for due, _ in queue) - now if queue else None
+            return NotDue(min(due for due, _ in queue) - now) if queue else NothingOpen()
 
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         verdict = "done" if outcome.ok else "retry" if delivery.attempt < delivery.attempts else "dead"

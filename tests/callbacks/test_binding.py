@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from callbacks.errors import CallbackLoadError
-from callbacks.loader import load_file
-from callbacks.testing import call, make_event
+from syncblocks.callbacks.errors import CallbackLoadError
+from syncblocks.callbacks.loader import load_file
+from syncblocks.callbacks.testing import call, make_event
 
 DATA = object()
 
@@ -132,7 +132,7 @@ def test_the_error_comes_by_name_and_is_none_for_the_other_statuses(tmp_path: Pa
     text = "@callback('failure')\n@callback('success')\ndef tell(*, __error): return __error\n"
     error = received(tmp_path, text, status="failure")
     assert isinstance(error, Exception)
-    assert str(error) == error.message == "made by callbacks.testing"
+    assert str(error) == error.message == "made by syncblocks.callbacks.testing"
     assert (error.type, error.stream, error.block) == ("ValueError", "users", "export_memory")
     assert received(tmp_path, text) is None
 
@@ -235,8 +235,8 @@ def test_coroutine_functions_are_run_to_their_end(tmp_path: Path) -> None:
 
 
 def test_a_binding_passes_each_argument_once() -> None:
-    from callbacks.binding import bind
-    from callbacks.kwargs import RESERVED
+    from syncblocks.callbacks.binding import bind
+    from syncblocks.callbacks.kwargs import RESERVED
 
     functions: list[Callable[..., Any]] = [
         lambda stream, /, df, index=5, **kwargs: (stream, df, index, kwargs),

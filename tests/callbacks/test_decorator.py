@@ -5,9 +5,9 @@ from textwrap import dedent
 
 import pytest
 
-import callbacks
-from callbacks.errors import CallbackLoadError
-from callbacks.loader import CallbackFile, load_file
+from syncblocks import callbacks
+from syncblocks.callbacks.errors import CallbackLoadError
+from syncblocks.callbacks.loader import CallbackFile, load_file
 
 
 def load(tmp_path: Path, text: str) -> CallbackFile:
@@ -124,7 +124,7 @@ def test_an_imported_mark_is_the_same_as_the_one_in_the_namespace(tmp_path: Path
         tmp_path,
         """
         given = callback
-        from callbacks import callback, on_failure, transformer
+        from syncblocks import callback, on_failure, transformer
         assert given is callback
 
         @callback('failure')

@@ -12,10 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from callbacks.delivery import Delivery, Outcome
-from callbacks.dispatcher import Dispatcher
-
-from .outbox import MemoryOutbox, delivery
+from syncblocks.callbacks.delivery import Delivery, LeaseResult, Outcome
+from syncblocks.callbacks.dispatcher import Dispatcher
+from tests.callbacks.outbox import MemoryOutbox, delivery
 
 Make = Callable[..., Dispatcher]
 
@@ -285,7 +284,7 @@ def test_a_store_that_fails_for_a_while_loses_nothing(make: Make, file: Path, ca
     class Flaky(MemoryOutbox):
         failures = 2
 
-        def lease(self, callback_block: str) -> Delivery | float | None:
+        def lease(self, callback_block: str) -> LeaseResult:
             self.fail()
             return super().lease(callback_block)
 

@@ -15,15 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from callbacks.child import CallEnd, Child
-from callbacks.delivery import Delivery, Prepared
-from callbacks.dispatcher import Dispatcher
-from callbacks.events import make_event
-from callbacks.hooks import run_hook
-from callbacks.notify import hidden, is_known
-
-from .listener import http_listener, smtp_sink
-from .outbox import MemoryOutbox
+from syncblocks.callbacks.child import CallEnd, Child
+from syncblocks.callbacks.delivery import Delivery, Prepared
+from syncblocks.callbacks.dispatcher import Dispatcher
+from syncblocks.callbacks.events import make_event
+from syncblocks.callbacks.hooks import run_hook
+from syncblocks.callbacks.notify import hidden, is_known
+from tests.callbacks.listener import http_listener, smtp_sink
+from tests.callbacks.outbox import MemoryOutbox
 
 SECRET = "whsec-Zx81kLq0"
 

@@ -15,11 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from callbacks.child import Child
-from callbacks.dispatcher import OUTPUT_LIMIT, Dispatcher
-from callbacks.testing import make_event
-
-from .outbox import MemoryOutbox, delivery
+from syncblocks.callbacks.child import Child
+from syncblocks.callbacks.dispatcher import OUTPUT_LIMIT, Dispatcher
+from syncblocks.callbacks.testing import make_event
+from tests.callbacks.outbox import MemoryOutbox, delivery
 
 FUNCTIONS = """
 import ctypes, os, signal, subprocess, sys, threading, time
@@ -302,7 +301,7 @@ def test_users_modules_shadow_neither_ours_nor_the_standard_librarys(
     (folder / "helper.py").write_text("NAME = 'beside'")
     file = folder / "alerts.py"
     file.write_text(
-        "from callbacks import callback\nimport json, helper\n"
+        "from syncblocks import callback\nimport json, helper\n"
         "@callback\ndef tell(**kwargs):\n    import queue, helper\n    print(helper.NAME)\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -340,7 +339,7 @@ def test_the_pipes_are_not_inherited_by_what_a_function_starts(tmp_path: Path, c
 
 PARENT = """
 import json, sys, time
-from callbacks.child import Child
+from syncblocks.callbacks.child import Child
 child = Child("alerts")
 request = json.loads(sys.argv[1])
 print(child.call({**request, "function": "starts_sleep"}, timeout_s=20).output.decode(), flush=True)

@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
-from callbacks import BlockRun, ParentError, PipelineRun
-from callbacks.kwargs import RESERVED, IntegrationKwargs, PipelineKwargs, StandardKwargs, build_kwargs, hydrate
-from callbacks.testing import make_event
+from syncblocks.callbacks import BlockRun, ParentError, PipelineRun
+from syncblocks.callbacks.kwargs import (
+    RESERVED,
+    IntegrationKwargs,
+    PipelineKwargs,
+    StandardKwargs,
+    build_kwargs,
+    hydrate,
+)
+from syncblocks.callbacks.testing import make_event
 
 DATE = datetime(2023, 4, 26, 20, 28, 17, 335254, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from callbacks.errors import CallbackLoadError
-from callbacks.loader import load_file
+from syncblocks.callbacks.errors import CallbackLoadError
+from syncblocks.callbacks.loader import load_file
 
 
 def write(path: Path, text: str) -> Path:
@@ -58,7 +58,7 @@ def test_a_file_may_be_named_like_a_module_of_the_standard_library(tmp_path: Pat
 def test_a_folder_named_callbacks_does_not_hide_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "callbacks" / "__init__.py", "raise RuntimeError('shadowed')")
-    file = write(tmp_path / "callbacks" / "callbacks.py", f"from callbacks import callback\n{ALERT}")
+    file = write(tmp_path / "callbacks" / "callbacks.py", f"from syncblocks import callback\n{ALERT}")
     assert load_file(file).functions
 
 
@@ -76,7 +76,7 @@ def test_helpers_beside_the_file_can_be_imported_and_stay_apart(tmp_path: Path) 
 
 
 def test_an_imported_marked_function_does_not_fire_a_second_time(tmp_path: Path) -> None:
-    write(tmp_path / "common.py", f"from callbacks import callback\n{ALERT}")
+    write(tmp_path / "common.py", f"from syncblocks import callback\n{ALERT}")
     file = write(tmp_path / "alerts.py", "from common import tell\n@callback\ndef mine(**kwargs): ...\n")
     assert [function.name for function in load_file(file).functions] == ["mine"]
 

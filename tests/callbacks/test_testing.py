@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.testing import call, make_event
+from syncblocks.callbacks.testing import call, make_event
 
 FILE = """
 @callback('failure')
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_status_calls_all_functions_that_serve_it_in_order(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called = call(file, "failure", make_event("failure", stream="orders"))
     assert [(item.function, item.value) for item in called] == [("old", "old"), ("alert", "alerted")]
-    assert capsys.readouterr().out == "orders: made by callbacks.testing\n"
+    assert capsys.readouterr().out == "orders: made by syncblocks.callbacks.testing\n"
 
 
 def test_a_name_calls_one_function_and_hands_over_the_data(file: Path) -> None:

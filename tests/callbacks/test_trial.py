@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from callbacks.kwargs import STATUSES
-from callbacks.testing import make_event, try_file
+from syncblocks.callbacks.kwargs import STATUSES
+from syncblocks.callbacks.testing import make_event, try_file
 
 
 def write(folder: Path, text: str) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.named import numbered, parameter_names
+from syncblocks.connectors.named import numbered, parameter_names
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.faults import oracle
+from tests.faults.workshop import Workshop
 from tests.zygote import Process, Zygote
-
-from . import oracle
-from .workshop import Workshop
 
 #: Writes down every call, with a failpoint on each side of the writing: in inline mode they are the engine's own. In a
 #: child `ARRIVE_KILL=N:before|after` kills the engine at the N-th call of the child instead.
 RECORDER = """
 import json, os, signal, time
 from pathlib import Path
-from connectors.failpoints import failpoint
+from syncblocks.connectors.failpoints import failpoint
 
 CALLS = []
 

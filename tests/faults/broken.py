@@ -8,7 +8,7 @@ from typing import Any
 
 def token_is_not_checked() -> None:
     """The ledger row is written whoever owns it: a zombie's commit is kept."""
-    from connectors.sql.ledger import Ledger
+    from syncblocks.connectors.sql.ledger import Ledger
 
     genuine = Ledger.record
 
@@ -21,7 +21,7 @@ def token_is_not_checked() -> None:
 
 def ledger_is_written_after_the_data() -> None:
     """The ledger row has a transaction of its own, behind the data's."""
-    from connectors.sql.ledger import Ledger
+    from syncblocks.connectors.sql.ledger import Ledger
 
     genuine = Ledger.record
 
@@ -35,21 +35,21 @@ def ledger_is_written_after_the_data() -> None:
 
 def recovery_believes_nothing_was_committed() -> None:
     """A dead run's streams are run again, whatever the ledger says."""
-    from sync import recovery
+    from syncblocks.sync.run import recovery
 
     recovery.is_completed = lambda *_: False
 
 
 def doubt_counts_as_failure() -> None:
     """A commit whose answer was lost is taken for one that was not made."""
-    from sync import stream_run
+    from syncblocks.sync.run import stream as stream_run
 
     stream_run.is_completed = lambda *_: False
 
 
 def events_are_written_behind_the_close() -> None:
     """Block runs end in one transaction, their events are written in the next."""
-    from sync.store import close
+    from syncblocks.sync.store import close
 
     genuine, closing = close.write_events, close.Closing.close_stream
     late: list[tuple[Any, Any, Any]] = []
@@ -59,7 +59,7 @@ def events_are_written_behind_the_close() -> None:
 
     def close_stream(self: Any, run_id: int, outcome: Any, **options: Any) -> Any:
         closed = closing(self, run_id, outcome, **options)
-        with self._database.write("late") as connection:
+        with self._transactions.write("late") as connection:
             while late:
                 genuine(connection, *late.pop(0))
         return closed
@@ -70,7 +70,7 @@ def events_are_written_behind_the_close() -> None:
 
 def flag_is_found_by_counting() -> None:
     """The last is whoever sees no other one running."""
-    from sync.store.counters import TypeCounter
+    from syncblocks.sync.store.counters import TypeCounter
 
     def end(self: Any, _name: Any) -> tuple[int, bool | None]:
         index = self.ended
@@ -83,7 +83,7 @@ def flag_is_found_by_counting() -> None:
 
 def flag_is_decided_at_the_plan() -> None:
     """The last is the last one planned: who else may come after it is not asked."""
-    from sync.store.counters import TypeCounter
+    from syncblocks.sync.store.counters import TypeCounter
 
     def end(self: Any, _name: Any) -> tuple[int, bool | None]:
         index = self.ended
@@ -96,7 +96,7 @@ def flag_is_decided_at_the_plan() -> None:
 
 def delivery_is_marked_before_the_call() -> None:
     """At most once: what dies in the call was delivered already."""
-    from callbacks import dispatcher
+    from syncblocks.callbacks import dispatcher
 
     queue = dispatcher._Queue
 
@@ -110,9 +110,9 @@ def delivery_is_marked_before_the_call() -> None:
 
 def every_owner_is_dead() -> None:
     """A run is taken from a process that lives."""
-    from sync.store.room import Room
+    from syncblocks.sync.store.transactions import Transactions
 
-    Room._is_alive = lambda *_: False  # type: ignore[method-assign]
+    Transactions.is_alive = lambda *_: False  # type: ignore[method-assign]
 
 
 #: Name -> what breaks the engine.

@@ -6,9 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tests.faults.workshop import EXPORTER, Workshop, values
 from tests.zygote import Process
-
-from .workshop import EXPORTER, Workshop, values
 
 STATUS_ORDER = ("failure", "cancelled", "success")
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from callbacks.dispatcher import Dispatcher
+from syncblocks.callbacks.dispatcher import Dispatcher
 from tests.callbacks.outbox import MemoryOutbox, delivery
+from tests.faults.conftest import Count
+from tests.faults.oracle import _flags
+from tests.faults.workshop import Workshop, values
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import _flags
-from .workshop import Workshop, values
 
 #: Name -> what it does, and whether it counts as a failed call.
 ABUSES: dict[str, tuple[str, bool]] = {

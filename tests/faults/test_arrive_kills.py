@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.arrivals import SCENARIOS, arguments, expected_double, is_killed, prepared, violations
+from tests.faults.conftest import Count
+from tests.faults.test_failpoints import wipe
 from tests.zygote import Zygote
-
-from .arrivals import SCENARIOS, arguments, expected_double, is_killed, prepared, violations
-from .conftest import Count
-from .test_failpoints import wipe
 
 #: Cases in the set of each commit, by mode and store; all of them in the full set.
 CASES = {("inline", "sqlite"): 207, ("child", "sqlite"): 36, ("inline", "postgres"): 18}

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.faults.conftest import Count
+from tests.faults.oracle import _flags, _open_ends, _order
+from tests.faults.test_flags import make_many
+from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import _flags, _open_ends, _order
-from .test_flags import make_many
-from .workshop import Workshop
 
 STREAMS = 8
 RUNS = 100 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 20

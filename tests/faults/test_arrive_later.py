@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
-
-from .workshop import Workshop
 
 HOLD = "import time\n    while Path(__file__).with_name('hold').exists():\n        time.sleep(0.02)\n    "
 

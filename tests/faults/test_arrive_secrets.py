@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.faults.conftest import Count
 from tests.zygote import Process, Zygote
-
-from .conftest import Count
 
 CANARIES = 50
 #: Between the two marks: what URLs, JSON, repr and SQL each write in another way.

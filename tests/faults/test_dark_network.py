@@ -16,17 +16,16 @@ import psycopg
 import pytest
 import yaml
 
-from connectors.errors import ConnectorError, RetriableError
-from connectors.mysql.destination import MySQLDestination
-from connectors.postgres.destination import PostgresDestination
-from connectors.postgres.raw import RawSession
-from connectors.postgres.settings import PostgresSettings
-from connectors.sqlalchemy.destination import SQLAlchemyDestination
-from sync.errors import StateError
-from sync.store import Store
-
-from .dark import Dark, Relay, dark
-from .workshop import RECORDER
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.mysql.destination import MySQLDestination
+from syncblocks.connectors.postgres.destination import PostgresDestination
+from syncblocks.connectors.postgres.raw import RawSession
+from syncblocks.connectors.postgres.settings import PostgresSettings
+from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
+from syncblocks.sync.errors import StateError
+from syncblocks.sync.store import Store
+from tests.faults.dark import Dark, Relay, dark
+from tests.faults.workshop import RECORDER
 
 pytestmark = pytest.mark.slow
 

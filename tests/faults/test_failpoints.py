@@ -14,11 +14,10 @@ from zlib import crc32
 
 import pytest
 
+from tests.faults.conftest import Count
+from tests.faults.oracle import untrue, violations
+from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import untrue, violations
-from .workshop import Workshop
 
 HOSTILE = 'Robert"); DROP TABLE "orders"; --é \'x\''
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
@@ -106,7 +105,7 @@ def trace(zygote: Zygote, shared: Path, destination: str, store: str, url: str) 
 
 def wipe(url: str) -> None:
     """Empty a PostgreSQL database."""
-    from .workshop import postgres
+    from tests.faults.workshop import postgres
 
     with postgres(url) as connection:
         connection.execute("drop schema public cascade; create schema public")

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Count
+from tests.faults.oracle import untrue, violations
+from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import untrue, violations
-from .workshop import Workshop
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 

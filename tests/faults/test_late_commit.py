@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.faults.conftest import Count
+from tests.faults.oracle import untrue, violations
+from tests.faults.workshop import Workshop, postgres
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import untrue, violations
-from .workshop import Workshop, postgres
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 

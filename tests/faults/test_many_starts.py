@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Count
+from tests.faults.oracle import untrue, violations
+from tests.faults.test_kill_loop import make
+from tests.faults.test_zombie import freeze
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import untrue, violations
-from .test_kill_loop import make
-from .test_zombie import freeze
 
 PLACES = [("duckdb", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres"), ("sqlite", "sqlite")]
 

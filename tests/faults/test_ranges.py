@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Count
+from tests.faults.oracle import untrue, violations
+from tests.faults.test_zombie import revive
+from tests.faults.workshop import LOADER, Workshop, postgres
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import untrue, violations
-from .test_zombie import revive
-from .workshop import LOADER, Workshop, postgres
 
 #: Strikes of each commit; the full set strikes everywhere.
 CASES = 6

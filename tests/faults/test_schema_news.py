@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.faults.arrivals import RECORDER
+from tests.faults.conftest import Count
+from tests.faults.workshop import Workshop, postgres
 from tests.zygote import Zygote
-
-from .arrivals import RECORDER
-from .conftest import Count
-from .workshop import Workshop, postgres
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 #: Kills at these points of the run that adds the column; {} is the destination's name.
@@ -74,7 +73,7 @@ def has_column(workshop: Workshop) -> bool:
 def test_an_added_column_is_told_of_once_wherever_the_process_dies(
     zygote: Zygote, folder: Path, postgres_url: str, destination: str, disposition: str, injected: Count, is_full: bool
 ) -> None:
-    from .test_failpoints import wipe
+    from tests.faults.test_failpoints import wipe
 
     found, hits = [], 0
     is_all = is_full or (destination, disposition) == ("sqlite", "append")

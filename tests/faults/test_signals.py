@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.conftest import Count
+from tests.faults.oracle import untrue, violations
+from tests.faults.test_kill_loop import make
+from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
-
-from .conftest import Count
-from .oracle import untrue, violations
-from .test_kill_loop import make
-from .workshop import Workshop
 
 #: Asked of an idle machine; what is asserted is looser, since machines under test are not idle.
 PROMISED_S, ASSERTED_S = 5.0, 20.0

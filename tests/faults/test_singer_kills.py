@@ -15,20 +15,19 @@ import psutil
 import pytest
 import yaml
 
-from tests.connectors.singer_helpers import entry, tap_program
-from tests.connectors.singer_targets import make_target
+from tests.connectors.singer.singer_helpers import entry, tap_program
+from tests.connectors.singer.singer_targets import make_target
+from tests.faults.conftest import Count
+from tests.faults.workshop import postgres
 from tests.zygote import Process, Zygote
-
-from .conftest import Count
-from .workshop import postgres
 
 STREAMS = {"orders": "merge", "users": "append"}
 
 #: Small blocks, so that a run of a fraction of a second has many of them.
 CONSTANTS = {
-    "connectors.singer.tap.BLOCK_S": 0.005,
-    "connectors.singer.tap.PASSED_S": 0.005,
-    "connectors.singer.process._FILL_S": 0.0,
+    "syncblocks.connectors.singer.tap.BLOCK_S": 0.005,
+    "syncblocks.connectors.singer.tap.PASSED_S": 0.005,
+    "syncblocks.connectors.singer.process._FILL_S": 0.0,
 }
 
 

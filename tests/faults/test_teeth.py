@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import test_failpoints, test_kill_loop, test_zombie
+from tests.faults.broken import ENGINES
+from tests.faults.conftest import Count
+from tests.faults.oracle import untrue, violations
+from tests.faults.test_flags import make_many
+from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
-
-from . import test_failpoints, test_kill_loop, test_zombie
-from .broken import ENGINES
-from .conftest import Count
-from .oracle import untrue, violations
-from .test_flags import make_many
-from .workshop import Workshop
 
 Hunt = Callable[[Zygote, Path, "str | None"], list[str]]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .values import Column, same
+from tests.golden.values import Column, same
 
 TEXTS = ["plain", "\U0001d11e\U0001f600 é e\u0301", 'q"`\\ \t,;|', "NULL", "00123", "line\nend\r\n", "\u202eabc\u200b"]
 QUOTED = tuple((f"'{text}'", text) for text in TEXTS)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pymysql
 
-from .values import Column
+from tests.golden.values import Column
 
 FILES = ("csv", "jsonl", "parquet")
 

@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from connectors.errors import ConnectorError
-from connectors.registry import make_source
-from connectors.stream import Checkpoint, ReplicationMethod, Stream
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
 from tests import services
-
-from .test_changes_on_the_way import runner
+from tests.golden.test_changes_on_the_way import runner
 
 #: Of every system: the type that is planned; the type that is read, and its value as it may arrive, or None.
 TYPES: list[tuple[str, str, str, Any]] = [

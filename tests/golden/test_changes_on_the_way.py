@@ -14,13 +14,12 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.errors import ConnectorError
-from connectors.registry import make_source
-from connectors.stream import Checkpoint
-from sync import run_pipeline
+from syncblocks import run_pipeline
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.stream import Checkpoint
 from tests import services
-
-from .systems import mysql_connection
+from tests.golden.systems import mysql_connection
 
 SYSTEMS = ("postgres", "mysql", "sqlite", "duckdb")
 

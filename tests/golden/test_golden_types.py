@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from sync import RunResult, run_pipeline
+from syncblocks import RunResult, run_pipeline
 from tests import services
-
-from .columns import GOLDEN
-from .systems import FILES, make, read_back, rows
-from .values import Column, normal
+from tests.golden.columns import GOLDEN
+from tests.golden.systems import FILES, make, read_back, rows
+from tests.golden.values import Column, normal
 
 
 class Golden:

@@ -19,14 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from connectors.errors import ConnectorError
-from connectors.registry import make_destination
-from connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
-from sync import run_pipeline
+from syncblocks import run_pipeline
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
 from tests import services
-from tests.connectors.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
-
-from .systems import FILES, mysql_connection
+from tests.contracts.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
+from tests.golden.systems import FILES, mysql_connection
 
 NAMES = [*HOSTILE_NAMES.values(), *TWINS]
 DESTINATIONS = ("postgres", "mysql", "sqlite", "duckdb", "csv", "jsonl", "parquet")

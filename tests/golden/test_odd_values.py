@@ -17,12 +17,11 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from connectors.errors import FatalConnectorError
-from connectors.fidelity import Fidelity, fidelity
-from connectors.registry import make_destination
-from connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
-
-from .systems import mysql_connection
+from syncblocks.connectors.arrow.fidelity import Fidelity, fidelity
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
+from tests.golden.systems import mysql_connection
 
 STRUCT = pa.struct([("n", pa.decimal128(38, 10)), ("f", pa.float64()), ("b", pa.binary()), ("t", pa.timestamp("ns"))])
 

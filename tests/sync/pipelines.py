@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from connectors.memory import MemoryDatabase, database
-from sync import Progress, RunResult, run_pipeline
+from syncblocks import Progress, RunResult, run_pipeline
+from syncblocks.connectors.memory import MemoryDatabase, database
 
 #: A callback file that writes down every call, one JSON line each, whatever the status.
 RECORDER = """

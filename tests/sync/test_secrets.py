@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sync.secrets import Redactor, mask_url_passwords, url_passwords
+from syncblocks.sync.secrets import Redactor, mask_url_passwords, url_passwords
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "raw": str,

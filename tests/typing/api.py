@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, assert_type
 
-from callbacks import (
+from syncblocks import Pipeline, Progress, RunResult, SyncError, load_pipeline, run_pipeline
+from syncblocks.callbacks import (
     BlockRun,
     ParentError,
     PipelineRun,
@@ -17,11 +18,10 @@ from callbacks import (
     on_success,
     transformer,
 )
-from callbacks.testing import Called, Trial, call, make_event, try_file
-from connectors.protocols import Block, Destination, Source
-from connectors.registry import make_destination, make_source
-from connectors.stream import Bookmark, Event, Stream
-from sync import Pipeline, Progress, RunResult, SyncError, load_pipeline, run_pipeline
+from syncblocks.callbacks.testing import Called, Trial, call, make_event, try_file
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.stream import Block, Bookmark, Event, Stream
 
 
 @callback

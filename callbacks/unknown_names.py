@@ -1,0 +1,118 @@
+"""Find misspelt keyword arguments in a callback function's source. Calls nothing.
+
+The loader already refuses a wrong parameter without a default. This module finds the rest: `kwargs["strem"]`,
+`kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from .loader import CallbackFunction
+
+#: A parameter at least this similar to a keyword argument's name counts as misspelt.
+_SIMILARITY = 0.75
+_LOOKUPS = ("get", "pop")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownName:
+    """A keyword argument that a function uses and never gets."""
+
+    function: str
+    line: int
+    name: str
+    #: Its use in the file, such as `kwargs['strem']`.
+    text: str
+    #: The most similar known name, if there is one.
+    nearest: str | None
+
+    def __str__(self) -> str:
+        hint = "" if self.nearest is None else f"; did you mean {self.nearest!r}?"
+        return f"line {self.line}: {self.text}: no keyword argument is named {self.name!r}{hint}"
+
+
+def unknown_names(path: Path, function: CallbackFunction, known: Collection[str]) -> list[UnknownName]:
+    """Return the unknown keyword arguments that a function uses, by line.
+
+    Args:
+        path: the function's file.
+        function: the function, loaded from this file.
+        known: keyword arguments and runtime variables.
+    """
+    node = _definition(path, function)
+    if node is None:
+        return []
+    found = [*_parameters(node, function, known)]
+    if node.args.kwarg is not None:
+        found += [(line, name, text) for line, name, text in _lookups(node, node.args.kwarg.arg) if name not in known]
+    return [
+        UnknownName(
+            function=function.name,
+            line=line,
+            name=name,
+            text=text,
+            nearest=next(iter(get_close_matches(name.lower(), list(known), n=1)), None),
+        )
+        for line, name, text in sorted(set(found))
+    ]
+
+
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _definition(path: Path, function: CallbackFunction) -> _Definition | None:
+    """Return the syntax tree of a function; None if it is no plain function of this file."""
+    code = getattr(inspect.unwrap(function.function), "__code__", None)
+    if code is None or Path(code.co_filename) != path.absolute():
+        return None
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, _Definition) and node.name == code.co_name:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first <= code.co_firstlineno <= node.lineno:
+                return node
+    return None
+
+
+def _parameters(
+    node: _Definition, function: CallbackFunction, known: Collection[str]
+) -> Iterator[tuple[int, str, str]]:
+    """Yield parameters that look like a misspelt keyword argument."""
+    arguments = node.args
+    receiver = function.binding.positional
+    for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+        name = argument.arg
+        if name not in known and get_close_matches(name.lower(), list(known), n=1, cutoff=_SIMILARITY):
+            what = "receives the parent's data" if name == receiver else "always has its default"
+            yield argument.lineno, name, f"parameter {name!r} {what}"
+
+
+def _lookups(node: _Definition, kwargs: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the string literals that are looked up in `**kwargs`."""
+    for item in ast.walk(node):
+        if isinstance(item, ast.Subscript) and _is_name(item.value, kwargs):
+            name = _text(item.slice)
+            if name is not None and isinstance(item.ctx, ast.Load):
+                yield item.lineno, name, f"{kwargs}[{name!r}]"
+        elif isinstance(item, ast.Call) and isinstance(item.func, ast.Attribute) and _is_name(item.func.value, kwargs):
+            name = _text(item.args[0]) if item.args else None
+            if name is not None and item.func.attr in _LOOKUPS:
+                yield item.lineno, name, f"{kwargs}.{item.func.attr}({name!r})"
+        elif isinstance(item, ast.Compare) and any(_is_name(other, kwargs) for other in item.comparators):
+            name = _text(item.left)
+            if name is not None and isinstance(item.ops[0], ast.In | ast.NotIn):
+                yield item.lineno, name, f"{name!r} in {kwargs}"
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _text(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None

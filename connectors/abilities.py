@@ -1,0 +1,67 @@
+"""The optional abilities of a connector, asked for once and handed on as values.
+
+No other code asks a connector with `isinstance`: a wrapper around a connector would lose abilities in silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from . import protocols
+from .protocols import (
+    BoundsRecords,
+    ComputesChecksums,
+    Destination,
+    FindsTypes,
+    HasOneNull,
+    HoldsMemory,
+    KeepsRejected,
+    LoadsRanges,
+    NamesColumns,
+    NamesTables,
+    Prepares,
+    ReadsRanges,
+    RefusesKeys,
+    RemovesRecords,
+    RunsStatements,
+    SkipsLate,
+    Source,
+    StatesTypes,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abilities:
+    """One field for each optional protocol: the connector where it has the protocol's methods, else None."""
+
+    prepares: Prepares | None = None
+    holds_memory: HoldsMemory | None = None
+    bounds_records: BoundsRecords | None = None
+    finds_types: FindsTypes | None = None
+    skips_late: SkipsLate | None = None
+    reads_ranges: ReadsRanges | None = None
+    computes_checksums: ComputesChecksums | None = None
+    has_one_null: HasOneNull | None = None
+    states_types: StatesTypes | None = None
+    names_tables: NamesTables | None = None
+    names_columns: NamesColumns | None = None
+    keeps_rejected: KeepsRejected | None = None
+    refuses_keys: RefusesKeys | None = None
+    removes_records: RemovesRecords | None = None
+    loads_ranges: LoadsRanges | None = None
+    runs_statements: RunsStatements | None = None
+
+
+def protocol_of(name: str) -> Any:
+    """Return the protocol of an ability: `states_types` is `StatesTypes`."""
+    return getattr(protocols, "".join(word.capitalize() for word in name.split("_")))
+
+
+def abilities_of(connector: Source | Destination) -> Abilities:
+    """Return the abilities of a connector; open nothing."""
+    names = [field.name for field in fields(Abilities)]
+    return Abilities(**{name: connector for name in names if isinstance(connector, protocol_of(name))})
+
+
+__all__ = ["Abilities", "abilities_of", "protocol_of"]

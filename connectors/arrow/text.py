@@ -1,0 +1,380 @@
+"""Write columns as text and read them back without loss: how CSV and JSON lines keep types that they lack.
+
+Text of a type: true/false; digits; `1e-07`, `nan`, `inf`; decimals plain; ISO 8601 for dates, times and timestamps
+(zoned ones in UTC with `Z`); binary as base64; UUIDs with hyphens; durations as a number of their unit; intervals as
+`P1M2DT0.000000003S`; lists, structs and maps as JSON (maps as a list of pairs).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import uuid
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import ConnectorConfigError, FatalConnectorError
+from .compute import constant
+from .decimals import as_number, fitting, from_texts
+from .times import is_past_day
+
+#: Names of types in `config.types`.
+TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "text": pa.string(),
+    "bool": pa.bool_(),
+    "boolean": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "integer": pa.int64(),
+    "bigint": pa.int64(),
+    "uint64": pa.uint64(),
+    "float": pa.float32(),
+    "float32": pa.float32(),
+    "double": pa.float64(),
+    "float64": pa.float64(),
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+    "binary": pa.binary(),
+    "uuid": pa.uuid(),
+    "json": pa.json_(pa.string()),
+}
+
+#: Numbers that JSON lacks are written as these texts, and read back in a column of numbers.
+SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+_DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
+_INTERVAL = re.compile(r"P(-?\d+)M(-?\d+)DT(-?)(\d+)\.(\d{9})S")
+
+#: First and last instant with a year of four digits.
+_FIRST, _LAST = date(1, 1, 1), date(9999, 12, 31)
+_EPOCH = date(1970, 1, 1)
+_DAY_S = 86_400
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def parse_type(name: str) -> pa.DataType:
+    """Return the Arrow type of a name such as `decimal(12,2)`.
+
+    Raises:
+        ConnectorConfigError: no such type.
+    """
+    key = name.strip().lower()
+    match = _DECIMAL.fullmatch(key)
+    if match:
+        precision, scale = int(match[1]), int(match[2] or 0)
+        if 1 <= precision <= 76 and scale <= precision:
+            return (pa.decimal128 if precision <= 38 else pa.decimal256)(precision, scale)
+    if key not in TYPES:
+        raise ConnectorConfigError(f"no type {name!r}; known: {', '.join(TYPES)}, decimal(p,s)", key="types")
+    return TYPES[key]
+
+
+def is_json(kind: pa.DataType) -> bool:
+    """Tell whether a column holds JSON texts."""
+    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
+
+
+def is_uuid(kind: pa.DataType) -> bool:
+    """Tell whether a column holds UUIDs."""
+    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether a column's values are their own text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Tell whether a column holds raw bytes."""
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Tell whether values of the type hold other values."""
+    return bool(pa.types.is_nested(kind))
+
+
+def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa.Array:
+    """Turn a column of strings into its type.
+
+    Args:
+        column: strings.
+        kind: the type wanted.
+        is_empty_null: an empty text is NULL, except where text or binary is wanted (CSV).
+
+    Raises:
+        ValueError: (`pa.ArrowInvalid` is one) a value does not have that type; see `first_invalid`.
+    """
+    types = pa.types
+    if is_text(kind):
+        return column.cast(kind)
+    if is_empty_null and not is_bytes(kind):  # base64 of no bytes is the empty text
+        column = pc.if_else(pc.equal(column, constant("")), pa.nulls(1, column.type)[0], column)
+    if types.is_decimal(kind):
+        return from_texts(column, kind)
+    if is_json(kind):
+        return pa.ExtensionArray.from_storage(kind, column.cast(kind.storage_type))
+    if is_uuid(kind):
+        return pa.ExtensionArray.from_storage(
+            kind, _each(column, lambda text: uuid.UUID(text).bytes, kind.storage_type)
+        )
+    if types.is_timestamp(kind) and kind.tz is not None:
+        return column.cast(pa.timestamp(kind.unit, "UTC")).cast(kind)
+    if types.is_time(kind):
+        unit = "ns" if kind.unit == "ns" else "us"
+        joined = pc.binary_join_element_wise(constant("1970-01-01T"), column, constant(""))
+        return joined.cast(pa.timestamp(unit)).cast(pa.time64(unit)).cast(kind)
+    if types.is_date64(kind):
+        return column.cast(pa.date32()).cast(kind)
+    if types.is_duration(kind):
+        return column.cast(pa.int64()).cast(kind)
+    if is_bytes(kind):
+        return _each(column, lambda text: base64.b64decode(text, validate=True), kind)
+    if types.is_interval(kind):
+        return _each(column, _interval, kind)
+    if is_nested(kind):
+        return _each(column, lambda text: revive(json.loads(text, parse_float=Decimal), kind), kind)
+    if types.is_null(kind):
+        if column.null_count < len(column):
+            raise ValueError("a value where there is none")
+        return pa.nulls(len(column))
+    return _floats(column, kind) if types.is_floating(kind) else column.cast(kind)
+
+
+def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Cast to floats, and refuse a number out of range, which Arrow makes an infinity or 0."""
+    found = column.cast(kind)
+    wide = found.cast(pa.float32()) if pa.types.is_float16(kind) else found  # Arrow has no kernels for half floats
+    odd = column.filter(pc.or_(pc.is_inf(wide), pc.equal(wide, constant(0))))
+    if pc.any(pc.match_substring_regex(odd, "^[^eE]*[1-9]")).as_py():
+        raise ValueError(f"a number that no {kind} holds")
+    return found
+
+
+def first_invalid(column: pa.Array, converts: Callable[[pa.Array], Any]) -> int:
+    """Return the position of the first value for which `converts` raises, by halving."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            converts(column.slice(low, middle - low))
+        except (ValueError, TypeError, ArithmeticError, pa.ArrowException):
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def to_text(column: pa.Array, name: str) -> pa.Array:
+    """Turn a column into strings that `from_text` turns back.
+
+    Raises:
+        FatalConnectorError: a year of more than four digits, or bytes that are no text.
+    """
+    kind = column.type
+    types = pa.types
+    if is_text(kind):
+        return column
+    if is_json(kind):
+        return column.storage.cast(pa.string())
+    if is_uuid(kind):
+        return _texts(column, str)
+    if types.is_timestamp(kind):
+        _check_years(column, name)
+        text = (column if kind.tz is None else column.cast(pa.timestamp(kind.unit, "UTC"))).cast(pa.string())
+        return pc.replace_substring(text, " ", "T", max_replacements=1)
+    if types.is_date(kind):
+        _check_years(column, name)
+        return column.cast(pa.date32()).cast(pa.string())
+    if types.is_time(kind) and is_past_day(column):
+        raise FatalConnectorError(f"column {name!r} holds 24:00, which text cannot keep; Parquet can")
+    if types.is_decimal(kind):
+        return _plain(column)
+    if types.is_duration(kind):
+        return column.cast(pa.int64()).cast(pa.string())
+    if is_bytes(kind):
+        return _texts(column, lambda value: base64.b64encode(value).decode("ascii"))
+    if types.is_interval(kind):
+        return _texts(column, _interval_text)
+    if is_nested(kind):
+        return _texts(column, lambda value: to_json(value, kind))
+    return column.cast(pa.string())
+
+
+def to_json(value: Any, kind: pa.DataType) -> str:
+    """Write one nested value as JSON; numbers keep all digits."""
+    if value is None:
+        return "null"
+    types = pa.types
+    if types.is_struct(kind):
+        fields = (f"{json.dumps(f.name, ensure_ascii=False)}:{to_json(value[f.name], f.type)}" for f in kind)
+        return "{" + ",".join(fields) + "}"
+    if types.is_map(kind):
+        pairs = (f"[{to_json(k, kind.key_type)},{to_json(v, kind.item_type)}]" for k, v in value)
+        return "[" + ",".join(pairs) + "]"
+    if is_nested(kind):
+        return "[" + ",".join(to_json(item, kind.value_type) for item in value) + "]"
+    if is_json(kind):
+        return str(value).replace("\n", " ").replace("\r", " ")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, float):
+        return repr(value) if abs(value) < float("inf") else json.dumps(SPECIAL[str(value)])
+    if isinstance(value, int):
+        return str(value)
+    text = to_text(pa.array([value], kind), "")[0].as_py()
+    return json.dumps(text, ensure_ascii=False)
+
+
+def revive(value: Any, kind: pa.DataType) -> Any:
+    """Turn a parsed JSON value (floats as Decimal) into a value that Arrow takes for the type.
+
+    Raises:
+        ValueError: the value does not have that type.
+    """
+    types = pa.types
+    if value is None:
+        return None
+    if types.is_struct(kind):
+        _demand(isinstance(value, dict))
+        return {field.name: revive(value.get(field.name), field.type) for field in kind}
+    if types.is_map(kind):
+        pairs = value.items() if isinstance(value, dict) else value
+        return [(revive(k, kind.key_type), revive(v, kind.item_type)) for k, v in pairs]
+    if is_nested(kind):
+        _demand(isinstance(value, list))
+        return [revive(item, kind.value_type) for item in value]
+    if is_json(kind):
+        from msgspec.json import Encoder  # few streams have nested JSON
+
+        return Encoder(decimal_format="number").encode(value).decode()
+    if types.is_boolean(kind):
+        _demand(isinstance(value, bool))
+        return value
+    if types.is_integer(kind):
+        _demand(isinstance(value, int | Decimal) and not isinstance(value, bool))
+        number = as_number(value) if isinstance(value, Decimal) else value
+        _demand(isinstance(number, int))
+        return number
+    if types.is_floating(kind):
+        _demand(value in SPECIAL.values() if isinstance(value, str) else isinstance(value, int | Decimal))
+        _demand(not isinstance(value, bool))
+        number = float(value)
+        _demand(isinstance(value, str) or (bool(number) == bool(value) and abs(number) != float("inf")))
+        return number
+    if types.is_decimal(kind):
+        _demand(isinstance(value, int | Decimal | str) and not isinstance(value, bool))
+        return fitting(Decimal(value), kind)
+    _demand(isinstance(value, str))
+    if is_uuid(kind):
+        return uuid.UUID(value).bytes
+    return from_text(pa.array([value], pa.string()), kind, is_empty_null=False)[0].as_py()
+
+
+def revived(values: Any, kind: pa.DataType) -> pa.Array:
+    """Make an array of values that `revive` returned; Arrow cannot make arrays with nested UUIDs or JSON."""
+    stored = _stored(kind) if is_nested(kind) else kind
+    return pa.array(values, kind) if stored == kind else pa.array(values, stored).cast(kind)
+
+
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """Return the type with bytes for UUIDs and text for JSON."""
+    types = pa.types
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_stored(field.type)) for field in kind])
+    if types.is_map(kind):
+        return pa.map_(_stored(kind.key_type), _stored(kind.item_type))
+    if is_uuid(kind) or is_json(kind):
+        return kind.storage_type
+    if not is_nested(kind) or _stored(kind.value_type) == kind.value_type:
+        return kind
+    return (pa.large_list if types.is_large_list(kind) else pa.list_)(_stored(kind.value_type))
+
+
+def _demand(is_so: bool) -> None:
+    if not is_so:
+        raise ValueError("another JSON type than the column's")
+
+
+def _each(column: pa.Array, convert: Callable[[str], Any], kind: pa.DataType) -> pa.Array:
+    try:
+        values = [None if text is None else convert(text) for text in column.to_pylist()]
+    except (binascii.Error, ArithmeticError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    return revived(values, kind)
+
+
+def _texts(column: pa.Array, convert: Callable[[Any], str]) -> pa.Array:
+    return pa.array([None if value is None else convert(value) for value in column.to_pylist()], pa.string())
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    text = column.cast(pa.string())
+    scientific = pc.match_substring(text, "E")
+    if not pc.any(scientific).as_py():
+        return text
+    values = [format(value, "f") for value in column.filter(scientific).to_pylist()]
+    return pc.replace_with_mask(text, scientific, pa.array(values, pa.string()))
+
+
+def _check_years(column: pa.Array, name: str) -> None:
+    """Refuse times that Arrow writes as `<value out of range>`, or that could not be read back."""
+    kind = column.type
+    days = pa.types.is_date(kind)
+    unit = 1 if days else _UNITS[kind.unit] * _DAY_S
+    integers = (column.cast(pa.date32()).cast(pa.int32()) if days else column.cast(pa.int64())).cast(pa.int64())
+    found = pc.min_max(integers).as_py()
+    if found["min"] is None:
+        return
+    first, last = ((_FIRST - _EPOCH).days * unit, ((_LAST - _EPOCH).days + 1) * unit)
+    if found["min"] < first or found["max"] >= last:
+        raise FatalConnectorError(
+            f"column {name!r} holds a date outside of the years 1 to 9999, which text cannot keep; Parquet can"
+        )
+
+
+def _interval_text(value: Any) -> str:
+    sign = "-" if value.nanoseconds < 0 else ""
+    seconds, rest = divmod(abs(value.nanoseconds), 10**9)
+    return f"P{value.months}M{value.days}DT{sign}{seconds}.{rest:09d}S"
+
+
+def _interval(text: str) -> tuple[int, int, int]:
+    match = _INTERVAL.fullmatch(text)
+    if match is None:
+        raise ValueError(f"no interval: {text!r}")
+    nanoseconds = int(match[4]) * 10**9 + int(match[5])
+    return int(match[1]), int(match[2]), -nanoseconds if match[3] else nanoseconds
+
+
+__all__ = [
+    "SPECIAL",
+    "TYPES",
+    "first_invalid",
+    "from_text",
+    "is_bytes",
+    "is_json",
+    "is_nested",
+    "is_text",
+    "is_uuid",
+    "parse_type",
+    "revive",
+    "revived",
+    "to_json",
+    "to_text",
+]

@@ -1,0 +1,147 @@
+"""DuckDB's catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from ..sql.dialect.catalog import Catalog
+from ..sql.identifiers import STAGING_PREFIX, Naming, TableName
+from ..sql.session import Session
+from ..sql.tables import Column, Table
+from .constraints import UniqueIndex
+from .session import DuckDBSession
+from .unfinished import MARK
+
+
+class DuckDBCatalog(Catalog):
+    """Names are found without regard to case."""
+
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog; names are found without regard to case."""
+        wanted = {(name.schema.casefold(), name.name.casefold()): name for name in tables}
+        found = {}
+        for table in read_catalog(session, [name.name for name in tables]):
+            asked = wanted.get((table.name.schema.casefold(), table.name.name.casefold()))
+            if asked is not None:
+                found[asked] = table
+        return found
+
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return every staging table of the file."""
+        rows = session.query(
+            "select schema_name, table_name from duckdb_tables() "
+            "where database_name = current_database() and starts_with(table_name, $1)",
+            (STAGING_PREFIX,),
+        )
+        return [TableName(str(schema), str(name)) for schema, name in rows]
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Return indexes, then kinds of constraints."""
+        place = (table.name.schema, table.name.name)
+        indexes = session.query(
+            "select 'index ' || index_name from duckdb_indexes() where database_name = current_database() "
+            "and schema_name = $1 and table_name = $2 order by 1",
+            place,
+        )
+        kinds = {str(row["constraint_type"]) for row in constraints_by_table(session).get(place, [])}
+        return [*(str(name) for (name,) in indexes), *sorted(f"a {kind} constraint" for kind in kinds - {"NOT NULL"})]
+
+
+def read_catalog(session: Session, names: Sequence[str] | None = None) -> list[Table]:
+    """Read tables and views of the file, all or those of the given names (case does not count)."""
+    texts = None if names is None else [name.casefold() for name in names]
+    kinds = _own(session).records(
+        "select schema_name, table_name as name, true as is_table, index_count, estimated_size from duckdb_tables() "
+        "where database_name = current_database() and not internal and not temporary union all "
+        "select schema_name, view_name, false, 0, null from duckdb_views() "
+        "where database_name = current_database() and not internal and not temporary"
+    )
+    chosen = [kind for kind in kinds if texts is None or kind["name"].casefold() in texts]
+    if not chosen:
+        return []
+    columns = _by_table(session, "duckdb_columns()", "order by column_index")
+    constraints = constraints_by_table(session)
+    referenced = {
+        (row["schema_name"], row["referenced_table"])
+        for rows in constraints.values()
+        for row in rows
+        if row["constraint_type"] == "FOREIGN KEY"
+    }
+    return [
+        _table(kind, columns.get(place, []), constraints.get(place, []), place in referenced)
+        for kind in chosen
+        for place in [(kind["schema_name"], kind["name"])]
+    ]
+
+
+def _table(
+    kind: Mapping[str, object],
+    columns: Sequence[Mapping[str, object]],
+    constraints: Sequence[Mapping[str, object]],
+    is_referenced: bool,
+) -> Table:
+    keys = {
+        str(row["constraint_type"]): tuple(cast("list[str]", row["constraint_column_names"]))
+        for row in constraints
+        if row["constraint_type"] == "PRIMARY KEY"
+    }
+    unique = [
+        frozenset(cast("list[str]", row["constraint_column_names"]))
+        for row in constraints
+        if row["constraint_type"] in ("PRIMARY KEY", "UNIQUE")
+    ]
+    is_bound = any(row["constraint_type"] in ("FOREIGN KEY", "CHECK", "UNIQUE", "PRIMARY KEY") for row in constraints)
+    return Table(
+        name=TableName(str(kind["schema_name"]), str(kind["name"])),
+        columns=tuple(
+            Column(
+                name=str(column["column_name"]),
+                type=str(column["data_type"]),
+                is_nullable=bool(column["is_nullable"]),
+                is_generated=bool(column.get("is_generated", False)),
+            )
+            for column in columns
+            if column["column_name"] != MARK
+        ),
+        key=keys.get("PRIMARY KEY", ()),
+        unique_keys=tuple(unique),
+        is_table=bool(kind["is_table"]),
+        has_dependents=bool(kind["index_count"]) or is_referenced or is_bound,
+        is_referenced=is_referenced,
+    )
+
+
+def constraints_by_table(session: Session) -> dict[tuple[object, object], list[Mapping[str, object]]]:
+    """Read all constraints of the file, by schema and table, in their order."""
+    return _by_table(session, "duckdb_constraints()", "order by constraint_index")
+
+
+def _by_table(session: Session, function: str, order: str) -> dict[tuple[object, object], list[Mapping[str, object]]]:
+    rows = _own(session).records(f"select * from {function} where database_name = current_database() {order}")
+    result: dict[tuple[object, object], list[Mapping[str, object]]] = {}
+    for row in rows:
+        result.setdefault((row["schema_name"], row["table_name"]), []).append(row)
+    return result
+
+
+def _own(session: Session) -> DuckDBSession:
+    return cast("DuckDBSession", session)
+
+
+def unique_indexes(session: Session, naming: Naming, name: TableName) -> list[UniqueIndex]:
+    """Read those that are no constraint's."""
+    table = f"{naming.table(name)} as {naming.quote(name.name)}"
+    found = []
+    for index, expressions in session.query(
+        "select index_name, expressions::varchar[] from duckdb_indexes() where database_name = current_database() "
+        "and schema_name = $1 and table_name = $2 and is_unique order by index_oid",
+        (name.schema, name.name),
+    ):
+        described = _own(session).records(f"describe select {', '.join(expressions)} from {table}")
+        types = [str(each["column_type"]) for each in described]
+        found.append(UniqueIndex(name=str(index), on=list(map(str, expressions)), types=types))
+    return found
+
+
+__all__ = ["DuckDBCatalog", "constraints_by_table", "read_catalog", "unique_indexes"]

@@ -1,0 +1,78 @@
+"""How much memory a load needs: what DuckDB cannot spill to disk. A lower limit makes the load fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..sql.identifiers import literal
+
+#: Each thread writes its own row group: blocks of 256 KiB of each column, before and behind compression.
+COLUMN_BYTES = 640 << 10
+
+#: Records that DuckDB works on at once, with all their values.
+VECTOR_RECORDS = 2048
+
+#: What a load of narrow records needs besides.
+_BASE_BYTES = 64_000_000
+
+
+class MemoryNeed:
+    """Memory that one load needs, by the batches that it has sent so far."""
+
+    def __init__(self, schema: pa.Schema, threads: int) -> None:
+        self._columns_bytes = sum(map(_columns, schema.types)) * threads * COLUMN_BYTES
+        self._records = VECTOR_RECORDS * threads
+        self._sent_bytes = 0
+        #: Average of the batch with the widest records.
+        self._width_bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count the next batch."""
+        self._sent_bytes += batch.nbytes
+        self._width_bytes = max(self._width_bytes, batch.nbytes // max(1, batch.num_rows))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that DuckDB needs for it."""
+        wide_bytes = min(self._sent_bytes, self._records * self._width_bytes)
+        return max(self._columns_bytes, _BASE_BYTES + wide_bytes + wide_bytes // 4)
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one vector of the widest records."""
+        return VECTOR_RECORDS * self._width_bytes
+
+
+def _columns(kind: pa.DataType) -> int:
+    """Return how many columns DuckDB stores for a type; a nested type has several."""
+    return 1 + sum(_columns(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def widths(table: str, columns: Sequence[str]) -> str:
+    """Write the query of a table's row groups: records, and bytes of its widest texts by the file's own statistics.
+
+    Args:
+        table: quoted.
+        columns: names.
+    """
+    listed = ", ".join(map(literal, columns))
+    length = r"regexp_extract(stats::varchar, '(?i)max.string.length\D+(\d+)', 1)"
+    return (
+        "select max(records), sum(width)::bigint from (select row_group_id, max(start + count) as records, "
+        f"max(try_cast({length} as bigint)) as width from pragma_storage_info({literal(table)}) "
+        f"where column_name in ({listed}) group by row_group_id, column_id) group by row_group_id"
+    )
+
+
+def read_bytes(row_groups: Sequence[tuple[Any, ...]], threads: int) -> int:
+    """Return what reading needs at most: each thread reads so many records at once, with all their values, twice."""
+    return _BASE_BYTES + 2 * max(
+        (min(records * (width or 0), threads * VECTOR_RECORDS * (width or 0)) for records, width in row_groups),
+        default=0,
+    )
+
+
+__all__ = ["COLUMN_BYTES", "VECTOR_RECORDS", "MemoryNeed", "read_bytes", "widths"]

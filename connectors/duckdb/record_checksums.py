@@ -1,0 +1,292 @@
+"""Checksums of a source that computes none itself: its records go through DuckDB."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from ..arrow import compute as pc
+from ..arrow.casts import json_text
+from ..arrow.fidelity import as_text
+from ..checksums.json_values import jsonb_text, value_text
+from ..checksums.nested import is_carried
+from ..checksums.sql import SqlChecksums
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..incremental.bookmarks import past
+from ..protocols import Source
+from ..sides import Compared, Digest, Form, Key, KeyRange, Row, Side
+from ..stream import Checkpoint, Event, Rejected, Stream
+from .canonical import DuckDBCanonical
+
+#: What DuckDB may hold of keys and hashes before it goes to disk.
+_MEMORY_LIMIT = "512MB"
+
+#: Columns of the records as DuckDB sees them: their own names may differ in nothing but case.
+_PAST, _HASH = "past", "h"
+
+
+@contextmanager
+def checksums_of_records(source: Source, side: Side) -> Iterator[RecordChecksums]:
+    """Open checksums of what a source reads; they end with the context."""
+    try:
+        import duckdb
+    except ModuleNotFoundError as error:
+        raise ConnectorConfigError(
+            "checksums of files, SQLite and others are computed by duckdb: pip install 'syncblocks[duckdb]'"
+        ) from error
+    folder = tempfile.mkdtemp(prefix="syncblocks-verify-")
+    connection = duckdb.connect(
+        config={
+            "memory_limit": _MEMORY_LIMIT,
+            "temp_directory": folder,
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+        }
+    )
+    try:
+        connection.execute("set global TimeZone = 'UTC'")
+        connection.execute("set global python_enable_replacements = false")
+        yield RecordChecksums(connection, source, side)
+    finally:
+        connection.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class RecordChecksums:
+    """Reads the records once for all digests: a key and a hash of each are kept. Rows are read again."""
+
+    def __init__(self, connection: Any, source: Source, side: Side) -> None:
+        self._connection = connection
+        self._source = source
+        self._side = side
+        self._canonical = DuckDBCanonical()
+        self._key = _numbered(side.key, 0)
+        self._columns = _numbered(side.columns, len(side.key))
+        self._kept: SqlChecksums | None = None
+        #: Rejected records of the stream, which it sets aside: they are in no digest.
+        self.rejected = 0
+        #: Why the records could not be read, where DuckDB asked for them.
+        self._failure: ConnectorError | None = None
+
+    def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
+        """Return one digest a range."""
+        return self._records().digests(ranges)
+
+    def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
+        """Return the keys at which each range falls into pieces."""
+        return self._records().boundaries(ranges)
+
+    def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
+        """Return the records of some ranges."""
+        with self._incoming():
+            return self._over("incoming as t").rows(ranges)
+
+    def mask(self, batch: pa.RecordBatch, ranges: Sequence[KeyRange]) -> pa.Array:
+        """Tell of each record whether its key is in one of the ranges."""
+        condition = self._over("incoming as t").within(ranges)
+        if not condition or not batch.num_rows:
+            return pa.array([True] * batch.num_rows, pa.bool_())
+        keys = [_carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
+        place = pa.array(range(batch.num_rows), pa.int64())
+        table = pa.table([*keys, place], names=[*(column.name for column in self._key), "place"])
+        self._connection.register("incoming", table)
+        try:
+            found = self._run(f"select place from incoming as t where {condition}")
+        finally:
+            self._connection.unregister("incoming")
+        flags = bytearray(batch.num_rows)
+        for (number,) in found:
+            flags[number] = 1
+        return pc.equal(pa.Array.from_buffers(pa.uint8(), batch.num_rows, [None, pa.py_buffer(flags)]), 1)
+
+    def keys(self, batch: pa.RecordBatch) -> list[Key]:
+        """Return the canonical texts of the records' keys, in order."""
+        if not batch.num_rows:
+            return []
+        arrays = [_carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
+        place = pa.array(range(batch.num_rows), pa.int64())
+        table = pa.table([*arrays, place], names=[*(column.name for column in self._key), "place"])
+        texts = ", ".join(self._canonical.text(f"t.{column.name}", column) for column in self._key)
+        self._connection.register("incoming", table)
+        try:
+            return [tuple(row) for row in self._run(f"select {texts} from incoming as t order by t.place")]
+        finally:
+            self._connection.unregister("incoming")
+
+    def _records(self) -> SqlChecksums:
+        if self._kept is None:
+            record = self._canonical.record([(f"t.{column.name}", column) for column in self._columns])
+            names = "".join(f"t.{column.name}, " for column in self._key)
+            with self._incoming():
+                self._run(
+                    f"create table records as select {names}t.{_PAST}, {self._canonical.hashed(record, own=False)} "
+                    f"as {_HASH} from incoming as t"
+                )
+            self._kept = self._over("records as t", record_hash=f"t.{_HASH}")
+        return self._kept
+
+    def _over(self, table: str, *, record_hash: str = "") -> SqlChecksums:
+        side = replace(self._side, key=self._key, columns=self._columns)
+        return SqlChecksums(
+            self._run, self._canonical, side, table=table, quote=str, past=f"t.{_PAST}", record_hash=record_hash
+        )
+
+    def _run(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._sorted_errors():
+            return list(self._connection.execute(sql).fetchall())
+
+    @contextmanager
+    def _sorted_errors(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            if self._failure is not None:
+                raise self._failure from error
+            raise FatalConnectorError(
+                f"checksums cannot be computed: {error}", stream=self._side.stream.name
+            ) from error
+
+    @contextmanager
+    def _incoming(self) -> Iterator[None]:
+        columns = [*self._key, *self._columns]
+        fields = [pa.field(column.name, column.field.type) for column in columns]
+        schema = pa.schema([*fields, pa.field(_PAST, pa.bool_())])
+        batches = self._batches(schema)
+        with self._sorted_errors():
+            self._connection.register("incoming", pa.RecordBatchReader.from_batches(schema, batches))
+        try:
+            yield
+        finally:
+            self._connection.unregister("incoming")
+            batches.close()
+
+    def _batches(self, schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
+        self.rejected = 0
+        try:
+            yield from self._converted(schema)
+        except ConnectorError as error:
+            self._failure = error
+            raise
+
+    def _converted(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        side = self._side
+        owns, columns = (*side.key, *side.columns), (*self._key, *self._columns)
+        for _, event in self._source.read([side.stream], {side.stream.name: None}):
+            if isinstance(event, Rejected):
+                self.rejected += len(event.records)
+            if isinstance(event, Stream) or not isinstance(event, pa.RecordBatch):
+                continue
+            arrays = [_carry(event.column(own.name), column) for own, column in zip(owns, columns, strict=True)]
+            flags = past(event, side.stream, side.until)
+            yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
+
+
+def events_within(source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Iterator[Event]:
+    """Read a whole table's stream, but only the records of some ranges of keys.
+
+    Args:
+        source: the side's.
+        stream: with the columns to read, the key's among them.
+        side: has the key.
+        ranges: ascending and disjoint.
+    """
+    with checksums_of_records(source, side) as checksums:
+        for event in _events(source, stream):
+            if isinstance(event, pa.RecordBatch):
+                event = event.filter(checksums.mask(event, ranges))
+            yield event
+
+
+def canonical_keys(source: Source, side: Side, batches: Iterable[pa.RecordBatch]) -> Iterator[list[Key]]:
+    """Yield the keys of each batch of a side's records, as texts that are the same on the other side."""
+    with checksums_of_records(source, side) as checksums:
+        for batch in batches:
+            yield checksums.keys(batch)
+
+
+def _events(source: Source, stream: Stream) -> Iterator[Event]:
+    for _, event in source.read([stream], {stream.name: None}):
+        assert isinstance(event, pa.RecordBatch | Checkpoint | Stream | Rejected)  # the wire is "arrow"
+        yield event
+
+
+def _numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
+    return tuple(
+        replace(column, name=f"c{number}", field=column.field.with_type(_carried(column.field.type, column.form)))
+        for number, column in enumerate(columns, start=first)
+    )
+
+
+#: Forms of JSON that only Python writes.
+_WRITTEN: dict[Form, Callable[[str], str]] = {Form.JSONB: jsonb_text, Form.JSON_VALUE: value_text}
+
+
+def _carried(kind: pa.DataType, form: Form) -> pa.DataType:
+    """Return the type in which DuckDB takes it."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _carried(kind.value_type, form)
+    if form is Form.TEXT or form in _WRITTEN or kind == pa.json_() or types.is_null(kind) or types.is_decimal256(kind):
+        return pa.string()
+    if types.is_interval(kind) or types.is_duration(kind) or (types.is_nested(kind) and not is_carried(kind)):
+        return pa.string()
+    return pa.float32() if types.is_float16(kind) else kind
+
+
+def _carry(array: pa.Array, column: Compared) -> pa.Array:
+    """Return values in the column's type, or in full as text where DuckDB has no such type."""
+    kind = column.field.type
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_duration(array.type) and column.form is Form.INTERVAL:
+        return _interval_text(array)
+    if pa.types.is_nested(array.type) and kind != array.type:
+        if column.form is Form.LIST and pa.types.is_duration(array.type.value_type):
+            array = _interval_lists(array)
+        array = json_text(array)
+        rewrite = jsonb_text if column.form is Form.NESTED_JSONB else _WRITTEN.get(column.form)
+    else:
+        rewrite = _WRITTEN.get(column.form)
+    if array.type == pa.json_():
+        array = array.storage
+    if rewrite is not None:
+        return pa.array([None if value is None else rewrite(value) for value in array.to_pylist()], kind)
+    if array.type == kind:
+        return array
+    # DuckDB's own interval has no nanoseconds.
+    if column.form is Form.TEXT or pa.types.is_interval(array.type) or pa.types.is_decimal256(array.type):
+        return as_text(array, "")
+    return pc.cast(array, kind)
+
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def _interval_text(array: pa.Array) -> pa.Array:
+    """Write durations as intervals of seconds."""
+    unit = _PER_SECOND[array.type.unit]
+    counts = pc.cast(array, pa.int64()).to_pylist()
+    return pa.array([None if count is None else _seconds(count, unit) for count in counts], pa.string())
+
+
+def _interval_lists(array: pa.Array) -> pa.Array:
+    unit = _PER_SECOND[array.type.value_type.unit]
+    lists = pc.cast(array, pa.list_(pa.int64())).to_pylist()
+    texts = [items and [None if count is None else _seconds(count, unit) for count in items] for items in lists]
+    return pa.array(texts, pa.list_(pa.string()))
+
+
+def _seconds(count: int, unit: int) -> str:
+    seconds, rest = divmod(abs(count), unit)
+    return f"P0M0DT{'-' if count < 0 else ''}{seconds}.{rest * (10**9 // unit):09d}S"
+
+
+__all__ = ["RecordChecksums", "canonical_keys", "checksums_of_records", "events_within"]

@@ -1,0 +1,46 @@
+"""DuckDB's tables, which get no primary key, and the file's commit lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from ..sql.actions import Action, Reread
+from ..sql.dialect.tables import Tables
+from ..sql.identifiers import SEQUENCE, TableName
+from ..sql.session import Session
+from ..sql.tables import Column
+from .session import DuckDBSession
+
+
+class DuckDBTables(Tables):
+    """A primary key's index would have to fit in memory, whole, and slows loading down.
+
+    Keys are NOT NULL, and a merge keeps them unique. A table made by somebody else keeps its key.
+    """
+
+    def lock_creation(self, session: Session, name: TableName) -> None:
+        """Take the file's commit lock, and see what others have created."""
+        cast("DuckDBSession", session).lock()
+
+    def lock(self, name: TableName) -> Action:
+        """Nothing to lock (`Writes.begin_commit` did), but the catalog must be read again."""
+        return Reread()
+
+    def create_schema(self, session: Session, schema: str) -> None:
+        """Create the schema if it is missing."""
+        session.execute(f"create schema if not exists {self._naming.schema(schema)}")
+
+    def create(
+        self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
+    ) -> str:
+        """Write CREATE TABLE; only the ledger has a primary key."""
+        return super().create(name, columns, key if if_not_exists else (), if_not_exists=if_not_exists)
+
+    def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
+        """Write CREATE for a staging table; the session numbers the records."""
+        numbers = [Column(name=SEQUENCE, type="BIGINT")] if numbered else []
+        return self.create(name, [*columns, *numbers])
+
+
+__all__ = ["DuckDBTables"]

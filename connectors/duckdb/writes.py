@@ -1,0 +1,166 @@
+"""DuckDB's statements that write records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+from ..sql.actions import Action, LiftMemoryLimit
+from ..sql.dialect.facts import Facts
+from ..sql.dialect.writes import Writes
+from ..sql.identifiers import SEQUENCE, Naming, TableName
+from ..sql.load.pieces import InsertsInPieces
+from ..sql.session import Session
+from ..sql.tables import Column, Table
+from ..stream import ConflictMethod
+from .catalog import constraints_by_table, unique_indexes
+from .constraints import Violations
+from .session import DuckDBSession
+from .unfinished import MARK
+
+#: End of the name under which a piece of a staging table stands.
+_PIECE = "_piece"
+
+
+class DuckDBWrites(Writes, InsertsInPieces):
+    """Merges by DELETE and INSERT."""
+
+    def __init__(self, naming: Naming, facts: Facts, *, is_limited: bool) -> None:
+        """Let merges have more memory than loads, unless the user has set a limit."""
+        super().__init__(naming, facts)
+        self._is_limited = is_limited
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, those of DuckDB included."""
+        if isinstance(action, LiftMemoryLimit):
+            _own(session).lift_memory_limit()
+        else:
+            super().perform(session, action)
+
+    def begin_commit(self, session: Session, staging: TableName | None) -> None:
+        """Publish the staged records under their own name, then wait for the turn to write."""
+        _own(session).lock(self._table(staging) if staging else "")
+
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[Action]:
+        """Delete the records that come again, then insert: several times faster than updates of a columnar table.
+
+        Under a small memory limit a merge of some million records fails: not all of it can spill to disk.
+        """
+        first = [] if self._is_limited else [LiftMemoryLimit()]
+        if method is ConflictMethod.IGNORE or target.is_referenced:
+            return [*first, *super().merge(target, staging, columns, staged, key, method)]
+        same = self._same_key(target.columns, staged, key)
+        names = self._names([column.name for column in columns])
+        values = ", ".join(self._value(column, staged) for column in columns)
+        into, source = self._table(target.name), self._table(staging)
+        return [
+            *first,
+            f"delete from {into} as t using {source} as s where {same}",
+            f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
+        ]
+
+    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
+        """Tell whether a commit has too many wide records for one transaction.
+
+        A table with indexes or constraints cannot be altered, as an append would. A merge could fail between two pieces
+        without any fault in the data: two records exchange a unique value, and are in different pieces.
+        """
+        if not _own(session).spans(staging, is_indexed=target.has_dependents):
+            return False
+        return not target.has_dependents or (bool(key) and not self._may_refuse(session, target, key))
+
+    def _may_refuse(self, session: Session, target: Table, key: Sequence[str]) -> bool:
+        """Tell whether more than the key's own uniqueness decides about records."""
+        if target.is_referenced or (target.key and set(target.key) != set(key)):
+            return True
+        place = (target.name.schema, target.name.name)
+        constraints = constraints_by_table(session).get(place, [])
+        others = [row for row in constraints if row["constraint_type"] not in ("NOT NULL", "PRIMARY KEY")]
+        return bool(others or unique_indexes(session, self._naming, target.name))
+
+    def move(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        statements: Callable[[TableName], Sequence[Action]],
+        run: Callable[[Iterable[Action]], None],
+    ) -> None:
+        """Insert the pieces one after the other, as they were staged: each begins a row group."""
+        own = _own(session)
+        own.begin_move(target.name, is_marked=not key)
+        # A transaction that alters a table and fills it continues the last row group, and reads all its records.
+        own.commit_piece()
+        part = TableName(staging.schema, staging.name + _PIECE)
+        source, number = self._table(staging), self._quote(SEQUENCE) if key else self._facts.arrival
+        if key and session.query(self.repeated_key(staging, key)):
+            # Over all pieces, not in each: no piece may insert a record that another one replaces.
+            last = f"select max({number}) from {source} group by {self._names(key)}"
+            run([f"delete from {source} where {number} not in ({last})"])
+        mark = Column(name=MARK, type="BOOLEAN")
+        append = self.insert_from(target.name, part, [*columns, mark], {**staged, MARK: mark.type})
+        for first, end in own.spans(staging):
+            taken = (
+                f"select *, true as {self._quote(MARK)} from {source} where {number} >= {first} and {number} < {end}"
+            )
+            brought = statements(part) if key else [append]
+            run([f"create view {self._table(part)} as {taken}", *brought, f"drop view {self._table(part)}"])
+            own.commit_piece()
+        own.end_move()
+
+    def violations(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+        *,
+        is_emptied: bool,
+        is_numbered: bool,
+    ) -> Sequence[tuple[str, str]]:
+        """Ask for each constraint and unique index: after one has refused a record, the transaction is lost."""
+        constraints = constraints_by_table(session)
+        found = Violations(
+            naming=self._naming,
+            latest=self.latest(staging, key) if key else "",
+            target=target,
+            staging=staging,
+            columns=columns,
+            staged=staged,
+            key=key,
+            is_ignoring=bool(key) and method is ConflictMethod.IGNORE,
+            is_emptied=is_emptied,
+            is_numbered=is_numbered,
+        )
+        place = (target.name.schema, target.name.name)
+        return list(found.conditions(constraints.get(place, []), unique_indexes(session, self._naming, target.name)))
+
+    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write a derived table of the last record of each key; only numbers and keys are held in memory.
+
+        A piece is taken as it is: `move` has deleted the earlier records of each key.
+        """
+        if staging.name.endswith(_PIECE):
+            return self._table(staging)
+        return super().latest(staging, key)
+
+
+def _own(session: Session) -> DuckDBSession:
+    return cast("DuckDBSession", session)
+
+
+__all__ = ["DuckDBWrites"]

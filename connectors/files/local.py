@@ -1,0 +1,202 @@
+"""A folder on local disk.
+
+A file that replaces another is written beside it, fsynced and renamed. Locks are `flock`: they end with the process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ..errors import ConnectorConfigError, Interrupted, RetriableError
+from ..failpoints import failpoint
+from .storage import LOCK_POLL_S, Entry
+
+
+class LocalStorage:
+    """A folder on local disk. Symbolic links that lead outside are not followed."""
+
+    def __init__(self, root: Path, allowed: Path | None = None) -> None:
+        self.root = str(root)
+        self._path = root
+        self._allowed = allowed
+
+    def label(self, name: str = "") -> str:
+        return str(self._path / name) if name else self.root
+
+    def kind(self, name: str) -> str | None:
+        try:
+            mode = (self._path / name).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+    def names(self, folder: str = "") -> list[tuple[str, bool]]:
+        """List `(name, is a folder)` directly in a folder; empty if the folder is missing."""
+        try:
+            with os.scandir(self._path / folder) as found:
+                return sorted((entry.name, entry.is_dir()) for entry in found)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def entries(self, folder: str = "") -> list[Entry]:
+        """List the files below a folder, sorted, without hidden files and names that begin with `_`."""
+        found: list[Entry] = []
+        for name, is_folder in self.names(folder):
+            if name.startswith((".", "_")):
+                continue
+            inner = f"{folder}/{name}" if folder else name
+            if is_folder:
+                self._inside(inner)
+                found += self.entries(inner)
+            elif self.kind(inner) == "file":
+                found.append(Entry(inner, self.size_bytes(inner)))
+        return found
+
+    def glob(self, pattern: str) -> list[str]:
+        # Unlike Path.glob it leaves out hidden files.
+        return sorted(glob.glob(pattern, root_dir=self.root, recursive=True))  # noqa: PTH207 (hidden files)
+
+    def size_bytes(self, name: str) -> int:
+        return (self._path / name).stat().st_size
+
+    def open_input(self, name: str) -> BinaryIO:
+        """Open a regular file inside the root, after following links; check again once it is open."""
+        path = self._inside(name)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConnectorConfigError(f"{self.label(name)}: not a regular file", key="path")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = os.fdopen(descriptor, "rb", buffering=0)
+        try:
+            same = os.path.samestat(os.fstat(descriptor), self._inside(name).stat())
+            if not same:
+                raise RetriableError(f"{self.label(name)}: exchanged while it was being opened")
+        except BaseException:
+            file.close()
+            raise
+        return cast("BinaryIO", file)
+
+    def open_output(self, name: str) -> BinaryIO:
+        path = self._path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._inside(str(Path(name).parent))
+        return path.open("xb")
+
+    def finish_output(self, file: BinaryIO) -> None:
+        """Make a file written through `open_output` durable and close it."""
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+
+    def read_bytes(self, name: str) -> bytes | None:
+        try:
+            return (self._path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def replace_bytes(self, name: str, data: bytes) -> None:
+        """Replace a small file under its lock: readers see the old file or the new one, also after a crash."""
+        path = self._path / name
+        self._make_folders(path.parent)
+        beside = path.with_name(f".{path.name}.tmp")  # One fixed name: a file that a killed process left is used again.
+        failpoint("files.replace.before")
+        try:
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            failpoint("files.replace.inside")
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+        failpoint("files.replace.after")
+
+    def move(self, before: str, after: str) -> None:
+        target = self._path / after
+        self._make_folders(target.parent)
+        failpoint("files.move.before")
+        (self._path / before).replace(target)
+        failpoint("files.move.after")
+        _sync_folder(target.parent)
+
+    def delete(self, name: str) -> None:
+        failpoint("files.delete.before")
+        (self._path / name).unlink(missing_ok=True)
+        failpoint("files.delete.after")
+
+    def delete_folder(self, name: str, *, only_empty: bool = False) -> None:
+        """Remove a folder and the files directly in it."""
+        path = self._path / name
+        if not only_empty:
+            for inner, is_folder in self.names(name):
+                if not is_folder:
+                    (path / inner).unlink(missing_ok=True)
+        with suppress(OSError):  # Not empty, or missing: nothing to do.
+            path.rmdir()
+
+    @contextmanager
+    def lock(self, name: str, is_interrupted: Callable[[], bool]) -> Iterator[None]:
+        """Wait for the exclusive lock of a name and hold it; the lock ends with the process at the latest."""
+        path = self._path / name
+        self._make_folders(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            while not _try_lock(descriptor):
+                if is_interrupted():
+                    raise Interrupted(f"{self.label(name)}: stopped while waiting for the lock")
+                threading.Event().wait(LOCK_POLL_S)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def check_writable(self) -> None:
+        """Check, without creating anything, that files can be created here."""
+        nearest = self._path
+        while not nearest.exists():
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise ConnectorConfigError(f"{nearest}: not a folder; a destination's path is one", key="path")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise ConnectorConfigError(f"{nearest}: no permission to write there", key="path")
+
+    def _inside(self, name: str) -> Path:
+        real = Path(os.path.realpath(self._path / name))
+        if real.is_relative_to(os.path.realpath(self._path)) or real == self._allowed:
+            return real
+        raise ConnectorConfigError(
+            f"{self.label(name)} is a link to {real}, outside of {self.root}; name that path itself", key="path"
+        )
+
+    def _make_folders(self, folder: Path) -> None:
+        missing = []
+        while not folder.exists():
+            missing.append(folder)
+            folder = folder.parent
+        for made in reversed(missing):
+            made.mkdir(exist_ok=True)
+            _sync_folder(made.parent)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

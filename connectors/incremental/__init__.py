@@ -1,0 +1,1 @@
+"""INCREMENTAL reads: bookmarks, checkpoints, and hashes of the records at a bookmark."""

@@ -1,0 +1,411 @@
+"""INCREMENTAL reads: drop the records that were committed before, lose none, and yield checkpoints.
+
+Sources read `>=` the bookmark, never `>`. A bookmark keeps, under `BOUNDARY`, hashes of the records that were committed
+at or past it. Records past it exist because a running transaction could still commit a record below them (`Horizon`).
+A hash covers the whole record, not the key alone: a record that changes within one tick of a coarse clock must arrive.
+The hash of the key is kept beside it, so that only the last version of a key counts as committed (`Committed`): a
+record that returns to a former value must arrive, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ..arrow import compute as pc
+from ..errors import FatalConnectorError
+from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, Stream
+from .bookmarks import (
+    BOUNDARY,
+    CHECKPOINT_RECORDS,
+    CHECKPOINT_S,
+    HASH_BYTES,
+    at_or_past,
+    below_or_at,
+    bookmark_values,
+    demand_order,
+    equal_to,
+    from_json,
+    has_bookmark,
+    is_above,
+    lower_bound,
+    missing_error,
+    same,
+    to_json,
+)
+from .committed import Committed, first_of_each_key, last_of_each_key
+from .hashes import BY_VALUE, forms, record_hashes
+
+log = logging.getLogger("syncblocks")
+
+#: With more hashes than this, a checkpoint waits for a record past them, and a merge keeps no hashes.
+MANY_HASHES = 10_000
+
+#: An append sends no more records than this past the settled ones: the others wait for the transaction to end.
+MAX_UNSETTLED = 250_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """The point up to which no running transaction can commit a record any more."""
+
+    #: Highest settled values of the bookmark_properties, or of the first ones; None: no record past the bookmark.
+    settled: tuple[pa.Scalar, ...] | None
+    #: JSON that the source finds again in the next bookmark, under `PENDING` of the boundary.
+    pending: Mapping[str, Any] | None = None
+
+
+#: Key of the boundary under which `Horizon.pending` is kept.
+PENDING = "pending"
+
+#: Key of a boundary's `keys`: they hold the last version of each key only, not every committed version.
+LAST = "last"
+
+
+def incremental(
+    stream: Stream,
+    batches: Iterable[pa.RecordBatch],
+    bookmark: Bookmark | None,
+    *,
+    is_ordered: bool,
+    horizon: Horizon | None = None,
+    checkpoint_records: int = CHECKPOINT_RECORDS,
+    checkpoint_s: float = CHECKPOINT_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Event]:
+    """Drop the records committed before, pass the batches on, and yield checkpoints between them.
+
+    Args:
+        stream: the stream read; its bookmark_properties are columns of every batch.
+        batches: records at or past `lower_bound`; if `is_ordered` is False, lower ones are dropped here.
+        bookmark: as the ledger holds it; None: from scratch.
+        is_ordered: the batches come in ascending order of the bookmark, as the source compares values. Records with
+            an incomplete bookmark come first, since no later run reads them. Unordered batches get one checkpoint,
+            after the last batch, compared by Arrow.
+        horizon: for ordered batches: the bookmark does not pass it; None: every record is settled.
+        checkpoint_records: least number of records between two checkpoints.
+        checkpoint_s: seconds after which a checkpoint comes earlier.
+        clock: seconds, monotonic.
+    """
+    tracker = _Tracker(stream, bookmark, is_ordered, horizon)
+    pending, since = 0, clock()
+    for batch in batches:
+        kept = tracker.take(batch)
+        if kept.num_rows:
+            yield kept
+            pending += kept.num_rows
+        if tracker.is_full:
+            break
+        is_due = pending >= checkpoint_records or clock() - since >= checkpoint_s
+        if is_ordered and pending and is_due and tracker.may_checkpoint:
+            tracker.has_checkpoint = True
+            yield Checkpoint(bookmark=tracker.bookmark())
+            pending, since = 0, clock()
+    yield Checkpoint(bookmark=tracker.bookmark(is_complete=not tracker.is_full))
+
+
+class _Boundary:
+    """The records committed at or past a bookmark, as the bookmark keeps them."""
+
+    def __init__(self, stream: Stream, bookmark: Bookmark | None) -> None:
+        boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
+        self.columns: list[str] = list(boundary.get("columns") or ())
+        self.by_value = bool(boundary.get(BY_VALUE))
+        self.start = bookmark_values(stream, bookmark)
+        #: Highest bookmark of the hashed records.
+        self.through = self.start
+        #: Columns of the key; empty: equal records are counted.
+        self.key_columns = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
+        versions = self._versions(stream, boundary)
+        self.committed = Committed(versions, is_keyed=bool(self.key_columns), is_merged=stream.may_repeat)
+        if not versions:
+            return
+        if boundary.get("through"):
+            fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+            self.through = tuple(
+                from_json(value, field.type, column=field.name, stream=stream.name)
+                for value, field in zip(boundary["through"], fields, strict=True)
+            )
+
+    def _versions(self, stream: Stream, boundary: Mapping[str, Any]) -> list[tuple[bytes | None, bytes]]:
+        """Return key and record hashes of the committed records; for a merge only those that it can compare."""
+        keys: Mapping[str, Any] = boundary.get("keys") or {}
+        records, key_hashes = _unpacked(boundary), _unpacked(keys)
+        is_of_these_keys = tuple(keys.get("columns") or ()) == self.key_columns
+        is_gone = not set(self.columns) <= set(stream.schema.names)
+        if is_gone or keys.get("forms") not in (None, forms(stream.schema, self.columns)):
+            # A column is gone or has another type: no record has these hashes any more, but a key may identify it.
+            if key_hashes and set(keys["columns"]) <= set(stream.schema.names) and not stream.may_repeat:
+                self.columns, records = list(keys["columns"]), key_hashes
+            elif is_gone or stream.may_repeat:
+                return []
+        if stream.may_repeat and self.key_columns and not (is_of_these_keys and keys.get(LAST)):
+            return []
+        known = key_hashes if is_of_these_keys and self.key_columns else []
+        versions = list(itertools.zip_longest(known, records))
+        return versions if keys.get(LAST) or not known else first_of_each_key(versions)
+
+
+def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
+    packed = b64decode(kept.get("hashes") or b"")
+    return [packed[place : place + HASH_BYTES] for place in range(0, len(packed), HASH_BYTES)]
+
+
+class _Tracker:
+    """Follows a read: the highest settled bookmark, and the hashes of the records at or past it."""
+
+    def __init__(self, stream: Stream, bookmark: Bookmark | None, is_ordered: bool, horizon: Horizon | None) -> None:
+        demand_order(stream)
+        self._stream = stream
+        self._names = list(stream.bookmark_properties)
+        self._is_ordered = is_ordered
+        self._is_resumed = bool(bookmark)
+        self._is_empty = not bookmark
+        self._boundary = _Boundary(stream, bookmark)
+        self._committed = self._boundary.committed
+        self._start = self._boundary.start
+        self._lower = lower_bound(stream, self._start)
+        self._horizon = horizon
+        #: The bookmark so far, and the highest record seen.
+        self._high = self._start
+        self._position: tuple[pa.Scalar, ...] | None = None
+        # The bookmark's columns: a column added since must not make old records look new.
+        self._columns = self._boundary.columns if self._committed.left else list(stream.schema.names)
+        self._by_value = self._boundary.by_value if self._committed.left else True
+        #: Hashes of the records seen at or past the bookmark; None: too many, and a merge may send them again.
+        self._hashes: list[bytes] | None = []
+        #: Hashes of their keys, if there are keys.
+        self._keys = self._boundary.key_columns
+        self._key_hashes: list[bytes] = []
+        #: Keys of which this merge has sent another version, whose bookmark is incomplete or below the present one.
+        self._elsewhere: set[bytes] = set()
+        self._unsettled = 0
+        #: This run takes no more records.
+        self.is_full = False
+        #: Whether a checkpoint was yielded before the last batch.
+        self.has_checkpoint = False
+
+    @property
+    def may_checkpoint(self) -> bool:
+        """False if the next run would begin from scratch, but for a merge without hashes; or with too many hashes."""
+        return self._hashes is None or (self._high is not None and len(self._hashes) <= MANY_HASHES)
+
+    def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch without the records committed before, and note its records."""
+        if batch.num_rows:
+            batch = self._filter(batch)
+        if not batch.num_rows:
+            return batch
+        self._is_empty = False
+        self._note(batch)
+        return self._drop_committed(batch)
+
+    def bookmark(self, *, is_complete: bool = False) -> Bookmark | None:
+        """Return the bookmark of the records so far; None: there was no record.
+
+        Args:
+            is_complete: everything at or past the bookmark was read.
+        """
+        if self._is_empty:
+            return None
+        boundary: dict[str, Any] = {"columns": self._columns, "hashes": ""}
+        if self._by_value:
+            boundary[BY_VALUE] = True
+        through = self._position if self._is_ordered else self._high
+        if self._hashes is not None:
+            left = self._unread(is_complete=is_complete)
+            self._write(boundary, [*self._seen(self._hashes), *left])
+            if left or through is None:
+                through = self._boundary.through
+        if self._horizon is not None and self._horizon.pending is not None:
+            boundary[PENDING] = dict(self._horizon.pending)
+        if boundary["hashes"] and through is not None and (self._high is None or not same(through, self._high)):
+            boundary["through"] = [self._to_json(n, value) for n, value in zip(self._names, through, strict=True)]
+        high = self._high or [None] * len(self._names)
+        return {
+            **{name: self._to_json(name, value) for name, value in zip(self._names, high, strict=True)},
+            BOUNDARY: boundary,
+        }
+
+    def _seen(self, records: list[bytes]) -> list[tuple[bytes | None, bytes]]:
+        """Return the versions of the records read at or past the bookmark; for a merge the last of each key."""
+        if not self._keys:
+            return [(None, record) for record in records]
+        versions: list[tuple[bytes | None, bytes]] = list(zip(self._key_hashes, records, strict=True))
+        if not self._stream.may_repeat:
+            return versions
+        return [version for version in last_of_each_key(versions) if version[0] not in self._elsewhere]
+
+    def _write(self, boundary: dict[str, Any], versions: list[tuple[bytes | None, bytes]]) -> None:
+        """Write hashes into a boundary: key hashes in the order of the record hashes, of which there may be more."""
+        versions.sort(key=lambda version: version[0] is None)
+        boundary["hashes"] = b64encode(b"".join(record for _, record in versions)).decode()
+        if self._keys and versions:
+            packed = b64encode(b"".join(key for key, _ in versions if key is not None)).decode()
+            shown = forms(self._stream.schema, self._columns)
+            boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown, LAST: True}
+
+    def _unread(self, *, is_complete: bool) -> list[tuple[bytes | None, bytes]]:
+        """Committed versions that this read has not met yet, and may meet."""
+        position = self._position if self._is_ordered else self._high
+        is_passed = position is not None and not self._is_within(position)
+        has_moved = self._high is not None and (self._start is None or not same(self._high, self._start))
+        if is_passed or (has_moved and not self._is_ordered):
+            return []
+        left = self._committed.unread(is_complete=is_complete)
+        is_much = len(left) + len(self._hashes or ()) > MANY_HASHES
+        return [] if self._stream.may_repeat and is_much else left
+
+    def _to_json(self, name: str, value: pa.Scalar | None) -> Any:
+        try:
+            return to_json(value)
+        except (ValueError, ArithmeticError) as error:
+            raise FatalConnectorError(
+                f"bookmark property {name!r} of stream {self._stream.name!r} is before the year 1 or past the year "
+                "9999, which no bookmark can keep",
+                stream=self._stream.name,
+            ) from error
+
+    # ------------------------------------------------------------ what is left out
+    def _filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Drop records below the bookmark; treat incomplete bookmarks as the stream says."""
+        policy = self._stream.null_bookmarks
+        is_complete = has_bookmark(batch, self._names)
+        is_wanted = is_complete
+        if policy is NullBookmarks.FAIL and not pc.all(is_complete).as_py():
+            counts = [len(batch) - pc.sum(has_bookmark(batch, [name])).as_py() for name in self._names]
+            raise missing_error(self._stream, counts, is_all=False)
+        if self._lower is not None and not self._is_ordered:
+            is_wanted = at_or_past(batch, self._names, self._lower)
+        keeps_incomplete = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and not self._is_resumed)
+        if keeps_incomplete:
+            is_wanted = pc.or_(is_wanted, pc.invert(is_complete))
+        return batch if pc.all(is_wanted).as_py() else pc.filter(batch, is_wanted)
+
+    def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Drop the records that were committed before."""
+        if self._keys and (self._stream.lookback is not None or self._stream.null_bookmarks is NullBookmarks.ALWAYS):
+            self._note_elsewhere(batch)
+        if not self._committed.left:
+            return batch
+        may_be = self._may_be_committed(batch)
+        if not pc.any(may_be).as_py():
+            return batch
+        found, boundary = pc.filter(batch, may_be), self._boundary
+        keys: Iterable[bytes | None] = itertools.repeat(None, found.num_rows)
+        if self._keys:
+            keys = record_hashes(found, self._keys, by_value=boundary.by_value)
+        records = record_hashes(found, boundary.columns, by_value=boundary.by_value)
+        is_new = self._committed.are_new(zip(keys, records, strict=True), may_be)
+        return batch if all(is_new) else pc.filter(batch, pc.flags(is_new))
+
+    def _note_elsewhere(self, batch: pa.RecordBatch) -> None:
+        """Note the keys of records that every run sends: one that returns to the bookmark is new there."""
+        is_elsewhere = pc.invert(has_bookmark(batch, self._names))
+        if self._start is not None and self._stream.lookback is not None:
+            is_elsewhere = pc.or_(is_elsewhere, pc.invert(at_or_past(batch, self._names, self._start)))
+        found = pc.filter(batch, is_elsewhere)
+        if found.num_rows:
+            self._elsewhere.update(record_hashes(found, self._keys, by_value=self._by_value))
+            self._committed.replace(self._elsewhere)
+
+    def _may_be_committed(self, batch: pa.RecordBatch) -> pa.Array:
+        start, through = self._start, self._boundary.through
+        if through is None:
+            return has_bookmark(batch, self._names)
+        if start is not None and same(start, through):
+            return equal_to(batch, self._names, start)
+        mask = below_or_at(batch, self._names, through)
+        return mask if start is None else pc.and_(mask, at_or_past(batch, self._names, start))
+
+    # --------------------------------------------------------------- what is noted
+    def _note(self, batch: pa.RecordBatch) -> None:
+        known = pc.filter(batch, has_bookmark(batch, self._names))
+        is_late = self.has_checkpoint and known.num_rows < batch.num_rows
+        if is_late and self._stream.null_bookmarks is not NullBookmarks.ALWAYS:
+            raise FatalConnectorError(
+                f"stream {self._stream.name!r}: a record without {self._names} came after a checkpoint, where no later "
+                "run would read it; the source must yield such records first",
+                stream=self._stream.name,
+            )
+        if not known.num_rows:
+            return
+        self._position = self._highest(known)
+        settled, unsettled = self._split(known)
+        if settled.num_rows:
+            self._note_settled(settled)
+        if unsettled.num_rows:
+            self._unsettled += unsettled.num_rows
+            self._add(unsettled)
+        if self._unsettled > MAX_UNSETTLED and not self._stream.may_repeat and not self.is_full:
+            self.is_full = True
+            log.warning(
+                "%s: a transaction has been running in the source since %s records were written; what comes after them "
+                "waits for its end",
+                self._stream.name,
+                self._unsettled,
+            )
+
+    def _split(self, known: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        if self._horizon is None:
+            return known, known.slice(0, 0)
+        is_settled = pa.repeat(pc.constant(False), known.num_rows)
+        for limit in (self._start, self._horizon.settled):
+            if limit is not None:
+                is_settled = pc.or_(is_settled, below_or_at(known, self._names, limit))
+        return pc.filter(known, is_settled), pc.filter(known, pc.invert(is_settled))
+
+    def _note_settled(self, known: pa.RecordBatch) -> None:
+        high = self._highest(known)
+        if self._high is None or not same(high, self._high):
+            may_be_lower = not self._is_ordered or self._stream.lookback is not None
+            if self._high is not None and may_be_lower and not is_above(high, self._high):
+                return
+            self._high, self._hashes, self._key_hashes = high, [], []
+            if not self._is_within(high):
+                self._columns, self._by_value = list(self._stream.schema.names), True
+        self._add(pc.filter(known, equal_to(known, self._names, high)))
+
+    def _is_within(self, values: tuple[pa.Scalar, ...]) -> bool:
+        """Tell whether records with these values may have been committed before."""
+        start, through = self._start, self._boundary.through
+        if through is None or same(values, through):
+            return bool(self._committed.left)
+        if start is not None and same(start, through) and self._stream.lookback is None:
+            return False  # the source compares texts: their order is not Arrow's
+        return not is_above(values, through)
+
+    def _add(self, records: pa.RecordBatch) -> None:
+        if self._hashes is None:
+            return
+        if self._stream.may_repeat and len(self._hashes) + records.num_rows > MANY_HASHES:
+            self._hashes = None
+            return
+        self._hashes += record_hashes(records, self._columns, by_value=self._by_value)
+        if self._keys:
+            self._key_hashes += record_hashes(records, self._keys, by_value=self._by_value)
+
+    def _highest(self, batch: pa.RecordBatch) -> tuple[pa.Scalar, ...]:
+        if self._is_ordered:
+            place = batch.num_rows - 1
+        else:
+            keys = [(name, "descending") for name in self._names]
+            try:
+                place = pc.sort_indices(batch.select(self._names), sort_keys=keys)[0].as_py()
+            except pa.ArrowNotImplementedError as error:
+                kinds = ", ".join(str(batch.schema.field(name).type) for name in self._names)
+                raise FatalConnectorError(
+                    f"bookmark_properties {self._names} of type {kinds} have no order",
+                    stream=self._stream.name,
+                ) from error
+        return tuple(batch.column(name)[place] for name in self._names)
+
+
+__all__ = ["Horizon", "incremental"]

@@ -1,0 +1,120 @@
+"""MySQL's and MariaDB's statements that write records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..sql.actions import Action, SwapAfterCommit, TakeNamedLock
+from ..sql.dialect.facts import Facts
+from ..sql.dialect.writes import Writes
+from ..sql.identifiers import RANK, SEQUENCE, Naming, TableName
+from ..sql.session import Session
+from ..sql.tables import Column, Table
+from ..stream import ConflictMethod
+from .kinds import Kind
+from .server import Server
+from .session import MySQLSession
+
+
+class MySQLWrites(Writes):
+    """Texts are compared by their characters, whatever a table's own collation takes for the same."""
+
+    def __init__(self, naming: Naming, facts: Facts, server: Server) -> None:
+        super().__init__(naming, facts)
+        self._server = server
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, those of MySQL included."""
+        if not isinstance(action, TakeNamedLock | SwapAfterCommit):
+            super().perform(session, action)
+            return
+        assert isinstance(session, MySQLSession)
+        if isinstance(action, TakeNamedLock):
+            session.take_lock(action.name, action.timeout_s)
+        else:
+            session.swap_after_commit(action.schema, action.staging, action.target)
+
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Values are staged in the column's own type."""
+        return expression
+
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[Action]:
+        """Insert in order of arrival, so that the last record of a key wins; not where another index may interfere.
+
+        Nor where the key's own index takes texts for equal that are not. Where what is there counts, the last one goes
+        first.
+        """
+        known = ("", self._server.collation)
+        is_blurred = any(
+            c.name in key and c.collation not in known and not _is_exact(c.collation) for c in target.columns
+        )
+        if is_blurred or set(target.unique_keys) != {frozenset(key)}:
+            return super().merge(target, staging, columns, staged, key, method)
+        changes = self._changes(target, columns, key, "values({})")
+        if method is ConflictMethod.IGNORE or not changes:
+            same = self._quote(columns[0].name)
+            changes = [f"{same} = {self._table(target.name)}.{same}"]
+        order = " desc" if method is ConflictMethod.IGNORE else ""
+        names = self._names([column.name for column in columns])
+        values = self._names([column.name for column in columns], "s.")
+        return [
+            f"insert into {self._table(target.name)} ({names}) select {values} from {self._table(staging)} as s "
+            f"order by s.{self._quote(SEQUENCE)}{order} on duplicate key update {', '.join(changes)}"
+        ]
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare texts by their characters, whatever the table's own collation takes for the same."""
+        parts = []
+        for column in columns:
+            pair = [f"t.{self._quote(column.name)}", f"s.{self._quote(column.name)}"]
+            if Kind.parse(column.type).is_text:
+                pair = [f"convert({each} using utf8mb4) collate {self._server.collation}" for each in pair]
+                if not _is_exact(self._server.collation):  # it takes no heed of spaces at the end
+                    parts.append("not ({} <=> {})".format(*(f"char_length({each})" for each in pair)))
+            parts.append("not ({} <=> {})".format(*pair))
+        return " or ".join(parts)
+
+    def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
+        """Compare texts character by character, whatever the table's own collation, but find them by its index."""
+        conditions = []
+        for column in columns:
+            if column.name not in key:
+                continue
+            held, arriving = f"t.{self._quote(column.name)}", f"s.{self._quote(column.name)}"
+            if column.collation in ("", self._server.collation):
+                conditions.append(f"{held} = {arriving}")
+                continue
+            charset = column.collation.partition("_")[0]
+            conditions.append(f"{held} = convert({arriving} using {charset}) collate {column.collation}")
+            conditions.append(f"{held} = {arriving} collate {self._server.collation}")
+        return " and ".join(conditions)
+
+    def _delete(self, target: Table, condition: str) -> str:
+        return f"delete t from {self._table(target.name)} as t where {condition}"
+
+    def _updated(self, target: Table, source: str, values: Mapping[str, str], same: str, condition: str) -> str:
+        listed = ", ".join(f"t.{self._quote(name)} = {value}" for name, value in values.items())
+        where = f" where ({condition})" if condition else ""
+        return f"update {self._table(target.name)} as t join {source} as s on {same} set {listed}{where}"
+
+    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+        """Number the records of each key by a window."""
+        order = f"partition by {self._names(key)} order by {self._quote(SEQUENCE)} desc"
+        inner = f"select *, row_number() over ({order}) as {self._quote(RANK)} from {self._table(staging)}"
+        return f"(select * from ({inner}) as ranked where {self._quote(RANK)} = 1)"
+
+
+def _is_exact(collation: str) -> bool:
+    """Tell whether a collation tells all texts apart, by spaces at the end as well."""
+    return collation == "binary" or collation.endswith(("_nopad_bin", "_0900_bin"))
+
+
+__all__ = ["MySQLWrites"]

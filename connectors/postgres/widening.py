@@ -1,0 +1,82 @@
+"""Which of PostgreSQL's types holds the values of two others."""
+
+from __future__ import annotations
+
+from .names import TEXTS, Name
+
+#: Types that a text is turned into by a cast that refuses what does not fit.
+_PARSED = frozenset({"uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macaddr8", "xml"})
+
+#: Those of them that write a text anew: a UUID in small letters, JSON without repeated keys.
+_REWRITTEN = _PARSED - {"json", "xml"}
+
+_BITS = ("bit", "bit varying")
+
+#: Their digits.
+INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
+
+
+def widen(before: str, after: str) -> str | None:
+    """Return the type that holds all values of both; None where a person must decide."""
+    if before == after:
+        return before
+    held, new = Name.parse(before), Name.parse(after)
+    if held.is_array or new.is_array:
+        return before if after == "text" and held.is_array else None
+    if held.base in TEXTS and (new.base in TEXTS or new.base in _PARSED):
+        return _wider_text(before, held, new)
+    if new.base in TEXTS and held.base in _REWRITTEN:
+        return "text"
+    if new.base in TEXTS and (held.base in _PARSED or not held.is_native):
+        # A cast of the database's own takes the text word for word, and refuses what is none.
+        return before
+    if {held.base, new.base} == {"json", "jsonb"}:
+        return before
+    if held.base in INTEGERS and new.base in INTEGERS:
+        return before if INTEGERS[held.base] >= INTEGERS[new.base] else after
+    if {held.base, new.base} == {"real", "double precision"}:
+        return "double precision"
+    if "numeric" in (held.base, new.base):
+        return _wider_numeric(held, new)
+    if held.base in _BITS and new.base in _BITS:
+        return _wider_bits(before, held, new)
+    if held.base == new.base and held.base.startswith(("time", "interval")):
+        # They differ in the digits of a second.
+        return before if held.first is None else held.base
+    return None
+
+
+def _wider_text(before: str, held: Name, new: Name) -> str:
+    if held.base == "text" or (held.base == "character varying" and held.first is None):
+        return before
+    if held.first is not None and new.first is not None and (held.base, new.base) != ("character", "character varying"):
+        # A `character` that became text would lose the blanks that it is filled up with.
+        return f"{held.base}({max(held.first, new.first)})"
+    return "text"
+
+
+def _wider_bits(before: str, held: Name, new: Name) -> str:
+    """Return what holds strings of bits of both lengths; a `bit(n)` holds those of one length only."""
+    if held.base == "bit varying" and (held.first is None or (new.first is not None and new.first <= held.first)):
+        return before
+    if held.first is None or new.first is None:
+        return "bit varying"
+    return f"bit varying({max(held.first, new.first)})"
+
+
+def _wider_numeric(held: Name, new: Name) -> str | None:
+    pair = []
+    for name in (held, new):
+        if name.base in INTEGERS:
+            pair.append((INTEGERS[name.base], 0))
+        elif name.base != "numeric":
+            return None
+        elif name.first is None:
+            return "numeric"
+        else:
+            pair.append((name.first - name.scale, name.scale))
+    whole, scale = max(pair[0][0], pair[1][0]), max(pair[0][1], pair[1][1])
+    return "numeric" if whole + scale > 1000 or scale < 0 else f"numeric({whole + scale},{scale})"
+
+
+__all__ = ["INTEGERS", "widen"]

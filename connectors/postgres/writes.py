@@ -1,0 +1,137 @@
+"""PostgreSQL's statements that write records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..sql.dialect.writes import Writes
+from ..sql.identifiers import SEQUENCE, TableName, literal
+from ..sql.tables import Column, Table
+from ..stream import ConflictMethod
+from .names import Name
+from .types import shown
+
+#: Until the commit only. Merges join and group whole staging tables; the default of 4 MB would spill to disk. And the
+#: default costs are those of a spinning disk: a few staged records would read the whole table instead of its index.
+_FOR_MERGES = (
+    "select pg_catalog.set_config('work_mem', '64MB', true) "
+    "where pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) < 64 * 1024 * 1024; "
+    "select pg_catalog.set_config('random_page_cost', '1.1', true) "
+    "where pg_catalog.current_setting('random_page_cost')::float8 > '1.1'"
+)
+
+
+class PostgresWrites(Writes):
+    """Merges by DELETE and INSERT, ON CONFLICT, or UPDATE and INSERT, whichever the table allows."""
+
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Keep the padding of a `character`, as its source has it: a cast to another text drops it."""
+        if Name.parse(staged_type).is_filled and not Name.parse(column_type).is_filled:
+            return f"cast(pg_catalog.textin(pg_catalog.bpcharout({expression})) as {column_type})"
+        return super().cast(expression, column_type, staged_type)
+
+    def shown(self, name: str, column_type: str) -> str:
+        """Let the server write values that Python's types cannot hold."""
+        return shown(column_type).format(self._quote(name))
+
+    def empty(self, target: Table) -> str:
+        """Truncate where nothing would notice the difference."""
+        if target.is_referenced or target.has_triggers:
+            return super().empty(target)
+        return f"truncate table {self._table(target.name)}"
+
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[str]:
+        """Merge by the fastest way that this table allows.
+
+        DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers, breaks foreign keys, and resets
+        columns that do not arrive. Without a unique index only UPDATE and INSERT remain.
+        """
+        # A key is compared without its padding: with it, a record would not find its former version.
+        staged = {
+            name: "bpchar" if name in key and Name.parse(kind).is_filled else kind for name, kind in staged.items()
+        }
+        compared = [*columns, *(c for c in target.columns if c.is_generated and c.name in key)]
+        values = ", ".join(f"{self._value(column, staged)} as {self._quote(column.name)}" for column in compared)
+        source = f"(select {values} from {self._table(staging)} s)"
+        insert = f"{self._into(target.name, columns)} select {self._names(_names(columns), 's.')} from {source} as s"
+        first = [_FOR_MERGES, self._drop_repeated(staging, compared, staged, key)]
+        is_unique = frozenset(key) in target.unique_keys
+        if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
+            same = self._same_key(compared, staged, key)
+            delete = f"delete from {self._table(target.name)} as t using {self._table(staging)} as s where {same}"
+            return [_unless_new(insert, [*first, delete, insert])] if is_unique else [*first, delete, insert]
+        if is_unique:
+            changes = self._changes(target, columns, key, "excluded.{}") if method is ConflictMethod.UPDATE else []
+            action = f"update set {', '.join(changes)}" if changes else "nothing"
+            return [*first, f"{insert} on conflict ({self._names(key)}) do {action}"]
+        types_of = {column.name: column.type for column in compared}
+        new = self._insert_new(target, source, columns, types_of, key)
+        if method is ConflictMethod.IGNORE:
+            return [*first, new]
+        return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
+
+    def equals(self, left: str, right: str, column: Column) -> str:
+        """Name the operator's schema: a user's operator for these types would be preferred to the server's."""
+        return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
+
+    def _drop_repeated(
+        self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        """Delete staged records whose key comes again later; mostly there are none, so a sort of all would be a waste.
+
+        Keys are compared in the target's type: '1.0' and '1' are one numeric.
+        """
+        keys = {column.name: self._value(column, staged) for column in columns if column.name in key}
+        sequence, table = self._quote(SEQUENCE), self._table(staging)
+        listed = ", ".join(f"{value} as {self._quote(name)}" for name, value in keys.items())
+        of = {column.name: column for column in columns}
+        same = " and ".join(self.equals(value, f"r.{self._quote(name)}", of[name]) for name, value in keys.items())
+        repeated = (
+            f"select {listed}, pg_catalog.max(s.{sequence}) as {sequence} from {table} s "
+            f"group by {', '.join(keys.values())} having count(*) > 1"
+        )
+        return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} < r.{sequence}"
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare the binary images of the records: some types have no equality, and some equal values differ."""
+        held = ", ".join(f"t.{self._quote(column.name)}" for column in columns)
+        arriving = ", ".join(self._value(column, staged) for column in columns)
+        return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
+
+    def _into(self, target: TableName, columns: Sequence[Column]) -> str:
+        return f"{super()._into(target, columns)} overriding system value"
+
+    def _is_ours(self, target: Table, columns: Sequence[Column]) -> bool:
+        arriving = set(_names(columns))
+        return not (target.has_triggers or target.is_referenced) and all(
+            column.name in arriving or column.is_generated or (column.is_nullable and not column.has_default)
+            for column in target.columns
+        )
+
+
+def _unless_new(insert: str, merge: Sequence[str]) -> str:
+    """Write one statement that inserts, and merges only if a record is there already, or comes twice.
+
+    The unique index detects the first such record. A first load has none, and saves the join of each of its commits
+    with the growing table: that time grows with the square of the records.
+    """
+    body = (
+        f"begin execute {literal(insert)}; exception when integrity_constraint_violation then "
+        f"{' '.join(f'execute {literal(sql)};' for sql in merge)} end"
+    )
+    return f"do {literal(body)}"
+
+
+def _names(columns: Sequence[Column]) -> list[str]:
+    return [column.name for column in columns]
+
+
+__all__ = ["PostgresWrites"]

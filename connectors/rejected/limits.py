@@ -1,0 +1,68 @@
+"""Count the rejected records of a load up to its limit; leave out those that an earlier load has kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from ..errors import FatalConnectorError
+from ..stream import Load, RejectedRecord, ReplicationMethod, WriteDisposition
+
+
+class TooManyRejected(FatalConnectorError):
+    """A load rejects more records than `max_rejected` allows."""
+
+
+def too_many(limit: int, reason: str) -> str:
+    """Return the message of `TooManyRejected`."""
+    return (
+        f"more than {limit} rejected records (`max_rejected`); nothing after the last commit was kept. "
+        f"The last one: {reason}"
+    )
+
+
+def may_come_again(load: Load, records: Iterable[RejectedRecord]) -> list[RejectedRecord]:
+    """Return the rejected records that an earlier run may have kept: the destination must look for them.
+
+    INCREMENTAL reads whole files, so each run finds the same rejected lines. Of a database it reads again the records
+    at the bookmark, and rejected records past it, since no bookmark moves to a rejected record.
+    """
+    is_read_again = load.stream.replication_method is ReplicationMethod.INCREMENTAL
+    return list(records) if is_read_again and load.write_disposition is not WriteDisposition.REPLACE else []
+
+
+class Rejections:
+    """The rejected records of one load; the limit holds over all its commits."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._written = 0
+        #: Those that the next commit writes.
+        self.records: list[RejectedRecord] = []
+
+    def add(self, records: Iterable[RejectedRecord]) -> None:
+        """Add rejected records.
+
+        Raises:
+            TooManyRejected: the load has rejected more than `max_rejected`.
+        """
+        self.records += records
+        if self._written + len(self.records) > self._limit:
+            raise TooManyRejected(too_many(self._limit, self.records[-1].reason))
+
+    def leave_out(self, known: Collection[tuple[str, str]]) -> None:
+        """Drop the records that an earlier load has kept; `known`: place and record of each."""
+        self.records = [each for each in self.records if (each.place, each.record) not in known]
+
+    def forget(self) -> None:
+        """Drop the records of a transaction that was rolled back."""
+        self.records = []
+
+    def written(self) -> int:
+        """Count the records as committed; return how many there were."""
+        number = len(self.records)
+        self._written += number
+        self.records = []
+        return number
+
+
+__all__ = ["Rejections", "TooManyRejected", "may_come_again", "too_many"]

@@ -1,0 +1,278 @@
+"""Records that a tap sends again: those at its bookmark, which were committed before.
+
+Taps read `>=` their bookmark. As in `connectors/incremental/checkpoints.py`, a bookmark keeps hashes of the records at
+it, each after the hash of its key, by which committed records are recognised.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import ConnectorConfigError
+from ..incremental.bookmarks import BOUNDARY, HASH_BYTES, from_json, to_json
+from ..incremental.committed import Committed, last_of_each_key
+from ..incremental.hashes import record_hashes
+from ..stream import Bookmark
+from .numbers import EXACT
+
+log = logging.getLogger("syncblocks")
+
+#: Most records kept to find those at the next bookmark; most hashes in a bookmark.
+RECENT_RECORDS = 131_072
+MAX_HASHES = 10_000
+
+#: Hexadecimal digits of a hash.
+_DIGITS = 2 * HASH_BYTES
+
+
+class ResentRecords:
+    """Drops the records committed before, and notes those at the bookmark.
+
+    Args:
+        stream: for messages.
+        column: the replication key; None: no record can be recognised.
+        bookmark: as the ledger holds it.
+        keys: key columns of every batch; empty: equal records are counted.
+        is_merged: records may be sent twice, since a merge makes that harmless.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        column: str | None,
+        bookmark: Bookmark | None,
+        *,
+        keys: Sequence[str] = (),
+        is_merged: bool = False,
+    ) -> None:
+        self._stream = stream
+        self.column = column
+        self._keys = list(keys)
+        self._is_merged = is_merged
+        kept: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
+        versions = Counter(dict(self._versions_in(kept)))
+        self._has_old = bool(versions)
+        self._committed = Committed(versions.elements(), is_keyed=bool(keys), is_merged=is_merged)
+        #: Committed records that the tap has sent again.
+        self._met = Counter[tuple[str | None, str]]()
+        self._columns: list[str] = list(kept.get("columns") or ())
+        self._high = kept.get("high")
+        self._recent: list[pa.RecordBatch] = []
+        self._recent_records = 0
+        self._has_dropped = False
+        self._has_warned = False
+
+    def _versions_in(self, kept: Mapping[str, Any]) -> Iterator[tuple[tuple[str | None, str], int]]:
+        """Yield hashes of key and record with their count; for a merge only those with a key."""
+        is_of_these_keys = bool(self._keys) and kept.get("keys") == self._keys
+        for text, count in (kept.get("hashes") or {}).items():
+            key = text[:-_DIGITS] if is_of_these_keys else ""
+            if key or not (self._is_merged and self._keys):
+                yield (key or None, text[-_DIGITS:]), count
+
+    def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the batch without the records committed before; keep those that may be at the next bookmark."""
+        mask = self.mark(batch)
+        return batch if mask is None else batch.filter(mask)
+
+    def mark(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
+        """Do as `take`, but return a mask of the remaining records; None: all."""
+        if self.column is None or not batch.num_rows or not _is_ordered(batch, self.column):
+            return None
+        mask = self._not_committed(batch) if self._has_old else None
+        if mask is not None:
+            batch = batch.filter(mask)
+        if batch.num_rows:
+            self._recent.append(batch)
+            self._recent_records += batch.num_rows
+            if self._recent_records > RECENT_RECORDS:
+                self._keep_highest()
+        return mask
+
+    def _not_committed(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
+        if not set(self._columns) <= set(batch.schema.names):
+            return None
+        high = self._scalar(self._high, batch)
+        if high is None:
+            return None
+        may_be = pc.invert(pc.fill_null(pc.greater(batch.column(self.column), high), False))
+        if not pc.any(may_be).as_py():
+            return None
+        versions = self._versions(batch.filter(may_be), self._columns)
+        is_new = pa.array(self._committed.are_new(versions, may_be), pa.bool_())
+        is_met = pc.invert(is_new.filter(may_be)).to_pylist()
+        self._met.update(version for version, is_old in zip(versions, is_met, strict=True) if is_old)
+        return is_new
+
+    def _versions(self, batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[str | None, str]]:
+        records = _hashes(batch, columns)
+        keys: Sequence[str | None] = _hashes(batch, self._keys) if self._keys else [None] * batch.num_rows
+        return list(zip(keys, records, strict=True))
+
+    def _keep_highest(self) -> None:
+        kept = [part for part in self._at_or_past(self._highest()) if part.num_rows]
+        self._recent, self._recent_records = kept, sum(part.num_rows for part in kept)
+        self._has_dropped = True
+
+    def _highest(self) -> pa.Scalar | None:
+        highs = [pc.max(batch.column(self.column)) for batch in self._recent]
+        highs = [high for high in highs if high.is_valid]
+        return None if not highs else pc.max(pa.array([h.as_py() for h in highs], highs[0].type))
+
+    def _at_or_past(self, low: pa.Scalar | None) -> list[pa.RecordBatch]:
+        if low is None:
+            return []
+        parts = []
+        for batch in self._recent:
+            try:
+                parts.append(batch.filter(pc.fill_null(pc.greater_equal(batch.column(self.column), low), False)))
+            except pa.ArrowException:  # the type of the column has changed meanwhile
+                parts.append(batch)
+        return parts
+
+    def at(self, value: Any, *, is_complete: bool = False) -> dict[str, Any]:
+        """Return the hashes for a bookmark at this value: of the records sent so far at or past it.
+
+        Args:
+            value: the replication key's value in the STATE; None: unknown, the highest value sent counts.
+            is_complete: the tap has ended.
+        """
+        if self.column is None:
+            return {}
+        highest = self._highest() if self._recent else None
+        low = None
+        if value is not None and self._recent:
+            low = self._scalar(value, self._recent[-1])
+        parts = self._at_or_past(highest if low is None else low)
+        records = sum(part.num_rows for part in parts)
+        is_kept = self._keeps_old(low, highest)
+        if records > MAX_HASHES:
+            if not self._has_warned:
+                self._has_warned = True
+                log.info(
+                    "%s: the tap's state lies %s records back; if it sends them again, append doubles them",
+                    self._stream,
+                    records,
+                )
+            parts, records = [], 0
+            is_kept = is_kept and not self._is_merged
+        self._recent, self._recent_records = (parts, records) if records else (self._recent, self._recent_records)
+        columns = _hashed(parts[0].schema.names) if records else self._columns
+        if is_kept and set(self._columns) <= set(columns):
+            columns = self._columns
+        new = [
+            version
+            for part in parts
+            for version in self._versions(part, [name for name in columns if name in part.schema.names])
+        ]
+        self._committed.replace(key for key, _ in new if key is not None)
+        old = self._old(is_complete=is_complete) if is_kept and columns == self._columns else []
+        return self._kept_hashes(columns, self._higher(highest) if old else to_json(highest), old, new)
+
+    def _old(self, *, is_complete: bool) -> list[tuple[str | None, str]]:
+        """Return the versions committed before, without keys of which another version was sent."""
+        if self._is_merged and self._has_dropped:
+            return []  # the keys of some sent records are no longer known; a merge may send the others again
+        is_met = self._met.elements()
+        met = [version for version in is_met if not (self._is_merged and self._committed.is_replaced(version[0]))]
+        return [*met, *self._committed.unread(is_complete=is_complete)]
+
+    def _kept_hashes(
+        self,
+        columns: list[str],
+        high: Any,
+        old: list[tuple[str | None, str]],
+        new: list[tuple[str | None, str]],
+    ) -> dict[str, Any]:
+        if self._is_merged and self._keys:
+            new = last_of_each_key(new)
+            old = old if len(old) + len(new) <= MAX_HASHES else []
+        hashes = Counter(f"{key or ''}{record}" for key, record in (*old, *new))
+        if not hashes:
+            return {}
+        keys = {"keys": self._keys} if self._keys else {}
+        return {BOUNDARY: {"columns": columns, "high": high, **keys, "hashes": dict(hashes)}}
+
+    def _higher(self, highest: pa.Scalar | None) -> Any:
+        """Return the highest replication key of all records sent, as a JSON value."""
+        old = None if highest is None else self._scalar(self._high, self._recent[-1])
+        is_lower = highest is None or (old is not None and pc.less(highest, old).as_py())
+        return self._high if is_lower else to_json(highest)
+
+    def _keeps_old(self, low: pa.Scalar | None, highest: pa.Scalar | None) -> bool:
+        """Tell whether the tap would send records of an earlier run again."""
+        if not self._has_old:
+            return False
+        if not self._recent:
+            return True
+        old = self._scalar(self._high, self._recent[-1])
+        if old is None:
+            return False
+        floor = highest if low is None else low
+        return floor is None or bool(pc.less_equal(floor, old).as_py())
+
+    def _scalar(self, value: Any, batch: pa.RecordBatch) -> pa.Scalar | None:
+        if value is None:
+            return None
+        kind = batch.schema.field(self.column).type
+        try:
+            return from_json(value, kind, column=str(self.column), stream=self._stream)
+        except ConnectorConfigError:
+            pass
+        if not isinstance(value, str):
+            return None
+        try:
+            from .text_values import from_texts
+
+            return from_texts(pa.array([value]), kind)[0]
+        except (ValueError, pa.ArrowException):
+            return None
+
+
+def _hashed(names: Sequence[str]) -> list[str]:
+    """Return the columns that are equal when a record is sent again: not those of the extraction."""
+    return [name for name in names if not name.startswith("_sdc_")] or list(names)
+
+
+def _hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
+    """Hash records so that equal numbers have equal hashes, whatever the type of the column."""
+    arrays = []
+    for name in columns:
+        column, field = batch.column(name), batch.schema.field(name)
+        kind, types = column.type, pa.types
+        is_digits = (field.metadata or {}).get(b"native_type") == b"numeric"
+        if types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind) or is_digits:
+            column = pa.array([None if value is None else _digits(value) for value in column.to_pylist()], pa.string())
+        arrays.append(column)
+    hashes = record_hashes(pa.RecordBatch.from_arrays(arrays, names=list(columns)), columns)
+    return [digest.hex() for digest in hashes]
+
+
+def _digits(value: Any) -> str:
+    try:
+        number = Decimal(repr(value) if isinstance(value, float) else value)
+    except InvalidOperation:
+        return str(value)
+    return str(number.normalize(EXACT)) if number else "0"
+
+
+def _is_ordered(batch: pa.RecordBatch, column: str) -> bool:
+    place = batch.schema.get_field_index(column)
+    if place < 0:
+        return False
+    kind, types = batch.schema.field(place).type, pa.types
+    return bool(
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal(kind)
+        or types.is_timestamp(kind)
+        or types.is_date(kind)
+        or types.is_string(kind)
+    )

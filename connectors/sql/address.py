@@ -1,0 +1,94 @@
+"""Addresses of database servers, and the settings that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote, unquote
+
+from pydantic import Field, PositiveInt, SecretStr
+
+from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
+from ..network import CONNECT_TIMEOUT, CONNECT_TIMEOUT_S, NETWORK_TIMEOUT, NETWORK_TIMEOUT_S
+from ..ranges import RANGE_BYTES
+from ..settings import Settings
+
+_LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
+
+
+class ServerSettings(Settings):
+    """Config of a source or destination on a server; a subclass adds `url`, `host`, `port` and the database."""
+
+    user: str | None = Field(None, description="User to connect as")
+    password: SecretStr | None = Field(None, description="Password; better in the environment or a secret")
+    checkpoint_records: PositiveInt = Field(CHECKPOINT_RECORDS, description="Records between two checkpoints")
+    checkpoint_s: float = Field(CHECKPOINT_S, gt=0, description="Seconds after which a checkpoint comes earlier")
+    settle_s: float = Field(
+        0.25,
+        ge=0,
+        le=3600,
+        description="Source: how long an INCREMENTAL read waits for transactions that may still write below its newest "
+        "record; while one runs on, the bookmark stays below what it may write",
+    )
+    range_bytes: PositiveInt = Field(
+        RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
+    )
+    connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=CONNECT_TIMEOUT)
+    network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=NETWORK_TIMEOUT)
+
+
+def refuse_spaces(url: str) -> None:
+    """Raise ValueError for a URL that holds a space."""
+    if any(character.isspace() for character in url):
+        raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Parts of a URL, decoded; a subclass adds port and database."""
+
+    host: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Return the host, spelled the same however it was given."""
+        host = self.host.lower()
+        return "localhost" if host in _LOCAL else host
+
+    def scrub(self, text: str) -> str:
+        """Take the password out of a text, as it is and as a URL spells it."""
+        for secret in sorted({self.password, quote(self.password, safe=""), quote(self.password)}, key=len):
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+class UrlParts(NamedTuple):
+    """Parts of a URL, decoded; a port of several hosts stays with them."""
+
+    user: str
+    password: str
+    host: str
+    port: str
+    database: str
+    parameters: dict[str, str]
+
+
+def split_url(url: str) -> UrlParts:
+    """Take a server's URL apart."""
+    rest, _, query = url.partition("://")[2].partition("?")
+    place, _, database = rest.partition("/")
+    login, _, host = place.rpartition("@")
+    user, _, password = login.partition(":")
+    head, _, port = host.rpartition(":")
+    if port == host or not port.isdigit() or "," in host:
+        head, port = host, ""
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    return UrlParts(unquote(user), unquote(password), unquote(head), port, unquote(database), parameters)
+
+
+__all__ = ["Address", "ServerSettings", "UrlParts", "refuse_spaces", "split_url"]

@@ -1,0 +1,1 @@
+"""What differs from one SQL system to the next."""

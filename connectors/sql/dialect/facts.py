@@ -1,0 +1,53 @@
+"""Facts about one SQL system that decide how a load goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a system can do, and the words that each system spells otherwise."""
+
+    #: Type and default expression of times in the ledger.
+    timestamp_type: str = "timestamp with time zone"
+    now: str = "current_timestamp"
+    text_type: str = "text"
+    bigint_type: str = "bigint"
+    #: An append goes into the target itself if it fits; False: it is staged, and inserted after `Writes.begin_commit`.
+    appends_directly: bool = True
+    #: An append's staging table may become the new target itself.
+    adopts_staging: bool = True
+    #: A table that is replaced keeps its spelling of names, so it is looked at before its replacement is made.
+    keeps_spelling: bool = True
+    #: A savepoint can undo what statements did within the transaction.
+    has_savepoints: bool = False
+    #: Statements can read a range of a numbered staging table (`Writes.slice`); False: the range is copied.
+    slices: bool = False
+    #: Makes constraints that are checked at the commit be checked at once; empty: there are none.
+    check_now: str = ""
+    #: Column that every table has and that grows with its records, for those whose replacements may repeat a key.
+    arrival: str = ""
+    #: A replacement gets the key as its primary key before the commit.
+    keys_replacements: bool = True
+    #: A table takes another one's name; without, replace empties and refills the target.
+    renames: bool = True
+    #: Up to so many bytes replace a table of so many records by deleting these, if it looks the same: cheaper than
+    #: another table, where readers see neither before the commit. 0: the system is not like that.
+    refill_bytes: int = 0
+    refill_records: int = 10_000
+    #: One round trip may carry several statements.
+    joins_statements: bool = False
+    #: Outside of a transaction that was begun, each statement is one.
+    commits_alone: bool = False
+    #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.
+    alters_at_once: bool = False
+    #: `Writes.differs` tells records apart by what they hold.
+    compares: bool = False
+    #: Intervals hold nanoseconds; False: microseconds.
+    keeps_nanoseconds: bool = False
+    #: Dates and timestamps may be infinite, by the numbers that DuckDB takes for that.
+    keeps_infinite: bool = False
+
+
+__all__ = ["Facts"]

@@ -1,0 +1,114 @@
+"""Tables of one SQL system: DDL and locks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from ..actions import Action
+from ..identifiers import Naming, TableName
+from ..session import Session
+from ..tables import Column, Table
+
+
+class Tables(ABC):
+    """Methods that return SQL touch nothing; those that take a session run inside its transaction."""
+
+    def __init__(self, naming: Naming) -> None:
+        self._naming = naming
+        self._quote, self._table, self._names = naming.quote, naming.table, naming.names
+
+    def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027 -- most need nothing
+        """Make others that want to create the same table wait for this transaction; default: nothing to do."""
+
+    def create_schema(self, session: Session, schema: str) -> None:  # noqa: B027 -- most need nothing
+        """Create a schema if it is missing; default: systems without schemas."""
+
+    def create(
+        self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
+    ) -> str:
+        """Write CREATE TABLE; columns of the key are not nullable."""
+        parts = [
+            f"{self._quote(column.name)} {column.type}{'' if column.is_nullable else ' not null'}" for column in columns
+        ]
+        if key:
+            parts.append(f"primary key ({self._names(key)})")
+        clause = "if not exists " if if_not_exists else ""
+        return f"create table {clause}{self._table(name)} ({', '.join(parts)})"
+
+    def staging(self, target: TableName, name: str) -> TableName:
+        """Say where a staging table that is merged or inserted from stands."""
+        return TableName(target.schema, name)
+
+    def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
+        """Write the index by which a merge finds staged keys; default: none, the system finds them without one.
+
+        Args:
+            name: of the staging table.
+            columns: its key.
+        """
+        return ""
+
+    @abstractmethod
+    def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
+        """Write CREATE for a staging table.
+
+        Args:
+            name: a name of `staging`.
+            columns: all nullable.
+            numbered: with a column `SEQUENCE` that counts records in order of arrival.
+        """
+
+    def drop(self, name: TableName) -> str:
+        """Write DROP TABLE IF EXISTS; never with CASCADE."""
+        return f"drop table if exists {self._table(name)}"
+
+    def free(self, session: Session, name: TableName) -> None:  # noqa: B027 -- most need nothing
+        """End the connections of ours that hold a dead run's staging table; default: nothing to do."""
+
+    def add_column(self, name: TableName, column: Column) -> str:
+        """Write ADD COLUMN."""
+        return f"alter table {self._table(name)} add column {self._quote(column.name)} {column.type}"
+
+    def alter_type(self, name: TableName, column: Column) -> str:
+        """Write the change of a column that is there to the wider type that it has now; all else stays as it is."""
+        return f"alter table {self._table(name)} alter column {self._quote(column.name)} type {column.type}"
+
+    def lock(self, name: TableName) -> Action | None:
+        """Return the action that shuts out other writers until the commit; None: not needed."""
+        return None
+
+    def lock_late(self, name: TableName) -> Action | None:
+        """Return the action that shuts out other merges, just before the target is written; None: `lock` did."""
+        return None
+
+    def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
+        """Write CREATE for the table that will take the target's place, with its primary key."""
+        return self.create(name, columns, key)
+
+    def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
+        """Write the statements that put a loaded staging table in the target's place; views find it by its name."""
+        renamed = f"alter table {self._table(staging)} rename to {self._quote(name.name)}"
+        return [renamed] if target is None else [f"drop table {self._table(target.name)}", renamed, *target.regrant]
+
+    def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
+        """Write the statements that give a table another primary key, in place; none: the system has no such thing.
+
+        They run while the table is empty in this transaction; where DDL commits (`Facts.alters_at_once`) before that,
+        on the records that are there. Columns that leave the key may hold NULL from then on (`freed`).
+
+        Args:
+            session: to read the catalog.
+            table: as it stands now; it has a primary key.
+            key: columns of the new one; empty: the table has none from then on.
+        """
+        return ()
+
+
+def freed(table: Table, key: Sequence[str]) -> list[str]:
+    """Return the columns that refuse NULL for no other reason than the key that they leave."""
+    columns = [table.column(name) for name in table.key if name not in key]
+    return [column.name for column in columns if column and not (column.has_default or column.is_generated)]
+
+
+__all__ = ["Tables", "freed"]

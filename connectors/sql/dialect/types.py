@@ -1,0 +1,61 @@
+"""Types of one SQL system <-> Arrow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import pyarrow as pa
+
+from ..tables import Column, Wire
+
+
+class Types(ABC):
+    """Which columns are made for Arrow types, how their values arrive, and which type holds two."""
+
+    @abstractmethod
+    def column_type(self, column: pa.Field) -> str:
+        """Return the DDL type for a column made for this field (`native_type` metadata of its own kin counts).
+
+        Raises:
+            FatalConnectorError: the system has no type for it.
+        """
+
+    @abstractmethod
+    def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
+        """Say how values of an Arrow type travel into a column of a type (of `column_type`, or out of the catalog)."""
+
+    def key_type(self, column_type: str, texts: int) -> str:
+        """Return the type of a key's column, of several if `texts` says so; default: no index asks for another one."""
+        return column_type
+
+    @abstractmethod
+    def arrow_of(self, column: Column) -> pa.DataType:
+        """Return the Arrow type in which the column is read."""
+
+    def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
+        """Say what values of an Arrow type are in a column of a type, and whether the system stores them as text.
+
+        Default: what the column is read in. Differs where columns are read in another type than they have.
+        """
+        return self.arrow_of(Column(name="", type=column_type)), False
+
+    def widen(self, before: str, after: str) -> str | None:
+        """Return the type that holds both the table's values and the stream's; None: a person must decide.
+
+        `before` where the column holds every value of `after` already (then nothing is altered).
+        """
+        return before if before == after else None
+
+    def widen_key(self, before: str, after: str, columns: int) -> str | None:
+        """Do as `widen` for one of a key's columns, of so many; default: an index takes what any column takes."""
+        return self.widen(before, after)
+
+
+def native_of(field: pa.Field, system: str) -> str:
+    """Return the type that a field has in a system; empty: it comes from another one."""
+    metadata = field.metadata or {}
+    is_own = metadata.get(b"native_system") == system.encode()
+    return metadata.get(b"native_type", b"").decode() if is_own else ""
+
+
+__all__ = ["Types", "native_of"]

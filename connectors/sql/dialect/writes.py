@@ -1,0 +1,324 @@
+"""Records of one SQL system: statements that write them, savepoints, and how the actions of a load plan run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ...stream import ConflictMethod
+from ..actions import Action, Reread
+from ..identifiers import SEQUENCE, Naming, TableName
+from ..session import Session
+from ..tables import Column, Table
+from .facts import Facts
+
+
+class Writes:
+    """Methods that return SQL touch nothing; those that take a session run inside its transaction."""
+
+    def __init__(self, naming: Naming, facts: Facts) -> None:
+        self._naming, self._facts = naming, facts
+        self._quote, self._table, self._names = naming.quote, naming.table, naming.names
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run one action of a load plan; a system with actions of its own runs these."""
+        match action:
+            case str():
+                session.execute(action)
+            case Reread():
+                pass  # whoever locks reads the catalog afterwards
+            case _:
+                raise TypeError(f"{self._naming.name} does not know {action}")
+
+    def savepoint(self, session: Session) -> None:
+        """Set the savepoint that `rollback` goes back to; of systems that have savepoints."""
+        session.execute("savepoint _syncblocks_batch")
+
+    def rollback(self, session: Session) -> None:
+        """Undo what was done since `savepoint`."""
+        session.execute("rollback to savepoint _syncblocks_batch")
+        session.execute("release savepoint _syncblocks_batch")
+
+    def release(self, session: Session) -> None:
+        """Release the savepoint, and keep what was done since."""
+        session.execute("release savepoint _syncblocks_batch")
+
+    def begin_commit(self, session: Session, staging: TableName | None) -> None:
+        """Get ready to write target and ledger: all data of a commit has arrived, in `staging` if anywhere."""
+
+    def null_key(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of one staged record with NULL in its key."""
+        condition = " or ".join(f"{self._quote(name)} is null" for name in key)
+        return f"select 1 from {self._table(staging)} where {condition} limit 1"
+
+    def repeated(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the condition of staged records `s` whose key an earlier one has."""
+        arrival = self._facts.arrival
+        order = f"partition by {self._names(key)} order by {arrival}"
+        inner = f"select {arrival} as place, row_number() over ({order}) as number from {self._table(staging)}"
+        return f"s.{arrival} in (select r.place from ({inner}) as r where r.number > 1)"
+
+    def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of one key that several staged records have."""
+        names = self._names(key)
+        return f"select {names} from {self._table(staging)} group by {names} having count(*) > 1 limit 1"
+
+    def refuse_equal_keys(
+        self, session: Session, target: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]
+    ) -> None:
+        """Raise for different staged keys that the system takes for equal; default: the statements tell them apart."""
+
+    def violations(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+        *,
+        is_emptied: bool,
+        is_numbered: bool,
+    ) -> Sequence[tuple[str, str]]:
+        """Write conditions on staged records `s` that violate the target's constraints; of systems without savepoints.
+
+        Args:
+            session: to read the constraints.
+            target: as it stands now.
+            staging: the records.
+            columns: those that are staged, with the target's types.
+            staged: column -> type in the staging table.
+            key: of a merge.
+            method: of a merge.
+            is_emptied: the target's records will go first.
+            is_numbered: the staging table has `SEQUENCE`.
+
+        Returns:
+            Conditions, asked one after the other until none is met, and what is wrong with records that meet them.
+        """
+        return ()
+
+    def insert_range(
+        self, part: TableName, staging: TableName, columns: Sequence[Column], first: int, last: int
+    ) -> str:
+        """Write INSERT of staged records, from a number to another, into an empty staging table of equal columns."""
+        number = Column(name=SEQUENCE, type=self._facts.bigint_type)
+        types = {column.name: column.type for column in (*columns, number)}
+        everything = self.insert_from(part, staging, [*columns, number], types)
+        return f"{everything} where s.{self._quote(SEQUENCE)} between {first} and {last}"
+
+    def slice(self, staging: TableName, first: int, last: int) -> TableName:
+        """Return a name for staged records, from a number to another; of systems with `Facts.slices`."""
+        raise NotImplementedError
+
+    def staged_records(
+        self, session: Session, staging: TableName, columns: Sequence[Column], numbers: str
+    ) -> Sequence[tuple[Any, ...]]:
+        """Read staged records, each behind its number.
+
+        Args:
+            session: whose transaction it is.
+            staging: a numbered staging table.
+            columns: those that are wanted.
+            numbers: list of numbers, in parentheses.
+        """
+        number = self._quote(SEQUENCE)
+        names = ", ".join(self.shown(column.name, column.type) for column in columns)
+        return session.query(f"select {number}, {names} from {self._table(staging)} where {number} in {numbers}")
+
+    def shown(self, name: str, column_type: str) -> str:
+        """Write a staged column as its values are read to be shown; default: the driver makes something of them all."""
+        return self._quote(name)
+
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Turn a staged expression into the column's type."""
+        return expression if column_type == staged_type else f"cast({expression} as {column_type})"
+
+    def insert_from(
+        self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]
+    ) -> str:
+        """Write INSERT ... SELECT of all staged records."""
+        values = ", ".join(self._value(column, staged) for column in columns)
+        return f"{self._into(target, columns)} select {values} from {self._table(staging)} s"
+
+    def _into(self, target: TableName, columns: Sequence[Column]) -> str:
+        return f"insert into {self._table(target)} ({self._names([column.name for column in columns])})"
+
+    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write a derived table of the last staged record of each key."""
+        number, source = self._quote(SEQUENCE), self._table(staging)
+        last = f"select max({number}) from {source} group by {self._names(key)}"
+        return f"(select * from {source} where {number} in ({last}))"
+
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[Action]:
+        """Write the statements that merge the staged records into the target: UPDATE, then INSERT of what is new.
+
+        Args:
+            target: as it stands now, with all columns.
+            staging: has `SEQUENCE`; of records with equal keys the last one counts.
+            columns: those that are staged, with the target's types; the target's others get NULL (or their default).
+            staged: column -> type in the staging table.
+            key: columns that identify a record; no NULLs (checked before).
+            method: what happens with a record whose key is there already.
+        """
+        source = self.latest(staging, key)
+        statements = [self._insert_new(target, source, columns, staged, key)]
+        if method is ConflictMethod.UPDATE:
+            statements.insert(0, self._update(target, source, columns, staged, key))
+        return [sql for sql in statements if sql]
+
+    def delete_keys(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        removed: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        *,
+        kept: tuple[TableName, Mapping[str, str]] | None,
+    ) -> str:
+        """Write DELETE of the records whose keys are in one staging table, but not in another.
+
+        Args:
+            target: as it stands now.
+            columns: the key's, with the target's types.
+            removed: staging table of keys, and the types of its columns.
+            key: their names.
+            kept: the same for the records that arrive; None: none do.
+        """
+        conditions = [(removed, "exists"), *([(kept, "not exists")] if kept else [])]
+        parts = [
+            f"{word} (select 1 from {self._table(table)} as s where {self._same_key(columns, types, key)})"
+            for (table, types), word in conditions
+        ]
+        return self._delete(target, " and ".join(parts))
+
+    def _delete(self, target: Table, condition: str) -> str:
+        """Write DELETE of the target's records `t` that meet a condition."""
+        return f"delete from {self._table(target.name)} as t where {condition}"
+
+    def replace_in_place(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the statements that make the target equal to the staged records without deleting one that stays."""
+        source = self._table(staging)
+        same = self._same_key(target.columns, staged, key)
+        changed = self._differ(target, columns, staged) if self._facts.compares else ""
+        update = self._update(target, source, columns, staged, key, changed)
+        return [
+            self._delete(target, f"not exists (select 1 from {source} as s where {same})"),
+            *([update] if update else []),
+            self._insert_new(target, source, columns, staged, key),
+        ]
+
+    def replace_changed(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the statements that delete the records that are not staged as they are, and insert what is missing.
+
+        Of systems with `Facts.compares`; no two staged records have the same key.
+        """
+        source = self._table(staging)
+        same = f"{self._same_key(target.columns, staged, key)} and not ({self._differ(target, columns, staged)})"
+        return [
+            self._delete(target, f"not exists (select 1 from {source} as s where {same})"),
+            self._insert_new(target, source, columns, staged, key),
+        ]
+
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Write the condition that a record `t` and a staged one `s` are not the very same, never NULL.
+
+        What only compares as equal (1.0 and 1.00, `a` and `A` by some collations) is not the same.
+        """
+        raise NotImplementedError
+
+    def _differ(self, target: Table, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Write the condition that an update would change a record, columns that no longer arrive included."""
+        emptied = [f"t.{self._quote(name)} is not null" for name in self._emptied(target, columns)]
+        return " or ".join([*([self.differs(columns, staged)] if columns else []), *emptied])
+
+    def equals(self, left: str, right: str, column: Column) -> str:
+        """Write that two values of a column's type are the same."""
+        return f"{left} = {right}"
+
+    def _value(self, column: Column, staged: Mapping[str, str]) -> str:
+        return self.cast(f"s.{self._quote(column.name)}", column.type, staged[column.name])
+
+    def _emptied(self, target: Table, columns: Sequence[Column]) -> list[str]:
+        """Return the columns in which a record that is updated gets NULL; a key that never arrived stays."""
+        arriving = {*(column.name for column in columns), *target.key}
+        return [column.name for column in target.columns if self._is_emptied(column, arriving)]
+
+    @staticmethod
+    def _is_emptied(column: Column, arriving: Collection[str]) -> bool:
+        """Tell whether a record that is updated gets NULL here: the column no longer arrives, and may hold NULL."""
+        may_be_null = column.is_nullable and not column.is_generated and not column.has_default
+        return may_be_null and column.name not in arriving
+
+    def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
+        """Compare a record `t` with a staged one `s`; `columns` has those of the key that the table computes, too."""
+        keys = [column for column in columns if column.name in key]
+        return " and ".join(
+            self.equals(f"t.{self._quote(column.name)}", self._value(column, staged), column) for column in keys
+        )
+
+    def _update(
+        self,
+        target: Table,
+        source: str,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        condition: str = "",
+    ) -> str:
+        """Write UPDATE of the records that are staged and meet a condition; empty: there is nothing to set."""
+        values = {column.name: self._value(column, staged) for column in columns if column.name not in key}
+        values |= dict.fromkeys(self._emptied(target, columns), "null")
+        same = self._same_key(target.columns, staged, key)
+        return self._updated(target, source, values, same, condition) if values else ""
+
+    def _updated(self, target: Table, source: str, values: Mapping[str, str], same: str, condition: str) -> str:
+        listed = ", ".join(f"{self._quote(name)} = {value}" for name, value in values.items())
+        where = f"{same} and ({condition})" if condition else same
+        return f"update {self._table(target.name)} as t set {listed} from {source} as s where {where}"
+
+    def _changes(self, target: Table, columns: Sequence[Column], key: Sequence[str], arriving: str) -> list[str]:
+        """Write what an insert changes in a record of the same key; `arriving` is a form such as `excluded.{}`."""
+        names = [self._quote(column.name) for column in columns if column.name not in key]
+        emptied = [f"{self._quote(name)} = null" for name in self._emptied(target, columns)]
+        return [*(f"{name} = {arriving.format(name)}" for name in names), *emptied]
+
+    def _insert_new(
+        self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        values = ", ".join(self._value(column, staged) for column in columns)
+        return (
+            f"{self._into(target.name, columns)} select {values} "
+            f"from {source} as s where not exists (select 1 from {self._table(target.name)} as t "
+            f"where {self._same_key(target.columns, staged, key)})"
+        )
+
+    def empty(self, target: Table) -> str:
+        """Write the statement that deletes all records."""
+        return f"delete from {self._table(target.name)}"
+
+
+__all__ = ["Writes"]

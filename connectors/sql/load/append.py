@@ -1,0 +1,88 @@
+"""APPEND: insert the records, into the target itself where it takes them as they come, else from a staging table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..identifiers import TableName
+from ..tables import Column, StagingTable, Table
+from .events import LoadEvents
+from .ingest import ingest
+from .staging import create_staging, insert_staged
+from .strategy import Strategy
+
+
+class Append(Strategy):
+    """Appends the records of one load."""
+
+    def write(self, events: LoadEvents) -> None:
+        """Put the data up to the next marker into the target, or into the staging table."""
+        if self.staged is not None or (table := self._direct_target()) is None:
+            super().write(events)
+            return
+        types = {column.name: column.type for column in table.columns}
+        self.records += ingest(self.context, events, table.name, types, not_null=self.not_null())
+
+    def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
+        """Create it so that it can become the target, if there is none."""
+        if not self.context.dialect.facts.adopts_staging or self.table is not None:
+            return create_staging(self.context, planned, is_shared=is_shared)
+        self.context.session.execute(self.context.dialect.tables.create(planned.name, planned.own_columns()))
+        return planned
+
+    def finish(self, *, is_final: bool) -> None:
+        """Create the target or fit it to the stream, then insert the staged records."""
+        staged, target, dialect = self.staged, self.context.target, self.context.dialect
+        if staged is None and not is_final:
+            return
+        table, columns = self.table, self.target_columns()
+        if staged is not None or table is None or target.lacks(table, columns):
+            table = target.lock(table)
+            if table is None and staged is not None and self._can_become_target(staged, columns):
+                target.run(dialect.tables.swap(staged.name, None, target.name, ()))
+                return
+            table = target.create(columns) if table is None else target.evolve(table, columns)
+        if staged is None:
+            return
+        into = staged.written_to(table)
+
+        def statements(source: TableName) -> Sequence[str]:
+            return [dialect.writes.insert_from(target.name, source, into, staged.types)]
+
+        self.records -= insert_staged(self.context, table, staged, statements)
+
+    def _can_become_target(self, staged: StagingTable, columns: Sequence[Column]) -> bool:
+        return self.context.dialect.facts.adopts_staging and all(
+            staged.types[column.name] == column.type for column in columns
+        )
+
+    def _direct_target(self) -> Table | None:
+        """Return the target if it takes the data as it comes, and keep others from altering it; else None."""
+        context = self.context
+        if not context.dialect.facts.appends_directly or not self._fits(self.table):
+            return None
+        if context.dialect.catalog.lock_shape(context.session, context.target.name):
+            self.table = context.target.reflect()
+        return self.table if self._fits(self.table) else None
+
+    def _fits(self, table: Table | None) -> bool:
+        dialect, columns = self.context.dialect, self.context.columns
+        if table is None:
+            return False
+        for field in columns.stream.schema:
+            column, wanted = table.column(columns.names[field.name]), dialect.types.column_type(field)
+            if column is None or column.is_generated:
+                return False
+            if self.context.wire != "arrow":
+                if column.type != wanted:
+                    return False
+                continue
+            # Held values fit as they are, and travel in the column's own type.
+            if dialect.types.widen(column.type, wanted) != column.type:
+                return False
+            if dialect.types.wire(column.type, field.type).type != column.type:
+                return False
+        return True
+
+
+__all__ = ["Append"]

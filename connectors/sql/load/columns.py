@@ -1,0 +1,91 @@
+"""A stream's columns in its table: their names, their types, the key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+
+from ...errors import FatalConnectorError
+from ...stream import Load, Stream, WriteDisposition, is_unseen
+from ..dialect.dialect import Dialect
+from ..tables import Column, Table, Wire
+
+
+class StreamColumns:
+    """Names and types of one load's columns; follows the stream's schema, which may change during the load."""
+
+    def __init__(self, dialect: Dialect, load: Load, wire: str) -> None:
+        self._dialect = dialect
+        self._key_properties = load.stream.key_properties
+        self._wire = wire
+        self._is_merge = load.write_disposition is WriteDisposition.MERGE
+        self._has_key = self._is_merge or load.write_disposition is WriteDisposition.REPLACE
+        #: The stream, with the schema that comes now.
+        self.stream = load.stream
+        #: Column of the stream -> column of the table.
+        self.names: dict[str, str] = {}
+        #: What the ledger keeps of these names, see `LedgerRow.columns`.
+        self.known: Mapping[str, str] = load.columns
+        #: Column of the existing table -> its type.
+        self._held: dict[str, str] = {}
+        self._name((), remember=False)
+
+    def follow(self, stream: Stream, table: Table | None) -> None:
+        """Take a changed schema, and name its columns as an existing table does."""
+        self.stream = stream
+        self._held = {} if table is None else {column.name: column.type for column in table.columns}
+        self._name(tuple(self._held), remember=True)
+
+    def _name(self, held: Sequence[str], *, remember: bool) -> None:
+        self.names = self._dialect.naming.column_names(self.stream.schema.names, held, self.known)
+        if remember:
+            self.known = self._dialect.naming.remembered(self.names, self.known)
+
+    def wire_of(self, column_type: str, field: pa.Field) -> Wire:
+        """Return how a field's values travel into a column of a type."""
+        return self._dialect.types.wire(column_type, field.type)
+
+    def planned(self) -> dict[str, tuple[Column, Wire]]:
+        """Return how the target should have each column, and how its values travel there."""
+        keys = set(self._key_properties)
+        planned = {}
+        for field in self.stream.schema:
+            kind = self._type_of(field)
+            if field.name in keys and self._has_key:
+                kind = self._dialect.types.key_type(kind, len(keys))
+            wire = Wire(type=kind, arrow=field.type) if self._wire != "arrow" else self.wire_of(kind, field)
+            column = Column(name=self.names[field.name], type=kind, is_nullable=field.name not in keys)
+            planned[column.name] = (column, wire)
+        return planned
+
+    def _type_of(self, field: pa.Field) -> str:
+        held = self._held.get(self.names[field.name], "")
+        return held if held and is_unseen(field) else self._dialect.types.column_type(field)
+
+    def required(self, columns: Sequence[Column]) -> list[Column]:
+        """Return columns of which the key's, and no others, refuse NULL."""
+        keys = self.key()
+        return [replace(column, is_nullable=column.name not in keys) for column in columns]
+
+    def key(self) -> list[str]:
+        """Return the key's columns as the table names them; none for an append.
+
+        Raises:
+            FatalConnectorError: the stream lacks a column of the key, or a merge has no key.
+        """
+        if not self._has_key:
+            return []
+        missing = [name for name in self._key_properties if name not in self.names]
+        if missing or (self._is_merge and not self._key_properties):
+            raise FatalConnectorError(
+                f"key_properties {', '.join(missing)}: the stream has no such columns"
+                if missing
+                else "a merge needs key_properties: name the columns that identify a record, or append",
+                stream=self.stream.name,
+            )
+        return [self.names[name] for name in self._key_properties]
+
+
+__all__ = ["StreamColumns"]

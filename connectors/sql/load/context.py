@@ -1,0 +1,68 @@
+"""What the parts of one load share: its connection, its target, its columns, its rejected records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import FatalConnectorError
+from ...stream import Load, WriteDisposition
+from ..dialect.dialect import Dialect
+from ..identifiers import TableName
+from ..ledger import AbstractLedger
+from ..session import Lease, Session
+from .columns import StreamColumns
+from .rejected import RejectedRecords
+from .target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadContext:
+    """One load over one leased connection."""
+
+    dialect: Dialect
+    load: Load
+    lease: Lease
+    #: Format in which the data arrives.
+    wire: str
+    ledger: AbstractLedger
+    target: Target
+    #: Follows the stream's schema, which may change during the load.
+    columns: StreamColumns
+    #: None: the first record that does not fit fails the stream.
+    rejected: RejectedRecords | None
+
+    @classmethod
+    def of(
+        cls, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str, ledger: AbstractLedger
+    ) -> LoadContext:
+        """Make the context of a load into a table."""
+        limit = load.stream.max_rejected
+        return cls(
+            dialect=dialect,
+            load=load,
+            lease=lease,
+            wire=wire,
+            ledger=ledger,
+            target=Target(dialect, target, lease, load),
+            columns=StreamColumns(dialect, load, wire),
+            rejected=None if limit is None else RejectedRecords(dialect, load, target, lease, limit),
+        )
+
+    @property
+    def session(self) -> Session:
+        """The session of the lease; another one after a reconnect."""
+        return self.lease.session
+
+    @property
+    def required_properties(self) -> Sequence[str]:
+        """Columns of the stream in which no record may have NULL: the key, unless the load appends."""
+        is_append = self.load.write_disposition is WriteDisposition.APPEND
+        return () if is_append else self.load.stream.key_properties
+
+    def error(self, message: str) -> FatalConnectorError:
+        """Make the error that fails the stream."""
+        return FatalConnectorError(message, stream=self.load.stream.name)
+
+
+__all__ = ["LoadContext"]

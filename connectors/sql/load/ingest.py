@@ -1,0 +1,103 @@
+"""Batches on their way into one table: cast to its types, checked, and sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import pyarrow as pa
+
+from ...arrow.casts import cast_batch, refuse_infinite, refuse_nanoseconds
+from ...errors import ConnectorError
+from ...stream import Block
+from ..identifiers import TableName
+from ..session import COLUMN_TYPE
+from .context import LoadContext
+from .events import LoadEvents
+
+
+def ingest(
+    context: LoadContext,
+    events: LoadEvents,
+    table: TableName,
+    types: Mapping[str, str],
+    *,
+    not_null: Collection[str] = (),
+    check: Callable[[pa.RecordBatch], None] | None = None,
+) -> int:
+    """Put the data up to the next marker into a table, without rejected records; return the records.
+
+    Args:
+        context: of the load; a transaction is open.
+        events: data comes next.
+        table: the target or its staging table.
+        types: column of the table -> its type.
+        not_null: columns of the table in which the database puts a value of its own in place of NULL.
+        check: looks at each batch as it arrives; may raise.
+    """
+    lease, rejected, stream = context.lease, context.rejected, context.columns.stream
+    fields = []
+    for field in stream.schema:
+        name = context.columns.names[field.name]
+        wire = context.columns.wire_of(types[name], field)
+        fields.append(pa.field(name, wire.arrow, metadata={COLUMN_TYPE: types[name].encode()}))
+    schema = pa.schema(fields)
+
+    def fitted(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return _fitted(context, batch, schema, not_null)
+
+    def batches() -> Iterator[pa.RecordBatch | Block]:
+        try:
+            for item in events.data():
+                lease.check()
+                if context.wire != "arrow":
+                    yield item
+                    continue
+                if check is not None:
+                    check(item)
+                if rejected is not None:
+                    yield from rejected.convert(item, fitted, context.required_properties)
+                    continue
+                batch = fitted(item)
+                del item
+                yield batch
+                del batch  # free its memory before the next batch arrives
+        except BaseException as error:
+            events.error = error
+            raise
+
+    lease.check()
+    before = events.records
+    try:
+        if rejected is not None:
+            return rejected.ingest(table, schema, batches())
+        count = context.session.ingest(table, schema, batches(), context.wire)
+    except ConnectorError as error:
+        if events.error is not None:
+            raise events.error from None
+        lease.check()
+        context.target.blame(error)
+        raise
+    sent = events.records - before if context.wire == "arrow" else count
+    if count != sent:
+        raise context.error(f"{count} of {sent} records arrived in {table}")
+    return count
+
+
+def _fitted(
+    context: LoadContext, batch: pa.RecordBatch, schema: pa.Schema, not_null: Collection[str]
+) -> pa.RecordBatch:
+    stream, dialect = context.load.stream.name, context.dialect
+    refuse_infinite(batch, stream, is_kept=dialect.facts.keeps_infinite)
+    batch = cast_batch(batch, schema, stream)
+    if not dialect.facts.keeps_nanoseconds:
+        refuse_nanoseconds(batch, stream)
+    for name in not_null:
+        if name in schema.names and batch.column(name).null_count:
+            raise context.error(
+                f"column {name!r} of {context.target.name} refuses NULL, but would put a value of its own there, and "
+                "a record has nothing: exclude the column with `columns`, or let it hold NULL"
+            )
+    return batch
+
+
+__all__ = ["ingest"]

@@ -1,0 +1,108 @@
+"""The change of the primary key of a target that a replace leaves in place: made there, or refused before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...errors import FatalConnectorError
+from ..identifiers import TableName
+from ..tables import Column, Table
+from .context import LoadContext
+
+
+class KeyChange:
+    """The change of one load's key, where the stream had another one when the table was last written.
+
+    A key that the stream never had is its owner's and stays: the database says what it refuses.
+    """
+
+    def __init__(self, context: LoadContext) -> None:
+        self._context = context
+        self._dialect = context.dialect
+        self._load = context.load
+        self._target = context.target
+
+    def is_due(self, table: Table, key: Sequence[str]) -> bool:
+        """Tell whether a table still has the primary key that the stream had."""
+        return bool(table.key) and set(table.key) != set(key) and self._folded(table.key) == self._former(table)
+
+    def refuse(self, table: Table, key: Sequence[str]) -> None:
+        """Raise if the key cannot change in place, before anything is written.
+
+        Raises:
+            FatalConnectorError: with both keys, what keeps the table, and what can be done.
+        """
+        if not self.is_due(table, key):
+            return
+        if table.is_referenced:
+            raise self._error(table, key, self._kept(table), "foreign keys of other tables point at it")
+        if not self._dialect.tables.rekey(self._context.session, table, key):
+            raise self._error(table, key, self._kept(table), f"{self._dialect.name} changes no primary key")
+
+    def change(self, table: Table, key: Sequence[str]) -> Table:
+        """Give the table its new key; unless DDL commits, the table is empty from then on."""
+        dialect, kept = self._dialect, self._kept(table)
+        statements = list(dialect.tables.rekey(self._context.session, table, key))
+        self._target.changes.append(
+            {"column": "", "change": "keys", "before": ", ".join(table.key), "after": ", ".join(key)}
+        )
+        if dialect.facts.alters_at_once:
+            self._load.announce(None, tuple(self._target.changes))
+            self._target.is_announced = True
+        else:
+            self._target.run([dialect.writes.empty(table)])
+        try:
+            self._target.run(statements)
+        except FatalConnectorError as error:
+            raise self._error(table, key, kept, str(error)) from error
+        return self._target.reflect() or table
+
+    def refuse_nulls(self, table: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]) -> None:
+        """Raise for records with NULL in a column of the former key that is still NOT NULL.
+
+        Raises:
+            FatalConnectorError: with the column, what keeps the table, and what can be done.
+        """
+        if self._dialect.facts.keys_replacements:
+            return
+        arriving = {column.name for column in columns}
+        for column in table.columns:
+            is_left = self._dialect.naming.fold(column.name) in self._former(table) and column.name not in key
+            if not is_left or column.is_nullable or column.is_generated or column.has_default:
+                continue
+            condition = f" where {self._dialect.naming.quote(column.name)} is null" if column.name in arriving else ""
+            found = self._context.session.query(
+                f"select 1 from {self._dialect.naming.table(staging)}{condition} limit 1"
+            )
+            if found:
+                reason = f"its column {column.name!r} stays NOT NULL, and a record has nothing there"
+                raise self._error(table, key, self._kept(table), reason)
+
+    def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
+        """Add to an error that the keys of table and stream differ, which may be the reason."""
+        if table.key and set(table.key) != set(key):
+            error.args = (
+                f"{error}; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "
+                "change it by hand, drop what depends on the table, or the table",
+            )
+
+    def _former(self, table: Table) -> set[str]:
+        former, held = self._load.former_key or (), [column.name for column in table.columns]
+        return self._folded(list(self._dialect.naming.column_names(former, held, self._load.columns).values()))
+
+    def _folded(self, names: Sequence[str]) -> set[str]:
+        return {self._dialect.naming.fold(name) for name in names}
+
+    def _kept(self, table: Table) -> str:
+        return ", ".join(self._dialect.catalog.dependents(self._context.session, table)) or "what depends on it"
+
+    def _error(self, table: Table, key: Sequence[str], kept: str, reason: str) -> FatalConnectorError:
+        former = ", ".join(self._load.former_key or ())
+        return self._context.error(
+            f"the key of {table.name} changes from ({former}) to ({', '.join(key)}), but the table stays where it is "
+            f"because of {kept}, and its key cannot be changed in place: {reason}. Change the key by hand, drop {kept} "
+            "(and make it again after the run), or drop the table"
+        )
+
+
+__all__ = ["KeyChange"]

@@ -1,0 +1,152 @@
+"""The main loop of a load: transactions that each end in a checkpoint, with their ledger row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from ...errors import ConnectorError, TakenOver
+from ...failpoints import failpoint
+from ...stream import Checkpoint, Commit, Rejected, Stream, WriteDisposition
+from ..ledger import commit
+from ..tables import StagingTable, Table
+from .append import Append
+from .context import LoadContext
+from .events import LoadEvents
+from .ingest import ingest
+from .merge import Merge
+from .replace import Replace
+from .staging import planned_staging, refuse_altered
+from .strategy import Strategy
+
+_STRATEGIES: dict[WriteDisposition, type[Strategy]] = {
+    WriteDisposition.APPEND: Append,
+    WriteDisposition.MERGE: Merge,
+    WriteDisposition.REPLACE: Replace,
+}
+
+
+class TableLoad:
+    """Writes one load into its table over one leased connection."""
+
+    def __init__(self, context: LoadContext) -> None:
+        self._context = context
+        self._strategy = _STRATEGIES[context.load.write_disposition](context)
+        #: Records of all transactions.
+        self._written = 0
+
+    def run(self, events: LoadEvents) -> Iterator[Commit]:
+        """Write the events up to the last checkpoint; data after the last checkpoint is not committed."""
+        if self._context.rejected is not None:
+            self._context.rejected.create_table()
+        while events.peek() is not None:
+            done = self._transaction(events)
+            if done is None:
+                return
+            yield done
+            if done.checkpoint.is_final:
+                return
+
+    def _transaction(self, events: LoadEvents) -> Commit | None:
+        """Write and commit the data up to the next checkpoint; None: the events end before it."""
+        context, strategy = self._context, self._strategy
+        context.lease.begin()
+        context.target.forget_changes()
+        if context.rejected is not None:
+            context.rejected.begin()
+        strategy.begin()
+        events.reset()
+        while True:
+            if events.has_data():
+                strategy.write(events)
+                continue
+            marker = events.marker()
+            if marker is None:
+                context.session.rollback()
+                return None
+            if isinstance(marker, Rejected):
+                assert context.rejected is not None, "only a stream with `max_rejected` sends them"
+                context.rejected.add(marker.records)
+            elif isinstance(marker, Stream):
+                context.columns.follow(marker, strategy.table)
+            elif marker.is_final or strategy.commits_at_checkpoints:
+                return self._commit(marker, events.size_bytes)
+
+    def _commit(self, checkpoint: Checkpoint, size_bytes: int) -> Commit:
+        """Finish the target, write the ledger row and the rejected records, and commit all of it at once."""
+        context, strategy = self._context, self._strategy
+        dialect, load, session, target = context.dialect, context.load, context.session, context.target
+        context.lease.check()
+        dialect.writes.begin_commit(session, strategy.staged.name if strategy.staged is not None else None)
+        failpoint(f"{dialect.name}.commit.before")
+        try:
+            strategy.finish(is_final=checkpoint.is_final)
+            self._written += strategy.records
+            context.ledger.record(
+                session,
+                context.ledger.table(target.name),
+                load.key,
+                load.token,
+                bookmark=checkpoint.bookmark,
+                completed_by=load.run if checkpoint.is_final else None,
+                rows=self._written,
+                columns=context.columns.known,
+            )
+        except TakenOver:
+            raise self.taken_over() from None
+        rejected = 0 if context.rejected is None else context.rejected.write()
+        context.lease.check()
+        if target.changes and not target.is_announced:
+            load.announce(checkpoint, tuple(target.changes))
+        commit(session, dialect)
+        return Commit(
+            checkpoint=checkpoint,
+            records=strategy.records,
+            size_bytes=size_bytes,
+            schema_changes=tuple(target.changes),
+            rejected=rejected,
+        )
+
+    def taken_over(self) -> TakenOver:
+        """Roll back; return the error that says who took over, if the ledger can still be read."""
+        context, owner = self._context, ""
+        context.session.rollback()
+        with suppress(ConnectorError):
+            context.session.begin()
+            rows = context.ledger.read(context.session, context.ledger.table(context.target.name), context.load.key)
+            owner = rows[0].owner if rows else ""
+            context.session.rollback()
+        by = f" by {owner}" if owner else " by another run, or its ledger row was deleted"
+        stream = context.load.stream.name
+        return TakenOver(f"stream {stream!r} was taken over{by}", stream=stream)
+
+    # ----------------------------------------------- parts of a load by ranges, see `ranges`
+    def planned(self) -> StagingTable:
+        """Return what `stage` would make, by the target as it is within the lease's transaction."""
+        self._strategy.read_target()
+        return planned_staging(self._context)
+
+    def stage(self) -> StagingTable:
+        """Create the staging table within the lease's transaction, for other connections too."""
+        self._strategy.read_target()
+        return self._strategy.stage(is_shared=True)
+
+    def fill(self, staged: StagingTable, events: LoadEvents) -> int:
+        """Put data into the staging table within the lease's transaction; return the records."""
+        # The staging table's names were chosen when the target was read; the target may have changed since.
+        table = Table(name=staged.name, columns=tuple(staged.columns.values()))
+        self._context.columns.follow(self._context.columns.stream, table)
+        return ingest(self._context, events, staged.name, staged.types)
+
+    def refuse_altered(self, staged: StagingTable) -> None:
+        """Keep the types of the staging table until the end of the transaction; raise if they were altered."""
+        refuse_altered(self._context, staged.name, staged.types)
+
+    def finish(self, staged: StagingTable, checkpoint: Checkpoint, *, records: int, size_bytes: int) -> Commit:
+        """Bring what other connections staged into the target, within the lease's transaction, and commit."""
+        self._strategy.read_target()
+        self._strategy.staged, self._strategy.records = staged, records
+        return self._commit(checkpoint, size_bytes)
+
+
+__all__ = ["TableLoad"]

@@ -1,0 +1,43 @@
+"""Inserts too large for one transaction of their database: what the dialect of such a database adds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..actions import Action
+from ..identifiers import TableName
+from ..session import Session
+from ..tables import Column, Table
+
+
+class InsertsInPieces(ABC):
+    """Brings staged records into an existing table in several transactions; the last one writes the ledger row.
+
+    Each is committed. If a load ends before the last one, its records are deleted again, or merged again.
+    """
+
+    @abstractmethod
+    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
+        """Tell, after `Writes.begin_commit`, whether one transaction is too small for the staged records."""
+
+    @abstractmethod
+    def move(
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        statements: Callable[[TableName], Sequence[Action]],
+        run: Callable[[Iterable[Action]], None],
+    ) -> None:
+        """Insert or merge the staged records; the transaction that is open afterwards has still to drop their table.
+
+        Arguments as in `Writes.merge`. An append has no `key`, and needs no `statements`. `run` runs actions, unless
+        the load was interrupted.
+        """
+
+
+__all__ = ["InsertsInPieces"]

@@ -1,0 +1,404 @@
+"""A load's rejected records: found while the load is written, kept in a table beside the ledger in its transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ...arrow import compute as pc
+from ...errors import FatalConnectorError, StatementRefused
+from ...rejected.halving import convert_by_halves, convert_or_reject
+from ...rejected.limits import Rejections, TooManyRejected, may_come_again, too_many
+from ...rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejection, rejections
+from ...stream import Block, Load, RejectedRecord
+from ..actions import Action, round_trips
+from ..dialect.dialect import Dialect
+from ..identifiers import SEQUENCE, TableName
+from ..ledger import commit
+from ..session import Lease, Session
+from ..tables import Column, StagingTable, Table
+
+_COLUMNS = tuple(REJECTED_SCHEMA.names)
+
+#: Places, or records, that one query asks for.
+_VALUES = 50
+
+#: Numbers in one list.
+_MOST = 1000
+
+#: Ends of the names of staging tables: with numbers, and with a part of the records.
+_NUMBERED, _PART = "_n", "_p"
+
+#: Write what inserts the records of a staging table into the target.
+Statements = Callable[[TableName], Sequence[Action]]
+
+
+class RejectedRecords:
+    """Finds the rejected records of one load and writes them."""
+
+    def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: Lease, limit: int) -> None:
+        self._dialect = dialect
+        self._load = load
+        self._lease = lease
+        self._limit = limit
+        self._table = TableName(target.schema, REJECTED_TABLE)
+        self._found = Rejections(limit)
+
+    @property
+    def _session(self) -> Session:
+        return self._lease.session
+
+    # ---------------------------------------------------- the table of rejected records
+    @property
+    def _record_type(self) -> str:
+        return self._dialect.types.column_type(pa.field("record", pa.string()))
+
+    def create_table(self) -> None:
+        """Create the table in a transaction of its own, if it is missing."""
+        dialect = self._dialect
+        self._lease.begin()
+        if not dialect.catalog.exists(self._session, self._table):
+            dialect.tables.lock_creation(self._session, self._table)
+            long = self._record_type
+            types = {"record": long, "reason": long, "place": long, "rejected_at": dialect.facts.timestamp_type}
+            columns = [
+                Column(name=each.name, type=types.get(each.name, dialect.facts.text_type), is_nullable=each.nullable)
+                for each in REJECTED_SCHEMA
+            ]
+            self._session.execute(dialect.tables.create(self._table, columns, if_not_exists=True))
+        commit(self._session, dialect)
+
+    def begin(self) -> None:
+        """Begin a transaction: forget what the last one found and did not commit."""
+        self._found.forget()
+
+    def add(self, records: Iterable[RejectedRecord]) -> None:
+        """Add records that the source rejected."""
+        self._found.add(records)
+
+    def write(self) -> int:
+        """Write the rejected records of this transaction; return how many."""
+        self._found.leave_out(self._known())
+        key, quote = self._load.key, self._dialect.naming.quote
+        marks = ", ".join(f"${place}" for place in range(1, len(_COLUMNS)))
+        sql = (
+            f"insert into {self._dialect.naming.table(self._table)} ({', '.join(map(quote, _COLUMNS))}) "
+            f"values ({marks}, {self._dialect.facts.now})"
+        )
+        of_load = (key.pipeline, key.stream, key.destination_table, self._load.run)
+        for each in self._found.records:
+            self._session.execute(sql, (*of_load, each.record, each.reason, each.place))
+        return self._found.written()
+
+    def _known(self) -> set[tuple[str, str]]:
+        """Return place and record of those that an earlier load wrote, as far as they may come again."""
+        records = may_come_again(self._load, self._found.records)
+        known = self._select("place", sorted({each.place for each in records if each.place}))
+        if "LOB" not in self._record_type.upper():  # large objects are not compared by every system
+            known |= self._select("record", sorted({each.record for each in records if not each.place}))
+        return known
+
+    def _select(self, column: str, values: Sequence[str]) -> set[tuple[str, str]]:
+        key, names = self._load.key, self._dialect.naming.names
+        whose = (key.pipeline, key.stream, key.destination_table)
+        conditions = " and ".join(
+            f"{names([name])} = ${number}" for number, name in enumerate(("pipeline", "stream", "destination_table"), 1)
+        )
+        found: set[tuple[str, str]] = set()
+        for start in range(0, len(values), _VALUES):
+            some = values[start : start + _VALUES]
+            marks = ", ".join(f"${number}" for number in range(4, 4 + len(some)))
+            rows = self._session.query(
+                f"select {names(['place', 'record'])} from {self._dialect.naming.table(self._table)} "
+                f"where {conditions} and {names([column])} in ({marks})",
+                (*whose, *some),
+            )
+            found.update((str(place or ""), str(record)) for place, record in rows)
+        return found
+
+    # --------------------------------------------------------------- batches that arrive
+    def convert(
+        self, batch: pa.RecordBatch, converts: Callable[[pa.RecordBatch], pa.RecordBatch], required: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield a batch in the table's types, and collect the records that do not convert.
+
+        Args:
+            batch: of the stream.
+            converts: brings it to the table's types, or raises.
+            required: columns of the batch that may not be NULL.
+        """
+        for name in required:
+            if batch.column(name).null_count:
+                is_null = pc.is_null(batch.column(name))
+                found = batch.filter(is_null).slice(0, self._limit + 1)
+                self._found.add(rejections(found, f"column {name!r}: NULL in the key"))
+                batch = batch.filter(pc.invert(is_null))
+        parts, bad = convert_or_reject(batch, converts, self._load.stream)
+        self._found.add(bad)
+        yield from (part for part in parts if part.num_rows)
+
+    def ingest(self, table: TableName, schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> int:
+        """Put converted batches into a table, and collect the records that the table rejects; return the others."""
+        if not self._dialect.facts.has_savepoints:
+            return self._session.ingest(table, schema, batches, "arrow")
+        count = 0
+        for batch in batches:
+            assert isinstance(batch, pa.RecordBatch), "its wire is arrow"
+            count += self._ingest(table, schema, batch)
+        return count
+
+    def _ingest(self, table: TableName, schema: pa.Schema, batch: pa.RecordBatch) -> int:
+        """Put one batch in; if the database refuses it, find out which records are at fault."""
+
+        def put(part: pa.RecordBatch) -> int:
+            self._lease.check()
+            count = 0
+
+            def ingest() -> None:
+                nonlocal count
+                count = self._session.ingest(table, schema, iter([part]), "arrow")
+                if count != part.num_rows:
+                    raise FatalConnectorError(f"{count} of {part.num_rows} records arrived in {table}")
+                facts = self._dialect.facts
+                if facts.check_now and facts.appends_directly:  # staging tables have no constraints
+                    self._session.execute(facts.check_now)
+
+            refusal = attempt(self._dialect, self._lease, ingest)
+            if refusal is not None:
+                raise refusal
+            return count
+
+        counts, bad = convert_by_halves(batch, put, self._limit)
+        if bad:
+            reasons = [reason for _, reason in bad]
+            records = batch.take(pa.array([place for place, _ in bad]))
+            self._found.add(rejections(records, reasons.__getitem__))
+        return sum(counts)
+
+    # -------------------------------------------------------------------- staged records
+    def insert(
+        self,
+        staged: StagingTable,
+        statements: Statements,
+        names: Mapping[str, str],
+        *,
+        key: Sequence[str],
+        is_descending: bool,
+    ) -> int:
+        """Insert one staging table into its target and collect the records the target rejects; return how many.
+
+        Args:
+            staged: the staging table.
+            statements: insert the records of a staging table.
+            names: column of the stream -> column of the table.
+            key: of a merge; of records with equal keys the last one counts.
+            is_descending: the last record comes first, since records in the target count.
+        """
+        insert = _Insert(
+            dialect=self._dialect,
+            lease=self._lease,
+            staged=staged,
+            statements=statements,
+            limit=self._limit,
+            is_descending=is_descending,
+        )
+        return self._add(insert.run(key), names)
+
+    def remove(self, staged: StagingTable, unfit: Iterable[tuple[str, str]], names: Mapping[str, str]) -> int:
+        """Move unfit records out of a staging table; return how many.
+
+        Args:
+            staged: the staging table.
+            unfit: conditions on the table `s`, and what is wrong with records that meet them.
+            names: column of the stream -> column of the table.
+        """
+        asked, total = list(unfit), 0
+        while True:
+            # Without a rejected record, an older one of its key counts, which may be unfit as well.
+            found = sum(self._remove(staged, condition, reason, names) for condition, reason in asked)
+            total += found
+            if not found or len(asked) == 1:
+                return total
+
+    def _remove(self, staged: StagingTable, condition: str, reason: str, names: Mapping[str, str]) -> int:
+        self._lease.check()
+        of_them = f"from {self._dialect.naming.table(staged.name)} as s where {condition}"
+        ((number,),) = self._session.query(f"select count(*) {of_them}")
+        if number > self._limit:
+            raise TooManyRejected(too_many(self._limit, reason))
+        if number:
+            shown = ", ".join(self._dialect.writes.shown(name, kind) for name, kind in staged.types.items())
+            rows = self._session.query(f"select {shown} {of_them}")
+            self._add([(dict(zip(staged.types, values, strict=True)), reason) for values in rows], names)
+            self._session.execute(f"delete {of_them}")
+        return int(number)
+
+    def _add(self, rejected: Sequence[tuple[Mapping[str, object], str]], names: Mapping[str, str]) -> int:
+        stream_names = {column: name for name, column in names.items()}
+        booleans = {each.name for each in self._load.stream.schema if pa.types.is_boolean(each.type)}
+        for values, reason in rejected:
+            record = {stream_names.get(column, column): value for column, value in values.items()}
+            record |= {name: bool(record[name]) for name in booleans & set(record) if record[name] in (0, 1)}
+            self._found.add([rejection(record, reason)])
+        return len(rejected)
+
+
+def attempt(dialect: Dialect, lease: Lease, action: Callable[[], object]) -> FatalConnectorError | None:
+    """Run an action in a savepoint; if the database refuses it, roll back to the savepoint and return why.
+
+    Raises:
+        StatementRefused: no record is at fault.
+    """
+    session = lease.session
+    dialect.writes.savepoint(session)
+    try:
+        action()
+    except StatementRefused:
+        raise
+    except FatalConnectorError as error:
+        lease.check()
+        dialect.writes.rollback(session)
+        return error
+    dialect.writes.release(session)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Staged records by their numbers, among which there may be gaps. Descending: place 0 is the last one."""
+
+    first: int
+    num_rows: int
+    is_descending: bool = False
+
+    def slice(self, offset: int, length: int, /) -> _Range:
+        """Return some of them."""
+        place = self.num_rows - offset - length if self.is_descending else offset
+        return _Range(self.first + place, length, self.is_descending)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Insert:
+    """Inserts a staging table into its target, by halves and in savepoints where the target refuses some records."""
+
+    dialect: Dialect
+    lease: Lease
+    staged: StagingTable
+    statements: Statements
+    limit: int
+    is_descending: bool
+    #: Number of a rejected record -> why.
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    def run(self, key: Sequence[str]) -> list[tuple[Mapping[str, object], str]]:
+        """Insert all records, at once if the target takes them all; return the rejected ones, and why.
+
+        Raises:
+            TooManyRejected: they are more than the limit.
+        """
+        refusal = self._attempt(self.staged.name)
+        if refusal is None:
+            return []
+        dialect, query = self.dialect, self.lease.session.query
+        source = self.staged.name if self.staged.is_numbered else self._numbered()
+        part = None if dialect.facts.slices else self._named(_PART)
+        if part is not None:
+            self._execute(dialect.tables.create_staging(part, self.staged.own_columns(), numbered=True))
+        number = dialect.naming.quote(SEQUENCE)
+        ((first, last),) = query(f"select min({number}), max({number}) from {dialect.naming.table(source)}")
+        whole = _Range(int(first), int(last) - int(first) + 1, self.is_descending)
+
+        def insert(some: _Range) -> None:
+            refused = refusal if some == whole else self._attempt(self._copied(source, part, some))
+            if refused is not None:
+                raise refused
+
+        _, bad = convert_by_halves(whole, insert, self.limit)
+        self.reasons = {whole.slice(place, 1).first: reason for place, reason in bad}
+        self._insert_late(insert, self._last_of_keys(source, key))
+        found = self._rejected(source)
+        for table in (*([] if part is None else [part]), *([] if self.staged.is_numbered else [source])):
+            self._execute(dialect.tables.drop(table))
+        return found
+
+    def _attempt(self, source: TableName) -> FatalConnectorError | None:
+        actions = [*self.statements(source), *filter(None, [self.dialect.facts.check_now])]
+
+        def run() -> None:
+            for action in round_trips(actions, joins_statements=self.dialect.facts.joins_statements):
+                self._execute(action)
+
+        return attempt(self.dialect, self.lease, run)
+
+    def _execute(self, action: Action) -> None:
+        self.lease.check()
+        self.dialect.writes.perform(self.lease.session, action)
+
+    def _named(self, end: str) -> TableName:
+        return self.dialect.tables.staging(TableName(self.staged.name.schema, ""), self.staged.name.name + end)
+
+    def _numbered(self) -> TableName:
+        """Copy the records into a staging table with numbers."""
+        table = self._named(_NUMBERED)
+        self._execute(self.dialect.tables.create_staging(table, self.staged.own_columns(), numbered=True))
+        self._execute(
+            self.dialect.writes.insert_from(table, self.staged.name, self.staged.own_columns(), self.staged.types)
+        )
+        return table
+
+    def _copied(self, source: TableName, part: TableName | None, some: _Range) -> TableName:
+        """Return a table of some of the records."""
+        last = some.first + some.num_rows - 1
+        if part is None:
+            return self.dialect.writes.slice(source, some.first, last)
+        self._execute(self.dialect.writes.empty(Table(name=part)))
+        self._execute(self.dialect.writes.insert_range(part, source, self.staged.own_columns(), some.first, last))
+        return part
+
+    def _insert_late(self, insert: Callable[[_Range], None], numbers: Sequence[int]) -> None:
+        """Try records again that may refer to a later one (a foreign key into the same table)."""
+        while numbers:
+            still = []
+            for number in numbers:
+                try:
+                    insert(_Range(number, 1))
+                except FatalConnectorError as error:
+                    if isinstance(error, StatementRefused):
+                        raise
+                    still.append(number)
+                else:
+                    del self.reasons[number]
+            if len(still) == len(numbers):
+                return
+            numbers = still
+
+    def _last_of_keys(self, source: TableName, key: Sequence[str]) -> list[int]:
+        """Return the rejected records without those that a later record of their key replaces."""
+        if not key:
+            return sorted(self.reasons)
+        number, table = self.dialect.naming.quote(SEQUENCE), self.dialect.naming.table(source)
+        found: list[int] = []
+        for listed in self._listed():
+            last = f"select max({number}) from {table} group by {self.dialect.naming.names(key)}"
+            rows = self.lease.session.query(f"{last} having max({number}) in {listed}")
+            found += (int(each) for (each,) in rows)
+        return sorted(found)
+
+    def _rejected(self, source: TableName) -> list[tuple[Mapping[str, object], str]]:
+        found = []
+        for listed in self._listed():
+            for number, *values in self.dialect.writes.staged_records(
+                self.lease.session, source, self.staged.own_columns(), listed
+            ):
+                found.append((int(number), dict(zip(self.staged.types, values, strict=True))))
+        return [(record, self.reasons[number]) for number, record in sorted(found, key=lambda each: each[0])]
+
+    def _listed(self) -> list[str]:
+        """Write the numbers of rejected records for IN, as many at a time as every system takes."""
+        texts = list(map(str, self.reasons))
+        return [f"({', '.join(texts[start : start + _MOST])})" for start in range(0, len(texts), _MOST)]
+
+
+__all__ = ["RejectedRecords", "Statements", "attempt"]

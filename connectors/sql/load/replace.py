@@ -1,0 +1,281 @@
+"""REPLACE: stage all records in one transaction, then put them in the place of the target's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from ...arrow import compute as pc
+from ...errors import FatalConnectorError
+from ..identifiers import CONVERTED_SUFFIX, TableName
+from ..tables import Column, StagingTable, Table
+from .context import LoadContext
+from .events import LoadEvents
+from .ingest import ingest
+from .key_change import KeyChange
+from .rejected import attempt
+from .staging import insert_staged, planned_staging, refuse_altered
+from .strategy import Strategy
+
+
+class Replace(Strategy):
+    """Replaces the target by the records of one load."""
+
+    commits_at_checkpoints = False
+
+    def __init__(self, context: LoadContext) -> None:
+        super().__init__(context)
+        self._key_change = KeyChange(context)
+        #: Watches the keys that arrive where no primary key will; None: one does.
+        self._key_order = (
+            None if context.dialect.facts.keys_replacements else _KeyOrder(context.load.stream.key_properties)
+        )
+        #: The target, alone in a list, as it is while nobody else can make or drop it; None: not looked at.
+        self._locked: list[Table | None] | None = None
+        #: The records of a small target are deleted, and the new ones are in their place.
+        self._is_rewritten = False
+
+    # ------------------------------------------------------------ the records arrive
+    def begin(self) -> None:
+        """Begin the transaction; refuse a key that cannot change, before a record is read."""
+        super().begin()
+        self._is_rewritten, self._locked = False, None
+        if self.table is not None and self.table.has_dependents and self.context.dialect.facts.renames:
+            self._key_change.refuse(self.table, self.context.columns.key())
+
+    def read_target(self) -> None:
+        """Read the target's catalog entry where the replacement keeps its spelling of names."""
+        if self.context.dialect.facts.keeps_spelling:
+            super().read_target()
+        else:
+            self.context.columns.follow(self.context.columns.stream, None)
+
+    def write(self, events: LoadEvents) -> None:
+        """Put the data up to the next marker into the staging table; a little that is all of it, into the target."""
+        if self.staged is None and self._rewrite(events):
+            return
+        staged = self.stage()
+        self.records += self._ingest(events, staged.name, staged.types)
+
+    def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
+        """Create it as what will take the target's place."""
+        columns, key = self.context.columns.required(planned.own_columns()), self.context.columns.key()
+        self.context.session.execute(self.context.dialect.tables.create_replacement(planned.name, columns, key))
+        return planned
+
+    def not_null(self) -> frozenset[str]:
+        """Return such columns of a target that stays; another table has none."""
+        return super().not_null() if self.table is not None and self.table.has_dependents else frozenset()
+
+    def _rewrite(self, events: LoadEvents) -> bool:
+        """Write a small replacement into the small table that is there; False: it takes another table.
+
+        Of a database with hundreds of small tables, making and dropping them is most of the work, and its catalog
+        grows by it. And readers need not wait.
+        """
+        context, dialect, target = self.context, self.context.dialect, self.context.target
+        if (
+            not dialect.facts.refill_bytes
+            or context.rejected is not None
+            or not (rest := events.rest(dialect.facts.refill_bytes))
+        ):
+            return False
+        table = self._rewritable()
+        if table is None:
+            return False
+        types = {column.name: column.type for column in table.columns}
+        try:
+            target.run(
+                filter(None, [dialect.tables.lock(table.name), f"delete from {dialect.naming.table(table.name)}"])
+            )
+            refuse_altered(context, table.name, types)
+            self.records += self._ingest(events, table.name, types)
+        except FatalConnectorError:  # such as two records of one key: the way by another table says so
+            context.session.rollback()
+            context.lease.begin()
+            self._locked, self.records = None, 0
+            events.restart(rest)
+            return False
+        self._is_rewritten = True
+        return True
+
+    def _rewritable(self) -> Table | None:
+        """Return the table that is there if it is small, and the very one that would take its place."""
+        planned = planned_staging(self.context)
+        if any(planned.types[name] != column.type for name, column in planned.columns.items()):
+            return None
+        table, key = self._lock_creation(), self.context.columns.key()
+        if table is None or table.has_dependents or list(table.key) != key:
+            return None
+        if table.records is None or table.records > self.context.dialect.facts.refill_records:
+            return None
+        is_unique = not key or frozenset(key) in table.unique_keys
+        wanted = self.context.columns.required(list(planned.columns.values()))
+        return table if is_unique and list(table.columns) == wanted else None
+
+    def _ingest(self, events: LoadEvents, table: TableName, types: Mapping[str, str]) -> int:
+        return ingest(self.context, events, table, types, not_null=self.not_null(), check=self._check)
+
+    def _check(self, batch: pa.RecordBatch) -> None:
+        """Refuse NULL in the key: NOT NULL does not suffice, SQLite would number such records."""
+        if self._key_order is not None:
+            self._key_order.note(batch)
+        for name in self.context.load.stream.key_properties if self.context.rejected is None else ():
+            place = batch.schema.get_field_index(name)
+            if place >= 0 and batch.column(place).null_count:
+                raise self.context.error(f"column {name!r} of the key is NULL in a record")
+
+    # ------------------------------------------------- the final checkpoint arrived
+    def finish(self, *, is_final: bool) -> None:
+        """Let the staging table take the target's place, or fill a target that stays from it."""
+        if self._is_rewritten:
+            return
+        dialect, target, session = self.context.dialect, self.context.target, self.context.session
+        staged, columns, key = self.staged or self.stage(), self.target_columns(), self.context.columns.key()
+        staged = self._with_target_types(staged, columns)
+        table = self._lock_creation()
+        if table is not None and not dialect.facts.renames and self._cannot_evolve(table, columns, key):
+            target.note_replaced(table, columns)
+            session.execute(dialect.tables.drop(table.name))
+            table = None
+        if table is None and not dialect.facts.renames:
+            table = target.create(columns, key)
+        if table is not None and (table.has_dependents or not dialect.facts.renames):
+            self.records -= self._refill(table, staged, columns, key)
+            return
+        if table is not None:
+            target.note_replaced(table, columns)
+        self.records -= self._swap(table, staged, key)
+
+    def _with_target_types(self, staged: StagingTable, columns: Sequence[Column]) -> StagingTable:
+        """Return a staging table with the target's own types: another one if some had to travel as text."""
+        if all(staged.types[column.name] == column.type for column in columns):
+            return staged
+        dialect, session = self.context.dialect, self.context.session
+        name = TableName(staged.name.schema, staged.name.name + CONVERTED_SUFFIX)
+        session.execute(dialect.tables.create_replacement(name, columns, self.context.columns.key()))
+        session.execute(dialect.writes.insert_from(name, staged.name, columns, staged.types))
+        session.execute(dialect.tables.drop(staged.name))
+        return replace(staged, name=name, types={column.name: column.type for column in columns})
+
+    def _lock_creation(self) -> Table | None:
+        """Read the target's catalog entry once nobody else can make or drop the table until the commit."""
+        if self._locked is None:
+            self.context.dialect.tables.lock_creation(self.context.session, self.context.target.name)
+            self._locked = [self.context.target.reflect()]
+        return self._locked[0]
+
+    def _cannot_evolve(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
+        return self.context.target.conflicts(table, columns, key) or self._key_change.is_due(table, key)
+
+    # --------------------------------------------- the staging table becomes the target
+    def _swap(self, table: Table | None, staged: StagingTable, key: Sequence[str]) -> int:
+        """Let the staging table take the target's place, with unique keys; return how many records were rejected."""
+        dialect, target = self.context.dialect, self.context.target
+        statements = dialect.tables.swap(staged.name, table, target.name, key)
+        if dialect.facts.keys_replacements:
+            if self.context.rejected is None or not dialect.facts.arrival:
+                target.run(statements)
+                return 0
+            if attempt(dialect, self.context.lease, lambda: target.run(statements)) is None:
+                return 0
+        count = self._reject_repeated_keys(staged, key)
+        target.run(statements)
+        return count
+
+    def _reject_repeated_keys(self, staged: StagingTable, key: Sequence[str]) -> int:
+        """Leave one staged record of each key, where no index would; return how many records were rejected.
+
+        Raises:
+            FatalConnectorError: a key is repeated, and the stream rejects no records.
+        """
+        context, dialect = self.context, self.context.dialect
+        if not key or (self._key_order is not None and self._key_order.is_ascending):
+            return 0
+        if context.rejected is not None and dialect.facts.arrival:
+            reason = f"another record has the same key ({', '.join(key)})"
+            return context.rejected.remove(
+                staged, [(dialect.writes.repeated(staged.name, key), reason)], context.columns.names
+            )
+        found = context.session.query(dialect.writes.repeated_key(staged.name, key))
+        if found:
+            shown = ", ".join(f"{name} = {value!r}" for name, value in zip(key, found[0], strict=True))
+            raise context.error(
+                f"several records have the same key ({shown}): choose other key_properties, or write_disposition merge"
+            )
+        return 0
+
+    # ------------------------------------------------------------- the target stays
+    def _refill(self, table: Table, staged: StagingTable, columns: Sequence[Column], key: Sequence[str]) -> int:
+        """Fill a table that others depend on from the staging table; return how many records were rejected."""
+        context, dialect, target = self.context, self.context.dialect, self.context.target
+        table = target.lock(table) or table
+        self._key_change.refuse(table, key)
+        table = target.evolve(table, columns)
+        self._key_change.refuse_nulls(table, staged.name, columns, key)
+        if self._key_change.is_due(table, key):
+            table = self._key_change.change(table, key)
+        into, by_key = staged.written_to(table), self._by_key(table, key)
+        is_unique = frozenset(key) in {frozenset(table.key), *table.unique_keys}
+        is_checked_first = context.rejected is not None and not dialect.facts.has_savepoints
+        count = 0
+        if not is_unique or by_key == dialect.writes.replace_changed or is_checked_first:
+            count = self._reject_repeated_keys(staged, key)
+
+        def statements(source: TableName) -> Sequence[str]:
+            if by_key is not None:
+                return by_key(table, source, into, staged.types, key)[1:]
+            return [dialect.writes.insert_from(target.name, source, into, staged.types)]
+
+        try:
+            if by_key is None:
+                return count + insert_staged(context, table, staged, statements, before=[dialect.writes.empty(table)])
+            first = by_key(table, staged.name, into, staged.types, key)[:1]
+            target.lock_late()
+            return count + insert_staged(context, table, staged, statements, key=key, before=first)
+        except FatalConnectorError as error:
+            self._key_change.explain(error, table, key)
+            raise
+
+    def _by_key(self, table: Table, key: Sequence[str]) -> Callable[..., Sequence[str]] | None:
+        """Choose how a table that stays is refilled by its key; None: it is emptied, and gets every record anew.
+
+        Where foreign keys point at it, records are updated. Where it has triggers, these shall fire for what has
+        changed, and for nothing else.
+        """
+        if key and table.is_referenced:
+            return self.context.dialect.writes.replace_in_place
+        # Records are rejected by what the table's index refuses, which would not see those that are skipped.
+        is_rejecting = self.context.rejected is not None and not self.context.dialect.facts.arrival
+        if key and table.triggers and self.context.dialect.facts.compares and not is_rejecting:
+            return self.context.dialect.writes.replace_changed
+        return None
+
+
+class _KeyOrder:
+    """Watches the key of the batches: keys that arrive in ascending order are unique, which spares a look at all."""
+
+    def __init__(self, key: Sequence[str]) -> None:
+        self._name = key[0] if len(key) == 1 else ""
+        self._last: Any = None
+        #: Every key so far is greater than the one before it.
+        self.is_ascending = bool(self._name)
+
+    def note(self, batch: pa.RecordBatch) -> None:
+        """Look at the next batch, if it still matters."""
+        if not self.is_ascending or not batch.num_rows:
+            return
+        keys = batch.column(self._name)
+        if not pa.types.is_integer(keys.type) or keys.null_count:
+            self.is_ascending = False
+            return
+        first, last = keys[0].as_py(), keys[-1].as_py()
+        is_higher = self._last is None or first > self._last
+        ascends = batch.num_rows == 1 or pc.all(pc.greater(keys.slice(1), keys.slice(0, batch.num_rows - 1))).as_py()
+        self.is_ascending, self._last = is_higher and bool(ascends), last
+
+
+__all__ = ["Replace"]

@@ -1,0 +1,133 @@
+"""The staging table of a transaction: planned, fitted to a schema that changes, and brought into its target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ...stream import ConflictMethod, WriteDisposition
+from ..actions import Action
+from ..identifiers import TableName, staging_name
+from ..tables import Column, StagingTable, Table
+from .context import LoadContext
+from .pieces import InsertsInPieces
+from .rejected import Statements
+
+
+def planned_staging(context: LoadContext) -> StagingTable:
+    """Plan the staging table for the stream's schema as it is now, beside the target."""
+    planned, load = context.columns.planned(), context.load
+    is_merge = load.write_disposition is WriteDisposition.MERGE
+    return StagingTable(
+        name=TableName(context.target.name.schema, staging_name(load.token)),
+        types={name: wire.type for name, (_, wire) in planned.items()},
+        columns={name: column for name, (column, _) in planned.items()},
+        is_numbered=is_merge or (load.stream.max_rejected is not None and context.dialect.facts.slices),
+    )
+
+
+def create_staging(context: LoadContext, planned: StagingTable, *, is_shared: bool) -> StagingTable:
+    """Create a staging table to merge or insert from."""
+    beside = planned.name
+    name = beside if is_shared else context.dialect.tables.staging(context.target.name, beside.name)
+    context.session.execute(
+        context.dialect.tables.create_staging(name, planned.own_columns(), numbered=planned.is_numbered)
+    )
+    return replace(planned, name=name)
+
+
+def adapt_staging(context: LoadContext, staged: StagingTable) -> StagingTable:
+    """Fit a staging table to the stream's schema as it is now: add columns, widen types."""
+    planned = context.columns.planned()
+    dialect, session = context.dialect, context.session
+    types, columns = dict(staged.types), dict(staged.columns)
+    for field, (name, (column, wire)) in zip(context.columns.stream.schema, planned.items(), strict=True):
+        if name not in columns:
+            session.execute(dialect.tables.add_column(staged.name, replace(column, type=wire.type)))
+            types[name], columns[name] = wire.type, column
+        elif column.type != columns[name].type:
+            wider = context.target.widened(columns[name].type, column)
+            wire = context.columns.wire_of(wider, field)
+            if wire.type != types[name]:
+                session.execute(dialect.tables.alter_type(staged.name, Column(name=name, type=wire.type)))
+            types[name], columns[name] = wire.type, replace(column, type=wider)
+    return replace(staged, types=types, columns=columns)
+
+
+def insert_staged(
+    context: LoadContext,
+    table: Table,
+    staged: StagingTable,
+    statements: Statements,
+    *,
+    key: Sequence[str] = (),
+    before: Sequence[Action] = (),
+) -> int:
+    """Insert a staging table into an existing target and drop it; return how many records were rejected.
+
+    `key` is that of a merge, or of a replacement in place. `before` runs first.
+    """
+    dialect, rejected, target = context.dialect, context.rejected, context.target
+    is_replace = context.load.write_disposition is WriteDisposition.REPLACE
+    method, drop = context.load.conflict_method, dialect.tables.drop(staged.name)
+    if rejected is not None and dialect.facts.has_savepoints:
+        is_descending = not is_replace and bool(key) and method is ConflictMethod.IGNORE
+        target.run(before)
+        count = rejected.insert(staged, statements, context.columns.names, key=key, is_descending=is_descending)
+        target.run([drop])
+        return count
+    count = 0
+    if rejected is not None:
+        unfit = dialect.writes.violations(
+            context.session,
+            table,
+            staged.name,
+            staged.written_to(table),
+            staged.types,
+            key,
+            method,
+            is_emptied=is_replace and not key,
+            is_numbered=staged.is_numbered,
+        )
+        count = rejected.remove(staged, unfit, context.columns.names)
+    # After a rejection, the remaining records keep their order only if the staging table numbers them.
+    if (
+        not is_replace
+        and (not count or staged.is_numbered)
+        and _insert_in_pieces(context, table, staged, statements, key)
+    ):
+        target.run([drop])
+    else:
+        target.run([*before, *statements(staged.name), drop])
+    return count
+
+
+def _insert_in_pieces(
+    context: LoadContext, table: Table, staged: StagingTable, statements: Statements, key: Sequence[str]
+) -> bool:
+    """Insert what is too large for one transaction; False: it is not. No other writer gets in before the commit."""
+    dialect, session, load, target = context.dialect, context.session, context.load, context.target
+    if not isinstance(dialect.writes, InsertsInPieces) or not dialect.writes.moves(session, table, staged.name, key):
+        return False
+    context.ledger.check(session, context.ledger.table(target.name), load.key, load.token)
+    if target.changes and not target.is_announced:
+        target.announce()
+    columns = staged.written_to(table)
+    dialect.writes.move(session, table, staged.name, columns, staged.types, key, statements, target.run)
+    return True
+
+
+def refuse_altered(context: LoadContext, table: TableName, types: Mapping[str, str]) -> None:
+    """Keep a table's types as they are until the end of the transaction.
+
+    Raises:
+        FatalConnectorError: they are others already.
+    """
+    if not context.dialect.catalog.keeps_types(context.session, table, types):
+        raise context.error(
+            f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
+            "are written for; run again"
+        )
+
+
+__all__ = ["adapt_staging", "create_staging", "insert_staged", "planned_staging", "refuse_altered"]

@@ -1,0 +1,70 @@
+"""What the three write dispositions have in common: how the main loop calls them, and the staging table."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from ..tables import Column, StagingTable, Table
+from .context import LoadContext
+from .events import LoadEvents
+from .ingest import ingest
+from .staging import adapt_staging, planned_staging
+
+
+class Strategy(ABC):
+    """Writes the records of one load into its target; `begin`, `write` and `finish` work in one transaction."""
+
+    #: Whether each checkpoint ends a transaction; False: the final one does.
+    commits_at_checkpoints = True
+
+    def __init__(self, context: LoadContext) -> None:
+        self.context = context
+        #: The target when the transaction began; None: there is none, or nobody needs to know.
+        self.table: Table | None = None
+        #: The staging table of this transaction; None: nothing is staged.
+        self.staged: StagingTable | None = None
+        #: Records of this transaction, without rejected ones.
+        self.records = 0
+
+    def begin(self) -> None:
+        """Begin a transaction: nothing is staged."""
+        self.staged, self.records = None, 0
+        self.read_target()
+
+    def read_target(self) -> None:
+        """Read the target's catalog entry, and name the stream's columns as the target does."""
+        self.table = self.context.target.reflect()
+        self.context.columns.follow(self.context.columns.stream, self.table)
+
+    def write(self, events: LoadEvents) -> None:
+        """Put the data up to the next marker into the staging table."""
+        staged = self.stage()
+        self.records += ingest(self.context, events, staged.name, staged.types, not_null=self.not_null())
+
+    @abstractmethod
+    def finish(self, *, is_final: bool) -> None:
+        """Bring the staged records into the target; `is_final`: the load ends with this transaction."""
+
+    def stage(self, *, is_shared: bool = False) -> StagingTable:
+        """Create the staging table (shared: other connections see it), or fit it to a schema that changed."""
+        if self.staged is None:
+            self.staged = self.create_staging(planned_staging(self.context), is_shared=is_shared)
+        else:
+            self.staged = adapt_staging(self.context, self.staged)
+        return self.staged
+
+    @abstractmethod
+    def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
+        """Create a staging table like the planned one, which stands beside the target."""
+
+    def not_null(self) -> frozenset[str]:
+        """Return the columns of the target in which NULL would become a value of the database's own."""
+        return frozenset(column.name for column in (self.table.columns if self.table else ()) if column.fills_nulls)
+
+    def target_columns(self) -> list[Column]:
+        """Return the columns that the target needs for this transaction's records."""
+        planned = self.staged or planned_staging(self.context)
+        return self.context.columns.required(list(planned.columns.values()))
+
+
+__all__ = ["Strategy"]

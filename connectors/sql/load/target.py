@@ -1,0 +1,224 @@
+"""The table that a load writes: locked, created, and fitted to the stream's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...errors import ConnectorError, FatalConnectorError
+from ...stream import Load, WriteDisposition
+from ..actions import Action, round_trips
+from ..dialect.dialect import Dialect
+from ..identifiers import TableName
+from ..session import Lease, Session
+from ..tables import Column, Table
+
+
+class Target:
+    """A load's table, over its lease; before each action it checks whether the load was interrupted."""
+
+    def __init__(self, dialect: Dialect, name: TableName, lease: Lease, load: Load) -> None:
+        self.name = name
+        #: What was changed since the last commit, as `Commit.schema_changes` wants it.
+        self.changes: list[Mapping[str, Any]] = []
+        #: Whether `Load.announce` was told of them.
+        self.is_announced = False
+        self._dialect = dialect
+        self._lease = lease
+        self._load = load
+        self._stream = load.stream.name
+        #: The table as it was last read.
+        self._seen: Table | None = None
+
+    @property
+    def _session(self) -> Session:
+        return self._lease.session
+
+    def run(self, actions: Iterable[Action]) -> None:
+        """Run actions one by one, or all in one round trip."""
+        for action in round_trips(actions, joins_statements=self._dialect.facts.joins_statements):
+            self._lease.check()
+            try:
+                self._dialect.writes.perform(self._session, action)
+            except FatalConnectorError as error:
+                self.blame(error)
+                raise
+
+    def blame(self, error: ConnectorError) -> None:
+        """Name the trigger of the table that raised an error, as far as it is known."""
+        triggers = () if self._seen is None else self._seen.triggers
+        raised_in = set(error.raised_in)
+        found = [str(each) for each in triggers if raised_in.intersection(("*", each.function))]
+        if found:
+            word = "trigger" if len(found) == 1 else "one of the triggers"
+            error.args = (f"{error}; raised by {word} {', '.join(found)} of {self.name}",)
+            error.raised_in = ()
+
+    def reflect(self) -> Table | None:
+        """Read the catalog; None: no such table.
+
+        Raises:
+            FatalConnectorError: it is a view.
+        """
+        table = self._seen = self._dialect.catalog.reflect(self._session, [self.name]).get(self.name)
+        if table is not None and not table.is_table:
+            raise FatalConnectorError(
+                f"{self.name} is no table, but a view or the like; choose another destination_table",
+                stream=self._stream,
+            )
+        return table
+
+    def lock(self, table: Table | None) -> Table | None:
+        """Shut out other writers and read the catalog again; None: it is missing, and stays so until the commit.
+
+        Raises:
+            FatalConnectorError: it cannot be written.
+        """
+        if table is None:
+            self._dialect.tables.lock_creation(self._session, self.name)
+            table = self.reflect()
+            if table is None:
+                return None
+        if lock := self._dialect.tables.lock(self.name):
+            self._dialect.writes.perform(self._session, lock)
+            table = self.reflect()
+        if table is not None and table.unfit:
+            raise FatalConnectorError(f"{self.name} {table.unfit}", stream=self._stream)
+        return table
+
+    def create(self, columns: Sequence[Column], key: Sequence[str] = ()) -> Table:
+        """Create it where `lock` found none.
+
+        Raises:
+            FatalConnectorError: the catalog does not show what was made.
+        """
+        self._session.execute(self._dialect.tables.create(self.name, columns, key))
+        table = self.reflect()
+        if table is None:
+            raise FatalConnectorError(f"{self.name} was created, but the catalog does not show it", stream=self._stream)
+        return table
+
+    def lock_late(self) -> None:
+        """Shut out other merges just before the target is written, where `lock` did not."""
+        if lock := self._dialect.tables.lock_late(self.name):
+            self.run([lock])
+
+    def forget_changes(self) -> None:
+        """Begin a transaction: former changes are committed or rolled back."""
+        self.changes.clear()
+        self.is_announced = False
+
+    def lacks(self, table: Table, columns: Sequence[Column]) -> bool:
+        """Tell whether `evolve` would change anything."""
+        for column in columns:
+            held = table.column(column.name)
+            if held is None or (not held.is_generated and self._wider(held.type, column) != held.type):
+                return True
+        return False
+
+    def _wider(self, before: str, column: Column) -> str | None:
+        """Return the type that holds both; only columns of the key are not nullable.
+
+        Not called for columns that the table computes: nothing is written into them.
+        """
+        if column.is_nullable:
+            return self._dialect.types.widen(before, column.type)
+        return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
+
+    def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
+        """Tell whether `evolve` could not fit it to the columns: one has an incompatible type, or the key differs.
+
+        A primary key with columns that the stream does not have is left to its owner.
+        """
+        if set(table.key) != set(key) and table.key and set(table.key) <= {column.name for column in columns}:
+            return True
+        held = ((table.column(column.name), column) for column in columns)
+        return any(
+            found and not found.is_generated and self._wider(found.type, column) is None for found, column in held
+        )
+
+    def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
+        """Add missing columns, and widen columns that are too narrow."""
+        statements = []
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                statements.append(self._dialect.tables.add_column(table.name, column))
+                self._note(column.name, "added", None, column.type)
+                continue
+            if held.is_generated:
+                continue
+            wider = self.widened(held.type, column)
+            if wider != held.type:
+                statements.append(self._dialect.tables.alter_type(table.name, replace(held, type=wider)))
+                self._note(column.name, "widened", held.type, wider)
+        if statements and self._dialect.facts.alters_at_once:
+            self.announce()
+        self._alter(statements)
+        return (self.reflect() or table) if statements else table
+
+    def announce(self) -> None:
+        """Report changes that are committed before the checkpoint is."""
+        self._load.announce(None, tuple(self.changes))
+        self.is_announced = True
+
+    def _note(self, column: str, change: str, before: str | None, after: str | None) -> None:
+        self.changes.append({"column": column, "change": change, "before": before, "after": after})
+
+    def widened(self, before: str, column: Column) -> str:
+        """Return the type that holds the values of the table and those of the stream.
+
+        Raises:
+            FatalConnectorError: there is none.
+        """
+        wider = self._wider(before, column)
+        if wider is None:
+            raise FatalConnectorError(
+                f"column {column.name!r} of {self.name} is {before}, but the stream now has {column.type}, and one "
+                f"does not hold the other: {self._ways_out()}",
+                stream=self._stream,
+            )
+        return wider
+
+    def _ways_out(self) -> str:
+        # A replace says so of a table that stays; --full-refresh is a replace too, and would not help.
+        is_replace = self._load.write_disposition is WriteDisposition.REPLACE
+        last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
+        return f"change the column's type by hand, exclude it with `columns`, or {last}"
+
+    def _alter(self, statements: Sequence[str]) -> None:
+        """Run the statements of `evolve`.
+
+        Raises:
+            FatalConnectorError: an index, a view or the like refuses the change; names the columns.
+        """
+        try:
+            self.run(statements)
+        except FatalConnectorError as error:
+            changed = ", ".join(
+                f"column {change['column']!r} from {change['before']} to {change['after']}"
+                for change in self.changes
+                if change["change"] == "widened"
+            )
+            if not changed:
+                raise
+            raise type(error)(
+                f"{self.name} does not let {changed} widen: {error}; {self._ways_out()}", stream=self._stream
+            ) from error
+
+    def note_replaced(self, table: Table, columns: Sequence[Column]) -> None:
+        """Note how the columns of a replaced table differ from the new ones."""
+        for column in columns:
+            held = table.column(column.name)
+            if held is None:
+                self._note(column.name, "added", None, column.type)
+            elif held.type != column.type:
+                self._note(column.name, "retyped", held.type, column.type)
+        arrived = {column.name for column in columns}
+        for held in table.columns:
+            if held.name not in arrived:
+                self._note(held.name, "dropped", held.type, None)
+
+
+__all__ = ["Target"]

@@ -1,0 +1,150 @@
+"""What the horizons of several systems have in common: see `postgres.horizon` and `mysql.horizon` for why they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from ...arrow import compute as pc
+from ...incremental.bookmarks import BOUNDARY, bookmark_values, from_json, is_above
+from ...incremental.checkpoints import PENDING
+from ...rejected.halving import convert_or_reject as sifted
+from ...stream import Bookmark, Stream
+from ..session import Lease
+
+if TYPE_CHECKING:
+    from .source import SqlSource
+
+Values = tuple[pa.Scalar, ...]
+
+#: More than these are not remembered for the next run.
+MANY_RUNNING = 1000
+
+#: What is said where nobody can tell who writes.
+MAY_SKIP = "a record may be skipped whose transaction commits after records with a higher bookmark were read"
+
+
+class Question(NamedTuple):
+    """What has to be found out: whether all that ran when `newest` was looked up has ended."""
+
+    newest: Values
+    #: What the last run left open: its newest values as "high", and who ran then as "running"; None: nothing.
+    held: Mapping[str, Any] | None
+
+
+def ask(source: SqlSource, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Question | None:
+    """Look the newest record's bookmark up; None: nothing is past the bookmark, so nothing has to be found out."""
+    newest = _newest(source, lease, stream)
+    start, held = bookmark_values(stream, bookmark), _pending(stream, bookmark)
+    if newest is None or (start is not None and held is None and not is_above(newest, start)):
+        return None
+    return Question(newest=newest, held=held)
+
+
+def wait(
+    lease: Lease,
+    look: Callable[[], set[str]],
+    still: Callable[[set[str], set[str]], set[str]],
+    wait_s: float,
+    sleep: Callable[[float], None],
+    pauses_s: tuple[float, float],
+) -> tuple[set[str], set[str]]:
+    """Wait for those to end that run now; return who they are, and who of them ran each time that was looked.
+
+    Args:
+        lease: looked at, for an interrupt.
+        look: returns the names of those that run.
+        still: returns who of some of them may run still, by the names of those that run.
+        wait_s: seconds to wait at most.
+        sleep: seconds.
+        pauses_s: seconds between two looks, the first and the longest.
+    """
+    before = look()
+    left, waited, pause_s = before, 0.0, pauses_s[0]
+    while left:
+        lease.check()
+        left = still(left, look())
+        if not left or waited >= wait_s:
+            break
+        sleep(pause_s)
+        waited, pause_s = waited + pause_s, min(pause_s * 2, pauses_s[1])
+    return before, left
+
+
+def begin_of_oldest(moment: datetime, kind: pa.DataType, newest: Values) -> Values:
+    """Return the begin of the oldest that still runs in the column's type, or the newest values if they are older."""
+    value = moment.date() if pa.types.is_date(kind) else None
+    oldest = pa.scalar(value, kind) if value else pc.cast(pa.scalar(moment, pa.timestamp("us", kind.tz)), kind)
+    return newest if is_above((oldest,), newest[:1]) else (oldest,)
+
+
+def later(left: Values | None, right: Values | None) -> Values | None:
+    """Return the higher one of two limits by their first values; None: there is none."""
+    if left is None or right is None:
+        return right if left is None else left
+    return right if is_above(right[:1], left[:1]) else left
+
+
+def can_settle(stream: Stream) -> bool:
+    """Tell whether anything can be said of bookmarks of these types."""
+    kinds = [stream.schema.field(name).type for name in stream.bookmark_properties]
+    return all(is_time(kind) or _is_number(kind) for kind in kinds)
+
+
+def is_time(kind: pa.DataType) -> bool:
+    """Tell whether values of a type are taken from a clock."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_decimal(kind) or types.is_floating(kind))
+
+
+def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    marks = [source.comparable(field) for field in fields]
+    only = replace(stream, schema=pa.schema(fields))
+    missing = " or ".join(filter(None, map(source.incomplete, fields)))
+    # What the source sets aside is nobody's bookmark: it looks behind as many as it may.
+    many = 1 + (stream.max_rejected or 0)
+    sql = (
+        f"select {source.projection(only)} from {source.dialect.naming.table(source.table(stream))} as t "
+        f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} "
+        f"limit {many}"
+    )
+    # To its end: a statement that is left open may take its connection with it.
+    for batch in list(source.rows(lease, sql)):
+        good, _ = sifted(batch, lambda part: source.to_schema(part, only), only)
+        for found in good:
+            if found.num_rows:
+                return tuple(found.column(place)[0] for place in range(len(fields)))
+    return None
+
+
+def _pending(stream: Stream, bookmark: Bookmark | None) -> dict[str, Any] | None:
+    """Return what the last run left open, its values in their types."""
+    kept = ((bookmark or {}).get(BOUNDARY) or {}).get(PENDING)
+    if not kept or len(kept["high"]) != len(stream.bookmark_properties):
+        return None
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    high = tuple(from_json(value, field.type) for value, field in zip(kept["high"], fields, strict=True))
+    return {**kept, "high": high}
+
+
+__all__ = [
+    "MANY_RUNNING",
+    "MAY_SKIP",
+    "Question",
+    "Values",
+    "ask",
+    "begin_of_oldest",
+    "can_settle",
+    "is_time",
+    "later",
+    "wait",
+]

@@ -1,0 +1,404 @@
+"""The Source protocol, once for all SQL systems. A subclass brings a dialect, a catalog query and a way to connect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import pyarrow as pa
+
+from ...arrow.casts import cast_batch
+from ...errors import ConnectorError
+from ...incremental.bookmarks import (
+    CHECKPOINT_RECORDS,
+    CHECKPOINT_S,
+    bookmark_values,
+    leaves_out_incomplete,
+    lower_bound,
+    missing_error,
+    python_value,
+)
+from ...incremental.checkpoints import Horizon, incremental
+from ...rejected.halving import convert_or_reject as sifted
+from ...stream import Block, Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
+from ..dialect.dialect import Dialect
+from ..identifiers import TableName, literal
+from ..session import Lease, Session, Sessions
+from .agreed import refuse_altered
+
+if TYPE_CHECKING:
+    from ...checksums.sql import Canonical
+    from ...sides import Checksums, KeyRange, Side
+
+#: Key of a stream's locator: condition of the records that are read, of a whole table's.
+WITHIN = "within"
+
+
+class ReadSession(Session, Protocol):
+    """A session that also streams results."""
+
+    def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """Yield the result in batches, from one snapshot; closing the iterator ends the statement."""
+        ...
+
+
+class SqlSource(ABC):
+    """Source over `ReadSession`s; each stream is one SELECT."""
+
+    #: Name of the connector, for errors.
+    connector: ClassVar[str]
+    #: A batch of `rows` has a row a record, so that those which do not fit can be set aside.
+    sifts: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        schema: str = "",
+        checkpoint_records: int = CHECKPOINT_RECORDS,
+        checkpoint_s: float = CHECKPOINT_S,
+    ) -> None:
+        self.dialect = dialect
+        self._schema = schema
+        self._checkpoint_records = checkpoint_records
+        self._checkpoint_s = checkpoint_s
+        self._sessions = Sessions(self.connect)
+
+    # ------------------------------------------------------------ a subclass's
+    @abstractmethod
+    def connect(self) -> ReadSession:
+        """Open a connection for reading."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Connector and place without credentials."""
+
+    @abstractmethod
+    def streams(self, session: Session) -> Sequence[Stream]:
+        """Read the catalog; `locator` holds `schema` and `table`."""
+
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Return the columns that are there and their types, and keep them so for the transaction.
+
+        As `streams` names them in `native_type`; default: nobody can tell.
+        """
+        return {}
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Tell whether a column that is now of another type is read as it would have been; default: it is not."""
+        return False
+
+    def expression(self, field: pa.Field) -> str:
+        """Return what is selected for a column: itself, or a cast where the driver cannot carry its type."""
+        return f"t.{self.dialect.naming.quote(field.name)}"
+
+    def projection(self, stream: Stream) -> str:
+        """Return what is selected."""
+        return ", ".join(
+            f"{self.expression(field)} as {self.dialect.naming.quote(field.name)}" for field in stream.schema
+        )
+
+    def comparable(self, field: pa.Field) -> str:
+        """Return a bookmark property as it is compared and ordered by."""
+        # With `t.` before it: an output column of the same name (a cast) must not be what is compared.
+        return f"t.{self.dialect.naming.quote(field.name)}"
+
+    def tie_breaker(self, field: pa.Field) -> str | None:
+        """Return what tells values apart that compare as equal, but are not (by case, by trailing zeros); as text.
+
+        Without it a record that ties with the bookmark would not be known again by its hash.
+        """
+        return None
+
+    def marks(self, field: pa.Field) -> list[str]:
+        """Return what a bookmark property is compared and ordered by."""
+        second = self.tie_breaker(field)
+        return [self.comparable(field)] if second is None else [self.comparable(field), second]
+
+    def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the `marks` are compared with."""
+        first = self.constant(value, field)
+        return [first] if self.tie_breaker(field) is None else [first, literal(str(python_value(value)))]
+
+    def constant(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Return a bookmark's value as an SQL constant of the column's type."""
+        native = (field.metadata or {}).get(b"native_type", b"").decode()
+        plain = python_value(value)
+        if isinstance(plain, bytes):
+            plain = f"\\x{plain.hex()}"
+        shown = literal(plain.isoformat() if hasattr(plain, "isoformat") else str(plain))
+        return f"cast({shown} as {native})" if native else shown
+
+    def incomplete(self, field: pa.Field) -> str:
+        """Return the condition under which a value is no bookmark (NULL, NaN); empty if there is none."""
+        return f"t.{self.dialect.naming.quote(field.name)} is null" if field.nullable else ""
+
+    def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        """Bring a batch to the stream's schema."""
+        return cast_batch(batch, stream.schema, stream.name)
+
+    # ---------------------------------------------------------------- protocol
+    def check(self) -> None:
+        """Prove that it can be reached and read."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            lease.session.query("select 1")
+
+    def discover(self) -> Sequence[Stream]:
+        """Return tables, then views, by name."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            return sorted(self.streams(lease.session), key=lambda stream: (stream.is_view, stream.name))
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """Each stream is read alone."""
+        return [[stream] for stream in streams]
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        """Wire formats of a stream."""
+        return ("arrow",)
+
+    def count(self, stream: Stream) -> int:
+        """Count the records."""
+        with self._sessions.lease(stream.name) as lease:
+            lease.begin()
+            rows = lease.session.query(f"select count(*) from {self.dialect.naming.table(self.table(stream))}")
+            return int(rows[0][0])
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """Yield one stream after the other."""
+        for stream in group:
+            try:
+                yield from ((stream.name, event) for event in self._events(stream, bookmarks.get(stream.name), wire))
+            except ConnectorError as error:
+                error.connector = error.connector or self.connector
+                error.stream = error.stream or stream.name
+                raise
+
+    def interrupt(self, stream: str) -> None:
+        """Cancel what is under way for one stream."""
+        for sessions in self.all_sessions():
+            sessions.interrupt(stream)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for sessions in self.all_sessions():
+            sessions.close()
+
+    # ----------------------------------------------------------------- helpers
+    def table(self, stream: Stream) -> TableName:
+        """Return the table of a stream; one made by hand is found by its name."""
+        if "table" in stream.locator:
+            return TableName(str(stream.locator.get("schema", "")), str(stream.locator["table"]))
+        return TableName.parse(stream.name, self._schema or self.dialect.naming.default_schema)
+
+    def selects(
+        self, stream: Stream, bookmark: Bookmark | None = None, *, is_indexed: Callable[[], bool] = lambda: False
+    ) -> Sequence[str]:
+        """Write what is run one after the other: SELECTs of a stream's columns, in the bookmark's order if INCREMENTAL.
+
+        Args:
+            stream: its columns are selected.
+            bookmark: records at or past it are, and those without one as the stream says: first, since no run that goes
+                on from a checkpoint would see them again.
+            is_indexed: asks whether an index begins with the first bookmark property.
+        """
+        sql = f"select {self.projection(stream)} from {self.dialect.naming.table(self.table(stream))} as t"
+        if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+            return [f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql]
+        fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+        marks = [mark for field in fields for mark in self.marks(field)]
+        start = bookmark_values(stream, bookmark)
+        lower = lower_bound(stream, start)
+        incomplete, policy = [self.incomplete(field) for field in fields], stream.null_bookmarks
+        missing, where, order = " or ".join(filter(None, incomplete)), "", ", ".join(marks)
+        if lower is not None:
+            values = [each for value, field in zip(lower, fields, strict=False) for each in self.bounds(value, field)]
+            where = f"({order}) >= ({', '.join(values)})" if len(values) > 1 else f"{marks[0]} >= {values[0]}"
+        is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
+        # Where none may be missing, and few records are read, those that are come up with them: `incremental` refuses
+        # them.
+        if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
+            if missing == incomplete[0] and is_indexed():
+                known = where or f"not ({missing})"
+                return [f"{sql} where {missing}", f"{sql} where {known} order by {order}"]
+            # In one scan: without an index each reads the whole table.
+            where = f"({where}) or {missing}" if where else ""
+            order = f"case when {missing} then 0 else 1 end, {order}"
+        elif missing and policy is NullBookmarks.NEVER and not where:
+            where = f"not ({missing})"
+        return [f"{sql}{f' where {where}' if where else ''} order by {order}"]
+
+    def is_indexed(self, lease: Lease, stream: Stream) -> bool:
+        """Tell whether an index begins with the first bookmark property, in its order; default: nobody knows."""
+        return False
+
+    def past(self, stream: Stream, bookmark: Bookmark | None) -> str:
+        """Write the condition of records that `bookmarks.past` tells; empty: there are none."""
+        values = bookmark_values(stream, bookmark)
+        fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+        missing = " or ".join(filter(None, map(self.incomplete, fields)))
+        is_left_out = missing and leaves_out_incomplete(stream, bookmark)
+        if values is None:
+            return missing if is_left_out else ""
+        marks = ", ".join(map(self.comparable, fields))
+        constants = ", ".join(self.constant(value, field) for value, field in zip(values, fields, strict=True))
+        condition = f"({marks}) > ({constants})"
+        if is_left_out:
+            return f"{condition} or {missing}"
+        return f"{condition} and not ({missing})" if missing else condition
+
+    @contextmanager
+    def opened_checksums(self, side: Side, canonical: Canonical, first: str = "") -> Iterator[Checksums]:
+        """Compute checksums in the database, all in one snapshot; `first`: settings of the transaction."""
+        from ...checksums.sql import SqlChecksums
+
+        stream = side.stream
+        with self.sessions("arrow").lease(stream.name) as lease:
+            lease.begin()
+            session = lease.session
+            if first:
+                session.execute(first)
+            yield SqlChecksums(
+                session.query,
+                canonical,
+                side,
+                table=f"{self.dialect.naming.table(self.table(stream))} as t",
+                quote=self.dialect.naming.quote,
+                past=self.past(stream, side.until),
+            )
+
+    def within(self, stream: Stream, side: Side, canonical: Canonical, ranges: Sequence[KeyRange]) -> Stream:
+        """Return a whole table's stream, narrowed down to the records of some ranges of keys."""
+        from ...checksums.sql import SqlChecksums
+
+        checksums = SqlChecksums(lambda _: (), canonical, side, table="", quote=self.dialect.naming.quote)
+        condition = checksums.within(ranges)
+        return replace(stream, locator={**stream.locator, WITHIN: condition}) if condition else stream
+
+    def ranged(self, stream: Stream, condition: str) -> Stream:
+        """Return a stream that is read as a whole, narrowed down to a range (`t` is its table)."""
+        before = stream.locator.get(WITHIN)
+        within = f"({before}) and ({condition})" if before else condition
+        return replace(stream, locator={**stream.locator, WITHIN: within})
+
+    def begin_read(self, lease: Lease, stream: Stream) -> None:
+        """Start the transaction in which a stream is read."""
+        lease.begin()
+
+    def agree(self, lease: Lease, stream: Stream, wire: str) -> None:
+        """Refuse to read a table whose columns are not what they were when the stream was planned."""
+        now = self.columns_now(lease, stream)
+        refuse_altered(stream, now, lambda field, native: self.is_alike(field, native, wire), self.dialect.name)
+
+    def read_leased(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Event | Block]:
+        """Yield the records of a stream that is read as a whole, in the lease's transaction."""
+        if wire != "arrow":
+            yield from self.blocks(lease, stream, wire)
+        else:
+            bad: list[RejectedRecord] = []
+            yield from with_rejected(self._batches(lease, stream, None, bad), bad)
+
+    def is_ordered(self, stream: Stream) -> bool:
+        """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
+        return True
+
+    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
+        """Yield a stream in another wire format than "arrow", if the source offers one."""
+        raise NotImplementedError(wire)
+
+    def refuse_missing(self, lease: Lease, stream: Stream) -> None:
+        """Raise if records lack a bookmark where none may; within the snapshot that is then read from scratch."""
+        conditions = [self.incomplete(stream.schema.field(name)) for name in stream.bookmark_properties]
+        if stream.null_bookmarks is not NullBookmarks.FAIL or not any(conditions):
+            return
+        counts = ", ".join(f"count(case when {condition or '1 = 0'} then 1 end)" for condition in conditions)
+        where = " or ".join(filter(None, conditions))
+        (found,) = lease.session.query(
+            f"select {counts} from {self.dialect.naming.table(self.table(stream))} as t where {where}"
+        )
+        if any(map(int, found)):
+            raise missing_error(stream, [int(count) for count in found], is_all=True)
+
+    def sessions(self, wire: str) -> Sessions:
+        """Return the connections that carry a wire format; default: all go over the same."""
+        return self._sessions
+
+    def all_sessions(self) -> Sequence[Sessions]:
+        """Return all that `sessions` may return."""
+        return (self._sessions,)
+
+    def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
+        with self.sessions(wire).lease(stream.name) as lease:
+            self.begin_read(lease, stream)
+            if wire != "arrow":
+                self.agree(lease, stream, wire)
+                yield from self.blocks(lease, stream, wire)
+                return
+            bad: list[RejectedRecord] = []
+            if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+                self.agree(lease, stream, wire)
+                yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
+                return
+            horizon = self.horizon(lease, stream, bookmark)
+            self.agree(lease, stream, wire)
+            if bookmark_values(stream, bookmark) is None:
+                self.refuse_missing(lease, stream)
+            # Closed at once, also under an error: one that is kept would keep the statement open.
+            with closing(self._batches(lease, stream, bookmark, bad)) as batches:
+                events = incremental(
+                    stream,
+                    batches,
+                    bookmark,
+                    is_ordered=self.is_ordered(stream),
+                    horizon=horizon,
+                    checkpoint_records=self._checkpoint_records,
+                    checkpoint_s=self._checkpoint_s,
+                )
+                yield from with_rejected(events, bad)
+
+    def skips_late(self, stream: Stream) -> str:
+        """Say why records of a transaction that commits late may be skipped; default: there are no such ones."""
+        return ""
+
+    def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
+        """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
+        return None
+
+    def rows(self, lease: Lease, sql: str) -> Iterator[pa.RecordBatch]:
+        """Stream a result."""
+        session: ReadSession = lease.session  # type: ignore[assignment]  # `connect` makes no others
+        yield from session.fetch(sql)
+
+    def _batches(
+        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+    ) -> Generator[pa.RecordBatch]:
+        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
+        for sql in self.selects(stream, bookmark, is_indexed=lambda: self.is_indexed(lease, stream)):
+            for batch in self.rows(lease, sql):
+                lease.check()
+                if not self.sifts:
+                    yield self.to_schema(batch, stream)
+                    continue
+                good, found = sifted(batch, lambda part: self.to_schema(part, stream), stream)
+                bad += found
+                yield from good
+
+
+def with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterator[Event]:
+    """Put what was set aside between the events, before the checkpoint that covers it."""
+    for event in events:
+        if bad:
+            yield Rejected(records=tuple(bad))
+            bad.clear()
+        yield event
+    if bad:
+        yield Rejected(records=tuple(bad))
+
+
+__all__ = ["ReadSession", "SqlSource", "with_rejected"]

@@ -1,0 +1,250 @@
+"""Statements that write records through SQLAlchemy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ..errors import FatalConnectorError
+from ..sql.actions import Action, LockByRow
+from ..sql.dialect.facts import Facts
+from ..sql.dialect.writes import Writes
+from ..sql.identifiers import SEQUENCE, TableName
+from ..sql.session import Session
+from ..sql.tables import Column, Table
+from ..stream import ConflictMethod
+from .colliding_keys import refuse_colliding_keys
+from .naming import SQLAlchemyNaming
+from .session import AlchemySession
+from .types import Kind, sqlalchemy_type
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(TableName):
+    """Staged records from a number to another."""
+
+    first: int
+    last: int
+
+
+class SQLAlchemyWrites(Writes):
+    """Statements that every system has."""
+
+    def __init__(self, naming: SQLAlchemyNaming, facts: Facts) -> None:
+        super().__init__(naming, facts)
+        self._spelling, self._own = naming.spelling, naming.engine.dialect
+
+    def begin_commit(self, session: Session, staging: TableName | None) -> None:
+        """Commit the staged records: what follows may have to change tables first."""
+        own_session(session).settle()
+
+    def savepoint(self, session: Session) -> None:
+        """Begin what may have to be taken back, by the dialect's own words."""
+        own_session(session).mark()
+
+    def rollback(self, session: Session) -> None:
+        """Undo what was done since `mark`."""
+        own_session(session).take_back()
+
+    def release(self, session: Session) -> None:
+        """Leave what was done since `mark` as it is."""
+        own_session(session).keep()
+
+    def slice(self, staging: TableName, first: int, last: int) -> TableName:
+        """Return a name that statements read as a derived table: no table can be made within the transaction."""
+        return Slice(staging.schema, staging.name, first, last)
+
+    def staged_records(
+        self, session: Session, staging: TableName, columns: Sequence[Column], numbers: str
+    ) -> Sequence[tuple[Any, ...]]:
+        """Read staged records as what SQLAlchemy makes of them."""
+        own = self._own
+        kinds = [*(sqlalchemy_type(Kind.parse(column.type), own) for column in columns), sa.BigInteger()]
+        names = [*(column.name for column in columns), SEQUENCE]
+        made = [sa.column(self._spelling.spell(name), kind) for name, kind in zip(names, kinds, strict=True)]
+        self._spelling.table(staging, made)
+        condition = sa.text(f"{self._quote(SEQUENCE)} in {numbers}")
+        rows = own_session(session).rows(sa.select(made[-1], *made[:-1]).where(condition))
+        return [tuple(value.read() if hasattr(value, "read") else value for value in row) for row in rows]
+
+    def perform(self, session: Session, action: Action) -> None:
+        """Run an action, the lock by a row included."""
+        if isinstance(action, LockByRow):
+            own_session(session).lock(action.table)
+        else:
+            super().perform(session, action)
+
+    def null_key(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of one staged record with NULL in its key."""
+        source = self._part(staging, key, "s")
+        condition = sa.or_(*(source[name].is_(None) for name in key))
+        return self._compiled(sa.select(_one()).where(condition).limit(1))
+
+    def refuse_equal_keys(
+        self, session: Session, target: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]
+    ) -> None:
+        """Raise for staged keys that are other texts than one that the system takes for the same."""
+        texts = [column.name for column in columns if column.name in key and Kind.parse(column.type).is_text]
+        if texts:
+            held, staged = self._part(target.name, key, "t"), self._part(staging, key, "s")
+            refuse_colliding_keys(own_session(session), target.name, held, staged, texts)
+
+    def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of one key that several staged records have."""
+        keys = list(self._part(staging, key, "s").values())
+        return self._compiled(sa.select(*keys).group_by(*keys).having(sa.func.count() > 1).limit(1))
+
+    def insert_from(
+        self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]
+    ) -> str:
+        """Write INSERT ... SELECT of all staged records."""
+        names = [column.name for column in columns]
+        source = self._part(staging, names, "s")
+        return self._compiled(self._insert(self._part(target, names), self._select(source, columns, staged), names))
+
+    def merge(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        method: ConflictMethod,
+    ) -> Sequence[Action]:
+        """Delete and insert; where foreign keys point at the table, or nothing may change, no record is deleted."""
+        names = [column.name for column in columns]
+        into = self._part(target.name, [column.name for column in target.columns])
+        staged_names = dict.fromkeys([*names, *key, SEQUENCE])  # columns of the key that the table computes, too
+        source, latest = (self._part(staging, [*staged_names], alias) for alias in "sl")
+        numbers = sa.select(sa.func.max(source[SEQUENCE])).group_by(*(source[name] for name in key))
+        is_last = latest[SEQUENCE].in_(numbers)
+        insert = self._select(latest, columns, staged).where(is_last)
+        first: list[Any] = []
+        if method is ConflictMethod.UPDATE and not target.is_referenced:
+            first = [sa.delete(_from(into)).where(_exists(source, into, key))]
+        else:
+            if method is ConflictMethod.UPDATE:
+                is_its = sa.and_(_same(latest, into, key), is_last)
+                first = self._updates(target, into, latest, columns, key, is_its, _exists(source, into, key))
+            insert = insert.where(~_exists(into, latest, key))
+        return [self._compiled(each) for each in (*first, self._insert(into, insert, names))]
+
+    def replace_in_place(
+        self,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the statements that make the target equal to the staged records without deleting one that stays."""
+        names = [column.name for column in columns]
+        into = self._part(target.name, [column.name for column in target.columns])
+        source = self._part(staging, [*dict.fromkeys([*names, *key])], "s")
+        insert = self._select(source, columns, staged).where(~_exists(into, source, key))
+        is_there = _exists(source, into, key)
+        statements = [
+            sa.delete(_from(into)).where(~is_there),
+            *self._updates(target, into, source, columns, key, _same(source, into, key), is_there),
+            self._insert(into, insert, names),
+        ]
+        return [self._compiled(each) for each in statements]
+
+    def delete_keys(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        removed: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        *,
+        kept: tuple[TableName, Mapping[str, str]] | None,
+    ) -> str:
+        """Write DELETE of the records whose keys are in one staging table, but not in another."""
+        into = self._part(target.name, [column.name for column in target.columns])
+        condition = _exists(self._part(removed[0], key, "s"), into, key)
+        if kept is not None:
+            condition = sa.and_(condition, ~_exists(self._part(kept[0], key, "k"), into, key))
+        return self._compiled(sa.delete(_from(into)).where(condition))
+
+    def _updates(
+        self,
+        target: Table,
+        into: Part,
+        latest: Part,
+        columns: Sequence[Column],
+        key: Sequence[str],
+        is_its: Any,
+        is_there: Any,
+    ) -> list[Any]:
+        arriving = [column.name for column in columns]
+        values: dict[Any, Any] = {
+            into[name]: sa.select(latest[name]).where(is_its).scalar_subquery() for name in arriving if name not in key
+        }
+        values |= {into[column.name]: sa.null() for column in target.columns if self._is_emptied(column, arriving)}
+        return [sa.update(_from(into)).where(is_there).values(values)] if values else []
+
+    def _insert(self, into: Part, select: Any, names: Sequence[str]) -> Any:
+        return sa.insert(_from(into)).from_select([into[name] for name in names], select)
+
+    def _select(self, source: Part, columns: Sequence[Column], staged: Mapping[str, str]) -> Any:
+        own = self._own
+        return sa.select(
+            *(
+                source[column.name]
+                if staged[column.name] == column.type
+                else sa.cast(source[column.name], sqlalchemy_type(Kind.parse(column.type), own))
+                for column in columns
+            )
+        )
+
+    def _part(self, name: TableName, columns: Sequence[str], alias: str = "") -> Part:
+        """Return columns of a table, by their names here."""
+        made: list[Any] = [sa.column(self._spelling.spell(column)) for column in columns]
+        if isinstance(name, Slice):
+            number: Any = sa.column(self._spelling.spell(SEQUENCE))
+            self._spelling.table(TableName(name.schema, name.name), [*made, number])
+            sliced = sa.select(*made).where(number.between(name.first, name.last)).subquery(alias)
+            return {column: sliced.c[one.name] for column, one in zip(columns, made, strict=True)}
+        table = self._spelling.table(name, made)
+        if not alias:
+            return dict(zip(columns, made, strict=True))
+        aliased = table.alias(alias)
+        return {column: aliased.c[one.name] for column, one in zip(columns, made, strict=True)}
+
+    def _compiled(self, clause: Any) -> str:
+        """Return a clause without parameters as text."""
+        text = str(clause.compile(dialect=self._own, compile_kwargs={"literal_binds": True}))
+        return text.replace("%%", "%") if self._spelling.doubles_percents else text
+
+
+#: Columns of a table, by their names here.
+Part = dict[str, Any]
+
+
+def _one() -> Any:
+    return sa.literal_column("1")
+
+
+def _from(part: Part) -> Any:
+    return next(iter(part.values())).table
+
+
+def _same(one: Part, other: Part, key: Sequence[str]) -> Any:
+    return sa.and_(*(one[name] == other[name] for name in key))
+
+
+def _exists(part: Part, other: Part, key: Sequence[str]) -> Any:
+    """Tell whether a part has a record of the same key as the other's."""
+    return sa.exists(sa.select(_one()).select_from(_from(part)).where(_same(part, other, key)))
+
+
+def own_session(session: Session) -> AlchemySession:
+    if not isinstance(session, AlchemySession):
+        raise FatalConnectorError("not a session of this connector", connector="sqlalchemy")
+    return session
+
+
+__all__ = ["SQLAlchemyWrites", "own_session"]

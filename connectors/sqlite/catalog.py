@@ -1,0 +1,165 @@
+"""SQLite's catalog."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import cast
+
+from ..errors import FatalConnectorError
+from ..sql.dialect.catalog import Catalog
+from ..sql.identifiers import STAGING_PREFIX, TableName
+from ..sql.session import Session
+from ..sql.tables import Column, Table
+from ..stream import Trigger
+from .session import SQLiteSession
+
+
+class SQLiteCatalog(Catalog):
+    """Names are found without regard to case."""
+
+    def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
+        """Read the catalog; names are found without regard to case."""
+        wanted = {name.name.casefold(): name for name in tables}
+        return {
+            wanted[table.name.name.casefold()]: table
+            for table in read_catalog(session)
+            if table.name.name.casefold() in wanted
+        }
+
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Tell whether there is a table or view of that name."""
+        sql = "select 1 from sqlite_master where type in ('table', 'view') and lower(name) = lower($1)"
+        return bool(session.query(sql, (name.name,)))
+
+    def lock_shape(self, session: Session, name: TableName) -> bool:
+        """Become the one writer."""
+        cast("SQLiteSession", session).write()
+        return True
+
+    def list_staging(self, session: Session) -> Sequence[TableName]:
+        """Return every staging table."""
+        sql = "select name from sqlite_master where type = 'table' and substr(name, 1, $1) = $2"
+        rows = session.query(sql, (len(STAGING_PREFIX), STAGING_PREFIX))
+        return [TableName("", str(name)) for (name,) in rows]
+
+    def dependents(self, session: Session, table: Table) -> Sequence[str]:
+        """Return indexes, triggers and unique constraints."""
+        rows = session.query(
+            "select type || ' ' || name from sqlite_master where type in ('index', 'trigger') and sql is not null "
+            "and lower(tbl_name) = lower($1) union all select 'a unique constraint' "
+            "from pragma_index_list($1, 'main') where origin = 'u' order by 1",
+            (table.name.name,),
+        )
+        return [str(name) for (name,) in rows]
+
+
+_COLUMNS = 'c.name, c.type, c."notnull", c.pk, c.hidden, c.dflt_value is not null'
+
+#: What `_COLUMNS` selects.
+_Column = tuple[str, str, int, int, int, int]
+
+
+def read_catalog(session: Session) -> list[Table]:
+    """Read all tables and views; shadow tables and SQLite's own are left out."""
+    tables = session.query(
+        "select name, type from pragma_table_list where schema = 'main' and type in ('table', 'view', 'virtual') "
+        "and name not like 'sqlite\\_%' escape '\\' order by name"
+    )
+    columns: dict[str, list[_Column]] = {}
+    for table, *column in session.query(
+        f"select l.name, {_COLUMNS} from pragma_table_list l, pragma_table_xinfo(l.name, 'main') c "
+        "where l.schema = 'main' and l.type <> 'view' and c.hidden <> 1 order by l.name, c.cid"
+    ):
+        columns.setdefault(str(table), []).append(cast("_Column", tuple(column)))
+    for table, kind in tables:
+        if kind == "view":
+            # One by one: a view of something that is gone has no columns, and must not hide the others.
+            with suppress(FatalConnectorError):
+                rows = session.query(
+                    f"select {_COLUMNS} from pragma_table_xinfo($1, 'main') c order by c.cid", (table,)
+                )
+                columns[str(table)] = cast("list[_Column]", rows)
+    indexes: dict[str, list[tuple[str, int, str, int, str | None]]] = {}
+    for table, *index in session.query(
+        'select l.name, i.name, i."unique", i.origin, i.partial, c.name from pragma_table_list l, '
+        "pragma_index_list(l.name, 'main') i, pragma_index_info(i.name, 'main') c where l.schema = 'main'"
+    ):
+        indexes.setdefault(str(table), []).append(cast("tuple[str, int, str, int, str | None]", tuple(index)))
+    triggers: dict[str, list[Trigger]] = {}
+    for table, name, sql in session.query(
+        "select tbl_name, name, sql from sqlite_master where type = 'trigger' order by name"
+    ):
+        triggers.setdefault(str(table).casefold(), []).append(_trigger(str(name), str(sql)))
+    return [
+        _table(
+            str(name),
+            str(kind),
+            columns.get(str(name), []),
+            indexes.get(str(name), []),
+            triggers.get(str(name).casefold(), []),
+        )
+        for name, kind in tables
+    ]
+
+
+#: What stands behind a trigger's name.
+_TRIGGER = re.compile(r"\b(?:(before|after|instead\s+of)\s+)?(insert|update|delete)\b", re.IGNORECASE)
+
+
+def _trigger(name: str, sql: str) -> Trigger:
+    found = _TRIGGER.search(sql, sql.find(name) + len(name))
+    timing, event = found.groups() if found else (None, None)
+    # Without a word for the time, a trigger fires before.
+    return Trigger(
+        name=name,
+        timing=(timing or "before").lower(),
+        events=(event.lower(),) if event else ("insert", "update", "delete"),
+    )
+
+
+def _table(
+    name: str,
+    kind: str,
+    columns: Sequence[_Column],
+    indexes: Sequence[tuple[str, int, str, int, str | None]],
+    triggers: Sequence[Trigger],
+) -> Table:
+    key = [column for column, _, _, place, *_ in sorted(columns, key=lambda column: column[3]) if place]
+    unique: dict[str, set[str | None]] = {}
+    for index, is_unique, _, is_partial, column in indexes:
+        if is_unique and not is_partial:
+            unique.setdefault(index, set()).add(column)
+    # A single INTEGER key without an index is the row id, which SQLite assigns where nothing is written. Other keys may
+    # hold NULL, unless declared NOT NULL (or the table has no row ids, or is strict).
+    is_own = len(key) == 1 and not any(origin == "pk" for _, _, origin, _, _ in indexes)
+    is_numbered = {name for name, declared, _, place, *_ in columns if place and is_own and _is_number(declared)}
+    complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]
+    return Table(
+        name=TableName("", name),
+        columns=tuple(
+            Column(
+                name=column,
+                type=declared,
+                is_nullable=not (is_required or column in is_numbered),
+                is_generated=hidden in (2, 3),
+                has_default=bool(has_default) or column in is_numbered,
+                fills_nulls=column in is_numbered,
+            )
+            for column, declared, is_required, _, hidden, has_default in columns
+        ),
+        key=tuple(key),
+        unique_keys=(*complete, *([frozenset(key)] if key else [])),
+        is_table=kind != "view",
+        has_dependents=bool(triggers) or any(origin != "pk" for _, _, origin, _, _ in indexes),
+        has_triggers=bool(triggers),
+        triggers=tuple(triggers),
+    )
+
+
+def _is_number(declared: str) -> bool:
+    return declared.strip().upper() == "INTEGER"
+
+
+__all__ = ["SQLiteCatalog", "read_catalog"]

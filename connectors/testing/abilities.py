@@ -1,0 +1,63 @@
+"""What holds for every optional ability: a connector has all methods of one or none, with the protocol's arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from ..abilities import Abilities, abilities_of, protocol_of
+from ..protocols import Destination, Source
+from .promises import Promises
+
+ABILITIES = tuple(field.name for field in fields(Abilities))
+
+
+def methods_of(protocol: type[Any]) -> set[str]:
+    """Return the public methods that a protocol names itself."""
+    return {name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")}
+
+
+class AbilityPromises(Promises):
+    """Tests of how a connector declares its abilities; the tests of each ability ask `can`."""
+
+    def can(self, connector: Source | Destination, name: str) -> Any:
+        """Return the connector as the protocol of an ability; skip the test where the connector lacks it."""
+        found = getattr(abilities_of(connector), name)
+        if found is None:
+            pytest.skip(f"lacks the ability {name}")
+        return found
+
+    def _methods(self, connector: Any) -> Iterator[tuple[str, Any, set[str]]]:
+        """Yield the name of each ability, its protocol, and the methods that no other protocol asks for."""
+        for name in ABILITIES:
+            protocol = protocol_of(name)
+            yield name, protocol, methods_of(protocol) - methods_of(Source) - methods_of(Destination)
+
+    def test_the_connector_has_the_abilities_that_it_declares(self, place: Any) -> None:
+        found = abilities_of(self.make(place))
+        has = {name for name in ABILITIES if getattr(found, name) is not None}
+        assert self.abilities is None or has == set(self.abilities)
+
+    def test_an_ability_has_all_of_its_methods(self, place: Any) -> None:
+        connector = self.make(place)
+        for name, _, methods in self._methods(connector):
+            found = {method for method in methods if hasattr(connector, method)}
+            lacking = {method for method in methods if not callable(getattr(connector, method, None))}
+            assert not found or not lacking, f"{name}: {', '.join(sorted(lacking))} is lacking, or no method"
+
+    def test_the_methods_of_an_ability_take_the_arguments_of_the_protocol(self, place: Any) -> None:
+        connector = self.make(place)
+        for name, protocol, methods in self._methods(connector):
+            for method in methods if getattr(abilities_of(connector), name) is not None else ():
+                asked = list(inspect.signature(getattr(protocol, method)).parameters.values())[1:]
+                by_keyword = {each.name: None for each in asked if each.kind is each.KEYWORD_ONLY}
+                try:
+                    inspect.signature(getattr(connector, method)).bind(
+                        *(None for each in asked if each.kind is not each.KEYWORD_ONLY), **by_keyword
+                    )
+                except TypeError as error:
+                    raise AssertionError(f"{name}: {method}: {error}") from error

@@ -1,0 +1,272 @@
+"""The optional abilities of a destination, each as tests; a destination that lacks one skips them or shows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ..abilities import abilities_of
+from ..arrow.fidelity import Fidelity, fidelity
+from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..protocols import Destination
+from ..ranges import Range
+from ..stream import Block, Checkpoint, Commit, Event, Load, TableState, WriteDisposition
+from .abilities import AbilityPromises
+from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
+from .values import COLUMN_NAMES, VALUES, Feature
+
+
+@dataclass
+class Reads:
+    """The engine's side of a load by ranges: batches in memory, and errors on purpose."""
+
+    parts: Sequence[Sequence[pa.RecordBatch]]
+    #: Place of a range -> the errors that its first reads end with.
+    failures: dict[int, list[Exception]] = field(default_factory=dict)
+    #: How often a range that failed may be read again.
+    repeats: int = 0
+    moment: Mapping[str, Any] | None = None
+    shape: str = "contract"
+    is_given_up: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        return [Range(place=place, label=f"range {place}") for place in range(len(self.parts))]
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
+        return False
+
+    def is_kept(self, error: BaseException) -> bool:
+        return False
+
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
+        with self.lock:
+            failures = self.failures.get(part.place)
+            error = failures.pop(0) if failures else None
+        for number, batch in enumerate(self.parts[part.place]):
+            if error is not None and number:
+                raise error
+            yield batch
+        if error is not None:
+            raise error
+
+    def may_repeat(self, part: Range, error: ConnectorError) -> bool:
+        with self.lock:
+            self.repeats -= 1
+            return self.repeats >= 0
+
+    def give_up(self) -> None:
+        self.is_given_up = True
+
+    def final(self) -> Checkpoint:
+        return FINAL
+
+
+class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
+    """Tests of what a destination can do beyond `protocols.Destination`."""
+
+    # Prepares, HoldsMemory
+
+    def test_preparing_raises_nothing_and_changes_no_record(self, place: Any, destination: Destination) -> None:
+        prepares = self.can(destination, "prepares")
+        assert prepares.shortcut()
+        for wire, ids in ((prepares.shortcut(), [1]), ("arrow", [1, 2])):  # the first guess is wrong
+            prepares.prepare(wire, is_whole=True)
+            self.run(destination, self.load_of(PEOPLE, APPEND), people((ids[-1], "x")), FINAL)
+            assert [record[0] for record in self.people(place) or []] == ids
+            destination.close()
+
+    def test_what_fails_while_preparing_is_said_by_the_first_call(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "prepares")
+        for config in self.bad_configs(place):
+            unreachable = self.make(place, config)
+            unreachable.prepare("arrow", is_whole=True)
+            with pytest.raises(ConnectorError):
+                unreachable.check()
+            unreachable.close()
+
+    def test_a_memory_limit_changes_no_record(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "holds_memory").limit_memory(64 << 20, is_strict=True)
+        batches = [people(*((number + start, "x" * 1000) for number in range(500))) for start in (0, 500)]
+        self.run(destination, self.load_of(PEOPLE, MERGE), *batches, FINAL)
+        destination.close()
+        assert sorted(record[0] for record in self.people(place) or []) == list(range(1000))
+
+    # StatesTypes
+
+    @pytest.mark.parametrize("name", VALUES)
+    def test_the_stated_types_are_those_of_the_table(self, place: Any, destination: Destination, name: str) -> None:
+        states, case = self.can(destination, "states_types"), VALUES[name]
+        schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", case.kind)])
+        load = self.load_of(schema, REPLACE)
+        state = self.state(destination)
+        tables = self.tables(place)
+        before = states.keeps(load.stream, state, REPLACE)
+        assert self.tables(place) == tables, "to state types creates nothing"
+        assert len(before) == len(schema), "one column each, in order"
+        if self.lacks(case.feature):
+            return
+        found = [fidelity(column, kept) for column, kept in zip(schema, before, strict=True)]
+        assert Fidelity.LOSSY not in found, "the contract demands that these values arrive unchanged"
+        self.run(destination, load, FINAL)
+        state = self.state(destination)
+        after = states.keeps(load.stream, state, APPEND)
+        assert state.schema is not None
+        assert [kept.column for kept in before] == [kept.column for kept in after] == state.schema.names
+        assert [kept.held for kept in before] == [None, None]
+        assert [kept.held is not None for kept in after] == [True, True]
+        assert [fidelity(column, kept) for column, kept in zip(schema, after, strict=True)] == found
+
+    # NamesTables, NamesColumns: without them, names mean what they say
+
+    def test_names_of_one_table_are_known_as_one(self, place: Any, destination: Destination) -> None:
+        names = abilities_of(destination).names_tables
+        for table in ("people", "PEOPLE"):
+            self.run(destination, self.load_of(PEOPLE, APPEND, table=table), people((1, "a")), FINAL)
+        tables = {table for table in self.tables(place) if table.casefold() == "people"}
+        if names is None:
+            assert len(tables) == 2, "without the ability, other names are other tables"
+            return
+        # Two tables that are taken for one are refused together; one table under two names would lose records.
+        assert len({names.one_name("people"), names.one_name("PEOPLE")}) <= len(tables)
+        assert names.one_name("people") == names.one_name("people")
+        assert names.one_name("people") != names.one_name("other")
+        described = self.state(destination).stream_name
+        assert not described or names.one_name(described) == names.one_name("people")
+
+    def test_columns_are_called_as_the_destination_says(self, place: Any, destination: Destination) -> None:
+        names = abilities_of(destination).names_columns
+        given = [*COLUMN_NAMES, "Name", "NAME"]
+        if names is not None:
+            called = names.column_names(given, TableState())
+            assert list(called) == given
+        if self.lacks(Feature.CASE_PAIRS):
+            given = list(COLUMN_NAMES)
+        schema = pa.schema([(name, pa.string()) for name in given])
+        self.run(destination, self.load_of(schema, APPEND, key=()), FINAL)
+        state = self.state(destination)
+        assert state.schema is not None
+        if names is None:
+            assert state.schema.names == given, "without the ability, columns have the stream's names"
+        else:
+            called = names.column_names(given, state)
+            assert [called[name] for name in given] == state.schema.names
+
+    # RefusesKeys, RemovesRecords
+
+    def test_a_long_key_is_kept_whole_or_refused_in_advance(self, place: Any, destination: Destination) -> None:
+        refuses = abilities_of(destination).refuses_keys
+        short = self.load_of(PEOPLE, APPEND)
+        assert refuses is None or refuses.refusal(short.key) == ""
+        key = replace(short.key, stream="source." + "".join(chr(97 + n * n % 26) for n in range(600)))
+        if refuses is not None and refuses.refusal(key):
+            with pytest.raises(ConnectorError):
+                destination.take_over(key, token=short.token, owner="contract", source="s")
+            return
+        assert destination.take_over(key, token=short.token, owner="contract", source="s").key == key
+        assert [row.key for row in self.state(destination).ledger] == [key]
+
+    def test_a_destination_that_removes_records_says_so(self, destination: Destination) -> None:
+        assert self.can(destination, "removes_records").removes() is True
+
+    def test_a_destination_says_which_rejected_records_it_cannot_keep(self, destination: Destination) -> None:
+        assert isinstance(self.can(destination, "keeps_rejected").keeps_rejected(), str)
+
+    # LoadsRanges
+
+    def _by_ranges(self, destination: Any, load: Load, reads: Reads, loaders: int = 2) -> Iterator[Commit]:
+        row = destination.take_over(load.key, token=load.token, owner="contract", source="contract://source")
+        commits: Iterator[Commit] = destination.load_ranges(replace(load, columns=row.columns), reads, loaders, "arrow")
+        return commits
+
+    def _parts(self) -> list[list[pa.RecordBatch]]:
+        return [[people((number, "x")), people((number + 100, "y"))] for number in range(5)]
+
+    @pytest.mark.parametrize("disposition", [REPLACE, MERGE], ids=str)
+    def test_ranges_are_committed_once_all_together(
+        self, place: Any, destination: Destination, disposition: WriteDisposition
+    ) -> None:
+        self.can(destination, "loads_ranges")
+        self.run(destination, self.load_of(PEOPLE, disposition), people((0, "old")), FINAL)
+        load = self.load_of(PEOPLE, disposition)
+        (commit,) = self._by_ranges(destination, load, Reads(self._parts()))
+        assert (commit.checkpoint, commit.records) == (FINAL, 10)
+        assert [record[0] for record in sorted(self.people(place) or [])] == [*range(5), *range(100, 105)]
+        row = self.row(destination)
+        assert (row.completed_by, row.rows) == (load.run, 10)
+        destination.close()
+        assert self.tables(place) == {"people"}
+
+    def test_a_range_that_failed_is_loaded_again_and_once(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "loads_ranges")
+        reads = Reads(self._parts(), failures={3: [RetriableError("once")]}, repeats=1)
+        (commit,) = self._by_ranges(destination, self.load_of(PEOPLE, REPLACE), reads)
+        assert commit.records == 10
+        assert [record[0] for record in sorted(self.people(place) or [])] == [*range(5), *range(100, 105)]
+
+    def test_a_range_that_fails_for_good_leaves_the_former_state(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "loads_ranges")
+        self.run(destination, self.load_of(PEOPLE, REPLACE), people((0, "old")), FINAL)
+        before, error = self.row(destination).completed_by, FatalConnectorError("for good")
+        reads = Reads(self._parts(), failures={3: [error]})
+        with pytest.raises(FatalConnectorError, match="for good"):
+            list(self._by_ranges(destination, self.load_of(PEOPLE, REPLACE), reads))
+        assert self.people(place) == [(0, "old")]
+        assert self.row(destination).completed_by == before
+        destination.close()
+        assert self.tables(place) == {"people"}
+
+    def test_ranges_of_a_stale_token_are_not_committed(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "loads_ranges")
+        load = self.load_of(PEOPLE, REPLACE)
+        commits = self._by_ranges(destination, load, Reads(self._parts()))
+        with closing(self.make(place)) as other:
+            other.take_over(load.key, token="0" * 32, owner="other", source="s")
+        with pytest.raises(TakenOver):
+            list(commits)
+        assert not self.people(place)
+
+    def test_dropping_ranges_that_are_not_there_does_nothing(self, place: Any, destination: Destination) -> None:
+        loads = self.can(destination, "loads_ranges")
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
+        loads.drop_ranges("contract", lambda key: False)
+        assert self.people(place) == [(1, "a")]
+
+    # RunsStatements
+
+    def test_a_statement_is_committed_and_says_how_many_records_it_changed(
+        self, place: Any, destination: Destination
+    ) -> None:
+        runs = self.can(destination, "runs_statements")
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a"), (2, "b"), (3, "c")), FINAL)
+        assert runs.execute("delete from people where id >= :first", {"first": 2}) == 2
+        assert runs.execute("delete from people where id >= :first", {"first": 2}, name="again") == 0
+        destination.close()
+        assert self.people(place) == [(1, "a")]
+
+    def test_parameters_are_bound_and_constants_stay(self, place: Any, destination: Destination) -> None:
+        runs = self.can(destination, "runs_statements")
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a"), (2, "b"), (3, "c")), FINAL)
+        hostile = "'; delete from people; -- \\ :id $1 %s"
+        runs.execute("update people set name = :name where id = :id", {"name": hostile, "id": 1})
+        runs.execute("update people set name = ':id' where id = :id", {"id": 2})
+        runs.execute("update people set name = :name where id = :id", {"name": None, "id": 3})
+        assert self.people(place) == sorted([(1, hostile), (2, ":id"), (3, None)], key=repr)
+
+    def test_a_statement_that_fails_changes_nothing(self, place: Any, destination: Destination) -> None:
+        runs = self.can(destination, "runs_statements")
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
+        with pytest.raises(ConnectorError):
+            runs.execute("delete from no_such_table where id = :id", {"id": 1})
+        assert self.people(place) == [(1, "a")]
+        assert runs.execute("delete from people where id = :id", {"id": 1}) == 1
+
+
+__all__ = ["DestinationAbilityPromises", "Reads"]

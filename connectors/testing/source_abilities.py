@@ -1,0 +1,233 @@
+"""The optional abilities of a source, each as tests; a source that lacks one skips them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ..arrow.record_size import RecordTooWide
+from ..errors import ConnectorError
+from ..protocols import Source
+from ..ranges import OpenRanges, Range
+from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
+from ..stream import Stream
+from .abilities import AbilityPromises
+from .source_base import SourcePromises
+from .values import in_order
+
+#: More memory than any record of these tests has.
+AMPLE_BYTES = 64 << 20
+
+
+class SourceAbilityPromises(AbilityPromises, SourcePromises):
+    """Tests of what a source can do beyond `protocols.Source`."""
+
+    def range_config(self, place: Any) -> Mapping[str, Any] | None:
+        """Return a config with which the table `people`, just seeded, is read by several ranges.
+
+        Only for a source that `ReadsRanges`. None: the records of one table cannot be split (one file a range).
+        """
+        raise NotImplementedError
+
+    # Prepares, HoldsMemory, BoundsRecords
+
+    def test_preparing_raises_nothing_and_changes_no_record(self, place: Any, source: Source) -> None:
+        prepares = self.can(source, "prepares")
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        assert prepares.shortcut() in source.offers(self.find(self.make(place), "people"))
+        for wire in (prepares.shortcut(), "arrow"):  # the second guess is wrong, or the first
+            prepares.prepare(wire, is_whole=True)
+            assert self.read(source, self.find(source, "people")).ids == [1]
+            source.close()
+
+    def test_what_fails_while_preparing_is_said_by_the_first_call(self, place: Any, source: Source) -> None:
+        self.can(source, "prepares")
+        for config in self.bad_configs(place):
+            unreachable = self.make(place, config)
+            unreachable.prepare("arrow", is_whole=True)
+            with pytest.raises(ConnectorError):
+                unreachable.check()
+            unreachable.close()
+
+    def test_a_memory_limit_changes_no_record(self, place: Any, source: Source) -> None:
+        self.can(source, "holds_memory").limit_memory(AMPLE_BYTES, is_strict=True)
+        seeded = self.people(*((number, "x" * 1000, number) for number in range(1000)))
+        self.put(place, "people", seeded, ["id"])
+        assert in_order(self.read(source, self.find(source, "people")).records) == in_order(seeded.to_pylist())
+
+    def test_a_record_past_its_limit_is_refused(self, place: Any, source: Source) -> None:
+        bounds = self.can(source, "bounds_records")
+        bounds.limit_record(AMPLE_BYTES)
+        self.put(place, "people", self.people((1, "x", 1), (2, "x" * (40 << 20), 2), (3, "x", 3)), ["id"])
+        assert self.read(source, self.find(source, "people")).ids == [1, 2, 3]
+        bounds.limit_record(10 << 20)
+        with pytest.raises(RecordTooWide):
+            self.read(source, self.find(source, "people"))
+
+    # FindsTypes, SkipsLate, HasOneNull
+
+    def test_known_types_keep_the_columns_and_the_records(self, place: Any, source: Source) -> None:
+        finds = self.can(source, "finds_types")
+        self.put(place, "people", self.people((1, "x", 1), (2, None, 2)), ["id"])
+        stream = self.incremental(source, "people", "version")
+        reading = self.read(source, stream)
+        for bookmark in (None, reading.bookmark):
+            known = finds.as_known(stream, bookmark)
+            assert known == replace(stream, schema=known.schema), "nothing changes but types"
+            assert known.schema.names == stream.schema.names
+            assert in_order(self.read(source, known).records) == in_order(reading.records)
+
+    def test_a_source_says_why_it_may_skip_late_records(self, place: Any, source: Source) -> None:
+        skips = self.can(source, "skips_late")
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        stream = self.incremental(source, "people", "version")
+        why = skips.skips_late(stream)
+        assert isinstance(why, str)
+        assert skips.skips_late(stream) == why
+
+    def test_a_source_says_whether_it_has_one_null(self, place: Any, source: Source) -> None:
+        assert self.can(source, "has_one_null").has_one_null() in (True, False)
+
+    # ReadsRanges
+
+    def _ranged(self, place: Any, source: Source) -> tuple[Any, Stream, list[dict[str, Any]]]:
+        """Return a source that splits `people`, its stream, and the records; skip where it cannot be split."""
+        self.can(source, "reads_ranges")
+        seeded = self.people(*((number, "x" * 200, number) for number in range(2000)))
+        self.put(place, "people", seeded, ["id"])
+        config = self.range_config(place)
+        if config is None:
+            pytest.skip("one table is one range")
+        made = self.make(place, config)
+        return made, self.find(made, "people"), seeded.to_pylist()
+
+    def _range_records(self, opened: OpenRanges, part: Range) -> list[dict[str, Any]]:
+        batches = list(opened.read(part))
+        assert all(isinstance(batch, pa.RecordBatch) for batch in batches), "a range has no checkpoints"
+        return [record for batch in batches for record in batch.to_pylist()]  # type: ignore[union-attr]
+
+    def test_a_plan_of_ranges_says_how_many_and_why(self, place: Any, source: Source) -> None:
+        can = self.can(source, "reads_ranges")
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        number, why = can.plan_ranges(self.find(source, "people"), 4)
+        assert number is None or number >= 1
+        assert why
+
+    def test_a_small_stream_is_read_as_a_whole(self, place: Any, source: Source) -> None:
+        can = self.can(source, "reads_ranges")
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        stream = self.find(source, "people")
+        with can.open_ranges(stream, 4, "arrow") as opened:
+            assert len(opened.ranges) <= 1
+        assert self.read(source, stream).ids == [1]
+
+    def test_ranges_are_the_stream_each_record_once(self, place: Any, source: Source) -> None:
+        made, stream, seeded = self._ranged(place, source)
+        number, _ = made.plan_ranges(stream, 4)
+        assert number is None or number > 1
+        with made.open_ranges(stream, 4, "arrow") as opened:
+            assert len(opened.ranges) > 1
+            assert [part.place for part in opened.ranges] == list(range(len(opened.ranges)))
+            assert all(part.label for part in opened.ranges)
+            with ThreadPoolExecutor(4) as pool:
+                parts = list(pool.map(lambda part: self._range_records(opened, part), opened.ranges))
+            again = self._range_records(opened, opened.ranges[0])
+        made.close()
+        assert in_order(record for part in parts for record in part) == in_order(seeded)
+        assert in_order(again) == in_order(parts[0])
+
+    def test_ranges_are_the_stream_at_one_moment(self, place: Any, source: Source) -> None:
+        """What is added while they are read is in none of them, or their read fails."""
+        made, stream, seeded = self._ranged(place, source)
+        with suppress(ConnectorError), made.open_ranges(stream, 4, "arrow") as opened:
+            first = self._range_records(opened, opened.ranges[0])
+            self.put(place, "people", self.people((5000, "late", 5000)), ["id"])
+            rest = [record for part in opened.ranges[1:] for record in self._range_records(opened, part)]
+            assert in_order([*first, *rest]) == in_order(seeded)
+        made.close()
+
+    def test_ranges_are_resumed_by_their_moment(self, place: Any, source: Source) -> None:
+        made, stream, seeded = self._ranged(place, source)
+        with made.open_ranges(stream, 4, "arrow") as opened:
+            first = self._range_records(opened, opened.ranges[0])
+            moment = opened.moment
+        if moment is None:
+            return
+        moment = json.loads(json.dumps(moment, allow_nan=False))
+        with made.open_ranges(stream, 4, "arrow") as opened:
+            is_resumed = opened.resume(moment, {0: len(first)})
+            rest = opened.ranges[1:] if is_resumed else opened.ranges
+            records = [record for part in rest for record in self._range_records(opened, part)]
+        made.close()
+        assert in_order([*(first if is_resumed else ()), *records]) == in_order(seeded)
+
+    # ComputesChecksums
+
+    def _side(self, place: Any, source: Any, *records: tuple[int, str | None, int | None]) -> Side:
+        self.can(source, "computes_checksums")
+        self.put(place, "people", self.people(*records), ["id"])
+        stream = self.find(source, "people")
+        forms = {"id": Form.INTEGER, "name": Form.TEXT, "version": Form.INTEGER}
+        every = {name: Compared(name=name, field=stream.schema.field(name), form=form) for name, form in forms.items()}
+        return Side(stream=stream, key=(every["id"],), columns=tuple(every.values()))
+
+    def _digests(self, source: Any, side: Side, ranges: Sequence[KeyRange]) -> list[Digest]:
+        with source.checksums(side) as checksums:
+            found: list[Digest] = checksums.digests(ranges)
+        return found
+
+    def test_checksums_of_ranges_add_up_and_differ_with_a_record(self, place: Any, source: Any) -> None:
+        side = self._side(place, source, *((number, "x", number) for number in range(100)))
+        assert source.checksum_system() in ("duckdb", "mysql", "postgres")
+        halves = [KeyRange(None, ("40",)), KeyRange(("40",), None)]
+        (whole,), parts = self._digests(source, side, [EVERYTHING]), self._digests(source, side, halves)
+        assert [part.records for part in parts] == [40, 60]
+        assert (whole.records, whole.checksum) == (100, sum(part.checksum for part in parts))
+        assert self._digests(source, side, [EVERYTHING]) == [whole], "the same records have the same checksum"
+        self.put(place, "people", self.people((200, "y", 200)), ["id"])
+        (other,) = self._digests(source, side, [EVERYTHING])
+        assert other.records == 101
+        assert other.checksum != whole.checksum
+
+    def test_boundaries_split_a_range_into_pieces_of_a_size(self, place: Any, source: Any) -> None:
+        side = self._side(place, source, *((number, "x", number) for number in range(100)))
+        with source.checksums(side) as checksums:
+            (keys,) = checksums.boundaries([(EVERYTHING, 25)])
+            ends = [None, *keys, None]
+            pieces = [KeyRange(*pair) for pair in itertools.pairwise(ends)]
+            sizes = [digest.records for digest in checksums.digests(pieces)]
+        assert keys == sorted(keys, key=lambda key: int(key[0] or 0))
+        assert sum(sizes) == 100
+        assert max(sizes) <= 25
+
+    def test_rows_of_a_range_are_canonical_texts(self, place: Any, source: Any) -> None:
+        side = self._side(place, source, (1, "x", 1), (2, None, -5), (30, "ü", None))
+        with source.checksums(side) as checksums:
+            rows: list[Row] = checksums.rows([KeyRange(None, ("2",)), KeyRange(("2",), ("30",))])
+        assert sorted((row.place, row.key, row.values, row.is_past) for row in rows) == [
+            (0, ("1",), ("1", "x", "1"), False),
+            (1, ("2",), ("2", None, "-5"), False),
+        ]
+
+    def test_a_narrowed_stream_has_the_records_of_its_ranges(self, place: Any, source: Any) -> None:
+        side = self._side(place, source, *((number, "x", number) for number in range(100)))
+        ranges = [KeyRange(None, ("3",)), KeyRange(("10",), ("12",)), KeyRange(("99",), None)]
+        with source.checksums(side):
+            narrowed = source.narrowed(side.stream, side, ranges)
+        assert self.read(source, narrowed).ids == [0, 1, 2, 10, 11, 99]
+
+    def test_a_source_says_how_it_reads_json_and_arrays(self, place: Any, source: Any) -> None:
+        side = self._side(place, source, (1, "x", 1))
+        assert source.keeps_json() in (True, False)
+        assert source.array_item(side.stream.schema.field("version")) is None
+
+
+__all__ = ["SourceAbilityPromises"]

@@ -1,0 +1,153 @@
+"""Live progress on a terminal: one line for each stream, messages above."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as Screen
+from rich.console import ConsoleOptions, RenderResult
+from rich.live import Live as Drawing
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from . import formatting
+from .console import STATUS_COLORS, Console, clean
+from .progress import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
+
+if TYPE_CHECKING:
+    from syncblocks.callbacks.delivery import Delivery, Outcome
+
+    from ..plan.plan import Plan
+    from ..store.model import PipelineRun
+
+#: Lines of the terminal that the display leaves free.
+SPARE_LINES = 6
+_LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
+
+
+class LiveDisplay(Tracker):
+    """Redraws the active streams; messages and output of callbacks scroll above them."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._screen = Screen(file=sys.stderr, highlight=False, markup=False, emoji=False)
+        self._drawing: Drawing | None = None
+        self._spinner = Spinner("dots")
+
+    def close(self) -> None:
+        """Remove the display: the summary replaces it."""
+        with self.lock:
+            drawing, self._drawing = self._drawing, None
+        if drawing is not None:  # outside of the lock, which its thread needs to draw
+            drawing.stop()
+
+    def run_started(self, run: PipelineRun, plan: Plan) -> None:
+        """See `Progress`."""
+        super().run_started(run, plan)
+        with self.lock:
+            if self._drawing is None:
+                self._drawing = Drawing(_Picture(self), console=self._screen, refresh_per_second=8, transient=True)
+                self._drawing.start()
+
+    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
+        """See `Progress`."""
+        super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
+        self.message(f"{stream}: attempt {attempt} failed, next in {delay_s:g} s: {error}", level="warning")
+
+    def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+        """See `Progress`. An error stays visible."""
+        super().stream_ended(stream, status, records=records, error=error)
+        if error and status == "failure":
+            self.message(f"{stream}: {error}", level="error")
+
+    def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        """Show the callback's output, and its error."""
+        for line in output_lines(delivery, outcome):
+            self._print(line, "dim")
+        text = outcome_text(delivery, outcome, mark)
+        if text:
+            self.message(text, level="error" if mark == "dead" else "warning")
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        """See `Progress`."""
+        self._print(f"{level}: {text}" if level in _LEVELS else text, _LEVELS.get(level, ""))
+
+    def _print(self, text: str, style: str) -> None:
+        self._screen.print(Text(clean(self._console.redactor.redact(text), keep="\n\t"), style=style), soft_wrap=True)
+
+    # -- the display ---------------------------------------------------------------------------------------------
+
+    def table(self, height: int) -> Table:
+        """Return the streams as lines, active ones first; the rest is counted."""
+        table = Table(box=None, padding=(0, 1), expand=False)
+        for name, is_right in (
+            ("", False),
+            ("stream", False),
+            ("records", True),
+            ("records/s", True),
+            ("size", True),
+            ("time", True),
+            ("bookmark", False),
+            ("status", False),
+        ):
+            table.add_column(
+                name, justify="right" if is_right else "left", no_wrap=True, overflow="ellipsis", header_style="bold"
+            )
+        with self.lock:
+            views = list(self.view.streams.values())
+            shown, rest = _choose(views, max(1, height - SPARE_LINES))
+            for view in shown:
+                table.add_row(*self._cells(view))
+        if rest:
+            counted = [(sum(view.status == status for view in rest), status) for status in _ORDER]
+            table.caption = "... and " + ", ".join(f"{number} {status}" for number, status in counted if number)
+            table.caption_justify = "left"
+        return table
+
+    def _cells(self, view: StreamView) -> list[Any]:
+        is_active = view.status in (RUNNING, RETRYING)
+        rate = view.records_per_s
+        redact = self._console.redactor.redact
+        return [
+            self._spinner.render(time.monotonic()) if is_active else Text(_MARKS.get(view.status, " ")),
+            Text(clean(view.stream)),
+            Text(formatting.count(view.records) if view.status != WAITING else ""),
+            Text("" if rate is None else formatting.count(round(rate))),
+            Text(formatting.size(view.size_bytes) if view.size_bytes else ""),
+            Text(formatting.duration(view.duration_s)),
+            Text(clean(redact(formatting.cut(formatting.bookmark(view.bookmark), 40)))),
+            Text(view.status, style=STATUS_COLORS.get(view.status, "")),
+        ]
+
+
+class _Picture:
+    """The renderable of rich; builds the table for each refresh."""
+
+    def __init__(self, live: LiveDisplay) -> None:
+        self._live = live
+
+    def __rich_console__(self, console: Screen, options: ConsoleOptions) -> RenderResult:
+        yield self._live.table(console.size.height)
+
+
+_ORDER = (RUNNING, RETRYING, "failure", "cancelled", "success", WAITING)
+_MARKS = {"success": "✓", "failure": "✗", "cancelled": "-"}
+
+
+def _choose(views: list[StreamView], room: int) -> tuple[list[StreamView], list[StreamView]]:
+    """Return the streams that fit, by status and then by time, and the rest; both in the order of the run."""
+    if len(views) <= room:
+        return views, []
+    ranked = sorted(
+        views, key=lambda view: (_ORDER.index(view.status) if view.status in _ORDER else 99, -_recency(view))
+    )
+    kept = {id(view) for view in ranked[: max(1, room - 1)]}
+    return [view for view in views if id(view) in kept], [view for view in views if id(view) not in kept]
+
+
+def _recency(view: StreamView) -> float:
+    return view.ended or view.started or 0.0

@@ -1,0 +1,225 @@
+"""The parts of a pipeline file: source, transformers, destination, streams, callbacks.
+
+Editors show the description of each key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from .base import Defaulting, Model, wrong
+from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Command, Sql, Text, Urls, WebhookSettings
+from .values import (
+    AtOnce,
+    Attempts,
+    Boolean,
+    Count,
+    Delay,
+    Lookback,
+    Name,
+    Names,
+    Pattern,
+    Patterns,
+    Readers,
+    RejectedLimit,
+    SomeNames,
+    Timeout,
+)
+
+#: Words of `on` that are not names of blocks.
+RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline")
+
+
+class _Connection(Defaulting):
+    block: Name = Field(default="", description="block_uuid; default: load_<connector> or export_<connector>.")
+    connector: Name = Field(description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl.")
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="The connector's own settings, see docs/connectors.md. "
+        "Secrets as {{ env_var('X') }} or {{ secret('x') }}.",
+    )
+
+    concurrency: AtOnce | None = Field(
+        default=None, description="Most streams at once that use it, whatever the pipeline's own concurrency says."
+    )
+
+    def _with_default_block(self, prefix: str) -> None:
+        if "block" not in self.model_fields_set:
+            object.__setattr__(self, "block", prefix + self.connector)
+
+
+class SourceBlock(_Connection):
+    """The source (a data loader)."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the block after its connector."""
+        self._with_default_block("load_")
+
+
+class DestinationBlock(_Connection):
+    """The destination (a data exporter)."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the block after its connector."""
+        self._with_default_block("export_")
+
+
+class TransformerBlock(Defaulting):
+    """A transformer: a function marked @transformer that changes records, one batch at a time."""
+
+    block: Name = Field(default="", description="block_uuid; default: the file's stem.")
+    file: Name = Field(description="Python file; a relative path counts from the pipeline file's folder.")
+    streams: Patterns | None = Field(
+        default=None, description="Only for these streams, names or globs; default: all of them."
+    )
+    rename: dict[Name, Name] = Field(
+        default_factory=dict,
+        description="Columns to rename, old: new; done before the function is called, and keys follow.",
+    )
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Name the block after its file."""
+        if "block" not in self.model_fields_set:
+            object.__setattr__(self, "block", Path(self.file).stem)
+
+
+class Columns(Model):
+    """The columns of a stream that are read."""
+
+    include: SomeNames | None = Field(default=None, description="Only these columns.")
+    exclude: Names | None = Field(default=None, description="All columns but these.")
+
+
+class StreamEntry(Model):
+    """Settings of the streams that a name or pattern matches. Later entries refine earlier ones.
+
+    A key that is not given changes nothing. A key that is null sets the default again (`model_fields_set` tells the two
+    apart).
+    """
+
+    stream: Pattern = Field(description="Name of a stream, or a glob: public.users, public.*")
+    selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
+    destination_table: Name | None = Field(
+        default=None,
+        description="Table to write; may name a schema. Default: the stream's name without its schema. "
+        "A template may name the stream: raw_{{ stream | table }} (`table` takes the schema off).",
+    )
+    replication_method: Literal["FULL_TABLE", "INCREMENTAL", "LOG_BASED"] | None = Field(
+        default=None, description="FULL_TABLE (default) reads all, INCREMENTAL what is new; LOG_BASED is not built yet."
+    )
+    bookmark_properties: Names | None = Field(
+        default=None, description="Columns whose highest value seen is kept; needed for INCREMENTAL."
+    )
+    null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
+        default=None,
+        description="Records whose bookmark is NULL: fail (default), once (read from scratch only), "
+        "always (read in every run; needs merge), never (left out).",
+    )
+    lookback: Lookback | None = Field(
+        default=None,
+        description="INCREMENTAL reads again from so much below the bookmark: seconds of times and dates, "
+        "else a number; needs merge.",
+    )
+    key_properties: Names | None = Field(
+        default=None, description="Columns that identify a record; default: the primary key found by discovery."
+    )
+    unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
+        default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
+    )
+    write_disposition: Literal["append", "replace", "merge"] | None = Field(
+        default=None,
+        description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+    )
+    columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
+        default=None,
+        description="When the source's columns change: evolve (default) changes the destination's table too, freeze "
+        "fails the stream before anything is written, ignore leaves out new columns.",
+    )
+    on_lossy: Literal["fail", "cast", "text"] | None = Field(
+        default=None, description="As the pipeline's, for these streams."
+    )
+    on_rejected: Literal["fail", "keep"] | None = Field(
+        default=None,
+        description="Records that do not fit: fail (default), or keep them in _syncblocks_rejected, "
+        "in the destination table's schema.",
+    )
+    max_rejected: RejectedLimit | None = Field(
+        default=None, description="More rejected records than this (default 1000) fail a stream that keeps them."
+    )
+    retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
+    retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")
+    timeout_s: Timeout | None = Field(default=None, description="As the pipeline's, for these streams.")
+    parallel_reads: Readers | None = Field(default=None, description="As the pipeline's, for these streams.")
+    verify: Boolean | None = Field(default=None, description="As the pipeline's, for these streams.")
+
+
+class CallbackBlock(Defaulting):
+    """A callback block: functions of a file, or a hook (notify, webhook, shell, sql), called after block runs."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in KINDS]})
+
+    block: Name = Field(
+        default="", description="block_uuid; default: the file's stem, else the kind: notify, webhook, shell or sql."
+    )
+    file: Name | None = Field(
+        default=None, description="Python file; a relative path counts from the pipeline file's folder."
+    )
+    notify: Urls | None = Field(
+        default=None, repr=False, description="Apprise URLs: slack://..., mailto://...; needs syncblocks[notify]."
+    )
+    webhook: WebhookSettings | None = Field(default=None, description="POST of the event as JSON.")
+    shell: Command | None = Field(
+        default=None,
+        repr=False,
+        description="Text for /bin/sh, or a list of a program and its arguments; gets the event as JSON on stdin.",
+    )
+    sql: Sql | None = Field(
+        default=None, description="A statement that the destination runs; `:stream` is a bound parameter."
+    )
+    title: Text | None = Field(default=None, description="Of notify: a template over the event.")
+    message: Text | None = Field(
+        default=None, description="Of notify: a template over the event, such as {{ stream }}: {{ block_run.rows }}."
+    )
+    on: SomeNames = Field(
+        default=("stream",),
+        description="Parents: block_uuids, source, transformers, destination, stream (default) or pipeline.",
+    )
+    status: SomeNames | None = Field(
+        default=None,
+        description="When it is called; not with file, whose functions say so themselves. "
+        "Default: success; of notify success, failure and cancelled.",
+    )
+    when: Text | None = Field(
+        default=None, description="Only if this condition over the event is true, such as is_last_block_run."
+    )
+    streams: Patterns | None = Field(
+        default=None, description="Only for these streams, names or globs; default: all of them."
+    )
+    timeout_s: Timeout = Field(default=60, description="Seconds after which a call is ended and tried again.")
+    attempts: Attempts = Field(default=5, description="How often a delivery is tried before it is dead.")
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> CallbackBlock:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if not given:
+            raise wrong(f"needs one of {', '.join(KINDS)}")
+        if len(given) > 1:
+            raise wrong(f"has {' and '.join(given)}: give each a callback block of its own")
+        if "block" not in self.model_fields_set:
+            object.__setattr__(self, "block", given[0] if self.file is None else Path(self.file).stem)
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Return file, notify, webhook, shell or sql."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Statuses for which a hook is called."""
+        return DEFAULT_STATUSES.get(self.kind, OTHER_STATUSES) if self.status is None else self.status

@@ -1,0 +1,196 @@
+"""The pipeline file as a value: its settings, and the line of each setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, PrivateAttr
+
+from syncblocks.connectors.settings import resolve_path
+
+from .base import Defaulting
+from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
+from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
+
+if TYPE_CHECKING:
+    from ..errors import ConfigError
+    from .templates import Scope
+    from .yaml_document import Document, Loc
+
+DEFAULT_STORE = "sqlite:///.syncblocks/store.db"
+DEFAULT_SPOOL_LIMIT = 2_000_000_000
+
+
+class Origin(NamedTuple):
+    """How a pipeline was loaded: the file, the time, and the values of its templates."""
+
+    document: Document
+    scope: Scope
+    execution_date: datetime
+    trigger: str
+    references: Mapping[str, Any]
+    #: Variables given by the caller, without those of an earlier run.
+    overrides: Mapping[str, Any]
+    secret_values: frozenset[str]
+    warnings: tuple[str, ...]
+
+
+class Pipeline(Defaulting):
+    """One pipeline: source, transformers, destination, streams and callbacks. Created by `load_pipeline`."""
+
+    pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
+    variables: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Runtime variables (JSON values): kwargs of callbacks and transformers, and {{ variables('x') }}.",
+    )
+    concurrency: Concurrency = Field(default="auto", description="Streams at once; 1: strictly in order.")
+    allow_blocks_to_fail: Boolean = Field(default=False, description="true: a failed stream does not stop the others.")
+    retries: Count = Field(default=0, description="Per stream, for errors after which another attempt may succeed.")
+    retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
+    timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    verify: Boolean = Field(
+        default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
+    )
+    on_lossy: Literal["fail", "cast", "text"] = Field(
+        default="fail",
+        description="For columns that the destination cannot keep exactly: fail (default) refuses them before anything "
+        "runs, cast cuts off what does not fit, text keeps every value in full as text.",
+    )
+    parallel_reads: Readers = Field(
+        default=1,
+        description="Readers of one large FULL_TABLE stream at once, each of a range; 1: it is read as a whole.",
+    )
+    drain_s: Delay = Field(
+        default=120, description="Seconds that a finished run still waits for callbacks to be delivered."
+    )
+    store: Name | None = Field(
+        default=None,
+        repr=False,
+        description=f"URL of the run store; default {DEFAULT_STORE}; a Postgres URL for many machines.",
+    )
+    spool_limit: Size = Field(
+        default=DEFAULT_SPOOL_LIMIT,
+        description="Most data of one stream that is kept for callbacks, e.g. 2GB (default); beyond it they get None.",
+    )
+    memory: Memory | None = Field(
+        default=None,
+        description="Memory limit for the buffers of a run, e.g. 512MB; default: a quarter of the machine's memory.",
+    )
+    source: SourceBlock = Field(description="The source of the records.")
+    transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(as_list)] = Field(
+        default=(), description="Transformers of the records, in order."
+    )
+    destination: DestinationBlock = Field(description="The destination of the records.")
+    streams: Annotated[tuple[StreamEntry, ...], BeforeValidator(as_list)] = Field(
+        description="What is synced, in run order; globs allowed, later entries refine earlier ones."
+    )
+    callbacks: Annotated[tuple[CallbackBlock, ...], BeforeValidator(as_list)] = Field(
+        default=(), description="Callback blocks, in the order in which their functions are called."
+    )
+
+    _origin: Origin = PrivateAttr()
+
+    @property
+    def path(self) -> Path:
+        """Absolute path of the pipeline file."""
+        return self.folder / Path(self._origin.document.path).name
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the pipeline file; relative paths start here."""
+        return self._origin.scope.folder
+
+    @property
+    def execution_date(self) -> datetime:
+        """When the pipeline run started: aware, UTC."""
+        return self._origin.execution_date
+
+    @property
+    def trigger(self) -> str:
+        """Trigger id; "0" if none was given."""
+        return self._origin.trigger
+
+    @property
+    def execution_partition(self) -> str:
+        """`<trigger id>/<YYYYMMDDTHHMMSS>`."""
+        return str(self._origin.scope.defaults["execution_partition"])
+
+    @property
+    def ds(self) -> str:
+        """Date of the execution date, `2023-04-26`."""
+        return str(self._origin.scope.defaults["ds"])
+
+    @property
+    def hr(self) -> str:
+        """Hour of the execution date, `20`."""
+        return str(self._origin.scope.defaults["hr"])
+
+    @property
+    def variable_references(self) -> Mapping[str, Any]:
+        """The variables in stored form: a value from env_var or secret is `{"$template": ...}`."""
+        return self._origin.references
+
+    @property
+    def variable_overrides(self) -> Mapping[str, Any]:
+        """The variables given by the caller, without those of an earlier run."""
+        return self._origin.overrides
+
+    @property
+    def raw_variables(self) -> Mapping[str, Any]:
+        """The file's variables with their templates unfilled."""
+        found = self._origin.document.value.get("variables")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def secret_values(self) -> frozenset[str]:
+        """Secrets, which must never be written anywhere; pass them to a `Redactor`."""
+        return self._origin.secret_values
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings, as `file:line: key: text`."""
+        return self._origin.warnings
+
+    @property
+    def store_url(self) -> str:
+        """URL of the run store or its default; SQLite paths are absolute."""
+        return self.store or f"sqlite:///{resolve_path(DEFAULT_STORE.removeprefix('sqlite:///'), self.folder)}"
+
+    @property
+    def spool_folder(self) -> Path:
+        """Folder of the spool files: beside the run store, or in the pipeline's folder if the store is a server."""
+        url = self.store_url
+        if url.startswith("sqlite:///"):
+            return Path(url.removeprefix("sqlite:///")).parent / "spool"
+        return self.folder / ".syncblocks" / "spool"
+
+    def raw(self, loc: Loc) -> Any:
+        """Return the file's value at a place, templates unfilled; None if there is none."""
+        value: Any = self._origin.document.value
+        for part in loc:
+            value = value.get(part) if isinstance(value, dict) else value[int(part)]
+        return value
+
+    @property
+    def scope(self) -> Scope:
+        """The values of the file's templates."""
+        return self._origin.scope
+
+    def resolve(self, path: str) -> Path:
+        """Return an absolute path; relative paths start at the pipeline file's folder."""
+        return resolve_path(path, self.folder)
+
+    def where(self, loc: Loc) -> tuple[str, int]:
+        """Return file and line of a place such as ("streams", 2, "stream"), or of the nearest place around it."""
+        document = self._origin.document
+        return document.path, document.line(loc)
+
+    def error(self, loc: Loc, message: str, **more: Any) -> ConfigError:
+        """Return an error that names a place of the file and shows no secret; `more`: see `Document.error`."""
+        from ..secrets import Redactor
+
+        return self._origin.document.error(loc, Redactor(self.secret_values).redact(message), **more)

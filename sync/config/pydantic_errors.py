@@ -1,0 +1,108 @@
+"""Turn pydantic's errors into one error: place, message, allowed values, nearest match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
+from .hooks import SqlSettings, WebhookSettings
+from .pipeline import Pipeline
+from .yaml_document import Loc, describe
+
+_MODELS: dict[Loc, type[BaseModel]] = {
+    (): Pipeline,
+    ("source",): SourceBlock,
+    ("destination",): DestinationBlock,
+    ("transformers", 0): TransformerBlock,
+    ("streams", 0): StreamEntry,
+    ("streams", 0, "columns"): Columns,
+    ("callbacks", 0): CallbackBlock,
+    ("callbacks", 0, "webhook"): WebhookSettings,
+    ("callbacks", 0, "sql"): SqlSettings,
+}
+
+#: Former name of a setting -> its new name.
+RENAMED = {
+    "on_bad_record": "`on_rejected` (`fail`, or `keep` for what was `quarantine`)",
+    "max_bad_records": "`max_rejected`",
+}
+
+_EXPECTED = {
+    "string": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "dict": "a mapping (key: value)",
+    "model": "a mapping (key: value)",
+    "tuple": "a list ([a, b] or one `- item` a line)",
+}
+_LIMITS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def first_mistake(errors: Sequence[Mapping[str, Any]], line_of: Any, values: Any) -> dict[str, Any]:
+    """Return the arguments of the error to raise: `loc`, `message`, optionally `allowed` and `word`.
+
+    A misspelled key comes first, since a required key may be missing because of it; else the first error in the file.
+    """
+    error = min(errors, key=lambda item: (item["type"] != "extra_forbidden", line_of(_own_loc(item["loc"]))))
+    loc = _own_loc(error["loc"])
+    kind: str = error["type"]
+    context = error.get("ctx") or {}
+    if kind == "extra_forbidden" and str(loc[-1]) in RENAMED:
+        return {"loc": loc, "message": f"is now called {RENAMED[str(loc[-1])]}"}
+    if kind == "extra_forbidden":
+        return {"loc": loc, "message": "unknown key", "allowed": known_keys(loc[:-1]), "word": str(loc[-1])}
+    if kind == "missing":
+        return {"loc": loc, "message": "is required"}
+    if kind == "literal_error":
+        value = _value_at(values, loc)
+        allowed = [text.strip().strip("'") for text in str(context["expected"]).replace(" or ", ",").split(",")]
+        word = value if isinstance(value, str) else None
+        return {"loc": loc, "message": "has a value that is not allowed", "allowed": allowed, "word": word}
+    if kind in _LIMITS:
+        words, limit = _LIMITS[kind]
+        return {"loc": loc, "message": f"must be {words} {context[limit]:g}"}
+    if kind == "value":
+        return {"loc": loc, "message": str(error["msg"])}
+    return {"loc": loc, "message": _wrong_kind(kind, _value_at(values, loc))}
+
+
+def known_keys(loc: Loc) -> tuple[str, ...]:
+    """Return the keys that are allowed at a place."""
+    model = _MODELS.get(tuple(0 if isinstance(part, int) else part for part in loc))
+    return () if model is None else tuple(model.model_fields)
+
+
+def _own_loc(loc: Sequence[str | int]) -> Loc:
+    """Return the place without pydantic's mark for a mapping's key."""
+    return tuple(part for part in loc if part != "[key]")
+
+
+def _value_at(values: Any, loc: Loc) -> Any:
+    for part in loc:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def _wrong_kind(kind: str, value: Any) -> str:
+    expected = next((words for name, words in _EXPECTED.items() if kind.startswith(name)), "another kind of value")
+    if value is None:
+        return f"is empty, but must be {expected}"
+    if expected == "text" and isinstance(value, bool | int | float):
+        return f"must be text, but YAML reads it as {describe(value)}: put it in quotes"
+    if kind.startswith("tuple") and isinstance(value, str | int | float):
+        return f"must be {expected}, not one value: put it in [ ]"
+    if kind.startswith("int") and isinstance(value, float):
+        return "must be a whole number"
+    return f"must be {expected}, not {describe(value)}"

@@ -1,0 +1,112 @@
+"""`syncblocks sync`: write two places and a few options as a pipeline file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from syncblocks.connectors.settings import resolve_path
+
+from ..errors import ConfigError
+from . import Pipeline, load_pipeline
+from .endpoints import Endpoint, infer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quick:
+    """A pipeline made from options, and its file."""
+
+    pipeline: Pipeline
+    path: Path
+    text: str
+    #: Environment variables that the file needs and that are not set: the typed passwords.
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def save(self) -> bool:
+        """Write the file; return False if it exists with the same content."""
+        if self.path.exists():
+            return False
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("x", encoding="utf-8") as file:
+            file.write(self.text)
+        return True
+
+
+def quick_pipeline(
+    source: str,
+    destination: str,
+    *,
+    folder: Path,
+    save: Path | None = None,
+    streams: Sequence[str] = (),
+    write_disposition: str | None = None,
+    incremental: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Quick:
+    """Return a pipeline from one place to another; writes nothing and connects to nothing.
+
+    Args:
+        source: the source, see `endpoints.infer`.
+        destination: the destination.
+        folder: the current folder.
+        save: the file to write; default: named after both places, in `folder`.
+        streams: names or globs; empty: all streams.
+        write_disposition: for all streams.
+        incremental: bookmark_properties; empty: FULL_TABLE.
+        keys: key_properties; empty: the source's keys.
+        environ: environment variables; default: the process's.
+
+    Raises:
+        ConfigError: something cannot be inferred, or the file exists with other content.
+    """
+    known = os.environ if environ is None else environ
+    left = infer(source, "source", folder, known)
+    right = infer(destination, "destination", folder, {**known, **left.environment})
+    name = f"{left.name}_to_{right.name}"
+    path = (folder / f"{name}.yaml") if save is None else folder / save
+    options: dict[str, Any] = {}
+    if incremental:
+        options |= {"replication_method": "INCREMENTAL", "bookmark_properties": list(incremental)}
+    if keys:
+        options["key_properties"] = list(keys)
+    if write_disposition:
+        options["write_disposition"] = write_disposition
+    document = {
+        "pipeline": name if save is None else path.stem,
+        "source": _block(left, folder, path),
+        "destination": _block(right, folder, path),
+        "streams": [{"stream": each, **options} for each in streams or ("*",)],
+    }
+    body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)
+    text = f"# Written by `syncblocks sync`; `syncblocks run {path.name}` does the same.\n{body}"
+    _refuse_overwriting(path, text)
+    environment = {**left.environment, **right.environment}
+    pipeline = load_pipeline(path, environ={**known, **environment}, text=text)
+    return Quick(pipeline=pipeline, path=path, text=text, environment=environment)
+
+
+def _block(endpoint: Endpoint, folder: Path, path: Path) -> dict[str, Any]:
+    """Return the block of an endpoint; relative paths start at the file's folder."""
+    config = dict(endpoint.config)
+    if "path" in config and path.parent.resolve() != folder.resolve() and "://" not in config["path"]:
+        config["path"] = str(resolve_path(config["path"], folder))
+    return {"connector": endpoint.connector, "config": config}
+
+
+def _refuse_overwriting(path: Path, text: str) -> None:
+    try:
+        there = path.read_text(encoding="utf-8") if path.exists() else text
+    except (OSError, ValueError):
+        there = ""
+    if there != text:
+        raise ConfigError(
+            f"{path} exists and differs; nothing was written. `--save OTHER.yaml` writes another file, "
+            f"`syncblocks run {path.name}` runs the existing one",
+            key="--save",
+        )

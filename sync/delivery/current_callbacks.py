@@ -1,0 +1,92 @@
+"""What is called for a recorded event. The pipeline file decides, never the run store.
+
+A person who can write to the run store can forge events, and must not decide by them what is executed, opened or sent.
+So file, command, URL, statement, condition, limits and the folder of the data come from the pipeline file.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from syncblocks.callbacks.delivery import Delivery
+
+from ..config import Pipeline
+from ..config.hooks import HOOKS
+from .subscriptions import PIPELINE, CallbackSpec, UserCode, applies
+
+log = logging.getLogger("syncblocks.callbacks")
+
+
+class CurrentCallbacks:
+    """The callback blocks of a pipeline file; implements `syncblocks.callbacks.delivery.Callbacks`. Thread-safe."""
+
+    def __init__(self, pipeline: Pipeline, code: UserCode) -> None:
+        """Use a loaded pipeline file and its user code."""
+        self._pipeline = pipeline
+        self._specs = {spec.block: spec for spec in code.callbacks}
+        self._subscriptions = code.subscriptions
+        #: Blocks whose change was logged.
+        self._reported: set[str] = set()
+
+    def complete(self, delivery: Delivery, digest: str | None) -> Delivery:
+        """See `Callbacks.complete`."""
+        spec = self._specs.get(delivery.callback_block)
+        if spec is None or (why := self._refusal(delivery, spec)):
+            path = self._pipeline.path.name
+            gone = f"callback block {delivery.callback_block!r} is not in {path} any more"
+            return replace(delivery, missing=gone if spec is None else why, attempts=delivery.attempt, data=None)
+        if digest is not None and digest != spec.digest:
+            self._warn_of_change(spec)
+        return replace(
+            delivery,
+            function=delivery.function if spec.hook is None else str(spec.hook["kind"]),
+            file=spec.file,
+            attempts=spec.attempts,
+            timeout_s=float(spec.timeout_s),
+            when=spec.when,
+            hook=spec.hook,
+            data=self._data(delivery),
+        )
+
+    def _refusal(self, delivery: Delivery, spec: CallbackSpec) -> str | None:
+        """Say why the file does not call the block for an event; None if it does."""
+        own = [one for one in self._subscriptions if one.callback_block == spec.block]
+        if spec.hook is None or delivery.function not in HOOKS:
+            own = [one for one in own if one.function == delivery.function]
+            if not own:
+                return f"callback block {spec.block!r} has no function {delivery.function!r} any more"
+        stream = delivery.kwargs.get("stream")
+        for one in own:
+            is_of = delivery.parent == PIPELINE or applies(one.streams, str(stream))
+            if (one.parent, one.status) == (delivery.parent, delivery.status) and is_of:
+                return None
+        of = "" if delivery.parent == PIPELINE else f" (stream {stream!r})"
+        return (
+            f"callback block {spec.block!r} does not call {delivery.function!r} for {delivery.status!r} of "
+            f"{delivery.parent!r}{of} any more"
+        )
+
+    def _warn_of_change(self, spec: CallbackSpec) -> None:
+        if spec.block in self._reported:
+            return
+        self._reported.add(spec.block)
+        log.warning(
+            "callback block %s has changed since its events were recorded: the changed block gets them",
+            spec.block,
+        )
+
+    def _data(self, delivery: Delivery) -> str | None:
+        """Return the path of the parent's data if it is in the spool folder: the file is read, then removed."""
+        if delivery.data is None:
+            return None
+        folder = self._pipeline.spool_folder
+        try:
+            is_ours = Path(delivery.data).resolve().parent == folder.resolve()
+        except (OSError, ValueError):
+            is_ours = False
+        if is_ours:
+            return delivery.data
+        log.warning("%s: the parent's data is not in %s, so it is None", delivery.label, folder)
+        return None

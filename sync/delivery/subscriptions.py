@@ -1,0 +1,259 @@
+"""Subscriptions: which function is called for which event of which parent. Loads the user's files, calls nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from syncblocks.callbacks.errors import CallbackLoadError
+
+from ..config import CallbackBlock, Pipeline, glob_matches, matches_any
+from ..errors import nearest_match
+from ..store.model import Subscription
+
+if TYPE_CHECKING:
+    from syncblocks.callbacks.loader import CallbackFile, CallbackFunction, TransformerFunction
+
+#: Words of `on` that are not a block_uuid.
+STREAM, PIPELINE = "stream", "pipeline"
+FLAG = "is_last_block_run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackSpec:
+    """What a callback block calls. The run store keeps its name and digest."""
+
+    block: str
+    #: See `hooks.block_digest`.
+    digest: str
+    #: Absolute path; empty for a hook.
+    file: str = ""
+    timeout_s: float = 60.0
+    attempts: int = 5
+    #: The hook in place of functions, see `hooks.hook_of`.
+    hook: Mapping[str, Any] | None = field(default=None, repr=False)
+    #: Condition over the event.
+    when: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCode:
+    """The user's files of a pipeline, loaded once: functions and subscriptions."""
+
+    subscriptions: tuple[Subscription, ...] = ()
+    callbacks: tuple[CallbackSpec, ...] = ()
+    #: Transformer block -> its functions, in definition order.
+    transformers: Mapping[str, tuple[TransformerFunction, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def load_user_code(pipeline: Pipeline) -> UserCode:
+    """Load callback and transformer files.
+
+    Raises:
+        ConfigError: a file does not load, marks no function, or has a parameter that nothing can fill.
+    """
+    subscriptions: list[Subscription] = []
+    specs: list[CallbackSpec] = []
+    warnings: list[str] = []
+    for number, block in enumerate(pipeline.callbacks):
+        parents = _parents(pipeline, block)
+        if block.file is None:
+            subscriptions += _hook_subscriptions(block, parents)
+            specs.append(_hook_spec(pipeline, number))
+            warnings += _hook_warnings(pipeline, block, parents)
+            continue
+        file = _load(pipeline, block.file, ("callbacks", number, "file"), "callback", parents)
+        for function in file.functions:
+            for status in sorted(function.statuses):
+                subscriptions += [
+                    Subscription(
+                        callback_block=block.block,
+                        function=function.name,
+                        parent=parent,
+                        status=status,
+                        streams=tuple(block.streams) if block.streams and parent != PIPELINE else None,
+                        needs_data=function.needs_data(status, parent),
+                    )
+                    for parent in parents
+                ]
+        from .hooks import block_digest  # here: a pipeline without callbacks does not need it
+
+        specs.append(
+            CallbackSpec(
+                block=block.block,
+                digest=block_digest(pipeline, number),
+                file=str(pipeline.resolve(block.file)),
+                timeout_s=block.timeout_s,
+                attempts=block.attempts,
+                when=block.when,
+            )
+        )
+        warnings += _flag_warnings(pipeline, block, file, parents)
+    return UserCode(
+        subscriptions=tuple(subscriptions),
+        callbacks=tuple(specs),
+        transformers=_load_transformers(pipeline),
+        warnings=tuple(warnings),
+    )
+
+
+def _hook_subscriptions(block: CallbackBlock, parents: Sequence[str]) -> list[Subscription]:
+    return [
+        Subscription(
+            callback_block=block.block,
+            function=block.kind,
+            parent=parent,
+            status=status,
+            streams=tuple(block.streams) if block.streams and parent != PIPELINE else None,
+        )
+        for status in block.statuses
+        for parent in parents
+    ]
+
+
+def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
+    """Return the spec of a hook.
+
+    Raises:
+        ConfigError: Apprise is not installed, or cannot use a URL.
+    """
+    from .hooks import block_digest, hook_of
+
+    block = pipeline.callbacks[number]
+    if block.notify is not None:
+        from syncblocks.callbacks import notify
+
+        if not notify.is_installed():
+            raise pipeline.error(("callbacks", number, "notify"), notify.MISSING)
+        for place, url in enumerate(block.notify):
+            if not notify.is_known(url):
+                scheme = url.partition("://")[0]
+                raise pipeline.error(
+                    ("callbacks", number, "notify", place),
+                    f"is not a URL that Apprise can use ({scheme}://...): wrong service, or a part of it is missing",
+                )
+    return CallbackSpec(
+        block=block.block,
+        digest=block_digest(pipeline, number),
+        timeout_s=block.timeout_s,
+        attempts=block.attempts,
+        hook=hook_of(pipeline, number),
+        when=block.when,
+    )
+
+
+def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
+    """Raise a ConfigError for a `streams` filter of a block that matches none of the selected streams."""
+    filters: list[tuple[tuple[str | int, ...], Iterable[str]]] = [
+        (("callbacks", number, "streams"), block.streams or ()) for number, block in enumerate(pipeline.callbacks)
+    ]
+    filters += [
+        (("transformers", number, "streams"), block.streams or ()) for number, block in enumerate(pipeline.transformers)
+    ]
+    for location, patterns in filters:
+        for pattern in patterns:
+            if not any(glob_matches(pattern, name) for name in names):
+                raise pipeline.error(
+                    location,
+                    f"{pattern!r} matches none of the selected streams",
+                    allowed=tuple(names[:20]),
+                    nearest=nearest_match(pattern, names),
+                )
+
+
+def applies(streams: Sequence[str] | None, name: str) -> bool:
+    """Whether a block's `streams` filter includes a stream; without a filter it includes all."""
+    return not streams or matches_any(streams, name)
+
+
+def data_blocks(subscriptions: Iterable[Subscription], stream: str, destination_block: str) -> frozenset[str]:
+    """Return the blocks whose output for one stream is needed by a callback."""
+    return frozenset(
+        destination_block if subscription.parent == STREAM else subscription.parent
+        for subscription in subscriptions
+        if subscription.needs_data and applies(subscription.streams, stream)
+    )
+
+
+def warm_blocks(subscriptions: Iterable[Subscription]) -> frozenset[str]:
+    """Return the callback blocks that need data after a success."""
+    return frozenset(item.callback_block for item in subscriptions if item.needs_data and item.status == "success")
+
+
+def _parents(pipeline: Pipeline, block: CallbackBlock) -> list[str]:
+    """Return the parents of `on`, with source, transformers and destination replaced by their block_uuids."""
+    meaning = {
+        "source": [pipeline.source.block],
+        "transformers": [transformer.block for transformer in pipeline.transformers],
+        "destination": [pipeline.destination.block],
+    }
+    parents = [parent for name in block.on for parent in meaning.get(name, [name])]
+    return list(dict.fromkeys(parents))
+
+
+def _load(
+    pipeline: Pipeline,
+    file: str,
+    location: tuple[str | int, ...],
+    expects: Literal["callback", "transformer"],
+    parents: Sequence[str] | None = None,
+) -> CallbackFile:
+    from syncblocks.callbacks.loader import load_file  # here: a pipeline without such files does not need it
+
+    names = tuple(pipeline.variables)
+    try:
+        return load_file(pipeline.resolve(file), variables=names, parents=parents, expects=expects)
+    except CallbackLoadError as error:
+        raise pipeline.error(location, str(error)) from error
+
+
+def _load_transformers(pipeline: Pipeline) -> dict[str, tuple[TransformerFunction, ...]]:
+    return {
+        block.block: _load(pipeline, block.file, ("transformers", number, "file"), "transformer").transformers
+        for number, block in enumerate(pipeline.transformers)
+    }
+
+
+def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile, parents: Sequence[str]) -> list[str]:
+    """Warn of a function that uses `is_last_block_run` but may not be called for the event that has it."""
+    for function in file.functions:
+        if _asks_for_flag(function, file) and (why := _may_miss(pipeline, block, function.statuses, parents)):
+            return [_flag_warning(block, f"function {function.name!r}", why)]
+    return []
+
+
+def _hook_warnings(pipeline: Pipeline, block: CallbackBlock, parents: Sequence[str]) -> list[str]:
+    """Warn of the same for a hook's condition."""
+    if block.when is None or FLAG not in block.when:
+        return []
+    why = _may_miss(pipeline, block, frozenset(block.statuses), parents)
+    return [_flag_warning(block, "its condition", why)] if why else []
+
+
+def _flag_warning(block: CallbackBlock, what: str, why: str) -> str:
+    return (
+        f"callback block {block.block!r}: {what} may never see {FLAG}=True: {why}. "
+        "For what must not be missed use `on: [pipeline]`"
+    )
+
+
+def _may_miss(pipeline: Pipeline, block: CallbackBlock, statuses: frozenset[str], parents: Sequence[str]) -> str:
+    """Say why the event with the flag may cause no call; empty if it always causes one."""
+    transformers = [transformer.block for transformer in pipeline.transformers]
+    reasons = []
+    if statuses == {"success"} and set(parents) != {PIPELINE}:
+        reasons.append("it is called for `success` only, and the last block run may fail or be cancelled")
+    if block.streams:
+        reasons.append("its `streams` filter may leave out the last stream")
+    several = [parent for parent in parents if parent in transformers]
+    if several and len(transformers) > 1 and set(several) != set(transformers):
+        reasons.append(f"{several[0]!r} is one of several transformers, and the flag goes to the last of them")
+    return "; ".join(reasons)
+
+
+def _asks_for_flag(function: CallbackFunction, file: CallbackFile) -> bool:
+    return FLAG in function.binding.named or (
+        function.binding.takes_kwargs and FLAG in file.path.read_text(encoding="utf-8", errors="replace")
+    )

@@ -1,0 +1,1 @@
+"""Batches between source and destination: read-ahead, transformers, spool files, memory limits."""

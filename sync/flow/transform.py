@@ -1,0 +1,233 @@
+"""Transformer blocks: declared renames, then the user's function, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.arrow import compute as pc
+from syncblocks.connectors.stream import Stream
+
+from ..errors import SyncError
+
+#: A user's function with its keyword arguments bound: DataFrame -> DataFrame.
+Function = Callable[[Any], Any]
+
+
+class TransformError(SyncError):
+    """A transformer returned something that cannot be loaded; says what, which column, and what to do."""
+
+    code = "transform"
+
+
+class Transformer:
+    """One transformer block applied to one stream; remembers the schema of its output."""
+
+    def __init__(self, block: str, functions: Sequence[Function], rename: Mapping[str, str]) -> None:
+        self.block = block
+        self._functions = functions
+        self._rename = dict(rename)
+        #: Schema of the output so far; None before the first batch.
+        self.schema: pa.Schema | None = None
+
+    def stream(self, stream: Stream) -> Stream:
+        """Return the stream after the block's declared renames; keys are renamed too."""
+        names = {old: new for old, new in self._rename.items() if old in stream.schema.names}
+        if not names:
+            return stream
+        renamed = [names.get(name, name) for name in stream.schema.names]
+        twice = sorted({name for name in renamed if renamed.count(name) > 1})
+        if twice:
+            raise TransformError(f"block {self.block!r}: rename gives two columns the name {twice[0]!r}")
+        fields = [field.with_name(name) for field, name in zip(stream.schema, renamed, strict=True)]
+        return replace(
+            stream,
+            schema=pa.schema(fields),
+            key_properties=tuple(names.get(name, name) for name in stream.key_properties),
+            bookmark_properties=tuple(names.get(name, name) for name in stream.bookmark_properties),
+        )
+
+    def apply(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        """Run the block on one batch.
+
+        Args:
+            batch: output of the former block.
+            stream: the stream before this block.
+
+        Raises:
+            TransformError: the result is no DataFrame, lacks a key column, or has a column whose type changed with
+                loss. Errors of the user's function pass through unchanged.
+        """
+        declared = self.stream(stream)
+        renamed = pa.RecordBatch.from_arrays(batch.columns, schema=_relabel(batch.schema, self._rename))
+        if not self._functions:
+            return renamed
+        frame = _to_frame(renamed)
+        for function in self._functions:
+            frame = function(frame)
+            _check_frame(frame, self.block)
+            frame = _with_index(frame)
+        table = _to_table(frame, renamed.schema, self.block)
+        missing = [key for key in declared.key_properties if key not in table.schema.names]
+        if missing:
+            raise TransformError(
+                f"block {self.block!r} lost the key column {missing[0]!r} of stream {stream.name!r}; "
+                f"it returned {', '.join(table.schema.names) or 'no column'}. Keep it, or rename it with `rename:`"
+            )
+        self.schema = _merge_schemas(self.schema, table.schema)
+        return _conform(table, self.schema, self.block)
+
+
+def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:
+    """Return a stream after all declared renames of its transformers."""
+    for transformer in transformers:
+        stream = transformer.stream(stream)
+    return stream
+
+
+def _relabel(schema: pa.Schema, rename: Mapping[str, str]) -> pa.Schema:
+    return pa.schema([field.with_name(rename.get(field.name, field.name)) for field in schema])
+
+
+def _to_frame(batch: pa.RecordBatch) -> Any:
+    import pandas as pd
+
+    columns = [_storage(column) for column in batch.columns]
+    table = pa.Table.from_arrays(columns, names=batch.schema.names)
+    return table.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _storage(column: pa.Array) -> pa.Array:
+    """Return extension types (uuid, json) as types that pandas knows; `_restore` converts them back."""
+    kind = column.type
+    if not isinstance(kind, pa.BaseExtensionType):
+        return column
+    if kind.extension_name == "arrow.uuid":
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+    return column.storage
+
+
+def _check_frame(frame: Any, block: str) -> None:
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        kind = type(frame).__name__
+        hint = " (is `return df` missing?)" if frame is None else ""
+        raise TransformError(f"block {block!r} returned {kind} instead of a pandas DataFrame{hint}")
+    if not all(isinstance(name, str) for name in frame.columns):
+        odd = next(name for name in frame.columns if not isinstance(name, str))
+        raise TransformError(f"block {block!r} returned a column named {odd!r}; names must be strings")
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise TransformError(f"block {block!r} returned two columns named {twice!r}")
+
+
+def _with_index(frame: Any) -> Any:
+    """Turn a named index (`set_index`, `groupby`) into columns, which pandas does not do by itself."""
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(level=named) if named else frame
+
+
+def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
+    """Convert back to Arrow; an unchanged column keeps its field and so its native type."""
+    columns, fields = [], []
+    for name in frame.columns:
+        try:
+            column = pa.Array.from_pandas(frame[name])
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise TransformError(f"block {block!r}: column {name!r} holds values of mixed types: {error}") from error
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        former = before.field(name) if name in before.names else None
+        column, field = _restore(name, column, former)
+        columns.append(column)
+        fields.append(field)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.Array, pa.Field]:
+    if former is None:
+        return column, pa.field(name, column.type)
+    if column.type == former.type:
+        return column, former
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), former.type), former
+    if isinstance(former.type, pa.BaseExtensionType):
+        try:
+            return _wrap(column, former.type), former
+        except (pa.ArrowException, ValueError):
+            return column, pa.field(name, column.type, former.nullable)
+    try:  # pandas' own dtypes (object, datetime64[ns]) hold the same values: no change of type
+        if _is_same_family(column.type, former.type):
+            return _cast(column, former.type), former
+    except pa.ArrowException:
+        return column, pa.field(name, column.type, former.nullable)
+    return column, pa.field(name, column.type, former.nullable)
+
+
+def _wrap(column: pa.Array, kind: Any) -> pa.Array:
+    if kind.extension_name == "arrow.uuid":
+        import uuid
+
+        raw = [None if value is None else uuid.UUID(str(value)).bytes for value in column.to_pylist()]
+        return pa.ExtensionArray.from_storage(kind, pa.array(raw, kind.storage_type))
+    return pa.ExtensionArray.from_storage(kind, column.cast(kind.storage_type))
+
+
+def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Cast without loss: rounding by a narrower float is an error, and so is a time zone that a time gets or loses."""
+    types = pa.types
+    if types.is_timestamp(kind) and types.is_timestamp(column.type) and (kind.tz is None) != (column.type.tz is None):
+        raise pa.ArrowInvalid("one has a time zone, the other none")
+    made = column.cast(kind)
+    if types.is_floating(kind) and types.is_floating(column.type):
+        back = made.cast(column.type)
+        is_same = pc.or_(pc.equal(back, column), pc.and_(pc.is_nan(back), pc.is_nan(column)))
+        if pc.all(is_same).as_py() is False:
+            raise pa.ArrowInvalid(f"a value would be rounded to {kind}")
+    return made
+
+
+def _is_same_family(got: pa.DataType, former: pa.DataType) -> bool:
+    families = (
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_decimal,
+        pa.types.is_timestamp,
+        pa.types.is_date,
+        pa.types.is_time,
+        lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+        lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
+    )
+    return any(family(got) and family(former) for family in families)
+
+
+def _merge_schemas(before: pa.Schema | None, now: pa.Schema) -> pa.Schema:
+    """Return the known columns plus new ones; a column that was always NULL has no type and is left out."""
+    fields = {field.name: field for field in before or ()}
+    for field in now:
+        if field.name not in fields and not pa.types.is_null(field.type):
+            fields[field.name] = field
+    return pa.schema(list(fields.values()))
+
+
+def _conform(table: pa.Table, schema: pa.Schema, block: str) -> pa.RecordBatch:
+    columns = []
+    for field in schema:
+        if field.name not in table.schema.names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table.column(field.name)
+        if column.type != field.type:
+            try:
+                column = _cast(column, field.type)
+            except pa.ArrowException as error:
+                raise TransformError(
+                    f"block {block!r}: column {field.name!r} was {field.type} in an earlier batch and is {column.type} "
+                    f"now: {error}. Set its type in the function, e.g. df[{field.name!r}].astype(...)"
+                ) from error
+        columns.append(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)

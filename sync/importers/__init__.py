@@ -1,0 +1,1 @@
+"""Other systems' projects as pipeline files."""

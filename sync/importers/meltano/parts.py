@@ -1,0 +1,29 @@
+"""Access to parts of a parsed `meltano.yml` of any type. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def identifier(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_") or "pipeline"
+
+
+def names_of(project: Mapping[str, Any], kind: str) -> list[str]:
+    return [str(entry.get("name")) for entry in entries_of(at(project, "plugins", kind))]
+
+
+def entries_of(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def texts_of(value: Any) -> dict[str, str]:
+    return {str(key): str(part) for key, part in value.items()} if isinstance(value, Mapping) else {}
+
+
+def at(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,114 @@
+"""Extractors and loaders of a Meltano project, with inherited settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError
+from .parts import at, entries_of
+
+
+@dataclass(slots=True)
+class Plugin:
+    """An extractor or a loader, with inherited settings."""
+
+    name: str
+    pip: str = ""
+    executable: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    select: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    schema: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, Any] = field(default_factory=dict)
+    catalog: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def plugin_of(project: Mapping[str, Any], overrides: Mapping[str, Any], kind: str, name: str, path: Path) -> Plugin:
+    entries = {str(entry.get("name")): entry for entry in entries_of(at(project, "plugins", kind))}
+    chain: list[Mapping[str, Any]] = []
+    current: str | None = name
+    while current is not None and len(chain) < 10:
+        entry = entries.get(current)
+        if entry is None:
+            if not chain:
+                raise ConfigError(f"{name!r} is not among the {kind}", path=str(path), key=f"plugins.{kind}")
+            break
+        chain.insert(0, entry)
+        current = str(entry["inherit_from"]) if entry.get("inherit_from") else None
+    base = str(chain[0].get("inherit_from") or chain[0].get("name"))
+    plugin = Plugin(name=base)
+    over = next((e for e in entries_of(at(overrides, "config", "plugins", kind)) if e.get("name") == name), {})
+    for entry in (*chain, over):
+        _merge(plugin, entry)
+    if not plugin.pip and not plugin.executable:
+        plugin.pip = _locked_pip(path.parent, kind, chain) or base
+    _from_dotenv(plugin, name, path.parent / ".env")
+    return plugin
+
+
+def _merge(plugin: Plugin, entry: Mapping[str, Any]) -> None:
+    plugin.pip = str(entry.get("pip_url") or plugin.pip)
+    plugin.executable = str(entry.get("executable") or plugin.executable)
+    plugin.catalog = str(entry.get("catalog") or plugin.catalog)
+    plugin.select = list(entry.get("select") or plugin.select)
+    plugin.metadata |= entry.get("metadata") or {}
+    plugin.schema |= entry.get("schema") or {}
+    plugin.env |= entry.get("env") or {}
+    for key, value in (entry.get("config") or {}).items():
+        if key == "_select":
+            plugin.select = list(value)
+        elif key.startswith("_metadata."):
+            stream, _, name = key.removeprefix("_metadata.").rpartition(".")
+            plugin.metadata.setdefault(stream, {})[name] = value
+        elif key.startswith("_"):
+            plugin.notes.append(f"{plugin.name}: Meltano's own setting {key!r} is left out")
+        else:
+            _set(plugin.config, key, value)
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value; `a.b` is the key `b` in `a`."""
+    first, dot, rest = key.partition(".")
+    if dot and isinstance(config.get(first, {}), dict):
+        _set(config.setdefault(first, {}), rest, value)
+    else:
+        config[key] = value
+
+
+def _locked_pip(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> str:
+    """Return the `pip_url` of the plugin's lock file."""
+    for entry in reversed(chain):
+        name = str(entry.get("inherit_from") or entry.get("name"))
+        variant = entry.get("variant")
+        for file in sorted((folder / "plugins" / kind).glob(f"{name}--{variant or '*'}.lock")):
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if isinstance(found, dict) and found.get("pip_url"):
+                return str(found["pip_url"])
+    return ""
+
+
+def _from_dotenv(plugin: Plugin, name: str, file: Path) -> None:
+    """Add the settings in `.env` as references to environment variables."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    prefix = re.sub(r"\W", "_", name).upper() + "_"
+    for line in lines:
+        variable = line.strip().removeprefix("export ").partition("=")[0].strip()
+        if variable.startswith(prefix) and not variable.startswith(prefix + "_"):
+            key = variable.removeprefix(prefix).lower()
+            if key not in plugin.config:
+                plugin.config[key] = f"${{{variable}}}"
+                plugin.notes.append(
+                    f"{plugin.name}: setting {key!r} comes from {variable}, as `.env` has it: check its name"
+                )

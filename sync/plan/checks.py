@@ -1,0 +1,108 @@
+"""Checks of a plan: streams must not overwrite each other's tables or their own source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import TableState, WriteDisposition
+
+from ..config import Pipeline
+from ..errors import ConfigError
+from .selection import SelectedStream
+
+
+def check_shared_tables(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    can: Abilities,
+    *,
+    full_refresh: bool,
+) -> None:
+    """Refuse to replace a table that another stream writes; append and merge may share a table."""
+
+    def one_name(table: str) -> str:
+        return table if can.names_tables is None else can.names_tables.one_name(table)
+
+    def replaces(stream: SelectedStream) -> bool:
+        return full_refresh or stream.write_disposition is WriteDisposition.REPLACE
+
+    by_table: dict[str, list[SelectedStream]] = {}
+    for stream in selected:
+        by_table.setdefault(one_name(stream.destination_table), []).append(stream)
+    for stream in selected:
+        others = by_table[one_name(stream.destination_table)]
+        if len(others) > 1 and any(map(replaces, others)):
+            names = ", ".join(repr(other.name) for other in others)
+            tables_named = " and ".join(dict.fromkeys(repr(other.destination_table) for other in others))
+            is_one = (
+                "" if len({other.destination_table for other in others}) == 1 else ", one table to this destination,"
+            )
+            raise stream_error(
+                pipeline,
+                stream,
+                f"table {tables_named}{is_one} is written by {names}: {_advice(others)}",
+            )
+        if not replaces(stream):
+            continue
+        for row in tables[stream.destination_table].ledger:
+            is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
+            if is_other and row.committed_at is not None:
+                is_asked = stream.write_disposition is WriteDisposition.REPLACE
+                what = "`replace`" if is_asked else "--full-refresh"
+                advice = "give another `destination_table`" if is_asked else _START_OVER
+                raise stream_error(
+                    pipeline,
+                    stream,
+                    f"{what} would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
+                    f"pipeline {row.key.pipeline!r} writes too: {advice}; if that stream no longer exists, drop its "
+                    "state with `syncblocks state reset --forget`",
+                )
+
+
+#: How to read all streams of a table again: a stream without a table starts from scratch.
+_START_OVER = "to read all of its streams again, drop the table by hand and run without --full-refresh"
+
+
+def _advice(others: Sequence[SelectedStream]) -> str:
+    if any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+        return "give each its own `destination_table`, or write all of them with append or merge"
+    return f"with --full-refresh each would replace the other's records; {_START_OVER}"
+
+
+def check_own_source(
+    pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
+) -> None:
+    """Refuse a stream that would write the table that it reads."""
+    if source.identity() == destination.identity() and table.stream_name == stream.name:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+        )
+
+
+def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+    """Refuse `on_rejected: keep` if the destination cannot keep rejected records."""
+    if stream.stream.max_rejected is not None and can.keeps_rejected is None:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`on_rejected: keep` needs a destination that keeps rejected records in a table of its own; "
+            f"{pipeline.destination.connector} does not",
+        )
+
+
+def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
+    """Return the destination's warning about rejected records, if a stream keeps them."""
+    if can.keeps_rejected is None or all(stream.stream.max_rejected is None for stream in selected):
+        return []
+    found = can.keeps_rejected.keeps_rejected()
+    return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
+
+
+def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
+    """Return an error about a stream, with the place of its entry in the pipeline file."""
+    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}")

@@ -1,0 +1,192 @@
+"""Mapping of a stream's columns to the destination's types: exact, converted or refused. Pure.
+
+The plan maps declared columns. If a transformer decides the columns, its first batch is mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity
+from syncblocks.connectors.protocols import StatesTypes
+from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnPlan:
+    """One column of a stream, and how the destination keeps it."""
+
+    #: Name after renames and transformers.
+    name: str
+    #: Type in which it arrives; the source's own name of the type, if there is one.
+    type: str
+    #: How the destination keeps it; None if the destination does not say.
+    kept: Kept | None
+    fidelity: Fidelity | None
+    #: Conversion by `on_lossy`: "cast", "text" or "" for none.
+    conversion: str = ""
+    #: Whether it is new and left out by `on_schema_change: ignore`.
+    is_left_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Rules for the columns of one stream; constant during a run."""
+
+    #: The destination's types; None if it does not say how it keeps columns.
+    types: StatesTypes | None
+    #: Name of the destination's connector, for messages.
+    connector: str
+    table: TableState
+    disposition: WriteDisposition
+    #: fail, cast or text.
+    on_lossy: str = "fail"
+    #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
+    left_out: frozenset[str] = frozenset()
+    #: Whether a source that changes during the read fails the stream.
+    is_frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnMapping:
+    """A stream's columns as they come, and as the destination gets them."""
+
+    #: The stream as declared, or as it leaves the last transformer.
+    declared: Stream
+    #: The stream as the destination gets it.
+    arriving: Stream
+    columns: tuple[ColumnPlan, ...]
+    #: Reasons not to write it, one sentence each; empty if it can be written.
+    refusals: tuple[str, ...] = ()
+
+    def convert(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Convert a batch to the columns that the destination gets.
+
+        Raises:
+            FatalConnectorError: a value has no text form, or is out of range for the type of its cast.
+        """
+        conversions = {column.name: column.conversion for column in self.columns}
+        arrays = [_converted(batch, field, conversions.get(field.name, "")) for field in self.arriving.schema]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.arriving.schema)
+
+
+def _converted(batch: pa.RecordBatch, field: pa.Field, conversion: str) -> pa.Array:
+    array = batch.column(field.name)
+    if conversion == "text":
+        return as_text(array, field.name)
+    return cut(array, field.type, field.name) if conversion == "cast" and array.type != field.type else array
+
+
+def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
+    """Map a stream's columns to the destination's types."""
+    if rules.types is None:
+        columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
+        return ColumnMapping(declared=stream, arriving=stream, columns=tuple(columns))
+    kept = _keeps(stream, rules)
+    fields, columns, refusals = [], [], []
+    for field, one in zip(stream.schema, kept, strict=True):
+        column = ColumnPlan(name=field.name, type=_type_of(field), kept=one, fidelity=fidelity(field, one))
+        if field.name in rules.left_out and one.held is None:
+            columns.append(replace(column, is_left_out=True))
+            continue
+        if column.fidelity is Fidelity.LOSSY:
+            field, column, refusal = _converted_column(stream, field, column, rules)
+            refusals += [refusal] if refusal else []
+        fields.append(field)
+        columns.append(column)
+    arriving = replace(stream, schema=pa.schema(fields))
+    return ColumnMapping(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+
+
+def table_columns(stream: Stream, rules: Rules) -> frozenset[str]:
+    """Return the columns of a stream that the table has; all of them if the destination does not say."""
+    if rules.types is None:
+        return frozenset(stream.schema.names)
+    found = zip(stream.schema.names, _keeps(stream, rules), strict=True)
+    return frozenset(name for name, kept in found if kept.held is not None)
+
+
+def _converted_column(
+    stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules
+) -> tuple[pa.Field, ColumnPlan, str]:
+    """Apply `on_lossy` to a column; return its field, its plan, and why it is refused."""
+    kept = column.kept
+    assert kept is not None
+    text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
+    (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
+    has_text = as_text_kept.arrow is not None
+    if rules.on_lossy == "text" and has_text:
+        return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, conversion="text"), ""
+    if rules.on_lossy == "cast" and kept.arrow is not None:
+        return pa.field(field.name, kept.arrow, field.nullable), replace(column, conversion="cast"), ""
+    return field, column, _refusal(column, kept, rules, has_text=has_text)
+
+
+def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
+    assert rules.types is not None, "asked for by `map_columns`"
+    return rules.types.keeps(stream, rules.table, rules.disposition)
+
+
+def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
+    exclude = f"leave it out with `columns: {{exclude: [{column.name}]}}`"
+    if kept.arrow is None and kept.held is not None and rules.disposition is not WriteDisposition.REPLACE:
+        as_text = "say `on_lossy: text` in this stream to write it as text, " if has_text else ""
+        return (
+            f"column {column.name!r} is {column.type}: {kept.note}; {as_text}change the table's column by hand, "
+            f"{exclude}, or start the table over with --full-refresh"
+        )
+    if kept.arrow is None:
+        return (
+            f"column {column.name!r} is {column.type}, for which {rules.connector} has no type; say `on_lossy: text` "
+            f"in this stream to keep it as text, or {exclude}"
+        )
+    return (
+        f"column {column.name!r} is {column.type}, which {rules.connector} keeps as {kept.type}, and that changes some "
+        "values; say `on_lossy: text` in this stream to keep them in full as text, `on_lossy: cast` to cut off what "
+        f"does not fit, or {exclude}"
+    )
+
+
+def _type_of(field: pa.Field) -> str:
+    native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
+    return native or str(field.type)
+
+
+def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
+    """Say which columns of an existing table will be added or get another type."""
+    if table.schema is None:
+        return []
+    found = []
+    for column in mapping.columns:
+        if column.is_left_out:
+            continue
+        if column.kept is None:  # only names are known
+            found += [f"add column {column.name}"] if column.name not in table.schema.names else []
+        elif column.kept.held is None:
+            found.append(f"add column {column.kept.column}")
+        elif column.kept.held != column.kept.type:
+            found.append(f"{column.kept.column}: {column.kept.held} becomes {column.kept.type}")
+    return found
+
+
+def computed_warnings(mappings: Mapping[str, ColumnMapping]) -> list[str]:
+    """Warn of generated columns of the destination's table: the stream's values are not written."""
+    found = {
+        name: [column.name for column in mapping.columns if column.kept is not None and column.kept.is_computed]
+        for name, mapping in mappings.items()
+    }
+    return [
+        f"{name}: the table computes {', '.join(columns)} (generated): what the stream has for it is not written"
+        for name, columns in found.items()
+        if columns
+    ]
+
+
+def summary(columns: Sequence[ColumnPlan]) -> dict[str, int]:
+    """Count the columns of each fidelity, the least exact first; "unknown" if the destination does not say."""
+    found = [str(column.fidelity or "unknown") for column in columns if not column.is_left_out]
+    order = [*(str(each) for each in reversed(Fidelity)), "unknown"]
+    return {each: found.count(each) for each in order if each in found}

@@ -1,0 +1,122 @@
+"""Schema evolution: changed columns are added to the table, left out, or a reason to fail. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
+
+from .columns import ColumnMapping, Rules, table_changes, table_columns
+from .selection import SelectedStream
+from .shapes import Change, Shape, in_words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignored:
+    """Columns that `on_schema_change: ignore` leaves out of a stream, by the source's names."""
+
+    #: Columns that are not read.
+    columns: frozenset[str] = frozenset()
+    #: Columns that are read, since a transformer's function may use them; left out if it returns them.
+    unsure: frozenset[str] = frozenset()
+
+
+def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules, *, is_decided: bool) -> Ignored:
+    """Return the columns that are new at the source and not in the table.
+
+    A change of the pipeline file (`columns`, a rename, a function) is no change of the source.
+
+    Args:
+        stream: the source's stream, without columns that the pipeline leaves out.
+        arriving: the same stream, renamed by the transformers.
+        before: its shape when it was last written; None if the run store does not know.
+        rules: of the existing table.
+        is_decided: whether no function decides the columns.
+    """
+    before = before or {"columns": {}, "left_out": []}
+    existing, needed = table_columns(arriving, rules), {*arriving.key_properties, *arriving.bookmark_properties}
+    found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
+    new = {own for own, name in found.items() if name not in existing and name not in needed} - {*before["left_out"]}
+    if "ignored" in before:
+        return Ignored(columns=frozenset(new - ({*before["columns"]} - {*before["ignored"]})))
+    # An earlier version did not record whether a column was left out or had another name in the table.
+    new -= table_columns(stream, rules)
+    unsure = frozenset() if is_decided else frozenset(new.intersection(before["columns"]) if before["columns"] else new)
+    return Ignored(columns=frozenset(new - unsure), unsure=unsure)
+
+
+def unless_left_out(change: Change, left_out: Collection[str]) -> Change:
+    """Return a change; as "left out" if its column is left out."""
+    return {**change, "change": "left out"} if change["column"] in left_out else change
+
+
+def frozen(changes: Sequence[Change], mapping: ColumnMapping, rules: Rules) -> str:
+    """Say why a frozen stream fails; empty if it does not."""
+    if not rules.is_frozen:
+        return ""
+    found = [in_words(change) for change in changes]
+    if not found and rules.disposition is not WriteDisposition.REPLACE:
+        # The store may not know the former columns of the stream; the table does.
+        found = [f"the table would change: {each}" for each in table_changes(mapping, rules.table)]
+    if not found:
+        return ""
+    return (
+        f"the source has changed, and `on_schema_change: freeze` allows no change: {'; '.join(found)}. Say `evolve` "
+        "to apply it, `ignore` to leave new columns out, or run once with --full-refresh"
+    )
+
+
+def former_key(before: Shape | None, after: Shape, renames: Sequence[Mapping[str, str]]) -> tuple[str, ...] | None:
+    """Return the keys by which a table was last written, renamed by the transformers; None if they have not changed."""
+    if before is None or before["keys"] == after["keys"]:
+        return None
+    keys = tuple(before["keys"])
+    for names in renames:
+        keys = tuple(names.get(key, key) for key in keys)
+    return keys
+
+
+def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:
+    """Say why a merge cannot continue with other keys; empty if it can."""
+    keys = next((change for change in changes if change["change"] == "keys"), None)
+    if keys is None or rules.disposition is not WriteDisposition.MERGE:
+        return ""
+    return (
+        f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "
+        f"`key_properties: [{keys['before']}]`"
+    )
+
+
+def left_out_text(stream: str, columns: Sequence[str]) -> str:
+    """Return the log message about columns that are left out."""
+    return f"{stream}: left out by on_schema_change: ignore: {', '.join(columns)}"
+
+
+def without_columns(stream: Stream, left_out: frozenset[str]) -> Stream:
+    """Return a stream without some of its columns; these are not read."""
+    if left_out.isdisjoint(stream.schema.names):
+        return stream
+    return replace(stream, schema=pa.schema([field for field in stream.schema if field.name not in left_out]))
+
+
+def of_source(changes: Sequence[Change]) -> list[str]:
+    """Say which changes of the source change no column of the table."""
+    return [f"source: {in_words(change)}" for change in changes if change["change"] in ("dropped", "keys")]
+
+
+def planned_changes(
+    mapping: ColumnMapping, table: TableState, disposition: WriteDisposition, *, is_decided: bool
+) -> tuple[str, ...]:
+    """Say what a run will do to the table, one phrase for each change."""
+    left_out = tuple(f"leave out new column {column.name}" for column in mapping.columns if column.is_left_out)
+    if not is_decided:
+        return ("columns are decided by the transformer", *left_out)
+    if not table.is_described:
+        return ("decided by the target",)
+    if table.schema is None:
+        return ("create table",)
+    is_replace = disposition is WriteDisposition.REPLACE
+    return (*(("replace table",) if is_replace else ()), *table_changes(mapping, table), *left_out)

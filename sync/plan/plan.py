@@ -1,0 +1,322 @@
+"""The plan of a run: for each stream its start, columns, write disposition and wire. Pure; creates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import (
+    LedgerKey,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    Trigger,
+    WriteDisposition,
+)
+
+from ..config import Pipeline
+from ..delivery.subscriptions import UserCode, applies, data_blocks
+from .checks import check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
+from .columns import ColumnMapping, Rules, computed_warnings, map_columns
+from .evolution import (
+    Ignored,
+    former_key,
+    frozen,
+    ignored,
+    of_source,
+    planned_changes,
+    rekeyed,
+    unless_left_out,
+    without_columns,
+)
+from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
+from .repair import Repair
+from .selection import SelectedStream
+from .shapes import Change, Shape, differences, shape_of
+from .start import Start, ledger_row, starting_point
+
+#: Wires whose blocks contain column names, so that columns cannot be renamed.
+_NAMING = {"singer", "parquet"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connectors:
+    """Source and destination of one opened pipeline."""
+
+    source: Source
+    #: Connector and place, as ledger and run store keep it: without secrets.
+    source_name: str
+    source_can: Abilities
+    destination: Destination
+    destination_can: Abilities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStream:
+    """The plan of one stream."""
+
+    selected: SelectedStream
+    key: LedgerKey
+    table: TableState
+    start: Start
+    #: Disposition in this run: a full refresh replaces, whatever the file says.
+    write_disposition: WriteDisposition
+    wire: str
+    #: Transformer blocks that apply, in order.
+    transformers: tuple[str, ...]
+    #: The stream as it arrives, as far as declared; a transformer's function may still change its columns.
+    arriving: Stream
+    is_schema_decided: bool
+    reading: Reading
+    #: None if not INCREMENTAL.
+    resumption: Resumption | None
+    #: Columns as the destination keeps them; of the declared columns, if a transformer may still change them.
+    mapping: ColumnMapping
+    rules: Rules
+    #: What the run will do to the destination's table, in words.
+    changes: tuple[str, ...]
+    #: The stream's columns and keys at its source, and their changes since it was last written.
+    shape: Shape
+    source_changes: tuple[Change, ...]
+    #: The keys by which the table was last written, if they have changed.
+    former_key: tuple[str, ...] | None
+    #: Why the stream will fail before anything is written; empty if it will not.
+    refusal: str
+    #: Blocks whose output is kept for callbacks.
+    data_blocks: frozenset[str]
+    #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
+    ignored: tuple[str, ...] | None
+    #: A repair reads and merges only its own ranges; None: a usual run.
+    repair: Repair | None = None
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.selected.name
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """Triggers of the destination table that fire on these writes."""
+        return self.table.triggers.get(self.write_disposition, ())
+
+    @property
+    def tries(self) -> int:
+        """Most attempts at the stream; one more for ranges that the source refuses."""
+        return self.selected.retries + (2 if self.reading.readers > 1 else 1)
+
+    @property
+    def commits_once(self) -> bool:
+        """Whether it commits once, at the end: FULL_TABLE and replace. INCREMENTAL commits at every checkpoint."""
+        method = self.selected.stream.replication_method
+        return method is ReplicationMethod.FULL_TABLE or self.write_disposition is WriteDisposition.REPLACE
+
+    @property
+    def is_appended_anew(self) -> bool:
+        """Whether this is a full refresh of a stream that otherwise appends."""
+        is_replaced = self.write_disposition is WriteDisposition.REPLACE
+        return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The plan of a run."""
+
+    streams: tuple[PlannedStream, ...]
+    #: Names of streams that one read yields together.
+    groups: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...] = ()
+    #: Warnings about skipped streams; a run shows them too.
+    skipped: tuple[str, ...] = ()
+
+
+def plan_streams(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    known: Mapping[tuple[str, str], Shape | None],
+    code: UserCode,
+    *,
+    connectors: Connectors,
+    full_refresh: bool = False,
+) -> Plan:
+    """Plan a run: decide everything that can be decided before a record is read.
+
+    Args:
+        pipeline: the pipeline file.
+        selected: streams of this run, in run order.
+        tables: state of every destination table.
+        known: (stream, destination table) of each state in the run store -> the stream's shape.
+        code: the user's functions.
+        connectors: gives groups, wires and abilities.
+        full_refresh: replace every table and ignore every bookmark.
+
+    Raises:
+        ConfigError: two streams or pipelines would overwrite each other; a table of another program would be written;
+            a table is its own source.
+    """
+    check_shared_tables(pipeline, selected, tables, connectors.destination_can, full_refresh=full_refresh)
+    streams = []
+    for stream in selected:
+        table = tables[stream.destination_table]
+        key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
+        check_own_source(pipeline, stream, table, connectors.source, connectors.destination)
+        keys = connectors.destination_can.refuses_keys
+        if keys is not None and (refusal := keys.refusal(key)):
+            raise stream_error(pipeline, stream, refusal)
+        streams.append(_plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh))
+    groups = tuple(
+        tuple(stream.name for stream in group)
+        for group in connectors.source.groups([stream.stream for stream in selected])
+    )
+    warnings = list(code.warnings)
+    if not connectors.destination.has_ledger:
+        warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
+    warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
+    warnings += late_warnings({planned.name: planned.resumption for planned in streams})
+    return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
+
+
+def _plan_stream(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    key: LedgerKey,
+    table: TableState,
+    known: Mapping[tuple[str, str], Shape | None],
+    code: UserCode,
+    connectors: Connectors,
+    *,
+    full_refresh: bool,
+) -> PlannedStream:
+    row = ledger_row(table, key)
+    table = table if row is None else replace(table, columns=row.columns)
+    start = starting_point(
+        stream,
+        table,
+        row,
+        is_known=(stream.name, stream.destination_table) in known,
+        sources=(connectors.source_name, connectors.source.identity()),
+        full_refresh=full_refresh,
+    )
+    if isinstance(start, str):
+        raise stream_error(pipeline, stream, start)
+    read, types = stream.stream, connectors.source_can.finds_types
+    if types is not None and not full_refresh:
+        stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
+    blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
+    declared, is_decided = _arriving(stream.stream, blocks, code)
+    disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
+    rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
+    before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
+    try:
+        if ignores:
+            left = ignored(stream.stream, declared, before, rules, is_decided=is_decided)
+        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+        unsure = frozenset(names[name] for name in left.unsure)
+        rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
+        mapping = map_columns(declared, rules)
+    except FatalConnectorError as error:  # a column that the destination cannot name
+        raise stream_error(pipeline, stream, str(error)) from error
+    left_out = tuple(name for name in names if name in left.columns)
+    # A replaced table gets new column types, whether values were seen or not.
+    shape = shape_of(
+        read,
+        stream.left_out,
+        None if disposition is WriteDisposition.REPLACE else before,
+        None if left.unsure else left_out,
+    )
+    changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
+    lossy = mapping.refusals if is_decided else ()
+    if lossy and not changes:
+        raise stream_error(pipeline, stream, "; ".join(lossy))
+    refusals = [frozen(changes, mapping, rules), rekeyed(changes, stream, rules), *lossy]
+    stream = replace(stream, stream=without_columns(stream.stream, left.columns))
+    declared = without_columns(declared, rules.left_out - unsure)
+    arriving = mapping.arriving if is_decided else declared
+    kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
+    check_rejected(pipeline, stream, connectors.destination_can)
+    is_converted = any(column.conversion for column in mapping.columns)
+    # To keep rejected records, the engine must see records one by one.
+    is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
+    wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
+    reading = plan_reading(
+        stream,
+        disposition,
+        connectors.source_can,
+        connectors.destination_can,
+        source_name=pipeline.source.connector,
+        is_plain=not (blocks or kept or is_converted),
+    )
+    return PlannedStream(
+        selected=stream,
+        key=key,
+        table=table,
+        start=start,
+        write_disposition=disposition,
+        wire=wire if reading.readers == 1 or reading.loaders > 1 else "arrow",
+        transformers=tuple(block.block for block in blocks),
+        arriving=arriving,
+        is_schema_decided=is_decided,
+        mapping=replace(mapping, declared=declared),
+        rules=replace(rules, left_out=unsure),
+        changes=(*planned_changes(mapping, table, disposition, is_decided=is_decided), *of_source(changes)),
+        shape=shape,
+        source_changes=changes,
+        ignored=left_out if ignores else None,
+        former_key=former_key(before, shape, [block.rename or {} for block in blocks]),
+        refusal="; ".join(filter(None, refusals)),
+        data_blocks=kept,
+        reading=reading,
+        resumption=plan_resumption(stream.stream, connectors.source_can),
+    )
+
+
+def _rules(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    can: Abilities,
+    table: TableState,
+    disposition: WriteDisposition,
+    *,
+    full_refresh: bool,
+) -> Rules:
+    # A full refresh accepts the source as it is now.
+    is_held = table.schema is not None and not full_refresh
+    return Rules(
+        types=can.states_types,
+        connector=pipeline.destination.connector,
+        table=table,
+        disposition=disposition,
+        on_lossy=stream.on_lossy,
+        is_frozen=is_held and stream.on_schema_change == "freeze",
+    )
+
+
+def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
+    from ..flow.transform import Transformer, declared_stream
+
+    renames = [Transformer(block.block, (), block.rename or {}) for block in blocks]
+    return declared_stream(stream, renames), not any(code.transformers[block.block] for block in blocks)
+
+
+def _wire(connectors: Connectors, stream: Stream, arriving: Stream, disposition: WriteDisposition) -> str:
+    accepted = set(connectors.destination.accepts(arriving, disposition))
+    if arriving.schema.names != stream.schema.names:
+        accepted -= _NAMING
+    return next((wire for wire in connectors.source.offers(stream) if wire in accepted), "arrow")
+
+
+def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequence[str]]) -> list[PlannedStream]:
+    """Give all streams of a group the same wire: one read yields one wire."""
+    wires = {planned.name: planned.wire for planned in streams}
+    common = {
+        name: wires[name] if len({wires[each] for each in group}) == 1 else "arrow"
+        for group in groups
+        for name in group
+    }
+    return [replace(planned, wire=common[planned.name]) for planned in streams]

@@ -1,0 +1,156 @@
+"""How a stream is read: number of readers and loaders, and what an INCREMENTAL read resumes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
+from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+
+from .selection import SelectedStream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a stream is read: as a whole, or by ranges."""
+
+    #: Readers at once; 1: the stream is read as a whole.
+    readers: int
+    #: Loaders at once; 1: one loader for all readers.
+    loaders: int
+    #: Expected number of ranges; None if unknown before the read.
+    ranges: int | None
+    #: By which column it is split, or why it is not; why there is one loader.
+    why: str
+
+    def __str__(self) -> str:
+        if self.readers == 1:
+            return f"one reader: {self.why}" if self.why else "one reader"
+        number = "ranges" if self.ranges is None else f"{self.ranges} ranges"
+        loaders = "one loader" if self.loaders == 1 else f"{self.loaders} loaders"
+        return f"{number} by {self.readers} readers into {loaders}: {self.why}"
+
+
+class Resumption(NamedTuple):
+    """How an INCREMENTAL read handles records without a bookmark and records that commit late."""
+
+    bookmark_properties: tuple[str, ...]
+    #: None if every record has a bookmark.
+    null_bookmarks: NullBookmarks | None
+    lookback: float | None
+    #: What to do about `skips_late`.
+    advice: str
+    #: Why records that commit late may be skipped; empty if they are not; None if unknown.
+    skips_late: str | None
+
+    def __str__(self) -> str:
+        parts = [f"what is new by {', '.join(self.bookmark_properties)}"]
+        if self.null_bookmarks is not None:
+            parts.append(f"records without it {_WITHOUT[self.null_bookmarks]}")
+        if self.lookback is not None:
+            parts.append(f"read again from {self.lookback:g} below the bookmark")
+        elif self.skips_late is not None:
+            parts.append(
+                "records that commit late may be skipped" if self.skips_late else "none that commits late is skipped"
+            )
+        return "; ".join(parts)
+
+
+_WITHOUT = {
+    NullBookmarks.FAIL: "are an error",
+    NullBookmarks.ONCE: "are read once",
+    NullBookmarks.ALWAYS: "are read in every run",
+    NullBookmarks.NEVER: "are left out",
+}
+
+
+def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
+    """Say how records without a bookmark, or that commit late, are handled; None if the engine keeps no bookmark."""
+    if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
+        return None
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    may_lack = any(field.nullable or pa.types.is_floating(field.type) or is_number_in_text(field) for field in fields)
+    return Resumption(
+        bookmark_properties=stream.bookmark_properties,
+        null_bookmarks=stream.null_bookmarks if may_lack else None,
+        lookback=stream.lookback,
+        advice="say how far by `lookback`, and each run reads again from so much below its bookmark"
+        if can_look_back(fields[0].type)
+        else "choose a time or a number as bookmark",
+        skips_late=None if can.skips_late is None else can.skips_late.skips_late(stream),
+    )
+
+
+def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
+    """Warn of streams that may skip records; one warning for each reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, resumption in resumptions.items():
+        if resumption is not None and resumption.skips_late and resumption.lookback is None:
+            found.setdefault((resumption.skips_late, resumption.advice), []).append(name)
+    return [
+        f"{', '.join(names)}: a record may be skipped whose transaction commits after records with a higher bookmark "
+        f"were read ({why}): {advice}"
+        for (why, advice), names in found.items()
+    ]
+
+
+def plan_reading(
+    selected: SelectedStream,
+    disposition: WriteDisposition,
+    source: Abilities,
+    destination: Abilities,
+    *,
+    source_name: str,
+    is_plain: bool,
+) -> Reading:
+    """Decide how a stream is read.
+
+    Args:
+        selected: the stream.
+        disposition: as it is written in this run.
+        source: abilities of the source.
+        destination: abilities of the destination.
+        source_name: the source's connector, for messages.
+        is_plain: whether no transformer and no callback sees its records.
+    """
+    stream, asked = selected.stream, selected.parallel_reads
+    why = _why_whole(selected, disposition, source, source_name)
+    number: int | None = 1
+    if asked > 1 and not why:
+        assert source.reads_ranges is not None, "`_why_whole` checks this"
+        number, why = source.reads_ranges.plan_ranges(stream, asked)
+    if asked == 1 or number == 1:
+        return Reading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
+    readers = asked if number is None else min(asked, number)
+    slow = _why_one_loader(disposition, destination, is_plain=is_plain)
+    return Reading(
+        readers=readers, loaders=1 if slow else readers, ranges=number, why=f"{why}; {slow}" if slow else why
+    )
+
+
+def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: Abilities, source_name: str) -> str:
+    """Say why a stream of any size cannot be split; empty if it can."""
+    if source.reads_ranges is None:
+        return f"{source_name} reads a stream as a whole"
+    if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
+        return f"{selected.stream.replication_method} is read in the order of its bookmark"
+    if selected.stream.max_rejected is not None:
+        return "rejected records are kept one by one"
+    if disposition is WriteDisposition.MERGE and not selected.has_own_key:
+        return "of records with the same key the last one counts, so they are read in order"
+    return ""
+
+
+def _why_one_loader(disposition: WriteDisposition, destination: Abilities, *, is_plain: bool) -> str:
+    if destination.loads_ranges is None:
+        return "one loader, since the destination has one writer"
+    if disposition is WriteDisposition.APPEND:
+        return "one loader, since append writes the table itself"
+    if not is_plain:
+        return "one loader, since transformers and callbacks take one batch after the other"
+    return ""

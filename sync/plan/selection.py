@@ -1,0 +1,387 @@
+"""Selection of streams: the file's `streams` entries applied to the source's catalog. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
+from syncblocks.connectors.sql.identifiers import TableName
+from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+
+from ..config import Pipeline, StreamEntry, glob_matches, matches_any, render_destination_table
+from ..errors import ConfigError, nearest_match
+
+#: Our own tables in a source that was once a destination; no glob matches them.
+RESERVED_PREFIX = "_syncblocks"
+
+
+#: Default of `max_rejected`.
+MAX_REJECTED = 1000
+
+
+class NoStream(ConfigError):
+    """A pattern matches no stream. In a new file it is a mistake; after an earlier run the source has changed."""
+
+    code = "no_stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedStream:
+    """One stream to sync, with every default filled in."""
+
+    #: Without excluded columns; keys and bookmark_properties as configured.
+    stream: Stream
+    destination_table: str
+    write_disposition: WriteDisposition
+    conflict_method: ConflictMethod
+    #: Whether the file says `write_disposition: replace`: then a table of another program may be replaced.
+    replaces_explicitly: bool
+    retries: int
+    retry_delay_s: float
+    timeout_s: float | None
+    #: For columns that the destination cannot keep exactly: fail, cast or text.
+    on_lossy: str
+    #: Most readers at once; 1: it is read as a whole.
+    parallel_reads: int
+    #: Whether source and destination are compared after each run.
+    verify: bool
+    #: Whether its key is unique in the source.
+    has_own_key: bool
+    #: For changes of the source's columns: evolve, freeze or ignore.
+    on_schema_change: str
+    #: The source's columns that the pipeline leaves out.
+    left_out: tuple[str, ...]
+    #: Place in the pipeline file, for errors.
+    location: tuple[str | int, ...]
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.stream.name
+
+
+def select_streams(
+    pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()
+) -> tuple[SelectedStream, ...]:
+    """Return the streams that the `streams` entries select, in run order.
+
+    Args:
+        pipeline: the pipeline file.
+        catalog: the source's streams.
+        known: streams that were written before, see `skipped_streams`.
+
+    Raises:
+        ConfigError: a pattern or column matches nothing, keys or bookmark_properties are no columns, INCREMENTAL
+            without bookmark_properties, merge without keys.
+    """
+    by_name = {stream.name: stream for stream in catalog}
+    entries, settings = _merged_settings(pipeline, by_name)
+    skipped = skipped_streams(pipeline, catalog, known)
+    wanted = [name for name in _wanted(settings) if name not in skipped]
+    for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
+        if not by_name[name].schema.names:
+            fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
+            raise fail("stream", "the source has no columns for it: is it empty?")
+    _check_columns(pipeline, entries, by_name)
+    chosen = [_configure(pipeline, by_name[name], settings[name], ("streams", entries[name][-1])) for name in wanted]
+    if not chosen:
+        raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
+    return tuple(chosen)
+
+
+def narrow_streams(
+    selected: Sequence[SelectedStream], globs: Sequence[str], only: Collection[str] | None = None
+) -> tuple[SelectedStream, ...]:
+    """Return the selected streams that `--stream` matches.
+
+    Args:
+        selected: the selected streams.
+        globs: of `--stream`; none: all.
+        only: exact names, if the streams are known already.
+
+    Raises:
+        ConfigError: a glob matches none of them.
+    """
+    kept = [stream for stream in selected if only is None or stream.name in only]
+    matched = set(matching_names([stream.name for stream in kept], globs))
+    return tuple(stream for stream in kept if stream.name in matched)
+
+
+def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
+    """Return the names that `--stream` matches, in their order; all of them without a glob.
+
+    Raises:
+        ConfigError: a glob matches none of them.
+    """
+    for glob in globs:
+        if not any(glob_matches(glob, name) for name in names):
+            raise _no_such_stream(f"{glob!r} matches no stream", glob, names)
+    return [name for name in names if not globs or matches_any(globs, name)]
+
+
+def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
+    """Return the selected stream with this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for stream in selected:
+        if stream.name == name:
+            return stream
+    names = [stream.name for stream in selected]
+    raise _no_such_stream(f"{name!r} is none of the selected streams", name, names)
+
+
+def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigError:
+    return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=nearest_match(given, names))
+
+
+def skipped_streams(pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the streams without columns that only globs match, such as an empty file.
+
+    Such a stream is an error if the file names it, or if it was written before.
+    """
+    by_name = {stream.name: stream for stream in catalog}
+    named = {*known, *(entry.stream for entry in pipeline.streams)}
+    settings = _merged_settings(pipeline, by_name)[1]
+    return tuple(name for name in _wanted(settings) if name not in named and not by_name[name].schema.names)
+
+
+def _merged_settings(
+    pipeline: Pipeline, by_name: Mapping[str, Stream]
+) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
+    """Return the entries of each matched stream, and their settings merged."""
+    entries: dict[str, list[int]] = {}
+    for number, entry in enumerate(pipeline.streams):
+        for name in _matches(pipeline, number, entry, by_name):
+            entries.setdefault(name, []).append(number)
+    return entries, {name: _merged([pipeline.streams[each] for each in found]) for name, found in entries.items()}
+
+
+def _wanted(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name, said in settings.items() if said.get("selected", True) is not False]
+
+
+def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
+    """Merge the settings of several entries; later entries win."""
+    return {key: getattr(entry, key) for entry in entries for key in entry.model_fields_set}
+
+
+def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mapping[str, Stream]) -> list[str]:
+    """Return the streams of one entry: an exact name (also of a view), else a glob over tables."""
+    pattern = entry.stream
+    if pattern in by_name:
+        return [pattern]
+    hits = [name for name, stream in by_name.items() if glob_matches(pattern, name) and not _is_reserved(name)]
+    tables = [name for name in hits if not by_name[name].is_view]
+    if tables:
+        return tables
+    if hits:
+        message = f"{pattern!r} matches views only ({', '.join(hits[:5])}); a view is synced by its exact name"
+    elif not by_name:
+        message = f"{pattern!r} matches no stream: the source has none that this user may read"
+    else:
+        shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
+        message = f"{pattern!r} matches no stream; the source has {shown}"
+    nearest = nearest_match(pattern, by_name)
+    raise pipeline.error(("streams", number, "stream"), message, nearest=nearest, kind=NoStream)
+
+
+def _is_reserved(name: str) -> bool:
+    return any(part.startswith(RESERVED_PREFIX) for part in name.split("."))
+
+
+def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name: Mapping[str, Stream]) -> None:
+    """Raise if a column pattern of an entry matches no column of its streams."""
+    for number, entry in enumerate(pipeline.streams):
+        if entry.columns is None:
+            continue
+        streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
+        known = sorted({column for stream in streams for column in stream.schema.names})
+        for side in ("include", "exclude"):
+            for pattern in getattr(entry.columns, side) or ():
+                if not any(glob_matches(pattern, column) for column in known):
+                    raise pipeline.error(
+                        ("streams", number, "columns", side),
+                        f"{pattern!r} matches no column of {entry.stream!r}",
+                        allowed=tuple(known),
+                        nearest=nearest_match(pattern, known),
+                    )
+
+
+def _configure(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+) -> SelectedStream:
+    fail = _failer(pipeline, location, stream.name)
+    kept = _kept_columns(stream, settings)
+    if not kept:
+        raise fail("columns", "no column is left", stream.schema.names)
+    # The source's own settings (a Singer tap's catalog) are the defaults.
+    disposition = settings.get("write_disposition")
+    method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
+    if not settings.get("replication_method") and disposition == "replace":
+        method = ReplicationMethod.FULL_TABLE
+    keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
+    if disposition is None:
+        disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
+    if disposition == "merge" and not keys:
+        raise fail(
+            "key_properties",
+            "merge needs key_properties: the source has no primary key, or its columns are excluded",
+            kept,
+        )
+    if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
+        raise fail(
+            "write_disposition",
+            "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
+            ["append", "merge"],
+        )
+    policy = _null_bookmarks(stream, settings, disposition, method, fail)
+    lookback = _lookback(stream, settings, disposition, bookmarks, fail)
+    read = replace(
+        stream,
+        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), keys, disposition),
+        key_properties=keys,
+        replication_method=method,
+        bookmark_properties=bookmarks,
+        null_bookmarks=policy,
+        lookback=lookback,
+        may_repeat=disposition == "merge",
+        max_rejected=_max_rejected(settings),
+    )
+    return SelectedStream(
+        stream=read,
+        destination_table=_destination_table(pipeline, stream, settings),
+        write_disposition=WriteDisposition(disposition),
+        conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
+        replaces_explicitly=settings.get("write_disposition") == "replace",
+        retries=_first(settings.get("retries"), pipeline.retries),
+        retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
+        timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
+        on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
+        parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
+        verify=_first(settings.get("verify"), pipeline.verify),
+        has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
+        on_schema_change=settings.get("on_schema_change") or "evolve",
+        left_out=_left_out(stream, kept),
+        location=location,
+    )
+
+
+def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:
+    known = frozenset(kept)
+    return tuple(name for name in stream.schema.names if name not in known)
+
+
+def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
+    columns = settings.get("columns")
+    names = list(stream.schema.names)
+    if columns is None:
+        return names
+    if columns.include:
+        names = [name for name in names if matches_any(columns.include, name)]
+    return [name for name in names if not matches_any(columns.exclude or (), name)]
+
+
+def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:
+    configured = settings.get("key_properties")
+    if configured is None:
+        return stream.key_properties if set(stream.key_properties) <= set(kept) else ()
+    for key in configured:
+        if key not in kept:
+            raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
+    return tuple(configured)
+
+
+def _bookmarks(
+    stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], method: ReplicationMethod, fail: _Failer
+) -> tuple[str, ...]:
+    if method is not ReplicationMethod.INCREMENTAL:
+        return ()
+    configured = settings.get("bookmark_properties") or ()
+    if not configured and stream.keeps_own_bookmark:
+        return tuple(name for name in stream.bookmark_properties if name in kept)
+    if not configured:
+        raise fail("bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept)
+    for name in configured:
+        if name not in kept:
+            raise fail("bookmark_properties", f"{name!r} is no column of the stream, or is excluded", kept, name)
+        field = stream.schema.field(name)
+        if not stream.keeps_own_bookmark and not has_order(field):
+            ordered = [column for column in kept if has_order(stream.schema.field(column))]
+            raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
+    return tuple(configured)
+
+
+def _null_bookmarks(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, method: ReplicationMethod, fail: _Failer
+) -> NullBookmarks:
+    configured = settings.get("null_bookmarks")
+    if configured is None or method is not ReplicationMethod.INCREMENTAL:
+        return NullBookmarks.FAIL
+    if stream.keeps_own_bookmark:
+        raise fail("null_bookmarks", "the source keeps its own bookmark, and decides by itself which records it sends")
+    if configured == "always" and disposition == "append":
+        raise fail(
+            "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
+        )
+    return NullBookmarks(configured)
+
+
+def _max_rejected(settings: Mapping[str, Any]) -> int | None:
+    if settings.get("on_rejected") != "keep":
+        return None
+    return int(_first(settings.get("max_rejected"), MAX_REJECTED))
+
+
+def _lookback(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, bookmarks: Sequence[str], fail: _Failer
+) -> float | None:
+    lookback: float | None = settings.get("lookback")
+    if lookback is None or (not bookmarks and not stream.keeps_own_bookmark):
+        return None
+    if stream.keeps_own_bookmark:
+        raise fail("lookback", "the source keeps its own bookmark, and decides by itself which records it sends")
+    if disposition == "append":
+        raise fail("lookback", "it reads records again in every run, and `append` would double them: merge by keys")
+    kind = stream.schema.field(bookmarks[0]).type
+    if not can_look_back(kind):
+        raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
+    return lookback
+
+
+def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:
+    if disposition == "append":  # the table gets no key
+        return schema
+    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
+
+
+def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any]) -> str:
+    template = settings.get("destination_table")
+    if template is not None:
+        return render_destination_table(template, pipeline, stream.name)
+    if "table" in stream.locator:  # a database: the table's own name, with its dots quoted
+        return str(TableName("", str(stream.locator["table"])))
+    return stream.name.replace(".", "_")  # a dot would name a schema of the destination
+
+
+def _first(*candidates: Any) -> Any:
+    return next((value for value in candidates if value is not None), None)
+
+
+_Failer = Callable[..., ConfigError]
+
+
+def _failer(
+    pipeline: Pipeline, location: tuple[str | int, ...], stream: str, kind: type[ConfigError] = ConfigError
+) -> _Failer:
+    def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
+        nearest = nearest_match(got, allowed) if got else None
+        text = f"stream {stream!r}: {message}"
+        return pipeline.error((*location, key), text, allowed=tuple(allowed), nearest=nearest, kind=kind)
+
+    return fail

@@ -1,0 +1,71 @@
+"""The shape of a stream: its columns and keys when it was last written, and the changes since. Pure; JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from syncblocks.connectors.stream import Stream, is_unseen
+
+#: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names], "ignored": [names that
+#: `on_schema_change: ignore` left out]}; kept by the run store. An earlier version did not write "ignored".
+Shape = Mapping[str, Any]
+
+#: One change, as in `Commit.schema_changes`: column, change (added, retyped, dropped, keys), before and after.
+Change = Mapping[str, Any]
+
+
+def shape_of(
+    stream: Stream, left_out: Sequence[str] = (), before: Shape | None = None, ignored: Sequence[str] | None = ()
+) -> Shape:
+    """Return a stream's shape.
+
+    Args:
+        stream: as the source yields it.
+        left_out: the source's columns that the pipeline leaves out.
+        before: its former shape, whose types are kept for columns in which no value was seen this time.
+        ignored: columns that `on_schema_change: ignore` leaves out; None if unknown.
+    """
+    columns = {}
+    known = {} if before is None else before["columns"]
+    for field in stream.schema:
+        native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
+        columns[field.name] = native or str(field.type)
+        if field.name in known and is_unseen(field):
+            columns[field.name] = known[field.name]
+    shape = {"columns": columns, "left_out": list(left_out), "keys": list(stream.key_properties)}
+    return shape if ignored is None else {**shape, "ignored": list(ignored)}
+
+
+def differences(before: Shape | None, after: Shape) -> tuple[Change, ...]:
+    """Return the changes of the source; columns that the pipeline began or ceased to leave out are no change."""
+    if before is None:
+        return ()
+    old, new = before["columns"], after["columns"]
+    found = [_change(name, "added", None, new[name]) for name in new if name not in old and name not in _out(before)]
+    found += [_change(name, "retyped", old[name], new[name]) for name in new if name in old and old[name] != new[name]]
+    found += [_change(name, "dropped", old[name], None) for name in old if name not in new and name not in _out(after)]
+    if before["keys"] != after["keys"]:
+        found.append(_change("", "keys", ", ".join(before["keys"]), ", ".join(after["keys"])))
+    return tuple(found)
+
+
+def in_words(change: Change) -> str:
+    """Say a change in words."""
+    column, before, after = change["column"], change["before"], change["after"]
+    if change["change"] == "keys":
+        return f"keys changed from ({before}) to ({after})"
+    if change["change"] in ("added", "left out"):
+        return f"column {column!r} {change['change']} ({after})"
+    if change["change"] == "dropped":
+        return f"column {column!r} dropped ({before})"
+    return f"column {column!r} changed from {before} to {after}"
+
+
+def _change(column: str, change: str, before: str | None, after: str | None) -> Change:
+    return {"column": column, "change": change, "before": before, "after": after}
+
+
+def _out(shape: Shape) -> Sequence[str]:
+    left_out: Sequence[str] = shape["left_out"]
+    return left_out

@@ -1,0 +1,98 @@
+"""Where a stream starts: at its bookmark, from scratch, or not at all. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, TableState, WriteDisposition
+
+from .selection import SelectedStream
+
+
+class Start(NamedTuple):
+    """Where a stream starts: its bookmark (None: from scratch) and the reason."""
+
+    bookmark: Bookmark | None
+    reason: str
+
+
+def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
+    """Return the row of a key in a table's ledger."""
+    return next((row for row in table.ledger if row.key == key), None)
+
+
+def starting_point(
+    stream: SelectedStream,
+    table: TableState,
+    row: LedgerRow | None,
+    *,
+    is_known: bool,
+    sources: Collection[str],
+    full_refresh: bool,
+) -> Start | str:
+    """Decide where a stream starts; a string says why it must not run.
+
+    Args:
+        stream: the selected stream.
+        table: its destination table.
+        row: its ledger row.
+        is_known: whether the run store has a bookmark.
+        sources: names of the source in ledgers: without secrets, and with them as earlier versions wrote it.
+        full_refresh: start from scratch.
+    """
+    # A bookmark from `state set` counts like one from a commit.
+    is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
+    committed = row if is_known_row else None
+    if table.schema is None and table.is_described:
+        return Start(bookmark=None, reason="no destination table")
+    if not table.is_table:
+        return (
+            f"{stream.destination_table!r} is no table of the destination, but a view or the like; give the stream "
+            "another `destination_table`"
+        )
+    if refusal := table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition):
+        return f"table {stream.destination_table!r} {refusal}"
+    is_foreign = table.is_described and committed is None and not table.ledger and not is_known
+    if is_foreign and not stream.replaces_explicitly:
+        return (
+            f"table {stream.destination_table!r} exists, and no pipeline of syncblocks has written it; say "
+            "`write_disposition: replace` in this stream to replace it, or give another `destination_table`"
+        )
+    if full_refresh:
+        return Start(bookmark=None, reason="full refresh")
+    if committed is not None:
+        if committed.source not in sources:
+            return (
+                f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
+                f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with --full-refresh"
+            )
+        if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
+            return Start(bookmark=None, reason="FULL_TABLE")
+        if committed.bookmark is None:
+            return Start(bookmark=None, reason="no bookmark yet")
+        return Start(bookmark=committed.bookmark, reason="bookmark")
+    method = stream.stream.replication_method
+    if stream.write_disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
+        if is_known:
+            return (
+                f"the ledger of table {stream.destination_table!r} has no row of this stream, but the run store knows "
+                "a bookmark: appending from scratch would double records. `syncblocks state set` puts the bookmark "
+                "back, `run --full-refresh` starts the table over"
+            )
+        if refusal := _written_under_another_name(stream, table, sources):
+            return refusal
+    return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
+
+
+def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
+    for row in table.ledger:
+        if row.key.stream == stream.name and row.source in sources and row.committed_at is not None:
+            return (
+                f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
+                f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
+                f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
+                f"`destination_table: {row.key.destination_table}`; else give another `destination_table`, or "
+                "`write_disposition: merge`"
+            )
+    return ""

@@ -1,0 +1,1 @@
+"""A pipeline run from its start to its end."""

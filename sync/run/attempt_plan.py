@@ -1,0 +1,55 @@
+"""The record of a plan in the run store: the block runs of an attempt, and the callbacks that it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..config import matches_any
+from ..delivery.subscriptions import UserCode
+from ..plan.plan import Plan
+from ..session.session import Session
+from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
+
+
+def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
+    """Return what the run store records of an attempt before it begins."""
+    pipeline = session.pipeline
+    return AttemptPlan(
+        streams=tuple(
+            StreamPlan(
+                stream=planned.name,
+                destination_table=planned.key.destination_table,
+                blocks=(
+                    BlockPlan(pipeline.source.block, "data_loader"),
+                    *(BlockPlan(block, "transformer") for block in planned.transformers),
+                    BlockPlan(pipeline.destination.block, "data_exporter"),
+                ),
+                config={"wire": planned.wire, "tries": planned.tries, "shape": planned.shape},
+            )
+            for planned in plan.streams
+        ),
+        subscriptions=_resolve_filters(session.code, [planned.name for planned in plan.streams]),
+        # At the time of the call, the pipeline file says what is called.
+        callbacks=tuple(RecordedCallback(block=spec.block, digest=spec.digest) for spec in session.code.callbacks),
+        allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
+        # A path may hold a secret.
+        extra={
+            "source": session.redactor.redact(session.source.identity()),
+            "destination": session.redactor.redact(session.destination.identity()),
+        },
+    )
+
+
+def _resolve_filters(code: UserCode, names: Sequence[str]) -> tuple[Any, ...]:
+    """Replace globs in `streams` filters by names: the store knows names only."""
+    return tuple(
+        replace(
+            subscription,
+            streams=tuple(name for name in names if matches_any(subscription.streams, name)),
+        )
+        if subscription.streams is not None
+        else subscription
+        for subscription in code.subscriptions
+    )

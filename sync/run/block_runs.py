@@ -1,0 +1,123 @@
+"""The block runs of one stream: counters, kept data and status of each block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from ..flow.spool import Spool, run_prefix
+
+if TYPE_CHECKING:
+    from ..flow.transform import Transformer
+    from ..plan.plan import PlannedStream
+    from .context import StreamContext
+
+SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"
+
+
+class Stage:
+    """Counters of one block for one stream."""
+
+    def __init__(self, block: str, spool: Spool | None) -> None:
+        self.block = block
+        self.spool = spool
+        self.rows = 0
+        self.rejected = 0
+        self.size_bytes = 0
+        #: Whether it has passed on its last batch.
+        self.is_complete = False
+
+    def note(self, batch: pa.RecordBatch, *, is_last: bool) -> None:
+        self.rows += batch.num_rows
+        self.size_bytes += batch.nbytes
+        if self.spool is not None:
+            self.spool.write(batch)
+        self.is_complete |= is_last
+
+    @property
+    def data(self) -> str | None:
+        """Path of the block's output, kept for callbacks; None: not kept."""
+        return str(self.spool.path) if self.spool is not None and self.spool.path.exists() else None
+
+
+def statuses(stages: Sequence[Stage], stream_status: str, failed_block: str) -> list[str]:
+    """Return the status of each block run, in pipeline order. The data decides, not the clock.
+
+    In a failed stream, the block whose own code raised is `failure`. A block before it is `success` only if it had
+    passed on its last batch. All others are `cancelled`.
+    """
+    if stream_status != FAILURE:
+        return [stream_status] * len(stages)
+    place = [stage.block for stage in stages].index(failed_block)
+    before = [SUCCESS if stage.is_complete else CANCELLED for stage in stages[:place]]
+    return [*before, FAILURE, *[CANCELLED] * (len(stages) - place - 1)]
+
+
+class StreamBlocks:
+    """The blocks of one stream in its current attempt, and the block that failed."""
+
+    def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
+        self.planned = planned
+        self._context = context
+        pipeline = context.pipeline
+        self._names = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
+        self.stages: list[Stage] = []
+        self.transformers: list[Transformer] = []
+        self._failed: str | None = None
+
+    def renew(self, *, is_continued: bool) -> None:
+        """Begin an attempt. `is_continued`: an earlier attempt committed records, which are not read again."""
+        self._failed = None
+        self._renew_stages(is_continued=is_continued)
+        self.transformers = self._context.transformers(self.planned)
+
+    @property
+    def failed(self) -> str:
+        """The block whose own code raised; the destination if no other block is known."""
+        return self._failed or self._names[-1]
+
+    @failed.setter
+    def failed(self, block: str) -> None:
+        self._failed = block
+
+    def fail_in_source(self) -> None:
+        """Note that the error about to be raised is the source's."""
+        self._failed = self._names[0]
+
+    def note_written(self, *, rows: int, size_bytes: int, rejected: int) -> None:
+        """Record what the destination has committed, also for a stream that never began an attempt."""
+        if not self.stages:
+            self._renew_stages(is_continued=False)
+        last = self.stages[-1]
+        last.rows, last.size_bytes, last.rejected = rows, size_bytes, rejected
+
+    def close_spools(self, current: pa.Schema | None) -> None:
+        """Close the files kept for callbacks. `current`: the columns that arrive at the destination, if known."""
+        schema = self.planned.selected.stream.schema
+        for stage in self.stages:
+            if stage.spool is not None:
+                stage.spool.close(schema if stage is self.stages[0] or current is None else current)
+
+    def discard_spools(self) -> None:
+        """Remove the files kept for callbacks."""
+        for stage in self.stages:
+            if stage.spool is not None:
+                stage.spool.discard()
+
+    def _renew_stages(self, *, is_continued: bool) -> None:
+        self.discard_spools()
+        self.stages = [Stage(block, self._spool(block)) for block in self._names]
+        for stage in self.stages:
+            if is_continued and stage.spool is not None:  # never a partial frame
+                stage.spool.give_up("an earlier attempt of this run had committed a part")
+
+    def _spool(self, block: str) -> Spool | None:
+        if block not in self.planned.data_blocks:
+            return None
+        run, name = self._context.run, self.planned.name
+        digest = blake2b(f"{block}\0{name}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        path = self._context.spool_folder / f"{run_prefix(run.key)}{run.attempt}-{digest}.arrow"
+        return Spool(path, limit_bytes=self._context.pipeline.spool_limit, label=f"{block}:{name}")

@@ -1,0 +1,51 @@
+"""What all streams of one pipeline run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.protocols import Destination, Source
+
+from ..config import Pipeline
+from ..flow.feed import Budget
+from ..flow.transform import Transformer
+from ..plan.plan import PlannedStream
+from ..secrets import Redactor
+from ..store.model import ErrorInfo, PipelineRun, StreamOutcome
+from .progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamContext:
+    """The run, its connectors, and the calls by which a stream reports to the run store."""
+
+    pipeline: Pipeline
+    run: PipelineRun
+    source: Source
+    #: See `Session`.
+    source_name: str
+    source_can: Abilities
+    destination: Destination
+    destination_can: Abilities
+    progress: Progress
+    redactor: Redactor
+    spool_folder: Path
+    #: Memory for the batches in flight of all streams together.
+    budget: Budget
+    #: Makes the transformers of a stream, new for each attempt.
+    transformers: Callable[[PlannedStream], list[Transformer]]
+    #: Ends a stream in the run store; called once for each stream.
+    close: Callable[[StreamOutcome], None]
+    #: Tells callbacks that a stream is tried again. Arguments: stream, block, error.
+    tell_retry: Callable[[str, str, ErrorInfo], None]
+    #: Records a schema change before its commit. Arguments: stream, changes, mark of the commit.
+    #: Returns False if no callback listens.
+    announce_change: Callable[[str, Sequence[Mapping[str, Any]], Mapping[str, Any]], bool]
+    #: Tells callbacks of a stream's announced change (True), or drops it (False).
+    resolve_change: Callable[[str, bool], None]
+    #: Whether this process still owns the run.
+    is_owner: Callable[[], bool]

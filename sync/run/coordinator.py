@@ -1,0 +1,282 @@
+"""The coordinator of one attempt: claims streams in order, starts and stops them, and waits until each has ended."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
+from typing import Any
+
+from syncblocks.connectors.incremental.bookmarks import values
+
+from ..config import resolve_references
+from ..flow.feed import Budget
+from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
+from ..flow.transform import Transformer
+from ..plan.plan import Plan, PlannedStream
+from ..session.session import Session
+from ..store import Store
+from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
+from .block_runs import CANCELLED, FAILURE
+from .context import StreamContext
+from .group import run_group
+from .lease import Lease
+from .progress import Progress
+from .signals import STOP_S
+from .stream import StreamRun
+from .transformers import make_transformers
+
+#: Seconds that a stopped stream's thread has to end; then the stream is closed without it.
+GRACE_S = 3.0
+
+
+class Coordinator:
+    """Carries out the plan of one attempt in this process."""
+
+    def __init__(
+        self,
+        session: Session,
+        store: Store,
+        run: PipelineRun,
+        plan: Plan,
+        progress: Progress,
+        lease: Lease,
+        *,
+        notify: Callable[[], None],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._session = session
+        self._pipeline = session.pipeline
+        self._store = store
+        self._run = run
+        self._progress = progress
+        self._notify = notify
+        self._is_stopping = is_stopping
+        self._lease = lease
+        session.use_store(store, run.id)
+        self._memory = budget_bytes(self._pipeline.memory)
+        self._budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
+        self._is_refused = False
+        self._stop_reason = ""
+        self._has_failed = False
+        planned = {stream.name: stream for stream in plan.streams}
+        self._groups = {names: [planned[name] for name in names] for names in plan.groups}
+        #: Groups not claimed yet, in run order; a stream that ends takes the next one.
+        self._waiting = deque(self._groups.values())
+        #: Groups claimed in the transaction that closed another stream, not started yet.
+        self._claimed: deque[Sequence[PlannedStream]] = deque()
+        self._active: dict[Future[None], list[StreamRun]] = {}
+        #: Streams that are being ended without their threads.
+        self._abandoned: dict[StreamRun, Future[None]] = {}
+        self.runs: list[StreamRun] = []
+        self._context = self._make_context()
+
+    def execute(self, concurrency: int | None) -> None:
+        """Run every stream to its end, or until the run is stopped."""
+        slots = self._slots(concurrency)
+        stopped_at: float | None = None
+        while self._waiting or self._claimed or self._active:
+            while self._claimed:
+                self._start(self._claimed.popleft())
+            while len(self._active) < slots and not self._must_stop() and (group := self._next()):
+                if self._claim(group):
+                    self._start(group)
+            if stopped_at is None and self._must_stop():
+                stopped_at = time.monotonic()
+                self._waiting.clear()
+                self._stop()
+            self._collect(0.05 if stopped_at else 0.2)
+            self._cancel_late()
+            if stopped_at is not None and time.monotonic() - stopped_at > GRACE_S:
+                self._give_up()
+                return
+
+    def _next(self) -> Sequence[PlannedStream]:
+        """Take the next waiting group; empty if there is none."""
+        with suppress(IndexError):
+            return self._waiting.popleft()
+        return ()
+
+    def _claim(self, group: Sequence[PlannedStream]) -> bool:
+        """Claim a group; return False if the run is stopping."""
+        if not self._store.claim(self._run.id, [planned.name for planned in group]):
+            self._is_refused = True
+            return False
+        self._notify()  # the claim may have decided `is_last_block_run` of an event
+        return True
+
+    def _start(self, claimed: Sequence[PlannedStream]) -> None:
+        group = [StreamRun(self._context, planned) for planned in claimed]
+        self.runs += group
+        for member in group:
+            table = member.planned.key.destination_table
+            self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
+            if self._stop_reason:  # claimed just before the stop
+                member.cancel(self._stop_reason)
+        self._active[_in_thread(run_group, group)] = group
+
+    def _collect(self, timeout_s: float) -> None:
+        watched = [*self._active, *(end for end in self._abandoned.values() if not end.done())]
+        done, _ = wait(watched, timeout=timeout_s, return_when=FIRST_COMPLETED)
+        for future in done:
+            self._has_failed |= _has_failed(self._active.pop(future, ()))
+            future.result()
+
+    def _must_stop(self) -> bool:
+        if self._is_asked() or self._is_refused or self._lease.is_lost:
+            return True
+        return not self._pipeline.allow_blocks_to_fail and (self._has_failed or _has_failed(self._members()))
+
+    def _is_asked(self) -> bool:
+        return self._is_stopping() or self._lease.is_cancelled
+
+    def _stop(self) -> None:
+        """Stop claiming, and cancel the streams in flight."""
+        self._stop_reason = self._reason()
+        try:
+            self._store.request_stop(self._run.id)
+        except LostRun:
+            self._lease.lose()
+        for member in self._members():
+            member.cancel(self._stop_reason)
+
+    def _reason(self) -> str:
+        if self._is_asked() or self._store.cancel_requested(self._run.id):
+            return "the run was cancelled"
+        if self._lease.is_lost:
+            return "the run was taken over by another process"
+        return f"another stream {'failed' if any(run.status == FAILURE for run in self.runs) else 'timed out'}"
+
+    def _give_up(self) -> None:
+        """End the streams in flight without their threads, and wait until each is closed.
+
+        After a signal there is no time to wait for a destination or run store that does not answer. A stream that is
+        still open then stays open, and the next start recovers it.
+        """
+        members = self._members()
+        for member in members:
+            self._abandon(member)
+        limit: float | None = None
+        while not all(member.has_ended for member in members):
+            if limit is None and self._is_stopping():
+                limit = time.monotonic() + STOP_S - GRACE_S
+            if limit is not None and time.monotonic() > limit:
+                return
+            self._collect(0.02)
+
+    def _abandon(self, member: StreamRun) -> None:
+        """End a stream without its thread; in the background, since the destination may not answer."""
+        if member not in self._abandoned:
+            self._abandoned[member] = _in_thread(lambda group: group[0].abandon(), [member])
+
+    def _cancel_late(self) -> None:
+        for member in self._members():
+            limit_s = member.planned.selected.timeout_s
+            if limit_s is None or member.has_ended:
+                continue
+            late_s = time.monotonic() - member.started - limit_s
+            if late_s >= 0:
+                member.cancel(f"timeout_s={limit_s:g} is over")
+            if late_s > GRACE_S:
+                self._abandon(member)
+
+    def _members(self) -> list[StreamRun]:
+        # A copy, made in one step: the threads of streams call this, too.
+        return [member for group in list(self._active.values()) for member in group]
+
+    def _slots(self, concurrency: int | None) -> int:
+        wanted = concurrency or self._pipeline.concurrency
+        slots = min(8, 2 * (os.cpu_count() or 1)) if wanted == "auto" else int(wanted)
+        limits = (
+            self._session.destination.max_loads,
+            self._pipeline.source.concurrency,
+            self._pipeline.destination.concurrency,
+            streams_at_once(self._memory),
+        )
+        return max(1, min(slots, *(limit for limit in limits if limit is not None)))
+
+    def _make_context(self) -> StreamContext:
+        return StreamContext(
+            pipeline=self._pipeline,
+            run=self._run,
+            source=self._session.source,
+            source_name=self._session.source_name,
+            source_can=self._session.source_can,
+            destination=self._session.destination,
+            destination_can=self._session.destination_can,
+            progress=self._progress,
+            redactor=self._session.redactor,
+            spool_folder=self._pipeline.spool_folder,
+            budget=self._budget,
+            transformers=self._transformers,
+            close=self._close,
+            tell_retry=self._tell_retry,
+            announce_change=self._announce_change,
+            resolve_change=self._resolve_change,
+            is_owner=lambda: self._store.is_owner(self._run.id),
+        )
+
+    def _close(self, outcome: StreamOutcome) -> None:
+        """Close a stream, and claim the next group in the same transaction."""
+        is_alone = (outcome.stream,) in self._groups
+        following = self._next() if is_alone and not self._must_stop() else ()
+        try:
+            closed = self._store.close_stream(self._run.id, outcome, claim=[planned.name for planned in following])
+        except LostRun:
+            self._lease.lose()
+        else:
+            if closed.has_claimed:
+                self._claimed.append(following)
+        self._notify()
+
+    def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
+        try:
+            self._store.tell(self._run.id, stream, block, RETRY, error=error)
+        except LostRun:
+            self._lease.lose()
+        self._notify()
+
+    def _announce_change(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
+        # LostRun passes through the destination's load and so prevents the commit.
+        return self._store.hold(self._run.id, stream, self._pipeline.destination.block, changes, mark)
+
+    def _resolve_change(self, stream: str, is_made: bool) -> None:
+        try:
+            self._store.release_held(self._run.id, stream, is_committed=is_made)
+        except LostRun:
+            self._lease.lose()
+        self._notify()
+
+    def _transformers(self, planned: PlannedStream) -> list[Transformer]:
+        if not planned.transformers:
+            return []
+        recorded = self._store.run_kwargs(self._run) | {
+            "stream": planned.name,
+            "destination_table": planned.key.destination_table,
+        }
+        kwargs = resolve_references(recorded, self._pipeline, os.environ)
+        return make_transformers(self._pipeline, self._session.code, planned.transformers, kwargs)
+
+
+def _has_failed(runs: Iterable[StreamRun]) -> bool:
+    """Whether a stream has failed. Counts only streams closed in the store: the others are cancelled after that."""
+    return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)
+
+
+def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[StreamRun]) -> Future[None]:
+    """Run a group in its own daemon thread: a thread that hangs in a driver must not keep the process alive."""
+    future: Future[None] = Future()
+
+    def body() -> None:
+        try:
+            work(group)
+            future.set_result(None)
+        except BaseException as error:  # the coordinator raises it
+            future.set_exception(error)
+
+    threading.Thread(target=body, name=f"stream-{group[0].name}", daemon=True).start()
+    return future

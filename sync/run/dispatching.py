@@ -1,0 +1,45 @@
+"""Dispatchers of a pipeline's callbacks: how a call is prepared, and what follows its outcome."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.dispatcher import Dispatcher
+
+from ..config import Pipeline, resolve_references
+from ..delivery.hooks import Hooks
+from ..secrets import Redactor
+from ..store.outbox import Outbox
+from .progress import Progress
+
+
+def call_settings(pipeline: Pipeline, redactor: Redactor) -> dict[str, Any]:
+    """Return how each call is made: variables resolved, hooks prepared, secrets masked."""
+    return {
+        "resolve": lambda kwargs: resolve_references(kwargs, pipeline, os.environ),
+        "prepare": Hooks(pipeline, redactor).prepare,
+        "redact": redactor.redact,
+    }
+
+
+def make_dispatcher(
+    pipeline: Pipeline,
+    outbox: Outbox,
+    blocks: Sequence[str],
+    redactor: Redactor,
+    progress: Progress,
+    *,
+    inline: bool = False,
+) -> Dispatcher:
+    """Return a dispatcher of these callback blocks; it removes data that no open delivery needs any more."""
+
+    def on_outcome(delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        if delivery.data is not None and mark != "retry" and delivery.data not in outbox.deliveries.open_data():
+            Path(delivery.data).unlink(missing_ok=True)
+        progress.delivered(delivery, outcome, mark)
+
+    return Dispatcher(outbox, blocks, on_outcome=on_outcome, inline=inline, **call_settings(pipeline, redactor))

@@ -1,0 +1,54 @@
+"""Errors that end a run or a stream, and the record of an error that the run store keeps."""
+
+from __future__ import annotations
+
+import traceback
+
+from ..errors import SyncError
+from ..secrets import Redactor
+from ..store.model import ErrorInfo
+
+#: Characters of a traceback that are kept, counted from its end.
+TRACEBACK_LIMIT = 16_000
+
+
+class Stopped(SyncError):
+    """The stream was stopped: by a signal, a timeout, `runs cancel`, or the failure of another stream."""
+
+    code = "stopped"
+
+
+class ColumnsRefused(SyncError):
+    """Columns that appeared during the read cannot be written as configured; says which, why and what to do."""
+
+    code = "columns"
+
+
+class LedgerUnreadable(SyncError):
+    """The destination's ledger cannot be read, so nobody knows whether the last commit was kept."""
+
+    code = "ledger"
+
+
+def message_of(error: BaseException) -> str:
+    """Return an error's text; its class name if it has no text."""
+    return str(error) or type(error).__name__
+
+
+def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", block: str = "") -> ErrorInfo:
+    """Label an error with its stream and block, without secrets. An error before the first stream has no traceback."""
+    text = "".join(traceback.format_exception(error)) if stream else ""
+    # `...` tells the redactor that the cut may have split a secret.
+    text = text if len(text) <= TRACEBACK_LIMIT else f"...{text[-TRACEBACK_LIMIT:]}"
+    return ErrorInfo(
+        type=type(error).__name__,
+        message=redactor.redact(message_of(error)),
+        traceback=redactor.redact(text),
+        stream=stream,
+        block=block,
+    )
+
+
+def process_died(message: str, *, stream: str = "", block: str = "") -> ErrorInfo:
+    """Return the error of a run, or of one of its streams, whose process died."""
+    return ErrorInfo(type="ProcessDied", message=message, traceback="", stream=stream, block=block)

@@ -1,0 +1,221 @@
+"""The events of one attempt at a stream: transformed batches, checkpoints, new columns and rejected records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+
+import pyarrow as pa
+
+from syncblocks.connectors.rejected.halving import convert_or_reject as sifted
+from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+
+from ..flow.feed import Feed, Item
+from ..flow.transform import Transformer, declared_stream
+from ..plan.columns import ColumnMapping, map_columns
+from ..plan.evolution import ignored, left_out_text, without_columns
+from ..plan.shapes import differences, in_words, shape_of
+from .block_runs import StreamBlocks
+from .errors import ColumnsRefused
+from .progress import Progress
+
+
+class StreamEvents:
+    """Passes the batches of one attempt through the blocks of a stream."""
+
+    def __init__(
+        self,
+        blocks: StreamBlocks,
+        progress: Progress,
+        *,
+        start: Bookmark | None,
+        check: Callable[[], None],
+        send_final: Callable[[Bookmark | None], Checkpoint],
+    ) -> None:
+        self.blocks = blocks
+        self.planned = blocks.planned
+        self._progress = progress
+        self._start = start
+        #: Raises if the stream was cancelled.
+        self._check = check
+        self._send_final = send_final
+        #: Columns that appeared during the read and that `on_schema_change: ignore` leaves out.
+        self._ignored: frozenset[str] = frozenset()
+        #: Columns of which a message was shown.
+        self._reported: set[str] = set()
+
+    def read(self, feed: Feed) -> tuple[Stream, Iterator[Event | Block]]:
+        """Return the stream as it arrives at the destination, and its events."""
+        events = self._events(feed)
+        first, stream = self._first(events)
+        return stream, chain(() if first is None else (first,), events)
+
+    def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
+        """Pull the first event: a transformer's first batch decides which columns arrive."""
+        if self.planned.wire != "arrow":  # the columns cannot change, so the destination may begin at once
+            return None, self.planned.arriving
+        first = next(events)
+        if isinstance(first, Stream):
+            return next(events), first
+        stream = self._arriving()
+        return first, stream if self.planned.is_schema_decided else self._map(stream).arriving
+
+    def _arriving(self) -> Stream:
+        planned = self.planned
+        if planned.is_schema_decided:
+            return planned.arriving
+        schema = self.blocks.transformers[-1].schema
+        if schema is not None:
+            return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
+        if planned.table.schema is not None:  # no record came: the table keeps its columns
+            return replace(planned.arriving, schema=planned.table.schema)
+        batch, stream = planned.selected.stream.schema.empty_table().to_batches(), planned.selected.stream
+        empty = batch[0] if batch else _empty(planned.selected.stream.schema)
+        for transformer in self.blocks.transformers:
+            empty = self._apply(transformer, empty, stream)
+            stream = transformer.stream(stream)
+        return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
+
+    def _events(self, feed: Feed) -> Iterator[Event | Block]:
+        """Yield the events for the destination, the final checkpoint last."""
+        mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
+        bookmark, waiting = self._start, None
+        rejected: list[RejectedRecord] = []
+        for item in self._items(feed):
+            self._check()
+            if isinstance(item.event, Checkpoint):
+                if rejected and mapping is not None:
+                    yield Rejected(records=tuple(rejected))
+                    rejected.clear()
+                bookmark, waiting = item.event.bookmark, item.event
+                continue
+            if waiting is not None and not rejected and not self.planned.commits_once:
+                yield waiting
+            waiting = None
+            if isinstance(item.event, Stream):
+                changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
+                    mapping = self._map(changed)
+                    yield mapping.arriving
+                continue
+            if isinstance(item.event, Rejected):
+                self.blocks.stages[0].rejected += len(item.event.records)
+                rejected += item.event.records
+                continue
+            if not isinstance(item.event, pa.RecordBatch):
+                self.blocks.stages[0].is_complete |= item.is_last
+                block = item.event
+                del item  # frees its memory before the next one is read
+                yield block
+                del block
+                continue
+            batch = self._transform(item)
+            if batch.num_rows == 0:
+                continue
+            if mapping is None or not _is_of(batch.schema, mapping):
+                is_first, schema = mapping is None, _keys_not_null(batch.schema, self.planned.arriving)
+                mapping = self._map(replace(self.planned.arriving, schema=schema))
+                if not is_first:
+                    yield mapping.arriving
+            good, bad = sifted(batch, mapping.convert, self.planned.selected.stream)
+            rejected += bad
+            del item, batch
+            while good:
+                yield self._spooled(good.pop(0))
+            if rejected:
+                yield Rejected(records=tuple(rejected))
+                rejected.clear()
+        self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
+        if rejected:
+            yield Rejected(records=tuple(rejected))
+        yield self._send_final(bookmark)
+
+    def _items(self, feed: Feed) -> Iterator[Item]:
+        items = iter(feed)
+        while True:
+            try:
+                item = next(items, None)
+            except Exception:
+                self.blocks.fail_in_source()
+                raise
+            if item is None:
+                return
+            yield item
+            del item
+
+    def _transform(self, item: Item) -> pa.RecordBatch:
+        batch, stream = item.event, self.planned.selected.stream
+        assert isinstance(batch, pa.RecordBatch)
+        if not self._ignored.isdisjoint(batch.schema.names):
+            batch = batch.select([name for name in batch.schema.names if name not in self._ignored])
+        if self.planned.wire == "arrow":
+            self.blocks.stages[0].note(batch, is_last=item.is_last)
+            self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
+        else:  # inside blocks of another wire: counted when they are committed
+            self.blocks.stages[0].is_complete |= item.is_last
+        for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
+            batch = self._apply(transformer, batch, stream)
+            stream = transformer.stream(stream)
+            stage.note(batch, is_last=item.is_last)
+        return batch
+
+    def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep a batch of the destination for callbacks that ask for its data."""
+        last = self.blocks.stages[-1]
+        if last.spool is not None:
+            last.spool.write(batch)
+        return batch
+
+    def _map(self, stream: Stream) -> ColumnMapping:
+        """Map columns that appeared during the read; the plan has mapped all columns that it knew."""
+        mapping = map_columns(stream, self.planned.rules)
+        self._report_left_out(column.name for column in mapping.columns if column.is_left_out)
+        refusals = list(mapping.refusals)
+        if self.planned.rules.is_frozen and self.planned.is_schema_decided:
+            changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
+            refusals += [f"frozen, but the source changed during the read: {in_words(change)}" for change in changes]
+        if refusals:
+            self.blocks.failed = self.blocks.stages[-2].block
+            raise ColumnsRefused("; ".join(refusals))
+        return mapping
+
+    def _without_ignored(self, stream: Stream) -> Stream:
+        """Leave out columns that are new since the plan was made, if `on_schema_change` says so."""
+        planned = self.planned
+        if planned.ignored is None:
+            return stream
+        before = {**planned.shape, "ignored": planned.ignored}
+        arriving = declared_stream(stream, self.blocks.transformers)
+        found = ignored(stream, arriving, before, planned.rules, is_decided=True).columns
+        self._report_left_out(found.difference(planned.ignored))
+        self._ignored |= found
+        return without_columns(stream, self._ignored)
+
+    def _report_left_out(self, names: Iterable[str]) -> None:
+        if new := sorted(set(names) - self._reported):
+            self._reported.update(new)
+            self._progress.message(left_out_text(self.planned.name, new))
+
+    def _apply(self, transformer: Transformer, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        try:
+            return transformer.apply(batch, stream)
+        except Exception:
+            self.blocks.failed = transformer.block
+            raise
+
+
+def _is_of(schema: pa.Schema, mapping: ColumnMapping | None) -> bool:
+    """Tell whether a schema has the columns of a mapping."""
+    columns = [] if mapping is None else [(field.name, field.type) for field in mapping.declared.schema]
+    return columns == [(field.name, field.type) for field in schema]
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
+def _keys_not_null(schema: pa.Schema, stream: Stream) -> pa.Schema:
+    not_null = {field.name for field in stream.schema if not field.nullable}
+    keys = not_null & set(stream.key_properties)
+    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])

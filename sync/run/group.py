@@ -1,0 +1,134 @@
+"""A group: the streams that one read yields together, with their retries. Each group runs in its own thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from syncblocks.connectors.stream import Bookmark
+
+from ..flow.feed import Feed, start_reading
+from ..flow.spooled_feed import SpooledFeed
+from ..verify.repair import NarrowedSource
+from .errors import LedgerUnreadable
+from .ranges import load_ranges, start_reading_ranges
+from .stream import StreamRun
+
+
+def run_group(runs: Sequence[StreamRun]) -> None:
+    """Run the streams of one group, with their retries, until each has ended.
+
+    One read feeds all streams of the group; each stream is loaded in its own thread. A group of one runs in the
+    calling thread. An error of a stream ends the stream and is never raised here.
+    """
+    pending, attempt = list(runs), 0
+    while pending:
+        attempt += 1
+        errors = _try_group(pending, attempt)
+        pending = [run for run in pending if _is_pending(run, errors.get(run.name), attempt)]
+        if pending:
+            delay_s = max(run.planned.selected.retry_delay_s for run in pending)
+            for run in pending:
+                error = errors[run.name]
+                assert error is not None  # no other stream is pending
+                if run.falls_back_to_whole(error):
+                    delay_s = 0.0
+                    continue
+                run.tell_retry(error)
+                run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=run.shown(error))
+            pending[0].wait_for_retry(delay_s)
+
+
+def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bool:
+    try:
+        if error is not None and run.wants_retry(error, attempt):
+            return True
+    except LedgerUnreadable as unreadable:
+        error = unreadable
+    run.end(error)
+    return False
+
+
+def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseException | None]:
+    errors: dict[str, BaseException | None] = {}
+    bookmarks: dict[str, Bookmark | None] = {}
+    for run in runs:
+        try:
+            bookmarks[run.name] = run.begin(attempt)
+        except Exception as error:  # an error of a connector ends this stream only
+            errors[run.name] = error
+    ready = [run for run in runs if run.name not in errors]
+    if not ready:
+        return errors
+    context = ready[0].context
+    if len(ready) == 1 and ready[0].reads_ranges and _try_ranges(ready[0], errors):
+        return errors
+    wire = ready[0].planned.wire  # the same for all streams of a group
+    # If the destination allows fewer loads at once than the group has streams, the others wait on disk.
+    limit = context.destination.max_loads or len(ready)
+    waiting = {run.name for run in ready[limit:]}
+    gate = threading.Semaphore(0)
+
+    keys = {run.name: run.planned.selected.stream.key_properties for run in ready}
+
+    def make_feed(name: str) -> Feed:
+        if name in waiting:
+            return SpooledFeed(name, context.spool_folder, context.budget, keys[name])
+        return Feed(name, context.budget, keys[name])
+
+    repair = ready[0].planned.repair
+    source = context.source if repair is None else NarrowedSource(context.source, context.source_can, repair)
+    feeds = start_reading(source, [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed)
+
+    def load(run: StreamRun) -> None:
+        if run.name in waiting:
+            gate.acquire()
+        try:
+            _try_load(run, feeds[run.name], errors)
+        finally:
+            gate.release()
+
+    threads = [threading.Thread(target=load, args=(run,), name=f"load-{run.name}", daemon=True) for run in ready[1:]]
+    for thread in threads:
+        thread.start()
+    load(ready[0])
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool:
+    """Load a stream by ranges; return False, with nothing done, if it is too small for ranges."""
+    planned, source = run.planned, run.context.source_can.reads_ranges
+    assert source is not None, "the plan checks this"
+    stream, reading = planned.selected.stream, planned.reading
+    try:
+        with ExitStack() as stack:
+            try:
+                opened = stack.enter_context(source.open_ranges(stream, reading.readers, planned.wire))
+            except Exception:
+                run.blocks.fail_in_source()
+                raise
+            if len(opened.ranges) < 2:
+                return False
+            if reading.loaders > 1:
+                load_ranges(run, opened)
+            else:
+                feed = Feed(stream.name, run.context.budget, stream.key_properties)
+                start_reading_ranges(opened, reading.readers, feed)
+                run.load(feed)
+    except Exception as error:  # decided in StreamRun.end
+        errors[run.name] = error
+    else:
+        errors[run.name] = None
+    return True
+
+
+def _try_load(run: StreamRun, feed: Feed, errors: dict[str, BaseException | None]) -> None:
+    try:
+        run.load(feed)
+    except Exception as error:  # decided in StreamRun.end
+        errors[run.name] = error
+    else:
+        errors[run.name] = None

@@ -1,0 +1,429 @@
+"""Run a pipeline: recover a dead run, plan, run the streams, deliver the callbacks. One process owns a run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from syncblocks.callbacks.null_dispatcher import NullDispatcher
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
+
+from ..config import Pipeline, load_pipeline
+from ..delivery.current_callbacks import CurrentCallbacks
+from ..delivery.subscriptions import warm_blocks
+from ..errors import AlreadyRunning, ConfigError, SyncError
+from ..flow.spool import discard_spools
+from ..plan.evolution import left_out_text
+from ..plan.plan import Plan
+from ..plan.repair import Repair
+from ..plan.selection import NoStream
+from ..session.session import make_plan, open_session
+from ..store import Store
+from ..store.model import ErrorInfo, PipelineRun
+from ..store.outbox import Outbox
+from ..verify.repair import repairing
+from .attempt_plan import attempt_plan
+from .block_runs import CANCELLED, FAILURE
+from .coordinator import Coordinator
+from .errors import LedgerUnreadable, error_info
+from .lease import Lease
+from .progress import Progress
+from .recovery import clear_leftovers, recover
+from .results import RunResult, StreamResult, stream_result
+from .signals import END_S, Watch, caught_signals
+from .stream import StreamRun
+from .takeover import ASK_AGAIN_S
+from .verdicts import verified
+
+if TYPE_CHECKING:
+    import signal
+
+    from syncblocks.callbacks.dispatcher import Dispatcher
+
+log = logging.getLogger("syncblocks")
+
+#: Seconds after a signal in which each due delivery gets one attempt.
+SIGNAL_DRAIN_S = 20.0
+
+_UNREADABLE = "the destination's ledger could not be read"
+
+
+def run_pipeline(
+    pipeline: Pipeline | str | Path,
+    *,
+    streams: Sequence[str] = (),
+    full_refresh: bool = False,
+    variables: Mapping[str, Any] | None = None,
+    event: Mapping[str, Any] | None = None,
+    trigger: str | None = None,
+    concurrency: int | None = None,
+    inline_callbacks: bool = False,
+    wait_for_other: bool = False,
+    retry: bool = False,
+    repairs: Mapping[str, Repair] | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Sync a pipeline's streams and deliver its callbacks.
+
+    Args:
+        pipeline: what `load_pipeline` returned, or the path of a pipeline file.
+        streams: globs; empty: all selected streams.
+        full_refresh: replace every table and ignore every bookmark.
+        variables: runtime variables, before those of the file (only with a path).
+        event: JSON values that callbacks get as `event`.
+        trigger: first half of `execution_partition` (only with a path).
+        concurrency: streams at once, before the file's.
+        inline_callbacks: run callbacks in this process, for a debugger.
+        wait_for_other: wait for an active run of the same pipeline instead of refusing.
+        retry: a new attempt of the latest run, for the streams that did not succeed or never started.
+        repairs: repair these streams and do nothing else (`verify --repair`).
+        progress: gets a call for each event of the run.
+
+    Raises:
+        ConfigError: the file, or something that it names, is wrong; nothing was run or written.
+        AlreadyRunning: another process runs this pipeline.
+    """
+    if not isinstance(pipeline, Pipeline):
+        pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
+    if retry:
+        pipeline = _as_of_latest_run(pipeline)
+    order = _Order(
+        streams=streams,
+        full_refresh=full_refresh,
+        event=event or {},
+        concurrency=concurrency,
+        wait_for_other=wait_for_other,
+        retry=retry,
+        repairs=repairs,
+    )
+    with _Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
+        return runner.run()
+
+
+class _Order(NamedTuple):
+    """Options of one call of `run_pipeline`."""
+
+    streams: Sequence[str]
+    full_refresh: bool
+    event: Mapping[str, Any]
+    concurrency: int | None
+    wait_for_other: bool
+    retry: bool
+    repairs: Mapping[str, Repair] | None
+
+
+class _Runner:
+    """One process's work on one pipeline, from the recovery to the last callback."""
+
+    def __init__(self, pipeline: Pipeline, progress: Progress, order: _Order, *, inline_callbacks: bool) -> None:
+        self.pipeline = pipeline
+        self.progress = progress
+        self.order = order
+        self.session = open_session(pipeline)
+        self.session.prepare()
+        self.signals: list[int] = []
+        self._is_inline = inline_callbacks
+        self._store: Store | None = None
+        self._outbox: Outbox | None = None
+        self._dispatcher: Dispatcher | NullDispatcher | None = None
+        self._run_ids: list[int] = []
+        self._watch: Watch | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Runner:
+        self._watch = self._stack.enter_context(caught_signals(self.signals.append, self._say_farewell))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._stack:
+            if self._dispatcher is not None:
+                self._dispatcher.close(grace_s=self._grace_s)
+            if self._outbox is not None:
+                self._outbox.close()
+            self.session.close()
+            if self._store is not None:
+                self._store.close()
+
+    @property
+    def _grace_s(self) -> float:
+        """Seconds that a running callback has to end when the process ends."""
+        return 0.0 if len(self.signals) > 1 else 1.0
+
+    def _say_farewell(self, number: signal.Signals) -> None:
+        text = f"{number.name}: the process ends while it waits for an answer; the next start recovers the run"
+        self.progress.message(text, level="error")
+        self.progress.close()
+
+    # -- the run, from left to right -----------------------------------------------------------------------------
+
+    def run(self) -> RunResult:
+        """Run everything. An error after a signal becomes a result: the signal is why the run ends."""
+        try:
+            return self._run()
+        except (SyncError, ConnectorError) as error:
+            if not self.signals:
+                raise
+            run_id = self._run_ids[-1] if self._run_ids else None
+            message = self.session.redactor.redact(str(error))
+            return RunResult(
+                run_id=run_id, pipeline=self.pipeline.pipeline, status=CANCELLED, error=message, signal=self.signals[0]
+            )
+
+    def _run(self) -> RunResult:
+        while True:
+            if Store.exists(self.pipeline.store_url):
+                self._open_store()
+                self._clear_up()
+            if self.signals:
+                return self._result(None, CANCELLED, ())
+            latest = self._latest()
+            plan = self._plan(self._chosen())
+            self._open_store()  # only now: a mistake in the file creates nothing
+            if isinstance(plan, ErrorInfo) and self._latest() != latest:
+                continue  # another run, which may have blocked the connection, has ended meanwhile
+            try:
+                run = self._begin(plan)
+            except AlreadyRunning as error:  # another run began while this process was planning
+                self._wait_or_refuse(error)
+            else:
+                return self._execute(run, plan)
+
+    def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
+        with Lease(self.store, run.id) as lease:
+            if isinstance(plan, ErrorInfo):
+                return self._fail_before_first(run, plan)
+            try:
+                order = self.order
+                is_partial = bool(order.streams or order.retry or order.repairs)
+                clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+            except (ConnectorError, LedgerUnreadable) as error:
+                return self._fail_before_first(run, self._error_info(error))
+            self.progress.run_started(run, plan)
+            coordinator = Coordinator(
+                self.session,
+                self.store,
+                run,
+                plan,
+                self.progress,
+                lease,
+                notify=self.dispatcher.notify,
+                is_stopping=lambda: bool(self.signals),
+            )
+            coordinator.execute(self.order.concurrency)
+            return self._finish(run, coordinator.runs, lease)
+
+    @property
+    def store(self) -> Store:
+        assert self._store is not None
+        return self._store
+
+    @property
+    def outbox(self) -> Outbox:
+        assert self._outbox is not None
+        return self._outbox
+
+    @property
+    def dispatcher(self) -> Dispatcher | NullDispatcher:
+        assert self._dispatcher is not None
+        return self._dispatcher
+
+    def _open_store(self) -> None:
+        if self._store is not None:
+            return
+        pipeline = self.pipeline
+        self._store = Store.open(pipeline.store_url)
+        self.session.use_store(self._store)
+        callbacks = CurrentCallbacks(pipeline, self.session.code)
+        self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
+        blocks = [*self._outbox.deliveries.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
+        if (left := self._store.active_run(pipeline.pipeline)) is not None:
+            # Its recovery may have events for blocks that the file no longer has: they are reported as dead.
+            blocks += [callback.block for callback in self._store.attempt_plan_of(left.id).callbacks]
+        self._dispatcher = self._started_dispatcher(list(dict.fromkeys(blocks))) if blocks else NullDispatcher()
+
+    def _started_dispatcher(self, blocks: Sequence[str]) -> Dispatcher:
+        from .dispatching import make_dispatcher  # a run without callbacks spares the import
+
+        dispatcher = make_dispatcher(
+            self.pipeline, self.outbox, blocks, self.session.redactor, self.progress, inline=self._is_inline
+        )
+        # Child processes start while the plan waits for databases.
+        dispatcher.warm(warm_blocks(self.session.code.subscriptions))
+        dispatcher.start()
+        return dispatcher
+
+    def _clear_up(self) -> None:
+        """Before new work: end the run of a dead process, and deliver what is due."""
+        recovered = self._recover()
+        if recovered is None:
+            self._drain(self.pipeline.drain_s)
+            return
+        self._run_ids.append(recovered.id)
+        with Lease(self.store, recovered.id):
+            self.dispatcher.notify()
+            self._drain(self.pipeline.drain_s)
+            discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
+            self.store.finish_run(recovered.id)
+
+    def _recover(self) -> PipelineRun | None:
+        while not self.signals:
+            try:
+                return recover(self.store, self.pipeline.pipeline, self.session.destination, self.progress)
+            except AlreadyRunning as error:
+                self._wait_or_refuse(error)
+        return None
+
+    def _wait_or_refuse(self, error: AlreadyRunning) -> None:
+        if not self.order.wait_for_other:
+            raise error
+        self.session.close()  # the other run may need a file that this process has open
+        self.progress.message(f"waiting: {error}")
+        time.sleep(1.0)
+
+    def _latest(self) -> tuple[int, int] | None:
+        latest = None if self._store is None else self._store.latest_run(self.pipeline.pipeline)
+        return None if latest is None else (latest.id, latest.attempt)
+
+    def _plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
+        """Return the plan, or why the run fails before its first stream."""
+        try:
+            plan = self._make_plan(only)
+            for skipped in plan.skipped:
+                self.progress.message(skipped, level="warning")
+            for planned in plan.streams:
+                if planned.ignored:
+                    self.progress.message(left_out_text(planned.name, planned.ignored))
+            return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
+        except ConfigError as error:
+            # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
+            has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
+            has_changed = isinstance(error, NoStream) or isinstance(error.__cause__, ConnectorConfigError)
+            if not has_run or not has_changed:
+                raise
+            return self._error_info(error)
+        except ConnectorError as error:
+            return self._error_info(error)
+
+    def _make_plan(self, only: Sequence[str] | None) -> Plan:
+        streams, full_refresh = self.order.streams, self.order.full_refresh
+        for wait_s in ASK_AGAIN_S:
+            try:
+                return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+            except RetriableError:  # such as a database file that another start has locked for its own plan
+                time.sleep(wait_s)
+        return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+
+    def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
+        """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
+        pipeline = self.pipeline
+        plan = attempt_plan(self.session, planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
+        latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
+        if latest is not None:
+            run = self.store.begin_retry(latest.id, plan=plan)
+        else:
+            run = self.store.begin_run(
+                pipeline.pipeline,
+                execution_date=pipeline.execution_date,
+                trigger=pipeline.trigger,
+                event=self.order.event,
+                variables=pipeline.variable_references,
+                plan=plan,
+            )
+        self._run_ids.append(run.id)
+        return run
+
+    def _chosen(self) -> list[str] | None:
+        """Return the names of the only streams that this run is about; None: all that the file selects."""
+        if self.order.retry:
+            return self._unfinished()
+        return None if self.order.repairs is None else list(self.order.repairs)
+
+    def _unfinished(self) -> list[str]:
+        latest = self.store.latest_run(self.pipeline.pipeline)
+        assert latest is not None  # `_as_of_latest_run` has found it
+        names = self.store.unfinished_streams(latest.id)
+        if not names and latest.status == "success":
+            raise SyncError(f"run {latest.id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry")
+        return list(names)
+
+    def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:
+        ended = self.store.end_attempt(run.id, error=error)
+        self.progress.message(error.message, level="error")
+        return self._deliver(ended, (), error.message)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _finish(self, run: PipelineRun, runs: Sequence[StreamRun], lease: Lease) -> RunResult:
+        results = tuple(stream_result(member) for member in runs)
+        if any(member.outcome is None or not member.has_ended for member in runs):
+            reason = "not every stream could be ended in time" if self.signals else _UNREADABLE
+            message = f"{reason}: the run stays open, the next start recovers it"
+            self.progress.message(message, level="error")
+            if self.signals:
+                self._drain(SIGNAL_DRAIN_S)
+            return self._result(run, FAILURE, results, message)
+        if lease.is_lost:
+            return self._result(run, FAILURE, results, "another process took this run over")
+        ended = self.store.end_attempt(run.id)
+        self.progress.run_ended(ended)
+        if self.order.repairs is None and not self.signals:  # `verify --repair` compares by itself
+            results = verified(results, runs, self.session, self.store, self.progress)
+        return self._deliver(ended, results, None)
+
+    def _deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:
+        """Close every connection, then deliver: callbacks may open a database that locks its file."""
+        self.session.close()
+        self.outbox.release_gate(run.id)
+        self.dispatcher.notify()
+        self._drain(self.pipeline.drain_s)
+        # Closed before due deliveries are counted: a running call may still end.
+        self.dispatcher.close(grace_s=self._grace_s)
+        self.store.finish_run(run.id)
+        return self._result(run, run.status, results, error)
+
+    def _drain(self, limit_s: float) -> None:
+        signals = len(self.signals)
+        if signals > 1:
+            return
+        if signals == 1:
+            if self._watch is not None:
+                self._watch.allow(SIGNAL_DRAIN_S + END_S)
+            self.dispatcher.drain(SIGNAL_DRAIN_S, stop=lambda: len(self.signals) > 1, one_try=True)
+            return
+        is_empty = self.dispatcher.drain(limit_s, stop=lambda: len(self.signals) > signals)
+        if not is_empty and len(self.signals) > signals:
+            self._drain(SIGNAL_DRAIN_S)
+
+    def _result(
+        self, run: PipelineRun | None, status: str, streams: tuple[StreamResult, ...], error: str | None = None
+    ) -> RunResult:
+        return RunResult(
+            run_id=None if run is None else run.id,
+            pipeline=self.pipeline.pipeline,
+            status=status,
+            streams=streams,
+            callbacks=self.outbox.deliveries.counts(self._run_ids) if self._outbox is not None else {},
+            error=error,
+            signal=self.signals[0] if self.signals else None,
+        )
+
+    def _error_info(self, error: Exception) -> ErrorInfo:
+        log.debug("failed before the first stream", exc_info=error)
+        return error_info(error, self.session.redactor)
+
+
+def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
+    """Load the file again with the execution date, trigger and variables of the latest run, which a retry keeps."""
+    latest = None
+    if Store.exists(pipeline.store_url):
+        with Store.open(pipeline.store_url) as store:
+            latest = store.latest_run(pipeline.pipeline)
+    if latest is None:
+        raise SyncError(f"pipeline {pipeline.pipeline!r} has never run: there is nothing to retry")
+    return load_pipeline(
+        pipeline.path, execution_date=latest.execution_date, trigger=latest.trigger, recorded=latest.variables
+    )

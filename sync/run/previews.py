@@ -1,0 +1,109 @@
+"""The first records of a stream, as a run would send them. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.incremental.bookmarks import to_json
+from syncblocks.connectors.stream import ReplicationMethod, Stream
+
+from ..delivery.subscriptions import applies
+from ..flow.transform import Transformer, declared_stream
+from ..plan.selection import SelectedStream, one_stream
+from ..session.inspection import existing_store, selected_streams
+from ..session.session import Session, make_plan
+from .transformers import make_transformers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The first records of a stream, in the form that the destination would get."""
+
+    stream: str
+    destination_table: str
+    #: Column name -> type, in order.
+    columns: Mapping[str, str]
+    #: JSON values, keys are column names.
+    records: tuple[dict[str, Any], ...]
+
+
+def preview(session: Session, name: str, limit: int) -> Preview:
+    """Read the first records of a selected stream and apply its transformers; write nothing."""
+    selected = one_stream(selected_streams(session), name)
+    if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
+        with existing_store(session.pipeline) as store:
+            (planned,) = make_plan(session, store, only=[name]).streams
+        selected = planned.selected
+    # A full table is read in no order, so the first records come at once.
+    stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+    transformers = _transformers(session, selected)
+    schema, records = declared_stream(stream, transformers).schema, list[dict[str, Any]]()
+    if limit > 0:
+        with closing(session.source.read([stream], {stream.name: None})) as events:  # type: ignore[type-var]
+            for _, event in events:
+                if isinstance(event, Stream):
+                    stream, schema = event, declared_stream(event, transformers).schema
+                if not isinstance(event, pa.RecordBatch):
+                    continue
+                batch = _apply(transformers, event.slice(0, max(limit * 10, 1000)), stream)
+                schema = batch.schema
+                records += [_json_record(record) for record in batch.slice(0, limit - len(records)).to_pylist()]
+                if len(records) >= limit:
+                    break
+    return Preview(
+        stream=name,
+        destination_table=selected.destination_table,
+        columns={field.name: str(field.type) for field in schema},
+        records=tuple(records),
+    )
+
+
+def _transformers(session: Session, selected: SelectedStream) -> list[Transformer]:
+    pipeline = session.pipeline
+    blocks = {block.block for block in pipeline.transformers if applies(block.streams, selected.name)}
+    if not blocks:
+        return []
+    execution_date = pipeline.execution_date.isoformat()
+    kwargs = {
+        **pipeline.variables,
+        "stream": selected.name,
+        "destination_table": selected.destination_table,
+        "pipeline_uuid": pipeline.pipeline,
+        "pipeline_run": {
+            "id": 0,  # no run is made
+            "pipeline_uuid": pipeline.pipeline,
+            "execution_date": execution_date,
+            "variables": pipeline.variables,
+        },
+        "ds": pipeline.ds,
+        "hr": pipeline.hr,
+        "execution_date": execution_date,
+        "execution_partition": pipeline.execution_partition,
+        "event": {},
+    }
+    return make_transformers(pipeline, session.code, blocks, kwargs)
+
+
+def _apply(transformers: Sequence[Transformer], batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+    for transformer in transformers:
+        batch = transformer.apply(batch, stream)
+        stream = transformer.stream(stream)
+    return batch
+
+
+def _json_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: json_value(value) for name, value in record.items()}
+
+
+def json_value(value: Any) -> Any:
+    """Return a value of a record as JSON, nested ones too."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    return to_json(value)

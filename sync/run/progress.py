@@ -1,0 +1,45 @@
+"""Calls by which a run reports its progress. The command line shows them; the Python API may pass its own object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from syncblocks.callbacks.delivery import Delivery, Outcome
+
+    from ..plan.plan import Plan
+    from ..store.model import PipelineRun
+
+
+class Progress:
+    """Does nothing; subclasses override methods. Calls come from several threads and must return at once."""
+
+    def run_started(self, run: PipelineRun, plan: Plan) -> None:
+        """The run is recorded in the store with its plan; nothing has been read."""
+
+    def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
+        """A stream was claimed: its block runs have started."""
+
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        """These records and bytes were read since the last call."""
+
+    def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
+        """These records were committed in the destination since the last call."""
+
+    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
+        """An attempt failed and will be repeated."""
+
+    def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+        """The stream's block runs have ended."""
+
+    def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
+        """A callback was called; `mark` is done, retry or dead."""
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        """A message for a person: a recovery, a warning, a wait."""
+
+    def run_ended(self, run: PipelineRun) -> None:
+        """All streams have ended; callbacks may still be due."""
+
+    def close(self) -> None:
+        """No call follows; restore the terminal. Idempotent."""

@@ -1,0 +1,158 @@
+"""What earlier runs left behind: the run of a dead process, unfinished ranges, bookmarks of dropped tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.incremental.bookmarks import values
+from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.stream import LedgerKey, LedgerRow
+
+from ..errors import AlreadyRunning
+from ..plan.plan import Connectors, Plan
+from ..store import Store
+from ..store.model import AttemptPlan, BlockOutcome, PipelineRun, StateCopy, StreamOutcome
+from .block_runs import FAILURE, SUCCESS
+from .errors import process_died
+from .progress import Progress
+from .takeover import fenced_row, is_completed, owner_text, stream_token, was_made
+
+
+def recover(store: Store, pipeline: str, destination: Destination, progress: Progress) -> PipelineRun | None:
+    """End and return the run that a dead process of this pipeline left; None if there is none.
+
+    The destination's ledger decides each stream that had started: success if that attempt completed it, else failure.
+    Every step may be killed and repeated.
+
+    Raises:
+        AlreadyRunning: the run's process is alive.
+        LedgerUnreadable: the destination cannot be asked; the run stays open.
+    """
+    run = store.active_run(pipeline)
+    if run is None:
+        return None
+    if store.owner_state(run) == "alive":
+        raise AlreadyRunning(pipeline, run.id, str(run.owner))
+    run = store.take_over_run(run.id)
+    progress.message(f"run {run.id} was left by a dead process ({run.owner.host}); recovering it", level="warning")
+    plan = store.attempt_plan(run.id, run.attempt)
+    if plan is not None:
+        for stream in store.open_streams(run.id):
+            _close_stream(store, run, plan, stream, destination)
+        destination.drop_staging(_tokens(run, plan))
+    error = process_died("the process of this run died before it ended")
+    run = store.end_attempt(run.id, error=error, is_crash=True)
+    destination.close()
+    store.outbox(pipeline).release_gate(run.id)
+    return run
+
+
+def _tokens(run: PipelineRun, plan: AttemptPlan) -> list[str]:
+    return [
+        stream_token(run, planned.stream, number)
+        for planned in plan.streams
+        for number in range(1, int(planned.config["tries"]) + 1)
+    ]
+
+
+def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination) -> None:
+    """Close one stream of a dead process; the destination's ledger decides how it ended."""
+    planned = next(planned for planned in plan.streams if planned.stream == stream)
+    key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
+    row = fenced_row(destination, key, f"recovery of run {run.id}")
+    is_done = is_completed(row, run)
+    announced = store.held(run.id, stream)
+    is_change_made = announced is not None and was_made(*announced, row, run, destination)
+    last = planned.blocks[-1].block
+    error = process_died(
+        "the process died while this stream was running; records that it had not committed are read again",
+        stream=stream,
+        block=last,
+    )
+    blocks = tuple(
+        BlockOutcome(
+            block=block.block,
+            status=SUCCESS if is_done else FAILURE,
+            rows=None,
+            size_bytes=None,
+            bookmark_before=None,
+            bookmark_after=None,
+            schema_changes=(),
+            error=None if is_done or block.block != last else error,
+            data=None,
+        )
+        for block in planned.blocks
+    )
+    state = None
+    if destination.has_ledger and (is_done or is_change_made or _has_moved(store, run, row)):
+        # The table has the shape of that run: the next run does not report its schema changes again.
+        state = StateCopy(
+            stream=stream,
+            destination_table=planned.destination_table,
+            source=row.source,
+            bookmark=values(row.bookmark),
+            rows=row.rows,
+            shape=planned.config.get("shape"),
+        )
+    store.close_stream(
+        run.id,
+        StreamOutcome(
+            stream=stream, blocks=blocks, state=state, is_crash=not is_done, is_held_committed=is_change_made
+        ),
+    )
+
+
+def _has_moved(store: Store, run: PipelineRun, row: LedgerRow) -> bool:
+    """Whether the run moved the stream's bookmark: each end of a stream copies the bookmark to the store."""
+    copies = {(copy.stream, copy.destination_table): copy.bookmark for copy in store.states(run.pipeline)}
+    return values(row.bookmark) != copies.get((row.key.stream, row.key.destination_table))
+
+
+def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
+    """Drop ranges that this run does not resume, and bookmarks of tables that no longer exist.
+
+    Args:
+        connectors: of the pipeline; the destination holds ranges and bookmarks.
+        run: the run that begins.
+        plan: its plan.
+        is_partial: streams outside the plan may resume their ranges in a later run.
+        is_fresh: no stream resumes its ranges.
+
+    Raises:
+        LedgerUnreadable: a ledger row cannot be read.
+        ConnectorError: a ledger row cannot be written.
+    """
+    _drop_ranges(connectors.destination_can, run, plan, is_partial=is_partial, is_fresh=is_fresh)
+    _forget_dropped_tables(connectors.destination, run, plan)
+
+
+def _drop_ranges(can: Abilities, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
+    if can.loads_ranges is None:
+        return
+    planned = {stream.key: stream.reading.loaders > 1 and not is_fresh for stream in plan.streams}
+    can.loads_ranges.drop_ranges(run.pipeline, lambda key: planned.get(key, is_partial))
+
+
+def _forget_dropped_tables(destination: Destination, run: PipelineRun, plan: Plan) -> None:
+    """Make every stream of a dropped table start over, also a stream that is not in this run or fails in it."""
+    gone = {}
+    for planned in plan.streams:
+        others = [row for row in planned.table.ledger if row.key != planned.key]
+        if planned.table.schema is None and planned.table.is_described and others:
+            gone.update({row.key: row for row in planned.table.ledger})
+    _forget_bookmarks(destination, gone.values(), owner_text(run))
+
+
+def _forget_bookmarks(destination: Destination, rows: Iterable[LedgerRow], owner: str) -> None:
+    """Delete the bookmarks of a table that no longer exists.
+
+    The first stream creates the table again. A later stream would find it and go on from a bookmark of the old table.
+    A row that somebody has written meanwhile keeps its bookmark.
+    """
+    for row in rows:
+        if row.bookmark is None:
+            continue
+        now = fenced_row(destination, row.key, owner)
+        if (now.bookmark, now.committed_at) == (row.bookmark, row.committed_at):
+            destination.set_bookmark(row.key, None)

@@ -1,0 +1,372 @@
+"""State of streams: read, set, rewind and reset bookmarks. The ledger is written first, then the store's copy."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.incremental.bookmarks import (
+    BOUNDARY,
+    bookmark_values,
+    can_look_back,
+    from_json,
+    is_above,
+    is_number_in_text,
+    lower_bound,
+    to_json,
+)
+from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, Stream, TableState
+
+from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
+from ..plan.selection import SelectedStream, one_stream
+from ..plan.start import ledger_row
+from ..session.inspection import selected_streams
+from ..session.session import Session
+from ..store import Store
+from ..store.model import StateCopy
+
+#: A span of time: days, hours, minutes, seconds.
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """State of one stream."""
+
+    stream: str
+    destination_table: str
+    bookmark: Bookmark | None
+    source: str
+    rows: int | None
+    #: Time of the last commit (ledger) or of the copy (store).
+    at: datetime | None
+    #: `<run key>:<attempt>` that last completed the stream; None in a copy.
+    completed_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """State of a pipeline, from the ledger or from the run store's copy."""
+
+    streams: tuple[StreamState, ...]
+    is_copy: bool
+    notes: tuple[str, ...]
+
+
+def read_state(session: Session, store: Store | None) -> State:
+    """Return the state from the ledger, or the run store's copy if the destination cannot be reached."""
+    session.use_store(store)
+    pipeline, notes = session.pipeline.pipeline, list[str]()
+    copies = store.states(pipeline) if store is not None else []
+    tables = [copy.destination_table for copy in copies]
+    try:
+        tables += [stream.destination_table for stream in selected_streams(session)]
+    except ConnectorError as error:
+        notes.append(f"the source cannot be reached, only streams that have run are shown: {error}")
+    try:
+        described = session.destination.describe(list(dict.fromkeys(tables))) if tables else {}
+    except ConnectorError as error:
+        notes.append(f"the destination cannot be reached, this is the run store's copy: {error}")
+        shown = tuple(
+            StreamState(
+                stream=copy.stream,
+                destination_table=copy.destination_table,
+                bookmark=copy.bookmark,
+                source=copy.source,
+                rows=copy.rows,
+                at=copy.saved_at,
+            )
+            for copy in copies
+        )
+        return State(streams=shown, is_copy=True, notes=tuple(notes))
+    rows = {row.key: row for table in described.values() for row in table.ledger if row.key.pipeline == pipeline}
+    return State(
+        streams=tuple(
+            StreamState(
+                stream=key.stream,
+                destination_table=key.destination_table,
+                bookmark=row.bookmark,
+                source=row.source,
+                rows=row.rows,
+                at=row.committed_at,
+                completed_by=row.completed_by,
+            )
+            for key, row in sorted(rows.items(), key=lambda item: (item[0].stream, item[0].destination_table))
+        ),
+        is_copy=False,
+        notes=tuple(notes),
+    )
+
+
+def refuse_while_running(session: Session, store: Store | None) -> None:
+    """Raise AlreadyRunning if a live process runs the pipeline: it would overwrite the bookmark."""
+    run = store.active_run(session.pipeline.pipeline) if store is not None else None
+    if store is not None and run is not None and store.owner_state(run) == "alive":
+        raise AlreadyRunning(session.pipeline.pipeline, run.id, str(run.owner))
+
+
+def set_state(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> StreamState:
+    """Set a stream's bookmark; `texts` has a value for each of its bookmark_properties.
+
+    Raises:
+        ConfigError: no such stream, not INCREMENTAL, wrong columns, or a value of another type.
+        StateError: there is no destination table yet.
+        AlreadyRunning: the pipeline is running.
+    """
+    refuse_while_running(session, store)
+    session.use_store(store)
+    selected = one_stream(selected_streams(session), name)
+    return _write(session, store, selected, _bookmark(selected, texts))
+
+
+def rewind_state(
+    session: Session,
+    store: Store | None,
+    name: str,
+    *,
+    to: Mapping[str, str] | None = None,
+    by: str | None = None,
+    run_id: int | None = None,
+) -> tuple[StreamState, Bookmark]:
+    """Move a stream's bookmark back: the next run reads the records at or past it again.
+
+    Args:
+        session: the opened pipeline.
+        store: the run store, if there is one.
+        name: the stream.
+        to: a value for each of its bookmark_properties.
+        by: an amount to subtract from the only bookmark property: a number, or `1d12h` for times.
+        run_id: go back to the bookmark after this run.
+
+    Returns:
+        The new state, and the former bookmark.
+
+    Raises:
+        ConfigError: no such stream, no bookmark yet, a value of another type, or a value past the current bookmark.
+        AlreadyRunning: the pipeline is running.
+    """
+    refuse_while_running(session, store)
+    session.use_store(store)
+    selected = one_stream(selected_streams(session), name)
+    stream = selected.stream
+    present = _present(session, selected)
+    if run_id is not None:
+        wanted = _left_by(store, session.pipeline.pipeline, stream, run_id)
+    elif by is not None:
+        wanted = _taken_off(stream, present, by)
+    else:
+        wanted = _bookmark(selected, to or {})
+    new, old = bookmark_values(stream, wanted), bookmark_values(stream, present)
+    if new is not None and old is not None and _is_ahead(stream, new, old):
+        shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
+        raise ConfigError(
+            f"is past the current bookmark of stream {name!r} ({shown}): records between the two would never be read; "
+            "`syncblocks state set` sets it nevertheless",
+            key="STREAM",
+        )
+    return _write(session, store, selected, wanted), present
+
+
+def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    for left, right, field in zip(new, old, fields, strict=True):
+        if left.equals(right):
+            continue
+        if is_number_in_text(field):  # compared as texts, 9 would be above 10
+            return _number(left.as_py(), field) > _number(right.as_py(), field)
+        return is_above((left,), (right,))
+    return False
+
+
+def _number(text: str, field: pa.Field) -> Decimal:
+    with suppress(ArithmeticError):
+        if (number := Decimal(text)).is_finite():
+            return number
+    raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
+
+
+def _present(session: Session, selected: SelectedStream) -> Bookmark:
+    _, row = _table_and_row(session, _key(session, selected))
+    if row is None or not row.bookmark:
+        is_full = selected.stream.replication_method is not ReplicationMethod.INCREMENTAL
+        reason = "is FULL_TABLE: every run reads all of it" if is_full else "has no bookmark yet"
+        raise ConfigError(f"stream {selected.name!r} {reason}; there is nothing to rewind", key="STREAM")
+    return row.bookmark
+
+
+def _left_by(store: Store | None, pipeline: str, stream: Stream, run_id: int) -> Bookmark:
+    """Return a stream's bookmark after a run, without the hashes of the records at the bookmark."""
+    runs = {run.id: run for run in store.runs(pipeline, limit=10_000)} if store is not None else {}
+    if store is None or run_id not in runs:
+        raise ConfigError(
+            f"there is no run {run_id} of this pipeline", key="--run", allowed=tuple(map(str, list(runs)[:20]))
+        )
+    found = [each.bookmark_after for each in store.block_runs(run_id) if each.stream == stream.name]
+    bookmarks = [bookmark for bookmark in found if bookmark]
+    if not bookmarks:
+        raise ConfigError(f"run {run_id} has no bookmark of stream {stream.name!r}", key="--run")
+    last: dict[str, Any] = dict(bookmarks[-1])
+    return last if stream.keeps_own_bookmark else {key: value for key, value in last.items() if key != BOUNDARY}
+
+
+def _taken_off(stream: Stream, present: Bookmark, by: str) -> Bookmark:
+    names = stream.bookmark_properties
+    if len(names) != 1:
+        raise ConfigError(
+            f"stream {stream.name!r} has {len(names)} bookmark_properties: say `--to` with a value for each", key="--by"
+        )
+    kind = stream.schema.field(names[0]).type
+    amount = _amount(by, is_moment=pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+    if not can_look_back(kind) or amount is None:
+        allowed = "a time like 1d, 12h, 30m or 45s" if pa.types.is_temporal(kind) else "a number"
+        hint = allowed if can_look_back(kind) else f"nothing can be taken off a {kind}; say `--to`"
+        raise ConfigError(f"--by {by!r} fits no column of type {kind}: {hint}", key="--by")
+    lower = lower_bound(replace(stream, lookback=amount), bookmark_values(stream, present))
+    try:
+        if lower is not None:
+            return {names[0]: to_json(lower[0])}
+    except (ValueError, OverflowError):  # before the year 1
+        lower = None
+    raise ConfigError(f"--by {by!r} is further back than {kind} reaches; `state reset` starts over", key="--by")
+
+
+def _amount(text: str, *, is_moment: bool) -> float | None:
+    """Parse a number, or seconds from `1d12h`; None if it is neither, or not positive."""
+    if is_moment and (parts := _SPAN.fullmatch(text.strip().lower())) and any(parts.groups()):
+        return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (86_400, 3600, 60, 1), strict=True))
+    try:
+        amount = float(text) if "." in text else int(text)
+    except ValueError:
+        return None
+    return amount if amount > 0 and not is_moment else None
+
+
+def _key(session: Session, selected: SelectedStream) -> LedgerKey:
+    return LedgerKey(
+        pipeline=session.pipeline.pipeline, stream=selected.name, destination_table=selected.destination_table
+    )
+
+
+def _table_and_row(session: Session, key: LedgerKey) -> tuple[TableState, LedgerRow | None]:
+    table = session.destination.describe([key.destination_table])[key.destination_table]
+    return table, ledger_row(table, key)
+
+
+def _write(session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark) -> StreamState:
+    """Write a bookmark to the ledger, then to the store's copy."""
+    name, key = selected.name, _key(session, selected)
+    table, row = _table_and_row(session, key)
+    if table.schema is None and table.is_described:
+        raise StateError(
+            f"table {key.destination_table!r} does not exist yet: a run starts from scratch, whatever the bookmark"
+        )
+    if row is None:
+        # No commit has made the row: it must name the source of the bookmark.
+        source = session.source_name
+        session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
+    session.destination.set_bookmark(key, bookmark)
+    state = StreamState(
+        stream=name,
+        destination_table=key.destination_table,
+        bookmark=bookmark,
+        source=session.source_name if row is None else row.source,
+        rows=None if row is None else row.rows,
+        at=None if row is None else row.committed_at,
+    )
+    if store is not None:
+        copy = StateCopy(
+            stream=name,
+            destination_table=state.destination_table,
+            source=state.source,
+            bookmark=dict(bookmark),
+            rows=state.rows,
+        )
+        store.save_state(session.pipeline.pipeline, copy)
+    return state
+
+
+def reset_state(session: Session, store: Store | None, name: str, *, forget: bool) -> tuple[LedgerKey, ...]:
+    """Delete a stream's bookmark, or with `forget` its ledger row; return the keys of the changed rows.
+
+    Raises:
+        ConfigError: neither the ledger nor the run store has such a stream.
+        AlreadyRunning: the pipeline is running.
+    """
+    refuse_while_running(session, store)
+    known = read_state(session, store)
+    if known.is_copy:
+        raise StateError(known.notes[-1])
+    copies = store.states(session.pipeline.pipeline) if store is not None else []
+    in_ledger = [row for row in known.streams if row.stream == name]
+    in_store = [copy for copy in copies if copy.stream == name]
+    if not in_ledger and not in_store:
+        names = sorted({row.stream for row in known.streams} | {copy.stream for copy in copies})
+        raise ConfigError(
+            f"stream {name!r} has no state", key="STREAM", allowed=tuple(names), nearest=nearest_match(name, names)
+        )
+    pipeline = session.pipeline.pipeline
+    for row in in_ledger:
+        key = LedgerKey(pipeline=pipeline, stream=name, destination_table=row.destination_table)
+        session.destination.set_bookmark(key, None, forget=forget)
+    places = {copy.destination_table: copy.source for copy in in_store}
+    places |= {row.destination_table: row.source for row in in_ledger}
+    for table, source in places.items():
+        if store is None:
+            continue
+        if forget:
+            store.delete_state(pipeline, name, table)
+        else:
+            store.save_state(pipeline, StateCopy(stream=name, destination_table=table, source=source))
+    return tuple(LedgerKey(pipeline=pipeline, stream=name, destination_table=table) for table in places)
+
+
+def _bookmark(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
+    names = selected.stream.bookmark_properties
+    if not names:
+        raise ConfigError(
+            f"stream {selected.name!r} is FULL_TABLE: it has no bookmark to set; "
+            "say `replication_method: INCREMENTAL` and `bookmark_properties`",
+            key="STREAM",
+        )
+    for column in texts:
+        if column not in names:
+            raise ConfigError(
+                f"{column!r} is not a bookmark property of {selected.name!r}",
+                key="COLUMN=VALUE",
+                allowed=names,
+                nearest=nearest_match(column, names),
+            )
+    missing = [column for column in names if column not in texts]
+    if missing:
+        raise ConfigError(f"a value for {', '.join(missing)} is missing", key="COLUMN=VALUE", allowed=names)
+    bookmark = {}
+    for column in names:
+        field = selected.stream.schema.field(column)
+        kind = field.type
+        if is_number_in_text(field):
+            _number(texts[column], field)
+        try:
+            bookmark[column] = to_json(from_json(texts[column], kind, column=column, stream=selected.name))
+        except ConnectorConfigError as error:
+            raise ConfigError(
+                f"{texts[column]!r} is no value of column {column!r} ({kind}): {_example(kind)}", key="COLUMN=VALUE"
+            ) from error
+    return bookmark
+
+
+def _example(kind: pa.DataType) -> str:
+    if pa.types.is_timestamp(kind):
+        zone = "+00:00" if kind.tz else ""
+        return f"write it like 2024-01-31T23:59:00{zone}{'' if zone else ', without a zone'}"
+    if pa.types.is_date(kind):
+        return "write it like 2024-01-31"
+    return "write it as the source shows it"

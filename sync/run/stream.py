@@ -1,0 +1,346 @@
+"""One stream from source to destination. It ends exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.incremental.bookmarks import values, without_records
+from syncblocks.connectors.ranges import RangesRefused
+from syncblocks.connectors.rejected.records import REJECTED_TABLE
+from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
+
+from ..errors import SyncError
+from ..failpoints import failpoint
+from ..flow.feed import Feed
+from ..plan.plan import PlannedStream
+from ..plan.start import ledger_row, starting_point
+from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
+from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
+from .context import StreamContext
+from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
+from .events import StreamEvents
+from .schema_changes import SchemaChanges
+from .takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
+
+log = logging.getLogger("syncblocks")
+
+
+class StreamRun:
+    """One stream of one attempt. `run_group` drives it; any thread may cancel it."""
+
+    def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
+        self.context = context
+        self.planned = planned
+        self.name = planned.name
+        self.started = time.monotonic()
+        self.outcome: StreamOutcome | None = None
+        self.status: str | None = None
+        #: When it was closed in the store; without an outcome: when it was left open, since the ledger was unreadable.
+        self.ended: float | None = None
+        self.error: BaseException | None = None
+        self._lock = threading.Lock()
+        #: Why it was cancelled; None if it was not.
+        self.stop_reason: str | None = None
+        self._stopped = threading.Event()
+        self._is_final_sent = False
+        self._feed: Feed | None = None
+        self._start: Bookmark | None = None
+        self._committed: Bookmark | None = None
+        self._commits = 0
+        self._has_reported_source = False
+        self._rows_written = 0
+        self._bytes_written = 0
+        self._rows_rejected = 0
+        self._schema_changes = SchemaChanges(context, planned.name)
+        self.blocks = StreamBlocks(context, planned)
+        self._token = ""
+        #: Column names from the ledger.
+        self._columns: Mapping[str, str] = {}
+        #: Whether the next attempt reads by ranges.
+        self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
+        self._attempt = 1
+        self._range_retries = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the stream has ended for good."""
+        return self.ended is not None
+
+    # -- stopping ------------------------------------------------------------------------------------------------
+
+    def cancel(self, reason: str) -> None:
+        """Stop soon: commit nothing more, interrupt calls in the drivers. Idempotent."""
+        with self._lock:
+            if self.status is not None or self.stop_reason is not None:
+                return
+            self.stop_reason = reason
+        self._stopped.set()
+        if self._feed is not None:
+            self._feed.close()
+        for connector in (self.context.source, self.context.destination):
+            try:
+                connector.interrupt(self.name)
+            except ConnectorError as error:
+                log.debug("%s: interrupt: %s", self.name, error)
+
+    def abandon(self) -> None:
+        """End a cancelled stream whose thread hangs; the ledger decides the status, the token fences the thread."""
+        self.end(Stopped(self.stop_reason or "stopped"))
+
+    def wait_for_retry(self, delay_s: float) -> None:
+        """Sleep, unless cancelled meanwhile."""
+        self._stopped.wait(delay_s)
+
+    def check(self) -> None:
+        """Raise `Stopped` if the stream was cancelled."""
+        if self.stop_reason is not None:
+            raise Stopped(self.stop_reason)
+
+    # -- one attempt ---------------------------------------------------------------------------------------------
+
+    def begin(self, attempt: int) -> Bookmark | None:
+        """Write the token into the ledger row and return the bookmark to read from."""
+        self.check()
+        context, planned = self.context, self.planned
+        self.blocks.renew(is_continued=self._commits > 0)
+        self._attempt = attempt
+        if planned.refusal:
+            self.blocks.fail_in_source()
+            raise ColumnsRefused(planned.refusal)
+        self._token = stream_token(context.run, self.name, attempt)
+        failpoint("stream.before_take_over")
+        row = context.destination.take_over(
+            planned.key, token=self._token, owner=owner_text(context.run), source=context.source_name
+        )
+        failpoint("stream.after_take_over")
+        if not context.is_owner():
+            # This process was frozen past its lease, and a recovery has closed the stream.
+            raise Stopped("the run was taken over by another process")
+        self._columns = row.columns
+        self._schema_changes.resolve(row)
+        is_planned = attempt == 1 and not self._has_moved(row)
+        self._start = planned.start.bookmark if is_planned else self._restart(row)
+        return self._start
+
+    def _planned_row(self) -> LedgerRow:
+        """Return the ledger's row as it was when the plan was made."""
+        key = self.planned.key
+        return ledger_row(self.planned.table, key) or LedgerRow(key=key, source="", token="")
+
+    def _has_moved(self, row: LedgerRow) -> bool:
+        """Whether another run has committed since the plan was made."""
+        before = self._planned_row()
+        return (row.bookmark, row.completed_by, row.committed_at) != (
+            before.bookmark,
+            before.completed_by,
+            before.committed_at,
+        )
+
+    def _restart(self, row: LedgerRow) -> Bookmark | None:
+        planned, before = self.planned, self._planned_row()
+        table = self.context.destination.describe([planned.key.destination_table])[planned.key.destination_table]
+        # An empty table that an earlier attempt created does not prove a commit.
+        is_known = self._commits > 0 or before.committed_at is not None or before.bookmark is not None
+        start = starting_point(
+            planned.selected,
+            table,
+            row,
+            is_known=is_known,
+            sources=(self.context.source_name, self.context.source.identity()),
+            full_refresh=planned.commits_once,
+        )
+        if isinstance(start, str):
+            raise SyncError(start)
+        return start.bookmark
+
+    def load(self, feed: Feed) -> None:
+        """Load everything from the feed into the destination; raises the error that stopped the load."""
+        self._feed = feed
+        try:
+            self.check()
+            # A repair rewrites records below the bookmark: the hashes in the bookmark do not describe them.
+            start = self._start if self.planned.repair is None else without_records(self._start)
+            events = StreamEvents(
+                self.blocks, self.context.progress, start=start, check=self.check, send_final=self.send_final
+            )
+            stream, arriving = events.read(feed)
+            for commit in self.context.destination.load(self.load_order(stream), arriving, self.planned.wire):
+                self.note_commit(commit)
+        finally:
+            feed.close()
+
+    def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
+        """Record how much of a stream's ranges was read, and whether that was all."""
+        stage = self.blocks.stages[0]
+        stage.rows, stage.size_bytes, stage.is_complete = rows, size_bytes, is_whole
+
+    def load_order(self, stream: Stream) -> Load:
+        """Return the destination's order for a stream with these columns."""
+        if self.planned.is_appended_anew and self.context.destination.has_ledger:
+            # The next run appends again: a key on the table would reject records that append may repeat.
+            stream = replace(stream, key_properties=())
+        return Load(
+            key=self.planned.key,
+            stream=stream,
+            write_disposition=self.planned.write_disposition,
+            conflict_method=self.planned.selected.conflict_method,
+            token=self._token,
+            run=run_reference(self.context.run),
+            announce=self._schema_changes.announce,
+            former_key=self.planned.former_key,
+            columns=self._columns,
+            removed=None if self.planned.repair is None else self.planned.repair.removed,
+        )
+
+    def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
+        """Return the final checkpoint; from now on the ledger may say that the stream is complete."""
+        for stage in self.blocks.stages[:-1]:
+            stage.is_complete = True
+        with self._lock:
+            self.check()
+            self._is_final_sent = True
+        return Checkpoint(bookmark=bookmark, is_final=True)
+
+    def note_commit(self, commit: Any) -> None:
+        """Record what a commit has made durable."""
+        if commit.is_confirmed:
+            self._commits += 1
+            self._committed = commit.checkpoint.bookmark
+        self._rows_written += commit.records
+        self._bytes_written += commit.size_bytes
+        self._rows_rejected += commit.rejected
+        self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
+        if not self._has_reported_source:
+            # Changes that do not concern the destination: a dropped column, other keys.
+            self._has_reported_source, reported = True, {change["column"] for change in commit.schema_changes}
+            unseen = [change for change in self.planned.source_changes if change["column"] not in reported]
+            self._schema_changes.committed(commit.checkpoint, unseen)
+        if self.planned.wire != "arrow":  # blocks of another wire do not say how many records they hold
+            self.blocks.stages[0].rows += commit.records
+            self.blocks.stages[0].size_bytes += commit.size_bytes
+            self.context.progress.advanced(self.name, records=commit.records, size_bytes=commit.size_bytes)
+        self.context.progress.committed(self.name, records=commit.records, bookmark=values(self._committed))
+        failpoint("stream.after_commit")
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def wants_retry(self, error: BaseException, attempt: int) -> bool:
+        """Whether another attempt may help and is still allowed."""
+        if self.falls_back_to_whole(error):
+            return True
+        if not isinstance(error, RetriableError) or self.stop_reason or not self._has_retry(attempt):
+            return False
+        if self._is_final_sent and is_completed(self._ledger_row(), self.context.run):
+            return False
+        with self._lock:
+            self._is_final_sent = False
+        return True
+
+    def falls_back_to_whole(self, error: BaseException) -> bool:
+        """Whether the source refused ranges, so the next attempt reads the whole stream; costs no retry."""
+        if isinstance(error, RangesRefused) and self.reads_ranges and self.stop_reason is None:
+            log.warning("%s: read as a whole, not by ranges: %s", self.name, error)
+            self.reads_ranges = False
+        return isinstance(error, RangesRefused) and not self.reads_ranges and self.stop_reason is None
+
+    def take_retry(self) -> bool:
+        """Use one of the stream's retries for a range; return False if none is left."""
+        with self._lock:
+            if self.stop_reason is not None or not self._has_retry(self._attempt):
+                return False
+            self._range_retries += 1
+            return True
+
+    def _has_retry(self, attempt: int) -> bool:
+        was_refused = self.planned.reading.readers > 1 and not self.reads_ranges
+        return attempt + self._range_retries <= self.planned.selected.retries + was_refused
+
+    def tell_retry(self, error: BaseException) -> None:
+        """Tell callbacks that this attempt failed and will be repeated."""
+        log.debug("%s: an attempt failed in block %s", self.name, self.blocks.failed, exc_info=error)
+        self.context.tell_retry(self.name, self.blocks.failed, self._error_info(error))
+
+    def _ledger_row(self) -> LedgerRow:
+        return fenced_row(self.context.destination, self.planned.key, owner_text(self.context.run))
+
+    def end(self, error: BaseException | None) -> None:
+        """Decide the statuses and close the stream's block runs in the store."""
+        with self._lock:
+            if self.status is not None:
+                return
+            was_stopped = self.stop_reason is not None or isinstance(error, Stopped)
+            is_undecided = error is not None and (self._is_final_sent or self._schema_changes.is_open)
+            self.status = CANCELLED if was_stopped else FAILURE  # only one thread gets here; may become success below
+        try:
+            row = self._ledger_row() if is_undecided else None
+            is_done = error is None or (row is not None and is_completed(row, self.context.run))
+            is_change_made = row is not None and self._schema_changes.was_made(row)
+        except LedgerUnreadable as unreadable:
+            self.error = unreadable
+            self.ended = time.monotonic()
+            self.context.progress.stream_ended(self.name, self.status, records=None, error=str(unreadable))
+            return
+        if is_done:
+            self.status, error = SUCCESS, None
+        self.error = error
+        self.outcome = replace(self._make_outcome(error), is_held_committed=is_change_made)
+        self.context.close(self.outcome)
+        self.ended = time.monotonic()
+        if self.status == FAILURE:
+            log.debug("%s: failed in block %s", self.name, self.blocks.failed, exc_info=error)
+        shown = None if error is None else self.shown(error)
+        if self._rows_rejected:
+            self.context.progress.message(
+                f"{self.name}: rejected records: {self._rows_rejected}, kept in {REJECTED_TABLE} beside "
+                f"{self.planned.key.destination_table}",
+                level="warning",
+            )
+        self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
+
+    def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
+        info = self._error_info(error) if self.status == FAILURE and error is not None else None
+        if self.status != SUCCESS:
+            self.blocks.discard_spools()
+        self.blocks.note_written(rows=self._rows_written, size_bytes=self._bytes_written, rejected=self._rows_rejected)
+        stages, failed = self.blocks.stages, self.blocks.failed
+        blocks = tuple(
+            BlockOutcome(
+                block=stage.block,
+                status=status,
+                rows=stage.rows,
+                rows_rejected=stage.rejected,
+                size_bytes=stage.size_bytes,
+                bookmark_before=values(self._start),
+                bookmark_after=values(self._committed if self._commits else self._start),
+                schema_changes=tuple(self._schema_changes.made),
+                error=info if stage.block == failed else None,
+                data=stage.data if self.status == SUCCESS else None,
+            )
+            for stage, status in zip(stages, statuses(stages, self.status or CANCELLED, failed), strict=True)
+        )
+        state = None
+        if self._commits:
+            key, destination = self.planned.key, self.context.destination
+            state = StateCopy(
+                stream=key.stream,
+                destination_table=key.destination_table,
+                source=self.context.source_name,
+                # Without a ledger the store's bookmark is the state, with the hashes of the records at the bookmark.
+                bookmark=values(self._committed) if destination.has_ledger else self._committed,
+                rows=self._rows_written,
+                shape=self.planned.shape,
+            )
+        return StreamOutcome(stream=self.name, blocks=blocks, state=state)
+
+    def shown(self, error: BaseException) -> str:
+        """Return an error's text for a person, with secrets masked."""
+        return self.context.redactor.redact(message_of(error))
+
+    def _error_info(self, error: BaseException) -> ErrorInfo:
+        return error_info(error, self.context.redactor, stream=self.name, block=self.blocks.failed)

@@ -1,0 +1,1 @@
+"""An opened pipeline: connectors, plan, and the destination opened for reading."""

@@ -1,0 +1,108 @@
+"""Opened pipelines for commands that run nothing: selected streams and counts. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+
+from ..config import Pipeline, config_error_from_connector
+from ..plan.selection import SelectedStream, narrow_streams, select_streams
+from ..store import Store
+from .reader import copy_of, destination_reader
+from .session import Session, open_session, role_of
+
+
+@contextmanager
+def opened(pipeline: Pipeline) -> Iterator[Session]:
+    """Open a pipeline's connectors and user code; close them with the context.
+
+    Raises:
+        ConfigError: settings, callback files or transformer files are wrong.
+    """
+    session = open_session(pipeline)
+    try:
+        yield session
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
+    finally:
+        session.close()
+
+
+@contextmanager
+def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
+    """Open the run store if it exists; close it with the context. Creates nothing."""
+    if not Store.exists(pipeline.store_url):
+        yield None
+        return
+    store = Store.open(pipeline.store_url)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[SelectedStream, ...]:
+    """Ask the source for its catalog and return the selected streams that match.
+
+    Raises:
+        ConfigError: an entry of `streams` or a glob matches nothing.
+        ConnectorError: the source cannot be reached.
+    """
+    return narrow_streams(select_streams(session.pipeline, session.discover()), globs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamCount:
+    """Numbers of records of a stream in source and destination."""
+
+    stream: str
+    destination_table: str
+    source: int
+    #: None: the table does not exist or cannot be counted.
+    destination: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The counts of several streams."""
+
+    streams: tuple[StreamCount, ...]
+    #: Why the destination was not counted; None if it was.
+    note: str | None
+
+
+def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
+    """Count the selected streams in the source, and their tables in the destination if possible."""
+    selected = selected_streams(session, globs)
+    in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
+    note, in_tables = None, dict[str, int]()
+    try:
+        in_tables = _count_tables(session, [stream.destination_table for stream in selected])
+    except ConnectorError as error:
+        note = f"the destination was not counted: {error}"
+    return Counts(
+        streams=tuple(
+            StreamCount(
+                stream=stream.name,
+                destination_table=stream.destination_table,
+                source=in_source[stream.name],
+                destination=in_tables.get(stream.destination_table),
+            )
+            for stream in selected
+        ),
+        note=note,
+    )
+
+
+def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
+    """Count destination tables; the destination is opened as a source."""
+    described = session.destination.describe(list(dict.fromkeys(tables)))
+    if all(state.schema is None for state in described.values()):
+        return {}
+    with destination_reader(session) as reader:
+        offered = {stream.name: stream for stream in reader.discover()}
+        copies = {table: copy_of(state, offered) for table, state in described.items()}
+        return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}

@@ -1,0 +1,199 @@
+"""An opened pipeline: its connectors, user code and redactor, and its plan. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+from syncblocks.connectors.abilities import Abilities, abilities_of
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.registry import make_destination, make_source
+from syncblocks.connectors.stream import Stream
+
+from ..config import Pipeline, config_error_from_connector
+from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
+from ..flow.memory import budget_bytes, connector_bytes, record_bytes
+from ..plan.plan import Connectors, Plan, plan_streams
+from ..plan.selection import narrow_streams, select_streams, skipped_streams
+from ..secrets import Redactor
+from ..store import Store
+from .ledgerless import Ledgerless
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """An opened pipeline. Close it when done."""
+
+    pipeline: Pipeline
+    code: UserCode
+    source: Source
+    #: Connector and place, as ledger and run store keep it: without secrets.
+    source_name: str
+    source_can: Abilities
+    destination: Destination
+    destination_can: Abilities
+    redactor: Redactor
+
+    @property
+    def connectors(self) -> Connectors:
+        """Source and destination with their abilities."""
+        return Connectors(
+            source=self.source,
+            source_name=self.source_name,
+            source_can=self.source_can,
+            destination=self.destination,
+            destination_can=self.destination_can,
+        )
+
+    def use_store(self, store: Store | None, run_id: int | None = None) -> None:
+        """Keep the state of a destination without a ledger in this store; `run_id`: the run that may change it."""
+        if isinstance(self.destination, Ledgerless):
+            self.destination.use(store, run_id)
+
+    def prepare(self) -> None:
+        """Connect in the background; the first call that needs the connection raises its error."""
+        pipeline, both = self.pipeline, (self.source_can.prepares, self.destination_can.prepares)
+        is_whole = any(entry.replication_method in (None, "FULL_TABLE") for entry in pipeline.streams)
+        shortcuts = {None if one is None else one.shortcut() for one in both}
+        shortcut = shortcuts.pop() if len(shortcuts) == 1 and is_whole and not pipeline.transformers else None
+        for one in both:
+            if one is not None:
+                one.prepare(shortcut or "arrow", is_whole=is_whole)
+
+    def discover(self) -> Sequence[Stream]:
+        """Ask the source for its catalog.
+
+        Raises:
+            ConfigError: its settings are wrong.
+        """
+        try:
+            return self.source.discover()
+        except ConnectorConfigError as error:  # here it is certain that the source raised it
+            raise config_error_from_connector(self.pipeline, "source", error) from error
+
+    def close(self) -> None:
+        """Close every connection to source and destination."""
+        for connector in (self.source, self.destination):
+            connector.close()
+
+
+def open_session(pipeline: Pipeline) -> Session:
+    """Create the connectors and load the user's files; connects to nothing.
+
+    Raises:
+        ConfigError: settings, callback files or transformer files are wrong.
+    """
+    code = load_user_code(pipeline)
+    source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
+    source_can, destination_can = abilities_of(source), abilities_of(destination)
+    for can in (source_can, destination_can):
+        if can.holds_memory is not None:
+            size_bytes = connector_bytes(budget_bytes(pipeline.memory))
+            can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
+        if can.bounds_records is not None:
+            can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
+    _check_statements(pipeline, destination_can)
+    if not destination.has_ledger:
+        destination = Ledgerless(destination, pipeline.pipeline)
+        destination_can = destination.abilities(destination_can)
+    return Session(
+        pipeline=pipeline,
+        code=code,
+        source=source,
+        source_name=_without_secrets(source.identity(), Redactor(pipeline.secret_values)),
+        source_can=source_can,
+        destination=destination,
+        destination_can=destination_can,
+        redactor=Redactor(pipeline.secret_values),
+    )
+
+
+def make_plan(
+    session: Session,
+    store: Store | None,
+    *,
+    streams: Sequence[str] = (),
+    full_refresh: bool = False,
+    only: Sequence[str] | None = None,
+) -> Plan:
+    """Ask source and destination for their streams and tables, and plan a run; writes nothing.
+
+    Args:
+        session: the opened pipeline.
+        store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
+        streams: globs of `--stream`; empty: all selected streams.
+        full_refresh: replace every table and ignore every bookmark.
+        only: exact names of streams (`runs retry`).
+
+    Raises:
+        ConfigError: something in the pipeline file cannot work.
+        ConnectorError: source or destination cannot be reached.
+    """
+    pipeline = session.pipeline
+    session.use_store(store)
+    try:
+        catalog, known = session.discover(), _known_states(store, pipeline.pipeline)
+        written = {name for name, _ in known}
+        selected = select_streams(pipeline, catalog, written)
+        skipped = skipped_streams(pipeline, catalog, written)
+        check_stream_filters(pipeline, [stream.name for stream in selected])
+        selected = narrow_streams(selected, streams, only)
+        tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
+    plan = plan_streams(
+        pipeline,
+        selected,
+        tables,
+        known,
+        session.code,
+        connectors=session.connectors,
+        full_refresh=full_refresh,
+    )
+    if streams or only is not None:
+        return plan
+    texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts))
+
+
+def _make(pipeline: Pipeline, role: str) -> Any:
+    block = pipeline.source if role == "source" else pipeline.destination
+    make: Callable[..., Any] = make_source if role == "source" else make_destination
+    try:
+        return make(block.connector, block.config, pipeline.folder)
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role, error) from error
+
+
+def _without_secrets(identity: str, redactor: Redactor) -> str:
+    """Mask the secrets of a place; a hash distinguishes places that differ only in their secrets."""
+    masked = redactor.redact(identity)
+    if masked == identity:
+        return identity
+    return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+
+
+def _check_statements(pipeline: Pipeline, can: Abilities) -> None:
+    """Refuse `sql` callbacks where the destination runs no statements."""
+    for number, block in enumerate(pipeline.callbacks):
+        if block.sql is not None and can.runs_statements is None:
+            connector = pipeline.destination.connector
+            raise pipeline.error(
+                ("callbacks", number, "sql"),
+                f"destination connector {connector!r} runs no statements: it is not a SQL database",
+            )
+
+
+def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
+    """Return the block, source or destination, whose connector raised an error."""
+    is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
+    return "source" if is_source else "destination"
+
+
+def _known_states(store: Store | None, pipeline: str) -> dict[tuple[str, str], Any]:
+    if store is None:
+        return {}
+    return {(state.stream, state.destination_table): state.shape for state in store.states(pipeline)}

@@ -1,0 +1,90 @@
+"""Prefetch: the transaction that makes a delivery due also leases it to the queue that waits for it.
+
+The callback is then called right after that commit, without another transaction in between. Its attempt is counted in
+the store before the call, as always. Order and gates stay those of the queue: the same statement leases.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from syncblocks.callbacks.delivery import Delivery
+
+from .connection import Connection
+
+log = logging.getLogger("syncblocks.callbacks")
+
+
+class Slot:
+    """The prefetched delivery of one queue. Whoever leases for the queue holds `lock` until the commit."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        #: Whether the queue's thread is looking, or will look again: then a prefetched delivery is asked for.
+        self.is_waiting = False
+        #: Leased, and not yet asked for.
+        self.delivery: Delivery | None = None
+        #: Key of the delivery that was called last.
+        self.called: str | None = None
+
+    def take(self) -> Delivery | None:
+        """Return the prefetched delivery, which from now on counts as called. None: one may be prefetched from now."""
+        taken, self.delivery = self.delivery, None
+        self.is_waiting = taken is None
+        if taken is not None:
+            self.called = taken.key
+        return taken
+
+
+class Prefetch:
+    """The slots of an outbox, and the transactions that fill them."""
+
+    def __init__(self, lease: Callable[[Connection, str], Delivery | None]) -> None:
+        """`lease` leases the next due delivery of a queue, if there is one and the queue has no lease."""
+        self._lease = lease
+        self._slots: dict[str, Slot] = {}
+
+    def slot(self, callback_block: str) -> Slot:
+        """Return the slot of a queue."""
+        return self._slots.setdefault(callback_block, Slot())
+
+    def slots(self) -> list[tuple[str, Slot]]:
+        """Return all slots, by queue."""
+        return sorted(self._slots.items())
+
+    @contextmanager
+    def around(self) -> Iterator[Callable[[Connection], None]]:
+        """Enclose a transaction; yield the function that leases, to be called as its last statement."""
+        locked: list[Slot] = []
+
+        def lease(connection: Connection) -> None:
+            for block, slot in self.slots():
+                # A queue that is leasing for itself may wait for this very transaction.
+                if not slot.is_waiting or not slot.lock.acquire(blocking=False):
+                    continue
+                locked.append(slot)
+                slot.delivery = self._lease_or_not(connection, block)
+
+        try:
+            yield lease
+        except BaseException:
+            # Rolled back, or unknown: then the queue finds a lease of its own outbox that was never called.
+            for slot in locked:
+                slot.delivery = None
+            raise
+        finally:
+            for slot in locked:
+                slot.is_waiting = slot.delivery is None
+                slot.lock.release()
+
+    def _lease_or_not(self, connection: Connection, block: str) -> Delivery | None:
+        """Lease; no callback may keep a stream from being closed, so the queue itself meets an error again."""
+        try:
+            with connection.savepoint():
+                return self._lease(connection, block)
+        except Exception:
+            log.debug("callback block %s: nothing prefetched", block, exc_info=True)
+            return None

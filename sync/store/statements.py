@@ -1,0 +1,27 @@
+"""SQL statements over the tables, built from the names of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def insert(table: str, columns: Iterable[str] | str) -> str:
+    """Return the statement that writes a row; each value is named like its column."""
+    names = _names(columns)
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"
+
+
+def update(table: str, columns: Iterable[str] | str, where: str) -> str:
+    """Return the statement that sets columns; each value is named like its column."""
+    return f"UPDATE {table} SET {', '.join(f'{name} = :{name}' for name in _names(columns))} WHERE {where}"
+
+
+def one_of(column: str, values: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    """Return the condition that a column holds one of some values, and the values by name."""
+    named = {f"in_{column}_{number}": value for number, value in enumerate(values)}
+    return f"{column} IN ({', '.join(f':{name}' for name in named) or 'NULL'})", named
+
+
+def _names(columns: Iterable[str] | str) -> list[str]:
+    return columns.split() if isinstance(columns, str) else list(columns)

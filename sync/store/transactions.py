@@ -1,0 +1,149 @@
+"""Base of the run store: transactions, process identity, and the lock on the run's row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..errors import StateError
+from .connection import Connection
+from .database import Database
+from .model import RUNNING, LostRun
+from .owner import Liveness, Owner
+from .prefetch import Prefetch
+from .statements import update
+from .tables import ATTEMPT, PIPELINE_RUN
+
+# Without the columns that hold documents: these would be decoded for every stream.
+_RUN_FIELDS = ("id", "pipeline", "attempt", "is_active", "owner", "lease_until", "last_seq")
+_LOCK_RUN = f"""SELECT {", ".join(_RUN_FIELDS)}, run_key, cancel_requested_at FROM {PIPELINE_RUN}
+    WHERE id = :run_id FOR UPDATE"""
+#: Of an attempt: the columns that every close changes.
+_FIGURES = (
+    "status",
+    "stop_status",
+    "open_streams",
+    "unclaimed_streams",
+    "failed_streams",
+    "cancelled_streams",
+    "error",
+)
+_OF_ATTEMPT = "run_id = :run_id AND attempt = :number"
+_ATTEMPT = f"SELECT {', '.join(_FIGURES)} FROM {ATTEMPT} WHERE {_OF_ATTEMPT}"
+_SAVE_ATTEMPT = update(ATTEMPT, (*_FIGURES, "ended_at"), _OF_ATTEMPT)
+
+
+@dataclass(slots=True)
+class LockedRun:
+    """A run's row, locked until the transaction ends, and its latest attempt's figures.
+
+    The transaction changes the figures here; `save_attempt` writes them.
+    """
+
+    id: int
+    key: str
+    pipeline: str
+    attempt: int
+    owner: str
+    lease_until: datetime
+    is_active: bool
+    cancel_requested: bool
+    last_seq: int
+    status: str
+    stop_status: str | None
+    open_streams: int
+    unclaimed_streams: int
+    failed_streams: int
+    cancelled_streams: int
+    error: Any
+    now: datetime
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the attempt has its final status."""
+        return self.status != RUNNING
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no further stream may be claimed."""
+        return self.has_ended or self.stop_status is not None
+
+
+class Transactions:
+    """Every part of the store receives one: it opens transactions, and locks runs in the name of its process."""
+
+    def __init__(self, database: Database, me: Owner, liveness: Liveness) -> None:
+        """Use a database; `me` is the owner in whose name this store writes."""
+        self.database = database
+        self.me = me
+        #: `me` as the store keeps it.
+        self.owner = me.encode()
+        self._liveness = liveness
+        #: Of the outboxes whose queues are served.
+        self.prefetches: list[Prefetch] = []
+        self.read = database.read
+        self.write = database.write
+        self.now = database.now
+
+    @contextmanager
+    def write_and_lease(self, name: str) -> Iterator[Connection]:
+        """Open a transaction that may make deliveries due: at its end it leases them to waiting queues."""
+        with ExitStack() as stack:
+            leases = [stack.enter_context(prefetch.around()) for prefetch in self.prefetches]
+            connection = stack.enter_context(self.write(name))
+            yield connection
+            for lease in leases:
+                lease(connection)
+
+    def lock(self, connection: Connection, run_id: int) -> LockedRun:
+        """Lock a run's row, then read: what is read before the lock may be out of date by then.
+
+        Raises:
+            StateError: the store has no such run.
+        """
+        run = connection.row(_LOCK_RUN, {"run_id": run_id})
+        if run is None:
+            raise StateError(f"the run store knows no run {run_id}")
+        row = connection.row(_ATTEMPT, {"run_id": run_id, "number": run.attempt})
+        assert row is not None  # written with the run
+        return LockedRun(
+            key=run.run_key,
+            cancel_requested=run.cancel_requested_at is not None,
+            now=self.now(connection),
+            **{name: getattr(run, name) for name in _RUN_FIELDS},
+            **vars(row),
+        )
+
+    def lock_owned(self, connection: Connection, run_id: int) -> LockedRun:
+        """Lock a run's row.
+
+        Raises:
+            LostRun: this process does not own the run (any more).
+        """
+        run = self.lock(connection, run_id)
+        if run.owner != self.owner:
+            raise LostRun(f"run {run_id} was taken over by {Owner.decode(run.owner)}")
+        if not run.is_active:
+            raise LostRun(f"run {run_id} is finished")
+        return run
+
+    def is_alive(self, owner: str, lease_until: datetime, now: datetime) -> bool:
+        """Whether an owner is alive: decided by its process if that is visible, otherwise by its lease."""
+        alive = self._liveness(Owner.decode(owner), self.me)
+        return lease_until > now if alive is None else alive
+
+
+def save_attempt(connection: Connection, run: LockedRun) -> None:
+    """Write the figures of a locked run's attempt."""
+    connection.run(
+        _SAVE_ATTEMPT,
+        {
+            "run_id": run.id,
+            "number": run.attempt,
+            **{name: getattr(run, name) for name in _FIGURES},
+            "ended_at": run.now if run.has_ended else None,
+        },
+    )

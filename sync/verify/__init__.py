@@ -1,0 +1,1 @@
+"""Compare source and destination, and repair the destination."""

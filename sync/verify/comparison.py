@@ -1,0 +1,279 @@
+"""Compare two copies of a table by checksums over ranges of keys: split ranges that differ, then compare records.
+
+Checksums only say where to look; the values decide whether two records differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TypeVar
+
+from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
+from syncblocks.connectors.checksums.sql import is_same
+from syncblocks.connectors.sides import Key
+
+#: Ranges with at most this many records are not split; their records are compared.
+LEAF_RECORDS = 1000
+
+#: Most pieces of a split range; two levels lead from four million records to a thousand.
+PIECES = 64
+
+#: Most records that are named one by one; beyond it, ranges are named.
+MAX_RECORDS = 1000
+
+#: Pieces whose records are read in one step, and pieces that are split in one step.
+PIECES_AT_ONCE = 64
+SPLIT_AT_ONCE = 32
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDifference:
+    """One record that differs."""
+
+    key: Key
+    #: `missing` in the destination, `extra` there, or `different`.
+    kind: str
+    #: Columns that differ, as the source calls them.
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RangeDifference:
+    """A range of keys whose records differ."""
+
+    keys: KeyRange
+    source_records: int
+    destination_records: int
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Result of a comparison."""
+
+    source: Digest
+    destination: Digest
+    #: In ascending order of keys; one range of everything if there is no key.
+    ranges: list[RangeDifference] = field(default_factory=list)
+    #: The first records that differ.
+    records: list[RecordDifference] = field(default_factory=list)
+    #: Whether `records` has all records that differ.
+    is_complete: bool = True
+    #: Records read and not compared, since they changed in the source after the last run. Records that the checksums
+    #: leave out are not counted.
+    changed_since: int = 0
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no difference was found."""
+        return not self.ranges
+
+
+def compare(
+    source: Checksums,
+    destination: Checksums,
+    key: Sequence[Compared],
+    columns: Sequence[Compared],
+    *,
+    is_bounded: bool,
+    unread: frozenset[str] = frozenset(),
+    interrupt: Callable[[], None],
+) -> Comparison:
+    """Compare two sides.
+
+    Args:
+        source: opened checksums of the source.
+        destination: opened checksums of the destination.
+        key: the key's columns, by the source's names; empty: no range can be split.
+        columns: the compared columns, by the source's names.
+        is_bounded: records past a bookmark are left out; the destination may have older versions of them.
+        unread: columns, by the source's names, without which a record is never read.
+        interrupt: interrupts both sides, called when this thread is stopped or one side fails.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            return _Comparer(pool, source, destination, key, columns, is_bounded=is_bounded, unread=unread).run()
+        except BaseException:
+            interrupt()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    keys: KeyRange
+    source: Digest
+    destination: Digest
+    #: Whether it cannot be split further.
+    is_whole: bool = False
+
+    @property
+    def has_more_in_source(self) -> bool:
+        return self.source.records >= self.destination.records
+
+    @property
+    def differs(self) -> bool:
+        return self.source != self.destination
+
+    @property
+    def size(self) -> int:
+        return max(self.source.records, self.destination.records)
+
+
+class _Comparer:
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        source: Checksums,
+        destination: Checksums,
+        key: Sequence[Compared],
+        columns: Sequence[Compared],
+        *,
+        is_bounded: bool,
+        unread: frozenset[str],
+    ) -> None:
+        self._pool = pool
+        self._sides = (source, destination)
+        self._key = key
+        self._columns = columns
+        self._is_bounded = is_bounded
+        self._unread = [place for place, column in enumerate(columns) if column.name in unread]
+
+    def run(self) -> Comparison:
+        whole = self._pieces([EVERYTHING])[0]
+        result = Comparison(whole.source, whole.destination)
+        if not whole.differs:
+            return result
+        if not self._key:
+            result.ranges.append(RangeDifference(EVERYTHING, whole.source.records, whole.destination.records))
+            result.is_complete = False
+            return result
+        self._look_into(whole, result)
+        return result
+
+    def _both(self, ask: Callable[[Checksums], T]) -> tuple[T, T]:
+        left, right = (self._pool.submit(ask, side) for side in self._sides)
+        return left.result(), right.result()
+
+    def _pieces(self, ranges: Sequence[KeyRange]) -> list[_Piece]:
+        left, right = self._both(lambda side: side.digests(ranges))
+        return [_Piece(*parts) for parts in zip(ranges, left, right, strict=True)]
+
+    def _look_into(self, whole: _Piece, result: Comparison) -> None:
+        """Split pieces that differ, the lowest keys first, until they are small enough to compare records."""
+        pending, at_once = [whole], 1
+        while pending and len(result.records) < MAX_RECORDS:
+            kind = self._next(pending[0])
+            if kind == "rows":  # few at first: if everything differs, these are enough
+                at_once = min(2 * at_once, PIECES_AT_ONCE)
+            limit = at_once if kind == "rows" else SPLIT_AT_ONCE
+            batch = []
+            for piece in pending[:limit]:
+                if self._next(piece) != kind:
+                    break
+                batch.append(piece)
+            pending = pending[len(batch) :]
+            if kind == "rows":
+                for piece, records in zip(batch, self._records(batch, result), strict=True):
+                    if records:
+                        result.records += records
+                        _note(piece, result)
+            elif kind == "split":
+                pending = self._split(batch) + pending
+            else:
+                result.is_complete = False
+                for piece in batch:
+                    _note(piece, result)
+        if pending:
+            result.is_complete = False
+        for piece in pending:
+            _note(piece, result)
+
+    def _next(self, piece: _Piece) -> str:
+        """Say what to do with a piece: compare its rows, split it, or name it since one side has no record of it."""
+        if piece.is_whole or piece.size <= LEAF_RECORDS:
+            return "rows"
+        is_one_sided = not piece.source.records or not piece.destination.records
+        return "name" if is_one_sided and not self._is_bounded else "split"
+
+    def _split(self, pieces: Sequence[_Piece]) -> list[_Piece]:
+        """Split pieces at keys of the side with more records; return the parts that differ."""
+        boundaries: dict[int, list[Key]] = {}
+        for side in (0, 1):
+            wanted = [n for n, piece in enumerate(pieces) if piece.has_more_in_source == (side == 0)]
+            if wanted:
+                asked = [(pieces[n].keys, _step(pieces[n].size)) for n in wanted]
+                boundaries |= dict(zip(wanted, self._sides[side].boundaries(asked), strict=True))
+        ranges = [keys for n, piece in enumerate(pieces) for keys in _cut(piece.keys, boundaries[n])]
+        wholes = {piece.keys for piece in pieces}
+        return [replace(part, is_whole=part.keys in wholes) for part in self._pieces(ranges) if part.differs]
+
+    # -- records -------------------------------------------------------------------------------------------------
+
+    def _records(self, pieces: Sequence[_Piece], result: Comparison) -> list[list[RecordDifference]]:
+        """Return the records that differ, for each of some small pieces."""
+        ranges = [piece.keys for piece in pieces]
+        left, right = self._both(lambda side: _by_key(side.rows(ranges)))
+        differences: list[list[RecordDifference]] = [[] for _ in pieces]
+        for key in sorted(left.keys() | right.keys(), key=_readable):
+            found, there = left.get(key, []), right.get(key, [])
+            if any(row.is_past for row in found):
+                if not any(map(self._was_never_read, there)):
+                    result.changed_since += 1
+                    continue
+                found = []
+            difference = self._difference(key, found, there)
+            if difference is not None:
+                differences[(found or there)[0].place].append(difference)
+        return differences
+
+    def _was_never_read(self, row: Row) -> bool:
+        """Tell whether a record of the destination lacks a bookmark without which records are never read."""
+        return any(row.values[place] in (None, "NaN", "nan") for place in self._unread)
+
+    def _difference(self, key: Key, left: list[Row], right: list[Row]) -> RecordDifference | None:
+        if len(left) > len(right):
+            return RecordDifference(key, "missing")
+        if len(right) > len(left):
+            return RecordDifference(key, "extra")
+        names: set[str] = set()
+        for mine, other in zip(sorted(left, key=_sortable), sorted(right, key=_sortable), strict=True):
+            for column, value, there in zip(self._columns, mine.values, other.values, strict=True):
+                if not is_same(value, there, column):
+                    names.add(column.name)
+        if not names:
+            return None
+        return RecordDifference(key, "different", tuple(c.name for c in self._columns if c.name in names))
+
+
+def _note(piece: _Piece, result: Comparison) -> None:
+    result.ranges.append(RangeDifference(piece.keys, piece.source.records, piece.destination.records))
+
+
+def _step(size: int) -> int:
+    pieces = min(PIECES, -(-size // LEAF_RECORDS))
+    return -(-size // pieces)
+
+
+def _cut(keys: KeyRange, boundaries: Sequence[Key]) -> list[KeyRange]:
+    inner = [key for key in boundaries if key != keys.start]
+    return [KeyRange(start, end) for start, end in pairwise([keys.start, *inner, keys.end])]
+
+
+def _by_key(rows: Sequence[Row]) -> dict[Key, list[Row]]:
+    result: dict[Key, list[Row]] = {}
+    for row in rows:
+        result.setdefault(row.key, []).append(row)
+    return result
+
+
+def _readable(key: Key) -> list[tuple[int, str]]:
+    """Sort key: non-negative numbers in their order, texts in some order."""
+    return [(len(text or ""), text or "") for text in key]
+
+
+def _sortable(row: Row) -> list[tuple[bool, str]]:
+    return [(value is None, value or "") for value in row.values]

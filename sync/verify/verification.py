@@ -1,0 +1,203 @@
+"""Verification: compare the records of source and destination, stream by stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from syncblocks.connectors.abilities import Abilities, abilities_of
+from syncblocks.connectors.checksums import Side
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
+from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+
+from ..plan.plan import Plan, PlannedStream
+from ..plan.repair import Repair
+from ..session.reader import copy_of, destination_reader
+from ..session.session import Session
+from .checksums import SideReader, system_of
+from .columns import ColumnPairs
+from .comparison import Comparison, compare
+from .repair import plan_repair
+
+#: Verdicts. `counted`: records were only counted, or not even that.
+EQUAL, DIFFERS, COUNTED, FAILED = "equal", "differs", "counted", "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamVerification:
+    """The verification of one stream."""
+
+    stream: str
+    destination_table: str
+    verdict: str
+    #: Numbers of compared records; None if not counted.
+    source_records: int | None = None
+    destination_records: int | None = None
+    #: The key's columns, by the source's names; empty if records could not be told apart.
+    key: tuple[str, ...] = ()
+    comparison: Comparison | None = None
+    #: What was not compared, and why.
+    notes: tuple[str, ...] = ()
+    #: The repair; None if not needed, not asked for or not possible.
+    repair: Repair | None = None
+
+
+def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
+    """Compare source and destination of each planned stream, one after the other; write nothing.
+
+    Args:
+        session: the opened pipeline.
+        plan: the plan of a run.
+        with_repairs: also plan the repair of differences.
+    """
+    tables = [planned.key.destination_table for planned in plan.streams]
+    with ExitStack() as stack:
+        try:
+            reader = stack.enter_context(destination_reader(session))
+            reader_can = abilities_of(reader)
+            offered = {stream.name: stream for stream in reader.discover()} if _has_tables(plan) else {}
+        except ConnectorConfigError as error:
+            for planned in plan.streams:
+                yield _uncompared(planned, f"the destination cannot be read back: {error}")
+            return
+        for planned in plan.streams:
+            is_shared = tables.count(planned.key.destination_table) > 1
+            try:
+                yield _verify(
+                    session, planned, reader, reader_can, offered, is_shared=is_shared, with_repair=with_repairs
+                )
+            except ConnectorError as error:
+                yield replace(_uncompared(planned, str(error)), verdict=FAILED)
+
+
+def _has_tables(plan: Plan) -> bool:
+    return any(planned.table.schema is not None for planned in plan.streams)
+
+
+def _verify(
+    session: Session,
+    planned: PlannedStream,
+    reader: Source,
+    reader_can: Abilities,
+    offered: Mapping[str, Stream],
+    *,
+    is_shared: bool,
+    with_repair: bool,
+) -> StreamVerification:
+    source, stream, table = session.source, planned.selected.stream, planned.table
+    if not table.is_described:
+        return _uncompared(planned, "the destination cannot describe its tables")
+    copy = copy_of(table, offered)
+    if copy is None:
+        found = replace(_uncompared(planned, "there is no destination table"), verdict=DIFFERS)
+        return replace(found, source_records=source.count(stream), destination_records=0)
+    reason = _why_counted(planned, is_shared=is_shared)
+    if reason:
+        found = _uncompared(planned, reason)
+        return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
+    columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
+    left, right = columns.sides(planned.start.bookmark)
+    mine, theirs = SideReader(source, session.source_can, left), SideReader(reader, reader_can, right)
+    comparison, rejected = _compared(mine, theirs)
+    if rejected:
+        columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
+    found = _judged(planned, left, comparison, columns.notes)
+    if not with_repair or found.verdict != DIFFERS:
+        return found
+    repair, note = plan_repair(session, planned, comparison, mine, theirs)
+    return replace(found, repair=repair, notes=(*found.notes, *filter(None, [note])))
+
+
+def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
+    """Compare both sides; return also the number of the source's rejected records."""
+    reason: ConnectorError | None = None
+
+    def interrupt() -> None:
+        for each in (source, copy):
+            each.source.interrupt(each.side.stream.name)
+
+    left = source.side
+    try:
+        with source.checksums() as mine, copy.checksums() as theirs:
+            try:
+                found = compare(
+                    mine,
+                    theirs,
+                    left.key,
+                    left.columns,
+                    is_bounded=left.until is not None or leaves_out_incomplete(left.stream, None),
+                    unread=_unread_columns(left),
+                    interrupt=interrupt,
+                )
+            except ConnectorError as error:
+                reason = error
+                raise
+            return found, mine.rejected
+    except Interrupted:
+        # One side failed, and the other one was interrupted.
+        if reason is not None:
+            raise reason from None
+        raise
+
+
+def _unread_columns(side: Side) -> frozenset[str]:
+    """Return the columns without which a record is never read (`null_bookmarks: never`)."""
+    is_never = side.stream.null_bookmarks is NullBookmarks.NEVER
+    return frozenset(side.stream.bookmark_properties) if is_never else frozenset()
+
+
+def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
+    """Say why records are only counted; empty if they can be compared."""
+    own = (planned.key.pipeline, planned.key.stream)
+    others = [row for row in planned.table.ledger if (row.key.pipeline, row.key.stream) != own]
+    if is_shared or any(row.committed_at is not None for row in others):
+        return "other streams write this table too: records are only counted"
+    if not planned.is_schema_decided:
+        blocks = ", ".join(planned.transformers)
+        return f"a transformer changes the records ({blocks}): they are only counted"
+    stream = planned.selected.stream
+    if stream.keeps_own_bookmark and stream.replication_method is ReplicationMethod.INCREMENTAL:
+        return "the source alone knows up to where it was read: records are only counted"
+    return ""
+
+
+def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: Sequence[str]) -> StreamVerification:
+    verdict, found = EQUAL if comparison.is_equal else DIFFERS, list(notes)
+    source, destination = comparison.source.records, comparison.destination.records
+    if verdict == DIFFERS and planned.write_disposition is WriteDisposition.APPEND and destination >= source:
+        verdict = COUNTED
+        found.append(_appended(comparison))
+    elif verdict == DIFFERS and not side.key:
+        found.append("there is no key that both sides order alike: only all records together were compared")
+    if comparison.changed_since:
+        found.append(
+            f"at least {comparison.changed_since} records have changed in the source since, or have no bookmark and "
+            "are not read again: not compared"
+        )
+    return StreamVerification(
+        stream=planned.name,
+        destination_table=planned.key.destination_table,
+        verdict=verdict,
+        source_records=source,
+        destination_records=destination,
+        key=tuple(column.name for column in side.key),
+        comparison=comparison,
+        notes=tuple(found),
+    )
+
+
+def _appended(comparison: Comparison) -> str:
+    """Compare an appended table with its source: the checksums of complete loads add up."""
+    times, rest = divmod(comparison.destination.records, comparison.source.records or 1)
+    if times > 1 and not rest and comparison.destination.checksum == times * comparison.source.checksum:
+        return f"append: the destination holds every record {times} times, and nothing else"
+    return "append: the destination may hold a record several times, and in older versions"
+
+
+def _uncompared(planned: PlannedStream, note: str) -> StreamVerification:
+    return StreamVerification(
+        stream=planned.name, destination_table=planned.key.destination_table, verdict=COUNTED, notes=(note,)
+    )

@@ -1,0 +1,71 @@
+"""Sync streams from a source to a destination: every row once, every callback delivered.
+
+`from syncblocks import load_pipeline, run_pipeline` does what the command line does; `from syncblocks import callback,
+transformer` gives editors the marks that a callback file finds in its namespace anyway. A name is imported when it is
+first used, so that `import syncblocks` costs neither Arrow nor a driver.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from syncblocks.callbacks import (
+        BlockRun,
+        ParentError,
+        PipelineRun,
+        callback,
+        on_cancelled,
+        on_failure,
+        on_success,
+        transformer,
+    )
+    from syncblocks.sync.config import Pipeline, load_pipeline
+    from syncblocks.sync.errors import SyncError
+    from syncblocks.sync.run.pipeline import run_pipeline
+    from syncblocks.sync.run.progress import Progress
+    from syncblocks.sync.run.results import RunResult, StreamResult
+
+#: Public name -> the module that it comes from.
+_HOMES = {
+    "BlockRun": "callbacks",
+    "ParentError": "callbacks",
+    "Pipeline": "sync.config",
+    "PipelineRun": "callbacks",
+    "Progress": "sync.run.progress",
+    "RunResult": "sync.run.results",
+    "StreamResult": "sync.run.results",
+    "SyncError": "sync.errors",
+    "callback": "callbacks",
+    "load_pipeline": "sync.config",
+    "on_cancelled": "callbacks",
+    "on_failure": "callbacks",
+    "on_success": "callbacks",
+    "run_pipeline": "sync.run.pipeline",
+    "transformer": "callbacks",
+}
+
+__all__ = [
+    "BlockRun",
+    "ParentError",
+    "Pipeline",
+    "PipelineRun",
+    "Progress",
+    "RunResult",
+    "StreamResult",
+    "SyncError",
+    "callback",
+    "load_pipeline",
+    "on_cancelled",
+    "on_failure",
+    "on_success",
+    "run_pipeline",
+    "transformer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

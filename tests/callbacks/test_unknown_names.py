@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from syncblocks.callbacks.kwargs import RESERVED
+from syncblocks.callbacks.loader import load_file
+from syncblocks.callbacks.unknown_names import unknown_names
+
+
+def found(folder: Path, text: str, variables: frozenset[str] = frozenset()) -> list[tuple[int, str, str | None]]:
+    path = folder / "alerts.py"
+    path.write_text(text)
+    (function,) = load_file(path, variables=variables).functions
+    names = unknown_names(path, function, RESERVED | variables)
+    return [(item.line, item.name, item.nearest) for item in names]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "kwargs['strem']",
+        "kwargs.get('strem')",
+        "kwargs.pop('strem', None)",
+        "'strem' in kwargs",
+        "'strem' not in kwargs",
+    ],
+)
+def test_a_literal_that_kwargs_is_asked_for_is_checked(tmp_path: Path, use: str) -> None:
+    assert found(tmp_path, f"@callback\ndef tell(**kwargs):\n    return {use}\n") == [(3, "strem", "stream")]
+
+
+def test_a_parameter_that_looks_like_a_keyword_argument_is_a_slip(tmp_path: Path) -> None:
+    assert found(tmp_path, "@callback\ndef tell(strem): ...\n") == [(2, "strem", "stream")]
+    assert found(tmp_path, "@callback\ndef tell(df, *, strem=None): ...\n") == [(2, "strem", "stream")]
+    assert found(tmp_path, "@callback\ndef tell(df, threshold=5): ...\n") == []
+
+
+def test_known_names_variables_and_other_dicts_are_left_alone(tmp_path: Path) -> None:
+    text = (
+        "@callback\ndef tell(frame, **kw):\n    kw['region'], kw['stream'], kw.get('__error')\n"
+        "    kw['note'] = 1\n    other = {}\n    other.get('strem')\n"
+    )
+    assert found(tmp_path, text, frozenset({"region"})) == []
+
+
+def test_an_async_and_a_stacked_function_are_read_too(tmp_path: Path) -> None:
+    text = "@callback('failure')\n@callback('success')\nasync def tell(**kwargs):\n    return kwargs['indx']\n"
+    assert found(tmp_path, text) == [(4, "indx", "index")]
+
+
+def test_a_function_of_another_file_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "helper_of_names.py").write_text("def tell(**kwargs):\n    return kwargs['strem']\n")
+    assert found(tmp_path, "from helper_of_names import tell\ncallback(tell)\n") == []

@@ -1,0 +1,245 @@
+"""How types survive files: round trips of anything, wider types, and what text cannot keep."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.parquet_format import ParquetFormat
+from syncblocks.connectors.files.source import ParquetSource
+from tests.connectors.files import files_readback
+from tests.connectors.files.files_load import load_of, run
+from tests.connectors.files.files_pair import FINAL, FORMATS, destination_of, every_format, read, records_of, source_of
+
+# Columns
+
+
+@every_format
+def test_a_wider_type_widens_the_table_and_a_value_that_does_not_fit_is_refused(tmp_path: Path, name: str) -> None:
+    destination = destination_of(name, tmp_path)
+
+    def send(token: str, kind: pa.DataType, value: Any) -> Any:
+        batch = pa.record_batch({"id": pa.array([1]), "v": pa.array([value], kind)})
+        return run(destination, load_of("append", token, batch.schema), batch, FINAL)
+
+    send("a", pa.int32(), 7)
+    (commit,) = send("b", pa.int64(), 2**40)
+    assert [dict(change) for change in commit.schema_changes] == [
+        {"column": "v", "change": "changed", "before": "int32", "after": "int64"}
+    ]
+    send("c", pa.int16(), 3)
+    with pytest.raises(FatalConnectorError, match="'v'"):
+        send("d", pa.date32(), date(2024, 1, 1))
+    send("e", pa.float64(), 0.5)
+    assert [record["v"] for record in read(name, tmp_path)] == [7, 2**40, 3, 0.5]
+    with pytest.raises(FatalConnectorError, match="'v'"):
+        send("f", pa.int64(), 2**53 + 1)
+
+
+@every_format
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pa.array([2**63 - 1]), pa.array([Decimal("1.50")], pa.decimal128(5, 2))),
+        (pa.array([253402214400], pa.timestamp("s")), pa.array([1], pa.timestamp("ns"))),
+    ],
+)
+def test_a_value_that_is_there_and_that_the_wider_type_does_not_hold_refuses_the_load(
+    tmp_path: Path, name: str, first: pa.Array, second: pa.Array
+) -> None:
+    destination = destination_of(name, tmp_path)
+    batches = [pa.record_batch({"id": pa.array([1]), "v": values}) for values in (first, second)]
+    run(destination, load_of("append", "a", batches[0].schema), batches[0], FINAL)
+    with pytest.raises(FatalConnectorError, match="column 'v'"):
+        run(destination, load_of("append", "b", batches[1].schema), batches[1], FINAL)
+    assert [record["v"] for record in read(name, tmp_path)] == first.to_pylist()
+
+
+@every_format
+def test_floats_stay_the_numbers_that_they_are_when_doubles_arrive(tmp_path: Path, name: str) -> None:
+    destination = destination_of(name, tmp_path)
+    for token, kind in (("a", pa.float32()), ("b", pa.float64())):
+        batch = pa.record_batch({"id": pa.array([1]), "v": pa.array([0.1], kind)})
+        run(destination, load_of("append", token, batch.schema), batch, FINAL)
+    assert [record["v"] for record in read(name, tmp_path)] == [pa.scalar(0.1, pa.float32()).as_py(), 0.1]
+
+
+@every_format
+@pytest.mark.parametrize("kinds", [(pa.int32(), pa.uint64()), (pa.uint64(), pa.int32())])
+def test_integers_with_and_without_a_sign_are_kept_by_a_type_that_holds_both(
+    tmp_path: Path, name: str, kinds: tuple[pa.DataType, pa.DataType]
+) -> None:
+    destination, sent = destination_of(name, tmp_path), []
+    for token, kind in zip("ab", kinds, strict=True):
+        sent.append(2**64 - 1 if kind == pa.uint64() else -5)
+        batch = pa.record_batch({"id": pa.array([1]), "v": pa.array([sent[-1]], kind)})
+        load = load_of("append", token, batch.schema)
+        table = destination.describe([load.key.destination_table])[load.key.destination_table]
+        _, column = destination.keeps(load.stream, table, load.write_disposition)
+        run(destination, load, batch, FINAL)
+    assert (column.type, column.note) == ("decimal128(20, 0)", "")
+    assert [int(record["v"]) for record in read(name, tmp_path)] == sent
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl"])
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("s")])
+def test_years_that_text_cannot_keep_are_refused(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    far = (
+        pa.array([10**17 * 10], pa.int64()).cast(kind)
+        if kind.unit == "us"
+        else pa.array([10**12], pa.int64()).cast(kind)
+    )
+    batch = pa.record_batch({"id": pa.array([1]), "v": far})
+    with pytest.raises(FatalConnectorError, match="'v'"):
+        run(destination_of(name, tmp_path), load_of("append", "a", batch.schema), batch, FINAL)
+    assert files_readback.tables(tmp_path) == set()
+
+
+# Round trips
+
+MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).filter(lambda m: (m.month, m.day) != (2, 29))  # noqa: DTZ001 -- naive on purpose
+TYPES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
+    (pa.string(), st.text(st.characters(exclude_categories=["Cs"]), max_size=12)),
+    (pa.large_string(), st.text('",\n\r\\ \t\0', max_size=5)),
+    (pa.int8(), st.integers(-128, 127)),
+    (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    (pa.uint64(), st.integers(0, 2**64 - 1)),
+    (pa.float64(), st.floats()),
+    (pa.float32(), st.floats(width=32)),
+    (pa.bool_(), st.booleans()),
+    (pa.decimal128(38, 18), st.decimals(-(10**19), 10**19, places=18)),
+    (pa.decimal256(60, 2), st.decimals(-(10**50), 10**50, places=2)),
+    (pa.date32(), st.dates()),
+    (pa.time64("us"), st.times()),
+    (pa.timestamp("us"), MOMENTS),
+    (pa.timestamp("us", "UTC"), MOMENTS.map(lambda moment: moment.replace(tzinfo=UTC))),
+    (
+        pa.timestamp("ms", "Europe/Berlin"),
+        MOMENTS.map(lambda moment: moment.replace(year=2000 + moment.year % 50, microsecond=0, tzinfo=UTC)),
+    ),
+    (pa.duration("us"), st.timedeltas(timedelta(days=-(10**5)), timedelta(days=10**5))),
+    (pa.binary(), st.binary(max_size=12)),
+    (pa.binary(4), st.binary(min_size=4, max_size=4)),
+    (
+        pa.month_day_nano_interval(),
+        st.tuples(st.integers(-99, 99), st.integers(-99, 99), st.integers(-(10**12), 10**12)),
+    ),
+    (pa.list_(pa.string()), st.lists(st.none() | st.text('",\n\\é', max_size=4), max_size=3)),
+    (pa.list_(pa.float64()), st.lists(st.none() | st.floats(), max_size=3)),
+    (
+        pa.map_(pa.string(), pa.int64()),
+        st.dictionaries(st.text("ab", max_size=2), st.integers(0, 9)).map(lambda d: list(d.items())),
+    ),
+    (
+        pa.struct([("at", pa.timestamp("us", "UTC")), ("b", pa.binary()), ("n", pa.decimal128(10, 2))]),
+        st.fixed_dictionaries(
+            {
+                "at": st.none() | MOMENTS.map(lambda moment: moment.replace(tzinfo=UTC)),
+                "b": st.binary(max_size=4),
+                "n": st.decimals(-1000, 1000, places=2),
+            }
+        ),
+    ),
+]
+COLUMNS = st.sampled_from(TYPES).flatmap(
+    lambda pair: st.tuples(st.just(pair[0]), st.lists(st.none() | pair[1], min_size=1, max_size=5))
+)
+
+
+@every_format
+@example(columns=[(pa.float64(), [math.inf, -0.0])], number=0)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(columns=st.lists(COLUMNS, min_size=1, max_size=4), number=st.integers(0, 2**32))
+def test_what_goes_in_comes_out_in_value_and_type(
+    tmp_path: Path, name: str, columns: list[tuple[pa.DataType, list[Any]]], number: int
+) -> None:
+    count = min(len(values) for _, values in columns)
+    batch = pa.record_batch(
+        {f"c {place}": pa.array(values[:count], kind) for place, (kind, values) in enumerate(columns)}
+    )
+    folder = tmp_path / str(number)
+    load = load_of("replace", "t", batch.schema)
+    run(destination_of(name, folder), load, batch, FINAL)
+    source = FORMATS[name][1]({"path": str(folder)}, folder)
+    (stream,) = source.discover()
+    assert stream.schema.equals(batch.schema)
+    (found,) = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
+    assert repr(found.to_pylist()) == repr(batch.to_pylist())
+
+
+def test_numbers_that_json_lacks_are_texts_and_come_back(tmp_path: Path) -> None:
+    batch = pa.record_batch({"v": pa.array([math.nan, math.inf, -math.inf, 1.5])})
+    run(destination_of("jsonl", tmp_path), load_of("replace", "t", batch.schema), batch, FINAL)
+    lines = (tmp_path / "orders.jsonl").read_text().splitlines()
+    assert [json.loads(line)["v"] for line in lines] == ["NaN", "Infinity", "-Infinity", 1.5]
+    foreign = tmp_path / "foreign.jsonl"
+    foreign.write_text("\n".join(lines))
+    assert [repr(record["v"]) for record in read("jsonl", foreign, "foreign")] == ["nan", "inf", "-inf", "1.5"]
+
+
+def test_json_columns_are_json_in_json_lines(tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.int64()), ("doc", pa.json_())])
+    texts = ['{"a": [1,\n 2]}', "null", None, "12345678901234567890"]
+    batch = pa.record_batch([pa.array([1, 2, 3, 4]), pa.array(texts, pa.json_())], schema=schema)
+    run(destination_of("jsonl", tmp_path), load_of("replace", "t", schema), batch, FINAL)
+    lines = (tmp_path / "orders.jsonl").read_text().splitlines()
+    assert [json.loads(line)["doc"] for line in lines] == [{"a": [1, 2]}, None, None, 12345678901234567890]
+    broken = pa.record_batch([pa.array([1]), pa.array(["{"], pa.json_())], schema=schema)
+    with pytest.raises(FatalConnectorError, match="'doc'"):
+        run(destination_of("jsonl", tmp_path), load_of("replace", "u", schema), broken, FINAL)
+
+
+# Wide columns
+
+
+def test_wide_columns_of_a_parquet_file_get_neither_dictionary_nor_statistics() -> None:
+    sink = io.BytesIO()
+    writer = ParquetFormat().writer(sink, pa.schema([("id", pa.int64()), ("doc", pa.string())]))
+    batch = pa.record_batch({"id": pa.array([1, 2]), "doc": pa.array(["x" * (2 << 20)] * 2)})
+    writer.write(batch)
+    writer.close()
+    narrow, wide = (pyarrow.parquet.read_metadata(sink).row_group(0).column(place) for place in range(2))
+    assert (narrow.is_stats_set, wide.is_stats_set) == (True, False)
+    assert "RLE_DICTIONARY" in narrow.encodings
+    assert "RLE_DICTIONARY" not in wide.encodings
+    assert pyarrow.parquet.read_table(sink).to_batches() == [batch]
+
+
+def test_old_timestamps_of_parquet_come_as_they_are_or_not_at_all(tmp_path: Path) -> None:
+    first, near, far = map(datetime.fromisoformat, ("0001-01-01", "1960-01-01T01:02:03.000004", "9999-12-31T23:59:59"))
+    columns = {
+        "far": pa.array([far, None, first], pa.timestamp("us")),
+        "near": pa.array([near, None, near], pa.timestamp("us")),
+        "digits": pa.array([1, None, -1], pa.timestamp("ns")),
+        "deep": pa.array([[near], None, [far]], pa.list_(pa.timestamp("us"))),
+    }
+    for name, values in columns.items():
+        pyarrow.parquet.write_table(
+            pa.table({name: values}), tmp_path / f"{name}.parquet", use_deprecated_int96_timestamps=True
+        )
+
+    def read_in(name: str, **types: str) -> list[Any]:
+        source = source_of(tmp_path / f"{name}.parquet", ParquetSource, types=types)
+        return [record[name] for record in records_of(source)]
+
+    assert read_in("far", far="timestamp") == columns["far"].to_pylist()
+    assert read_in("near") == read_in("near", near="timestamp") == columns["near"].to_pylist()
+    assert read_in("digits") == columns["digits"].to_pylist()
+    with pytest.raises(FatalConnectorError, match=r"far\.parquet: column 'far': 9999.* ends in 2262; .*timestamp\}"):
+        read_in("far")
+    with pytest.raises(FatalConnectorError, match=r"deep\.parquet: column 'deep': 9999.* ends in 2262"):
+        read_in("deep")
+    with pytest.raises(FatalConnectorError, match=r"digits\.parquet: column 'digits': 1970.* has nanoseconds"):
+        read_in("digits", digits="timestamp")

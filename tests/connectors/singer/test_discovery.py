@@ -1,0 +1,113 @@
+"""What a tap offers: its discovery and catalog, what the config changes of them, and mistakes in it."""
+
+from __future__ import annotations
+
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.singer.catalog import streams_of
+from syncblocks.connectors.singer.environments import program_name
+from syncblocks.connectors.stream import ReplicationMethod
+from tests.connectors.singer.singer_helpers import BOTH, entry, full_table, source_of, tap_program
+
+
+def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+
+    def discoveries(**own: Any) -> int:
+        before = note.read_text().count('"--discover"') if note.exists() else 0
+        source = source_of(tmp_path, *BOTH, own={"note": str(note), **own})
+        with suppress(ConnectorError):
+            list(source.read(source.discover(), {}))
+        return note.read_text().count('"--discover"') - before
+
+    assert discoveries() == 1
+    assert discoveries() == 0
+    assert discoveries(more=1) == 1
+    assert discoveries(more=1, then="fail") == 1
+    assert discoveries(more=1, then="fail") == 1
+    for kept in (tmp_path / ".syncblocks/plugins/kept").iterdir():
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert "tell-nobody" not in kept.read_text()
+
+
+@pytest.mark.parametrize("place", ["schema-name", "database-name"])
+def test_a_table_keeps_its_own_name_where_the_catalog_says_it(place: str) -> None:
+    """As the taps of PostgreSQL and of MySQL have it: the stream is `shop-orders`, the table `orders`."""
+    metadata = [{"breadcrumb": [], "metadata": {place: "shop"}}]
+    (stream,) = streams_of([entry("shop-orders", table_name="orders", metadata=metadata)], ())
+    assert (stream.name, stream.locator) == ("shop-orders", {"table": "orders"})
+
+
+def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = {"catalog": {"streams": []}, "lines": "nowhere"}
+    assert make_source("singer", {"executable": str(tap_program(tmp_path)), "config": own}, tmp_path).discover() == []
+    assert "needs its catalog as a file: `catalog`" in caplog.text
+
+
+def test_what_the_catalog_says_of_replication_is_the_default(tmp_path: Path) -> None:
+    logged = entry("log", replication_method="LOG_BASED", replication_key=None)
+    source = source_of(tmp_path, streams=[entry("orders"), full_table("users"), logged])
+    found = {stream.name: stream for stream in source.discover()}
+    assert found["orders"].replication_method is ReplicationMethod.INCREMENTAL
+    assert found["orders"].bookmark_properties == ("stamp",)
+    assert found["users"].replication_method is ReplicationMethod.FULL_TABLE
+    assert found["log"].replication_method is ReplicationMethod.INCREMENTAL
+    assert found["log"].bookmark_properties == ()
+
+
+def test_select_metadata_and_schema_change_what_is_offered(tmp_path: Path) -> None:
+    source = source_of(
+        tmp_path,
+        streams=[entry("orders"), full_table("users"), full_table("my.table")],
+        select=["orders.*", "!orders.note", "my.table.i*"],
+        metadata={"orders": {"replication-method": "FULL_TABLE"}},
+        schema={"ord*": {"stamp": {"type": "string", "format": "date-time"}}},
+    )
+    found = {stream.name: stream for stream in source.discover()}
+    assert sorted(found) == ["my.table", "orders"]
+    assert found["orders"].schema.names == ["id", "stamp"]
+    assert str(found["orders"].schema.field("stamp").type) == "timestamp[us, tz=UTC]"
+    assert found["orders"].replication_method is ReplicationMethod.FULL_TABLE
+    assert found["my.table"].schema.names == ["id"]
+
+
+@pytest.mark.parametrize("key", ["select", "metadata", "schema"])
+def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path, key: str) -> None:
+    source = source_of(tmp_path, **{key: ["no*"] if key == "select" else {"no*": {}}})
+    with pytest.raises(ConnectorConfigError, match=r"'no\*' matches no stream"):
+        source.discover()
+
+
+def test_mistakes_in_the_config_are_told(tmp_path: Path) -> None:
+    for config, wanted in (
+        ({}, "needs one of"),
+        ({"pip": "a", "executable": "b"}, "needs one of"),
+        ({"pip": "a", "exe": 1}, "has no key 'exe'"),
+    ):
+        with pytest.raises(ConnectorConfigError, match=wanted):
+            make_source("singer", config, tmp_path)
+    with pytest.raises(ConnectorConfigError, match="no program"):
+        make_source("singer", {"executable": "./none"}, tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    ("pip", "program"),
+    [
+        ("tap-jsonl==0.3.1", "tap-jsonl"),
+        ("meltanolabs-tap-postgres", "tap-postgres"),
+        ("pipelinewise-tap-mysql[x]>=1,<2", "tap-mysql"),
+        ("git+https://example.org/x/tap-foo.git@main", "tap-foo"),
+        ("./plugins/tap_bar", "tap-bar"),
+    ],
+)
+def test_the_program_s_name_comes_from_the_requirement(pip: str, program: str) -> None:
+    assert program_name(pip) == program

@@ -1,0 +1,197 @@
+"""A SQLite file that several connections, processes and libraries have open at once."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncblocks.connectors.errors import (
+    ConnectorError,
+    Interrupted,
+    RetriableError,
+    TakenOver,
+)
+from syncblocks.connectors.sqlite import SQLiteDestination
+from syncblocks.connectors.sqlite.reader import SQLiteReader, open_reader
+from syncblocks.connectors.sqlite.session import SQLiteSession
+from syncblocks.connectors.stream import (
+    Checkpoint,
+    Event,
+    LedgerKey,
+    Load,
+    Stream,
+)
+from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, PEOPLE, REPLACE, load, people, query, script, source_of
+from tests.connectors.sqlite.sqlite_files import destination as destination
+from tests.connectors.sqlite.sqlite_files import path as path
+
+
+def test_another_process_that_writes_is_waited_for_and_then_worth_a_repetition(
+    path: Path, destination: SQLiteDestination
+) -> None:
+    script(path, "create table t (i)")
+    hold = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('begin immediate'); "
+        "print('held', flush=True); sys.stdin.readline(); c.execute('commit')"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        assert destination.describe(["t"])["t"].schema is not None, "reading waits for nobody"
+        with pytest.raises(RetriableError, match="locked"):
+            load(destination, "people", APPEND, [people((1, "a")), FINAL], PEOPLE)
+        holder.communicate("\n")
+    load(destination, "people", APPEND, [people((1, "a")), FINAL], PEOPLE)
+    assert query(path, "select * from people") == [(1, "a")]
+
+
+def test_an_opening_waits_while_another_connection_has_the_whole_file(path: Path) -> None:
+    """As for the moment in which the first writer turns the write-ahead log on, and waits for the disk."""
+    script(path, "create table t (i)")
+    opened: list[SQLiteSession | Exception] = []
+
+    def open_it() -> None:
+        try:
+            opened.append(SQLiteSession(path, is_writer=True))
+        except RetriableError as error:
+            opened.append(error)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("begin exclusive")
+        opening = threading.Thread(target=open_it)
+        opening.start()
+        opening.join(0.3)
+        assert opened == []
+        holder.execute("commit")
+        opening.join()
+    (session,) = opened
+    assert isinstance(session, SQLiteSession)
+    assert session.query("select count(*) from t") == [(0,)]
+    session.close()
+
+
+def test_a_takeover_by_another_process_waits_for_the_commit_and_then_wins(path: Path) -> None:
+    first = SQLiteDestination({"path": str(path)}, path.parent)
+    key = LedgerKey(pipeline="p", stream="s", destination_table="people")
+    first.take_over(key, token="mine", owner="first", source="s")
+    take = (
+        "import sys; from pathlib import Path; from syncblocks.connectors.sqlite import SQLiteDestination; "
+        "from syncblocks.connectors.stream import LedgerKey; d = SQLiteDestination({'path': sys.argv[1]}, Path('/')); "
+        "key = LedgerKey(pipeline='p', stream='s', destination_table='people'); "
+        "row = d.take_over(key, token='theirs', owner='x'); "
+        "print(row.bookmark, flush=True)"
+    )
+
+    def events() -> Iterator[Event]:
+        yield people((1, "a"))
+        other.append(subprocess.Popen([sys.executable, "-c", take, str(path)], stdout=subprocess.PIPE, text=True))
+        yield Checkpoint(bookmark={"n": 1})
+        assert other[0].communicate(timeout=60)[0] == "{'n': 1}\n"
+        yield people((2, "b"))
+        yield FINAL
+
+    other: list[subprocess.Popen[str]] = []
+    order = Load(key=key, stream=Stream(name="s", schema=PEOPLE), write_disposition=APPEND, token="mine", run="mine:1")
+    with pytest.raises(TakenOver, match="by x"):
+        list(first.load(order, events()))
+    first.close()
+    assert query(path, "select * from people") == [(1, "a")]
+
+
+def test_a_long_statement_is_interrupted(path: Path, destination: SQLiteDestination) -> None:
+    session = SQLiteSession(path, is_writer=True)
+    session.begin()
+    threading.Timer(0.2, session.cancel).start()
+    with pytest.raises(Interrupted):
+        session.query("with recursive r(n) as (select 1 union all select n + 1 from r) select count(*) from r")
+    session.close()
+
+
+def test_a_wait_for_the_lock_is_interrupted(path: Path, destination: SQLiteDestination) -> None:
+    writer, waiting = SQLiteSession(path, is_writer=True), SQLiteSession(path, is_writer=True)
+    writer.begin()
+    writer.write()
+    waiting.begin()
+    threading.Timer(0.2, waiting.cancel).start()
+    with pytest.raises(Interrupted):
+        waiting.write()
+    waiting.close()
+    writer.rollback()
+    writer.close()
+
+
+def test_an_interrupted_load_leaves_the_former_state(path: Path, destination: SQLiteDestination) -> None:
+    load(destination, "people", APPEND, [people((0, "before")), FINAL], PEOPLE)
+    key = LedgerKey(pipeline="p", stream="s", destination_table="people")
+    token = secrets.token_hex(8)
+    destination.take_over(key, token=token, owner="me", source="s")
+
+    def events() -> Iterator[Event]:
+        yield people((1, "mine"))
+        destination.interrupt("s")
+        yield people((2, "mine"))
+        yield FINAL
+
+    order = Load(key=key, stream=Stream(name="s", schema=PEOPLE), write_disposition=APPEND, token=token, run="r:1")
+    with pytest.raises(ConnectorError, match="interrupted"):
+        list(destination.load(order, events()))
+    assert query(path, "select * from people") == [(0, "before")]
+
+
+def test_the_fast_reader_keeps_off_files_that_another_library_has_open(path: Path) -> None:
+    script(path, "create table t (v integer); insert into t values (1)")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("begin immediate")
+        reader = open_reader(path)
+        assert isinstance(reader, SQLiteSession)
+        assert reader.query("select v from t") == [(1,)]
+        reader.close()
+        # Had the other library's lock been dropped, a second writer could get in.
+        take = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('begin immediate')"
+        done = subprocess.run([sys.executable, "-c", take, str(path)], capture_output=True, check=False, timeout=60)
+        assert b"locked" in done.stderr
+    reader = open_reader(path)
+    second = open_reader(path)
+    assert isinstance(reader, SQLiteReader)
+    assert isinstance(second, SQLiteReader), "two of the same library know of each other"
+    reader.close()
+    second.close()
+    destination = SQLiteDestination({"path": str(path)}, path.parent)
+    reader = open_reader(path)
+    assert isinstance(reader, SQLiteSession), "a destination may open it at any moment"
+    reader.close()
+    del destination
+
+
+def test_source_and_destination_share_one_file(path: Path, destination: SQLiteDestination) -> None:
+    script(
+        path,
+        "create table t (i integer, v text); with recursive r(n) as (select 1 union all select n + 1 from r "
+        "where n < 100000) insert into t select n, 'v' || n from r",
+    )
+    source = source_of(path)
+    (stream,) = source.discover()
+
+    def events() -> Iterator[Any]:
+        for _, event in source.read([stream], {}):
+            yield event
+        yield FINAL
+
+    load(destination, "copy", REPLACE, events(), stream.schema)
+    source.close()
+    assert query(path, "select count(*), sum(i), max(v) from copy") == query(
+        path, "select count(*), sum(i), max(v) from t"
+    )

@@ -1,0 +1,207 @@
+"""The memory pair with every optional ability, as plain as can be: the contracts must find no fault with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from syncblocks.connectors.arrow.record_size import too_wide
+from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
+from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, TakenOver
+from syncblocks.connectors.memory import MemoryDestination, MemorySource
+from syncblocks.connectors.named import numbered
+from syncblocks.connectors.ranges import Range, RangeReads, how_many
+from syncblocks.connectors.sides import Checksums, KeyRange, Side
+from syncblocks.connectors.stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState
+
+Events = Iterator[tuple[str, Any]]
+
+#: Most characters of a stream's name in the ledger of `AbleDestination`.
+LONGEST = 500
+
+#: A database that `AbleSource` cannot reach.
+NOBODY = "nobody"
+
+
+@dataclass
+class Ranges:
+    """Slices of one table, as it was when they were opened."""
+
+    source: AbleSource
+    stream: Stream
+    table: pa.Table
+    count: int
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        return [Range(place=place, label=f"part {place}") for place in range(self.count if self.count > 1 else 0)]
+
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        return {"records": self.table.num_rows, "count": self.count}
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
+        return moment == self.moment
+
+    def read(self, part: Range) -> Generator[Event | Block, None, None]:
+        size = -(-self.table.num_rows // self.count)
+        yield from self.table.slice(part.place * size, size).combine_chunks().to_batches()
+
+
+class AbleSource(MemorySource):
+    """A source with every ability."""
+
+    range_bytes = 1 << 12
+
+    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        super().__init__(config, folder)
+        self.most_bytes: int | None = None
+
+    def check(self) -> None:
+        if self._settings.database == NOBODY:
+            raise FatalConnectorError("nobody answers")
+
+    def shortcut(self) -> str:
+        return "arrow"
+
+    def prepare(self, wire: str, *, is_whole: bool) -> None:
+        """There is nothing to connect to."""
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """There are no buffers."""
+
+    def limit_record(self, size_bytes: int) -> None:
+        self.most_bytes = size_bytes
+
+    def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
+        return stream
+
+    def skips_late(self, stream: Stream) -> str:
+        return ""
+
+    def has_one_null(self) -> bool:
+        return False
+
+    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
+        count = how_many(self._table(stream).nbytes, readers, self.range_bytes)
+        return count, "by their place in the table" if count > 1 else "the table is small"
+
+    @contextmanager
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[Any]:
+        yield Ranges(self, stream, self._table(stream), self.plan_ranges(stream, readers)[0] or 1)
+
+    def checksum_system(self) -> str:
+        return "duckdb"
+
+    def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
+        return checksums_of_records(self, side)
+
+    def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
+        return replace(stream, locator={"ranges": [tuple(ranges), side.key[0].name]})
+
+    def keeps_json(self) -> bool:
+        return False
+
+    def array_item(self, field: pa.Field) -> pa.Field | None:
+        return None
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        within = {stream.name: stream.locator.get("ranges") for stream in group}
+        for name, event in super().read(group, bookmarks, wire):
+            if isinstance(event, pa.RecordBatch):
+                for place in range(event.num_rows if self.most_bytes else 0):
+                    if _bytes(event, place) > (self.most_bytes or 0):
+                        raise too_wide(f"{name}: record {place}", self.most_bytes or 0)
+                found = within[name]
+                if found is not None:
+                    keys = event.column(found[1]).to_pylist()
+                    event = event.filter(pa.array([any(_is_in(key, each) for each in found[0]) for key in keys]))
+            yield name, event
+
+
+def _bytes(batch: pa.RecordBatch, place: int) -> int:
+    return sum(len(str(value)) for value in batch.slice(place, 1).to_pylist()[0].values())
+
+
+def _is_in(key: int, part: KeyRange) -> bool:
+    start, end = part.start, part.end
+    return (start is None or key >= int(start[0] or 0)) and (end is None or key < int(end[0] or 0))
+
+
+class AbleDestination(MemoryDestination):
+    """A destination with every ability."""
+
+    def shortcut(self) -> str:
+        return "arrow"
+
+    def prepare(self, wire: str, *, is_whole: bool) -> None:
+        """There is nothing to connect to."""
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        """There are no buffers."""
+
+    def one_name(self, destination_table: str) -> str:
+        return destination_table
+
+    def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
+        return {name: name for name in names}
+
+    def refusal(self, key: LedgerKey) -> str:
+        return "" if len(key.stream) <= LONGEST else f"the stream's name has more than {LONGEST} characters"
+
+    def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        if len(key.stream) > LONGEST:
+            raise FatalConnectorError(f"the stream's name has more than {LONGEST} characters")
+        return super().take_over(key, token=token, owner=owner, source=source)
+
+    def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
+        def events() -> Iterator[Event | Block]:
+            for part in reads.ranges:
+                yield from self.range_batches(reads, part)
+            yield reads.final()
+
+        row = self._database.ledger.get(load.key)
+        if row is None or row.token != load.token:
+            raise TakenOver("another run has the ledger row")
+        yield from self.load(load, events(), wire)
+
+    def range_batches(self, reads: RangeReads, part: Range) -> list[Event | Block]:
+        """Read one range whole, again where that is allowed."""
+        while True:
+            try:
+                return list(reads.read(part))
+            except ConnectorError as error:
+                if not reads.may_repeat(part, error):
+                    reads.give_up()
+                    raise
+
+    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
+        """Loads leave nothing to be resumed."""
+
+    def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
+        sql, values = numbered(statement, parameters)
+        return self.run_sql(sql, values)
+
+    def run_sql(self, sql: str, values: Sequence[Any]) -> int:
+        """Run a statement over copies of the tables, and keep them as it leaves them."""
+        with duckdb.connect() as connection, self._database.lock:
+            for name, table in self._database.tables.items():
+                connection.register("copy", table)
+                connection.execute(f'create table "{name}" as select * from copy')
+                connection.unregister("copy")
+            try:
+                changed = connection.execute(sql, values).fetchall()[0][0]
+            except duckdb.Error as error:
+                raise FatalConnectorError(str(error)) from error
+            for name in self._database.tables:
+                schema = self._database.tables[name].schema
+                self._database.tables[name] = connection.table(f'"{name}"').to_arrow_table().cast(schema)
+        return int(changed)

@@ -1,0 +1,411 @@
+"""Abilities broken on purpose. The contract tests named by each (`caught_by`) must fail for it, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.arrow.fidelity import Kept
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.memory import MemoryDestination, MemorySource
+from syncblocks.connectors.ranges import Range, RangeReads
+from syncblocks.connectors.sides import Digest, KeyRange, Row, Side
+from syncblocks.connectors.stream import (
+    Block,
+    Bookmark,
+    Checkpoint,
+    Commit,
+    Event,
+    LedgerKey,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+from tests.contracts.able import AbleDestination, AbleSource, Ranges
+
+# -- what holds for every ability ------------------------------------------------------------------------------------
+
+
+class SpellsAMethodOtherwise(MemorySource):
+    """Has one method of two, so that the engine takes it for a source without the ability."""
+
+    caught_by = {"test_an_ability_has_all_of_its_methods"}
+
+    def shortcut(self) -> str:
+        return "arrow"
+
+    def prepares(self, wire: str, *, is_whole: bool) -> None:
+        """The protocol calls it `prepare`."""
+
+
+class SaysItByAnAttribute(MemoryDestination):
+    """Says by a value what the protocol asks a method for."""
+
+    caught_by = {
+        "test_an_ability_has_all_of_its_methods",
+        "test_the_methods_of_an_ability_take_the_arguments_of_the_protocol",
+        "test_a_destination_that_removes_records_says_so",
+    }
+
+    removes = True  # type: ignore[assignment]
+
+
+class TakesOtherArguments(AbleSource):
+    """Calls an argument otherwise than the engine does."""
+
+    caught_by = {
+        "test_the_methods_of_an_ability_take_the_arguments_of_the_protocol",
+        "test_a_memory_limit_changes_no_record",
+    }
+
+    def limit_memory(self, size_bytes: int, *, strict: bool) -> None:  # type: ignore[override]
+        """There are no buffers."""
+
+
+# -- sources ---------------------------------------------------------------------------------------------------------
+
+
+class FailsWhilePreparing(AbleSource):
+    """Raises where only the first call may."""
+
+    caught_by = {
+        "test_preparing_raises_nothing_and_changes_no_record",
+        "test_what_fails_while_preparing_is_said_by_the_first_call",
+    }
+
+    def prepare(self, wire: str, *, is_whole: bool) -> None:
+        raise FatalConnectorError("nobody answers")
+
+
+class LosesRecordsUnderALimit(AbleSource):
+    """Keeps within its memory by leaving records out."""
+
+    caught_by = {"test_a_memory_limit_changes_no_record"}
+    is_limited = False
+
+    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
+        self.is_limited = True
+
+    def read(self, group: Any, bookmarks: Any, wire: str = "arrow") -> Iterator[Any]:
+        for name, event in super().read(group, bookmarks, wire):
+            yield name, event.slice(1) if self.is_limited and isinstance(event, pa.RecordBatch) else event
+
+
+class ReadsAnyWidth(AbleSource):
+    """Takes the limit of a record for a wish."""
+
+    caught_by = {"test_a_record_past_its_limit_is_refused"}
+
+    def limit_record(self, size_bytes: int) -> None:
+        """Forget it."""
+
+
+class ForgetsAColumn(AbleSource):
+    """Knows the types of fewer columns than the stream has."""
+
+    caught_by = {"test_known_types_keep_the_columns_and_the_records"}
+
+    def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
+        return replace(stream, schema=stream.schema.remove(1))
+
+
+class AnswersWithNothing(AbleSource):
+    """Answers None for "no"."""
+
+    caught_by = {"test_a_source_says_why_it_may_skip_late_records", "test_a_source_says_whether_it_has_one_null"}
+
+    def skips_late(self, stream: Stream) -> str:
+        return None  # type: ignore[return-value]
+
+    def has_one_null(self) -> bool:
+        return None  # type: ignore[return-value]
+
+
+class OverlappingRanges(AbleSource):
+    """Each range begins with the last record of the one before."""
+
+    caught_by = {
+        "test_ranges_are_the_stream_each_record_once",
+        "test_ranges_are_the_stream_at_one_moment",
+        "test_ranges_are_resumed_by_their_moment",
+    }
+
+    @contextmanager
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[Any]:
+        class Overlapping(Ranges):
+            def read(self, part: Range) -> Any:
+                yield from super().read(part)
+                if part.place:
+                    yield self.table.slice(0, 1).combine_chunks().to_batches()[0]
+
+        with super().open_ranges(stream, readers, wire) as opened:
+            yield Overlapping(opened.source, opened.stream, opened.table, opened.count)
+
+
+class RangesOfNow(AbleSource):
+    """Reads each range of the table as it is by then."""
+
+    caught_by = {"test_ranges_are_the_stream_at_one_moment"}
+
+    @contextmanager
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[Any]:
+        class OfNow(Ranges):
+            def read(self, part: Range) -> Any:
+                self.table = self.source._table(self.stream)
+                yield from super().read(part)
+
+        with super().open_ranges(stream, readers, wire) as opened:
+            yield OfNow(opened.source, opened.stream, opened.table, opened.count)
+
+
+class SplitsEverything(AbleSource):
+    """Opens ranges for a single record."""
+
+    caught_by = {"test_a_small_stream_is_read_as_a_whole"}
+
+    @contextmanager
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[Any]:
+        with super().open_ranges(stream, readers, wire) as opened:
+            opened.count = max(2, opened.count)
+            yield opened
+
+
+class WrongChecksums:
+    """Hands on what other checksums say, but for what a subclass changes."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
+        return list(self.inner.digests(ranges))
+
+    def boundaries(self, ranges: Any) -> Any:
+        return self.inner.boundaries(ranges)
+
+    def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
+        return list(self.inner.rows(ranges))
+
+
+class CountsOnly(AbleSource):
+    """Has one checksum for all records."""
+
+    caught_by = {"test_checksums_of_ranges_add_up_and_differ_with_a_record"}
+
+    @contextmanager
+    def checksums(self, side: Side) -> Iterator[Any]:
+        class Counts(WrongChecksums):
+            def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
+                return [Digest(digest.records, 0) for digest in super().digests(ranges)]
+
+        with super().checksums(side) as opened:
+            yield Counts(opened)
+
+
+class RowsOfItsOwnTexts(AbleSource):
+    """Writes NULL as a text."""
+
+    caught_by = {"test_rows_of_a_range_are_canonical_texts"}
+
+    @contextmanager
+    def checksums(self, side: Side) -> Iterator[Any]:
+        class Texts(WrongChecksums):
+            def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
+                return [row._replace(values=tuple(str(v) for v in row.values)) for row in super().rows(ranges)]
+
+        with super().checksums(side) as opened:
+            yield Texts(opened)
+
+
+class OnePiece(AbleSource):
+    """Never splits a range."""
+
+    caught_by = {"test_boundaries_split_a_range_into_pieces_of_a_size"}
+
+    @contextmanager
+    def checksums(self, side: Side) -> Iterator[Any]:
+        class Whole(WrongChecksums):
+            def boundaries(self, ranges: Any) -> Any:
+                return [[] for _ in ranges]
+
+        with super().checksums(side) as opened:
+            yield Whole(opened)
+
+
+class NarrowsNothing(AbleSource):
+    """Reads the whole stream, whatever the ranges."""
+
+    caught_by = {"test_a_narrowed_stream_has_the_records_of_its_ranges"}
+
+    def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
+        return stream
+
+
+# -- destinations ----------------------------------------------------------------------------------------------------
+
+
+class StatesAnotherType(AbleDestination):
+    """States that numbers lose digits, and stores them whole."""
+
+    caught_by = {"test_the_stated_types_are_those_of_the_table"}
+
+    def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
+        return [replace(kept, arrow=pa.int8()) for kept in super().keeps(stream, table, disposition)]
+
+
+class TakesTwoTablesForOne(AbleDestination):
+    """Folds the case of names that are two tables to it."""
+
+    caught_by = {"test_names_of_one_table_are_known_as_one"}
+
+    def one_name(self, destination_table: str) -> str:
+        return destination_table.lower()
+
+
+class NamesColumnsOtherwise(AbleDestination):
+    """Says one name and writes another."""
+
+    caught_by = {"test_columns_are_called_as_the_destination_says"}
+
+    def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
+        return {name: name.lower() for name in names}
+
+
+class CutsLongKeys(MemoryDestination):
+    """Keeps what its ledger has room for of a name, and says nothing."""
+
+    caught_by = {"test_a_long_key_is_kept_whole_or_refused_in_advance"}
+
+    def take_over(self, key: LedgerKey, **others: Any) -> Any:
+        return super().take_over(replace(key, stream=key.stream[:100]), **others)
+
+
+class RefusesAndTakes(AbleDestination):
+    """Refuses a key in the plan that its ledger takes."""
+
+    caught_by = {"test_a_long_key_is_kept_whole_or_refused_in_advance"}
+
+    def take_over(self, key: LedgerKey, **others: Any) -> Any:
+        return MemoryDestination.take_over(self, key, **others)
+
+
+class RemovesNot(AbleDestination):
+    """Has the method in order to say no: it must leave it out."""
+
+    caught_by = {"test_a_destination_that_removes_records_says_so"}
+
+    def removes(self) -> bool:
+        return False
+
+
+class SaysNothingOfRejected(AbleDestination):
+    """Answers None for "nothing"."""
+
+    caught_by = {"test_a_destination_says_which_rejected_records_it_cannot_keep"}
+
+    def keeps_rejected(self) -> str:
+        return None  # type: ignore[return-value]
+
+
+class CommitsEachRange(AbleDestination):
+    """Commits every range by itself: readers see a part of the stream."""
+
+    caught_by = {
+        "test_ranges_are_committed_once_all_together",
+        "test_a_range_that_failed_is_loaded_again_and_once",
+        "test_a_range_that_fails_for_good_leaves_the_former_state",
+    }
+
+    def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
+        for part in reads.ranges:
+            yield from self.load(load, iter([*self.range_batches(reads, part), Checkpoint()]), wire)
+        yield from self.load(load, iter([reads.final()]), wire)
+
+
+class KeepsHalfARange(AbleDestination):
+    """Loads a range again without dropping what it had of it."""
+
+    caught_by = {"test_a_range_that_failed_is_loaded_again_and_once"}
+
+    def range_batches(self, reads: RangeReads, part: Range) -> list[Event | Block]:
+        found: list[Event | Block] = []
+        for attempt in (0, 1):
+            try:
+                for batch in reads.read(part):
+                    found.append(batch)
+                return found
+            except Exception as error:
+                if attempt or not reads.may_repeat(part, error):  # type: ignore[arg-type]
+                    raise
+        return found
+
+
+class DropsTheTable(AbleDestination):
+    """Drops more than what loads by ranges have left."""
+
+    caught_by = {"test_dropping_ranges_that_are_not_there_does_nothing"}
+
+    def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
+        self._database.tables.clear()
+
+
+class WritesParametersIntoTheStatement(AbleDestination):
+    """Binds nothing."""
+
+    caught_by = {"test_parameters_are_bound_and_constants_stay"}
+
+    def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
+        for key, value in parameters.items():
+            statement = statement.replace(f":{key}", "null" if value is None else repr(value))
+        return self.run_sql(statement, [])
+
+
+class CountsNothing(AbleDestination):
+    """Does not say how many records a statement changed."""
+
+    caught_by = {
+        "test_a_statement_is_committed_and_says_how_many_records_it_changed",
+        "test_a_statement_that_fails_changes_nothing",
+    }
+
+    def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
+        super().execute(statement, parameters, name=name)
+        return -1
+
+
+SOURCES = (
+    SpellsAMethodOtherwise,
+    TakesOtherArguments,
+    FailsWhilePreparing,
+    LosesRecordsUnderALimit,
+    ReadsAnyWidth,
+    ForgetsAColumn,
+    AnswersWithNothing,
+    OverlappingRanges,
+    RangesOfNow,
+    SplitsEverything,
+    CountsOnly,
+    RowsOfItsOwnTexts,
+    OnePiece,
+    NarrowsNothing,
+)
+
+DESTINATIONS = (
+    SaysItByAnAttribute,
+    StatesAnotherType,
+    TakesTwoTablesForOne,
+    NamesColumnsOtherwise,
+    CutsLongKeys,
+    RefusesAndTakes,
+    RemovesNot,
+    SaysNothingOfRejected,
+    CommitsEachRange,
+    KeepsHalfARange,
+    DropsTheTable,
+    WritesParametersIntoTheStatement,
+    CountsNothing,
+)

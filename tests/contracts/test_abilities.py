@@ -1,0 +1,95 @@
+"""Optional abilities: which connector has which, and what becomes of each in a destination without a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncblocks.connectors import protocols
+from syncblocks.connectors.abilities import Abilities, abilities_of, protocol_of
+from syncblocks.connectors.registry import CONNECTORS, connector_class
+from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
+
+ABILITIES = tuple(field.name for field in fields(Abilities))
+
+_FILES = {"states_types", "keeps_rejected", "removes_records"}
+_SQL = {"states_types", "names_tables", "names_columns", "keeps_rejected", "removes_records", "runs_statements"}
+
+#: Connector -> abilities of its source, and of its destination.
+EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
+    "csv": ({"bounds_records", "reads_ranges"}, _FILES),
+    "duckdb": ({"holds_memory", "skips_late", "computes_checksums"}, {"holds_memory", *_SQL}),
+    "jsonl": ({"bounds_records", "reads_ranges", "has_one_null"}, _FILES),
+    "mariadb": ({"skips_late", "reads_ranges", "computes_checksums"}, {"refuses_keys", *_SQL}),
+    "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
+    "mysql": ({"skips_late", "reads_ranges", "computes_checksums"}, {"refuses_keys", *_SQL}),
+    "parquet": ({"holds_memory", "reads_ranges"}, {"holds_memory", *_FILES}),
+    "postgres": (
+        {"prepares", "skips_late", "reads_ranges", "computes_checksums"},
+        {"prepares", "loads_ranges", *_SQL},
+    ),
+    "singer": ({"finds_types"}, set()),
+    "sqlalchemy": ({"skips_late"}, _SQL),
+    "sqlite": ({"skips_late"}, _SQL),
+}
+
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "duckdb": {"path": "x.duckdb"},
+    "mariadb": {"url": "mysql://root@127.0.0.1/x"},
+    "memory": {"database": "x"},
+    "mysql": {"url": "mysql://root@127.0.0.1/x"},
+    "postgres": {"url": "postgresql://127.0.0.1/x"},
+    "singer": {"executable": "plugin"},
+    "sqlalchemy": {"url": "sqlite:///x.db"},
+    "sqlite": {"path": "x.db"},
+}
+
+
+def test_each_shipped_connector_has_a_row() -> None:
+    assert EXPECTED.keys() == CONNECTORS.keys()
+
+
+@pytest.mark.parametrize("role", ["source", "destination"])
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_a_shipped_connector_has_the_abilities_of_its_row(name: str, role: str, tmp_path: Path) -> None:
+    connector = connector_class(name, role)(CONFIGS.get(name, {"path": "data"}), tmp_path)
+    found = abilities_of(connector)
+    expected = EXPECTED[name][0 if role == "source" else 1]
+    assert {ability for ability in ABILITIES if getattr(found, ability) is not None} == expected
+    assert {id(getattr(found, ability)) for ability in expected} <= {id(connector)}, "an ability is the connector"
+
+
+def test_each_ability_is_a_protocol_of_the_one_file() -> None:
+    for ability in ABILITIES:
+        protocol = protocol_of(ability)
+        assert protocol.__module__ == protocols.__name__
+        assert isinstance(object(), protocol) is False, "raises where the protocol is not runtime_checkable"
+    named = {value for value in vars(protocols).values() if getattr(value, "_is_runtime_protocol", False)}
+    ours = {value for value in named if value.__module__ == protocols.__name__}
+    assert ours == {protocol_of(ability) for ability in ABILITIES}
+
+
+def test_the_wrapper_says_of_each_ability_what_it_does_with_it() -> None:
+    assert sorted([*PASSED_ON, *WRAPPED, *DROPPED]) == sorted(ABILITIES), "each once"
+
+
+def test_the_wrapper_does_what_it_says() -> None:
+    class Anything:
+        has_ledger = False
+        max_loads = None
+
+    every: Any = {ability: object() for ability in ABILITIES}
+    wrapper: Any = Ledgerless(Anything(), "pipeline")  # type: ignore[arg-type]
+    given = Abilities(**every)
+    wrapped = wrapper.abilities(given)
+    for ability in ABILITIES:
+        before, after = getattr(given, ability), getattr(wrapped, ability)
+        assert (after is before) == (ability in PASSED_ON)
+        assert (after is None) == (ability in DROPPED)
+    none = wrapper.abilities(Abilities())
+    assert none == Abilities(), "what the destination lacks, the wrapper does not make up"
+    assert abilities_of(wrapper) == Abilities(), "abilities come from `Ledgerless.abilities` only"

@@ -1,0 +1,441 @@
+"""The command line, as a user starts it: what it prints, and which exit code it ends with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import RunCLI
+from tests.sync.cli.cli_pipelines import CUSTOMERS, names, rows, write_callback, write_shop, write_sqlite
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def modules_after(folder: Path, *args: str) -> set[str]:
+    """Top-level modules that a command has imported when it ends."""
+    code = (
+        "import sys; from syncblocks.sync.cli import invoke; invoke(sys.argv[1:]); "
+        "print('\\nMODULES', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *args], cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.rpartition("MODULES ")[2].split())
+
+
+def test_help_names_every_command(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli(["--help"], tmp_path)
+    assert done.returncode == 0
+    for command in (
+        "init",
+        "run",
+        "plan",
+        "check",
+        "discover",
+        "preview",
+        "count",
+        "verify",
+        "runs",
+        "state",
+        "callbacks",
+    ):
+        assert f"\n  {command} " in done.stdout
+    assert "Exit codes" in done.stdout
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"], ["state", "set", "-h"], ["nonsense"]])
+def test_help_and_usage_errors_import_nothing_heavy(tmp_path: Path, args: list[str]) -> None:
+    found = modules_after(tmp_path, *args)
+    heavy = {"pyarrow", "pandas", "sqlalchemy", "rich", "pydantic", "yaml", "jinja2", "connectors", "callbacks"}
+    assert not found & heavy
+    assert "click" in found
+
+
+def test_a_plain_run_imports_no_heavy_library_that_it_does_not_use(tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    modules_after(tmp_path, "run")  # makes the run store
+    found = modules_after(tmp_path, "run")
+    assert not found & {"sqlalchemy", "singer_sdk", "distributed", "dask", "rich", "asyncpg", "psycopg", "fsspec"}
+    assert "pyarrow" in found  # the probe sees what there is
+
+
+def test_version_is_that_of_the_package(run_cli: RunCLI, tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    done = run_cli(["--version"], tmp_path, is_warm=False)
+    assert (done.returncode, done.stdout) == (0, f"syncblocks {version('syncblocks')}\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["rnu"], "Did you mean 'run'?"),
+        (["runs", "lits"], "Did you mean 'list'?"),
+        (["state", "rest"], "Did you mean 'reset'?"),
+        (["run", "--strem", "x"], "--stream"),
+        (["run", "--concurrency", "0"], "--concurrency"),
+        (["run", "--variable", "novalue"], "NAME=VALUE"),
+        (["run", "--event", "nowhere.json"], "nowhere.json cannot be read"),
+        (["preview"], "--stream"),
+        (["state", "set", "orders"], "COLUMN=VALUE"),
+        (["runs", "show", "latest"], "number of a run"),
+    ],
+)
+def test_a_wrong_command_names_what_was_meant_and_exits_with_2(
+    run_cli: RunCLI, tmp_path: Path, args: list[str], hint: str
+) -> None:
+    done = run_cli(args, tmp_path)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "3", "not json"])
+def test_an_event_must_be_a_json_object(run_cli: RunCLI, tmp_path: Path, text: str) -> None:
+    write_shop(tmp_path)
+    done = run_cli(["run", "--event", "-"], tmp_path, stdin=text)
+    assert done.returncode == 2
+    assert "stdin holds" in done.stderr
+    assert not (tmp_path / ".syncblocks").exists()
+
+
+def test_a_run_copies_every_stream_and_prints_a_summary(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    done = run_cli(["run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "shop: run 1: success, 2 streams, 5 records" in done.stdout
+    assert "event=stream_ended stream=orders status=success records=3" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert rows(tmp_path, "select count(*) from customers") == [(2,)]
+    assert rows(tmp_path, "select count(*) from fact_orders") == [(3,)]
+
+
+def test_a_second_run_reads_only_what_is_new(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    run_cli(["run"], tmp_path)
+    with (tmp_path / "data/orders.csv").open("a") as file:
+        file.write("4,2,2024-01-04T08:00:00\n")
+    done = run_cli(["run", "--json", "--stream", "orders"], tmp_path)
+    result = documents(done.stdout)[-1]
+    assert [(stream["stream"], stream["records"]) for stream in result["streams"]] == [("orders", 1)]
+    assert rows(tmp_path, "select count(*) from fact_orders") == [(4,)]
+
+
+def test_a_full_refresh_reads_everything_again(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    run_cli(["run"], tmp_path)
+    done = run_cli(["run", "--json", "--stream", "ord*", "--full-refresh"], tmp_path)
+    assert documents(done.stdout)[-1]["streams"][0]["records"] == 3
+    assert rows(tmp_path, "select count(*) from fact_orders") == [(3,)]
+
+
+def test_json_lines_of_a_run_end_with_its_result(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_callback(tmp_path, "@callback\ndef tell(stream): print('hello', stream)\n")
+    done = run_cli(["run", "--json"], tmp_path)
+    lines = documents(done.stdout)
+    kinds = [line["type"] for line in lines]
+    assert kinds[0] == "run_started"
+    assert kinds[-1] == "result"
+    assert {"stream_started", "stream_progress", "stream_committed", "stream_ended", "callback"} <= set(kinds)
+    assert {line["output"] for line in lines if line["type"] == "callback"} == {"hello customers\n", "hello orders\n"}
+    result = lines[-1]
+    assert (result["status"], result["exit_code"], result["run_id"]) == ("success", 0, 1)
+    assert result["callbacks"] == {"due": 0, "done": 2, "dead": 0}
+    assert {stream["stream"]: stream["bookmark"] for stream in result["streams"]} == {
+        "customers": None,
+        "orders": {"updated_at": "2024-01-03T09:15:00"},
+    }
+
+
+def test_what_callbacks_print_is_shown_with_block_and_event(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_callback(tmp_path, "@callback\ndef tell(stream): print('hello', stream)\n")
+    done = run_cli(["run"], tmp_path)
+    assert "[alerts export:customers] hello customers\n" in done.stderr
+
+
+def test_variables_event_and_trigger_reach_callbacks(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_callback(
+        tmp_path,
+        "@callback\ndef tell(region, limit, event, execution_partition):\n"
+        "    print('got', region, limit, event['file'], execution_partition.split('/')[0])\n",
+        "streams: [orders]",
+    )
+    with (tmp_path / "shop.yaml").open("a") as file:
+        file.write("variables: {region: us, limit: 1}\n")
+    args = ["run", "--variable", "region=eu", "--variable", "limit=[1, 2]", "--trigger", "207", "--event", "-"]
+    done = run_cli(args, tmp_path, stdin='{"file": "x.csv"}')
+    assert done.returncode == 0, done.stderr
+    assert "got eu [1, 2] x.csv 207" in done.stderr
+
+
+def test_callbacks_run_inside_the_engine_for_a_debugger(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = "import os\n@callback\ndef tell(stream):\n    open(f'{stream}.pid', 'w').write(str(os.getppid()))\n"
+    write_callback(tmp_path, text)
+    done = run_cli(["run", "--inline-callbacks"], tmp_path, is_warm=False)
+    assert done.returncode == 0, done.stderr
+    import os
+
+    assert {path.read_text() for path in tmp_path.glob("*.pid")} == {str(os.getpid())}
+
+
+MISTAKES = {
+    "unknown key": ("pipeline: shop", "pipelin: shop", "pipelin"),
+    "unknown connector": ("connector: duckdb", "connector: duckdbb", "duckdb"),
+    "unknown stream": ("stream: orders", "stream: ordesr", "orders"),
+    "unknown column": ("bookmark_properties: [updated_at]", "bookmark_properties: [updated]", "updated_at"),
+    "no bookmark": ("    bookmark_properties: [updated_at]\n", "", "bookmark_properties"),
+    "no source": ("path: data", "path: dta", "dta"),
+    "no callback file": ("pipeline: shop", "callbacks: [{file: nowhere.py}]", "callbacks[0].file"),
+    "unresolved": ("path: data", "path: \"{{ env_var('NOT_SET_ANYWHERE') }}\"", "NOT_SET_ANYWHERE"),
+    "shared table": ("destination_table: fact_orders", "destination_table: customers", "customers"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_file_exits_with_2_and_creates_nothing(run_cli: RunCLI, tmp_path: Path, mistake: str) -> None:
+    right, wrong, named = MISTAKES[mistake]
+    file = write_shop(tmp_path)
+    text = file.read_text()
+    assert right in text
+    file.write_text(text.replace(right, wrong))
+    before = names(tmp_path)
+    done = run_cli(["run", "shop.yaml", "--json"], tmp_path)
+    (document,) = documents(done.stdout)
+    assert (done.returncode, document["type"], document["exit_code"]) == (2, "error", 2)
+    assert document["error"]["code"]
+    assert named in json.dumps(document["error"])
+    assert names(tmp_path) == before
+
+
+def test_an_error_names_file_line_key_and_the_nearest_match(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    file.write_text(file.read_text().replace("stream: orders", "stream: ordesr"))
+    error = documents(run_cli(["plan", "--json"], tmp_path).stdout)[0]["error"]
+    assert (error["line"], error["key"], error["nearest"]) == (6, "streams[1].stream", "orders")
+    assert error["path"].endswith("shop.yaml")
+    text = run_cli(["run"], tmp_path).stderr
+    assert text.startswith("error[")
+    assert "shop.yaml:6: streams[1].stream: " in text
+    assert "did you mean 'orders'?" in text
+    assert "Traceback" not in text
+    assert "Traceback" in run_cli(["plan", "--debug"], tmp_path).stderr
+
+
+def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunCLI, tmp_path: Path) -> None:
+    fails = "@transformer\ndef fails(df):\n    return {}['no such thing']\n"
+    write_shop(tmp_path, extra="transformers: [{file: fails.py}]\n", files={"fails.py": fails})
+    assert "Traceback" not in run_cli(["run"], tmp_path).stderr
+    for args in (["run", "--debug"], ["run", "--debug", "--json"]):
+        done = run_cli(args, tmp_path)
+        shown = done.stderr if "--json" not in args else "".join(map(str, documents(done.stdout)))
+        assert "Traceback" in shown
+        assert "return {}['no such thing']" in shown.replace("\\'", "'")
+
+
+def test_looking_creates_nothing(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    before = names(tmp_path)
+    for args in (
+        ["plan"],
+        ["check"],
+        ["discover"],
+        ["preview", "--stream", "orders"],
+        ["count"],
+        ["runs", "list"],
+        ["state", "show"],
+        ["callbacks", "list"],
+        ["callbacks", "retry"],
+    ):
+        done = run_cli(args, tmp_path)
+        assert done.returncode == 0, (args, done.stderr)
+        assert names(tmp_path) == before, args
+
+
+def test_json_is_one_document_even_if_user_code_prints(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_callback(tmp_path, "print('at load')\n@callback\ndef tell(stream): print('hello', stream)\n")
+    assert run_cli(["run"], tmp_path).returncode == 0
+    for args in (
+        ["plan"],
+        ["check"],
+        ["discover"],
+        ["runs", "list"],
+        ["runs", "show"],
+        ["state", "show"],
+        ["callbacks", "list"],
+        ["callbacks", "list", "--run", "1"],
+        ["callbacks", "retry"],
+        ["schema"],
+    ):
+        done = run_cli([*args, "--json"], tmp_path)
+        assert done.returncode == 0, (args, done.stderr)
+        assert isinstance(json.loads(done.stdout), dict), args
+
+
+def test_the_file_may_be_left_out_where_there_is_one_pipeline(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    (tmp_path / "compose.yaml").write_text("services: {db: {image: postgres}}\n")
+    assert run_cli(["plan"], tmp_path).returncode == 0
+    (tmp_path / "second.yml").write_text((tmp_path / "shop.yaml").read_text())
+    done = run_cli(["plan"], tmp_path)
+    assert done.returncode == 2
+    assert "second.yml, shop.yaml" in done.stderr
+
+
+def test_a_folder_without_pipeline_points_to_init(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli(["run"], tmp_path)
+    assert done.returncode == 2
+    assert "syncblocks init" in done.stderr
+
+
+def test_a_misspelt_file_names_the_nearest(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    done = run_cli(["run", "shpo.yaml"], tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'shop.yaml'?" in done.stderr
+
+
+def test_paths_count_from_the_pipeline_file_wherever_the_command_is_started(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path / "pipelines")
+    done = run_cli(["run", "pipelines/shop.yaml"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"pipelines"}
+
+
+def test_init_writes_a_pipeline_that_runs_at_once(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli(["init"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "syncblocks run" in done.stdout
+    assert run_cli(["plan"], tmp_path).stderr == ""
+    first = run_cli(["run"], tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "success, 2 streams, 6 records" in first.stdout
+    assert "last stream of" in first.stderr
+    assert "success, 2 streams, 3 records" in run_cli(["run"], tmp_path).stdout
+    assert rows(tmp_path, "select count(*) from fact_orders") == [(3,)]
+
+
+def test_init_never_overwrites(run_cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/orders.csv").write_text("mine")
+    done = run_cli(["init"], tmp_path)
+    assert done.returncode == 2
+    assert "data/orders.csv" in done.stderr
+    assert names(tmp_path) == {"data", "data/orders.csv"}
+    assert run_cli(["init", "new/place"], tmp_path).returncode == 0
+    assert (tmp_path / "new/place/pipeline.yaml").exists()
+
+
+def test_discover_shows_columns_types_and_keys(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_sqlite(tmp_path)
+    (stream,) = json.loads(run_cli(["discover", "--json"], tmp_path).stdout)["streams"]
+    assert (stream["stream"], stream["key_properties"]) == ("users", ["id"])
+    assert [(column["name"], column["nullable"]) for column in stream["columns"]] == [("id", False), ("name", False)]
+    done = run_cli(["discover", "--stream", "user"], tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'users'?" in done.stderr
+
+
+def test_a_sqlite_pipeline_runs(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_sqlite(tmp_path)
+    done = run_cli(["run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path, "select id, name from users order by id") == [(1, "Ada"), (2, "Grace")]
+
+
+def test_preview_shows_records_as_they_would_arrive(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(
+        tmp_path,
+        extra="transformers:\n  - {block: up, file: up.py, streams: [customers], rename: {id: customer_id}}\n",
+        files={
+            "up.py": "@transformer\ndef up(df, stream):\n    return df.assign(name=df['name'].str.upper(), at=stream)\n"
+        },
+    )
+    found = json.loads(run_cli(["preview", "--stream", "customers", "--limit", "1", "--json"], tmp_path).stdout)
+    assert found["records"] == [{"customer_id": 1, "name": "ADA", "at": "customers"}]
+    assert [column["name"] for column in found["columns"]] == ["customer_id", "name", "at"]
+    text = run_cli(["preview", "--stream", "customers"], tmp_path).stdout
+    assert "GRACE" in text
+    assert not (tmp_path / "warehouse.duckdb").exists()
+
+
+def test_preview_shows_control_characters_and_sends_none_to_the_terminal(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path, files={"data/customers.csv": "id,name\n1,\x1b[31mred\n"})
+    text = run_cli(["preview", "--stream", "customers"], tmp_path).stdout
+    assert "\x1b" not in text
+    assert "\\x1b[31mred" in text
+
+
+def test_count_compares_both_sides(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    before = json.loads(run_cli(["count", "--json"], tmp_path).stdout)["streams"]
+    assert [(stream["source"], stream["destination"]) for stream in before] == [(2, None), (3, None)]
+    run_cli(["run"], tmp_path)
+    with (tmp_path / "data/customers.csv").open("a") as file:
+        file.write("3,Linus\n")
+    after = json.loads(run_cli(["count", "--json"], tmp_path).stdout)["streams"]
+    assert [(stream["source"], stream["destination"]) for stream in after] == [(3, 2), (3, 3)]
+
+
+def test_plan_says_where_each_stream_starts_and_what_changes(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    run_cli(["run"], tmp_path)
+    (tmp_path / "data/orders.csv").write_text("id,customer_id,updated_at,note\n9,1,2024-02-01T00:00:00,hi\n")
+    planned = {
+        stream["stream"]: stream for stream in json.loads(run_cli(["plan", "--json"], tmp_path).stdout)["streams"]
+    }
+    assert planned["orders"]["bookmark"] == {"updated_at": "2024-01-03T09:15:00"}
+    assert planned["orders"]["changes"] == ["add column note"]
+    assert planned["customers"]["changes"] == ["replace table"]
+    assert "add column note" in run_cli(["plan"], tmp_path).stdout
+
+
+def test_secrets_are_masked_in_every_output(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_callback(
+        tmp_path, "@callback\ndef tell(key):\n    print('key is', key)\n    raise ValueError(key)\n", "attempts: 1"
+    )
+    with (tmp_path / "shop.yaml").open("a") as file:
+        file.write("variables: {key: \"{{ env_var('SHOP_KEY') }}\"}\n")
+    env = {"SHOP_KEY": "hunter2-very-secret"}
+    for args in (["run"], ["run", "--json"], ["run", "--debug"], ["runs", "show", "--json"]):
+        done = run_cli(args, tmp_path, env)
+        assert "hunter2" not in done.stdout + done.stderr, args
+        if args[0] == "run":
+            assert "key is ***" in done.stdout + done.stderr, args
+
+
+def test_output_that_nobody_reads_does_not_stop_a_run(tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    script = str(Path(sys.executable).with_name("syncblocks"))
+    with subprocess.Popen([script, "run", "--json"], cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 0
+    assert rows(tmp_path, "select count(*) from customers") == [(CUSTOMERS.count("\n") - 1,)]
+
+
+def test_a_missing_folder_is_the_mistake_of_the_block_that_names_it(run_cli: RunCLI, tmp_path: Path) -> None:
+    path = write_shop(tmp_path)
+    path.write_text(path.read_text().replace("path: data", "path: dta"))
+    done = run_cli(["plan"], tmp_path)
+    assert done.returncode == 2
+    assert "source.config.path" in done.stderr
+
+
+def test_an_empty_file_is_said_to_be_empty(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path, files={"data/customers.csv": ""})
+    done = run_cli(["plan"], tmp_path)
+    assert done.returncode == 2
+    assert "is it empty?" in done.stderr
+
+
+def test_without_a_command_the_help_is_shown_and_nothing_else(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli([], tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: syncblocks")
+    assert "..." not in done.stderr.partition("Commands:")[2]  # no sentence is cut off

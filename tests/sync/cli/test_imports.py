@@ -1,0 +1,124 @@
+"""What a plain run imports: most of a small sync's time goes there."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+#: A library that a plain run has no use for -> why it might slip in.
+NEVER = {
+    "pandas": "no transformer",
+    "singer_sdk": "no Singer connector",
+    "distributed": "no Dask executor",
+    "rich": "no terminal",
+    "fsspec": "no URL",
+    "jinja2": "no template",
+    "adbc_driver_manager.dbapi": "it imports pandas",
+    "sqlalchemy": "the connector `sqlalchemy` alone needs it",
+    "psycopg": "the run store is SQLite",
+    "syncblocks.callbacks.dispatcher": "no callback",
+    "syncblocks.callbacks.loader": "no file of functions",
+    "difflib": "no mistake",
+}
+
+RUN = "import sys; from syncblocks.sync.cli import invoke; code = invoke(['run', 'pipeline.yaml'])"
+
+
+def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any], **entry: Any) -> set[str]:
+    with psycopg.connect(url) as connection:
+        connection.execute("create table source (id bigint primary key, price numeric(12,2), at timestamptz)")
+        connection.execute("insert into source values (1, 2.50, '2024-01-01 00:00+00')")
+    document = {
+        "pipeline": "imports",
+        "source": {"connector": "postgres", "config": {"url": url}},
+        "destination": destination,
+        "streams": [{"stream": "public.source", "destination_table": "copied", **entry}],
+    }
+    (folder / "pipeline.yaml").write_text(json.dumps(document))
+    code = f"{RUN}; print(*sys.modules); sys.exit(code)"
+    for _ in range(2):  # the first one makes the run store
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_records_that_go_by_as_bytes_need_none_of_arrows_functions(postgres_url: str, tmp_path: Path) -> None:
+    to = {"connector": "postgres", "config": {"url": postgres_url}}
+    found = imported_by_a_second_run(tmp_path, postgres_url, to)
+    assert not found & ({*NEVER, "pyarrow.compute", "duckdb", "adbc_driver_manager"})
+    assert {"pyarrow", "asyncpg"} <= found  # the probe sees what there is
+
+
+def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres_url: str, tmp_path: Path) -> None:
+    to = {"connector": "duckdb", "config": {"path": "warehouse.duckdb"}}
+    found = imported_by_a_second_run(tmp_path, postgres_url, to)
+    assert not found & ({*NEVER, "asyncpg", "psycopg"})
+    assert {"pyarrow", "duckdb"} <= found
+
+
+def test_an_incremental_run_that_finds_nothing_needs_no_more_than_its_connectors(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    to = {"connector": "postgres", "config": {"url": postgres_url}}
+    marks = {"replication_method": "INCREMENTAL", "bookmark_properties": ["at"]}
+    found = imported_by_a_second_run(tmp_path, postgres_url, to, **marks)
+    assert not found & (
+        {
+            *NEVER,
+            "asyncpg",
+            "psycopg",
+            "duckdb",
+            "syncblocks.connectors.checksums",
+            "syncblocks.sync.verify.verification",
+        }
+    )
+
+
+@pytest.mark.parametrize("source", ["csv", "sqlite"])
+@pytest.mark.parametrize(
+    ("destination", "entry"),
+    [
+        ("csv", {}),
+        ("duckdb", {}),
+        ("sqlite", {}),
+        ("duckdb", {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}),
+        ("sqlite", {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}),
+    ],
+)
+def test_values_of_files_do_not_make_arrow_import_pandas(
+    tmp_path: Path, source: str, destination: str, entry: dict[str, Any]
+) -> None:
+    (tmp_path / "t.csv").write_text("id,n,x,d,at,v\n1,2,1.5,2024-01-01,2024-01-01 00:00:00,a\n3,,1e9,,,\n")
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        connection.execute("create table t (id integer primary key, x real, v text, at timestamp)")
+        connection.execute("insert into t values (1, 1.5, 'a', '2024-01-01 00:00:00'), (2, null, null, null)")
+    connection.close()
+    where = (
+        {"csv": "t.csv", "sqlite": "t.db"}[source],
+        {"csv": "out", "sqlite": "o.db", "duckdb": "o.duckdb"}[destination],
+    )
+    document = {
+        "source": {"connector": source, "config": {"path": where[0]}},
+        "destination": {"connector": destination, "config": {"path": where[1]}},
+        "streams": [{"stream": "t", **entry}],
+    }
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+    for _ in range(2):
+        code = f"{RUN}; print(*sys.modules); sys.exit(code)"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert not set(done.stdout.split()) & {"pandas", "sqlalchemy"}
+
+
+def test_garbage_is_looked_for_late_the_first_time_only() -> None:
+    code = (
+        "import gc; from syncblocks.sync import cli; cli._collect_after_imports(); before = gc.get_threshold()[0];"
+        "kept = [[] for _ in range(before + 1)]; print(before, gc.get_threshold()[0], len(gc.callbacks))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["250000", "50000", "0"]

@@ -1,0 +1,352 @@
+"""Every mistake in a pipeline file is one error with file, line, key, what is allowed and the nearest match."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from syncblocks.sync.config import load_pipeline
+from syncblocks.sync.errors import ConfigError
+
+BASE = """\
+pipeline: crm
+variables: {region: eu}
+source:
+  connector: sqlite
+  config: {path: a.db}
+transformers:
+  - file: clean.py
+destination:
+  connector: duckdb
+streams:
+  - stream: "*"
+  - stream: users
+    key_properties: [id]
+callbacks:
+  - file: alerts.py
+    on: [source]
+"""
+
+INC = "replication_method: INCREMENTAL"
+
+# Each: what is replaced in BASE, by what; the error's line, key, a part of its message, the nearest match.
+MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
+    # unknown keys
+    ("pipeline: crm", "pipelin: crm", 1, "pipelin", "unknown key", "pipeline"),
+    ("pipeline: crm", "Concurrency: 1", 1, "Concurrency", "unknown key", "concurrency"),
+    ("pipeline: crm", "sources: {}", 1, "sources", "unknown key", "source"),
+    ("pipeline: crm", "zzz: 1", 1, "zzz", "unknown key", None),
+    ("  connector: sqlite", "  conector: sqlite", 4, "source.conector", "unknown key", "connector"),
+    ("  connector: duckdb", "  connector: duckdb\n  conf: {}", 10, "destination.conf", "unknown key", "config"),
+    ("  - file: clean.py", "  - fil: clean.py", 7, "transformers[0].fil", "unknown key", "file"),
+    (
+        "    key_properties: [id]",
+        "    on_bad_record: quarantine",
+        13,
+        "streams[1].on_bad_record",
+        "is now called `on_rejected`",
+        None,
+    ),
+    ("    key_properties: [id]", "    max_bad_records: 1", 13, "streams[1].max_bad_records", "is now called", None),
+    (
+        "    key_properties: [id]",
+        "    keyproperties: [id]",
+        13,
+        "streams[1].keyproperties",
+        "unknown key",
+        "key_properties",
+    ),
+    ("    on: [source]", "    events: [source]", 16, "callbacks[0].events", "unknown key", None),
+    ("[id]", "[id]\n    columns: {exclud: [a]}", 14, "streams[1].columns.exclud", "unknown key", "exclude"),
+    # missing and empty
+    ("source:\n  connector: sqlite\n  config: {path: a.db}", "", 1, "source", "is required", None),
+    ("destination:\n  connector: duckdb", "destination:", 8, "destination", "is empty", None),
+    ("  connector: sqlite\n", "", 3, "source.connector", "is required", None),
+    ("connector: sqlite", "connector:", 4, "source.connector", "must be text", None),
+    ("connector: sqlite", 'connector: " "', 4, "source.connector", "is empty", None),
+    ("  - file: clean.py", "  - block: x", 7, "transformers[0].file", "is required", None),
+    ("  - stream: users\n    key", "  - key", 12, "streams[1].stream", "is required", None),
+    ("pipeline: crm", 'pipeline: ""', 1, "pipeline", "is empty", None),
+    ("    on: [source]", "    on: []", 16, "callbacks[0].on", "empty list", None),
+    ("    on: [source]", "    streams: []", 16, "callbacks[0].streams", "empty list", None),
+    # kinds
+    ("connector: sqlite", "connector: 1", 4, "source.connector", "put it in quotes", None),
+    ("connector: sqlite", "connector: true", 4, "source.connector", "put it in quotes", None),
+    ("stream: users", "stream: 2.5", 12, "streams[1].stream", "put it in quotes", None),
+    ("stream: users", "stream: [users]", 12, "streams[1].stream", "not a list", None),
+    ("[id]", "id", 13, "streams[1].key_properties", "put it in [ ]", None),
+    ("[id]", "[id, 2]", 13, "streams[1].key_properties[1]", "put it in quotes", None),
+    ("[id]", "[id, id]", 13, "streams[1].key_properties", "there twice", None),
+    ("[id]", '[""]', 13, "streams[1].key_properties[0]", "is empty", None),
+    ("on: [source]", "on: source", 16, "callbacks[0].on", "put it in [ ]", None),
+    ("source:\n  connector: sqlite\n  config: {path: a.db}", "source: sqlite", 3, "source", "must be a mapping", None),
+    ("config: {path: a.db}", "config: [a.db]", 5, "source.config", "must be a mapping", None),
+    ("{region: eu}", "[eu]", 2, "variables", "must be a mapping", None),
+    ("  - file: clean.py", "  clean.py", 6, "transformers", "must be a list", None),
+    ("pipeline: crm", "allow_blocks_to_fail: 1", 1, "allow_blocks_to_fail", "true or false", None),
+    ("pipeline: crm", 'allow_blocks_to_fail: "true"', 1, "allow_blocks_to_fail", "true or false", None),
+    ("[id]", "[id]\n    selected: 0", 14, "streams[1].selected", "true or false", None),
+    ("pipeline: crm", "retries: 1.5", 1, "retries", "whole number", None),
+    ("pipeline: crm", 'retries: "1"', 1, "retries", "whole number", None),
+    ("pipeline: crm", "drain_s: soon", 1, "drain_s", "must be a number", None),
+    # what YAML readers differ on
+    ("stream: users", "stream: no", 12, "streams[1].stream", "a boolean", None),
+    ("pipeline: crm", "allow_blocks_to_fail: yes", 1, "allow_blocks_to_fail", "true or false", None),
+    ("{region: eu}", "{region: NO}", 2, "variables.region", "a boolean", None),
+    ("{region: eu}", "{day: 2024-01-01}", 2, "variables.day", "a date", None),
+    ("{region: eu}", "{at: 2024-01-01T10:00:00Z}", 2, "variables.at", "a date", None),
+    ("{region: eu}", "{zip: 01234}", 2, "variables.zip", "octal", None),
+    ("{region: eu}", "{at: 12:30}", 2, "variables.at", "base-60", None),
+    ("{region: eu}", "{n: 1_000}", 2, "variables.n", "underscores", None),
+    ("{region: eu}", "{n: 12e3}", 2, "variables.n", "decimal point", None),
+    ("{region: eu}", "{n: .nan}", 2, "variables.n", "JSON", None),
+    ("{region: eu}", "{n: 1.0e999}", 2, "variables.n", "too large", None),
+    ("{path: a.db}", "{path: a.db, header: on}", 5, "source.config.header", "a boolean", None),
+    # ranges
+    ("pipeline: crm", "concurrency: 0", 1, "concurrency", "auto or a whole number", None),
+    ("pipeline: crm", "concurrency: true", 1, "concurrency", "auto or a whole number", None),
+    ("pipeline: crm", "concurrency: many", 1, "concurrency", "auto or a whole number", None),
+    ("pipeline: crm", "retries: -1", 1, "retries", "at least 0", None),
+    ("pipeline: crm", "timeout_s: 0", 1, "timeout_s", "more than 0", None),
+    ("pipeline: crm", "drain_s: 1000000", 1, "drain_s", "at most 86400", None),
+    ("    on: [source]", "    attempts: 0", 16, "callbacks[0].attempts", "at least 1", None),
+    ("    on: [source]", "    timeout_s: -1", 16, "callbacks[0].timeout_s", "more than 0", None),
+    ("[id]", "[id]\n    retries: 1001", 14, "streams[1].retries", "at most 1000", None),
+    ("pipeline: crm", "spool_limit: 2 gigs", 1, "spool_limit", "2GB", None),
+    ("pipeline: crm", "spool_limit: -1", 1, "spool_limit", "2GB", None),
+    ("pipeline: crm", "memory: lots", 1, "memory", "must be a size such as 2GB", None),
+    ("pipeline: crm", "memory: 63MB", 1, "memory", "at least 64MB", None),
+    ("pipeline: crm", "memry: 512MB", 1, "memry", "unknown key", "memory"),
+    ("{path: a.db}", "{path: a.db}\n  concurrency: 0", 6, "source.concurrency", "at least 1", None),
+    # words
+    (
+        "[id]",
+        "[id]\n    replication_method: incrementl",
+        14,
+        "streams[1].replication_method",
+        "not allowed",
+        "INCREMENTAL",
+    ),
+    ("[id]", "[id]\n    write_disposition: MERGE", 14, "streams[1].write_disposition", "not allowed", "merge"),
+    (
+        "[id]",
+        "[id]\n    unique_conflict_method: update",
+        14,
+        "streams[1].unique_conflict_method",
+        "not allowed",
+        "UPDATE",
+    ),
+    ("[id]", "[id]\n    replication_method: LOG_BASED", 14, "streams[1].replication_method", "not built yet", None),
+    # connectors, blocks, parents
+    ("connector: sqlite", "connector: sqlit", 4, "source.connector", "no such source connector: 'sqlit'", "sqlite"),
+    ("connector: duckdb", "connector: ducdb", 9, "destination.connector", "no such destination connector", "duckdb"),
+    ("connector: sqlite", "connector: sqlite\n  block: pipeline", 5, "source.block", "reserved", None),
+    (
+        "- file: clean.py",
+        "- file: clean.py\n    block: load_sqlite",
+        8,
+        "transformers[0].block",
+        "source has the same",
+        None,
+    ),
+    ("- file: alerts.py", "- file: clean.py", 15, "callbacks[0].block", "transformers[0] has the same", None),
+    (
+        "  - file: alerts.py",
+        "  - file: alerts.py\n  - file: sub/alerts.py",
+        16,
+        "callbacks[1].block",
+        "callbacks[0] has",
+        None,
+    ),
+    ("connector: duckdb", "connector: duckdb\n  block: transformers", 10, "destination.block", "reserved", None),
+    ("on: [source]", "on: [source, load_sqlit]", 16, "callbacks[0].on[1]", "no such parent", "load_sqlite"),
+    ("on: [source]", "on: [streams]", 16, "callbacks[0].on[0]", "no such parent", "stream"),
+    ("on: [source]", "on: [alerts]", 16, "callbacks[0].on[0]", "no such parent", None),
+    ("on: [source]", "on: [source, load_sqlite]", 16, "callbacks[0].on[1]", "called twice", None),
+    ("on: [source]", "on: [clean, transformers]", 16, "callbacks[0].on[1]", "called twice", None),
+    ("transformers:\n  - file: clean.py\n", "", 0, "", "", None),
+    # files
+    ("file: clean.py", "file: claen.py", 7, "transformers[0].file", "no such file", "clean.py"),
+    ("file: alerts.py", "file: sub/alert.py", 15, "callbacks[0].file", "no such file", "sub/alerts.py"),
+    ("file: alerts.py", "file: nowhere/alerts.py", 15, "callbacks[0].file", "no such file", None),
+    ("file: alerts.py", "file: sub", 15, "callbacks[0].file", "is a folder", None),
+    ("file: alerts.py", "file: notes.txt", 15, "callbacks[0].file", "not a Python file", None),
+    # streams
+    ('  - stream: "*"\n  - stream: users\n    key_properties: [id]\n', "", 10, "streams", "is empty", None),
+    (
+        "[id]",
+        "[id]\n    selected: false\n  - {stream: a, selected: 1}",
+        15,
+        "streams[2].selected",
+        "true or false",
+        None,
+    ),
+    ("[id]", f"[id]\n    {INC}", 14, "streams[1].replication_method", "needs bookmark_properties", None),
+    ("[id]", f"[id]\n    {INC}\n    bookmark_properties: []", 15, "streams[1].bookmark_properties", "needs", None),
+    ("[id]", f"[id]\n    {INC}\n    bookmark_properties: null", 15, "streams[1].bookmark_properties", "needs", None),
+    (
+        "[id]",
+        f"[id]\n    {INC}\n    bookmark_properties: [t]\n    write_disposition: replace",
+        16,
+        "streams[1].write_disposition",
+        "use merge, append, or FULL_TABLE",
+        None,
+    ),
+    ("[id]", "[]\n    write_disposition: merge", 13, "streams[1].key_properties", "a merge needs keys", None),
+    ("stream: users", 'stream: "user[s"', 12, "streams[1].stream", "never closed", None),
+    ("[id]", "[id]\n    columns: {}", 14, "streams[1].columns", "include or exclude", None),
+    ("[id]", "[id]\n    columns: {include: []}", 14, "streams[1].columns.include", "empty list", None),
+    (
+        "- file: clean.py",
+        "- file: clean.py\n    rename: {a: x, b: x}",
+        8,
+        "transformers[0].rename.b",
+        "same name",
+        None,
+    ),
+    ("- file: clean.py", "- file: clean.py\n    rename: {a: 1}", 8, "transformers[0].rename.a", "in quotes", None),
+    # run store
+    ("pipeline: crm", "store: runs.db", 1, "store", "must be a URL", None),
+    ("pipeline: crm", "store: sqlite://", 1, "store", "must name a file", None),
+    ("pipeline: crm", "store: 'sqlite:///:memory:'", 1, "store", "must name a file", None),
+    ("pipeline: crm", "store: postgresq://h/d", 1, "store", "no such kind of run store", "postgresql"),
+    ("pipeline: crm", "store: mysql://h/d", 1, "store", "no such kind of run store", None),
+    ("pipeline: crm", "store: 5", 1, "store", "put it in quotes", None),
+    # interpolation
+    ("path: a.db", "path: \"{{ env_var('GONE') }}\"", 5, "source.config.path", "not set", None),
+    ("path: a.db", "path: \"{{ env_var('CRM_UR') }}\"", 5, "source.config.path", "not set", "CRM_URL"),
+    ("path: a.db", "path: \"{{ variables('regio') }}\"", 5, "source.config.path", "no variable 'regio'", "region"),
+    ("path: a.db", "path: \"{{ secret('gone') }}\"", 5, "source.config.path", "no secret 'gone'", None),
+    ("path: a.db", "path: \"{{ secret('../x') }}\"", 5, "source.config.path", "not a name of a secret", None),
+    ("path: a.db", "path: \"{{ env_vr('X') }}\"", 5, "source.config.path", "not defined", "env_var"),
+    ("path: a.db", 'path: "{{ dss }}"', 5, "source.config.path", "not defined", "ds"),
+    ("path: a.db", 'path: "{{ stream }}"', 5, "source.config.path", "not known here", None),
+    ("path: a.db", 'path: "{{ pipeline.nam }}"', 5, "source.config.path", "has no 'nam'", "name"),
+    ("path: a.db", 'path: "{{ ds"', 5, "source.config.path", "not a valid template", None),
+    ("path: a.db", 'path: "{% for a in b %}{% endfor %}"', 5, "source.config.path", "not a", None),
+    ("path: a.db", 'path: "{% if ds %}x{% endif %}"', 5, "source.config.path", "statements", None),
+    ("path: a.db", 'path: "{{ ds.__class__ }}"', 5, "source.config.path", "attributes are not allowed", None),
+    ("path: a.db", "path: \"{{ 'x' * 999999999 }}\"", 5, "source.config.path", "mul is not allowed", None),
+    ("path: a.db", 'path: "{{ ds | lowr }}"', 5, "source.config.path", "no filter", "lower"),
+    ("{region: eu}", "{a: \"{{ variables('region') }}\"}", 2, "variables.a", "never made from another", None),
+    ("{region: eu}", "{a: {$template: x}}", 2, "variables.a", "is reserved", None),
+    ("pipeline: crm", 'pipeline: "{{ pipeline.name }}"', 1, "pipeline", "not known here", None),
+    (
+        "[id]",
+        '[id]\n    destination_table: "{% raw %}{{ x }}{% endraw %}"',
+        14,
+        "streams[1].destination_table",
+        "template itself",
+        None,
+    ),
+    (
+        "[id]",
+        '[id]\n    destination_table: "{{ stream }}{{ x }}"',
+        14,
+        "streams[1].destination_table",
+        "not defined",
+        None,
+    ),
+    # YAML
+    ("pipeline: crm", "pipeline: crm\npipeline: x", 2, "pipeline", "given twice, first in line 1", None),
+    ("[id]", "[id]\n    key_properties: [x]", 14, "streams[1].key_properties", "given twice", None),
+    ("pipeline: crm", "pipeline: a: b", 1, "", "not valid YAML", None),
+    ("  connector: sqlite", "\tconnector: sqlite", 4, "", "a tab cannot indent", None),
+    ("pipeline: crm", "pipeline: 'crm", 1, "", "not valid YAML", None),
+    ("pipeline: crm", "pipeline: *gone", 1, "pipeline", "refers to nothing", None),
+    ("pipeline: crm", "pipeline: !!python/name:os.system x", 1, "pipeline", "is not allowed", None),
+    ("pipeline: crm", "? [a, b]\n: c", 1, "", "a key must be text", None),
+    ("pipeline: crm", "<<: x", 1, "", "needs a mapping", None),
+    ("    on: [source]", "---\na: b", 16, "", "only one YAML document", None),
+    ("pipeline: crm", 'pipeline: "a\\0b"', 1, "pipeline", "NUL", None),
+    ("pipeline: crm", "pipeline: a\x07b", 1, "", "U+0007", None),
+    ("pipeline: crm", f"pipeline: {'9' * 50}", 1, "pipeline", "too large", None),
+    ("pipeline: crm", f"pipeline: {'[' * 60}{']' * 60}", 1, "*", "levels deep", None),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    for name in ("clean.py", "alerts.py", "sub/alerts.py", "notes.txt"):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def failure(path: Path, **arguments: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(path, environ={"CRM_URL": "x", "SYNCBLOCKS_SECRETS_DIR": "/nonexistent"}, **arguments)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_the_base_of_all_mistakes_is_right(folder: Path) -> None:
+    (folder / "p.yaml").write_text(BASE)
+    assert load_pipeline(folder / "p.yaml").pipeline == "crm"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "message", "nearest"),
+    [mistake for mistake in MISTAKES if mistake[2]],
+    ids=lambda value: re.sub(r"\W+", "_", value)[:40] if isinstance(value, str) else None,
+)
+def test_a_mistake_is_one_error_with_its_place(
+    folder: Path, old: str, new: str, line: int, key: str, message: str, nearest: str | None
+) -> None:
+    path = folder / "p.yaml"
+    assert old in BASE
+    path.write_text(BASE.replace(old, new, 1))
+    error = failure(path)
+    assert message in error.message
+    assert (error.path, error.line, error.nearest) == (str(path), line, nearest)
+    assert key == "*" or (error.key or "") == key
+    text = str(error)
+    assert text.startswith(f"{path}:{line}: ")
+    assert "\n" not in text
+    assert nearest is None or f"did you mean {nearest!r}?" in text
+
+
+def test_unknown_words_come_with_what_is_allowed(folder: Path) -> None:
+    (folder / "p.yaml").write_text(BASE.replace("on: [source]", "on: [x]"))
+    assert failure(folder / "p.yaml").allowed == (
+        "load_sqlite", "clean", "export_duckdb", "source", "transformers", "destination", "stream", "pipeline",
+    )  # fmt: skip
+    (folder / "p.yaml").write_text(BASE.replace("[id]", "[id]\n    write_disposition: upsert"))
+    error = failure(folder / "p.yaml")
+    assert error.allowed == ("append", "replace", "merge")
+    assert "'upsert'" in error.message
+    (folder / "p.yaml").write_text(BASE.replace("sqlite", "oracle"))
+    assert {"csv", "duckdb", "postgres", "sqlite"} <= set(failure(folder / "p.yaml").allowed)
+
+
+def test_transformers_as_a_parent_need_a_transformer(folder: Path) -> None:
+    text = BASE.replace("transformers:\n  - file: clean.py\n", "").replace("[source]", "[transformers]")
+    (folder / "p.yaml").write_text(text)
+    error = failure(folder / "p.yaml")
+    assert (error.line, error.key) == (14, "callbacks[0].on[0]")
+    assert "no transformers" in error.message
+
+
+def test_streams_must_be_there_and_select_something(folder: Path) -> None:
+    path = folder / "p.yaml"
+    head = "source: {connector: csv}\ndestination: {connector: csv}\n"
+    for rest, line, message in (
+        ("", 1, "is required"),
+        ("streams:", 3, "must be a list"),
+        ("streams: []", 3, "is empty"),
+        ("streams: all", 3, "put it in [ ]"),
+        ("streams:\n- {stream: a, selected: false}", 3, "selected: false"),
+    ):
+        path.write_text(head + rest)
+        error = failure(path)
+        assert (error.line, error.key) == (line, "streams")
+        assert message in error.message
+
+
+def test_an_incremental_entry_may_get_its_bookmark_from_another_entry_for_the_same_streams(folder: Path) -> None:
+    path = folder / "p.yaml"
+    path.write_text(BASE.replace("[id]", f"[id]\n    {INC}\n  - {{stream: 'u*', bookmark_properties: [t]}}"))
+    assert load_pipeline(path).streams[1].bookmark_properties is None
+    path.write_text(BASE.replace("[id]", f"[id]\n    {INC}\n  - {{stream: orders, bookmark_properties: [t]}}"))
+    assert failure(path).key == "streams[1].replication_method"

@@ -1,0 +1,208 @@
+"""`sync SRC DST`: what is inferred, what is written down, and that no password ever is."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from syncblocks.sync.config.endpoints import Endpoint, infer, joined
+from syncblocks.sync.errors import ConfigError
+from tests.conftest import RunCLI
+
+ENVIRON = {"CRM_URL": "postgresql://u:s3cr3t-word@db/crm", "PGPASSWORD": "other-word", "EMPTY": ""}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "customers.csv").write_text("id,name\n1,Ada\n2,Grace\n")
+    (tmp_path / "shop" / "orders.csv").write_text("id,total\n1,2.5\n")
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "a.csv").write_text("id\n1\n")
+    (tmp_path / "mixed" / "b.jsonl").write_text('{"id": 1}\n')
+    with closing(sqlite3.connect(tmp_path / "odd.data")) as connection, connection:
+        connection.execute("create table t (id integer primary key)")
+    with duckdb.connect(str(tmp_path / "named.db")):
+        pass
+    return tmp_path
+
+
+def inferred(text: str, folder: Path, role: str = "source") -> Endpoint:
+    return infer(text, role, folder, ENVIRON)
+
+
+@pytest.mark.parametrize(
+    ("text", "connector", "config"),
+    [
+        ("postgres://db/crm", "postgres", {"url": "postgres://db/crm"}),
+        (
+            "postgresql://u@db:5433/crm?sslmode=require",
+            "postgres",
+            {"url": "postgresql://u@db:5433/crm?sslmode=require"},
+        ),
+        ("mysql://root@127.0.0.1/shop", "mysql", {"url": "mysql://root@127.0.0.1/shop"}),
+        ("mariadb://root@127.0.0.1/shop", "mariadb", {"url": "mariadb://root@127.0.0.1/shop"}),
+        ("mssql+pyodbc://db/crm?driver=x", "sqlalchemy", {"url": "mssql+pyodbc://db/crm?driver=x"}),
+        ("duckdb:///x.duckdb", "duckdb", {"path": "x.duckdb"}),
+        ("sqlite:////abs/x.db", "sqlite", {"path": "/abs/x.db"}),
+        ("shop", "csv", {"path": "shop"}),
+        ("shop/*.csv", "csv", {"path": "shop/*.csv"}),
+        ("shop/orders.csv", "csv", {"path": "shop/orders.csv"}),
+        ("csv:mixed", "csv", {"path": "mixed"}),
+        ("odd.data", "sqlite", {"path": "odd.data"}),
+        ("named.db", "duckdb", {"path": "named.db"}),
+        ("s3://bucket/events/*.parquet", "parquet", {"path": "s3://bucket/events/*.parquet"}),
+        ("env:CRM_URL", "postgres", {"url": "{{ env_var('CRM_URL') }}"}),
+    ],
+)
+def test_a_place_says_what_it_is(folder: Path, text: str, connector: str, config: dict[str, str]) -> None:
+    found = inferred(text, folder)
+    assert (found.connector, found.config, found.environment) == (connector, config, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "connector"),
+    [
+        ("out.parquet", "parquet"),
+        ("x.csv.gz", "csv"),
+        ("w.ddb", "duckdb"),
+        ("w.sqlite3", "sqlite"),
+        ("jsonl:out", "jsonl"),
+    ],
+)
+def test_a_destination_need_not_be_there(folder: Path, text: str, connector: str) -> None:
+    assert inferred(text, folder, "destination").connector == connector
+
+
+@pytest.mark.parametrize(
+    ("url", "reference", "variables"),
+    [
+        # The shell has put a variable's value there: the file gets the variable back.
+        ("postgresql://u:s3cr3t-word@db/crm", "{{ env_var('CRM_URL') }}", {}),
+        ("postgresql://u:other-word@db/x", "postgresql://u:{{ env_var('PGPASSWORD') }}@db/x", {}),
+        (
+            "postgresql://u:a%40b@db/x",
+            "postgresql://u:{{ env_var('SOURCE_PASSWORD') }}@db/x",
+            {"SOURCE_PASSWORD": "a%40b"},
+        ),
+        ("mysql://u:word:two@db/x", "mysql://u:{{ env_var('SOURCE_PASSWORD') }}@db/x", {"SOURCE_PASSWORD": "word:two"}),
+    ],
+)
+def test_a_password_becomes_a_reference(folder: Path, url: str, reference: str, variables: dict[str, str]) -> None:
+    found = inferred(url, folder)
+    assert (found.config, found.environment) == ({"url": reference}, variables)
+
+
+@pytest.mark.parametrize(
+    ("text", "role", "hint"),
+    [
+        ("postgres://u:p/w3rd@db/x", "source", "%2F"),
+        ("postgres://u:p@w3rd@x/y@db", "source", "%40"),
+        ("postgres://db/x?password=w3rd", "source", "env:NAME"),
+        ("s3://key:w3rd@bucket/x.csv", "source", "storage_options"),
+        ("https://host/x.parquet?X-Amz-Signature=w3rd", "source", "storage_options"),
+        ("postgre:/u:w3rd@db/x", "source", "its kind is unknown"),
+        ("postgrse://db/x", "source", "did you mean 'postgres://'?"),
+        ("shp", "source", "did you mean 'shop'?"),
+        ("shop/order.csv", "source", "did you mean 'orders.csv'?"),
+        ("mixed", "source", "csv:mixed"),
+        ("warehouse", "destination", "parquet:warehouse"),
+        ("shop/orders.csv", "destination", "a folder"),
+        ("env:CRM", "source", "not set"),
+        ("env:PGPASSWORD", "source", "no URL"),
+        ("postgres:crm", "source", "takes a URL"),
+        ("duckdb://", "destination", "names no file"),
+    ],
+)
+def test_what_cannot_be_inferred_says_how_to_say_it(folder: Path, text: str, role: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        inferred(text, folder, role)
+    assert hint in str(caught.value)
+    assert "w3rd" not in str(caught.value)
+
+
+def test_a_glob_that_the_shell_has_opened_is_closed_again(folder: Path) -> None:
+    assert joined(["shop/customers.csv", "shop/orders.csv"], folder) == "shop/*.csv"
+    with pytest.raises(ConfigError, match="quotes"):
+        joined(["shop/customers.csv", "mixed/a.csv"], folder)
+    (folder / "shop" / "third.csv").write_text("id\n")
+    with pytest.raises(ConfigError, match="quotes"):
+        joined(["shop/customers.csv", "shop/orders.csv"], folder)
+
+
+def test_files_are_synced_and_the_file_does_the_same(run_cli: RunCLI, folder: Path) -> None:
+    done = run_cli(["sync", "shop/*.csv", "out.parquet", "--stream", "cust*"], folder)
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(folder / "out.parquet" / "customers.parquet").to_pylist()[1] == {"id": 2, "name": "Grace"}
+    assert "wrote shop_to_out.yaml" in done.stdout
+    assert run_cli(["run", "shop_to_out.yaml"], folder).returncode == 0
+    assert run_cli(["sync", "shop/*.csv", "out.parquet", "--stream", "cust*"], folder).returncode == 0
+    before = (folder / "shop_to_out.yaml").read_text()
+    done = run_cli(["sync", "shop/*.csv", "out.parquet"], folder)
+    assert done.returncode == 2
+    assert "--save" in done.stderr
+    assert (folder / "shop_to_out.yaml").read_text() == before
+    assert not (folder / "out.parquet" / "orders.parquet").exists()
+
+
+def test_options_are_written_down(run_cli: RunCLI, folder: Path) -> None:
+    done = run_cli(
+        [
+            "sync",
+            "shop",
+            "w.duckdb",
+            "--stream",
+            "orders",
+            "--incremental",
+            "id",
+            "--key",
+            "id",
+            "--save",
+            "sub/p.yaml",
+        ],
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    document = yaml.safe_load((folder / "sub" / "p.yaml").read_text())
+    assert document["pipeline"] == "p"
+    assert document["streams"] == [
+        {
+            "stream": "orders",
+            "replication_method": "INCREMENTAL",
+            "bookmark_properties": ["id"],
+            "key_properties": ["id"],
+        }
+    ]
+    # Relative paths count from the file's folder.
+    assert document["source"]["config"]["path"] == str(folder / "shop")
+    assert run_cli(["run", "sub/p.yaml"], folder).returncode == 0
+
+
+def test_a_mistake_writes_nothing(run_cli: RunCLI, folder: Path) -> None:
+    before = {path.name for path in folder.iterdir()}
+    for args in (["shop", "w.duckdb", "--stream", "nothing"], ["shop", "w.duckdb", "--incremental", "at"], ["shop"]):
+        assert run_cli(["sync", *args], folder).returncode == 2
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_a_typed_password_gets_nowhere(run_cli: RunCLI, folder: Path, postgres_url: str) -> None:
+    place = postgres_url.partition("://")[2].rpartition("@")[2]
+    typed = f"postgresql://postgres:w0rd-of-mine@{place}"
+    run_cli(["sync", "shop", typed], folder)
+    done = run_cli(["sync", typed, "copy.duckdb", "--json"], folder)
+    assert done.returncode == 0, done.stdout
+    saved = next(line for line in map(json.loads, done.stdout.splitlines()) if line["type"] == "saved")
+    assert saved["needs_variables"] == ["SOURCE_PASSWORD"]
+    held = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"w0rd-of-mine" not in held + (done.stdout + done.stderr).encode()
+    with duckdb.connect(str(folder / "copy.duckdb")) as connection:
+        assert connection.execute("select count(*) from customers").fetchall() == [(2,)]
+    again = run_cli(["run", Path(saved["file"]).name], folder, env={"SOURCE_PASSWORD": "w0rd-of-mine"})
+    assert again.returncode == 0, again.stderr

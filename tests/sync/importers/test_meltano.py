@@ -1,0 +1,165 @@
+"""From meltano.yml to pipeline files: what is brought over, what is said of the rest, and that the files load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from syncblocks import load_pipeline
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.importers.meltano import read_meltano
+from tests.conftest import RunCLI
+
+PROJECT = """\
+version: 1
+default_environment: prod
+environments:
+  - name: dev
+    config:
+      plugins:
+        loaders:
+          - name: target-postgres
+            config: {dbname: dev}
+  - name: prod
+    env: {REGION: eu}
+    config:
+      plugins:
+        loaders:
+          - name: target-postgres
+            config: {dbname: "wh_${REGION}"}
+plugins:
+  extractors:
+    - name: tap-postgres
+      variant: meltanolabs
+      pip_url: meltanolabs-tap-postgres==0.9.0
+      config:
+        host: db.example
+        password: $CRM_PASSWORD
+        price: "5 $$"
+        template: "{{ not ours }}"
+        ssh_tunnel.host: jump
+        filter_schemas: [public]
+      select: ["public-users.*", "!public-users.password", "public-orders.*"]
+      metadata:
+        public-orders: {replication-method: INCREMENTAL, replication-key: updated_at}
+        public-users: {replication-method: FULL_TABLE, view-key-properties: [id], own: 1}
+        public-secret: {selected: false}
+      schema:
+        public-orders: {amount: {type: [string, "null"], format: x-singer.decimal}}
+    - name: tap-postgres--archive
+      inherit_from: tap-postgres
+      config: {host: archive.example, _metadata.public-orders.replication-method: FULL_TABLE, _load_schema: x}
+    - name: tap-jsonl
+      variant: someone
+  loaders:
+    - name: target-postgres
+      pip_url: meltanolabs-target-postgres
+      config: {host: wh.example}
+      env: {PGTZ: UTC}
+    - name: target-jsonl
+      executable: ./bin/target-jsonl
+jobs:
+  - name: nightly
+    tasks: ["tap-postgres target-postgres dbt-postgres:run", [tap-jsonl, target-jsonl]]
+schedules:
+  - {name: nights, interval: "@daily", job: nightly}
+  - {name: archive, interval: "0 5 * * 6", extractor: tap-postgres--archive, loader: target-postgres}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    path = tmp_path / "meltano.yml"
+    path.write_text(PROJECT)
+    locks = tmp_path / "plugins" / "extractors"
+    locks.mkdir(parents=True)
+    (locks / "tap-jsonl--someone.lock").write_text(json.dumps({"pip_url": "tap-jsonl~=0.3"}))
+    (tmp_path / ".env").write_text("export TAP_JSONL_PATHS='[]'\nOTHER=1\n")
+    return path
+
+
+def test_each_pair_of_extractor_and_loader_is_a_pipeline(project: Path) -> None:
+    made = {pipeline.file: yaml.safe_load(pipeline.text) for pipeline in read_meltano(project)}
+    assert list(made) == ["nightly_tap_postgres.yaml", "nightly_tap_jsonl.yaml", "archive.yaml"]
+    first = made["nightly_tap_postgres.yaml"]
+    assert first["source"]["config"] == {
+        "tap": "tap-postgres",
+        "pip": "meltanolabs-tap-postgres==0.9.0",
+        "config": {
+            "host": "db.example",
+            "password": "{{ env_var('CRM_PASSWORD') }}",
+            "price": "5 $",
+            "template": "{{ '{{' }} not ours }}",
+            "ssh_tunnel": {"host": "jump"},
+            "filter_schemas": ["public"],
+        },
+        "select": ["public-users.*", "!public-users.password", "public-orders.*"],
+        "metadata": {"public-users": {"own": 1}},
+        "schema": {"public-orders": {"amount": {"type": ["string", "null"], "format": "x-singer.decimal"}}},
+    }
+    assert first["destination"]["config"]["config"] == {
+        "host": "wh.example",
+        "dbname": "wh_{{ env_var('REGION', 'eu') }}",
+    }
+    assert first["destination"]["config"]["env"] == {"PGTZ": "UTC"}
+    assert first["streams"] == [
+        {"stream": "*"},
+        {"stream": "public-orders", "replication_method": "INCREMENTAL", "bookmark_properties": ["updated_at"]},
+        {"stream": "public-users", "replication_method": "FULL_TABLE", "key_properties": ["id"]},
+        {"stream": "public-secret", "selected": False},
+    ]
+
+
+def test_what_is_inherited_locked_or_in_dotenv_is_found(project: Path) -> None:
+    made = {pipeline.file: yaml.safe_load(pipeline.text) for pipeline in read_meltano(project)}
+    archive = made["archive.yaml"]
+    assert archive["source"]["config"]["tap"] == "tap-postgres"
+    assert archive["source"]["config"]["config"]["host"] == "archive.example"
+    assert archive["streams"][1]["replication_method"] == "FULL_TABLE"
+    jsonl = made["nightly_tap_jsonl.yaml"]
+    assert jsonl["source"]["config"]["pip"] == "tap-jsonl~=0.3"
+    assert jsonl["source"]["config"]["config"] == {"paths": "{{ env_var('TAP_JSONL_PATHS') }}"}
+    assert jsonl["destination"]["config"]["executable"] == "./bin/target-jsonl"
+
+
+def test_schedules_and_what_is_left_out_stand_as_comments(project: Path) -> None:
+    first, jsonl, archive = read_meltano(project)
+    assert "#   0 0 * * *  cd THIS_FOLDER && syncblocks run THIS_FILE" in first.text
+    assert "dbt-postgres:run" in first.text
+    assert "#   0 5 * * 6 " in archive.text
+    assert any("_load_schema" in note for note in archive.notes)
+    assert any("TAP_JSONL_PATHS" in note for note in jsonl.notes)
+
+
+def test_an_environment_brings_its_overrides(project: Path) -> None:
+    first = yaml.safe_load(read_meltano(project, "dev")[0].text)
+    assert first["destination"]["config"]["config"]["dbname"] == "dev"
+    with pytest.raises(ConfigError, match="dev, prod"):
+        read_meltano(project, "nowhere")
+
+
+def test_without_jobs_every_extractor_goes_to_the_only_loader(tmp_path: Path) -> None:
+    path = tmp_path / "meltano.yml"
+    path.write_text("plugins:\n  extractors: [{name: tap-a}, {name: tap-b}]\n  loaders: [{name: target-c}]\n")
+    assert [made.file for made in read_meltano(path)] == ["tap_a_to_target_c.yaml", "tap_b_to_target_c.yaml"]
+    path.write_text("plugins:\n  extractors: [{name: tap-a}]\n  loaders: [{name: target-c}, {name: target-d}]\n")
+    with pytest.raises(ConfigError, match="belong together"):
+        read_meltano(path)
+
+
+def test_the_command_writes_files_that_load(project: Path, run_cli: RunCLI) -> None:
+    done = run_cli(["init", "--from-meltano", "meltano.yml", "--json"], project.parent)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len([name for name in told["files"] if name.endswith(".yaml")]) == 3
+    for name in told["files"]:
+        if name.endswith(".yaml"):
+            environ = {"CRM_PASSWORD": "x", "TAP_JSONL_PATHS": "[]"}
+            pipeline = load_pipeline(project.parent / name, environ=environ)
+            assert pipeline.source.connector == "singer"
+    again = run_cli(["init", "--from-meltano", "meltano.yml"], project.parent)
+    assert again.returncode == 2
+    assert "exist already" in again.stderr

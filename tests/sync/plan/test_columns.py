@@ -1,0 +1,138 @@
+"""Columns that a destination cannot keep exactly: refused before anything runs, or changed as the pipeline says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from syncblocks import load_pipeline, run_pipeline
+from syncblocks.sync.errors import ConfigError
+from tests.conftest import RunCLI
+
+NANOS = 1_700_000_000_123_456_789
+
+
+class Folder:
+    """A pipeline from Parquet to DuckDB, which keeps no zoned nanoseconds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.document: dict[str, Any] = {
+            "pipeline": "columns",
+            "source": {"connector": "parquet", "config": {"path": "in"}},
+            "destination": {"connector": "duckdb", "config": {"path": "out.duckdb"}},
+            "streams": [{"stream": "events"}],
+        }
+        (path / "in").mkdir()
+        self.seed(pa.table({"id": [1, 2], "at": pa.array([NANOS, None], pa.timestamp("ns", "UTC")), "n": [1, 2]}))
+
+    def seed(self, table: pa.Table) -> None:
+        pq.write_table(table, self.path / "in" / "events.parquet")
+
+    def write(self, **stream: Any) -> Path:
+        self.document["streams"][0].update(stream)
+        file = self.path / "columns.yaml"
+        file.write_text(yaml.safe_dump(self.document), encoding="utf-8")
+        return file
+
+    def query(self, sql: str) -> list[Any]:
+        with duckdb.connect(str(self.path / "out.duckdb"), read_only=True) as connection:
+            return connection.execute(sql).fetchall()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_a_lossy_column_is_refused_and_nothing_is_made(folder: Folder, run_cli: RunCLI) -> None:
+    file = folder.write()
+    for command in ("plan", "run"):
+        done = run_cli([command, file], folder.path)
+        assert done.returncode == 2, done.stdout + done.stderr
+        for part in ("columns.yaml:", "'at'", "timestamp[ns, tz=UTC]", "duckdb", "on_lossy: text", "exclude: [at]"):
+            assert part in done.stderr
+    assert sorted(path.name for path in folder.path.iterdir()) == ["columns.yaml", "in"]
+
+
+def test_cast_cuts_and_says_so(folder: Folder, run_cli: RunCLI) -> None:
+    file = folder.write(on_lossy="cast")
+    shown = run_cli(["plan", file], folder.path)
+    assert "at (timestamp[ns, tz=UTC] -> TIMESTAMP WITH TIME ZONE)" in shown.stdout
+    assert "cut as on_lossy says" in shown.stdout
+    assert run_pipeline(file).status == "success"
+    assert folder.query("select epoch_us(events.at) from events order by id") == [(NANOS // 1000,), (None,)]
+    assert run_pipeline(file).status == "success"  # over the table that is there now
+
+
+def test_text_keeps_all_digits_the_second_time_as_well(folder: Folder) -> None:
+    folder.document["on_lossy"] = "text"  # the pipeline's default
+    file = folder.write(write_disposition="append")
+    for _ in range(2):
+        assert run_pipeline(file).status == "success"
+    assert folder.query("select distinct events.at from events where events.at is not null") == [
+        ("2023-11-14T22:13:20.123456789Z",)
+    ]
+    assert folder.query("select count(*) from events") == [(4,)]
+
+
+def test_the_plan_shows_the_fidelity_of_each_column(folder: Folder, run_cli: RunCLI) -> None:
+    file = folder.write(on_lossy="text")
+    (stream,) = json.loads(run_cli(["plan", file, "--json"], folder.path).stdout)["streams"]
+    assert [(column["column"], column["fidelity"], column["destination_type"]) for column in stream["fidelity"]] == [
+        ("id", "exact", "BIGINT"),
+        ("at", "text", "VARCHAR"),
+        ("n", "exact", "BIGINT"),
+    ]
+    assert "on_lossy: text" in run_cli(["plan", file, "--types"], folder.path).stdout
+
+
+def test_a_column_that_a_transformer_makes_is_held_against_the_types_as_well(folder: Folder) -> None:
+    (folder.path / "later.py").write_text(
+        "import pandas as pd\n@transformer\ndef later(df):\n"
+        "    df['later'] = pd.array([1] * len(df), dtype=pd.ArrowDtype(__import__('pyarrow').timestamp('ns', 'UTC')))\n"
+        "    return df\n"
+    )
+    folder.seed(pa.table({"id": [1, 2]}))
+    folder.document["transformers"] = [{"file": "later.py"}]
+    result = run_pipeline(folder.write())
+    assert result.status == "failure"
+    assert "'later' is timestamp[ns, tz=UTC]" in str(result.streams[0].error)
+    assert folder.query("select count(*) from information_schema.tables where table_name = 'events'") == [(0,)]
+    assert run_pipeline(folder.write(on_lossy="cast")).status == "success"
+    assert folder.query("select count(*) from events where later is not null") == [(2,)]
+
+
+def test_a_type_that_the_table_cannot_take_fails_the_stream_before_anything_is_written(folder: Folder) -> None:
+    folder.seed(pa.table({"id": [1]}))
+    assert run_pipeline(folder.write(write_disposition="append")).status == "success"
+    folder.seed(pa.table({"id": ["one"]}))
+    result = run_pipeline(folder.write())
+    assert result.status == "failure"
+    assert "BIGINT" in str(result.streams[0].error)
+    assert "does not hold the other" in str(result.streams[0].error)
+    assert "on_lossy" not in str(result.streams[0].error), "it would not help"
+
+
+def test_where_the_tables_column_is_text_the_error_names_the_way_to_write_it_as_text(folder: Folder) -> None:
+    """As where the values of a CSV column happen to be numbers one day."""
+    folder.seed(pa.table({"id": ["one"]}))
+    assert run_pipeline(folder.write(write_disposition="append")).status == "success"
+    folder.seed(pa.table({"id": [2]}))
+    result = run_pipeline(folder.write())
+    assert result.status == "failure"
+    assert "on_lossy: text" in str(result.streams[0].error)
+    assert run_pipeline(folder.write(on_lossy="text")).status == "success"
+    assert folder.query("select * from events order by id") == [("2",), ("one",)]
+
+
+def test_a_mistake_in_on_lossy_names_what_is_allowed(folder: Folder) -> None:
+    with pytest.raises(ConfigError, match="fail, cast"):
+        load_pipeline(folder.write(on_lossy="drop"))

@@ -1,0 +1,286 @@
+"""Runs that fail: what stops, what is repeated or cancelled, and what the blocks are said to be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from syncblocks import Progress
+from syncblocks.sync.errors import ConfigError
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.pipelines import bench as bench
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_failed_stream_stops_the_others_unless_allowed(bench: Bench, allow: bool) -> None:
+    for name in ("a", "b", "c"):
+        bench.seed(name, 3)
+    bench.document["source"]["config"]["fail_at"] = {"b": 1}
+    bench.document["allow_blocks_to_fail"] = allow
+    bench.record(on=["stream", "pipeline"])
+    result = bench.run()
+    assert result.exit_code == 1
+    calls = bench.calls()
+    if allow:
+        assert statuses(result) == {"a": "success", "b": "failure", "c": "success"}
+        assert [c["is_last_block_run"] for c in calls[:-1]] == [False, False, True]
+    else:
+        assert statuses(result) == {"a": "success", "b": "failure"}
+        assert [c["is_last_block_run"] for c in calls[:-1]] == [False, True]
+        assert calls[-1]["never_started"] == ["c"]
+    failed = next(c for c in calls if c["status"] == "failure" and c["stream"] == "b")
+    assert failed["error_block"] == "load"
+    assert (calls[-1]["parent_block_uuid"], calls[-1]["status"]) == ("pipeline", "failure")
+
+
+def test_block_statuses_go_by_the_data_where_the_source_fails(bench: Bench) -> None:
+    bench.seed("a", 5)
+    bench.document["source"]["config"] |= {"fail_at": {"a": 2}, "batch_size": 2}
+    bench.record(on=["source", "destination"])
+    bench.run()
+    assert [(c["parent_block_uuid"], c["status"]) for c in bench.calls()] == [
+        ("load", "failure"),
+        ("export", "cancelled"),
+    ]
+
+
+@pytest.mark.parametrize(("batches", "loader"), [(1, "success"), (3, "cancelled")])
+def test_block_statuses_go_by_the_data_where_a_transformer_fails(bench: Bench, batches: int, loader: str) -> None:
+    """The loader is a success only if it had handed over its last batch before."""
+    bench.seed("a", 6)
+    bench.document["source"]["config"]["batch_size"] = 6 // batches
+    (bench.folder / "broken.py").write_text("@transformer\ndef broken(df):\n    raise ValueError('no')\n")
+    bench.document["transformers"] = [{"file": "broken.py"}]
+    bench.record(on=["source", "transformers", "destination", "stream"])
+    bench.run()
+    assert [(c["parent_block_uuid"], c["status"], c["error_block"]) for c in bench.calls()] == [
+        ("load", loader, None),
+        ("broken", "failure", "broken"),
+        ("export", "cancelled", None),
+        ("export", "failure", "broken"),
+    ]
+
+
+def test_block_statuses_go_by_the_data_where_the_destination_fails(bench: Bench) -> None:
+    bench.seed("a", 2)
+    bench.document["destination"]["config"]["fail_on"] = {"a": 1}
+    bench.record(on=["source", "destination"])
+    bench.run()
+    assert [(c["parent_block_uuid"], c["status"]) for c in bench.calls()] == [
+        ("load", "success"),
+        ("export", "failure"),
+    ]
+
+
+def test_a_retriable_failure_is_repeated_and_fires_nothing(bench: Bench) -> None:
+    bench.seed("a", 4)
+    bench.document["source"]["config"] |= {
+        "fail_at": {"a": 2},
+        "fail_kind": "retriable",
+        "fail_times": 2,
+        "batch_size": 1,
+    }
+    bench.document |= {"retries": 2, "retry_delay_s": 0.01}
+    bench.record()
+    result = bench.run()
+    assert statuses(result) == {"a": "success"}
+    assert [c["status"] for c in bench.calls()] == ["success"]
+    assert len(bench.rows("a")) == 4
+
+
+def test_a_fatal_failure_is_not_repeated(bench: Bench) -> None:
+    bench.seed("a", 4)
+    bench.document["source"]["config"] |= {"fail_at": {"a": 1}, "fail_kind": "fatal", "fail_times": 1}
+    bench.document |= {"retries": 5, "retry_delay_s": 0.01}
+    assert statuses(bench.run()) == {"a": "failure"}
+
+
+def test_a_timeout_cancels_the_stream(bench: Bench) -> None:
+    bench.seed("slow", 4)
+    bench.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
+    bench.document["timeout_s"] = 0.3
+    bench.record()
+    started = time.monotonic()
+    result = bench.run()
+    assert time.monotonic() - started < 8
+    assert result.exit_code == 1
+    assert [(c["status"], c["is_last_block_run"]) for c in bench.calls()] == [("cancelled", True)]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_timeout_stops_the_run_unless_allowed(bench: Bench, allow: bool, concurrency: int) -> None:
+    for name in ("a", "b", "c", "d"):
+        bench.seed(name, 4)
+    bench.document |= {"allow_blocks_to_fail": allow, "concurrency": concurrency}
+    bench.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
+    bench.document["streams"] = [{"stream": name, "timeout_s": 0.3} for name in ("a", "b", "c", "d")]
+    bench.record(on=["stream", "pipeline"])
+    result = bench.run()
+    calls = bench.calls()
+    started = ["a", "b", "c", "d"] if allow else ["a", "b"][:concurrency]
+    assert statuses(result) == dict.fromkeys(started, "cancelled")
+    assert sorted(call["stream"] for call in calls[:-1]) == started
+    assert [call["is_last_block_run"] for call in calls[:-1]] == [False] * (len(started) - 1) + [True]
+    assert calls[-1]["never_started"] == [name for name in ("a", "b", "c", "d") if name not in started]
+    assert (result.status, calls[-1]["status"]) == ("cancelled", "cancelled")
+
+
+def test_streams_in_flight_are_cancelled_when_another_one_fails(bench: Bench) -> None:
+    bench.seed("bad", 4)
+    bench.seed("slow", 4)
+    bench.document["concurrency"] = 2
+    bench.document["source"]["config"] |= {"delay_s": 0.3, "batch_size": 1, "fail_at": {"bad": 1}}
+    bench.document["streams"] = [{"stream": "bad"}, {"stream": "slow"}]
+    bench.record()
+    result = bench.run()
+    assert statuses(result) == {"bad": "failure", "slow": "cancelled"}
+    assert [(c["stream"], c["status"], c["is_last_block_run"]) for c in bench.calls()] == [
+        ("bad", "failure", False),
+        ("slow", "cancelled", True),
+    ]
+
+
+def test_runs_cancel_from_elsewhere_cancels_the_run(bench: Bench) -> None:
+    from syncblocks.sync.store import Store
+
+    bench.seed("slow", 4)
+    bench.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
+    bench.record(on=["stream", "pipeline"])
+
+    class CancelAtStart(Progress):
+        def stream_started(self, stream: str, destination_table: str, bookmark: Any) -> None:
+            def cancel() -> None:
+                with Store.open(f"sqlite:///{bench.folder}/.syncblocks/store.db") as store:
+                    run = store.active_run("bench")
+                    assert run is not None
+                    store.request_cancel(run.id)
+
+            threading.Thread(target=cancel).start()
+
+    result = bench.run(CancelAtStart())
+    assert (result.status, result.exit_code) == ("cancelled", 1)
+    assert [c["status"] for c in bench.calls()] == ["cancelled", "cancelled"]
+
+
+def test_a_first_append_that_was_cut_off_behind_its_table_is_tried_again(
+    bench: Bench, mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MySQL keeps the table that a try has made, and nothing else of it: no bookmark was ever there."""
+    from syncblocks.connectors.errors import RetriableError
+    from syncblocks.connectors.mysql.writes import MySQLWrites
+    from tests.connectors.mysql.mysql_databases import query
+
+    insert_from, cuts = MySQLWrites.insert_from, [1]
+
+    def cut_off_once(self: Any, *arguments: Any) -> str:
+        if cuts.pop() if cuts else 0:
+            raise RetriableError("lost", connector="mysql")
+        return insert_from(self, *arguments)
+
+    monkeypatch.setattr(MySQLWrites, "insert_from", cut_off_once)
+    bench.document |= {"retries": 1, "retry_delay_s": 0.01}
+    bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    bench.seed("a", 3)
+    assert bench.run().exit_code == 0
+    assert query(mariadb_url, "select id from a order by id")[1] == [(0,), (1,), (2,)]
+
+
+def test_retry_starts_a_new_attempt_over_what_did_not_succeed(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.seed(name, 3)
+    bench.document["source"]["config"] |= {"fail_at": {"b": 1}}
+    bench.record()
+    first = bench.run()
+    del bench.document["source"]["config"]["fail_at"]
+    second = bench.run(retry=True)
+    assert second.run_id == first.run_id
+    assert statuses(second) == {"b": "success", "c": "success"}
+    assert [(c["stream"], c["attempt"], c["index"], c["is_last_block_run"]) for c in bench.calls()[-2:]] == [
+        ("b", 2, 0, False),
+        ("c", 2, 1, True),
+    ]
+
+
+def test_a_raising_callback_harms_nothing_and_is_shown_by_the_exit_code(bench: Bench) -> None:
+    bench.seed("a", 3)
+    (bench.folder / "bad.py").write_text("@callback\ndef bad(**kwargs):\n    raise RuntimeError('x')\n")
+    bench.document["callbacks"] = [{"file": "bad.py", "attempts": 1}]
+    bench.record()
+    result = bench.run()
+    assert statuses(result) == {"a": "success"}
+    assert result.exit_code == 3
+    assert result.callbacks["dead"] == 1
+    assert len(bench.calls()) == 1
+
+
+def test_a_pattern_that_matches_nothing_is_a_mistake_before_the_first_run_and_a_failure_after(bench: Bench) -> None:
+    bench.seed("a", 1)
+    bench.document["streams"] = [{"stream": "a"}]
+    bench.record(on=["pipeline"])
+    del bench.source.tables["a"]
+    with pytest.raises(ConfigError, match="matches no stream"):
+        bench.run()
+    assert not (bench.folder / ".syncblocks").exists()
+    bench.seed("a", 1)
+    bench.run()
+    del bench.source.tables["a"]
+    result = bench.run()
+    assert (result.status, result.exit_code) == ("failure", 1)
+    assert [(c["status"], c["parent_block_uuid"]) for c in bench.calls()] == [
+        ("success", "pipeline"),
+        ("failure", "pipeline"),
+    ]
+
+
+@pytest.mark.parametrize("connector", ["csv", "jsonl"])
+def test_a_file_that_is_empty_now_is_a_mistake_before_the_first_run_and_a_failure_after(
+    bench: Bench, connector: str
+) -> None:
+    file = bench.folder / f"a.{connector}"
+    bench.document["source"] = {"block": "load", "connector": connector, "config": {"path": file.name}}
+    bench.document["streams"] = [{"stream": "a", "key_properties": ["id"], "columns": {"exclude": ["secret*"]}}]
+    bench.record(on=["pipeline"])
+    file.write_text("")
+    with pytest.raises(ConfigError, match="is it empty"):
+        bench.run()
+    file.write_text({"csv": "id,secret\n1,x\n", "jsonl": '{"id": 1, "secret": "x"}\n'}[connector])
+    assert bench.run().exit_code == 0
+    file.write_text("")
+    result = bench.run()
+    assert (result.status, result.exit_code) == ("failure", 1)
+    assert "is it empty" in (result.error or "")
+    assert bench.rows("a") == [{"id": 1}]
+    assert [call["status"] for call in bench.calls()] == ["success", "failure"]
+
+
+def test_an_unreachable_source_fails_the_run_and_tells_the_pipeline_callback(bench: Bench) -> None:
+    bench.document["source"] = {"connector": "postgres", "config": {"url": "postgresql://nobody@127.0.0.1:1/none"}}
+    bench.record(on=["pipeline"])
+    result = bench.run()
+    assert (result.status, result.exit_code) == ("failure", 1)
+    assert [(c["status"], c["parent_block_uuid"]) for c in bench.calls()] == [("failure", "pipeline")]
+
+
+def test_a_missing_source_file_is_a_mistake_at_first_and_a_failure_once_it_has_worked(bench: Bench) -> None:
+    import sqlite3
+
+    file = bench.folder / "shop.db"
+    bench.document["source"] = {"connector": "sqlite", "config": {"path": "shop.db"}}
+    bench.record(on=["pipeline"])
+    with pytest.raises(ConfigError, match=r"shop\.db"):
+        bench.run()
+    assert not file.exists()
+    assert not (bench.folder / ".syncblocks").exists()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("create table a (id integer primary key)")
+    assert bench.run().exit_code == 0
+    file.unlink()
+    assert bench.run().exit_code == 1
+    assert [c["status"] for c in bench.calls()] == ["success", "failure"]

@@ -1,0 +1,156 @@
+"""What a run promises: copies, groups, refreshes, transformers; over the memory pair, with real callbacks and store."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from syncblocks import Progress
+from syncblocks.sync.errors import PipelineFailed
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.pipelines import bench as bench
+
+
+def test_streams_are_copied_in_order_and_each_gets_its_callback(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.seed(name, 3)
+    bench.record()
+    result = bench.run()
+    assert result.exit_code == 0
+    assert statuses(result) == {"a": "success", "b": "success", "c": "success"}
+    assert [(c["stream"], c["index"], c["is_last_block_run"]) for c in bench.calls()] == [
+        ("a", 0, False),
+        ("b", 1, False),
+        ("c", 2, True),
+    ]
+    assert bench.rows("b") == [{"id": n, "v": f"b-{n}"} for n in range(3)]
+    assert bench.calls()[-1]["run_status"] == "success"
+
+
+def test_a_result_raises_for_its_status_where_it_is_asked_to(bench: Bench) -> None:
+    bench.seed("a", 3)
+    result = bench.run()
+    assert result.raise_for_status() is result
+    bench.document["streams"] = [{"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["v"]}]
+    bench.seed("a", [{"id": 1, "v": None}])
+    with pytest.raises(PipelineFailed, match=r"ended as failure: a: .*'v'"):
+        bench.run().raise_for_status()
+
+
+def test_a_second_run_replaces_and_doubles_nothing(bench: Bench) -> None:
+    bench.seed("a", 3)
+    bench.run()
+    bench.seed("a", 2)
+    bench.run()
+    assert len(bench.rows("a")) == 2
+
+
+def test_incremental_append_goes_on_after_the_bookmark_with_ties(bench: Bench) -> None:
+    entry = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
+    bench.document["streams"] = [{**entry, "write_disposition": "append"}]
+    bench.seed("a", [{"id": 1, "t": 1}, {"id": 2, "t": 2}])
+    bench.run()
+    bench.seed("a", [{"id": 1, "t": 1}, {"id": 2, "t": 2}, {"id": 3, "t": 2}, {"id": 4, "t": 3}])
+    result = bench.run()
+    assert [row["id"] for row in bench.rows("a")] == [1, 2, 3, 4]
+    assert result.streams[0].records == 2
+    assert result.streams[0].bookmark == {"t": 3}
+
+
+def test_a_group_is_read_at_once_and_ends_as_one_block_run_per_stream(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.seed(name, 5)
+    bench.document["source"]["config"] |= {"groups": [["a", "c"]], "batch_size": 2}
+    bench.record()
+    result = bench.run()
+    assert statuses(result) == {"a": "success", "b": "success", "c": "success"}
+    assert sorted(c["index"] for c in bench.calls()) == [0, 1, 2]
+    assert sum(c["is_last_block_run"] for c in bench.calls()) == 1
+    assert len(bench.rows("c")) == 5
+
+
+def test_full_refresh_replaces_the_table_and_forgets_the_bookmark(bench: Bench) -> None:
+    bench.document["streams"] = [{"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}]
+    bench.seed("a", 5)
+    bench.run()
+    bench.seed("a", [{"id": 1, "v": "new"}])
+    result = bench.run(full_refresh=True)
+    assert bench.rows("a") == [{"id": 1, "v": "new"}]
+    assert result.streams[0].bookmark == {"id": 1}
+
+
+def test_the_time_of_a_stream_ends_with_it_and_not_with_the_run(bench: Bench) -> None:
+    class Clock(Progress):
+        begin = time.monotonic()
+        ends: dict[str, float] = {}
+
+        def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+            self.ends[stream] = time.monotonic()
+            while stream == "b" and time.monotonic() - self.ends["a"] <= self.ends["a"] - self.begin:
+                pass
+
+    for name in ("a", "b"):
+        bench.seed(name, 1)
+    clock = Clock()
+    first = bench.run(progress=clock).streams[0]
+    assert first.stream == "a"
+    assert first.duration_s is not None
+    assert first.duration_s <= clock.ends["a"] - clock.begin
+
+
+def test_transformers_add_drop_and_retype_columns_and_see_each_batch(bench: Bench) -> None:
+    bench.seed("a", 5)
+    bench.document["source"]["config"]["batch_size"] = 2
+    (bench.folder / "shape.py").write_text(
+        "@transformer\n"
+        "def shape(df, stream, ds, **kwargs):\n"
+        "    df['length'] = df['v'].str.len()\n"
+        "    df['id2'] = df['user_id'].astype(str)\n"
+        "    return df.drop(columns=['v'])[df['user_id'] != 3]\n"
+    )
+    bench.document["transformers"] = [{"file": "shape.py", "rename": {"id": "user_id"}}]
+    bench.document["streams"] = [{"stream": "a", "write_disposition": "merge"}]
+    bench.run()
+    bench.run()
+    table = bench.destination.tables["a"]
+    assert table.column_names == ["user_id", "length", "id2"]
+    assert sorted(table["user_id"].to_pylist()) == [0, 1, 2, 4]
+    assert table.num_rows == 4, "the renamed key did not follow into the merge"
+
+
+def test_losing_a_key_column_is_an_error_naming_it(bench: Bench) -> None:
+    bench.seed("a", 2)
+    (bench.folder / "lose.py").write_text("@transformer\ndef lose(df):\n    return df.drop(columns=['id'])\n")
+    bench.document["transformers"] = [{"file": "lose.py"}]
+    result = bench.run()
+    assert result.exit_code == 1
+    assert "'id'" in str(result.streams[0].error)
+
+
+def test_an_empty_stream_makes_the_table_that_its_transformer_describes(bench: Bench) -> None:
+    bench.seed("a", 0)
+    (bench.folder / "add.py").write_text(
+        "@transformer\ndef add(df):\n    df['n'] = df['id'] + 1\n    print('called')\n    return df\n"
+    )
+    bench.document["transformers"] = [{"file": "add.py"}]
+    bench.record(on=["transformers", "stream"])
+    assert bench.run().exit_code == 0
+    assert bench.destination.tables["a"].column_names == ["id", "v", "n"]
+    assert [c["status"] for c in bench.calls()] == ["success", "success"]
+
+
+def test_a_callback_receives_the_blocks_output_as_a_frame(bench: Bench) -> None:
+    bench.seed("a", 5)
+    bench.document["source"]["config"]["batch_size"] = 2
+    (bench.folder / "data.py").write_text(
+        "from pathlib import Path\n"
+        "@callback\n"
+        "def keep(df, parent_block_uuid, **kwargs):\n"
+        "    Path(__file__).with_name(parent_block_uuid + '.txt').write_text(repr(df['id'].tolist()))\n"
+    )
+    bench.document["callbacks"] = [{"file": "data.py", "on": ["source", "stream"]}]
+    assert bench.run().exit_code == 0
+    assert (bench.folder / "load.txt").read_text() == "[0, 1, 2, 3, 4]"
+    assert (bench.folder / "export.txt").read_text() == "[0, 1, 2, 3, 4]"
+    assert list((bench.folder / ".syncblocks" / "spool").iterdir()) == []
