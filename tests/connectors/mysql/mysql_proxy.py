@@ -63,10 +63,8 @@ class Proxy:
         _end(client, server)
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        for each in self._sockets:
-            each.close()
+        # A socket that another thread reads is only let go by this: else the server keeps the transaction, and its locks.
+        _end(*self._sockets)
 
 
 P = TypeVar("P", bound=Proxy)
