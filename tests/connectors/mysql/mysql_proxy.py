@@ -63,7 +63,7 @@ class Proxy:
         _end(client, server)
 
     def close(self) -> None:
-        # A socket that another thread reads is only let go by this: else the server keeps the transaction, and its locks.
+        # `close` alone does not end a connection that another thread reads: the server would keep its transaction.
         _end(*self._sockets)
 
 
