@@ -75,7 +75,7 @@ def test_a_function_that_is_gone_is_dead_at_once_and_shown_and_can_be_called_onc
     file.write_text(text.replace("def success(", "def renamed("))
     process = workshop.run()
     assert process.code == 0, process.log()
-    assert "marks no function 'success' any more" in process.log()
+    assert "has no function 'success' any more" in process.log()
     assert [(call["run"], call["status"]) for call in workshop.calls()] == [(2, "success")]
     (dead,) = shown(workshop, "list", "pipeline.yaml", "--run", "1")["deliveries"]
     outcomes = [one["outcome"] for one in dead["tries"]]
@@ -94,6 +94,6 @@ def test_a_file_that_is_gone_is_dead_too(zygote: Zygote, folder: Path) -> None:
     workshop.write()
     process = workshop.run()
     assert process.code == 0, process.log()
-    assert "recorder.py is gone" in process.log()
+    assert "callback block 'recorder' is not in pipeline.yaml any more" in process.log()
     (dead,) = shown(workshop, "list", "pipeline.yaml", "--run", "1")["deliveries"]
     assert dead["state"] == "dead"
