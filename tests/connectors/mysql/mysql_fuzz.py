@@ -6,7 +6,6 @@ try, so that the parent knows which one ended it, and at the end how many failed
 
 from __future__ import annotations
 
-import pickle
 import random
 import socket
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError
@@ -123,7 +123,7 @@ def _looked_at(batch: pa.RecordBatch) -> None:
 
 
 def main(file: Path, seed: int, count: int) -> None:
-    recorded = pickle.loads(file.read_bytes())
+    recorded = msgspec.msgpack.decode(file.read_bytes(), type=list[tuple[bytes, list[bytes], list[bytes], bool]])
     found: Counter[str] = Counter()
     for number in range(seed, seed + count):
         chance = random.Random(number)

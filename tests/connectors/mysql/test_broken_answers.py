@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -89,7 +89,7 @@ def recorded(url: str, read: Any) -> tuple[bytes, list[bytes], list[bytes], bool
 def test_damaged_answers_are_errors_or_values_never_a_crash(mariadb_url: str, tmp_path: Path) -> None:
     run(mariadb_url, TABLE, RECORDS)
     file = tmp_path / "recorded"
-    file.write_bytes(pickle.dumps([recorded(mariadb_url, read) for read in (select, select_texts)]))
+    file.write_bytes(msgspec.msgpack.encode([recorded(mariadb_url, read) for read in (select, select_texts)]))
     outcome = subprocess.run(
         [sys.executable, "-m", "tests.connectors.mysql.mysql_fuzz", str(file), "0", str(TRIES)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=TRIES,
