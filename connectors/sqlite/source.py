@@ -13,7 +13,7 @@ from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import bookmark_values, lower_bound
 from ..incremental.checkpoints import incremental
-from ..rejected.halving import convert_by_halves as sift
+from ..rejected.halving import convert_by_halves
 from ..rejected.records import rejection, rejections
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.read.source import SqlSource, with_rejected
@@ -192,7 +192,7 @@ class SQLiteSource(SqlSource):
                 if stream.max_rejected is None:
                     yield query.plan.decode(batch)
                     continue
-                good, found = sift(batch, lambda part: _decode(query.plan, part), stream.max_rejected)
+                good, found = convert_by_halves(batch, lambda part: _decode(query.plan, part), stream.max_rejected)
                 bad += _rejections(batch, stream, found)
                 yield from good
         except TypeMismatch as mismatch:

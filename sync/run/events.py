@@ -8,7 +8,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from syncblocks.connectors.rejected.halving import convert_or_reject as sifted
+from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
 from ..flow.feed import Feed, Item
@@ -118,7 +118,7 @@ class StreamEvents:
                 mapping = self._map(replace(self.planned.arriving, schema=schema))
                 if not is_first:
                     yield mapping.arriving
-            good, bad = sifted(batch, mapping.convert, self.planned.selected.stream)
+            good, bad = convert_or_reject(batch, mapping.convert, self.planned.selected.stream)
             rejected += bad
             del item, batch
             while good:

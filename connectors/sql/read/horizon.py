@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...arrow import compute as pc
 from ...incremental.bookmarks import BOUNDARY, bookmark_values, from_json, is_above
 from ...incremental.checkpoints import PENDING
-from ...rejected.halving import convert_or_reject as sifted
+from ...rejected.halving import convert_or_reject
 from ...stream import Bookmark, Stream
 from ..session import Lease
 
@@ -119,7 +119,7 @@ def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
     )
     # To its end: a statement that is left open may take its connection with it.
     for batch in list(source.rows(lease, sql)):
-        good, _ = sifted(batch, lambda part: source.to_schema(part, only), only)
+        good, _ = convert_or_reject(batch, lambda part: source.to_schema(part, only), only)
         for found in good:
             if found.num_rows:
                 return tuple(found.column(place)[0] for place in range(len(fields)))

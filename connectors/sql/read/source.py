@@ -22,7 +22,7 @@ from ...incremental.bookmarks import (
     python_value,
 )
 from ...incremental.checkpoints import Horizon, incremental
-from ...rejected.halving import convert_or_reject as sifted
+from ...rejected.halving import convert_or_reject
 from ...stream import Block, Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal
@@ -385,7 +385,7 @@ class SqlSource(ABC):
                 if not self.sifts:
                     yield self.to_schema(batch, stream)
                     continue
-                good, found = sifted(batch, lambda part: self.to_schema(part, stream), stream)
+                good, found = convert_or_reject(batch, lambda part: self.to_schema(part, stream), stream)
                 bad += found
                 yield from good
 
