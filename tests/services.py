@@ -111,6 +111,8 @@ _ALONE = """
 select pg_terminate_backend(pid, 5000) from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
 """
+#: To drop a schema locks everything in it, in a table of locks that the whole server shares.
+_IS_LARGE = "select count(*) > 2000 from pg_depend where objid >= 16384"
 _SCHEMAS = "select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
 #: What belongs to no schema, and what is set for the database as a whole: whether there is any of it.
 _REST = "select " + " or ".join(
@@ -173,6 +175,8 @@ def _is_emptied(url: str) -> bool:
     try:
         with psycopg.connect(url, autocommit=True) as connection:
             if not all(ended for (ended,) in connection.execute(_ALONE).fetchall()):
+                return False
+            if connection.execute(_IS_LARGE).fetchone() == (True,):
                 return False
             connection.execute("set lock_timeout = '5s'")
             for (schema,) in connection.execute(_SCHEMAS).fetchall():

@@ -33,6 +33,7 @@ do $$
 declare a text; b text; o text; f text;
 begin
   foreach a in array %(types)s::text[] loop
+    commit;  -- the locks of all of them at once are more than the server has room for beside other tests
     foreach b in array %(types)s::text[] loop
       f := 'public.planted_' || md5(a || b);
       execute 'create function ' || f || '(' || a || ', ' || b || ') returns bool language plpgsql immutable '
@@ -53,6 +54,7 @@ do $$
 declare a text; b text; f text; arguments text;
 begin
   foreach f in array %(functions)s::text[] loop
+    commit;
     foreach a in array %(types)s::text[] loop
       foreach b in array array['', 'int4', 'text[]'] loop
         arguments := a || case b when '' then '' when 'text[]' then ', variadic text[]' else ', ' || b end;
