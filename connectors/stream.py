@@ -23,6 +23,16 @@ def is_unseen(field: pa.Field) -> bool:
     return bool(pa.types.is_null(field.type)) or UNSEEN in (field.metadata or {})
 
 
+#: Key in the metadata of a field: its type was guessed from the values seen, and a table that is there decides it.
+GUESSED = b"guessed"
+
+#: Value of `GUESSED`: all numbers seen are whole, though some are written with a fraction (`1.0`).
+WHOLE = b"whole"
+
+#: Key in the metadata of a field that was guessed: the table's column has decided its type.
+DECIDED = b"decided"
+
+
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
 

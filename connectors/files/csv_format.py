@@ -27,7 +27,7 @@ from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .read_rejections import InvalidValue, RaggedRecords, ReadRejections
 from .settings import CSVSourceSettings
-from .type_inference import Guess, has_leading_zero, keeps_digits
+from .type_inference import Guess, has_leading_zero, is_number, keeps_digits
 
 #: Bytes of a block; a longer record takes a larger block, and a still longer one is cut out by `csv_wide`.
 BLOCK_BYTES = 1 << 19
@@ -183,7 +183,7 @@ class CSVFormat:
             return self._converted(file, texts, wanted)
         except InvalidValue as error:
             line = self._lines.line_of(file, names, done + error.place)
-            raise unfit(file, line, error.field.name, error.value, error.field.type) from error
+            raise unfit(file, line, error.field, error.value) from error
 
     def _converted(self, file: DataFile, texts: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []
@@ -197,6 +197,7 @@ class CSVFormat:
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
                 if is_guessed:
                     _demand_guessed(part, field.type)
+                    part = _without_zeros(part, field.type)
                 return from_text(part, field.type, is_empty_null=True)
 
             try:
@@ -357,14 +358,18 @@ def _column(column: pa.Array, name: str) -> pa.Array:
 
 def _demand_guessed(column: pa.Array, kind: pa.DataType) -> None:
     """Raise `ValueError` for texts that the cast accepts, but for which inference finds another type."""
-    if _is_number(kind) and has_leading_zero(column) is not None:
+    if is_number(kind) and has_leading_zero(column) is not None:
         raise ValueError("leading zero")
+    if is_number(kind) and pc.any(pc.starts_with(column, "+")).as_py():
+        raise ValueError("a plus sign")
     if pa.types.is_floating(kind) and not keeps_digits(column):
         raise ValueError("more digits than a double keeps")
     if pa.types.is_boolean(kind) and pc.any(pc.equal(pc.binary_length(column), constant(1))).as_py():
         raise ValueError("0 and 1 are numbers")
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+def _without_zeros(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return texts without fractions of zeros where integers are wanted: `1.0` is the integer 1."""
+    if not pa.types.is_integer(kind) or not pc.any(pc.match_substring(column, ".")).as_py():
+        return column
+    return pc.replace_substring_regex(column, r"^(-?[0-9]+)\.0+$", r"\1")

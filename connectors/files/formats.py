@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ..arrow.conform import plain_type
 from ..errors import FatalConnectorError
+from ..stream import DECIDED
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
 
@@ -87,11 +88,13 @@ class Format(Protocol):
         ...
 
 
-def unfit(file: DataFile, line: int | None, column: str, value: object, kind: pa.DataType) -> FatalConnectorError:
+def unfit(file: DataFile, line: int | None, field: pa.Field, value: object) -> FatalConnectorError:
     """Return the error for a value that does not have its column's type."""
     where = f"{file.label}:{line}" if line else file.label
-    mend = f"`config.types: {{{column}: string}}` takes it as text"
-    return FatalConnectorError(f"{where}: {no_such(column, value, kind)}; {mend}", key="types")
+    mend = f"`config.types: {{{field.name}: string}}` takes it as text"
+    if DECIDED in (field.metadata or {}):
+        mend = f"the table's column decides; {mend}, together with --full-refresh"
+    return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
 
 
 def plain(schema: pa.Schema) -> pa.Schema:

@@ -21,14 +21,14 @@ from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
 from ..errors import FatalConnectorError
 from ..rejected.halving import convert_by_halves
-from ..stream import UNSEEN
+from ..stream import DECIDED, GUESSED, UNSEEN
 from .formats import Writer, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES, JSONLSourceSettings
-from .type_inference import Guess
+from .type_inference import WRITTEN_NUMBER, Guess, is_number
 
 #: Bytes from which types are inferred: fewer than of CSV, since JSON is parsed record by record.
 INFER_JSON_BYTES = 16 << 20
@@ -200,16 +200,18 @@ class JSONLFormat:
     def _column(
         self, file: DataFile, field: pa.Field, lines: list[int], records: Sequence[dict[str, msgspec.Raw]]
     ) -> pa.Array:
-        raws, said = [record.get(field.name) for record in records], self._settings.types
+        raws = [record.get(field.name) for record in records]
+        is_decided = DECIDED in (field.metadata or {})
+        is_said = is_decided or field.name in self._settings.types
         is_guessed = bool(self._guessed(file, pa.schema([field])))
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):
             try:
-                values.append(None if raw is None else _value(raw, field.type, is_said=field.name in said))
+                values.append(None if raw is None else _value(raw, field.type, is_said=is_said, is_decided=is_decided))
                 if is_guessed and raw is not None:
                     demand_digits(bytes(raw).decode())
             except (*MALFORMED, ArithmeticError, TypeError) as error:
-                raise unfit(file, line, field.name, _text_of(raw), field.type) from error
+                raise unfit(file, line, field, _text_of(raw)) from error
         texts = is_json(field.type) or not _is_bare(field.type)
         column = pa.array(values, pa.string()) if texts else None
 
@@ -221,7 +223,7 @@ class JSONLFormat:
             return converts(subject)
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
             place = first_invalid(_Values(values) if column is None else column, converts)
-            raise unfit(file, lines[place], field.name, _text_of(raws[place]), field.type) from error
+            raise unfit(file, lines[place], field, _text_of(raws[place])) from error
 
     def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
         """Yield a block's records; if lenient, allow up to half of the lines to be malformed."""
@@ -274,7 +276,8 @@ class _Column:
             kind = JSON
         if not kinds:
             return pa.field(name, kind, metadata={UNSEEN: b"1"})
-        return pa.field(name, kind, metadata={"native_type": "json"} if is_json(kind) else None)
+        guessed = {GUESSED: self._numbers.guessed}
+        return pa.field(name, kind, metadata={**guessed, b"native_type": b"json"} if is_json(kind) else guessed)
 
 
 class _Values(list[Any]):
@@ -370,12 +373,21 @@ def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return from_text(column, kind, is_empty_null=False)
 
 
-def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool) -> Any:
-    """Return a value that Arrow takes; in a column declared as text, other values are their JSON text."""
+def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool, is_decided: bool) -> Any:
+    """Return a value that Arrow takes.
+
+    Args:
+        raw: JSON.
+        kind: the column's type.
+        is_said: of a column of texts: other values are their JSON text.
+        is_decided: the table's column decides: a text may be the number of a column of numbers.
+    """
     if is_json(kind):
         text = bytes(raw).decode()
         return None if text == "null" else text
     value = _values.decode(raw)
+    if is_decided and isinstance(value, str) and is_number(kind) and WRITTEN_NUMBER.fullmatch(value):
+        value = Decimal(value)
     if value is None or _is_bare(kind):
         return revive(value, kind)
     if pa.types.is_decimal(kind) and isinstance(value, int | Decimal) and not isinstance(value, bool):

@@ -320,6 +320,6 @@ def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str])
         try:
             single = from_text(pa.array([value], pa.string()), field.type, is_empty_null=True)
         except (ValueError, pa.ArrowException) as error:
-            raise unfit(file, None, name, value, field.type) from error
+            raise unfit(file, None, field, value) from error
         batch = batch.set_column(place, field, single.take(pa.repeat(0, batch.num_rows)))
     return batch

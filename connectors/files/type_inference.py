@@ -7,6 +7,7 @@ with an offset become UTC. A later value that does not fit is an error.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..arrow.compute import constant
 from ..arrow.text import from_text
-from ..stream import UNSEEN
+from ..stream import GUESSED, UNSEEN, WHOLE
 
 _PATTERNS = {
     "bool": r"^(?:true|false|True|False|TRUE|FALSE)$",
@@ -25,7 +26,11 @@ _PATTERNS = {
     "zoned": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
     r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$",
 }
+#: A text that is a number as JSON writes it, with at most three digits of exponent.
+WRITTEN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+
 _NO_DIGIT = r"^[^0-9]*$"
+_FRACTION = r"\.[0-9]*[1-9]"
 
 #: A number with a leading zero, which only text keeps.
 LEADING_ZERO = r"^-?0[0-9xX]"
@@ -63,6 +68,7 @@ class Guess:
         self._is_rounded = False
         self._is_beyond = False
         self._has_exponent = False
+        self._has_fraction = False
         self._whole_digits = 0
         self._fraction_digits = 0
         self._second_digits = 0
@@ -117,8 +123,13 @@ class Guess:
         return pa.string()
 
     def field(self, name: str) -> pa.Field:
-        """Return a field of that type, marked `UNSEEN` if only NULL was seen."""
-        return pa.field(name, self.type(), metadata={UNSEEN: b"1"} if self.is_unseen else None)
+        """Return a field of that type, marked as guessed, or as `UNSEEN` if only NULL was seen."""
+        return pa.field(name, self.type(), metadata={UNSEEN: b"1"} if self.is_unseen else {GUESSED: self.guessed})
+
+    @property
+    def guessed(self) -> bytes:
+        """What the mark `GUESSED` says of the values."""
+        return WHOLE if self._has_digits and not self._has_fraction else b"1"
 
     def _without_plain(self, column: pa.Array) -> pa.Array:
         """Return the texts that the patterns must check.
@@ -176,6 +187,9 @@ class Guess:
         has_exponent = bool(pc.any(pc.match_substring(column, "e", ignore_case=True)).as_py())
         self._has_digits = True
         self._has_exponent = self._has_exponent or has_exponent
+        if not self._has_fraction:
+            is_fraction = most and pc.any(pc.match_substring_regex(column, _FRACTION)).as_py()
+            self._has_fraction = bool(has_exponent or is_fraction)
         self._whole_digits = max(self._whole_digits, pc.max(whole).as_py())
         self._fraction_digits = max(self._fraction_digits, most)
         return most, has_exponent
@@ -212,6 +226,12 @@ class Guess:
         self._second_digits = max(self._second_digits, most)
         if not _fits(column, pa.timestamp("ns" if self._second_digits > 6 else "us", zone)):
             self._alive.discard(kind)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Tell whether a type's values are numbers."""
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
 
 def has_leading_zero(column: pa.Array) -> pa.Array | None:

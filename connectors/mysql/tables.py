@@ -81,9 +81,9 @@ class MySQLTables(Tables):
         """Write ADD COLUMN."""
         return f"alter table {self._table(name)} add column {self._column(column, column.type)}"
 
-    def alter_type(self, name: TableName, column: Column) -> str:
+    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
         """Write the change to a wider type; what is not said of the column would be forgotten."""
-        return f"alter table {self._table(name)} modify column {self._column(column, column.type)}"
+        return [f"alter table {self._table(name)} modify column {self._column(column, column.type)}"]
 
     def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
         """Change the key on the records that are there: DDL commits, so that it cannot come after they are deleted."""

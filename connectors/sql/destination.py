@@ -281,8 +281,11 @@ class SqlDestination(ABC):
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
         kind: str | None = made
         if before is not None and not is_new:
-            widen = self.dialect.types.widen
-            kind = self.dialect.types.widen_key(before, made, key_columns) if key_columns else widen(before, made)
+            types = self.dialect.types
+            if key_columns:
+                kind = types.widen_key(before, made, key_columns)
+            else:
+                kind = types.widen(before, made) or types.to_double(before, made)
             if kind is None:
                 note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)

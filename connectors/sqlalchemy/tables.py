@@ -70,11 +70,11 @@ class SQLAlchemyTables(Tables):
         word = "add" if self._own.name in _ADD else "add column"
         return f"alter table {self._table(name)} {word} {self._quote(column.name)} {self._native(column).type}"
 
-    def alter_type(self, name: TableName, column: Column) -> str:
+    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
         """Write the change to a wider type."""
         native = ddl(Kind.parse(column.type), self._own)
         how = {"mssql": "alter column {} {}", "oracle": "modify {} {}"}.get(self._own.name, "alter column {} type {}")
-        return f"alter table {self._table(name)} {how.format(self._quote(column.name), native)}"
+        return [f"alter table {self._table(name)} {how.format(self._quote(column.name), native)}"]
 
     def lock_late(self, name: TableName) -> Action:
         """Lock a row of the ledger: no statement that locks a table is known to all systems."""

@@ -18,6 +18,7 @@ _FACTS = Facts(
     bigint_type="INTEGER",
     keeps_nanoseconds=True,
     compares=True,
+    alters_types=False,
 )
 
 

@@ -12,6 +12,9 @@ from ..sql.session import Session
 from ..sql.tables import Column
 from .session import SQLiteSession
 
+#: A column while it is copied.
+_COPY = "_syncblocks_copy"
+
 
 class SQLiteTables(Tables):
     """One connection at a time writes the file."""
@@ -23,6 +26,16 @@ class SQLiteTables(Tables):
     def lock(self, name: TableName) -> Action:
         """Nothing to lock, but the catalog must be read again: the first reading may be older than the lock."""
         return Reread()
+
+    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
+        """Write the copy of a column into one of the other type, the last one: SQLite alters no types."""
+        table, old, new = self._table(name), self._quote(column.name), self._quote(_COPY)
+        return [
+            f"alter table {table} add column {new} {column.type}",
+            f"update {table} set {new} = {old}",
+            f"alter table {table} drop column {old}",
+            f"alter table {table} rename column {new} to {old}",
+        ]
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
         """Write CREATE for a staging table; SQLite numbers the records as they come."""

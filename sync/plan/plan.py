@@ -33,6 +33,7 @@ from .evolution import (
     unless_left_out,
     without_columns,
 )
+from .guessed import decided
 from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
 from .repair import Repair
 from .selection import SelectedStream
@@ -211,6 +212,10 @@ def _plan_stream(
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
+    if is_decided and not full_refresh:  # what a function makes of a value is not known
+        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+        stream = replace(stream, stream=decided(stream.stream, names, rules))
+        read, (declared, _) = stream.stream, _arriving(stream.stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:

@@ -42,6 +42,8 @@ class Facts:
     commits_alone: bool = False
     #: ALTER TABLE takes effect at once and stays, whatever becomes of the transaction.
     alters_at_once: bool = False
+    #: ALTER TABLE changes the type of a column; False: the column is copied into one of the other type.
+    alters_types: bool = True
     #: `Writes.differs` tells records apart by what they hold.
     compares: bool = False
     #: Intervals hold nanoseconds; False: microseconds.

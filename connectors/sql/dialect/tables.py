@@ -70,9 +70,9 @@ class Tables(ABC):
         """Write ADD COLUMN."""
         return f"alter table {self._table(name)} add column {self._quote(column.name)} {column.type}"
 
-    def alter_type(self, name: TableName, column: Column) -> str:
+    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
         """Write the change of a column that is there to the wider type that it has now; all else stays as it is."""
-        return f"alter table {self._table(name)} alter column {self._quote(column.name)} type {column.type}"
+        return [f"alter table {self._table(name)} alter column {self._quote(column.name)} type {column.type}"]
 
     def lock(self, name: TableName) -> Action | None:
         """Return the action that shuts out other writers until the commit; None: not needed."""

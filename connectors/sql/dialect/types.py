@@ -46,6 +46,14 @@ class Types(ABC):
         """
         return before if before == after else None
 
+    def to_double(self, before: str, after: str) -> str | None:
+        """Return `after` where it is a double and the table has integers, which may become doubles.
+
+        The table's own values are looked at before: see `Target`.
+        """
+        held, new = (self.arrow_of(Column(name="", type=kind)) for kind in (before, after))
+        return after if pa.types.is_integer(held) and pa.types.is_float64(new) else None
+
     def widen_key(self, before: str, after: str, columns: int) -> str | None:
         """Do as `widen` for one of a key's columns, of so many; default: an index takes what any column takes."""
         return self.widen(before, after)

@@ -49,7 +49,8 @@ def adapt_staging(context: LoadContext, staged: StagingTable) -> StagingTable:
             wider = context.target.widened(columns[name].type, column)
             wire = context.columns.wire_of(wider, field)
             if wire.type != types[name]:
-                session.execute(dialect.tables.alter_type(staged.name, Column(name=name, type=wire.type)))
+                for statement in dialect.tables.alter_type(staged.name, Column(name=name, type=wire.type)):
+                    session.execute(statement)
             types[name], columns[name] = wire.type, replace(column, type=wider)
     return replace(staged, types=types, columns=columns)
 

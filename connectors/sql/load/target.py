@@ -14,6 +14,9 @@ from ..identifiers import TableName
 from ..session import Lease, Session
 from ..tables import Column, Table
 
+#: A double keeps every integer up to this one.
+MOST_EXACT = 2**53
+
 
 class Target:
     """A load's table, over its lease; before each action it checks whether the load was interrupted."""
@@ -123,7 +126,9 @@ class Target:
         Not called for columns that the table computes: nothing is written into them.
         """
         if column.is_nullable:
-            return self._dialect.types.widen(before, column.type)
+            types = self._dialect.types
+            is_kept = self._load.write_disposition is not WriteDisposition.REPLACE
+            return types.widen(before, column.type) or (types.to_double(before, column.type) if is_kept else None)
         return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
 
     def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
@@ -151,12 +156,36 @@ class Target:
                 continue
             wider = self.widened(held.type, column)
             if wider != held.type:
-                statements.append(self._dialect.tables.alter_type(table.name, replace(held, type=wider)))
+                self._demand_kept(table, held, wider)
+                statements += self._dialect.tables.alter_type(table.name, replace(held, type=wider))
                 self._note(column.name, "widened", held.type, wider)
         if statements and self._dialect.facts.alters_at_once:
             self.announce()
         self._alter(statements)
         return (self.reflect() or table) if statements else table
+
+    def _demand_kept(self, table: Table, held: Column, wider: str) -> None:
+        """Look at the integers of a column that becomes one of doubles.
+
+        Raises:
+            FatalConnectorError: a double does not keep one of them, or the system would fire triggers.
+        """
+        if self._dialect.types.widen(held.type, wider) is not None:
+            return
+        name = self._dialect.naming.quote(held.name)
+        limits = f"select min({name}), max({name}) from {self._dialect.naming.table(table.name)}"
+        ((least, most),) = self._session.query(limits)
+        if least is not None and (int(least) < -MOST_EXACT or int(most) > MOST_EXACT):
+            reason = f"holds {least if int(least) < -MOST_EXACT else most}, which a double does not keep"
+        elif table.triggers and not self._dialect.facts.alters_types:
+            reason = "would be copied, which fires the table's triggers"
+        else:
+            return
+        raise FatalConnectorError(
+            f"column {held.name!r} of {self.name} is {held.type} and gets numbers with fractions, but {reason}: "
+            f"{self._ways_out()}",
+            stream=self._stream,
+        )
 
     def announce(self) -> None:
         """Report changes that are committed before the checkpoint is."""

@@ -1,0 +1,69 @@
+"""Guessed types yield to the table: a column whose type was guessed from values is read as the table's column. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pyarrow as pa
+
+from syncblocks.connectors.arrow.fidelity import Kept, is_text_of_something, plain
+from syncblocks.connectors.stream import DECIDED, GUESSED, UNSEEN, WHOLE, Stream, WriteDisposition
+
+from .columns import Rules
+
+_MARKS = {GUESSED, UNSEEN}
+
+
+def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
+    """Return a stream whose guessed columns have the types of the table's columns, where the table does not hold them.
+
+    The source checks each value: one that the type does not hold exactly is refused with its place.
+
+    Args:
+        stream: as the source offers it.
+        names: column of the source -> what it is called after the transformers, which have no function.
+        rules: of the table.
+    """
+    schema = rules.table.schema
+    if (
+        schema is None
+        or rules.types is None
+        or not any(_MARKS.intersection(field.metadata or ()) for field in stream.schema)
+    ):
+        return stream
+    renamed = replace(stream, schema=pa.schema([field.with_name(names[field.name]) for field in stream.schema]))
+    # What a new table would have; a replacement keeps the types, too, so that they do not change with every file.
+    found = rules.types.keeps(renamed, rules.table, WriteDisposition.REPLACE)
+    fields = [_decided(field, kept, schema) for field, kept in zip(stream.schema, found, strict=True)]
+    return replace(stream, schema=pa.schema(fields))
+
+
+def _decided(field: pa.Field, kept: Kept, table: pa.Schema) -> pa.Field:
+    metadata = field.metadata or {}
+    guess = metadata.get(GUESSED, metadata.get(UNSEEN))
+    place = -1 if kept.held is None else table.get_field_index(kept.column)
+    if guess is None or place < 0 or kept.is_computed:
+        return field
+    if kept.type == kept.held and UNSEEN not in metadata:
+        return field
+    held, guessed = plain(table.field(place).type), plain(field.type)
+    if held == guessed or not _can_be_read(held) or is_text_of_something(table.field(place)):
+        return field
+    if _gets_fractions(guessed, held, guess):
+        return field
+    kept_marks = {UNSEEN: b"1"} if UNSEEN in metadata else {}
+    return pa.field(field.name, held, field.nullable, {DECIDED: b"1", **kept_marks})
+
+
+def _gets_fractions(guessed: pa.DataType, held: pa.DataType, guess: bytes) -> bool:
+    """Tell whether a column of integers gets other numbers, which make it wider."""
+    types = pa.types
+    return bool(types.is_integer(held) and types.is_floating(guessed) and guess != WHOLE)
+
+
+def _can_be_read(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    is_moment = types.is_date32(kind) or types.is_timestamp(kind)
+    return bool(is_number or is_moment or types.is_boolean(kind) or types.is_string(kind))

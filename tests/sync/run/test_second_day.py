@@ -1,0 +1,196 @@
+"""The second day of a file: its types are guesses, and the table that is there decides them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncblocks import RunResult, run_pipeline
+from tests.sync.run.test_columns_by_case import config, records
+
+SYSTEMS = ("sqlite", "duckdb", "postgres", "mysql")
+
+#: Column -> what stands in the file on three days; each is one step that a guess alone would fail.
+CSV: Mapping[str, tuple[str, str, str]] = {
+    "fraction_then_whole": ("10.5", "11", "12.0"),
+    "whole_then_fraction": ("10", "11.5", "12"),
+    "whole_then_point_zero": ("10", "11.0", "12"),
+    "text_then_whole": ("abc", "007", "8"),
+    "text_then_number": ("abc", "10.50", "1e3"),
+    "text_then_date": ("abc", "2024-01-02", "2024-01-03T10:00:00"),
+    "text_then_flag": ("abc", "TRUE", "false"),
+    "code_then_number": ("007", "8", "9"),
+    "plus_then_number": ("+1", "2", "03"),
+    "date_then_moment": ("2024-01-01T10:00:00", "2024-01-02", "2024-01-03 11:00:00.5"),
+    "empty_then_number": ("", "5", "6.5"),
+    "empty_then_text": ("", "x", "7"),
+    "number_then_empty": ("5", "", "6"),
+    "number_then_exponent": ("1.5", "1e3", "2"),
+    "decimal_then_whole": ("0.12345678901234567890123", "1", "2.5"),
+    "double_then_long": ("1.5", "9007199254740992", "3"),
+    "flag_then_empty": ("true", "", "false"),
+}
+
+#: What is written where it is not what the file says, read as Python's own types.
+NUMBERS = {
+    "fraction_then_whole": [10.5, 11.0, 12.0],
+    "whole_then_fraction": [10.0, 11.5, 12.0],
+    "whole_then_point_zero": [10, 11, 12],
+    "number_then_empty": [5, None, 6],
+    "number_then_exponent": [1.5, 1000.0, 2.0],
+    "double_then_long": [1.5, 9007199254740992.0, 3.0],
+}
+
+#: Column -> what a day's file has that the table's column does not hold.
+REFUSED: Mapping[str, tuple[str, str]] = {
+    "whole_then_text": ("1", "abc"),
+    "whole_then_code": ("1", "007"),
+    "whole_then_plus": ("1", "+2"),
+    "whole_then_flag": ("1", "true"),
+    "flag_then_whole": ("true", "1"),
+    "fraction_then_text": ("1.5", "N/A"),
+    "fraction_then_long": ("1.5", "9007199254740993"),
+    "date_then_text": ("2024-01-01", "soon"),
+    "date_then_moment": ("2024-01-01", "2024-01-02T10:00:00"),
+    "zoned_then_naive": ("2024-01-01T10:00:00Z", "2024-01-02T10:00:00"),
+    "naive_then_zoned": ("2024-01-01T10:00:00", "2024-01-02T10:00:00Z"),
+}
+
+JSON: Mapping[str, tuple[Any, Any, Any]] = {
+    "fraction_then_whole": (10.5, 11, 12.0),
+    "whole_then_fraction": (10, 11.5, 12),
+    "text_then_number": ("abc", 10, 11.5),
+    "text_then_flag": ("abc", True, False),
+    "text_then_list": ("abc", [1, 2], {"a": 1}),
+    "number_then_its_text": (10, "11", "12.0"),
+    "null_then_number": (None, 5, 6),
+    "moment_then_date": ("2024-01-01T10:00:00", "2024-01-02", "2024-01-03T11:00:00"),
+}
+
+HOW: Mapping[str, Mapping[str, Any]] = {
+    "merge": {"write_disposition": "merge", "key_properties": ["id"]},
+    "append": {
+        "write_disposition": "append",
+        "replication_method": "INCREMENTAL",
+        "bookmark_properties": ["id"],
+    },
+    "replace": {"write_disposition": "replace"},
+}
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+class Bench:
+    """One file into one table, day by day."""
+
+    def __init__(self, folder: Path, destination: Mapping[str, Any], how: str, kind: str = "csv") -> None:
+        self.folder, self.destination, self.how, self.kind = folder, destination, how, kind
+        self.more: dict[str, Any] = {}
+
+    def run(self, rows: Sequence[Mapping[str, Any]]) -> RunResult:
+        text = as_csv(rows) if self.kind == "csv" else "".join(json.dumps(row) + "\n" for row in rows)
+        (self.folder / f"in.{self.kind}").write_text(text, encoding="utf-8")
+        document = {
+            "source": {"connector": self.kind, "config": {"path": f"in.{self.kind}"}},
+            "destination": self.destination,
+            "streams": [{"stream": "in", "destination_table": "t", **HOW[self.how], **self.more}],
+        }
+        (self.folder / "days.yaml").write_text(json.dumps(document), encoding="utf-8")
+        return run_pipeline(self.folder / "days.yaml")
+
+    def table(self) -> dict[int, dict[str, Any]]:
+        return {int(record["id"]): record for record in records(self.destination, self.folder)}
+
+
+@pytest.fixture(params=SYSTEMS)
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    return config(request.param, request, tmp_path)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_each_day_of_a_csv_file(tmp_path: Path, destination: dict[str, Any], how: str) -> None:
+    bench = Bench(tmp_path, destination, how)
+    for day in range(3):
+        result = bench.run([{"id": day, **{name: texts[day] for name, texts in CSV.items()}}])
+        assert result.status == "success", result.streams[0].error
+        found = bench.table()
+        assert list(found) == ([day] if how == "replace" else list(range(day + 1)))
+        for name, texts in CSV.items():
+            value = found[day][name]
+            if name in NUMBERS:
+                assert value == NUMBERS[name][day], (name, day)
+            elif name.startswith(("text", "code", "plus", "empty")):
+                assert value in (texts[day], texts[day] or None), (name, day)
+    for name, values in NUMBERS.items():
+        held = [found[day][name] for day in found]
+        assert held == [values[day] for day in found], name
+        kinds = {type(value) for value in held if value is not None}
+        assert len(kinds) == 1, (name, held)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_each_day_of_json_lines(tmp_path: Path, destination: dict[str, Any], how: str) -> None:
+    bench = Bench(tmp_path, destination, how, "jsonl")
+    for day in range(3):
+        result = bench.run([{"id": day, **{name: values[day] for name, values in JSON.items()}}])
+        assert result.status == "success", result.streams[0].error
+    found = bench.table()[2]
+    assert (found["fraction_then_whole"], found["whole_then_fraction"]) == (12.0, 12.0)
+    assert (found["text_then_number"], found["text_then_flag"]) == ("11.5", "false")
+    assert json.loads(found["text_then_list"]) == {"a": 1}
+    assert found["number_then_its_text"] == 12
+    assert str(found["null_then_number"]) == "6"
+    if how != "replace":
+        before = bench.table()[1]
+        assert (before["text_then_number"], before["number_then_its_text"]) == ("10", 11)
+
+
+def test_what_the_column_does_not_hold_is_rejected_with_its_line(tmp_path: Path, destination: dict[str, Any]) -> None:
+    bench = Bench(tmp_path, destination, "merge")
+    first = {name: texts[0] for name, texts in REFUSED.items()}
+    assert bench.run([{"id": 0, **first}]).status == "success"
+    before = bench.table()
+    rows = [{"id": n, **first, name: texts[1]} for n, (name, texts) in enumerate(REFUSED.items(), 1)]
+    result = bench.run(rows)
+    error = str(result.streams[0].error)
+    assert result.status == "failure"
+    assert "in.csv:2: column 'whole_then_text'" in error
+    assert "--full-refresh" in error
+    assert bench.table() == before
+    bench.more = {"on_rejected": "keep", "max_rejected": 100}
+    result = bench.run([{"id": 99, **first}, *rows])
+    assert result.status == "success", result.streams[0].error
+    assert result.streams[0].records_rejected == len(REFUSED)
+    assert set(bench.table()) == {0, 99}
+
+
+def test_a_full_refresh_guesses_again(tmp_path: Path) -> None:
+    destination = {"connector": "duckdb", "config": {"path": "out.db"}}
+    bench = Bench(tmp_path, destination, "replace")
+    assert bench.run([{"id": 1, "v": "abc"}]).status == "success"
+    assert bench.run([{"id": 2, "v": "5"}]).status == "success"
+    assert bench.table()[2]["v"] == "5"
+    result = run_pipeline(tmp_path / "days.yaml", full_refresh=True)
+    assert result.status == "success"
+    assert bench.table()[2]["v"] == 5
+
+
+def test_integers_that_no_double_keeps_stay(tmp_path: Path, destination: dict[str, Any]) -> None:
+    bench = Bench(tmp_path, destination, "merge")
+    assert bench.run([{"id": 1, "v": str(2**53 + 1)}]).status == "success"
+    result = bench.run([{"id": 2, "v": "0.5"}])
+    assert result.status == "failure"
+    assert "which a double does not keep" in str(result.streams[0].error)
+    assert bench.table() == {1: {"id": 1, "v": 2**53 + 1}}
