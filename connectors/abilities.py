@@ -21,6 +21,7 @@ from .protocols import (
     NamesColumns,
     NamesTables,
     Prepares,
+    ReadsQueries,
     ReadsRanges,
     RefusesKeys,
     RemovesRecords,
@@ -41,6 +42,7 @@ class Abilities:
     finds_types: FindsTypes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
+    reads_queries: ReadsQueries | None = None
     computes_checksums: ComputesChecksums | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None

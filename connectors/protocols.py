@@ -248,6 +248,19 @@ class ComputesChecksums(Protocol):
 
 
 @runtime_checkable
+class ReadsQueries(Protocol):
+    """Reads the result of a query as a stream."""
+
+    def query_stream(self, name: str, query: str) -> Stream:
+        """Ask the system what a query yields, and read nothing: a stream of that name, without keys.
+
+        Raises:
+            FatalConnectorError: it is not one SELECT, or two of its columns have one name.
+        """
+        ...
+
+
+@runtime_checkable
 class HasOneNull(Protocol):
     """Reads a form that cannot tell NULL from JSON's `null`."""
 

@@ -104,6 +104,8 @@ class Stream:
     keeps_own_bookmark: bool = False
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
+    #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
+    query: str = ""
     #: Rough number of records, if the source knows it without counting.
     estimated_records: int | None = None
     #: Where the records are (paths, native names). Only the source reads it.

@@ -85,6 +85,19 @@ class DuckDBSession:
         except duckdb.Error as error:
             raise sort_error(error, self._database.path) from error
 
+    def demand_select(self, sql: str) -> None:
+        """Parse a text, which has to be one SELECT, and nothing else.
+
+        Raises:
+            FatalConnectorError: it is not.
+        """
+        try:
+            found = [statement.type for statement in self._cursor.extract_statements(sql)]
+        except duckdb.Error as error:
+            raise sort_error(error, self._database.path) from error
+        if found != [duckdb.StatementType.SELECT]:
+            raise FatalConnectorError("it is not one SELECT", connector="duckdb")
+
     def records(self, sql: str) -> list[dict[str, Any]]:
         """Return all rows of a small result, each under its columns' names."""
         try:

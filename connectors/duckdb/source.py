@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
 from ..arrow.times import has_leaf, is_last_nanosecond, is_past_day
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
-from ..sql.read.source import SqlSource
+from ..sql.read.queries import QuerySource
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
 from ..stream import Bookmark, RejectedRecord, Stream
@@ -35,7 +35,7 @@ _TOO_LONG = (
 )
 
 
-class DuckDBSource(SqlSource):
+class DuckDBSource(QuerySource):
     """Reads tables and views of one DuckDB file; for reading only, unless this process writes it as well."""
 
     connector: ClassVar[str] = "duckdb"
@@ -80,7 +80,7 @@ class DuckDBSource(SqlSource):
     def _batches(
         self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
     ) -> Generator[pa.RecordBatch]:
-        if not stream.is_view:
+        if not stream.is_view and not stream.query:
             texts = [field.name for field in stream.schema if not pa.types.is_primitive(field.type)]
             found = lease.session.query(widths(self.dialect.naming.table(self.table(stream)), texts)) if texts else []
             self._database.ensure_memory(read_bytes(found, self._database.threads()), is_bounded=True)
@@ -95,7 +95,14 @@ class DuckDBSource(SqlSource):
             if not table.name.name.startswith(OWN_PREFIX) and schema in (None, table.name.schema)
         ]
 
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+        """Ask what it is; as a subquery some of its names would be others."""
+        cast("DuckDBSession", session).demand_select(query)
+        session.query(f"describe select * from (\n{query}\n) as t")
+        rows = session.query(f"describe {query}")
+        return [_field(str(name), str(kind), is_nullable=True) for name, kind, *_ in rows]
+
+    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask what the transaction sees."""
         rows = lease.session.query(f"describe {self.dialect.naming.table(self.table(stream))}")
         return {str(name): str(kind) for name, kind, *_ in rows}
@@ -196,15 +203,15 @@ def _is_union(field: pa.Field) -> bool:
     return bool((field.metadata or {}).get(b"native_type", b"").startswith(b"UNION("))
 
 
+def _field(name: str, kind: str, *, is_nullable: bool) -> pa.Field:
+    metadata = {b"native_type": kind.encode(), b"native_system": b"duckdb"}
+    return pa.field(name, types.reading(kind).arrow, is_nullable, metadata)
+
+
 def _stream(table: Table) -> Stream:
     keys = set(table.key)
     fields = [
-        pa.field(
-            column.name,
-            types.reading(column.type).arrow,
-            nullable=column.is_nullable and column.name not in keys,
-            metadata={b"native_type": column.type.encode(), b"native_system": b"duckdb"},
-        )
+        _field(column.name, column.type, is_nullable=column.is_nullable and column.name not in keys)
         for column in table.columns
     ]
     schema = "" if table.name.schema == "main" else table.name.schema

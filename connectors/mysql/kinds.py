@@ -107,4 +107,40 @@ class Kind:
         return text + UTC_SUFFIX if self.is_utc else text
 
 
-__all__ = ["UTC_COMMENT", "UTC_SUFFIX", "Kind"]
+#: Type of a column in a result -> its name; texts and bytes have one type each, whatever their length.
+_IN_A_RESULT = {
+    0: "decimal", 1: "tinyint", 2: "smallint", 3: "int", 4: "float", 5: "double", 7: "timestamp", 8: "bigint",
+    9: "mediumint", 10: "date", 11: "time", 12: "datetime", 13: "year", 16: "bit", 242: "vector", 245: "json",
+    246: "decimal", 255: "geometry",
+}  # fmt: skip
+_UNSIGNED, _BYTES = 32, 63
+
+
+def declared(code: int, flags: int, length: int, scale: int, charset: int) -> str:
+    """Return the declared type of a result's column.
+
+    Args:
+        code: type, `flags`, `length`, `scale` and `charset` as in its definition.
+        flags: bits; one says that numbers are unsigned.
+        length: most characters, of a decimal also sign and point.
+        scale: digits after the point, or of a second.
+        charset: 63: bytes.
+
+    Source: MySQL, Client/Server Protocol, Column Definition.
+    """
+    name, is_unsigned = _IN_A_RESULT.get(code, ""), bool(flags & _UNSIGNED)
+    if not name:
+        return "longblob" if charset == _BYTES else "longtext"
+    if name == "decimal":
+        digits = length - (scale > 0) - (not is_unsigned)
+        return f"decimal({min(digits, MAX_DIGITS)},{scale})"
+    if name in ("datetime", "timestamp", "time"):
+        return f"{name}({scale})" if 0 < scale <= 6 else name
+    if name == "tinyint" and length == 1 and not is_unsigned:
+        return "tinyint(1)"
+    if name == "bit":
+        return f"bit({length})"
+    return f"{name} unsigned" if is_unsigned and name in INTEGERS else name
+
+
+__all__ = ["UTC_COMMENT", "UTC_SUFFIX", "Kind", "declared"]

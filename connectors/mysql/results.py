@@ -50,7 +50,7 @@ def select(connection: Any, sql: str) -> Iterator[pa.RecordBatch]:
 
     statement = None
     try:
-        statement = _prepared(connection, sql)
+        statement, _ = _prepared(connection, sql)
         # No cursor, once.
         result = _begun(connection, _STMT_EXECUTE, struct.pack("<IBI", statement, 0, 1))
     except err.MySQLError as error:
@@ -71,15 +71,26 @@ def select_texts(connection: Any, sql: str) -> Iterator[pa.RecordBatch]:
     yield from _records(connection, _begun(connection, _QUERY, sql), decode_texts, is_text=True)
 
 
-def _prepared(connection: Any, sql: str) -> int:
+def describe(connection: Any, sql: str) -> list[Any]:
+    """Return the definitions of a SELECT's columns, as the driver parses them; it is prepared, and not run."""
+    statement, fields = _prepared(connection, sql)
+    _close(connection, statement)
+    return fields
+
+
+def _prepared(connection: Any, sql: str) -> tuple[int, list[Any]]:
+    from pymysql.protocol import FieldDescriptorPacket
+
     connection._execute_command(_STMT_PREPARE, sql)
     status, statement, columns, parameters = struct.unpack_from("<BIHH", connection._read_packet().get_all_data())
     if status:
         raise broken_answer("to a statement that was to be prepared")
-    for definitions in (parameters, columns):
-        for _ in range(definitions + 1 if definitions else 0):
-            connection._read_packet()
-    return int(statement)
+    for _ in range(parameters + 1 if parameters else 0):
+        connection._read_packet()
+    fields = [connection._read_packet(FieldDescriptorPacket) for _ in range(columns)]
+    if columns:
+        connection._read_packet()
+    return int(statement), fields
 
 
 def _close(connection: Any, statement: int) -> None:
@@ -144,4 +155,4 @@ def load(connection: Any, sql: str, file: str, content: pa.Buffer | None) -> tup
     return int(result.affected_rows), int(result.warning_count)
 
 
-__all__ = ["LOAD_FILE", "load", "select", "select_texts"]
+__all__ = ["LOAD_FILE", "describe", "load", "select", "select_texts"]

@@ -240,6 +240,13 @@ class MySQLSession:
         return failure(error, self._address)
 
     # -------------------------------------------------------------------- data
+    def describe(self, sql: str) -> list[Any]:
+        """Return the definitions of a SELECT's columns."""
+        try:
+            return results.describe(self._connection, sql)
+        except Exception as error:
+            raise self._failure(error) from error
+
     def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Yield the result in batches, their columns as the server sends them."""
         is_over = False

@@ -16,13 +16,13 @@ from ..settings import parse_settings
 from ..sql.dialect.types import native_of
 from ..sql.identifiers import literal
 from ..sql.read.horizon import can_settle
-from ..sql.read.source import SqlSource
+from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session
 from ..stream import Bookmark, Stream
 from . import catalog, decode, ranges
 from .dialect import dialect
 from .horizon import may_look, settle
-from .kinds import Kind
+from .kinds import Kind, declared
 from .server import Server
 from .session import MySQLSession
 from .settings import MySQLSettings
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _BEGIN = "start transaction with consistent snapshot, read only"
 
 
-class MySQLSource(SqlSource):
+class MySQLSource(QuerySource):
     """Tables and views of one database, each read by one SELECT in one snapshot."""
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
@@ -70,7 +70,20 @@ class MySQLSource(SqlSource):
         self._may_look = may_look(session)
         return catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
 
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+        """Prepare the query."""
+        assert isinstance(session, MySQLSession)
+        found = []
+        columns = session.describe(query)
+        if len({each.name.casefold() for each in columns}) == len(columns):  # else the server would say it first
+            columns = session.describe(f"select * from (\n{query}\n) as t")
+        for each in columns:
+            native = declared(each.type_code, each.flags, each.length, each.scale, each.charsetnr)
+            kind = arrow_of(native, tinyint1_as_bool=self._settings.tinyint1_as_bool)
+            found.append(pa.field(each.name, kind, True, {b"native_type": native.encode(), b"native_system": b"mysql"}))
+        return found
+
+    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask the catalog, once the transaction has the lock that keeps the table from being altered."""
         session, table = lease.session, self.table(stream)
         assert isinstance(session, MySQLSession)
@@ -87,17 +100,21 @@ class MySQLSource(SqlSource):
 
     def skips_late(self, stream: Stream) -> str:
         """Say what is not known; a replica, or a cluster, is found out when it is read."""
+        if stream.query:
+            return LATE
         if not can_settle(stream):
             return "only times and numbers are known to be taken in the statement that writes them"
         return "" if self._may_look else "without the privilege PROCESS nobody can tell which transactions still run"
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
+        if stream.query:
+            return None
         return settle(self, lease, stream, bookmark, self._settings.settle_s)
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
         """Split by an integer primary key."""
-        return ranges.plan(stream, readers, self._settings.range_bytes)
+        return (1, WHOLE) if stream.query else ranges.plan(stream, readers, self._settings.range_bytes)
 
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.KeyRanges]:
         """Begin a snapshot a reader while the table is locked against writers."""

@@ -14,6 +14,7 @@ from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, lit
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream, Trigger
+from .describe import ResultColumn
 from .types import PostgresTypes, arrow_of
 
 # These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
@@ -40,20 +41,29 @@ _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regn
       from b join pg_catalog.pg_type x on x.oid = b.oid join pg_catalog.pg_namespace m on m.oid = x.typnamespace
       order by b.depth desc limit 1) end"""
 
+#: The base type of a domain.
+_BASE = """case y.typtype when 'd' then (
+      with recursive b as (
+        select y.typbasetype as oid, y.typtypmod as mod, 1 as depth
+        union all select d.typbasetype, d.typtypmod, b.depth + 1
+        from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
+      select pg_catalog.format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end"""
+
 #: Columns of a table; for a domain, its base type.
 _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
     a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
     a.atthasdef or a.attidentity <> '',
-    case y.typtype when 'd' then (
-      with recursive b as (
-        select y.typbasetype as oid, y.typtypmod as mod, 1 as depth
-        union all select d.typbasetype, d.typtypmod, b.depth + 1
-        from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
-      select pg_catalog.format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end, {_OWN_TYPE}, a.attnum)
+    {_BASE}, {_OWN_TYPE}, a.attnum)
     order by a.attnum)
   from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
+
+#: Types by number and modifier, as the columns of a query's result have them.
+_DESCRIBED = f"""select a.place, pg_catalog.format_type(a.atttypid, a.atttypmod), {_BASE}, ({_OWN_TYPE})::text
+from (select w.place, w.id::oid as atttypid, w.mod as atttypmod
+  from pg_catalog.json_to_recordset(cast($1 as json)) as w(place int, id bigint, mod int)) as a
+join pg_catalog.pg_type y on y.oid = a.atttypid"""
 
 _KEY = """(
   select pg_catalog.json_agg(a.attname order by k.place)
@@ -194,17 +204,10 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
         key = tuple(described["key"] or ())
         fields = []
         for column, declared, is_required, _, _, base, own, _ in described["columns"] or ():
-            native = base or declared
             path = f"{namespace}.{table}.{column}"
-            is_text = path in wanted
+            field = _field(column, declared, base, own, system, is_text=path in wanted)
             wanted.discard(path)
-            kind_of = pa.string() if is_text else arrow_of(native)[0]
-            metadata = {b"native_type": native.encode(), b"native_system": system.encode()}
-            if is_text or base:
-                metadata[b"read_as"] = b"text" if is_text else b"base"
-            if own is not None:
-                metadata[TYPE_NAME] = own[0].encode()
-            fields.append(pa.field(column, kind_of, not (is_required or column in key), metadata))
+            fields.append(field.with_nullable(not (is_required or column in key)))
         found.append(
             Stream(
                 name=str(name),
@@ -228,6 +231,28 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
             key="text_columns",
         )
     return found
+
+
+def described(session: Session, columns: Sequence[ResultColumn], system: str) -> list[pa.Field]:
+    """Return the columns of a query as fields, with what the catalog says of their types."""
+    numbers = json.dumps([{"place": place, "id": each.oid, "mod": each.modifier} for place, each in enumerate(columns)])
+    found = session.query(_DESCRIBED, (numbers,))
+    details = {int(place): (str(declared), base, own) for place, declared, base, own in found}
+    fields = []
+    for place, column in enumerate(columns):
+        declared, base, own = details[place]
+        fields.append(_field(column.name, declared, base, json.loads(own) if own else None, system, is_text=False))
+    return fields
+
+
+def _field(column: str, declared: str, base: str | None, own: Any, system: str, *, is_text: bool) -> pa.Field:
+    native = base or declared
+    metadata = {b"native_type": native.encode(), b"native_system": system.encode()}
+    if is_text or base:
+        metadata[b"read_as"] = b"text" if is_text else b"base"
+    if own is not None:
+        metadata[TYPE_NAME] = own[0].encode()
+    return pa.field(column, pa.string() if is_text else arrow_of(native)[0], True, metadata)
 
 
 def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:

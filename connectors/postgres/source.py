@@ -17,11 +17,13 @@ from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
 from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
-from ..sql.read.source import WITHIN, SqlSource
+from ..sql.read.queries import LATE, WHOLE, QuerySource
+from ..sql.read.source import WITHIN
 from ..sql.session import Lease, Session, Sessions
 from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .database import Database
+from .describe import describe
 from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .names import Name
@@ -51,7 +53,7 @@ _MEND = (
 )
 
 
-class PostgresSource(SqlSource):
+class PostgresSource(QuerySource):
     """Tables and views of one database, each read by one COPY."""
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
@@ -88,6 +90,8 @@ class PostgresSource(SqlSource):
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer raw COPY for whole tables of built-in types, read as they are."""
         is_whole = stream.replication_method is ReplicationMethod.FULL_TABLE
+        if stream.query:
+            return ("arrow",)
         if is_whole and self._settings.address.is_plain and len(stream.schema) and is_raw(stream):
             return ("pgcopy", "arrow")
         return ("arrow",)
@@ -115,14 +119,26 @@ class PostgresSource(SqlSource):
         super().close()
         self._database.close()
 
+    def begin(self, lease: Lease, stream: Stream) -> None:
+        """Let a query, which is the user's own, find tables and functions as in the user's other sessions."""
+        lease.begin()
+        if stream.query:
+            lease.session.execute("set local search_path to default")
+
     def begin_read(self, lease: Lease, stream: Stream) -> None:
         """Let a whole table's snapshot be taken once the table is locked; what is read with others needs one moment."""
-        if stream.replication_method is ReplicationMethod.INCREMENTAL:
-            lease.begin()
+        if stream.query or stream.replication_method is ReplicationMethod.INCREMENTAL:
+            self.begin(lease, stream)
         else:
             lease.first(lambda session: session.execute(BEGIN_LOCKED))
 
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+        """Have libpq describe it: the other drivers do not tell how many digits a number has."""
+        columns = describe(self._settings.address, f"select * from (\n{query}\n) as t")
+        session.execute("set local search_path to default")  # the names of types depend on it, see `streams`
+        return catalog.described(session, columns, self.dialect.name)
+
+    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask the catalog, once the table is locked.
 
         Raises:
@@ -226,16 +242,22 @@ class PostgresSource(SqlSource):
 
     def skips_late(self, stream: Stream) -> str:
         """Say for which bookmarks, tables or servers no horizon is known."""
+        if stream.query:
+            return LATE
         if not can_settle(stream):
             return "only of times and numbers a transaction's begin says what it may hold back"
         return STANDBY if self._is_standby else _LATE.get(str(stream.locator.get("kind", "")), "")
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
+        if stream.query:
+            return None
         return unaltered(self, lease, stream, lambda: settle(self, lease, stream, bookmark, self._settings.settle_s))
 
     def is_indexed(self, lease: Lease, stream: Stream) -> bool:
         """Ask the catalog."""
+        if stream.query:
+            return False
         return catalog.is_indexed(lease.session, self.table(stream), stream.bookmark_properties[0])
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
@@ -251,7 +273,7 @@ class PostgresSource(SqlSource):
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
         """Split by the pages of the table, as the last ANALYZE counted them."""
-        return ranges.plan(stream, readers, self._settings.range_bytes)
+        return (1, WHOLE) if stream.query else ranges.plan(stream, readers, self._settings.range_bytes)
 
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.PageRanges]:
         """Export a snapshot, and split the table by its pages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from ..incremental.checkpoints import incremental
 from ..rejected.halving import convert_by_halves
 from ..rejected.records import rejection, rejections
 from ..sql.identifiers import OWN_PREFIX, TableName
-from ..sql.read.source import SqlSource, with_rejected
+from ..sql.read.queries import QuerySource
+from ..sql.read.source import with_rejected
 from ..sql.session import Lease, Session
 from ..sql.tables import Column, Table
 from ..stream import Block, Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
@@ -35,6 +37,10 @@ _SAMPLE_RECORDS = 1000
 #: In a larger file a fetch is limited to as many records as have this size; the driver counts records only.
 _WIDE_BYTES = 64 << 20
 
+#: A query while it is described.
+_VIEW = "_syncblocks_query"
+_REPEATED = re.compile(r":\d+$")
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -50,7 +56,7 @@ class Query:
     widths: str = ""
 
 
-class SQLiteSource(SqlSource):
+class SQLiteSource(QuerySource):
     """Reads tables and views of one SQLite file; a value that is not of its column's declared type is an error."""
 
     connector: ClassVar[str] = "sqlite"
@@ -86,7 +92,20 @@ class SQLiteSource(SqlSource):
             if table.columns and not table.name.name.startswith(OWN_PREFIX)
         ]
 
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+        """Make a view of the query, which only this connection sees, and look at it."""
+        view = f"temp.{self.dialect.naming.quote(_VIEW)}"
+        session.query(f"explain select * from (\n{query}\n)")  # what follows a `;` would not be looked at
+        session.query(f"create temp view {self.dialect.naming.quote(_VIEW)} as {query}")
+        try:
+            rows = session.query("select name, type from pragma_table_xinfo($1, 'temp')", (_VIEW,))
+            names = _as_written([str(name) for name, _ in rows])
+            columns = [Column(name=name, type=str(declared)) for name, (_, declared) in zip(names, rows, strict=True)]
+            return [self._field(session, view, column, is_table=False) for column in columns]
+        finally:
+            session.query(f"drop view {view}")
+
+    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask what the transaction sees."""
         sql = "select name, type from pragma_table_xinfo($1, 'main')"
         return {str(name): str(declared) for name, declared in lease.session.query(sql, (self.table(stream).name,))}
@@ -100,14 +119,8 @@ class SQLiteSource(SqlSource):
         return incomplete(field)
 
     def _stream(self, session: Session, table: Table) -> Stream:
-        fields = []
-        for column in table.columns:
-            kind = kind_of(column.type)
-            if kind is None or (not table.is_table and kind.form is Form.NUMBER):
-                kind = UNTYPED[self._sampled(session, table, column)]
-                column = replace(column, type="")
-            metadata = {b"native_type": column.type.encode(), b"native_system": b"sqlite"} if column.type else None
-            fields.append(pa.field(column.name, kind.arrow, column.is_nullable, metadata))
+        source = self.dialect.naming.table(table.name)
+        fields = [self._field(session, source, column, is_table=table.is_table) for column in table.columns]
         return Stream(
             name=table.name.name,
             schema=pa.schema(fields),
@@ -116,9 +129,17 @@ class SQLiteSource(SqlSource):
             locator={"table": table.name.name},
         )
 
-    def _sampled(self, session: Session, table: Table, column: Column) -> str:
+    def _field(self, session: Session, source: str, column: Column, *, is_table: bool) -> pa.Field:
+        kind = kind_of(column.type)
+        if kind is None or (not is_table and kind.form is Form.NUMBER):
+            kind = UNTYPED[self._sampled(session, source, column)]
+            column = replace(column, type="")
+        metadata = {b"native_type": column.type.encode(), b"native_system": b"sqlite"} if column.type else None
+        return pa.field(column.name, kind.arrow, column.is_nullable, metadata)
+
+    def _sampled(self, session: Session, source: str, column: Column) -> str:
         """Return what the first values of a column without a declared type are; text if there are several kinds."""
-        name, source = self.dialect.naming.quote(column.name), self.dialect.naming.table(table.name)
+        name = self.dialect.naming.quote(column.name)
         rows = session.query(
             f"select distinct typeof(c) from (select {name} as c from {source} limit {_SAMPLE_RECORDS}) "
             "where c is not null"
@@ -151,8 +172,8 @@ class SQLiteSource(SqlSource):
             yield from with_rejected(events, bad)
 
     def _query(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Query:
-        plan = Plan.of(stream.schema, has_affinity=not stream.is_view)
-        table = self.dialect.naming.table(self.table(stream))
+        plan = Plan.of(stream.schema, has_affinity=not stream.is_view and not stream.query)
+        table = self.relation(stream)
         order = Order()
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
             start = bookmark_values(stream, bookmark)
@@ -164,7 +185,7 @@ class SQLiteSource(SqlSource):
                 stream.null_bookmarks,
             )
         sql = plan.select(table, order.sql)
-        widths = "" if stream.is_view else plan.select_widths(table, order.sql.partition("order by")[0])
+        widths = "" if stream.is_view or stream.query else plan.select_widths(table, order.sql.partition("order by")[0])
         if stream.max_rejected is None:
             return Query(plan, sql, order.parameters, order.is_ordered, widths=widths)
         sql = plan.select(f"(select * from {table} as t where ({plan.mismatch()}) is not true)", order.sql)
@@ -217,7 +238,7 @@ class SQLiteSource(SqlSource):
         self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: Plan, mismatch: TypeMismatch
     ) -> ConnectorError:
         """Find the record whose value does not fit."""
-        table, encoding = self.dialect.naming.table(self.table(stream)), _encoding(session)
+        table, encoding = self.relation(stream), _encoding(session)
         for each in plan.columns:
             if mismatch.column not in ("", each.name):
                 continue
@@ -239,6 +260,15 @@ class SQLiteSource(SqlSource):
             f"table {stream.name!r}, column {name!r}: a value does not fit its declared type: {mismatch.reason}",
             stream=stream.name,
         )
+
+
+def _as_written(names: Sequence[str]) -> list[str]:
+    """Take off what SQLite puts behind a name that is there already (`id`, `ID:1`)."""
+    found: list[str] = []
+    for name in names:
+        plain = _REPEATED.sub("", name)
+        found.append(plain if plain.casefold() in map(str.casefold, found) else name)
+    return found
 
 
 def _decode(plan: Plan, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 
 from ..arrow.record_size import RecordTooWide
-from ..errors import ConnectorError
+from ..errors import ConnectorError, FatalConnectorError
 from ..protocols import Source
 from ..ranges import OpenRanges, Range
 from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
-from ..stream import Stream
+from ..stream import ReplicationMethod, Stream
 from .abilities import AbilityPromises
 from .source_base import SourcePromises
 from .values import in_order
@@ -95,6 +95,32 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
 
     def test_a_source_says_whether_it_has_one_null(self, place: Any, source: Source) -> None:
         assert self.can(source, "has_one_null").has_one_null() in (True, False)
+
+    # ReadsQueries
+
+    #: A query over `people`; a system whose SQL has another form says its own.
+    people_query = "select id, name as called, version + 1 as next from people where id > 1"
+
+    def test_a_query_is_a_stream(self, place: Any, source: Source) -> None:
+        reads = self.can(source, "reads_queries")
+        self.put(place, "people", self.people((1, "x", 1), (2, "y", 2), (3, None, 3)), ["id"])
+        stream = reads.query_stream("grown", self.people_query)
+        assert (stream.name, stream.schema.names, stream.key_properties) == ("grown", ["id", "called", "next"], ())
+        found = {int(r["id"]): (r["called"], int(r["next"])) for r in self.read(source, stream).records}
+        assert found == {2: ("y", 3), 3: (None, 4)}
+        assert source.count(stream) == 2
+        followed = replace(stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("next",))
+        reading = self.read(source, followed)
+        assert reading.ids == [2, 3]
+        assert self.read(source, followed, reading.bookmark).ids == []
+
+    def test_what_is_no_query_is_refused_when_it_is_described(self, place: Any, source: Source) -> None:
+        reads = self.can(source, "reads_queries")
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        for query in ("select nothing from people", "delete from people", "select id, id from people", "not sql"):
+            with pytest.raises(FatalConnectorError):
+                reads.query_stream("odd", query)
+        assert self.read(source, self.find(source, "people")).ids == [1], "nothing was run"
 
     # ReadsRanges
 

@@ -23,6 +23,7 @@ from .values import (
     Names,
     Pattern,
     Patterns,
+    Query,
     Readers,
     RejectedLimit,
     SomeNames,
@@ -102,6 +103,10 @@ class StreamEntry(Model):
     """
 
     stream: Pattern = Field(description="Name of a stream, or a glob: public.users, public.*")
+    query: Query | None = Field(
+        default=None,
+        description="A SELECT in the source's SQL whose result is the stream; `stream` is its name, of your choice.",
+    )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
         default=None,

@@ -128,8 +128,15 @@ def _check_streams(entries: Sequence[StreamEntry], error: MakeError, *, needs_bo
         raise error(("streams",), 'is empty: name at least one stream, for all of them `- stream: "*"`')
     if all(entry.selected is False for entry in entries):
         raise error(("streams",), "every entry says `selected: false`, so nothing would be synced")
+    queries: set[str] = set()
     for place, entry in enumerate(entries):
         loc: Loc = ("streams", place)
+        if entry.query is not None:
+            if is_glob(entry.stream):
+                raise error((*loc, "stream"), "names the query's stream, and cannot be a pattern")
+            if entry.stream in queries:
+                raise error((*loc, "query"), "another entry has a query of this name: give this stream another name")
+            queries.add(entry.stream)
         if entry.replication_method == "LOG_BASED":
             raise error(
                 (*loc, "replication_method"),

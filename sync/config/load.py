@@ -236,6 +236,8 @@ class _Loader:
             return [self._rendered(item, (*loc, place), names) for place, item in enumerate(value)]
         if not isinstance(value, str) or not has_template(value):
             return value
+        if loc[0] == "streams" and loc[2:] == ("query",):
+            raise self._error(loc, "a template would become SQL: write the value, or filter in a view of the database")
         self._distinct.add(value)
         self._templated.add(loc)
         try:

@@ -45,6 +45,10 @@ def _filled(value: str) -> str:
     return str(value)
 
 
+def _statement(value: str) -> str:
+    return value.strip().removesuffix(";").rstrip()
+
+
 def _pattern(value: str) -> str:
     error = glob_error(value)
     if error is not None:
@@ -100,6 +104,7 @@ def _memory(value: Any) -> Any:
 
 
 Name = Annotated[str, AfterValidator(_filled)]
+Query = Annotated[Name, AfterValidator(_statement)]
 Pattern = Annotated[Name, AfterValidator(_pattern)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(as_list), AfterValidator(_unique)]
 SomeNames = Annotated[Names, AfterValidator(_not_empty)]

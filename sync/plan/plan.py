@@ -34,7 +34,7 @@ from .evolution import (
     without_columns,
 )
 from .guessed import decided
-from .reading import Reading, Resumption, late_warnings, plan_reading, plan_resumption
+from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_reading, plan_resumption
 from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
@@ -178,6 +178,7 @@ def plan_streams(
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
     warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
+    warnings += limit_warnings(selected)
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,6 +97,19 @@ def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
         f"{', '.join(names)}: a record may be skipped whose transaction commits after records with a higher bookmark "
         f"were read ({why}): {advice}"
         for (why, advice), names in found.items()
+    ]
+
+
+_LIMITED = re.compile(r"\b(limit|top|fetch\s+(first|next))\b", re.IGNORECASE)
+
+
+def limit_warnings(streams: Sequence[SelectedStream]) -> list[str]:
+    """Warn of queries that end after some records, where the rest would never come."""
+    return [
+        f"{stream.name}: its query seems to limit the number of records (LIMIT, TOP or FETCH); INCREMENTAL goes on "
+        "behind the last one that it read, and may never read the others"
+        for stream in streams
+        if stream.stream.replication_method is ReplicationMethod.INCREMENTAL and _LIMITED.search(stream.stream.query)
     ]
 
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from hashlib import blake2b
 from typing import NamedTuple
 
-from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    Bookmark,
+    LedgerKey,
+    LedgerRow,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from .selection import SelectedStream
 
@@ -15,6 +24,17 @@ class Start(NamedTuple):
 
     bookmark: Bookmark | None
     reason: str
+
+
+#: Between the source of a ledger row and the mark of the query that its stream is.
+_QUERY = "?query="
+
+
+def source_of(source: str, stream: Stream) -> str:
+    """Return what the ledger keeps as the source of a stream: of a query also a mark that changes with its text."""
+    if not stream.query:
+        return source
+    return f"{source}{_QUERY}{blake2b(stream.query.encode(), digest_size=8).hexdigest()}"
 
 
 def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
@@ -62,7 +82,15 @@ def starting_point(
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
     if committed is not None:
-        if committed.source not in sources:
+        named = [source_of(source, stream.stream) for source in sources]
+        is_same = committed.source.partition(_QUERY)[0] in sources
+        if is_same and committed.source not in named and not _is_read_anew(stream):
+            return (
+                f"the query of stream {stream.name!r} has changed, or was none, since table "
+                f"{stream.destination_table!r} was written: older records that it now finds would never come. Run once "
+                "with --full-refresh, or give the stream another name"
+            )
+        if not is_same:
             return (
                 f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
                 f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with --full-refresh"
@@ -85,9 +113,18 @@ def starting_point(
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
 
 
+def _is_read_anew(stream: SelectedStream) -> bool:
+    is_whole = stream.stream.replication_method is ReplicationMethod.FULL_TABLE
+    return is_whole and stream.write_disposition is not WriteDisposition.APPEND
+
+
 def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
     for row in table.ledger:
-        if row.key.stream == stream.name and row.source in sources and row.committed_at is not None:
+        if (
+            row.key.stream == stream.name
+            and row.source.partition(_QUERY)[0] in sources
+            and row.committed_at is not None
+        ):
             return (
                 f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
                 f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "

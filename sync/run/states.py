@@ -28,7 +28,7 @@ from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, Replica
 
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
 from ..plan.selection import SelectedStream, one_stream
-from ..plan.start import ledger_row
+from ..plan.start import ledger_row, source_of
 from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
@@ -271,14 +271,14 @@ def _write(session: Session, store: Store | None, selected: SelectedStream, book
         )
     if row is None:
         # No commit has made the row: it must name the source of the bookmark.
-        source = session.source_name
+        source = source_of(session.source_name, selected.stream)
         session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
     session.destination.set_bookmark(key, bookmark)
     state = StreamState(
         stream=name,
         destination_table=key.destination_table,
         bookmark=bookmark,
-        source=session.source_name if row is None else row.source,
+        source=source_of(session.source_name, selected.stream) if row is None else row.source,
         rows=None if row is None else row.rows,
         at=None if row is None else row.committed_at,
     )

@@ -19,7 +19,7 @@ from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
 from ..plan.plan import PlannedStream
-from ..plan.start import ledger_row, starting_point
+from ..plan.start import ledger_row, source_of, starting_point
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
@@ -116,7 +116,10 @@ class StreamRun:
         self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
         row = context.destination.take_over(
-            planned.key, token=self._token, owner=owner_text(context.run), source=context.source_name
+            planned.key,
+            token=self._token,
+            owner=owner_text(context.run),
+            source=source_of(context.source_name, planned.selected.stream),
         )
         failpoint("stream.after_take_over")
         if not context.is_owner():
@@ -330,7 +333,7 @@ class StreamRun:
             state = StateCopy(
                 stream=key.stream,
                 destination_table=key.destination_table,
-                source=self.context.source_name,
+                source=source_of(self.context.source_name, self.planned.selected.stream),
                 # Without a ledger the store's bookmark is the state, with the hashes of the records at the bookmark.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,

@@ -170,6 +170,7 @@ PASSED_ON = frozenset(
         "names_columns",
         "names_tables",
         "prepares",
+        "reads_queries",
         "reads_ranges",
         "removes_records",
         "runs_statements",

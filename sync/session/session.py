@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
-from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Stream
@@ -64,15 +64,28 @@ class Session:
                 one.prepare(shortcut or "arrow", is_whole=is_whole)
 
     def discover(self) -> Sequence[Stream]:
-        """Ask the source for its catalog.
+        """Ask the source for its catalog, and for what the file's queries yield.
 
         Raises:
-            ConfigError: its settings are wrong.
+            ConfigError: its settings or a query are wrong.
         """
         try:
-            return self.source.discover()
+            found = self.source.discover()
         except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
+        queries = [self._query_stream(place) for place, entry in enumerate(self.pipeline.streams) if entry.query]
+        names = {stream.name for stream in queries}
+        return [*(stream for stream in found if stream.name not in names), *queries]
+
+    def _query_stream(self, place: int) -> Stream:
+        entry, can = self.pipeline.streams[place], self.source_can.reads_queries
+        if can is None:
+            text = f"{self.pipeline.source.connector} does not read queries"
+            raise self.pipeline.error(("streams", place, "query"), text)
+        try:
+            return can.query_stream(entry.stream, entry.query or "")
+        except FatalConnectorError as error:
+            raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 
     def close(self) -> None:
         """Close every connection to source and destination."""

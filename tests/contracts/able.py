@@ -88,6 +88,28 @@ class AbleSource(MemorySource):
     def has_one_null(self) -> bool:
         return False
 
+    def query_stream(self, name: str, query: str) -> Stream:
+        table = self._queried(query)
+        if len({each.casefold() for each in table.schema.names}) < len(table.schema):
+            raise FatalConnectorError("two columns have one name", stream=name)
+        return Stream(name=name, schema=table.schema, query=query)
+
+    def _table(self, stream: Stream) -> pa.Table:
+        return self._queried(stream.query) if stream.query else super()._table(stream)
+
+    def _queried(self, query: str) -> pa.Table:
+        """Run it over copies of the tables."""
+        with duckdb.connect() as connection, self._database.lock:
+            for name, table in self._database.tables.items():
+                connection.register(name, table)
+            try:
+                if [each.type for each in connection.extract_statements(query)] != [duckdb.StatementType.SELECT]:
+                    raise FatalConnectorError("it is not one SELECT")
+                found: pa.Table = connection.sql(query).to_arrow_table()
+            except duckdb.Error as error:
+                raise FatalConnectorError(str(error)) from error
+        return found.cast(pa.schema([field.with_nullable(True) for field in found.schema]))
+
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
         count = how_many(self._table(stream).nbytes, readers, self.range_bytes)
         return count, "by their place in the table" if count > 1 else "the table is small"

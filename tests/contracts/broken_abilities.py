@@ -114,6 +114,15 @@ class ForgetsAColumn(AbleSource):
         return replace(stream, schema=stream.schema.remove(1))
 
 
+class ReadsThePlainTable(AbleSource):
+    """Forgets which records a query is about."""
+
+    caught_by = {"test_a_query_is_a_stream"}
+
+    def query_stream(self, name: str, query: str) -> Stream:
+        return super().query_stream(name, query.partition(" where ")[0])
+
+
 class AnswersWithNothing(AbleSource):
     """Answers None for "no"."""
 
@@ -391,6 +400,7 @@ SOURCES = (
     LosesRecordsUnderALimit,
     ReadsAnyWidth,
     ForgetsAColumn,
+    ReadsThePlainTable,
     AnswersWithNothing,
     OverlappingRanges,
     RangesOfNow,

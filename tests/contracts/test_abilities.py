@@ -22,19 +22,19 @@ _SQL = {"states_types", "names_tables", "names_columns", "keeps_rejected", "remo
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "csv": ({"bounds_records", "reads_ranges"}, _FILES),
-    "duckdb": ({"holds_memory", "skips_late", "computes_checksums"}, {"holds_memory", *_SQL}),
+    "duckdb": ({"holds_memory", "skips_late", "reads_queries", "computes_checksums"}, {"holds_memory", *_SQL}),
     "jsonl": ({"bounds_records", "reads_ranges", "has_one_null"}, _FILES),
-    "mariadb": ({"skips_late", "reads_ranges", "computes_checksums"}, {"refuses_keys", *_SQL}),
+    "mariadb": ({"skips_late", "reads_ranges", "reads_queries", "computes_checksums"}, {"refuses_keys", *_SQL}),
     "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
-    "mysql": ({"skips_late", "reads_ranges", "computes_checksums"}, {"refuses_keys", *_SQL}),
+    "mysql": ({"skips_late", "reads_ranges", "reads_queries", "computes_checksums"}, {"refuses_keys", *_SQL}),
     "parquet": ({"holds_memory", "reads_ranges"}, {"holds_memory", *_FILES}),
     "postgres": (
-        {"prepares", "skips_late", "reads_ranges", "computes_checksums"},
+        {"prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"prepares", "loads_ranges", *_SQL},
     ),
     "singer": ({"finds_types"}, set()),
     "sqlalchemy": ({"skips_late"}, _SQL),
-    "sqlite": ({"skips_late"}, _SQL),
+    "sqlite": ({"skips_late", "reads_queries"}, _SQL),
 }
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {

@@ -164,8 +164,8 @@ class SqlSource(ABC):
     def count(self, stream: Stream) -> int:
         """Count the records."""
         with self._sessions.lease(stream.name) as lease:
-            lease.begin()
-            rows = lease.session.query(f"select count(*) from {self.dialect.naming.table(self.table(stream))}")
+            self.begin(lease, stream)
+            rows = lease.session.query(f"select count(*) from {self.relation(stream)} as t")
             return int(rows[0][0])
 
     def read(
@@ -197,6 +197,10 @@ class SqlSource(ABC):
             return TableName(str(stream.locator.get("schema", "")), str(stream.locator["table"]))
         return TableName.parse(stream.name, self._schema or self.dialect.naming.default_schema)
 
+    def relation(self, stream: Stream) -> str:
+        """Write what a stream is selected from: its table, or its query on lines of its own, for its comments' sake."""
+        return f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
+
     def selects(
         self, stream: Stream, bookmark: Bookmark | None = None, *, is_indexed: Callable[[], bool] = lambda: False
     ) -> Sequence[str]:
@@ -208,7 +212,7 @@ class SqlSource(ABC):
                 on from a checkpoint would see them again.
             is_indexed: asks whether an index begins with the first bookmark property.
         """
-        sql = f"select {self.projection(stream)} from {self.dialect.naming.table(self.table(stream))} as t"
+        sql = f"select {self.projection(stream)} from {self.relation(stream)} as t"
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
             return [f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql]
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
@@ -260,7 +264,7 @@ class SqlSource(ABC):
 
         stream = side.stream
         with self.sessions("arrow").lease(stream.name) as lease:
-            lease.begin()
+            self.begin(lease, stream)
             session = lease.session
             if first:
                 session.execute(first)
@@ -268,7 +272,7 @@ class SqlSource(ABC):
                 session.query,
                 canonical,
                 side,
-                table=f"{self.dialect.naming.table(self.table(stream))} as t",
+                table=f"{self.relation(stream)} as t",
                 quote=self.dialect.naming.quote,
                 past=self.past(stream, side.until),
             )
@@ -287,9 +291,13 @@ class SqlSource(ABC):
         within = f"({before}) and ({condition})" if before else condition
         return replace(stream, locator={**stream.locator, WITHIN: within})
 
-    def begin_read(self, lease: Lease, stream: Stream) -> None:
-        """Start the transaction in which a stream is read."""
+    def begin(self, lease: Lease, stream: Stream) -> None:
+        """Start a transaction that sees one moment of a stream."""
         lease.begin()
+
+    def begin_read(self, lease: Lease, stream: Stream) -> None:
+        """Start the transaction in which a stream is read; default: one that sees one moment."""
+        self.begin(lease, stream)
 
     def agree(self, lease: Lease, stream: Stream, wire: str) -> None:
         """Refuse to read a table whose columns are not what they were when the stream was planned."""
@@ -319,9 +327,7 @@ class SqlSource(ABC):
             return
         counts = ", ".join(f"count(case when {condition or '1 = 0'} then 1 end)" for condition in conditions)
         where = " or ".join(filter(None, conditions))
-        (found,) = lease.session.query(
-            f"select {counts} from {self.dialect.naming.table(self.table(stream))} as t where {where}"
-        )
+        (found,) = lease.session.query(f"select {counts} from {self.relation(stream)} as t where {where}")
         if any(map(int, found)):
             raise missing_error(stream, [int(count) for count in found], is_all=True)
 

@@ -1,0 +1,46 @@
+"""What a query yields, asked of libpq: asyncpg and ADBC do not tell how many digits a number has."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .failures import connect_failure, failure
+from .settings import Address
+
+
+class ResultColumn(NamedTuple):
+    """One column of a query's result."""
+
+    name: str
+    #: Number of its type.
+    oid: int
+    #: Length, digits and the like; -1: none.
+    modifier: int
+
+
+def describe(address: Address, sql: str) -> list[ResultColumn]:
+    """Prepare one statement, alone, and return its columns; nothing is run.
+
+    Raises:
+        ConnectorError: the server cannot be reached, or takes it for no statement.
+    """
+    import psycopg
+
+    try:
+        connection = psycopg.connect(address.uri())
+    except psycopg.Error as error:
+        raise connect_failure(error, address) from None
+    with connection:
+        connection.execute("begin read only")
+        pgconn = connection.pgconn
+        prepared = pgconn.prepare(b"", sql.encode())
+        found = pgconn.describe_prepared(b"") if prepared.status == psycopg.pq.ExecStatus.COMMAND_OK else prepared
+        if found.status != psycopg.pq.ExecStatus.COMMAND_OK:
+            raise failure(psycopg.errors.error_from_result(found), address) from None
+        return [
+            ResultColumn((found.fname(place) or b"").decode(), found.ftype(place), found.fmod(place))
+            for place in range(found.nfields)
+        ]
+
+
+__all__ = ["ResultColumn", "describe"]
