@@ -13,6 +13,7 @@ from .protocols import (
     BoundsRecords,
     ComputesChecksums,
     Destination,
+    ExaminesTables,
     FindsTypes,
     HasOneNull,
     HoldsMemory,
@@ -50,6 +51,7 @@ class Abilities:
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     loads_ranges: LoadsRanges | None = None
+    examines_tables: ExaminesTables | None = None
     runs_statements: RunsStatements | None = None
 
 

@@ -15,7 +15,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from .stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+from .stream import (
+    Block,
+    Bookmark,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableRecords,
+    TableState,
+    WriteDisposition,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -335,6 +347,21 @@ class LoadsRanges(Protocol):
 
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """Drop the ranges that interrupted loads of a pipeline have left, except where `is_wanted`."""
+        ...
+
+
+@runtime_checkable
+class ExaminesTables(Protocol):
+    """Looks into tables that another program has written. Without: such a table cannot be adopted."""
+
+    def examine(self, table: str, key: Sequence[str], bookmark: Sequence[str]) -> TableRecords:
+        """Look up keys and bookmark of an existing table's records; change nothing.
+
+        Args:
+            table: a `destination_table`.
+            key: columns of the table, as the table calls them; empty: no key is wanted.
+            bookmark: the same, most significant first; empty: no bookmark is wanted.
+        """
         ...
 
 

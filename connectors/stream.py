@@ -197,10 +197,26 @@ class TableState:
     triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = field(default_factory=dict)
     #: False: the destination cannot describe its tables (a Singer target); `schema` is None then.
     is_described: bool = True
+    #: Whether it is known to have no record; looked up only where the ledger has no row of the table.
+    is_empty: bool = False
     #: Name of the stream that a source of the same place offers for the table (`public.users`, `users`).
     stream_name: str = ""
     #: `LedgerRow.columns` of the stream that is planned for the table; `describe` leaves it empty.
     columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRecords:
+    """What the records of a table say about its key and its bookmark."""
+
+    #: Values of the bookmark's columns in the newest record, in order; None: no record has them all.
+    newest: tuple[Any, ...] | None
+    #: Whether a unique index covers exactly the key.
+    has_index: bool
+    #: One key that several records have, or that holds NULL; None: there is none.
+    ambiguous: tuple[Any, ...] | None
+    #: Statement that makes the unique index.
+    statement: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

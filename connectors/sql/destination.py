@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from ..stream import (
     LedgerRow,
     Load,
     Stream,
+    TableRecords,
     TableState,
     WriteDisposition,
     is_unseen,
@@ -104,10 +106,34 @@ class SqlDestination(ABC):
                 if ledger in found
                 for row in self._ledger.read(lease.session, ledger)
             ]
-        by_table: dict[TableName, list[LedgerRow]] = {}
-        for row in rows:
-            by_table.setdefault(self.target(row.key.destination_table), []).append(row)
-        return {table: self._state(found.get(name), by_table.get(name, [])) for table, name in names.items()}
+            by_table: dict[TableName, list[LedgerRow]] = {}
+            for row in rows:
+                by_table.setdefault(self.target(row.key.destination_table), []).append(row)
+            unknown = [found[name] for name in dict.fromkeys(names.values()) if name in found and name not in by_table]
+            empty = {table.name for table in unknown if table.is_table and self._is_empty(lease, table)}
+        states = {name: self._state(found.get(name), by_table.get(name, [])) for name in names.values()}
+        return {table: replace(states[name], is_empty=name in empty) for table, name in names.items()}
+
+    def examine(self, table: str, key: Sequence[str], bookmark: Sequence[str]) -> TableRecords:
+        """See `ExaminesTables`."""
+        name, writes = self.target(table), self.dialect.writes
+        with self._sessions.lease() as lease:
+            lease.begin()
+            session, found = lease.session, self.dialect.catalog.reflect(lease.session, [name]).get(name)
+            if found is None:
+                raise FatalConnectorError(f"table {table!r} is gone", connector=self.connector)
+            has_index = frozenset(key) in self.dialect.catalog.unique_keys(session, found)
+            repeated = session.query(writes.repeated_key(name, key)) if key and not has_index else []
+            if key and not repeated and session.query(writes.null_key(name, key)):
+                repeated = [(None,) * len(key)]
+            newest = session.query(writes.newest(found, bookmark)) if bookmark else []
+            session.rollback()
+        return TableRecords(
+            newest=tuple(newest[0]) if newest else None,
+            has_index=has_index,
+            ambiguous=tuple(repeated[0]) if repeated else None,
+            statement=self.dialect.tables.create_unique(name, key) if key else "",
+        )
 
     def keeps_rejected(self) -> str:
         """Keep them all."""
@@ -266,6 +292,15 @@ class SqlDestination(ABC):
             commit(lease.session, self.dialect)
             lease.begin()
         self._seen_ledgers.add(ledger)
+
+    def _is_empty(self, lease: Lease, table: Table) -> bool:
+        """Tell whether a table has no record; a table that cannot be read counts as one with records."""
+        try:
+            return not lease.session.query(self.dialect.writes.any_record(table))
+        except FatalConnectorError:
+            lease.session.rollback()
+            lease.begin()
+            return False
 
     def _kept(self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool, key_columns: int) -> Kept:
         metadata = field.metadata or {}

@@ -16,7 +16,7 @@ from syncblocks.connectors.stream import Stream
 from ..config import Pipeline, config_error_from_connector
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.plan import Connectors, Plan, plan_streams
+from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
 from ..plan.selection import narrow_streams, select_streams, skipped_streams
 from ..secrets import Redactor
 from ..store import Store
@@ -153,6 +153,7 @@ def make_plan(
         connectors=session.connectors,
         full_refresh=full_refresh,
     )
+    refuse_undecided(pipeline, plan)
     if streams or only is not None:
         return plan
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)

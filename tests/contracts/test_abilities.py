@@ -17,7 +17,15 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
 _FILES = {"states_types", "keeps_rejected", "removes_records"}
-_SQL = {"states_types", "names_tables", "names_columns", "keeps_rejected", "removes_records", "runs_statements"}
+_SQL = {
+    "states_types",
+    "names_tables",
+    "names_columns",
+    "keeps_rejected",
+    "removes_records",
+    "examines_tables",
+    "runs_statements",
+}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {

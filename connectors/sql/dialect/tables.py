@@ -40,6 +40,11 @@ class Tables(ABC):
         """Say where a staging table that is merged or inserted from stands."""
         return TableName(target.schema, name)
 
+    def create_unique(self, name: TableName, columns: Sequence[str]) -> str:
+        """Write the statement by which a user adds a unique index to a table."""
+        index = self._quote("_".join([name.name, *columns])[:60])
+        return f"create unique index {index} on {self._table(name)} ({self._names(columns)})"
+
     def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
         """Write the index by which a merge finds staged keys; default: none, the system finds them without one.
 
