@@ -9,7 +9,8 @@ from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import TableState, WriteDisposition
 
 from ..config import Pipeline
-from ..errors import ConfigError
+from ..delivery.subscriptions import UserCode, applies
+from ..errors import ConfigError, nearest_match
 from .selection import SelectedStream
 
 
@@ -70,6 +71,26 @@ def _advice(others: Sequence[SelectedStream]) -> str:
     if any(other.write_disposition is WriteDisposition.REPLACE for other in others):
         return "give each its own `destination_table`, or write all of them with append or merge"
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
+
+
+def check_renames(pipeline: Pipeline, selected: Sequence[SelectedStream], code: UserCode) -> None:
+    """Raise if a transformer renames a column that none of its streams has; a function before it may add any column."""
+    names = {stream.name: list(stream.stream.schema.names) for stream in selected}
+    is_open = dict.fromkeys(names, False)
+    for number, block in enumerate(pipeline.transformers):
+        own = [name for name in names if applies(block.streams, name)]
+        known = sorted({column for name in own for column in names[name]})
+        for column in block.rename or {}:
+            if own and column not in known and not any(is_open[name] for name in own):
+                raise pipeline.error(
+                    ("transformers", number, "rename", column),
+                    f"no stream of block {block.block!r} has a column {column!r}",
+                    allowed=tuple(known),
+                    nearest=nearest_match(column, known),
+                )
+        for name in own:
+            names[name] = [(block.rename or {}).get(column, column) for column in names[name]]
+            is_open[name] |= bool(code.transformers[block.block])
 
 
 def check_own_source(

@@ -16,6 +16,7 @@ from syncblocks.connectors.stream import Stream
 from ..config import Pipeline, config_error_from_connector
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
+from ..plan.checks import check_renames
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
 from ..plan.selection import narrow_streams, select_streams, skipped_streams
 from ..secrets import Redactor
@@ -140,6 +141,7 @@ def make_plan(
         selected = select_streams(pipeline, catalog, written)
         skipped = skipped_streams(pipeline, catalog, written)
         check_stream_filters(pipeline, [stream.name for stream in selected])
+        check_renames(pipeline, selected, session.code)
         selected = narrow_streams(selected, streams, only)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:

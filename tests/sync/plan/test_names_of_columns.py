@@ -1,0 +1,50 @@
+"""Names of columns in the pipeline file: each must exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from syncblocks.sync.errors import ConfigError
+from tests.sync.pipelines import Bench
+from tests.sync.pipelines import bench as bench
+
+SHAPE = "@transformer\ndef shape(df):\n    return df.assign(made=1)\n"
+
+
+@pytest.fixture
+def renaming(bench: Bench) -> Bench:
+    bench.seed("a", 1)
+    bench.seed("b", [{"id": 1, "w": 2}])
+    (bench.folder / "none.py").write_text("@transformer\ndef same(df):\n    return df\n")
+    (bench.folder / "shape.py").write_text(SHAPE)
+    return bench
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [{"file": "none.py", "rename": {"vv": "x"}}],
+        [{"file": "none.py", "rename": {"w": "x"}, "streams": ["a"]}],
+        [{"file": "none.py", "rename": {"v": "x"}, "streams": ["b"]}, {"file": "shape.py"}],
+    ],
+)
+def test_a_rename_of_a_column_that_none_of_its_streams_has_is_refused(
+    renaming: Bench, blocks: list[dict[str, Any]]
+) -> None:
+    renaming.document["transformers"] = blocks
+    with pytest.raises(ConfigError, match=r"transformers\[0\]\.rename\.\w+: no stream of block 'none' has a column"):
+        renaming.run()
+
+
+def test_a_rename_of_a_column_that_one_stream_has_or_a_function_may_have_made_is_kept(renaming: Bench) -> None:
+    renaming.document["transformers"] = [
+        {"file": "shape.py", "rename": {"w": "x"}},
+        {"file": "none.py", "rename": {"made": "kept"}},
+    ]
+    assert renaming.run().status == "success"
+    assert [list(row) for row in (renaming.rows("a")[0], renaming.rows("b")[0])] == [
+        ["id", "v", "kept"],
+        ["id", "x", "kept"],
+    ]
