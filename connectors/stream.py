@@ -199,6 +199,8 @@ class TableState:
     is_described: bool = True
     #: Whether it is known to have no record; looked up only where the ledger has no row of the table.
     is_empty: bool = False
+    #: Schema (or database) that the first load creates, in words; empty: none.
+    new_schema: str = ""
     #: Name of the stream that a source of the same place offers for the table (`public.users`, `users`).
     stream_name: str = ""
     #: `LedgerRow.columns` of the stream that is planned for the table; `describe` leaves it empty.

@@ -69,7 +69,12 @@ class FileSource:
         return ("arrow",)
 
     def count(self, stream: Stream) -> int:
-        return sum(self._format.count(file) for file in self._files(stream.name))
+        with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
+            if stream.max_rejected is None:
+                return sum(self._format.count(file) for file in self._files(stream.name))
+            # Only a read tells rejected records from others.
+            rejected = ReadRejections(stream.max_rejected)
+            return sum(batch.num_rows for batch in self._batches(stream, [], call, rejected))
 
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"

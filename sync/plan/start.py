@@ -46,6 +46,9 @@ def starting_point(
     # A bookmark from `state set` counts like one from a commit.
     is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
     committed = row if is_known_row else None
+    refusal = table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition)
+    if refusal and table.is_table:
+        return f"table {stream.destination_table!r} {refusal}"
     if table.schema is None and table.is_described:
         # No commit has written the row: the bookmark was set before the first run. After one, the table was dropped.
         if committed is not None and committed.committed_at is None and not full_refresh:
@@ -56,8 +59,6 @@ def starting_point(
             f"{stream.destination_table!r} is no table of the destination, but a view or the like; give the stream "
             "another `destination_table`"
         )
-    if refusal := table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition):
-        return f"table {stream.destination_table!r} {refusal}"
     is_foreign = table.is_described and committed is None and not table.ledger and not is_known
     if is_foreign and not stream.replaces_explicitly:
         is_replaced = full_refresh or stream.write_disposition is WriteDisposition.REPLACE
