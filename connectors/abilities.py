@@ -18,6 +18,7 @@ from .protocols import (
     HasOneNull,
     HoldsMemory,
     KeepsRejected,
+    ListsStreams,
     LoadsRanges,
     NamesColumns,
     NamesTables,
@@ -39,6 +40,7 @@ class Abilities:
     prepares: Prepares | None = None
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
+    lists_streams: ListsStreams | None = None
     finds_types: FindsTypes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None

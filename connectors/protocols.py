@@ -11,7 +11,7 @@ asks once, when a pipeline is opened (`abilities.abilities_of`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -197,6 +197,19 @@ class BoundsRecords(Protocol):
 
         Called before anything is opened. The engine refuses a record that passes, once its batch is in memory.
         """
+        ...
+
+
+@runtime_checkable
+class ListsStreams(Protocol):
+    """Lists its streams without opening one. Without: `discover` opens all, and one that is broken stops it."""
+
+    def list_streams(self) -> Sequence[str]:
+        """Return the names that `discover` returns, in its order."""
+        ...
+
+    def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """Return these streams as `discover` does; one that is broken has no columns and says why (`unreadable`)."""
         ...
 
 

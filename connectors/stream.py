@@ -92,6 +92,8 @@ class Stream:
     max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
+    #: Why its columns could not be read; empty: they could.
+    unreadable: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
     #: Rough number of records, if the source knows it without counting.

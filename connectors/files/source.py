@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,13 +54,34 @@ class FileSource:
 
     def discover(self) -> Sequence[Stream]:
         streams = [self._stream(found) for found in self._find()]
+        self._refuse_unused(streams)
+        return streams
+
+    def list_streams(self) -> Sequence[str]:
+        """See `ListsStreams`."""
+        return [found.name for found in self._find()]
+
+    def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """See `ListsStreams`."""
+        everything = self._find()
+        streams = [self._opened(found) for found in everything if found.name in names]
+        if len(streams) == len(everything) and not any(stream.unreadable for stream in streams):
+            self._refuse_unused(streams)
+        return streams
+
+    def _opened(self, found: StreamFiles) -> Stream:
+        try:
+            return self._stream(found)
+        except FatalConnectorError as error:
+            return Stream(name=found.name, schema=pa.schema([]), unreadable=str(error))
+
+    def _refuse_unused(self, streams: Sequence[Stream]) -> None:
         columns = {name for stream in streams for name in stream.schema.names}
         unused = [name for name in self._settings.types if name not in columns]
         if unused and streams:
             raise ConnectorConfigError(
                 f"config.types: no stream has a column {unused[0]!r}", connector=self.connector, key="types"
             )
-        return streams
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
         return [[stream] for stream in streams]

@@ -196,8 +196,8 @@ class DestinationSink(BatchSink):
 def _shared(stream: str, other: str, table: str, way_out: str = "") -> FatalConnectorError:
     return FatalConnectorError(
         f"streams {stream!r} and {other!r} would both be written into table {table!r}, where records with the same key "
-        f"replace each other: {way_out}give one of them another name by `__alias__` in `stream_maps`, or send each to a "
-        "target of its own",
+        f"replace each other: {way_out}give one of them another name by `__alias__` in `stream_maps`, or send each to "
+        "a target of its own",
         stream=other,
     )
 
@@ -274,7 +274,7 @@ class DestinationTarget(Target):
         for stream_map in self.mapper.stream_maps[stream]:
             other = self._sources.setdefault(stream_map.stream_alias, stream)
             if other != stream and self.sink_exists(stream_map.stream_alias):
-                raise _shared(other, stream, self.get_sink(stream_map.stream_alias).table)
+                raise _shared(other, stream, table_name(stream_map.stream_alias, self.connector, self.config))
 
     def _process_record_message(self, message_dict: dict[str, Any]) -> None:
         self.version = message_dict.get("version")

@@ -124,6 +124,12 @@ def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], ca
     return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
 
 
-def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
+class Unplannable(ConfigError):
+    """Source or destination cannot serve a stream; with `allow_blocks_to_fail` only that stream fails."""
+
+
+def stream_error(
+    pipeline: Pipeline, stream: SelectedStream, message: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
     """Return an error about a stream, with the place of its entry in the pipeline file."""
-    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}")
+    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}", kind=kind)

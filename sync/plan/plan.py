@@ -20,7 +20,7 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from .checks import check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
+from .checks import Unplannable, check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns, table_changes
 from .evolution import (
     Ignored,
@@ -169,9 +169,16 @@ def plan_streams(
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
         check_own_source(pipeline, stream, table, connectors.source, connectors.destination)
         keys = connectors.destination_can.refuses_keys
-        if keys is not None and (refusal := keys.refusal(key)):
-            raise stream_error(pipeline, stream, refusal)
-        streams.append(_plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh))
+        refusal = "" if keys is None else keys.refusal(key)
+        try:
+            if refusal:
+                raise stream_error(pipeline, stream, refusal, kind=Unplannable)
+            planned = _plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh)
+        except Unplannable as error:
+            if not pipeline.allow_blocks_to_fail:
+                raise
+            planned = _refused_stream(pipeline, stream, key, table, code, connectors, error.message)
+        streams.append(planned)
     groups = tuple(
         tuple(stream.name for stream in group)
         for group in connectors.source.groups([stream.stream for stream in selected])
@@ -214,6 +221,8 @@ def _plan_stream(
     *,
     full_refresh: bool,
 ) -> PlannedStream:
+    if stream.stream.unreadable:
+        raise stream_error(pipeline, stream, stream.stream.unreadable, kind=Unplannable)
     row = ledger_row(table, key)
     table = table if row is None else replace(table, columns=row.columns)
     start = starting_point(
@@ -243,7 +252,7 @@ def _plan_stream(
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
         mapping = map_columns(declared, rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
-        raise stream_error(pipeline, stream, str(error)) from error
+        raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
     # A replaced table gets new column types, whether values were seen or not.
     shape = shape_of(
@@ -297,6 +306,43 @@ def _plan_stream(
         data_blocks=kept,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
+    )
+
+
+def _refused_stream(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    key: LedgerKey,
+    table: TableState,
+    code: UserCode,
+    connectors: Connectors,
+    refusal: str,
+) -> PlannedStream:
+    """Plan a stream that will fail in its turn: source or destination cannot serve it."""
+    rules = _rules(pipeline, stream, connectors.destination_can, table, stream.write_disposition, full_refresh=False)
+    return PlannedStream(
+        selected=stream,
+        key=key,
+        table=table,
+        start=Start(bookmark=None, reason="will fail"),
+        write_disposition=stream.write_disposition,
+        wire="arrow",
+        transformers=tuple(block.block for block in pipeline.transformers if applies(block.streams, stream.name)),
+        arriving=stream.stream,
+        is_schema_decided=True,
+        reading=Reading(readers=1, loaders=1, ranges=1, why=""),
+        resumption=None,
+        mapping=ColumnMapping(declared=stream.stream, arriving=stream.stream, columns=()),
+        rules=rules,
+        changes=(),
+        shape=shape_of(stream.stream),
+        source_changes=(),
+        former_key=None,
+        refusal=refusal,
+        is_refused_by_destination=not stream.stream.unreadable,
+        needs_decision=False,
+        data_blocks=data_blocks(code.subscriptions, stream.name, pipeline.destination.block),
+        ignored=None,
     )
 
 

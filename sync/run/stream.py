@@ -113,7 +113,7 @@ class StreamRun:
         if planned.refusal:
             if not planned.is_refused_by_destination:
                 self.blocks.fail_in_source()
-            raise ColumnsRefused(planned.refusal)
+            raise ColumnsRefused(planned.refusal) if planned.mapping.columns else SyncError(planned.refusal)
         self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
         row = context.destination.take_over(

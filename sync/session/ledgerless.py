@@ -172,6 +172,7 @@ PASSED_ON = frozenset(
         "has_one_null",
         "holds_memory",
         "keeps_rejected",
+        "lists_streams",
         "names_columns",
         "names_tables",
         "prepares",

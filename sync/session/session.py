@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
+import pyarrow as pa
+
 from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.protocols import Destination, Source
@@ -18,7 +20,7 @@ from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_c
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
-from ..plan.selection import narrow_streams, select_streams, skipped_streams
+from ..plan.selection import Selection, select_names, select_streams, skipped_streams
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
@@ -74,6 +76,28 @@ class Session:
             return self.source.discover()
         except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
+
+    def select(self, globs: Sequence[str] = (), only: Sequence[str] | None = None) -> Selection:
+        """Ask the source for its streams and select; open only wanted streams, if the source can list the others.
+
+        Args:
+            globs: of `--stream`.
+            only: exact names.
+
+        Raises:
+            ConfigError: the source's settings are wrong, or a pattern matches nothing.
+        """
+        lists = self.source_can.lists_streams
+        if lists is None:
+            return select_names(self.pipeline, self.discover(), globs, only)
+        try:
+            names = lists.list_streams()
+            closed = [Stream(name=name, schema=pa.schema([])) for name in names]
+            selection = select_names(self.pipeline, closed, globs, only)
+            found = {stream.name: stream for stream in lists.open_streams(selection.wanted)}
+        except ConnectorConfigError as error:
+            raise config_error_from_connector(self.pipeline, "source", error) from error
+        return replace(selection, catalog=tuple(found.get(stream.name, stream) for stream in closed))
 
     def close(self) -> None:
         """Close every connection to source and destination."""
@@ -136,13 +160,13 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        catalog, known = session.discover(), _known_states(store, pipeline.pipeline)
+        selection, known = session.select(streams, only), _known_states(store, pipeline.pipeline)
         written = {name for name, _ in known}
-        selected = select_streams(pipeline, catalog, written)
-        skipped = skipped_streams(pipeline, catalog, written)
-        check_stream_filters(pipeline, [stream.name for stream in selected])
-        check_renames(pipeline, selected, session.code)
-        selected = narrow_streams(selected, streams, only)
+        selected = select_streams(pipeline, selection, written)
+        skipped = skipped_streams(pipeline, selection, written)
+        check_stream_filters(pipeline, [name for name in selection.selected if name not in skipped])
+        if selection.is_whole:
+            check_renames(pipeline, selected, session.code)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error

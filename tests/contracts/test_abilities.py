@@ -29,13 +29,13 @@ _SQL = {
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", "reads_ranges"}, _FILES),
+    "csv": ({"bounds_records", "lists_streams", "reads_ranges"}, _FILES),
     "duckdb": ({"holds_memory", "skips_late", "computes_checksums"}, {"holds_memory", *_SQL}),
-    "jsonl": ({"bounds_records", "reads_ranges", "has_one_null"}, _FILES),
+    "jsonl": ({"bounds_records", "lists_streams", "reads_ranges", "has_one_null"}, _FILES),
     "mariadb": ({"skips_late", "reads_ranges", "computes_checksums"}, {"refuses_keys", *_SQL}),
     "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
     "mysql": ({"skips_late", "reads_ranges", "computes_checksums"}, {"refuses_keys", *_SQL}),
-    "parquet": ({"holds_memory", "reads_ranges"}, {"holds_memory", *_FILES}),
+    "parquet": ({"holds_memory", "lists_streams", "reads_ranges"}, {"holds_memory", *_FILES}),
     "postgres": (
         {"prepares", "skips_late", "reads_ranges", "computes_checksums"},
         {"prepares", "loads_ranges", *_SQL},
