@@ -65,8 +65,10 @@ class FileSource:
         """See `ListsStreams`."""
         everything = self._find()
         streams = [self._opened(found) for found in everything if found.name in names]
-        if len(streams) == len(everything) and not any(stream.unreadable for stream in streams):
-            self._refuse_unused(streams)
+        if self._unused_types(streams):  # a stream that nobody wants may have the column
+            others = [self._opened(found) for found in everything if found.name not in names]
+            if not any(stream.unreadable for stream in (*streams, *others)):
+                self._refuse_unused([*streams, *others])
         return streams
 
     def _opened(self, found: StreamFiles) -> Stream:
@@ -75,9 +77,12 @@ class FileSource:
         except FatalConnectorError as error:
             return Stream(name=found.name, schema=pa.schema([]), unreadable=str(error))
 
-    def _refuse_unused(self, streams: Sequence[Stream]) -> None:
+    def _unused_types(self, streams: Sequence[Stream]) -> list[str]:
         columns = {name for stream in streams for name in stream.schema.names}
-        unused = [name for name in self._settings.types if name not in columns]
+        return [name for name in self._settings.types if name not in columns]
+
+    def _refuse_unused(self, streams: Sequence[Stream]) -> None:
+        unused = self._unused_types(streams)
         if unused and streams:
             raise ConnectorConfigError(
                 f"config.types: no stream has a column {unused[0]!r}", connector=self.connector, key="types"

@@ -202,6 +202,8 @@ def _type_lines(plan: Plan) -> list[str]:
         if not planned.is_schema_decided:
             lines.append(f"{planned.name}: columns are decided by the transformer, and checked when its records come")
             continue
+        if not planned.mapping.columns:
+            continue  # it will fail: the warning says why
         counts = summary(planned.mapping.columns)
         if set(counts) <= {"exact"}:
             exact += 1

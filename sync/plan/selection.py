@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,7 +127,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
         elif not by_name[name].schema.names:
             fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
             raise fail("stream", "the source has no columns for it: is it empty?")
-    _check_columns(pipeline, entries, by_name)
+    _check_columns(pipeline, entries, by_name, _column_patterns)
     chosen, errors = [], []
     for name in wanted:
         try:
@@ -137,6 +137,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
             errors.append(error)
     if errors:
         raise _together(errors)
+    _check_columns(pipeline, entries, by_name, _column_names)
     return tuple(chosen)
 
 
@@ -233,24 +234,41 @@ def _is_reserved(name: str) -> bool:
     return any(part.startswith(RESERVED_PREFIX) for part in name.split("."))
 
 
-def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name: Mapping[str, Stream]) -> None:
-    """Raise if a column pattern of an entry matches no column of its streams."""
+#: Place of a column in an entry, its name or pattern.
+_Named = Iterator[tuple[tuple[str, ...], str]]
+
+
+def _check_columns(
+    pipeline: Pipeline,
+    entries: Mapping[str, list[int]],
+    by_name: Mapping[str, Stream],
+    named: Callable[[StreamEntry], _Named],
+) -> None:
+    """Raise if an entry names a column that none of its streams has."""
     for number, entry in enumerate(pipeline.streams):
-        if entry.columns is None:
-            continue
         streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
         if not all(stream.schema.names for stream in streams):
             continue  # a stream that was not opened may have the column
         known = sorted({column for stream in streams for column in stream.schema.names})
-        for side in ("include", "exclude"):
-            for pattern in getattr(entry.columns, side) or ():
-                if not any(glob_matches(pattern, column) for column in known):
-                    raise pipeline.error(
-                        ("streams", number, "columns", side),
-                        f"{pattern!r} matches no column of {entry.stream!r}",
-                        allowed=tuple(known),
-                        nearest=nearest_match(pattern, known),
-                    )
+        for location, pattern in named(entry):
+            if pattern not in known and not any(glob_matches(pattern, column) for column in known):
+                raise pipeline.error(
+                    ("streams", number, *location),
+                    f"{pattern!r} matches no column of {entry.stream!r}",
+                    allowed=tuple(known),
+                    nearest=nearest_match(pattern, known),
+                )
+
+
+def _column_patterns(entry: StreamEntry) -> _Named:
+    if entry.columns is not None:
+        for side, patterns in (("include", entry.columns.include), ("exclude", entry.columns.exclude)):
+            yield from ((("columns", side), pattern) for pattern in patterns or ())
+
+
+def _column_names(entry: StreamEntry) -> _Named:
+    yield from ((("key_properties",), name) for name in entry.key_properties or ())
+    yield from ((("bookmark_properties",), name) for name in entry.bookmark_properties or ())
 
 
 def _configure(

@@ -48,3 +48,25 @@ def test_a_rename_of_a_column_that_one_stream_has_or_a_function_may_have_made_is
         ["id", "v", "kept"],
         ["id", "x", "kept"],
     ]
+
+
+@pytest.mark.parametrize("key", ["key_properties", "bookmark_properties"])
+def test_a_column_that_this_run_does_not_need_must_exist_in_some_stream(renaming: Bench, key: str) -> None:
+    renaming.document["streams"] = [{"stream": "*", key: ["w"]}, {"stream": "a", key: ["id"]}]
+    assert renaming.run().status == "success"
+    renaming.document["streams"] = [{"stream": "*", key: ["vv"]}, {"stream": "*", key: ["id"]}]
+    with pytest.raises(ConfigError, match=rf"streams\[0\]\.{key}: 'vv' matches no column of '\*'"):
+        renaming.run()
+
+
+def test_a_type_of_a_column_that_no_file_has_is_refused_whatever_is_selected(bench: Bench) -> None:
+    (bench.folder / "data").mkdir()
+    for name, text in {"a": "id,v\n1,x\n", "b": "id,w\n1,2\n"}.items():
+        (bench.folder / "data" / f"{name}.csv").write_text(text)
+    config = {"path": "data", "types": {"ww": "string"}}
+    bench.document["source"] = {"block": "load", "connector": "csv", "config": config}
+    bench.document["streams"] = [{"stream": "a"}]
+    with pytest.raises(ConfigError, match="no stream has a column 'ww'"):
+        bench.run()
+    config["types"] = {"w": "string"}
+    assert bench.run().status == "success"
