@@ -13,10 +13,12 @@ from .protocols import (
     BoundsRecords,
     ComputesChecksums,
     Destination,
+    ExaminesTables,
     FindsTypes,
     HasOneNull,
     HoldsMemory,
     KeepsRejected,
+    ListsStreams,
     LoadsRanges,
     NamesColumns,
     NamesTables,
@@ -39,6 +41,7 @@ class Abilities:
     prepares: Prepares | None = None
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
+    lists_streams: ListsStreams | None = None
     finds_types: FindsTypes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
@@ -52,6 +55,7 @@ class Abilities:
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     loads_ranges: LoadsRanges | None = None
+    examines_tables: ExaminesTables | None = None
     runs_statements: RunsStatements | None = None
 
 

@@ -11,11 +11,23 @@ asks once, when a pipeline is opened (`abilities.abilities_of`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from .stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+from .stream import (
+    Block,
+    Bookmark,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableRecords,
+    TableState,
+    WriteDisposition,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -189,6 +201,19 @@ class BoundsRecords(Protocol):
 
 
 @runtime_checkable
+class ListsStreams(Protocol):
+    """Lists its streams without opening one. Without: `discover` opens all, and one that is broken stops it."""
+
+    def list_streams(self) -> Sequence[str]:
+        """Return the names that `discover` returns, in its order."""
+        ...
+
+    def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """Return these streams as `discover` does; one that is broken has no columns and says why (`unreadable`)."""
+        ...
+
+
+@runtime_checkable
 class FindsTypes(Protocol):
     """Finds column types in the data and keeps them with the bookmark."""
 
@@ -348,6 +373,21 @@ class LoadsRanges(Protocol):
 
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """Drop the ranges that interrupted loads of a pipeline have left, except where `is_wanted`."""
+        ...
+
+
+@runtime_checkable
+class ExaminesTables(Protocol):
+    """Looks into tables that another program has written. Without: such a table cannot be adopted."""
+
+    def examine(self, table: str, key: Sequence[str], bookmark: Sequence[str]) -> TableRecords:
+        """Look up keys and bookmark of an existing table's records; change nothing.
+
+        Args:
+            table: a `destination_table`.
+            key: columns of the table, as the table calls them; empty: no key is wanted.
+            bookmark: the same, most significant first; empty: no bookmark is wanted.
+        """
         ...
 
 

@@ -102,6 +102,8 @@ class Stream:
     max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
+    #: Why its columns could not be read; empty: they could.
+    unreadable: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
@@ -209,10 +211,28 @@ class TableState:
     triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = field(default_factory=dict)
     #: False: the destination cannot describe its tables (a Singer target); `schema` is None then.
     is_described: bool = True
+    #: Whether it is known to have no record; looked up only where the ledger has no row of the table.
+    is_empty: bool = False
+    #: Schema (or database) that the first load creates, in words; empty: none.
+    new_schema: str = ""
     #: Name of the stream that a source of the same place offers for the table (`public.users`, `users`).
     stream_name: str = ""
     #: `LedgerRow.columns` of the stream that is planned for the table; `describe` leaves it empty.
     columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRecords:
+    """What the records of a table say about its key and its bookmark."""
+
+    #: Values of the bookmark's columns in the newest record, in order; None: no record has them all.
+    newest: tuple[Any, ...] | None
+    #: Whether a unique index covers exactly the key.
+    has_index: bool
+    #: One key that several records have, or that holds NULL; None: there is none.
+    ambiguous: tuple[Any, ...] | None
+    #: Statement that makes the unique index.
+    statement: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

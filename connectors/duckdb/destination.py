@@ -32,7 +32,11 @@ class DuckDBDestination(SqlDestination):
         self._database.add_writer(self)
         self._naming = DuckDBNaming()
         is_limited = self._config.memory_limit is not None
-        super().__init__(dialect(self._naming, is_limited=is_limited), schema=self._config.schema_ or "")
+        super().__init__(
+            dialect(self._naming, is_limited=is_limited),
+            schema=self._config.schema_ or "",
+            creates_schemas=self._config.create_schemas,
+        )
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give DuckDB at most so much; if it is strict, merges no more than that."""

@@ -27,6 +27,9 @@ class DuckDBSettings(Settings):
     schema_: str | None = Field(
         default=None, alias="schema", description="Source: offer only this schema. Destination: default schema."
     )
+    create_schemas: bool = Field(
+        default=True, description="Destination: create schemas that tables need; false: refuse such a table."
+    )
     memory_limit: str | None = Field(
         default=None,
         pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",

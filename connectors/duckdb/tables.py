@@ -27,9 +27,10 @@ class DuckDBTables(Tables):
         """Nothing to lock (`Writes.begin_commit` did), but the catalog must be read again."""
         return Reread()
 
-    def create_schema(self, session: Session, schema: str) -> None:
-        """Create the schema if it is missing."""
-        session.execute(f"create schema if not exists {self._naming.schema(schema)}")
+    def has_schema(self, session: Session, schema: str) -> bool:
+        """Look for the schema in the file."""
+        sql = "select 1 from duckdb_schemas() where database_name = current_database() and schema_name = $1"
+        return bool(session.query(sql, (schema,)))
 
     def create(
         self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False

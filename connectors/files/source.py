@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,13 +54,39 @@ class FileSource:
 
     def discover(self) -> Sequence[Stream]:
         streams = [self._stream(found) for found in self._find()]
+        self._refuse_unused(streams)
+        return streams
+
+    def list_streams(self) -> Sequence[str]:
+        """See `ListsStreams`."""
+        return [found.name for found in self._find()]
+
+    def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """See `ListsStreams`."""
+        everything = self._find()
+        streams = [self._opened(found) for found in everything if found.name in names]
+        if self._unused_types(streams):  # a stream that nobody wants may have the column
+            others = [self._opened(found) for found in everything if found.name not in names]
+            if not any(stream.unreadable for stream in (*streams, *others)):
+                self._refuse_unused([*streams, *others])
+        return streams
+
+    def _opened(self, found: StreamFiles) -> Stream:
+        try:
+            return self._stream(found)
+        except FatalConnectorError as error:
+            return Stream(name=found.name, schema=pa.schema([]), unreadable=str(error))
+
+    def _unused_types(self, streams: Sequence[Stream]) -> list[str]:
         columns = {name for stream in streams for name in stream.schema.names}
-        unused = [name for name in self._settings.types if name not in columns]
+        return [name for name in self._settings.types if name not in columns]
+
+    def _refuse_unused(self, streams: Sequence[Stream]) -> None:
+        unused = self._unused_types(streams)
         if unused and streams:
             raise ConnectorConfigError(
                 f"config.types: no stream has a column {unused[0]!r}", connector=self.connector, key="types"
             )
-        return streams
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
         return [[stream] for stream in streams]
@@ -69,7 +95,12 @@ class FileSource:
         return ("arrow",)
 
     def count(self, stream: Stream) -> int:
-        return sum(self._format.count(file) for file in self._files(stream.name))
+        with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
+            if stream.max_rejected is None:
+                return sum(self._format.count(file) for file in self._files(stream.name))
+            # Only a read tells rejected records from others.
+            rejected = ReadRejections(stream.max_rejected)
+            return sum(batch.num_rows for batch in self._batches(stream, [], call, rejected))
 
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"

@@ -309,6 +309,15 @@ def missing_error(stream: Stream, counts: Sequence[int], *, is_all: bool) -> Fat
     )
 
 
+def refuse_incomplete(records: pa.RecordBatch, stream: Stream) -> None:
+    """Raise if an INCREMENTAL stream with `null_bookmarks: fail` has a record with an incomplete bookmark."""
+    names = stream.bookmark_properties
+    is_engines = names and not stream.keeps_own_bookmark and stream.null_bookmarks is NullBookmarks.FAIL
+    if is_engines and not pc.all(has_bookmark(records, names)).as_py():
+        counts = [len(records) - pc.sum(has_bookmark(records, [name])).as_py() for name in names]
+        raise missing_error(stream, counts, is_all=False)
+
+
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_S = 86_400
 
@@ -371,6 +380,7 @@ __all__ = [
     "missing_error",
     "past",
     "python_value",
+    "refuse_incomplete",
     "same",
     "to_json",
     "values",

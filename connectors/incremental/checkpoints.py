@@ -36,7 +36,7 @@ from .bookmarks import (
     has_bookmark,
     is_above,
     lower_bound,
-    missing_error,
+    refuse_incomplete,
     same,
     to_json,
 )
@@ -146,6 +146,8 @@ class _Boundary:
                 self.columns, records = list(keys["columns"]), key_hashes
             elif is_gone or stream.may_repeat:
                 return []
+        if stream.may_repeat and not set(stream.schema.names) <= set(self.columns):
+            return []  # a merge sends the records again: they get their values of the new column
         if stream.may_repeat and self.key_columns and not (is_of_these_keys and keys.get(LAST)):
             return []
         known = key_hashes if is_of_these_keys and self.key_columns else []
@@ -277,11 +279,9 @@ class _Tracker:
     def _filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Drop records below the bookmark; treat incomplete bookmarks as the stream says."""
         policy = self._stream.null_bookmarks
+        refuse_incomplete(batch, self._stream)
         is_complete = has_bookmark(batch, self._names)
         is_wanted = is_complete
-        if policy is NullBookmarks.FAIL and not pc.all(is_complete).as_py():
-            counts = [len(batch) - pc.sum(has_bookmark(batch, [name])).as_py() for name in self._names]
-            raise missing_error(self._stream, counts, is_all=False)
         if self._lower is not None and not self._is_ordered:
             is_wanted = at_or_past(batch, self._names, self._lower)
         keeps_incomplete = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and not self._is_resumed)

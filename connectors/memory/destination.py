@@ -120,7 +120,13 @@ class MemoryDestination:
         rows = tuple(row for key, row in self._database.ledger.items() if key.destination_table == name)
         is_table = name not in self._database.views
         schema = None if table is None else table.schema
-        return TableState(schema=schema, ledger=rows, is_table=is_table, stream_name=name)
+        return TableState(
+            schema=schema,
+            ledger=rows,
+            is_table=is_table,
+            is_empty=not rows and table is not None and not table.num_rows,
+            stream_name=name,
+        )
 
     def _load(
         self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]

@@ -28,7 +28,11 @@ class MySQLDestination(SqlDestination):
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(MySQLSettings, config, self.connector)
         self._server, database = Server(), self._settings.address.database
-        super().__init__(dialect(self._server, database, self._settings.lock_timeout_s), schema=database)
+        super().__init__(
+            dialect(self._server, database, self._settings.lock_timeout_s),
+            schema=database,
+            creates_schemas=self._settings.create_schemas,
+        )
         self._ledger = MySQLLedger(self.dialect)
         #: Databases whose leftover staging tables were dropped since the last connection was opened.
         self._swept: set[str] = set()

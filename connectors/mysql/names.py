@@ -13,6 +13,7 @@ class MySQLNaming(Naming):
     """Names of columns are the same in any case; names of tables are, where the server says so."""
 
     name = "mysql"
+    schema_word = "database"
 
     def __init__(self, database: str, server: Server) -> None:
         self.default_schema = database

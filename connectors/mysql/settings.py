@@ -37,6 +37,9 @@ class MySQLSettings(ServerSettings):
     tinyint1_as_bool: bool = Field(
         True, description="Source: tinyint(1) is a boolean; false: an integer, for columns that hold more than 0 and 1"
     )
+    create_schemas: bool = Field(
+        True, description="Destination: create databases that tables need; false: refuse such a table"
+    )
     lock_timeout_s: PositiveInt = Field(300, description="How long to wait for another transaction's locks")
 
     @model_validator(mode="after")

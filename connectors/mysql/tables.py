@@ -37,10 +37,13 @@ class MySQLTables(Tables):
         digest = hashlib.sha256(f"{name.schema}.{name.name}".encode()).hexdigest()[:40]
         return TakeNamedLock(f"syncblocks_{digest}", self._lock_timeout_s)
 
-    def create_schema(self, session: Session, schema: str) -> None:
-        """Create it only if it is missing: IF NOT EXISTS still demands the privilege to create."""
-        if not session.query("select 1 from information_schema.schemata where schema_name = $1", (schema,)):
-            session.execute(f"create database if not exists {self._quote(schema)} character set utf8mb4")
+    def has_schema(self, session: Session, schema: str) -> bool:
+        """Look for the database."""
+        return bool(session.query("select 1 from information_schema.schemata where schema_name = $1", (schema,)))
+
+    def new_schema(self, schema: str) -> str:
+        """Write CREATE DATABASE."""
+        return f"create database if not exists {self._quote(schema)} character set utf8mb4"
 
     def create(
         self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False

@@ -33,7 +33,7 @@ class PostgresDestination(SqlDestination):
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
-        super().__init__(dialect(), schema=self._settings.schema_ or "")
+        super().__init__(dialect(), schema=self._settings.schema_ or "", creates_schemas=self._settings.create_schemas)
         self._database = Database(self._settings.address)
         self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
         self._arrow = self._sessions

@@ -34,6 +34,9 @@ class PostgresSettings(ServerSettings):
         description="Destination: schema of tables named without one (public). Source: the only schema offered.",
     )
     batch_size_bytes: PositiveInt = Field(2 << 20, description="Rough size of a batch that is read")
+    create_schemas: bool = Field(
+        True, description="Destination: create schemas that tables need; false: refuse such a table"
+    )
     text_columns: tuple[str, ...] = Field(
         (),
         description="Source: columns read as text (`schema.table.column`), for values that no other system "

@@ -22,10 +22,9 @@ class PostgresTables(Tables):
         number = f"pg_catalog.hashtextextended({literal(f'syncblocks {name}')}, 0)"
         session.execute(f"select pg_catalog.pg_advisory_xact_lock({number})")
 
-    def create_schema(self, session: Session, schema: str) -> None:
-        """Create it only if it is missing: IF NOT EXISTS still demands the privilege to create."""
-        if not session.query("select 1 from pg_catalog.pg_namespace where nspname = $1", (schema,)):
-            session.execute(f"create schema if not exists {self._quote(schema)}")
+    def has_schema(self, session: Session, schema: str) -> bool:
+        """Look for the schema."""
+        return bool(session.query("select 1 from pg_catalog.pg_namespace where nspname = $1", (schema,)))
 
     def staging(self, target: TableName, name: str) -> TableName:
         """Stage in a temporary table: no WAL, and no privilege on the schema needed."""

@@ -193,6 +193,15 @@ class DestinationSink(BatchSink):
                 ) from error
 
 
+def _shared(stream: str, other: str, table: str, way_out: str = "") -> FatalConnectorError:
+    return FatalConnectorError(
+        f"streams {stream!r} and {other!r} would both be written into table {table!r}, where records with the same key "
+        f"replace each other: {way_out}give one of them another name by `__alias__` in `stream_maps`, or send each to "
+        "a target of its own",
+        stream=other,
+    )
+
+
 class DestinationTarget(Target):
     """A target over a `Destination`; `target_class` makes one for each connector."""
 
@@ -218,6 +227,8 @@ class DestinationTarget(Target):
         self.overwritten: set[str] = set()
         #: One name of each table (`NamesTables.one_name`) -> the stream written into it.
         self._streams: dict[str, str] = {}
+        #: Name after `stream_maps` -> the stream of the tap that has it.
+        self._sources: dict[str, str] = {}
         #: Version in the message of the current record.
         self.version: Any = None
 
@@ -250,12 +261,20 @@ class DestinationTarget(Target):
             way_out = "leave out `schema` of the target's config, by which each goes into its own schema; or " * (
                 self.connector in _WITH_SCHEMAS and bool(self.config.get("schema"))
             )
-            raise FatalConnectorError(
-                f"streams {other!r} and {stream!r} would both be written into table {table!r}, where records with the "
-                f"same key replace each other: {way_out}give one of them another name by `__alias__` in `stream_maps`, "
-                "or send each to a target of its own",
-                stream=stream,
-            )
+            raise _shared(other, stream, table, way_out)
+
+    def _process_schema_message(self, message_dict: dict[str, Any]) -> None:
+        """Let no two streams of the tap share a sink: `stream_maps` may give them one name.
+
+        Raises:
+            FatalConnectorError: two streams have one name.
+        """
+        super()._process_schema_message(message_dict)
+        stream = message_dict["stream"]
+        for stream_map in self.mapper.stream_maps[stream]:
+            other = self._sources.setdefault(stream_map.stream_alias, stream)
+            if other != stream and self.sink_exists(stream_map.stream_alias):
+                raise _shared(other, stream, table_name(stream_map.stream_alias, self.connector, self.config))
 
     def _process_record_message(self, message_dict: dict[str, Any]) -> None:
         self.version = message_dict.get("version")

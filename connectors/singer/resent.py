@@ -99,6 +99,9 @@ class ResentRecords:
     def _not_committed(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
         if not set(self._columns) <= set(batch.schema.names):
             return None
+        if self._is_merged and not set(_hashed(batch.schema.names)) <= set(self._columns):
+            self._has_old = False  # a merge sends the records again: they get their values of the new column
+            return None
         high = self._scalar(self._high, batch)
         if high is None:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -21,11 +22,13 @@ from ..stream import (
     LedgerRow,
     Load,
     Stream,
+    TableRecords,
     TableState,
     WriteDisposition,
     is_unseen,
 )
 from .dialect.dialect import Dialect
+from .dialect.tables import NO_SCHEMA
 from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, staging_name
 from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
@@ -48,8 +51,9 @@ class SqlDestination(ABC):
     #: Name of the connector, for errors.
     connector: ClassVar[str]
 
-    def __init__(self, dialect: Dialect, *, schema: str = "") -> None:
+    def __init__(self, dialect: Dialect, *, schema: str = "", creates_schemas: bool = True) -> None:
         self.dialect = dialect
+        dialect.tables.creates_schemas = creates_schemas
         self._schema = schema
         self._ledger: AbstractLedger = Ledger(dialect)
         #: Ledgers known to exist; if one is dropped meanwhile, the next call creates it again.
@@ -91,9 +95,13 @@ class SqlDestination(ABC):
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         """Return schema and ledger rows of each table, in a few round trips for all."""
-        if not tables or not self.is_there():
-            return {table: TableState() for table in tables}
         names = {table: self.target(table) for table in tables}
+        if not tables or not self.is_there():
+            own = self.dialect.naming.default_schema
+            return {
+                table: TableState() if name.schema in ("", own) else self._without_schema(name)
+                for table, name in names.items()
+            }
         ledgers = {self._ledger.table(name) for name in names.values()}
         with self._sessions.lease() as lease:
             lease.begin()
@@ -104,10 +112,41 @@ class SqlDestination(ABC):
                 if ledger in found
                 for row in self._ledger.read(lease.session, ledger)
             ]
-        by_table: dict[TableName, list[LedgerRow]] = {}
-        for row in rows:
-            by_table.setdefault(self.target(row.key.destination_table), []).append(row)
-        return {table: self._state(found.get(name), by_table.get(name, [])) for table, name in names.items()}
+            by_table: dict[TableName, list[LedgerRow]] = {}
+            for row in rows:
+                by_table.setdefault(self.target(row.key.destination_table), []).append(row)
+            unknown = [found[name] for name in dict.fromkeys(names.values()) if name in found and name not in by_table]
+            schemas = {name.schema for name in names.values() if name not in found and name.schema}
+            missing = {schema for schema in schemas if not self.dialect.tables.has_schema(lease.session, schema)}
+            empty = {table.name for table in unknown if table.is_table and self._is_empty(lease, table)}
+        states = {name: self._state(found.get(name), by_table.get(name, [])) for name in names.values()}
+        return {
+            table: self._without_schema(name)
+            if name.schema in missing
+            else replace(states[name], is_empty=name in empty)
+            for table, name in names.items()
+        }
+
+    def examine(self, table: str, key: Sequence[str], bookmark: Sequence[str]) -> TableRecords:
+        """See `ExaminesTables`."""
+        name, writes = self.target(table), self.dialect.writes
+        with self._sessions.lease() as lease:
+            lease.begin()
+            session, found = lease.session, self.dialect.catalog.reflect(lease.session, [name]).get(name)
+            if found is None:
+                raise FatalConnectorError(f"table {table!r} is gone", connector=self.connector)
+            has_index = frozenset(key) in self.dialect.catalog.unique_keys(session, found)
+            repeated = session.query(writes.repeated_key(name, key)) if key and not has_index else []
+            if key and not repeated and session.query(writes.null_key(name, key)):
+                repeated = [(None,) * len(key)]
+            newest = session.query(writes.newest(found, bookmark)) if bookmark else []
+            session.rollback()
+        return TableRecords(
+            newest=tuple(newest[0]) if newest else None,
+            has_index=has_index,
+            ambiguous=tuple(repeated[0]) if repeated else None,
+            statement=self.dialect.tables.create_unique(name, key) if key else "",
+        )
 
     def keeps_rejected(self) -> str:
         """Keep them all."""
@@ -266,6 +305,22 @@ class SqlDestination(ABC):
             commit(lease.session, self.dialect)
             lease.begin()
         self._seen_ledgers.add(ledger)
+
+    def _without_schema(self, name: TableName) -> TableState:
+        """Return the state of a table whose schema is missing."""
+        schema = f"{self.dialect.naming.schema_word} {name.schema!r}"
+        refusal = "" if self.dialect.tables.creates_schemas else NO_SCHEMA.format(f"needs {schema}, which")
+        refuses = dict.fromkeys(WriteDisposition, refusal) if refusal else {}
+        return TableState(new_schema=schema, refuses=refuses)
+
+    def _is_empty(self, lease: Lease, table: Table) -> bool:
+        """Tell whether a table has no record; a table that cannot be read counts as one with records."""
+        try:
+            return not lease.session.query(self.dialect.writes.any_record(table))
+        except FatalConnectorError:
+            lease.session.rollback()
+            lease.begin()
+            return False
 
     def _kept(self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool, key_columns: int) -> Kept:
         metadata = field.metadata or {}

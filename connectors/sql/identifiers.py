@@ -145,6 +145,8 @@ class Naming:
 
     name: str
     default_schema: str = ""
+    #: What the system calls a schema.
+    schema_word: str = "schema"
     #: Longest name in bytes; None: no limit.
     max_identifier_bytes: int | None = None
     #: Names that no column may have, folded.

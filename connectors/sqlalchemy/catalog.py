@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -113,6 +114,18 @@ def _key(inspector: Inspector, name: str, schema: str | None) -> tuple[str, ...]
     except NoSuchTableError:  # dropped since its columns were read
         return ()
     return tuple(str(column) for column in found.get("constrained_columns", ()))
+
+
+def unique_indexes(connection: Connection, spelling: Names, name: TableName) -> list[frozenset[str]]:
+    """Return the column sets of a table's unique indexes and constraints, as far as the dialect knows them."""
+    inspector, table, schema = sa.inspect(connection), spelling.spell(name.name), _schema(spelling, name.schema)
+    found: list[Any] = []
+    with suppress(NotImplementedError):
+        found += [index for index in inspector.get_indexes(table, schema=schema) if index["unique"]]
+    with suppress(NotImplementedError):
+        found += inspector.get_unique_constraints(table, schema=schema)
+    # An index over an expression has None in the place of a column.
+    return [frozenset(map(spelling.shown, each["column_names"])) for each in found if all(each["column_names"])]
 
 
 def _views(inspector: Inspector, schema: str | None) -> list[str]:

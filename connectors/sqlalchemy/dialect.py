@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -89,6 +89,13 @@ class SQLAlchemyCatalog(Catalog):
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog."""
         return own_session(session).inspect(lambda connection: catalog.reflect(connection, self._spelling, tables))
+
+    def unique_keys(self, session: Session, table: Table) -> Collection[frozenset[str]]:
+        """Ask for the unique indexes: a load does not need to know them."""
+        found = own_session(session).inspect(
+            lambda connection: catalog.unique_indexes(connection, self._spelling, table.name)
+        )
+        return {*super().unique_keys(session, table), *found}
 
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return leftovers of the schema that a destination writes by default; of others nobody knows."""

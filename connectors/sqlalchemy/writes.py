@@ -77,6 +77,16 @@ class SQLAlchemyWrites(Writes):
         else:
             super().perform(session, action)
 
+    def any_record(self, table: Table) -> str:
+        """Write the SELECT of one record of a table."""
+        return self._compiled(sa.select(*self._part(table.name, [table.columns[0].name], "t").values()).limit(1))
+
+    def newest(self, table: Table, columns: Sequence[str]) -> str:
+        """Write the SELECT of some columns in the record where they are highest."""
+        found = list(self._part(table.name, columns, "t").values())
+        known = sa.and_(*(column.is_not(None) for column in found))
+        return self._compiled(sa.select(*found).where(known).order_by(*(column.desc() for column in found)).limit(1))
+
     def null_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one staged record with NULL in its key."""
         source = self._part(staging, key, "s")

@@ -239,6 +239,19 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         loads.drop_ranges("contract", lambda key: False)
         assert self.people(place) == [(1, "a")]
 
+    # ExaminesTables
+
+    def test_the_records_of_a_table_are_examined_and_stay(self, place: Any, destination: Destination) -> None:
+        examines = self.can(destination, "examines_tables")
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a"), (3, "c"), (2, "b")), FINAL)
+        found = examines.examine("people", ["id"], ["id"])
+        assert (found.newest, found.has_index, found.ambiguous) == ((3,), False, None)
+        assert found.statement
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((2, "b")), FINAL)
+        assert examines.examine("people", ["id"], []).ambiguous == (2,)
+        assert examines.examine("people", [], ["name", "id"]).newest == ("c", 3)
+        assert len(self.people(place) or []) == 4
+
     # RunsStatements
 
     def test_a_statement_is_committed_and_says_how_many_records_it_changed(

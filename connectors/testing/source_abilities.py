@@ -72,7 +72,16 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         with pytest.raises(RecordTooWide):
             self.read(source, self.find(source, "people"))
 
-    # FindsTypes, SkipsLate, HasOneNull
+    # ListsStreams, FindsTypes, SkipsLate, HasOneNull
+
+    def test_listed_streams_are_those_of_discover_and_are_opened_alone(self, place: Any, source: Source) -> None:
+        lists = self.can(source, "lists_streams")
+        for name in ("people", "others"):
+            self.put(place, name, self.people((1, "x", 1)), ["id"])
+        found = {stream.name: stream for stream in source.discover()}
+        assert list(lists.list_streams()) == list(found)
+        name = self.find(source, "people").name
+        assert lists.open_streams([name]) == [found[name]]
 
     def test_known_types_keep_the_columns_and_the_records(self, place: Any, source: Source) -> None:
         finds = self.can(source, "finds_types")

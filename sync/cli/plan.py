@@ -66,6 +66,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "start": planned.start.reason,
                 "transformers": list(planned.transformers),
                 "changes": list(planned.changes),
+                "creates_schema": planned.table.new_schema or None,
                 "wire": planned.wire,
                 "parallel_reads": {
                     "asked": planned.selected.parallel_reads,
@@ -153,6 +154,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(line)
         if plan.streams and is_alone:
             console.echo("`--types` shows every column.")
+    for schema in dict.fromkeys(planned.table.new_schema for planned in plan.streams if planned.table.new_schema):
+        console.echo(f"creates {schema}")
     for planned in plan.streams:
         if planned.resumption is not None:
             console.echo(f"{planned.name}: {planned.resumption}")
@@ -199,6 +202,8 @@ def _type_lines(plan: Plan) -> list[str]:
         if not planned.is_schema_decided:
             lines.append(f"{planned.name}: columns are decided by the transformer, and checked when its records come")
             continue
+        if not planned.mapping.columns:
+            continue  # it will fail: the warning says why
         counts = summary(planned.mapping.columns)
         if set(counts) <= {"exact"}:
             exact += 1

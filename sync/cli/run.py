@@ -120,6 +120,7 @@ def result_document(result: RunResult) -> dict[str, Any]:
             }
             for stream in result.streams
         ],
+        "never_started": list(result.never_started),
         "callbacks": dict(result.callbacks),
     }
 
@@ -161,9 +162,20 @@ def show_result(console: Console, result: RunResult) -> None:
         what += f", {rejected} rejected"
     run = "no run" if result.run_id is None else f"run {result.run_id}"
     console.echo(f"{result.pipeline}: {run}: {result.status}, {what}", color=_color(result.status))
+    if result.never_started:
+        console.echo(_never_started(result), color="yellow")
     if result.error:
         console.echo(f"error: {result.error}", color="red")
     _show_callbacks(console, result)
+
+
+def _never_started(result: RunResult) -> str:
+    names, rest = ", ".join(result.never_started[:5]), len(result.never_started) - 5
+    shown = f"{names} and {rest} more" if rest > 0 else names
+    way_out = ""
+    if result.status == "failure" and result.signal is None:
+        way_out = "; with `allow_blocks_to_fail: true` a failed stream does not stop the others"
+    return f"{formatting.plural(len(result.never_started), 'stream')} not started: {shown}{way_out}"
 
 
 def _show_callbacks(console: Console, result: RunResult) -> None:

@@ -1,4 +1,4 @@
-"""`syncblocks state`: show, set, rewind and reset the bookmarks of streams."""
+"""`syncblocks state`: show, set, rewind and reset the bookmarks of streams; adopt tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("state", cls=Group)
 def state_command() -> None:
-    """Show, set, reset and rewind the bookmarks of streams."""
+    """Show, set, reset and rewind the bookmarks of streams; adopt tables of other programs."""
 
 
 @state_command.command("show")
@@ -99,6 +99,34 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
     with existing_store(pipeline) as store, opened(pipeline) as session:
         state = set_state(session, store, stream, _texts(rest[1:], _bookmark_properties(session, stream)))
     _done(console, "set", pipeline.pipeline, stream, [state.destination_table], bookmark=words_of(state.bookmark))
+    return 0
+
+
+@state_command.command("adopt")
+@common
+@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM [COLUMN=VALUE...]")
+def adopt_command(console: Console, arguments: tuple[str, ...]) -> int:
+    """Take over a table that another program has written: the next run goes on from its newest bookmark.
+
+    Checks that the columns hold the stream's and that no key is there twice, then writes the ledger row. COLUMN=VALUE
+    gives another bookmark than the newest in the table. The table stays unchanged.
+    """
+    from ..run.adoption import adopt_table
+    from ..session.inspection import existing_store, opened
+
+    file, rest = split_file(arguments)
+    if not rest:
+        raise click.UsageError("needs a STREAM")
+    stream = rest[0]
+    pipeline = open_pipeline(console, file)
+    with existing_store(pipeline) as store, opened(pipeline) as session:
+        texts = _texts(rest[1:], _bookmark_properties(session, stream)) if rest[1:] else {}
+        adoption = adopt_table(session, store, stream, texts)
+    for note in adoption.notes:
+        console.warn(note)
+    state = adoption.state
+    bookmark = words_of(state.bookmark)
+    _done(console, "adopted", pipeline.pipeline, stream, [state.destination_table], bookmark=bookmark)
     return 0
 
 

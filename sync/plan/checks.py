@@ -9,7 +9,8 @@ from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import TableState, WriteDisposition
 
 from ..config import Pipeline
-from ..errors import ConfigError
+from ..delivery.subscriptions import UserCode, applies
+from ..errors import ConfigError, nearest_match
 from .selection import SelectedStream
 
 
@@ -72,6 +73,26 @@ def _advice(others: Sequence[SelectedStream]) -> str:
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
 
 
+def check_renames(pipeline: Pipeline, selected: Sequence[SelectedStream], code: UserCode) -> None:
+    """Raise if a transformer renames a column that none of its streams has; a function before it may add any column."""
+    names = {stream.name: list(stream.stream.schema.names) for stream in selected}
+    is_open = dict.fromkeys(names, False)
+    for number, block in enumerate(pipeline.transformers):
+        own = [name for name in names if applies(block.streams, name)]
+        known = sorted({column for name in own for column in names[name]})
+        for column in block.rename or {}:
+            if own and column not in known and not any(is_open[name] for name in own):
+                raise pipeline.error(
+                    ("transformers", number, "rename", column),
+                    f"no stream of block {block.block!r} has a column {column!r}",
+                    allowed=tuple(known),
+                    nearest=nearest_match(column, known),
+                )
+        for name in own:
+            names[name] = [(block.rename or {}).get(column, column) for column in names[name]]
+            is_open[name] |= bool(code.transformers[block.block])
+
+
 def check_own_source(
     pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
 ) -> None:
@@ -103,6 +124,12 @@ def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], ca
     return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
 
 
-def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
+class Unplannable(ConfigError):
+    """Source or destination cannot serve a stream; with `allow_blocks_to_fail` only that stream fails."""
+
+
+def stream_error(
+    pipeline: Pipeline, stream: SelectedStream, message: str, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
     """Return an error about a stream, with the place of its entry in the pipeline file."""
-    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}")
+    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}", kind=kind)

@@ -20,8 +20,8 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from .checks import check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
-from .columns import ColumnMapping, Rules, computed_warnings, map_columns
+from .checks import Unplannable, check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
+from .columns import ColumnMapping, Rules, computed_warnings, map_columns, table_changes
 from .evolution import (
     Ignored,
     former_key,
@@ -38,7 +38,7 @@ from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_re
 from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
-from .start import Start, ledger_row, starting_point
+from .start import Start, ledger_row, not_ours, starting_point
 
 #: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
@@ -87,6 +87,10 @@ class PlannedStream:
     former_key: tuple[str, ...] | None
     #: Why the stream will fail before anything is written; empty if it will not.
     refusal: str
+    #: Whether the destination is why, and not a change at the source: its block fails.
+    is_refused_by_destination: bool
+    #: Whether the file must change first: without `allow_blocks_to_fail` nothing is run.
+    needs_decision: bool
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
@@ -166,9 +170,16 @@ def plan_streams(
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
         check_own_source(pipeline, stream, table, connectors.source, connectors.destination)
         keys = connectors.destination_can.refuses_keys
-        if keys is not None and (refusal := keys.refusal(key)):
-            raise stream_error(pipeline, stream, refusal)
-        streams.append(_plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh))
+        refusal = "" if keys is None else keys.refusal(key)
+        try:
+            if refusal:
+                raise stream_error(pipeline, stream, refusal, kind=Unplannable)
+            planned = _plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh)
+        except Unplannable as error:
+            if not pipeline.allow_blocks_to_fail:
+                raise
+            planned = _refused_stream(pipeline, stream, key, table, code, connectors, error.message)
+        streams.append(planned)
     groups = tuple(
         tuple(stream.name for stream in group)
         for group in connectors.source.groups([stream.stream for stream in selected])
@@ -183,6 +194,24 @@ def plan_streams(
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
 
+def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:
+    """Raise if columns of some streams cannot be kept, and the file does not say what to do; name them all.
+
+    With `allow_blocks_to_fail` these streams fail, each in its turn, and the others run.
+    """
+    found = [planned for planned in plan.streams if planned.needs_decision]
+    if not found or pipeline.allow_blocks_to_fail:
+        return
+    if len(found) == 1:
+        raise stream_error(pipeline, found[0].selected, found[0].refusal)
+    listed = "".join(f"\n  stream {planned.name!r}: {planned.refusal}" for planned in found)
+    raise pipeline.error(
+        found[0].selected.location,
+        f"{len(found)} streams have columns that {pipeline.destination.connector} cannot keep:{listed}\n"
+        "  With `allow_blocks_to_fail: true` only these streams fail",
+    )
+
+
 def _plan_stream(
     pipeline: Pipeline,
     stream: SelectedStream,
@@ -194,6 +223,8 @@ def _plan_stream(
     *,
     full_refresh: bool,
 ) -> PlannedStream:
+    if stream.stream.unreadable:
+        raise stream_error(pipeline, stream, stream.stream.unreadable, kind=Unplannable)
     row = ledger_row(table, key)
     table = table if row is None else replace(table, columns=row.columns)
     start = starting_point(
@@ -227,7 +258,7 @@ def _plan_stream(
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
         mapping = map_columns(declared, rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
-        raise stream_error(pipeline, stream, str(error)) from error
+        raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
     # A replaced table gets new column types, whether values were seen or not.
     shape = shape_of(
@@ -237,10 +268,10 @@ def _plan_stream(
         None if left.unsure else left_out,
     )
     changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
+    if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):
+        raise stream_error(pipeline, stream, not_ours(stream, altered))
     lossy = mapping.refusals if is_decided else ()
-    if lossy and not changes:
-        raise stream_error(pipeline, stream, "; ".join(lossy))
-    refusals = [frozen(changes, mapping, rules), rekeyed(changes, stream, rules), *lossy]
+    of_changes = [text for text in (frozen(changes, mapping, rules), rekeyed(changes, stream, rules)) if text]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
     declared = without_columns(declared, rules.left_out - unsure)
     arriving = mapping.arriving if is_decided else declared
@@ -275,11 +306,57 @@ def _plan_stream(
         source_changes=changes,
         ignored=left_out if ignores else None,
         former_key=former_key(before, shape, [block.rename or {} for block in blocks]),
-        refusal="; ".join(filter(None, refusals)),
+        refusal="; ".join([*of_changes, *lossy]),
+        is_refused_by_destination=not of_changes,
+        needs_decision=bool(lossy) and not changes,
         data_blocks=kept,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
     )
+
+
+def _refused_stream(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    key: LedgerKey,
+    table: TableState,
+    code: UserCode,
+    connectors: Connectors,
+    refusal: str,
+) -> PlannedStream:
+    """Plan a stream that will fail in its turn: source or destination cannot serve it."""
+    rules = _rules(pipeline, stream, connectors.destination_can, table, stream.write_disposition, full_refresh=False)
+    return PlannedStream(
+        selected=stream,
+        key=key,
+        table=table,
+        start=Start(bookmark=None, reason="will fail"),
+        write_disposition=stream.write_disposition,
+        wire="arrow",
+        transformers=tuple(block.block for block in pipeline.transformers if applies(block.streams, stream.name)),
+        arriving=stream.stream,
+        is_schema_decided=True,
+        reading=Reading(readers=1, loaders=1, ranges=1, why=""),
+        resumption=None,
+        mapping=ColumnMapping(declared=stream.stream, arriving=stream.stream, columns=()),
+        rules=rules,
+        changes=(),
+        shape=shape_of(stream.stream),
+        source_changes=(),
+        former_key=None,
+        refusal=refusal,
+        is_refused_by_destination=not stream.stream.unreadable,
+        needs_decision=False,
+        data_blocks=data_blocks(code.subscriptions, stream.name, pipeline.destination.block),
+        ignored=None,
+    )
+
+
+def _alterations(mapping: ColumnMapping, table: TableState, *, is_decided: bool) -> list[str]:
+    """Say why a stream cannot be written into a table as it is; empty if it can."""
+    if not is_decided:
+        return ["a transformer decides the columns"]
+    return [*table_changes(mapping, table), *mapping.refusals]
 
 
 def _rules(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
@@ -64,51 +65,90 @@ class SelectedStream:
         return self.stream.name
 
 
-def select_streams(
-    pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()
-) -> tuple[SelectedStream, ...]:
-    """Return the streams that the `streams` entries select, in run order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The catalog as the `streams` entries select from it; only the wanted streams need to be opened."""
+
+    catalog: tuple[Stream, ...]
+    #: Streams that the file selects, in run order.
+    selected: tuple[str, ...]
+    #: Those of them that this command is about.
+    wanted: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this command is about all selected streams."""
+        return self.wanted == self.selected
+
+
+def select_names(
+    pipeline: Pipeline, catalog: Sequence[Stream], globs: Sequence[str] = (), only: Collection[str] | None = None
+) -> Selection:
+    """Return the names that the `streams` entries select.
 
     Args:
         pipeline: the pipeline file.
-        catalog: the source's streams.
-        known: streams that were written before, see `skipped_streams`.
-
-    Raises:
-        ConfigError: a pattern or column matches nothing, keys or bookmark_properties are no columns, INCREMENTAL
-            without bookmark_properties, merge without keys.
-    """
-    by_name = {stream.name: stream for stream in catalog}
-    entries, settings = _merged_settings(pipeline, by_name)
-    skipped = skipped_streams(pipeline, catalog, known)
-    wanted = [name for name in _wanted(settings) if name not in skipped]
-    for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
-        if not by_name[name].schema.names:
-            fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
-            raise fail("stream", "the source has no columns for it: is it empty?")
-    _check_columns(pipeline, entries, by_name)
-    chosen = [_configure(pipeline, by_name[name], settings[name], ("streams", entries[name][-1])) for name in wanted]
-    if not chosen:
-        raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
-    return tuple(chosen)
-
-
-def narrow_streams(
-    selected: Sequence[SelectedStream], globs: Sequence[str], only: Collection[str] | None = None
-) -> tuple[SelectedStream, ...]:
-    """Return the selected streams that `--stream` matches.
-
-    Args:
-        selected: the selected streams.
+        catalog: the source's streams, opened or not.
         globs: of `--stream`; none: all.
         only: exact names, if the streams are known already.
 
     Raises:
-        ConfigError: a glob matches none of them.
+        ConfigError: a pattern matches nothing.
     """
-    kept = [stream for stream in selected if only is None or stream.name in only]
-    matched = set(matching_names([stream.name for stream in kept], globs))
-    return tuple(stream for stream in kept if stream.name in matched)
+    _, settings = _merged_settings(pipeline, {stream.name: stream for stream in catalog})
+    selected = [name for name, said in settings.items() if said.get("selected", True) is not False]
+    if not selected:
+        raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
+    wanted = matching_names([name for name in selected if only is None or name in only], globs)
+    return Selection(catalog=tuple(catalog), selected=tuple(selected), wanted=tuple(wanted))
+
+
+def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[SelectedStream, ...]:
+    """Return the wanted streams of a selection with their settings, in run order.
+
+    Args:
+        pipeline: the pipeline file.
+        selection: with the wanted streams opened.
+        known: streams that were written before, see `skipped_streams`.
+
+    Raises:
+        ConfigError: a column matches nothing, keys or bookmark_properties are no columns, INCREMENTAL without
+            bookmark_properties, merge without keys; names all streams of which that is so.
+        FatalConnectorError: the columns of a stream cannot be read, and the file does not say `allow_blocks_to_fail`.
+    """
+    by_name = {stream.name: stream for stream in selection.catalog}
+    entries, settings = _merged_settings(pipeline, by_name)
+    skipped = skipped_streams(pipeline, selection, known)
+    wanted = [name for name in selection.wanted if name not in skipped]
+    for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
+        if by_name[name].unreadable:
+            if not pipeline.allow_blocks_to_fail:
+                raise FatalConnectorError(by_name[name].unreadable, connector=pipeline.source.connector, stream=name)
+        elif not by_name[name].schema.names:
+            fail = _failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
+            raise fail("stream", "the source has no columns for it: is it empty?")
+    _check_columns(pipeline, entries, by_name, _column_patterns)
+    chosen, errors = [], []
+    for name in wanted:
+        try:
+            location = ("streams", entries[name][-1])
+            chosen.append(_configure(pipeline, by_name[name], settings[name], location))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        raise _together(errors)
+    _check_columns(pipeline, entries, by_name, _column_names)
+    return tuple(chosen)
+
+
+def _together(errors: Sequence[ConfigError]) -> ConfigError:
+    """Return one error for the mistakes of several streams, at the place of the first."""
+    first = errors[0]
+    if len(errors) == 1:
+        return first
+    listed = "".join(f"\n  {error.message}" for error in errors)
+    message = f"{len(errors)} streams cannot be synced like this:{listed}"
+    return ConfigError(message, path=first.path, line=first.line, key=first.key)
 
 
 def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
@@ -140,15 +180,18 @@ def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigErr
     return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=nearest_match(given, names))
 
 
-def skipped_streams(pipeline: Pipeline, catalog: Sequence[Stream], known: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the streams without columns that only globs match, such as an empty file.
+def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the wanted streams without columns that only globs match, such as an empty file.
 
     Such a stream is an error if the file names it, or if it was written before.
     """
-    by_name = {stream.name: stream for stream in catalog}
+    by_name = {stream.name: stream for stream in selection.catalog}
     named = {*known, *(entry.stream for entry in pipeline.streams)}
-    settings = _merged_settings(pipeline, by_name)[1]
-    return tuple(name for name in _wanted(settings) if name not in named and not by_name[name].schema.names)
+    return tuple(
+        name
+        for name in selection.wanted
+        if name not in named and not by_name[name].schema.names and not by_name[name].unreadable
+    )
 
 
 def _merged_settings(
@@ -160,10 +203,6 @@ def _merged_settings(
         for name in _matches(pipeline, number, entry, by_name):
             entries.setdefault(name, []).append(number)
     return entries, {name: _merged([pipeline.streams[each] for each in found]) for name, found in entries.items()}
-
-
-def _wanted(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [name for name, said in settings.items() if said.get("selected", True) is not False]
 
 
 def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
@@ -195,30 +234,51 @@ def _is_reserved(name: str) -> bool:
     return any(part.startswith(RESERVED_PREFIX) for part in name.split("."))
 
 
-def _check_columns(pipeline: Pipeline, entries: Mapping[str, list[int]], by_name: Mapping[str, Stream]) -> None:
-    """Raise if a column pattern of an entry matches no column of its streams."""
+#: Place of a column in an entry, its name or pattern.
+_Named = Iterator[tuple[tuple[str, ...], str]]
+
+
+def _check_columns(
+    pipeline: Pipeline,
+    entries: Mapping[str, list[int]],
+    by_name: Mapping[str, Stream],
+    named: Callable[[StreamEntry], _Named],
+) -> None:
+    """Raise if an entry names a column that none of its streams has."""
     for number, entry in enumerate(pipeline.streams):
-        if entry.columns is None:
-            continue
         streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
+        if not all(stream.schema.names for stream in streams):
+            continue  # a stream that was not opened may have the column
         known = sorted({column for stream in streams for column in stream.schema.names})
-        for side in ("include", "exclude"):
-            for pattern in getattr(entry.columns, side) or ():
-                if not any(glob_matches(pattern, column) for column in known):
-                    raise pipeline.error(
-                        ("streams", number, "columns", side),
-                        f"{pattern!r} matches no column of {entry.stream!r}",
-                        allowed=tuple(known),
-                        nearest=nearest_match(pattern, known),
-                    )
+        for location, pattern in named(entry):
+            if pattern not in known and not any(glob_matches(pattern, column) for column in known):
+                raise pipeline.error(
+                    ("streams", number, *location),
+                    f"{pattern!r} matches no column of {entry.stream!r}",
+                    allowed=tuple(known),
+                    nearest=nearest_match(pattern, known),
+                )
+
+
+def _column_patterns(entry: StreamEntry) -> _Named:
+    if entry.columns is not None:
+        for side, patterns in (("include", entry.columns.include), ("exclude", entry.columns.exclude)):
+            yield from ((("columns", side), pattern) for pattern in patterns or ())
+
+
+def _column_names(entry: StreamEntry) -> _Named:
+    yield from ((("key_properties",), name) for name in entry.key_properties or ())
+    yield from ((("bookmark_properties",), name) for name in entry.bookmark_properties or ())
 
 
 def _configure(
     pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
 ) -> SelectedStream:
     fail = _failer(pipeline, location, stream.name)
+    if stream.unreadable:
+        settings = _known_without_columns(settings)
     kept = _kept_columns(stream, settings)
-    if not kept:
+    if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
     # The source's own settings (a Singer tap's catalog) are the defaults.
     disposition = settings.get("write_disposition")
@@ -270,6 +330,13 @@ def _configure(
         left_out=_left_out(stream, kept),
         location=location,
     )
+
+
+def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
+    of_columns = ("columns", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
+    kept = {key: value for key, value in settings.items() if key not in (*of_columns, "lookback")}
+    return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
 
 def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ class Start(NamedTuple):
 
     bookmark: Bookmark | None
     reason: str
+    #: The table is another program's; it is empty, and written if its columns hold the stream's as they are.
+    is_unclaimed: bool = False
 
 
 #: Between the source of a ledger row and the mark of the query that its stream is.
@@ -64,21 +66,25 @@ def starting_point(
     # A bookmark from `state set` counts like one from a commit.
     is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
     committed = row if is_known_row else None
+    refusal = table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition)
+    if refusal and table.is_table:
+        return f"table {stream.destination_table!r} {refusal}"
     if table.schema is None and table.is_described:
+        # No commit has written the row: the bookmark was set before the first run. After one, the table was dropped.
+        if committed is not None and committed.committed_at is None and not full_refresh:
+            return Start(bookmark=committed.bookmark, reason="bookmark set before the first run")
         return Start(bookmark=None, reason="no destination table")
     if not table.is_table:
         return (
             f"{stream.destination_table!r} is no table of the destination, but a view or the like; give the stream "
             "another `destination_table`"
         )
-    if refusal := table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition):
-        return f"table {stream.destination_table!r} {refusal}"
     is_foreign = table.is_described and committed is None and not table.ledger and not is_known
     if is_foreign and not stream.replaces_explicitly:
-        return (
-            f"table {stream.destination_table!r} exists, and no pipeline of syncblocks has written it; say "
-            "`write_disposition: replace` in this stream to replace it, or give another `destination_table`"
-        )
+        is_replaced = full_refresh or stream.write_disposition is WriteDisposition.REPLACE
+        if table.is_empty and not is_replaced:
+            return Start(bookmark=None, reason="empty table of another program, used as it is", is_unclaimed=True)
+        return not_ours(stream)
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
     if committed is not None:
@@ -116,6 +122,21 @@ def starting_point(
 def _is_read_anew(stream: SelectedStream) -> bool:
     is_whole = stream.stream.replication_method is ReplicationMethod.FULL_TABLE
     return is_whole and stream.write_disposition is not WriteDisposition.APPEND
+
+
+def not_ours(stream: SelectedStream, changes: Sequence[str] = ()) -> str:
+    """Say why another program's table is not written, and what to do.
+
+    Args:
+        stream: the selected stream.
+        changes: what the stream would change in an empty table.
+    """
+    why = f", is empty but would be changed ({'; '.join(changes)})" if changes else ""
+    return (
+        f"table {stream.destination_table!r} exists{why}, and no pipeline of syncblocks has written it; "
+        f"`syncblocks state adopt {stream.name}` takes it over with its records, `write_disposition: replace` in this "
+        "stream replaces it, or give another `destination_table`"
+    )
 
 
 def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -214,7 +215,9 @@ class _Runner:
                 is_stopping=lambda: bool(self.signals),
             )
             coordinator.execute(self.order.concurrency)
-            return self._finish(run, coordinator.runs, lease)
+            result = self._finish(run, coordinator.runs, lease)
+            started = {member.name for member in coordinator.runs}
+            return replace(result, never_started=tuple(each.name for each in plan.streams if each.name not in started))
 
     @property
     def store(self) -> Store:

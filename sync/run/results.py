@@ -40,6 +40,8 @@ class RunResult:
     pipeline: str
     status: str
     streams: tuple[StreamResult, ...] = ()
+    #: Streams that the run was stopped before.
+    never_started: tuple[str, ...] = ()
     #: Deliveries of callbacks by state, of this run and of the run that it recovered.
     callbacks: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None

@@ -38,6 +38,10 @@ from ..store.model import StateCopy
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
+#: A date without a time; of a column with a zone it means midnight in UTC.
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState:
     """State of one stream."""
@@ -119,13 +123,15 @@ def set_state(session: Session, store: Store | None, name: str, texts: Mapping[s
 
     Raises:
         ConfigError: no such stream, not INCREMENTAL, wrong columns, or a value of another type.
-        StateError: there is no destination table yet.
+        StateError: the table is another program's, or was dropped after a commit.
         AlreadyRunning: the pipeline is running.
     """
     refuse_while_running(session, store)
     session.use_store(store)
     selected = one_stream(selected_streams(session), name)
-    return _write(session, store, selected, _bookmark(selected, texts))
+    bookmark = bookmark_of_texts(selected, texts)
+    _refuse_lost(session, store, selected)
+    return write_bookmark(session, store, selected, bookmark)
 
 
 def rewind_state(
@@ -164,7 +170,7 @@ def rewind_state(
     elif by is not None:
         wanted = _taken_off(stream, present, by)
     else:
-        wanted = _bookmark(selected, to or {})
+        wanted = bookmark_of_texts(selected, to or {})
     new, old = bookmark_values(stream, wanted), bookmark_values(stream, present)
     if new is not None and old is not None and _is_ahead(stream, new, old):
         shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
@@ -173,7 +179,7 @@ def rewind_state(
             "`syncblocks state set` sets it nevertheless",
             key="STREAM",
         )
-    return _write(session, store, selected, wanted), present
+    return write_bookmark(session, store, selected, wanted), present
 
 
 def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
@@ -195,7 +201,7 @@ def _number(text: str, field: pa.Field) -> Decimal:
 
 
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
-    _, row = _table_and_row(session, _key(session, selected))
+    _, row = _table_and_row(session, key_of(session, selected))
     if row is None or not row.bookmark:
         is_full = selected.stream.replication_method is not ReplicationMethod.INCREMENTAL
         reason = "is FULL_TABLE: every run reads all of it" if is_full else "has no bookmark yet"
@@ -250,7 +256,7 @@ def _amount(text: str, *, is_moment: bool) -> float | None:
     return amount if amount > 0 and not is_moment else None
 
 
-def _key(session: Session, selected: SelectedStream) -> LedgerKey:
+def key_of(session: Session, selected: SelectedStream) -> LedgerKey:
     return LedgerKey(
         pipeline=session.pipeline.pipeline, stream=selected.name, destination_table=selected.destination_table
     )
@@ -261,14 +267,29 @@ def _table_and_row(session: Session, key: LedgerKey) -> tuple[TableState, Ledger
     return table, ledger_row(table, key)
 
 
-def _write(session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark) -> StreamState:
-    """Write a bookmark to the ledger, then to the store's copy."""
-    name, key = selected.name, _key(session, selected)
+def _refuse_lost(session: Session, store: Store | None, selected: SelectedStream) -> None:
+    """Raise if a bookmark would have no effect: the table is not ours, or it was dropped after a commit."""
+    key, name = key_of(session, selected), selected.name
     table, row = _table_and_row(session, key)
-    if table.schema is None and table.is_described:
+    is_known = table.ledger or (store is not None and _is_known(store, key))
+    if table.schema is not None and not table.is_empty and not is_known:
         raise StateError(
-            f"table {key.destination_table!r} does not exist yet: a run starts from scratch, whatever the bookmark"
+            f"table {key.destination_table!r} holds records, and no pipeline of syncblocks has written it; "
+            f"`syncblocks state adopt {name} COLUMN=VALUE` checks it and sets the bookmark"
         )
+    if table.schema is None and table.is_described and row is not None and row.committed_at is not None:
+        raise StateError(
+            f"table {key.destination_table!r} is gone: a run starts from scratch, whatever the bookmark; "
+            f"`syncblocks state reset --forget {name}` first, and the bookmark counts before the first run"
+        )
+
+
+def write_bookmark(
+    session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark | None
+) -> StreamState:
+    """Write a bookmark to the ledger, then to the store's copy."""
+    name, key = selected.name, key_of(session, selected)
+    _, row = _table_and_row(session, key)
     if row is None:
         # No commit has made the row: it must name the source of the bookmark.
         source = source_of(session.source_name, selected.stream)
@@ -287,11 +308,18 @@ def _write(session: Session, store: Store | None, selected: SelectedStream, book
             stream=name,
             destination_table=state.destination_table,
             source=state.source,
-            bookmark=dict(bookmark),
+            bookmark=None if bookmark is None else dict(bookmark),
             rows=state.rows,
         )
         store.save_state(session.pipeline.pipeline, copy)
     return state
+
+
+def _is_known(store: Store, key: LedgerKey) -> bool:
+    return any(
+        (copy.stream, copy.destination_table) == (key.stream, key.destination_table)
+        for copy in store.states(key.pipeline)
+    )
 
 
 def reset_state(session: Session, store: Store | None, name: str, *, forget: bool) -> tuple[LedgerKey, ...]:
@@ -329,7 +357,7 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
     return tuple(LedgerKey(pipeline=pipeline, stream=name, destination_table=table) for table in places)
 
 
-def _bookmark(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
+def bookmark_of_texts(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
     names = selected.stream.bookmark_properties
     if not names:
         raise ConfigError(
@@ -354,8 +382,11 @@ def _bookmark(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, A
         kind = field.type
         if is_number_in_text(field):
             _number(texts[column], field)
+        text = texts[column]
+        if pa.types.is_timestamp(kind) and kind.tz and _DATE.fullmatch(text):
+            text += "T00:00:00+00:00"
         try:
-            bookmark[column] = to_json(from_json(texts[column], kind, column=column, stream=selected.name))
+            bookmark[column] = to_json(from_json(text, kind, column=column, stream=selected.name))
         except ConnectorConfigError as error:
             raise ConfigError(
                 f"{texts[column]!r} is no value of column {column!r} ({kind}): {_example(kind)}", key="COLUMN=VALUE"

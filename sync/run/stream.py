@@ -111,8 +111,9 @@ class StreamRun:
         self.blocks.renew(is_continued=self._commits > 0)
         self._attempt = attempt
         if planned.refusal:
-            self.blocks.fail_in_source()
-            raise ColumnsRefused(planned.refusal)
+            if not planned.is_refused_by_destination:
+                self.blocks.fail_in_source()
+            raise ColumnsRefused(planned.refusal) if planned.mapping.columns else SyncError(planned.refusal)
         self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
         row = context.destination.take_over(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 
 from ..config import Pipeline, config_error_from_connector
-from ..plan.selection import SelectedStream, narrow_streams, select_streams
+from ..plan.selection import SelectedStream, select_streams
 from ..store import Store
-from .reader import copy_of, destination_reader
+from .reader import copy_of, destination_reader, offered_streams
 from .session import Session, open_session, role_of
 
 
@@ -51,7 +51,7 @@ def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[Selec
         ConfigError: an entry of `streams` or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
-    return narrow_streams(select_streams(session.pipeline, session.discover()), globs)
+    return select_streams(session.pipeline, session.select(globs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +103,6 @@ def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
     if all(state.schema is None for state in described.values()):
         return {}
     with destination_reader(session) as reader:
-        offered = {stream.name: stream for stream in reader.discover()}
+        offered = offered_streams(reader, described.values())
         copies = {table: copy_of(state, offered) for table, state in described.items()}
         return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}

@@ -101,7 +101,12 @@ class Ledgerless:
     def abilities(self, inner: Abilities) -> Abilities:
         """Return the destination's abilities, without those that need a ledger in the destination."""
         ranges = inner.loads_ranges
-        return replace(inner, refuses_keys=None, loads_ranges=None if ranges is None else _KeptRanges(self, ranges))
+        return replace(
+            inner,
+            examines_tables=None,
+            refuses_keys=None,
+            loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
+        )
 
     def kept(self, load: Load, commits: Iterator[Commit]) -> Iterator[Commit]:
         """Store each confirmed commit before yielding it."""
@@ -167,6 +172,7 @@ PASSED_ON = frozenset(
         "has_one_null",
         "holds_memory",
         "keeps_rejected",
+        "lists_streams",
         "names_columns",
         "names_tables",
         "prepares",
@@ -179,7 +185,7 @@ PASSED_ON = frozenset(
     }
 )
 WRAPPED = frozenset({"loads_ranges"})
-DROPPED = frozenset({"refuses_keys"})
+DROPPED = frozenset({"examines_tables", "refuses_keys"})
 
 
 class _KeptRanges:

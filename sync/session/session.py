@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
+import pyarrow as pa
+
 from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.protocols import Destination, Source
@@ -16,8 +18,9 @@ from syncblocks.connectors.stream import Stream
 from ..config import Pipeline, config_error_from_connector
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.plan import Connectors, Plan, plan_streams
-from ..plan.selection import narrow_streams, select_streams, skipped_streams
+from ..plan.checks import check_renames
+from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
+from ..plan.selection import Selection, select_names, select_streams, skipped_streams
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
@@ -73,9 +76,12 @@ class Session:
             found = self.source.discover()
         except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
-        queries = [self._query_stream(place) for place, entry in enumerate(self.pipeline.streams) if entry.query]
+        queries = self._query_streams()
         names = {stream.name for stream in queries}
         return [*(stream for stream in found if stream.name not in names), *queries]
+
+    def _query_streams(self) -> list[Stream]:
+        return [self._query_stream(place) for place, entry in enumerate(self.pipeline.streams) if entry.query]
 
     def _query_stream(self, place: int) -> Stream:
         entry, can = self.pipeline.streams[place], self.source_can.reads_queries
@@ -86,6 +92,28 @@ class Session:
             return can.query_stream(entry.stream, entry.query or "")
         except FatalConnectorError as error:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
+
+    def select(self, globs: Sequence[str] = (), only: Sequence[str] | None = None) -> Selection:
+        """Ask the source for its streams and select; open only wanted streams, if the source can list the others.
+
+        Args:
+            globs: of `--stream`.
+            only: exact names.
+
+        Raises:
+            ConfigError: the source's settings are wrong, or a pattern matches nothing.
+        """
+        lists = self.source_can.lists_streams
+        if lists is None or any(entry.query for entry in self.pipeline.streams):
+            return select_names(self.pipeline, self.discover(), globs, only)
+        try:
+            names = lists.list_streams()
+            closed = [Stream(name=name, schema=pa.schema([])) for name in names]
+            selection = select_names(self.pipeline, closed, globs, only)
+            found = {stream.name: stream for stream in lists.open_streams(selection.wanted)}
+        except ConnectorConfigError as error:
+            raise config_error_from_connector(self.pipeline, "source", error) from error
+        return replace(selection, catalog=tuple(found.get(stream.name, stream) for stream in closed))
 
     def close(self) -> None:
         """Close every connection to source and destination."""
@@ -148,12 +176,13 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        catalog, known = session.discover(), _known_states(store, pipeline.pipeline)
+        selection, known = session.select(streams, only), _known_states(store, pipeline.pipeline)
         written = {name for name, _ in known}
-        selected = select_streams(pipeline, catalog, written)
-        skipped = skipped_streams(pipeline, catalog, written)
-        check_stream_filters(pipeline, [stream.name for stream in selected])
-        selected = narrow_streams(selected, streams, only)
+        selected = select_streams(pipeline, selection, written)
+        skipped = skipped_streams(pipeline, selection, written)
+        check_stream_filters(pipeline, [name for name in selection.selected if name not in skipped])
+        if selection.is_whole:
+            check_renames(pipeline, selected, session.code)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
@@ -166,6 +195,7 @@ def make_plan(
         connectors=session.connectors,
         full_refresh=full_refresh,
     )
+    refuse_undecided(pipeline, plan)
     if streams or only is not None:
         return plan
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow import compute as pc
-from syncblocks.connectors.incremental.bookmarks import has_bookmark, leaves_out_incomplete, unread
+from syncblocks.connectors.incremental.bookmarks import has_bookmark, leaves_out_incomplete, refuse_incomplete, unread
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.sides import Key
 from syncblocks.connectors.stream import (
@@ -52,6 +52,7 @@ class NarrowedSource:
         side = self._repair.side
         for event in SideReader(self._source, self._can, side).read_within(whole, self._repair.ranges):
             if isinstance(event, pa.RecordBatch):
+                refuse_incomplete(event, stream)
                 event = event.filter(pc.invert(unread(event, side.stream, side.until)))
             yield stream.name, event
 

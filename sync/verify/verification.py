@@ -15,7 +15,7 @@ from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Strea
 
 from ..plan.plan import Plan, PlannedStream
 from ..plan.repair import Repair
-from ..session.reader import copy_of, destination_reader
+from ..session.reader import copy_of, destination_reader, offered_streams
 from ..session.session import Session
 from .checksums import SideReader, system_of
 from .columns import ColumnPairs
@@ -58,12 +58,15 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
         try:
             reader = stack.enter_context(destination_reader(session))
             reader_can = abilities_of(reader)
-            offered = {stream.name: stream for stream in reader.discover()} if _has_tables(plan) else {}
+            offered = offered_streams(reader, [planned.table for planned in plan.streams]) if _has_tables(plan) else {}
         except ConnectorConfigError as error:
             for planned in plan.streams:
                 yield _uncompared(planned, f"the destination cannot be read back: {error}")
             return
         for planned in plan.streams:
+            if planned.selected.stream.unreadable:
+                yield replace(_uncompared(planned, planned.refusal), verdict=FAILED)
+                continue
             is_shared = tables.count(planned.key.destination_table) > 1
             try:
                 yield _verify(

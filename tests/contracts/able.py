@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,18 @@ from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.named import numbered
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
 from syncblocks.connectors.sides import Checksums, KeyRange, Side
-from syncblocks.connectors.stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState
+from syncblocks.connectors.stream import (
+    Block,
+    Bookmark,
+    Commit,
+    Event,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableRecords,
+    TableState,
+)
 
 Events = Iterator[tuple[str, Any]]
 
@@ -78,6 +90,12 @@ class AbleSource(MemorySource):
 
     def limit_record(self, size_bytes: int) -> None:
         self.most_bytes = size_bytes
+
+    def list_streams(self) -> Sequence[str]:
+        return [stream.name for stream in self.discover()]
+
+    def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        return [stream for stream in self.discover() if stream.name in names]
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         return stream
@@ -207,6 +225,17 @@ class AbleDestination(MemoryDestination):
 
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """Loads leave nothing to be resumed."""
+
+    def examine(self, table: str, key: Sequence[str], bookmark: Sequence[str]) -> TableRecords:
+        found = self._database.tables[table]
+        known = [tuple(row[name] for name in bookmark) for row in found.to_pylist()] if bookmark else []
+        keys = Counter(tuple(row[name] for name in key) for row in found.to_pylist()) if key else Counter[Any]()
+        return TableRecords(
+            newest=max((each for each in known if None not in each), default=None),
+            has_index=False,
+            ambiguous=next((each for each, number in keys.items() if number > 1 or None in each), None),
+            statement="nothing makes an index of a table in memory",
+        )
 
     def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
         sql, values = numbered(statement, parameters)

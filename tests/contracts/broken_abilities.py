@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,7 @@ from syncblocks.connectors.stream import (
     LedgerKey,
     Load,
     Stream,
+    TableRecords,
     TableState,
     WriteDisposition,
 )
@@ -369,6 +370,26 @@ class DropsTheTable(AbleDestination):
         self._database.tables.clear()
 
 
+class OpensOthersToo(AbleSource):
+    """Opens every stream, whatever was asked for."""
+
+    caught_by = {"test_listed_streams_are_those_of_discover_and_are_opened_alone"}
+
+    def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        return self.discover()
+
+
+class TakesTheFirstForTheNewest(AbleDestination):
+    """Looks at the first record only."""
+
+    caught_by = {"test_the_records_of_a_table_are_examined_and_stay"}
+
+    def examine(self, table: str, key: Sequence[str], bookmark: Sequence[str]) -> TableRecords:
+        found = super().examine(table, key, bookmark)
+        first = self._database.tables[table].to_pylist()[0]
+        return replace(found, newest=tuple(first[name] for name in bookmark))
+
+
 class WritesParametersIntoTheStatement(AbleDestination):
     """Binds nothing."""
 
@@ -401,6 +422,7 @@ SOURCES = (
     ReadsAnyWidth,
     ForgetsAColumn,
     ReadsThePlainTable,
+    OpensOthersToo,
     AnswersWithNothing,
     OverlappingRanges,
     RangesOfNow,
@@ -423,6 +445,7 @@ DESTINATIONS = (
     CommitsEachRange,
     KeepsHalfARange,
     DropsTheTable,
+    TakesTheFirstForTheNewest,
     WritesParametersIntoTheStatement,
     CountsNothing,
 )

@@ -17,17 +17,25 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
 _FILES = {"states_types", "keeps_rejected", "removes_records"}
-_SQL = {"states_types", "names_tables", "names_columns", "keeps_rejected", "removes_records", "runs_statements"}
+_SQL = {
+    "states_types",
+    "names_tables",
+    "names_columns",
+    "keeps_rejected",
+    "removes_records",
+    "examines_tables",
+    "runs_statements",
+}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", "reads_ranges"}, _FILES),
+    "csv": ({"bounds_records", "lists_streams", "reads_ranges"}, _FILES),
     "duckdb": ({"holds_memory", "skips_late", "reads_queries", "computes_checksums"}, {"holds_memory", *_SQL}),
-    "jsonl": ({"bounds_records", "reads_ranges", "has_one_null"}, _FILES),
+    "jsonl": ({"bounds_records", "lists_streams", "reads_ranges", "has_one_null"}, _FILES),
     "mariadb": ({"skips_late", "reads_ranges", "reads_queries", "computes_checksums"}, {"refuses_keys", *_SQL}),
     "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
     "mysql": ({"skips_late", "reads_ranges", "reads_queries", "computes_checksums"}, {"refuses_keys", *_SQL}),
-    "parquet": ({"holds_memory", "reads_ranges"}, {"holds_memory", *_FILES}),
+    "parquet": ({"holds_memory", "lists_streams", "reads_ranges"}, {"holds_memory", *_FILES}),
     "postgres": (
         {"prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"prepares", "loads_ranges", *_SQL},

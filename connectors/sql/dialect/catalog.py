@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..identifiers import Naming, TableName
 from ..session import Session
@@ -38,6 +38,10 @@ class Catalog(ABC):
     @abstractmethod
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return every table whose name begins with `STAGING_PREFIX`."""
+
+    def unique_keys(self, session: Session, table: Table) -> Collection[frozenset[str]]:
+        """Return the column sets of a table's unique indexes, the primary key's as well."""
+        return {*table.unique_keys, frozenset(table.key)}
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
         """Name what would be lost if another table took this one's place ("index t_v"), for messages."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from ...errors import FatalConnectorError
 from ..actions import Action
 from ..identifiers import Naming, TableName
 from ..session import Session
 from ..tables import Column, Table
+
+#: Why a schema is not created.
+NO_SCHEMA = "{} does not exist, and `create_schemas: false` forbids creating it"
 
 
 class Tables(ABC):
@@ -21,8 +25,28 @@ class Tables(ABC):
     def lock_creation(self, session: Session, name: TableName) -> None:  # noqa: B027 -- most need nothing
         """Make others that want to create the same table wait for this transaction; default: nothing to do."""
 
-    def create_schema(self, session: Session, schema: str) -> None:  # noqa: B027 -- most need nothing
-        """Create a schema if it is missing; default: systems without schemas."""
+    #: `create_schemas` of the config.
+    creates_schemas = True
+
+    def has_schema(self, session: Session, schema: str) -> bool:
+        """Tell whether a schema exists; default: of systems that create none."""
+        return True
+
+    def create_schema(self, session: Session, schema: str) -> None:
+        """Create a schema only if it is missing: IF NOT EXISTS still demands the privilege to create.
+
+        Raises:
+            FatalConnectorError: the config forbids it.
+        """
+        if self.has_schema(session, schema):
+            return
+        if not self.creates_schemas:
+            raise FatalConnectorError(NO_SCHEMA.format(f"{self._naming.schema_word} {schema!r}"))
+        session.execute(self.new_schema(schema))
+
+    def new_schema(self, schema: str) -> str:
+        """Write CREATE for a schema that others may create at the same time."""
+        return f"create schema if not exists {self._naming.schema(schema)}"
 
     def create(
         self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
@@ -39,6 +63,11 @@ class Tables(ABC):
     def staging(self, target: TableName, name: str) -> TableName:
         """Say where a staging table that is merged or inserted from stands."""
         return TableName(target.schema, name)
+
+    def create_unique(self, name: TableName, columns: Sequence[str]) -> str:
+        """Write the statement by which a user adds a unique index to a table."""
+        index = self._quote("_".join([name.name, *columns])[:60])
+        return f"create unique index {index} on {self._table(name)} ({self._names(columns)})"
 
     def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
         """Write the index by which a merge finds staged keys; default: none, the system finds them without one.
@@ -111,4 +140,4 @@ def freed(table: Table, key: Sequence[str]) -> list[str]:
     return [column.name for column in columns if column and not (column.has_default or column.is_generated)]
 
 
-__all__ = ["Tables", "freed"]
+__all__ = ["NO_SCHEMA", "Tables", "freed"]

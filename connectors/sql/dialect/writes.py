@@ -46,6 +46,18 @@ class Writes:
     def begin_commit(self, session: Session, staging: TableName | None) -> None:
         """Get ready to write target and ledger: all data of a commit has arrived, in `staging` if anywhere."""
 
+    def any_record(self, table: Table) -> str:
+        """Write the SELECT of one record of a table, whatever is in it."""
+        return f"select 1 from {self._table(table.name)} limit 1"
+
+    def newest(self, table: Table, columns: Sequence[str]) -> str:
+        """Write the SELECT of some columns in the record where they are highest, the first one first."""
+        kinds = {column.name: column.type for column in table.columns}
+        shown = ", ".join(self.shown(name, kinds[name]) for name in columns)
+        known = " and ".join(f"{self._quote(name)} is not null" for name in columns)
+        order = ", ".join(f"{self._quote(name)} desc" for name in columns)
+        return f"select {shown} from {self._table(table.name)} where {known} order by {order} limit 1"
+
     def null_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one staged record with NULL in its key."""
         condition = " or ".join(f"{self._quote(name)} is null" for name in key)

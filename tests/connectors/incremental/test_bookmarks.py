@@ -166,6 +166,18 @@ def test_a_column_added_later_makes_no_old_record_new() -> None:
     assert changed == [(3, 3, "x", 8)], "past the first bookmark the new column counts"
 
 
+@pytest.mark.parametrize("is_ordered", [True, False])
+def test_a_merge_sends_the_boundary_once_more_for_the_values_of_a_new_column(is_ordered: bool) -> None:
+    merged = replace(stream(), key_properties=("id",), may_repeat=True)
+    _, checkpoints = run(merged, [batch([(1, 1, "x"), (2, 2, "x")])], is_ordered=is_ordered)
+    wider = replace(merged, schema=SCHEMA.append(pa.field("c", pa.int64())))
+    records = [batch([(2, 2, "x", 9)], wider.schema)]
+    again, second = run(wider, records, checkpoints[-1].bookmark, is_ordered=is_ordered)
+    assert again == [(2, 2, "x", 9)]
+    rest, _ = run(wider, records, second[-1].bookmark, is_ordered=is_ordered)
+    assert rest == []
+
+
 def test_a_column_dropped_later_reads_the_boundary_again_rather_than_lose_it() -> None:
     _, checkpoints = run(stream(), [batch([(1, 1, "x"), (2, 2, "x")])])
     narrow = pa.schema([SCHEMA.field("id"), SCHEMA.field("a")])

@@ -195,6 +195,15 @@ def test_names_that_differ_in_case_only_are_one_table_too(tmp_path: Path, run_cl
     assert "leave out `schema`" not in done.stderr
 
 
+@pytest.mark.parametrize("alias", ["orders", "all"])
+def test_two_streams_of_one_alias_are_not_written_into_one_table(tmp_path: Path, run_cli: RunCLI, alias: str) -> None:
+    maps = {"us-orders": {"__alias__": alias}, "orders" if alias == "orders" else "eu-orders": {"__alias__": alias}}
+    messages = [*orders("us-orders", "us"), *orders("orders" if alias == "orders" else "eu-orders", "eu")]
+    done = feed(tmp_path, run_cli, messages, stream_maps=maps)
+    assert done.returncode != 0
+    assert f"would both be written into table {alias!r}" in done.stderr
+
+
 def test_no_state_is_echoed_for_what_was_not_committed(tmp_path: Path, run_cli: RunCLI) -> None:
     (tmp_path / "out.db").mkdir()  # nothing can be written here
     done = feed(tmp_path, run_cli, MESSAGES)

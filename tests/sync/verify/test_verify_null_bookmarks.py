@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from syncblocks import run_pipeline
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
 from tests.sync.verify.verify_pairs import Pair, Places, make_pair
@@ -125,6 +126,18 @@ def test_always_is_compared_and_repaired(tmp_path: Path, places: Places) -> None
     assert case.found() == {("3", "different"), ("4", "missing")}
     case.pair.repair()
     assert held(case.destination, case.table) == [*FIRST, (4, "late, without", None)]
+
+
+def test_a_repair_fails_at_a_record_at_which_a_run_would_fail(tmp_path: Path, places: Places) -> None:
+    case = Case(tmp_path, places, ("sqlite", "duckdb"), "once")
+    case.pair.write(null_bookmarks="fail")
+    put(case.source, case.table, [(4, "late, without", None)])
+    found = case.pair.verify(with_repairs=True)
+    assert (found.verdict, found.repair is not None) == ("differs", True)
+    assert found.repair is not None
+    result = run_pipeline(case.pair.folder / "p.yaml", repairs={found.stream: found.repair})
+    assert (result.status, "records without a bookmark" in str(result.streams[0].error)) == ("failure", True)
+    assert held(case.destination, case.table) == FIRST
 
 
 @pytest.mark.parametrize("names", [("postgres", "postgres"), ("sqlite", "duckdb")], ids="-".join)

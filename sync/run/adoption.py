@@ -1,0 +1,201 @@
+"""Adoption of a table that another program has written: its records are checked, then the ledger row is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.arrow.text import TYPES
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.incremental.bookmarks import from_json, to_json
+from syncblocks.connectors.registry import settings_model
+from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableRecords, TableState, WriteDisposition
+
+from ..errors import StateError
+from ..plan.plan import PlannedStream, plan_streams
+from ..plan.selection import SelectedStream, one_stream
+from ..session.inspection import selected_streams
+from ..session.session import Session
+from ..store import Store
+from .states import StreamState, bookmark_of_texts, key_of, refuse_while_running, write_bookmark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """An adopted table."""
+
+    state: StreamState
+    #: What the next run will do to the table, and what the user should know.
+    notes: tuple[str, ...]
+
+
+def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> Adoption:
+    """Make the table of a stream this pipeline's: the next run goes on from its newest bookmark.
+
+    Args:
+        session: the opened pipeline.
+        store: the run store, if there is one.
+        name: the stream.
+        texts: a value for each of its bookmark_properties; empty: the newest in the table.
+
+    Raises:
+        ConfigError: no such stream, or a value of another type.
+        StateError: the table cannot be adopted; says why, and what to do.
+        AlreadyRunning: the pipeline is running.
+    """
+    refuse_while_running(session, store)
+    session.use_store(store)
+    selected = one_stream(selected_streams(session), name)
+    table = session.destination.describe([selected.destination_table])[selected.destination_table]
+    _refuse_unfit(selected, table)
+    planned = _planned(session, selected, table)
+    _refuse_columns(session, planned)
+    records = _examined(session, planned, wants_bookmark=not texts)
+    if records is not None:
+        _refuse_keys(planned, records)
+    bookmark = None
+    if selected.stream.replication_method is ReplicationMethod.INCREMENTAL:
+        bookmark = bookmark_of_texts(selected, texts) if texts else _newest(selected, records)
+    elif texts:
+        bookmark_of_texts(selected, texts)  # raises: FULL_TABLE has no bookmark
+    state = write_bookmark(session, store, selected, bookmark)
+    return Adoption(state=state, notes=tuple(_notes(planned)))
+
+
+def _refuse_unfit(selected: SelectedStream, table: TableState) -> None:
+    shown = f"table {selected.destination_table!r}"
+    if not table.is_described:
+        raise StateError(f"{shown}: the destination cannot describe its tables, so nothing can be adopted")
+    if table.schema is None:
+        raise StateError(f"{shown} does not exist yet: a run creates it, there is nothing to adopt")
+    if not table.is_table:
+        raise StateError(f"{shown} is a view or the like: it cannot be written")
+    if table.ledger:
+        owners = ", ".join(dict.fromkeys(f"{row.key.stream} of {row.key.pipeline}" for row in table.ledger))
+        raise StateError(f"{shown} is in the ledger already ({owners}); `syncblocks state set` changes a bookmark")
+
+
+def _planned(session: Session, selected: SelectedStream, table: TableState) -> PlannedStream:
+    """Plan the stream as if its table had a ledger row."""
+    row = LedgerRow(key=key_of(session, selected), source=session.source_name, token="")
+    tables = {selected.destination_table: replace(table, ledger=(row,))}
+    plan = plan_streams(session.pipeline, [selected], tables, {}, session.code, connectors=session.connectors)
+    return plan.streams[0]
+
+
+def _refuse_columns(session: Session, planned: PlannedStream) -> None:
+    if not planned.mapping.refusals or not planned.is_schema_decided:
+        return
+    types = list[str]()
+    settings = settings_model(session.pipeline.source.connector, "source")
+    has_types = settings is not None and "types" in settings.model_fields
+    for column in planned.mapping.columns:
+        kept, schema = column.kept, planned.table.schema
+        if has_types and kept is not None and kept.arrow is None and kept.held is not None and schema is not None:
+            types += [f"{column.name}: {_type_text(schema.field(kept.column).type)}"]
+    reasons = "; ".join(planned.mapping.refusals)
+    line = f"; or copy into the source's `config`: types: {{{', '.join(types)}}}" if types else ""
+    raise StateError(f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}{line}")
+
+
+def _type_text(kind: pa.DataType) -> str:
+    """Return a type as `types:` spells it."""
+    if pa.types.is_decimal(kind):
+        return f'"decimal({kind.precision},{kind.scale})"'
+    return next((name for name, known in TYPES.items() if known == kind), str(kind))
+
+
+def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
+    """Return what the table calls some columns of the source's stream.
+
+    Raises:
+        StateError: the table lacks one of them.
+    """
+    arriving = dict(zip(planned.selected.stream.schema.names, planned.mapping.declared.schema.names, strict=True))
+    kept = {column.name: column.kept for column in planned.mapping.columns}
+    assert planned.table.schema is not None
+    found = []
+    for name in names:
+        column = kept.get(arriving[name])
+        shown = arriving[name] if column is None else column.column
+        if shown not in planned.table.schema.names:
+            raise StateError(f"table {planned.key.destination_table!r} has no column {shown!r}, which it needs")
+        found.append(shown)
+    return found
+
+
+def _examined(session: Session, planned: PlannedStream, *, wants_bookmark: bool) -> TableRecords | None:
+    """Look into the table's records; None: nothing about them matters."""
+    stream = planned.selected.stream
+    is_merge = planned.selected.write_disposition is WriteDisposition.MERGE
+    key = _columns(planned, stream.key_properties) if is_merge else []
+    bookmark = _columns(planned, stream.bookmark_properties) if wants_bookmark else []
+    if not key and not bookmark:
+        return None
+    examines = session.destination_can.examines_tables
+    if examines is None:
+        connector = session.pipeline.destination.connector
+        raise StateError(f"destination connector {connector!r} cannot adopt tables: use another `destination_table`")
+    return examines.examine(planned.key.destination_table, key, bookmark)
+
+
+def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
+    if planned.selected.write_disposition is not WriteDisposition.MERGE:
+        return
+    keys, table = ", ".join(planned.selected.stream.key_properties), planned.key.destination_table
+    if records.ambiguous is not None:
+        shown = ", ".join(map(str, records.ambiguous))
+        what = "NULL in its key" if None in records.ambiguous else f"the key {shown}, and it is not the only one"
+        raise StateError(f"a record of table {table!r} has {what} ({keys}): a merge would not know which one to update")
+    if not records.has_index:
+        raise StateError(
+            f"table {table!r} has no unique index on its key ({keys}), by which a merge finds records; make it, then "
+            f"adopt the table: {records.statement}"
+        )
+
+
+def _newest(selected: SelectedStream, records: TableRecords | None) -> dict[str, Any] | None:
+    """Return the newest bookmark of the table; None: it has no record with one."""
+    if selected.stream.keeps_own_bookmark:
+        raise StateError(f"stream {selected.name!r} keeps its own bookmark: it is not in the table; give COLUMN=VALUE")
+    if records is None or records.newest is None:
+        return None
+    names, bookmark = selected.stream.bookmark_properties, {}
+    for name, value in zip(names, records.newest, strict=True):
+        kind = selected.stream.schema.field(name).type
+        try:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConnectorConfigError(f"{value} is no bookmark")
+            bookmark[name] = to_json(from_json(_json_of(value, kind), kind, column=name, stream=selected.name))
+        except ConnectorConfigError as error:
+            raise StateError(f"the newest {name!r} of the table is {value!r}, no {kind}; give {name}=VALUE") from error
+    return bookmark
+
+
+def _json_of(value: Any, kind: pa.DataType) -> Any:
+    """Return a value of the table in the form of a bookmark; times without a zone are taken to be in UTC."""
+    if pa.types.is_timestamp(kind):
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        if kind.tz is None and moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+        elif kind.tz is not None and moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.isoformat()
+    return to_json(value)
+
+
+def _notes(planned: PlannedStream) -> list[str]:
+    changes = [change for change in planned.changes if change != "replace table"]
+    notes = [f"the next run changes the table: {'; '.join(changes)}"] if changes else []
+    is_incremental = planned.selected.stream.replication_method is ReplicationMethod.INCREMENTAL
+    if planned.selected.write_disposition is WriteDisposition.REPLACE:
+        notes.append("the next run replaces the table's records")
+    elif planned.selected.write_disposition is WriteDisposition.APPEND:
+        what = "records at the bookmark" if is_incremental else "all records"
+        notes.append(f"{planned.name} is appended: the next run writes {what} once more")
+    return notes

@@ -1,0 +1,164 @@
+"""Tables that another program made: used as they are while empty, adopted with their records, else refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from syncblocks import load_pipeline, run_pipeline
+from syncblocks.sync.cli import invoke
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import make_plan
+from tests.sync.run.targets import Target, open_target
+
+KINDS = ("sqlite", "duckdb", "postgres", "mysql", "psycopg")
+TIMES = {"sqlite": "timestamp", "duckdb": "timestamp", "postgres": "timestamp", "mysql": "datetime(6)"}
+CSV = "id,v,moved\n1,a,2024-01-01 10:00:00\n2,b,2024-01-02 10:00:00\n3,c,2024-01-03 10:00:00\n"
+
+
+class Shop:
+    """Orders in a CSV file, and the database that they go to."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        self.folder, self.target = folder, target
+        (folder / "data").mkdir()
+        (folder / "data" / "orders.csv").write_text(CSV)
+        self.stream: dict[str, Any] = {
+            "stream": "orders",
+            "replication_method": "INCREMENTAL",
+            "bookmark_properties": ["moved"],
+            "key_properties": ["id"],
+        }
+
+    def write(self) -> Path:
+        document = {
+            "pipeline": "shop",
+            "source": {"connector": "csv", "config": {"path": "data"}},
+            "destination": self.target.document,
+            "streams": [self.stream],
+        }
+        path = self.folder / "shop.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def create(self, key: str = "id bigint primary key", v: str = "varchar(50)") -> None:
+        self.target.query(f"create table orders ({key}, v {v}, moved {TIMES.get(self.target.kind, 'timestamp')})")
+
+    def insert(self, number: int, day: int) -> None:
+        self.target.query(f"insert into orders values ({number}, 'old', '2024-01-0{day} 10:00:00')")
+
+    def state(self, *args: str) -> int:
+        return invoke(["state", *args[:1], str(self.write()), *args[1:]])
+
+    def values(self) -> list[tuple[Any, ...]]:
+        return self.target.query("select id, v from orders order by id, v")
+
+
+@pytest.fixture(params=KINDS)
+def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    with open_target(request.param, tmp_path) as target:
+        yield Shop(tmp_path, target)
+
+
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[Shop]:
+    with open_target("sqlite", tmp_path) as target:
+        yield Shop(tmp_path, target)
+
+
+def test_a_table_with_records_is_adopted_and_goes_on_from_its_newest(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shop.create(v="text")
+    shop.insert(1, 1)
+    shop.insert(2, 2)
+    with pytest.raises(ConfigError, match="syncblocks state adopt orders"):
+        run_pipeline(shop.write())
+    assert shop.state("set", "orders", "moved=2024-01-02") == 2
+    assert "syncblocks state adopt orders" in capfd.readouterr().err
+    assert shop.state("adopt", "orders") == 0, capfd.readouterr()
+    assert "adopted to moved=2024-01-02T10:00:00" in capfd.readouterr().out
+    assert shop.state("adopt", "orders") == 2
+    assert "in the ledger already" in capfd.readouterr().err
+    assert run_pipeline(shop.write()).status == "success"
+    assert shop.values() == [(1, "old"), (2, "b"), (3, "c")]
+
+
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+def test_an_empty_table_that_fits_is_used_as_it_is(shop: Shop, disposition: str) -> None:
+    shop.create(v="text" if shop.target.kind != "mysql" else "longtext")
+    shop.stream["write_disposition"] = disposition
+    with opened(load_pipeline(shop.write())) as session:
+        (planned,) = make_plan(session, None).streams
+    assert (planned.start.reason, planned.changes) == ("empty table of another program, used as it is", ())
+    assert run_pipeline(shop.write()).status == "success"
+    assert shop.values() == [(1, "a"), (2, "b"), (3, "c")]
+
+
+def test_an_empty_table_that_would_be_changed_is_refused(shop: Shop) -> None:
+    shop.target.query("create table orders (id bigint primary key, v text)")
+    with pytest.raises(ConfigError, match=r"add column moved.*state adopt orders"):
+        run_pipeline(shop.write())
+    shop.stream |= {"replication_method": "FULL_TABLE", "bookmark_properties": None}
+    with pytest.raises(ConfigError, match="state adopt orders"):  # a replace is no use of it as it is
+        run_pipeline(shop.write())
+
+
+def test_a_full_table_is_adopted_without_a_bookmark(lite: Shop) -> None:
+    lite.create()
+    lite.insert(9, 1)
+    lite.stream = {"stream": "orders"}
+    assert lite.state("adopt", "orders", "moved=2024-01-01") == 2
+    assert lite.state("adopt", "orders") == 0
+    assert run_pipeline(lite.write()).status == "success"
+    assert lite.values() == [(1, "a"), (2, "b"), (3, "c")]
+
+
+@pytest.mark.parametrize(
+    ("key", "ids", "hint"),
+    [
+        ("id bigint", (1, 1), "the key 1, and it is not the only one"),
+        ("id bigint", (1, "null"), "NULL in its key"),
+        ("id bigint", (1, 2), "create unique index"),
+        ("id date primary key", (), "types: {id: date}"),
+    ],
+)
+def test_what_a_merge_could_not_go_on_with_is_refused(
+    lite: Shop, key: str, ids: tuple[Any, ...], hint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lite.create(key)
+    for number in ids:
+        lite.insert(number, 1)
+    if not ids:
+        lite.insert("'2024-01-01'", 1)  # type: ignore[arg-type]
+    assert lite.state("adopt", "orders") == 2
+    assert hint in capfd.readouterr().err
+    assert not lite.target.query("select 1 from sqlite_master where name = '_syncblocks_ledger'")
+
+
+def test_a_unique_index_that_is_no_primary_key_is_enough(tmp_path: Path) -> None:
+    with open_target("psycopg", tmp_path) as target:
+        shop = Shop(tmp_path, target)
+        shop.create("id bigint", "text")
+        shop.insert(1, 1)
+        assert shop.state("adopt", "orders") == 2
+        target.query("create unique index by_id on orders (id)")
+        assert shop.state("adopt", "orders") == 0
+
+
+def test_a_bookmark_set_before_the_first_run_counts_until_a_commit(
+    lite: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert lite.state("set", "orders", "moved=2024-01-02") == 0, capfd.readouterr()
+    assert run_pipeline(lite.write()).status == "success"
+    assert lite.values() == [(2, "b"), (3, "c")]
+    lite.target.query("drop table orders")
+    assert lite.state("set", "orders", "moved=2024-01-03") == 2
+    assert "is gone" in capfd.readouterr().err
+    assert run_pipeline(lite.write()).status == "success"
+    assert len(lite.values()) == 3
