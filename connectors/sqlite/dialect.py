@@ -18,6 +18,8 @@ _FACTS = Facts(
     bigint_type="INTEGER",
     keeps_nanoseconds=True,
     compares=True,
+    # To rename a table, SQLite reads the definition of every table of the file.
+    refill_bytes=1 << 20,
 )
 
 
