@@ -1,15 +1,19 @@
-"""What a stream costs does not grow with the tables of the others: what its statements return is counted."""
+"""A stream costs the same beside many other tables: its statements are counted, once for each row they return."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from syncblocks.connectors.duckdb import DuckDBDestination
 from syncblocks.connectors.duckdb.session import DuckDBSession
+from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
+from syncblocks.connectors.sqlalchemy.session import AlchemySession
 from syncblocks.connectors.sqlite import SQLiteDestination
 from syncblocks.connectors.sqlite.session import SQLiteSession
 from tests.connectors.duckdb import duckdb_files
@@ -17,6 +21,9 @@ from tests.connectors.sqlite import sqlite_files
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, MERGE, PEOPLE, REPLACE, people
 
 SEEN: list[str] = []
+
+#: What makes the name of a staging table another one each time.
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 class CountingSQLiteSession(SQLiteSession):
@@ -50,6 +57,19 @@ class CountingDuckDB(DuckDBDestination):
         return session
 
 
+class CountingSQLAlchemy(SQLAlchemyDestination):
+    def connect(self) -> AlchemySession:
+        session = super().connect()
+        sa.event.listen(
+            session.connection, "before_cursor_execute", lambda *found: SEEN.append(_TOKEN.sub("", found[2]))
+        )
+        return session
+
+
+def of_sqlalchemy(folder: Path) -> tuple[Any, Callable[..., Any]]:
+    return CountingSQLAlchemy({"url": f"sqlite:///{folder / 'w.db'}"}, folder), sqlite_files.load
+
+
 def of_sqlite(folder: Path) -> tuple[Any, Callable[..., Any]]:
     return CountingSQLite({"path": "w.db"}, folder), sqlite_files.load
 
@@ -58,7 +78,7 @@ def of_duckdb(folder: Path) -> tuple[Any, Callable[..., Any]]:
     return CountingDuckDB({"path": "w.duckdb"}, folder), duckdb_files.load
 
 
-@pytest.mark.parametrize("make", [of_sqlite, of_duckdb])
+@pytest.mark.parametrize("make", [of_sqlite, of_duckdb, of_sqlalchemy])
 def test_a_load_reads_as_much_of_the_catalog_beside_many_tables_as_beside_few(
     make: Callable[[Path], Any], tmp_path: Path
 ) -> None:
