@@ -97,3 +97,19 @@ def test_a_load_reads_as_much_of_the_catalog_beside_many_tables_as_beside_few(
         seen.append(list(SEEN))
     assert seen[0]
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("make", [of_sqlite, of_duckdb])
+def test_planning_reads_the_ledger_rows_of_its_own_tables_however_they_are_spelt(
+    make: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    destination, load = make(tmp_path)
+    load(destination, "Orders", REPLACE, [people((1, "a")), FINAL], PEOPLE, ["id"])
+    load(destination, "main.orders", REPLACE, [people((1, "a")), FINAL], PEOPLE, ["id"])
+    load(destination, '"ORDERS"', REPLACE, [people((1, "a")), FINAL], PEOPLE, ["id"])
+    load(destination, "others", REPLACE, [people((1, "a")), FINAL], PEOPLE, ["id"])
+    SEEN.clear()
+    (state,) = destination.describe(["orders"]).values()
+    destination.close()
+    assert {row.key.destination_table for row in state.ledger} == {"Orders", "main.orders", '"ORDERS"'}
+    assert len([sql for sql in SEEN if "select" in sql and "from" in sql and "destination_table" in sql]) == 3
