@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ..sql.dialect.catalog import Catalog
-from ..sql.identifiers import STAGING_PREFIX, Naming, TableName
+from ..sql.identifiers import STAGING_PREFIX, Naming, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from .constraints import UniqueIndex
@@ -19,6 +19,8 @@ class DuckDBCatalog(Catalog):
 
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog; names are found without regard to case."""
+        if len(tables) <= _FEW_TABLES:
+            return {name: table for name in tables if (table := _read_table(session, name)) is not None}
         wanted = {(name.schema.casefold(), name.name.casefold()): name for name in tables}
         found = {}
         for table in read_catalog(session, [name.name for name in tables]):
@@ -26,6 +28,10 @@ class DuckDBCatalog(Catalog):
             if asked is not None:
                 found[asked] = table
         return found
+
+    def exists(self, session: Session, name: TableName) -> bool:
+        """Tell whether there is a table or view of that name."""
+        return _own(session).describe(name) is not None
 
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return every staging table of the file."""
@@ -44,24 +50,53 @@ class DuckDBCatalog(Catalog):
             "and schema_name = $1 and table_name = $2 order by 1",
             place,
         )
-        kinds = {str(row["constraint_type"]) for row in constraints_by_table(session).get(place, [])}
+        constraints = constraints_by_table(session, [table.name.name]).get(place, [])
+        kinds = {str(row["constraint_type"]) for row in constraints}
         return [*(str(name) for (name,) in indexes), *sorted(f"a {kind} constraint" for kind in kinds - {"NOT NULL"})]
+
+
+#: Up to so many tables are read one by one: DuckDB's functions list every table of the file.
+_FEW_TABLES = 8
+
+#: Whether a constraint or an index hangs on a table; NOT NULL shows with its column.
+_BINDINGS = (
+    "select 1 from duckdb_constraints() where database_name = current_database() and constraint_type <> 'NOT NULL' "
+    "and lower(schema_name) = lower($1) and lower($2) in (lower(table_name), lower(referenced_table)) union all "
+    "select 1 from duckdb_indexes() where database_name = current_database() "
+    "and lower(schema_name) = lower($1) and lower(table_name) = lower($2) limit 1"
+)
+
+
+def _read_table(session: Session, name: TableName) -> Table | None:
+    """Read one table; only what more than its columns belongs to is looked up in the lists of all tables."""
+    described = _own(session).describe(name)
+    if described is None:
+        return None
+    if not described.is_plain or session.query(_BINDINGS, (name.schema, name.name)):
+        asked = str(name).casefold()
+        return next((each for each in read_catalog(session, [name.name]) if str(each.name).casefold() == asked), None)
+    columns = tuple(
+        Column(name=column, type=kind, is_nullable=not is_required)
+        for column, kind, is_required in described.columns
+        if column != MARK
+    )
+    return Table(name=name, columns=columns)
 
 
 def read_catalog(session: Session, names: Sequence[str] | None = None) -> list[Table]:
     """Read tables and views of the file, all or those of the given names (case does not count)."""
     texts = None if names is None else [name.casefold() for name in names]
     kinds = _own(session).records(
-        "select schema_name, table_name as name, true as is_table, index_count, estimated_size from duckdb_tables() "
-        "where database_name = current_database() and not internal and not temporary union all "
-        "select schema_name, view_name, false, 0, null from duckdb_views() "
-        "where database_name = current_database() and not internal and not temporary"
+        "select schema_name, table_name as name, true as is_table, index_count from duckdb_tables() "
+        f"where database_name = current_database() and not internal and not temporary{_named('table_name', names)} "
+        "union all select schema_name, view_name, false, 0 from duckdb_views() "
+        f"where database_name = current_database() and not internal and not temporary{_named('view_name', names)}",
     )
     chosen = [kind for kind in kinds if texts is None or kind["name"].casefold() in texts]
     if not chosen:
         return []
-    columns = _by_table(session, "duckdb_columns()", "order by column_index")
-    constraints = constraints_by_table(session)
+    columns = _by_table(session, "duckdb_columns()", _named("table_name", names), "order by column_index")
+    constraints = constraints_by_table(session, names)
     referenced = {
         (row["schema_name"], row["referenced_table"])
         for rows in constraints.values()
@@ -112,17 +147,32 @@ def _table(
     )
 
 
-def constraints_by_table(session: Session) -> dict[tuple[object, object], list[Mapping[str, object]]]:
-    """Read all constraints of the file, by schema and table, in their order."""
-    return _by_table(session, "duckdb_constraints()", "order by constraint_index")
+def constraints_by_table(
+    session: Session, names: Sequence[str] | None = None
+) -> dict[tuple[object, object], list[Mapping[str, object]]]:
+    """Read the constraints of tables, and the foreign keys that refer to them, by schema and table, in their order."""
+    condition = _named("table_name", names, "referenced_table")
+    return _by_table(session, "duckdb_constraints()", condition, "order by constraint_index")
 
 
-def _by_table(session: Session, function: str, order: str) -> dict[tuple[object, object], list[Mapping[str, object]]]:
-    rows = _own(session).records(f"select * from {function} where database_name = current_database() {order}")
+def _by_table(
+    session: Session, function: str, condition: str, order: str
+) -> dict[tuple[object, object], list[Mapping[str, object]]]:
+    rows = _own(session).records(
+        f"select * from {function} where database_name = current_database(){condition} {order}"
+    )
     result: dict[tuple[object, object], list[Mapping[str, object]]] = {}
     for row in rows:
         result.setdefault((row["schema_name"], row["table_name"]), []).append(row)
     return result
+
+
+def _named(column: str, names: Sequence[str] | None, *others: str) -> str:
+    """Write the condition that a column, or another one, has one of the names; None: any."""
+    if names is None or len(names) > _FEW_TABLES:
+        return ""
+    listed = ", ".join(f"lower({literal(name)})" for name in names)
+    return f" and ({' or '.join(f'lower({each}) in ({listed})' for each in (column, *others))})"
 
 
 def _own(session: Session) -> DuckDBSession:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,16 @@ _LOCK_POLL_S = 0.1
 
 #: No record has this place.
 _NO_END = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What the catalog's entry of one table or view says."""
+
+    #: Name, type, and whether NULL is refused.
+    columns: Sequence[tuple[str, str, bool]]
+    #: A table whose columns have neither defaults nor expressions.
+    is_plain: bool
 
 
 class DuckDBSession:
@@ -106,6 +117,27 @@ class DuckDBSession:
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except duckdb.Error as error:
             raise sort_error(error, self._database.path) from error
+
+    def describe(self, table: TableName) -> Described | None:
+        """Read a table's columns from its own entry of the catalog; None: there is no such table or view.
+
+        A statement on a table that is missing would end the transaction; a relation does not.
+        """
+        full = self._full(table)
+        try:
+            rows = self._cursor.sql(f"from pragma_table_info({literal(full)})").fetchall()
+            is_table = self._cursor.table(full).type == "TABLE_RELATION"
+        except duckdb.CatalogException as error:
+            first = str(error).partition(" does not exist")
+            if first[1] and table.name in first[0]:
+                return None  # the table, or its schema; a view may name another one that is missing
+            raise sort_error(error, self._database.path) from error
+        except (duckdb.Error, RuntimeError, UnicodeError) as error:
+            raise sort_error(error, self._database.path) from error
+        return Described(
+            columns=[(str(name), str(kind), bool(is_required)) for _, name, kind, is_required, _, _ in rows],
+            is_plain=is_table and all(default is None for *_, default, _ in rows),
+        )
 
     def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Yield a result in batches, from one snapshot."""
@@ -287,7 +319,8 @@ class DuckDBSession:
             self._run(add_mark(into))
             self._marked, self._database.has_unfinished = into, True
         ((comment,),) = self.query(
-            "select comment from duckdb_tables() where database_name = $1 and schema_name = $2 and table_name = $3",
+            "select comment from duckdb_tables() where database_name = $1 and lower(schema_name) = lower($2) "
+            "and lower(table_name) = lower($3)",
             (self.catalog, table.schema, table.name),
         )
         if not str(comment or "").endswith(WIDE):
@@ -356,12 +389,9 @@ class DuckDBSession:
     def _next_number(self, table: TableName) -> int | None:
         """Return the number of the next record of a numbered staging table; None: it has no numbers."""
         if table not in self._numbers:
-            found = self.query(
-                "select 1 from duckdb_columns() where database_name = $1 and schema_name = $2 and table_name = $3 "
-                "and column_name = $4",
-                (self.catalog, table.schema, table.name, SEQUENCE),
-            )
-            self._numbers[table] = 0 if found else None
+            described = self.describe(table)
+            is_numbered = described is not None and any(name == SEQUENCE for name, *_ in described.columns)
+            self._numbers[table] = 0 if is_numbered else None
         return self._numbers[table]
 
     def _numbered(

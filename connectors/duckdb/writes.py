@@ -82,7 +82,7 @@ class DuckDBWrites(Writes, InsertsInPieces):
         if target.is_referenced or (target.key and set(target.key) != set(key)):
             return True
         place = (target.name.schema, target.name.name)
-        constraints = constraints_by_table(session).get(place, [])
+        constraints = constraints_by_table(session, [target.name.name]).get(place, [])
         others = [row for row in constraints if row["constraint_type"] not in ("NOT NULL", "PRIMARY KEY")]
         return bool(others or unique_indexes(session, self._naming, target.name))
 
@@ -133,7 +133,7 @@ class DuckDBWrites(Writes, InsertsInPieces):
         is_numbered: bool,
     ) -> Sequence[tuple[str, str]]:
         """Ask for each constraint and unique index: after one has refused a record, the transaction is lost."""
-        constraints = constraints_by_table(session)
+        constraints = constraints_by_table(session, [target.name.name])
         found = Violations(
             naming=self._naming,
             latest=self.latest(staging, key) if key else "",

@@ -85,6 +85,8 @@ class StreamFiles:
     name: str
     files: list[DataFile] = field(default_factory=list)
     schema: pa.Schema | None = None
+    #: The file, the folder or the table's folder below the storage's root; empty: partitions of the root itself.
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,14 @@ def find_streams(location: Location, suffix: str, suffixes: Iterable[str]) -> li
     return [finder.streams[name] for name in sorted(finder.streams)]
 
 
+def find_again(location: Location, suffix: str, suffixes: Iterable[str], former: StreamFiles) -> StreamFiles | None:
+    """Find one stream's files as they are now, without a look at the others; None: `find_streams` has to look."""
+    finder = _Finder(location.storage, suffix, tuple(suffixes))
+    with translated(location.storage.label(former.place)):
+        finder.add_again(former)
+    return finder.streams.get(former.name)
+
+
 class _Finder:
     """Collects the streams of one location."""
 
@@ -190,7 +200,6 @@ class _Finder:
         self._storage = storage
         self._suffix = suffix
         self._suffixes = suffixes
-        self._places: dict[str, str] = {}
         self._manifests: dict[str, dict[str, Manifest]] = {}
 
     def add_folder(self) -> None:
@@ -202,7 +211,7 @@ class _Finder:
         if partitions:
             files = [name for part in partitions for name in self._data_files(part)]
             own = self._storage.root.rstrip("/").rpartition("/")[2]
-            self._add(own, [self._file(name) for name in files], self._storage.root)
+            self._add(own, [self._file(name) for name in files], "")
         for name, is_folder in names:
             if name not in partitions:
                 self._add_match(name, is_folder, self._suffixes)
@@ -211,6 +220,23 @@ class _Finder:
         """Add one match of a glob, or the file that `path` names, with any suffix."""
         if not any(part.startswith("_syncblocks") for part in name.split("/")):
             self._add_match(name, self._storage.kind(name) == "folder", None)
+
+    def add_again(self, former: StreamFiles) -> None:
+        """Add a stream that was found before, if it is still of the same kind: a table, a folder or a file."""
+        parent, place = former.place.rpartition("/")[0], former.place
+        start = f"{parent}/" if parent else ""
+        base = former.name if former.schema is None else quote(former.name)
+        manifest = read_manifest(self._storage, f"{start}{LEDGER}/{base}.{self._suffix}.json")
+        if not place or (manifest is None) != (former.schema is None):
+            return
+        if manifest is not None:
+            self._add_table(parent, manifest)
+            return
+        kind = self._storage.kind(place)
+        if kind == "folder" and (files := [self._file(name, len(place) + 1) for name in self._data_files(place)]):
+            self._add(former.name, files, place)
+        elif kind == "file":
+            self._add(former.name, [self._file(place)], place)
 
     def _add_match(self, name: str, is_folder: bool, suffixes: tuple[str, ...] | None) -> None:
         parent, _, base = name.rpartition("/")
@@ -264,14 +290,13 @@ class _Finder:
         self._add(manifest.table, files, f"{start}{manifest.table}", manifest.schema)
 
     def _add(self, name: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
-        if name in self._places:
+        if name in self.streams:
             raise ConnectorConfigError(
-                f"{self._storage.label(place)} and {self._storage.label(self._places[name])} would both be stream "
-                f"{name!r}: rename one, or give a narrower path",
+                f"{self._storage.label(place)} and {self._storage.label(self.streams[name].place)} would both be "
+                f"stream {name!r}: rename one, or give a narrower path",
                 key="path",
             )
-        self._places[name] = place
-        self.streams[name] = StreamFiles(name, files, schema)
+        self.streams[name] = StreamFiles(name, files, schema, place)
 
     def _data_files(self, folder: str) -> list[str]:
         return [entry.name for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]

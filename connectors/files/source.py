@@ -21,7 +21,7 @@ from .formats import INFER_BYTES, Format, unfit
 from .interrupts import Call, Calls
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
-from .paths import DataFile, StreamFiles, find_streams, identity, locate
+from .paths import DataFile, Location, StreamFiles, find_again, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
@@ -41,6 +41,8 @@ class FileSource:
         self._folder = folder
         self._format: Format = self.formats(self._settings)
         self._calls = Calls()
+        #: Streams that were found, and where; each is looked for anew when it is read.
+        self._found: dict[str, tuple[Location, StreamFiles]] = {}
 
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
@@ -172,9 +174,16 @@ class FileSource:
     def _find(self) -> list[StreamFiles]:
         settings = self._settings
         location = locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
-        return find_streams(location, self._format.suffix, self._format.suffixes)
+        found = find_streams(location, self._format.suffix, self._format.suffixes)
+        self._found = {each.name: (location, each) for each in found}
+        return found
 
     def _files(self, stream: str) -> list[DataFile]:
+        if stream in self._found:
+            location, former = self._found[stream]
+            again = find_again(location, self._format.suffix, self._format.suffixes, former)
+            if again is not None:
+                return again.files
         for found in self._find():
             if found.name == stream:
                 return found.files

@@ -8,12 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..errors import ConnectorError
 from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream, Trigger
 from . import swaps
+from .failures import errno
 from .kinds import UTC_COMMENT, UTC_SUFFIX, Kind
 from .server import Server
 from .types import arrow_of, is_unlimited
@@ -31,7 +33,7 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
         )
     }
     found = []
-    for name, table in _read(session, schema, "", is_mariadb, _STREAMS).items():
+    for name, table in _read(session, schema, (), is_mariadb, _STREAMS).items():
         if name.startswith(OWN_PREFIX) or not table.columns:
             continue
         fields = [
@@ -71,7 +73,7 @@ def columns_now(session: Session, name: TableName, is_mariadb: bool) -> dict[str
     condition = f"table_schema = {literal(name.schema)} and table_name = {literal(name.name)}"
     found = session.query(f"select {_COLUMNS} from {_SCHEMA}.columns where {condition}")
     has_long_texts = any(str(described[2]).lower() == "longtext" for described in found)
-    checks = _checks(session, name.schema, name.name) if is_mariadb and has_long_texts else {}
+    checks = _checks(session, name.schema, [name.name]) if is_mariadb and has_long_texts else {}
     columns = [
         _column(described, checks.get((str(table), str(described[0])), ""), is_mariadb) for table, *described in found
     ]
@@ -103,9 +105,10 @@ _COLUMNS = "table_name, column_name, column_type, is_nullable, column_default, e
 
 
 def _read(
-    session: Session, schema: str, condition: str, is_mariadb: bool, kinds_wanted: Sequence[str]
+    session: Session, schema: str, names: Sequence[str], is_mariadb: bool, kinds_wanted: Sequence[str]
 ) -> dict[str, Table]:
-    of_schema = f"table_schema = {literal(schema)}" + (f" and {condition}" if condition else "")
+    """Read tables of a schema, or all. A condition on one table keeps MariaDB from opening each table of the schema."""
+    of_schema = f"table_schema = {literal(schema)}{_named('table_name', names)}"
     kinds = session.query(
         f"select table_name, table_type, create_options, engine, (select e.transactions from {_SCHEMA}.engines as e "
         f"where e.engine = t.engine) from {_SCHEMA}.tables as t where {of_schema} order by table_name"
@@ -126,21 +129,11 @@ def _read(
     triggers = _grouped(
         session.query(
             f"select event_object_table, trigger_name, action_timing, event_manipulation from {_SCHEMA}.triggers "
-            f"where event_object_schema = {literal(schema)} order by trigger_name"
+            f"where event_object_schema = {literal(schema)}{_named('event_object_table', names)} order by trigger_name"
         )
     )
-    referring, referenced = set(), set()
-    # Not of `referential_constraints`: of a table of which a user may read no more than records, it shows none or half.
-    for own_schema, name, other_schema, other in session.query(
-        "select table_schema, table_name, referenced_table_schema, referenced_table_name "
-        f"from {_SCHEMA}.key_column_usage where referenced_table_name is not null "
-        f"and (table_schema = {literal(schema)} or referenced_table_schema = {literal(schema)})"
-    ):
-        if str(own_schema).lower() == schema.lower():
-            referring.add(str(name))
-        if str(other_schema).lower() == schema.lower():
-            referenced.add(str(other))
-    checks = _checks(session, schema) if is_mariadb else {}
+    referring, referenced = _references(session, schema, names, is_mariadb)
+    checks = _checks(session, schema, names) if is_mariadb else {}
     return {
         str(name): _table(
             TableName(schema, str(name)),
@@ -148,8 +141,8 @@ def _read(
             columns.get(str(name), []),
             indexes.get(str(name), []),
             triggers=[_trigger(*map(str, each)) for each in triggers.get(str(name), ())],
-            is_referring=str(name) in referring,
-            is_referenced=str(name) in referenced,
+            is_referring=str(name).lower() in referring,
+            is_referenced=str(name).lower() in referenced,
             is_partitioned="partitioned" in str(options or ""),
             checks=checks,
             is_mariadb=is_mariadb,
@@ -160,12 +153,59 @@ def _read(
     }
 
 
-def _checks(session: Session, schema: str, table: str = "") -> dict[tuple[str, str], str]:
+def _named(column: str, names: Sequence[str]) -> str:
+    """Write the condition that a column has one of the names; no names: any."""
+    return f" and {column} in ({', '.join(map(literal, names))})" if names else ""
+
+
+def _references(session: Session, schema: str, names: Sequence[str], is_mariadb: bool) -> tuple[set[str], set[str]]:
+    """Return which tables have foreign keys, and which ones foreign keys point at, in lower case."""
+    if is_mariadb and names and all(map(_PLAIN.fullmatch, (schema, *names))):
+        try:
+            return _own_references(session, schema, names)
+        except ConnectorError as error:
+            if errno(error.__cause__ or error) != _NEEDS_PROCESS:
+                raise
+    referring, referenced = set(), set()
+    # Not of `referential_constraints`: of a table of which a user may read no more than records, it shows none or half.
+    for own_schema, name, other_schema, other in session.query(
+        "select table_schema, table_name, referenced_table_schema, referenced_table_name "
+        f"from {_SCHEMA}.key_column_usage where referenced_table_name is not null "
+        f"and (table_schema = {literal(schema)}{_named('table_name', names)} "
+        f"or referenced_table_schema = {literal(schema)}{_named('referenced_table_name', names)})"
+    ):
+        if str(own_schema).lower() == schema.lower():
+            referring.add(str(name).lower())
+        if str(other_schema).lower() == schema.lower():
+            referenced.add(str(other).lower())
+    return referring, referenced
+
+
+#: Names that InnoDB writes as they are.
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")
+
+#: MariaDB's error: the user lacks the privilege PROCESS, without which InnoDB's own tables are not shown.
+_NEEDS_PROCESS = 1227
+
+
+def _own_references(session: Session, schema: str, names: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Ask InnoDB for foreign keys: to find who refers to a table, MariaDB opens the tables of all schemas."""
+    listed = ", ".join(literal(f"{schema}/{name}") for name in names)
+    rows = session.query(
+        f"select for_name, ref_name from {_SCHEMA}.innodb_sys_foreign where for_name in ({listed}) "
+        f"or ref_name in ({listed})"
+    )
+    own = {f"{schema}/{name}".lower() for name in names}
+    pairs = [(str(one).lower(), str(other).lower()) for one, other in rows]
+    referring = {one.partition("/")[2] for one, _ in pairs if one in own}
+    return referring, {other.partition("/")[2] for _, other in pairs if other in own}
+
+
+def _checks(session: Session, schema: str, names: Sequence[str]) -> dict[tuple[str, str], str]:
     """Return what MariaDB checks of single columns: these checks have the columns' names."""
-    of_table = f" and table_name = {literal(table)}" if table else ""
     rows = session.query(
         f"select table_name, constraint_name, check_clause from {_SCHEMA}.check_constraints "
-        f"where constraint_schema = {literal(schema)}{of_table}"
+        f"where constraint_schema = {literal(schema)}{_named('table_name', names)}"
     )
     return {(str(name), str(column)): str(clause) for name, column, clause in rows}
 
@@ -313,8 +353,7 @@ class MySQLCatalog(Catalog):
         found: dict[TableName, Table] = {}
         for schema in sorted({table.schema for table in tables}):
             wanted = {table.name: table for table in tables if table.schema == schema}
-            listed = ", ".join(literal(name) for name in sorted(wanted))
-            read = _read(session, schema, f"table_name in ({listed})", self._server.is_mariadb, _NAMED)
+            read = _read(session, schema, sorted(wanted), self._server.is_mariadb, _NAMED)
             # There the catalog may have another spelling; elsewhere it finds names by another case that are other
             # tables'.
             folded = {name.lower(): table for name, table in wanted.items()} if self._server.folds_names else {}

@@ -29,7 +29,7 @@ from ..stream import (
 )
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
-from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, staging_name
+from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, spellings, staging_name
 from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
 from .load.events import LoadEvents
@@ -38,6 +38,9 @@ from .load.range_ledger import LEDGER_SUFFIX, unfinished_loads
 from .load.ranges import RangeLoad, drop_unfinished
 from .session import Lease, Session, Sessions
 from .tables import Table
+
+#: Of so many tables the ledger rows are asked for by name; a statement takes no more names.
+_MAX_SPELLED = 200
 
 #: Key of a described column's metadata: the table computes it.
 _COMPUTED = b"computed"
@@ -110,20 +113,20 @@ class SqlDestination(ABC):
                 row
                 for ledger in sorted(ledgers, key=str)
                 if ledger in found
-                for row in self._ledger.read(lease.session, ledger)
+                for row in self._ledger.read(lease.session, ledger, tables=self._spellings(names))
             ]
-            by_table: dict[TableName, list[LedgerRow]] = {}
+            by_table: dict[str, list[LedgerRow]] = {}
             for row in rows:
-                by_table.setdefault(self.target(row.key.destination_table), []).append(row)
-            unknown = [found[name] for name in dict.fromkeys(names.values()) if name in found and name not in by_table]
+                by_table.setdefault(self.one_name(row.key.destination_table), []).append(row)
+            written = {name for table, name in names.items() if self.one_name(table) in by_table}
+            unknown = [found[name] for name in dict.fromkeys(names.values()) if name in found and name not in written]
             schemas = {name.schema for name in names.values() if name not in found and name.schema}
             missing = {schema for schema in schemas if not self.dialect.tables.has_schema(lease.session, schema)}
             empty = {table.name for table in unknown if table.is_table and self._is_empty(lease, table)}
-        states = {name: self._state(found.get(name), by_table.get(name, [])) for name in names.values()}
         return {
             table: self._without_schema(name)
             if name.schema in missing
-            else replace(states[name], is_empty=name in empty)
+            else replace(self._state(found.get(name), by_table.get(self.one_name(table), [])), is_empty=name in empty)
             for table, name in names.items()
         }
 
@@ -290,6 +293,13 @@ class SqlDestination(ABC):
         """Return what a stream's columns are called in the table that it is planned for."""
         held = [] if table.schema is None else table.schema.names
         return self.dialect.naming.column_names(names, held, table.columns)
+
+    def _spellings(self, names: Mapping[str, TableName]) -> set[str]:
+        """Return how ledger rows of the tables may name them; empty: any, since the tables are many."""
+        if len(names) > _MAX_SPELLED:
+            return set()
+        read = {TableName.parse(table, self._schema or self.dialect.naming.default_schema) for table in names}
+        return {*names, *(text for name in {*read, *names.values()} for text in spellings(name))}
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return every pool that the methods above may return."""

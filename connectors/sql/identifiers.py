@@ -122,6 +122,16 @@ class TableName:
         return ".".join(quote(part) if '"' in part or "." in part else part for part in parts)
 
 
+def spellings(name: TableName) -> set[str]:
+    """Return every text that is read as this table, but for the case of its letters."""
+    names = {name.name, quote(name.name)}
+    first, dot, rest = name.name.partition(".")
+    if dot and first and rest:
+        names.add(f"{quote(first)}.{quote(rest)}")  # where there are no schemas
+    schemas = {name.schema, quote(name.schema)} if name.schema else {"main"}
+    return names | {f"{schema}.{each}" for schema in schemas for each in names}
+
+
 def _part(text: str) -> tuple[str, str]:
     """Split off the first part; the rest keeps its leading dot."""
     if text.startswith('"'):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -68,8 +68,17 @@ class AbstractLedger(ABC):
         """Change the bookmark under a new token, or delete the row."""
 
     @abstractmethod
-    def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
-        """Return one row, or all rows, of a ledger that exists."""
+    def read(
+        self, session: Session, ledger: TableName, key: LedgerKey | None = None, tables: Collection[str] = ()
+    ) -> list[LedgerRow]:
+        """Return one row, or all rows, of a ledger that exists.
+
+        Args:
+            session: in its transaction.
+            ledger: the table.
+            key: of the one row.
+            tables: values of `destination_table`, in any case; other rows may be left out.
+        """
 
     def check(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
         """Make sure that the row is ours, before a commit that does not write it.
@@ -162,12 +171,21 @@ class Ledger(AbstractLedger):
             values,
         )
 
-    def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
-        """Return one row, or all rows, of a ledger that exists."""
+    def read(
+        self, session: Session, ledger: TableName, key: LedgerKey | None = None, tables: Collection[str] = ()
+    ) -> list[LedgerRow]:
+        """Return one row, all rows, or those of some tables."""
+        values: list[Any] = [*_key(key)] if key else []
         where = f" where {self._where()}" if key else ""
+        if tables:
+            column = self._dialect.naming.quote("destination_table")
+            # As they are, too: systems do not agree about the lower case of letters beyond ASCII.
+            exact = ", ".join(self._parameter(values, text) for text in sorted(tables))
+            folded = ", ".join(self._parameter(values, text) for text in sorted({text.lower() for text in tables}))
+            where = f" where ({column} in ({exact}) or lower({column}) in ({folded}))"
         order = f" order by {self._dialect.naming.names(_KEY)}"
         sql = f"select {self._selected} from {self._dialect.naming.table(ledger)}{where}{order}"
-        return [row_of(row) for row in session.query(sql, _key(key) if key else ())]
+        return [row_of(row) for row in session.query(sql, values)]
 
     def _where(self) -> str:
         return " and ".join(

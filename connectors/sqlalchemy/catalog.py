@@ -21,11 +21,19 @@ from .types import kind_of
 QUOTED = b"is_quoted"
 
 
-def reflect(connection: Connection, spelling: Names, names: Sequence[TableName]) -> Mapping[TableName, Table]:
-    """Read the catalog for some tables and views; missing ones are left out."""
+def reflect(
+    connection: Connection, spelling: Names, names: Sequence[TableName], referenced: dict[str, set[str]]
+) -> Mapping[TableName, Table]:
+    """Read the catalog for some tables and views; missing ones are left out.
+
+    Args:
+        connection: within the caller's transaction.
+        spelling: how the system spells names.
+        names: of the tables.
+        referenced: schema -> the tables that foreign keys point at; schemas that it lacks are read, and added.
+    """
     inspector = sa.inspect(connection)
     found = {}
-    referenced: dict[str, set[str]] = {}
     views: dict[str, set[str]] = {}
     for name in names:
         table, schema = spelling.spell(name.name), _schema(spelling, name.schema)
@@ -34,6 +42,7 @@ def reflect(connection: Connection, spelling: Names, names: Sequence[TableName])
             continue
         if name.schema not in referenced:
             referenced[name.schema] = {spelling.shown(each) for each in _referenced(inspector, schema)}
+        if name.schema not in views:
             views[name.schema] = {spelling.shown(each) for each in _views(inspector, schema)}
         found[name] = Table(
             name=name,

@@ -16,7 +16,7 @@ from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
 from ..stream import LedgerRow, TableState
-from .dialect import SQLAlchemyTypes, dialect
+from .dialect import SQLAlchemyCatalog, SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
 from .naming import SQLAlchemyNaming
 from .session import AlchemySession
@@ -74,6 +74,12 @@ class SQLAlchemyDestination(SqlDestination):
             lease.begin()
             assert isinstance(lease.session, AlchemySession)
             lease.session.rows(sa.select(sa.literal_column("1")))
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        """Return schema and ledger rows of each table, and the foreign keys as they are now."""
+        assert isinstance(self.dialect.catalog, SQLAlchemyCatalog)
+        self.dialect.catalog.forget()
+        return super().describe(tables)
 
     def keeps_rejected(self) -> str:
         """Say what it cannot keep."""

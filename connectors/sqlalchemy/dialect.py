@@ -85,10 +85,19 @@ class SQLAlchemyCatalog(Catalog):
     def __init__(self, naming: SQLAlchemyNaming) -> None:
         super().__init__(naming)
         self._spelling = naming.spelling
+        #: Schema -> the tables that foreign keys point at. To find them, an inspector reads the keys of all tables.
+        self._referenced: dict[str, set[str]] = {}
+
+    def forget(self) -> None:
+        """Read the foreign keys again: another run begins."""
+        self._referenced = {}
 
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
-        """Read the catalog."""
-        return own_session(session).inspect(lambda connection: catalog.reflect(connection, self._spelling, tables))
+        """Read the catalog; foreign keys that point at a table are those of the first reading in a run."""
+        referenced = self._referenced
+        return own_session(session).inspect(
+            lambda connection: catalog.reflect(connection, self._spelling, tables, referenced)
+        )
 
     def unique_keys(self, session: Session, table: Table) -> Collection[frozenset[str]]:
         """Ask for the unique indexes: a load does not need to know them."""

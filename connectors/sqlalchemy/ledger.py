@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -194,7 +194,9 @@ class SQLAlchemyLedger(AbstractLedger):
         text = state_text(bookmark, found.columns)
         own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values({row["bookmark"]: text}))
 
-    def read(self, session: Session, ledger: TableName, key: LedgerKey | None = None) -> list[LedgerRow]:
+    def read(
+        self, session: Session, ledger: TableName, key: LedgerKey | None = None, tables: Collection[str] = ()
+    ) -> list[LedgerRow]:
         """Return one row, or all rows, of a ledger that exists."""
         row = self._row(ledger)
         query = sa.select(*(row[name] for name in _COLUMNS))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import cast
 
 from ..errors import FatalConnectorError
 from ..sql.dialect.catalog import Catalog
-from ..sql.identifiers import STAGING_PREFIX, TableName
+from ..sql.dialect.facts import REFILL_RECORDS
+from ..sql.identifiers import STAGING_PREFIX, TableName, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Trigger
@@ -21,6 +23,12 @@ class SQLiteCatalog(Catalog):
 
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog; names are found without regard to case."""
+        if len(tables) <= _FEW_TABLES:
+            return {
+                name: replace(table, records=_count(session, table.name)) if table.is_table else table
+                for name in tables
+                for table in read_catalog(session, name.name)
+            }
         wanted = {name.name.casefold(): name for name in tables}
         return {
             wanted[table.name.name.casefold()]: table
@@ -30,8 +38,7 @@ class SQLiteCatalog(Catalog):
 
     def exists(self, session: Session, name: TableName) -> bool:
         """Tell whether there is a table or view of that name."""
-        sql = "select 1 from sqlite_master where type in ('table', 'view') and lower(name) = lower($1)"
-        return bool(session.query(sql, (name.name,)))
+        return bool(session.query("select 1 from pragma_table_list($1) where schema = 'main'", (name.name,)))
 
     def lock_shape(self, session: Session, name: TableName) -> bool:
         """Become the one writer."""
@@ -55,22 +62,30 @@ class SQLiteCatalog(Catalog):
         return [str(name) for (name,) in rows]
 
 
+#: Up to so many tables are read one by one: reading all of them takes time for each table of the file.
+_FEW_TABLES = 8
+
 _COLUMNS = 'c.name, c.type, c."notnull", c.pk, c.hidden, c.dflt_value is not null'
 
 #: What `_COLUMNS` selects.
 _Column = tuple[str, str, int, int, int, int]
 
 
-def read_catalog(session: Session) -> list[Table]:
-    """Read all tables and views; shadow tables and SQLite's own are left out."""
+def read_catalog(session: Session, name: str | None = None) -> list[Table]:
+    """Read all tables and views, or the one of a name; shadow tables and SQLite's own are left out."""
+    listed, named = ("pragma_table_list", ()) if name is None else ("pragma_table_list($1)", (name,))
     tables = session.query(
-        "select name, type from pragma_table_list where schema = 'main' and type in ('table', 'view', 'virtual') "
-        "and name not like 'sqlite\\_%' escape '\\' order by name"
+        f"select name, type from {listed} where schema = 'main' and type in ('table', 'view', 'virtual') "
+        "and name not like 'sqlite\\_%' escape '\\' order by name",
+        named,
     )
+    if not tables:
+        return []
     columns: dict[str, list[_Column]] = {}
     for table, *column in session.query(
-        f"select l.name, {_COLUMNS} from pragma_table_list l, pragma_table_xinfo(l.name, 'main') c "
-        "where l.schema = 'main' and l.type <> 'view' and c.hidden <> 1 order by l.name, c.cid"
+        f"select l.name, {_COLUMNS} from {listed} l, pragma_table_xinfo(l.name, 'main') c "
+        "where l.schema = 'main' and l.type <> 'view' and c.hidden <> 1 order by l.name, c.cid",
+        named,
     ):
         columns.setdefault(str(table), []).append(cast("_Column", tuple(column)))
     for table, kind in tables:
@@ -83,24 +98,27 @@ def read_catalog(session: Session) -> list[Table]:
                 columns[str(table)] = cast("list[_Column]", rows)
     indexes: dict[str, list[tuple[str, int, str, int, str | None]]] = {}
     for table, *index in session.query(
-        'select l.name, i.name, i."unique", i.origin, i.partial, c.name from pragma_table_list l, '
-        "pragma_index_list(l.name, 'main') i, pragma_index_info(i.name, 'main') c where l.schema = 'main'"
+        f'select l.name, i.name, i."unique", i.origin, i.partial, c.name from {listed} l, '
+        "pragma_index_list(l.name, 'main') i, pragma_index_info(i.name, 'main') c where l.schema = 'main'",
+        named,
     ):
         indexes.setdefault(str(table), []).append(cast("tuple[str, int, str, int, str | None]", tuple(index)))
     triggers: dict[str, list[Trigger]] = {}
-    for table, name, sql in session.query(
-        "select tbl_name, name, sql from sqlite_master where type = 'trigger' order by name"
+    for table, trigger, sql in session.query(
+        "select tbl_name, name, sql from sqlite_master where type = 'trigger' "
+        f"{'' if name is None else 'and tbl_name = $1 collate nocase '}order by name",
+        named,
     ):
-        triggers.setdefault(str(table).casefold(), []).append(_trigger(str(name), str(sql)))
+        triggers.setdefault(str(table).casefold(), []).append(_trigger(str(trigger), str(sql)))
     return [
         _table(
-            str(name),
+            str(table),
             str(kind),
-            columns.get(str(name), []),
-            indexes.get(str(name), []),
-            triggers.get(str(name).casefold(), []),
+            columns.get(str(table), []),
+            indexes.get(str(table), []),
+            triggers.get(str(table).casefold(), []),
         )
-        for name, kind in tables
+        for table, kind in tables
     ]
 
 
@@ -156,6 +174,12 @@ def _table(
         has_triggers=bool(triggers),
         triggers=tuple(triggers),
     )
+
+
+def _count(session: Session, name: TableName) -> int:
+    """Count the records of a table, as far as it matters: SQLite keeps no number of them."""
+    ((count,),) = session.query(f"select count(*) from (select 1 from {quote(name.name)} limit {REFILL_RECORDS + 1})")
+    return int(count)
 
 
 def _is_number(declared: str) -> bool:

@@ -19,6 +19,8 @@ _FACTS = Facts(
     keeps_nanoseconds=True,
     compares=True,
     alters_types=False,
+    # To rename a table, SQLite reads the definition of every table of the file.
+    refill_bytes=1 << 20,
 )
 
 

@@ -33,9 +33,11 @@ from .statements import update
 from .tables import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .transactions import LockedRun, Transactions, save_attempt
 
-_FORMER = f"""SELECT s.status FROM {STREAM_RUN} s JOIN {PIPELINE_RUN} r ON r.id = s.run_id
-    WHERE r.pipeline = :pipeline AND s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
-    AND (s.run_id < :run_id OR (s.run_id = :run_id AND s.attempt < :number))
+# A subquery, not a join: from the newest run backwards, by the index of the stream's runs.
+_FORMER = f"""SELECT s.status FROM {STREAM_RUN} s
+    WHERE s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
+    AND (SELECT r.pipeline FROM {PIPELINE_RUN} r WHERE r.id = s.run_id) = :pipeline
+    AND s.run_id <= :run_id AND (s.run_id < :run_id OR (s.run_id = :run_id AND s.attempt < :number))
     ORDER BY s.run_id DESC, s.attempt DESC LIMIT 1"""
 _END = update(
     BLOCK_RUN,

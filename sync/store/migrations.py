@@ -218,6 +218,16 @@ STEPS: dict[str, tuple[Step, ...]] = {
     "0003": ("ALTER TABLE _syncblocks_state ADD COLUMN shape TEXT",),
     # Only the pipeline file says what a callback block calls; callback blocks recorded earlier have no digest.
     "0004": (_forget_what_is_called,),
+    # The latest end of a stream in earlier runs. Of a queue: what is ready, in order; what waits for a retry; what is
+    # leased. Each look finds its row at once, whatever the backlog.
+    "0005": (
+        "CREATE INDEX _syncblocks_runs_of_stream ON _syncblocks_stream_run (stream, run_id, attempt)",
+        """CREATE INDEX _syncblocks_ready ON _syncblocks_delivery
+            (pipeline, callback_block, run_id, seq, position) WHERE state = 'ready' AND not_before IS NULL""",
+        """CREATE INDEX _syncblocks_retries ON _syncblocks_delivery
+            (pipeline, callback_block, not_before) WHERE state = 'ready' AND not_before IS NOT NULL""",
+        "CREATE INDEX _syncblocks_leased ON _syncblocks_delivery (pipeline, callback_block) WHERE state = 'leased'",
+    ),
 }
 REVISIONS = tuple(STEPS)
 

@@ -13,7 +13,7 @@ from .connection import Connection, Row
 from .deliveries import Deliveries, write_try
 from .plans import Plans
 from .prefetch import Prefetch, Slot
-from .queue import DUE, IN_QUEUE, WAITING
+from .queue import DUE, LEASED, RIPEN, WAITING
 from .statements import update
 from .tables import ATTEMPT, DELIVERY
 from .transactions import LockedRun, Transactions
@@ -27,7 +27,7 @@ LEASE_GRACE_S = 30.0
 #: When to look again for an event without a known time: a claim, a gate, another process.
 LOOK_AGAIN_S = 1.0
 
-_LEASED_LOCKED = f"{IN_QUEUE} FOR UPDATE"
+_LEASED_LOCKED = f"{LEASED} FOR UPDATE"
 _LEASE = update(
     DELIVERY,
     "state attempts tries not_before lease_owner lease_token leased_at lease_until",
@@ -118,7 +118,7 @@ class Outbox:
             self._transactions.database.driver.lock_name(connection, self._queue_name(callback_block))
             now = self._transactions.now(connection)
             # Locked: a takeover may void the same leases at the same time.
-            for held in connection.rows(_LEASED_LOCKED, {**queue, "state": "leased"}):
+            for held in connection.rows(_LEASED_LOCKED, queue):
                 if self._is_held(held, now):
                     return NotDue(LOOK_AGAIN_S)
                 is_mine = held.lease_owner == self._transactions.owner
@@ -134,9 +134,13 @@ class Outbox:
     def _lease_due(self, connection: Connection, queue: dict[str, str], now: datetime) -> Delivery | None:
         """Lease the next due delivery of a queue in which none is leased."""
         while True:
-            row = connection.row(DUE, {**queue, "now": now})
-            if row is None:
+            rows = connection.rows(DUE, {**queue, "now": now})
+            if any(row.not_before is not None for row in rows):
+                connection.run(RIPEN, {**queue, "now": now})
+                continue
+            if not rows:
                 return None
+            (row,) = rows
             delivery = self.deliveries.compose(connection, row, attempt=row.attempts + 1)
             if delivery.missing is not None or row.attempts < delivery.attempts:
                 break
@@ -215,7 +219,7 @@ class Outbox:
         return f"syncblocks queue {self._pipeline}/{callback_block}"
 
     def _leased(self, connection: Connection, queue: dict[str, str]) -> list[Row]:
-        return connection.rows(IN_QUEUE, {**queue, "state": "leased"})
+        return connection.rows(LEASED, queue)
 
     def _is_held(self, row: Row, now: datetime) -> bool:
         """Whether a lease is valid. A lease of this outbox is not: its queue asks for the next delivery."""
@@ -225,11 +229,11 @@ class Outbox:
 
     def _idle(self, connection: Connection, queue: dict[str, str], now: datetime) -> NotDue | NothingOpen:
         """Return why a queue has nothing to lease."""
-        row = connection.row(WAITING, queue)
-        if row is None or not row.number:
-            return NothingOpen()
-        if row.earliest is None or row.number > row.backing_off:
+        (row,) = connection.rows(WAITING, queue)
+        if row.has_others:
             return NotDue(LOOK_AGAIN_S)
+        if row.earliest is None:
+            return NothingOpen()
         return NotDue(max(0.0, float((row.earliest - now).total_seconds())))
 
 

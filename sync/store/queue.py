@@ -26,9 +26,14 @@ _IS_LAST = f"""(SELECT b.is_last FROM {BLOCK_RUN} b
 
 _IN_ORDER = "ORDER BY d.run_id, d.seq, d.position"
 
-#: The next due delivery of a queue: pipeline, callback_block, now.
-DUE = f"""SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")} AND d.state = 'ready'
-    AND (d.not_before IS NULL OR d.not_before <= :now)
+# Each of these has a partial index: a look at a queue costs the same however many deliveries wait in it.
+_OF_QUEUE = "d.pipeline = :pipeline AND d.callback_block = :callback_block"
+_READY = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NULL"
+_RETRIES = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NOT NULL"
+_LEASED = f"{_OF_QUEUE} AND d.state = 'leased'"
+
+#: The next due delivery of a queue, and any one whose retry is due (`RIPEN`): pipeline, callback_block, now.
+DUE = f"""SELECT * FROM (SELECT d.* FROM {DELIVERY} d WHERE {_READY}
     AND (d.is_gated = FALSE OR {_IS_RELEASED} = TRUE)
     AND CASE
         WHEN d.is_numbered = TRUE THEN TRUE
@@ -36,11 +41,17 @@ DUE = f"""SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")} AND d.sta
         WHEN {_IS_LAST} = TRUE THEN {_IS_RELEASED} = TRUE AND NOT EXISTS ({_OTHERS_OF_TYPE})
         ELSE {_IS_LAST} = FALSE
     END
-    {_IN_ORDER} LIMIT 1"""
+    {_IN_ORDER} LIMIT 1) ready
+    UNION ALL SELECT * FROM (SELECT d.* FROM {DELIVERY} d WHERE {_RETRIES} AND d.not_before <= :now LIMIT 1) ripe"""
 
-#: Open deliveries of a queue in one state.
-IN_QUEUE = f"SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format('d')} AND d.state = :state {_IN_ORDER}"
+#: Puts the deliveries whose retry is due back into the order of their queue.
+RIPEN = f"""UPDATE {DELIVERY} SET not_before = NULL WHERE pipeline = :pipeline AND callback_block = :callback_block
+    AND state = 'ready' AND not_before IS NOT NULL AND not_before <= :now"""
 
-#: Of a queue: open deliveries, those that wait for a retry, and the earliest time of a retry.
-WAITING = f"""SELECT count(*) AS number, count(d.not_before) AS backing_off, min(d.not_before) AS earliest
-    FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")}"""
+#: Leased deliveries of a queue.
+LEASED = f"SELECT d.* FROM {DELIVERY} d WHERE {_LEASED} {_IN_ORDER}"
+
+#: Of a queue: the earliest time of a retry, and whether deliveries are open that wait for none.
+WAITING = f"""SELECT (SELECT min(d.not_before) FROM {DELIVERY} d WHERE {_RETRIES}) AS earliest,
+    EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_READY}) OR EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_LEASED})
+    AS has_others"""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: A table of more records is not emptied by deleting them.
+REFILL_RECORDS = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -35,7 +38,7 @@ class Facts:
     #: Up to so many bytes replace a table of so many records by deleting these, if it looks the same: cheaper than
     #: another table, where readers see neither before the commit. 0: the system is not like that.
     refill_bytes: int = 0
-    refill_records: int = 10_000
+    refill_records: int = REFILL_RECORDS
     #: One round trip may carry several statements.
     joins_statements: bool = False
     #: Outside of a transaction that was begun, each statement is one.
@@ -52,4 +55,4 @@ class Facts:
     keeps_infinite: bool = False
 
 
-__all__ = ["Facts"]
+__all__ = ["REFILL_RECORDS", "Facts"]

@@ -71,10 +71,10 @@ class Replace(Strategy):
         return super().not_null() if self.table is not None and self.table.has_dependents else frozenset()
 
     def _rewrite(self, events: LoadEvents) -> bool:
-        """Write a small replacement into the small table that is there; False: it takes another table.
+        """Write a small replacement into the target itself, if that is missing or small; False: it is staged.
 
-        Of a database with hundreds of small tables, making and dropping them is most of the work, and its catalog
-        grows by it. And readers need not wait.
+        Of a database with hundreds of small tables, making, renaming and dropping them is most of the work, and its
+        catalog grows by it. And readers need not wait.
         """
         context, dialect, target = self.context, self.context.dialect, self.context.target
         if (
@@ -87,10 +87,13 @@ class Replace(Strategy):
         if table is None:
             return False
         types = {column.name: column.type for column in table.columns}
+        empty = (
+            [dialect.tables.create(table.name, table.columns, table.key)]
+            if self._lock_creation() is None
+            else [dialect.tables.lock(table.name), f"delete from {dialect.naming.table(table.name)}"]
+        )
         try:
-            target.run(
-                filter(None, [dialect.tables.lock(table.name), f"delete from {dialect.naming.table(table.name)}"])
-            )
+            target.run(filter(None, empty))
             refuse_altered(context, table.name, types)
             self.records += self._ingest(events, table.name, types)
         except FatalConnectorError:  # such as two records of one key: the way by another table says so
@@ -103,18 +106,25 @@ class Replace(Strategy):
         return True
 
     def _rewritable(self) -> Table | None:
-        """Return the table that is there if it is small, and the very one that would take its place."""
+        """Return the table that would take the target's place, if the target is missing, or small and the very same."""
         planned = planned_staging(self.context)
         if any(planned.types[name] != column.type for name, column in planned.columns.items()):
             return None
         table, key = self._lock_creation(), self.context.columns.key()
-        if table is None or table.has_dependents or list(table.key) != key:
+        wanted = self.context.columns.required(list(planned.columns.values()))
+        if table is None:
+            return Table(name=self.context.target.name, columns=tuple(wanted), key=tuple(key))
+        if table.has_dependents or list(table.key) != key:
             return None
         if table.records is None or table.records > self.context.dialect.facts.refill_records:
             return None
+        # No record has NULL in its key, which SQLite would number.
+        held = [
+            replace(each, has_default=False, fills_nulls=False) if each.fills_nulls and each.name in key else each
+            for each in table.columns
+        ]
         is_unique = not key or frozenset(key) in table.unique_keys
-        wanted = self.context.columns.required(list(planned.columns.values()))
-        return table if is_unique and list(table.columns) == wanted else None
+        return table if is_unique and held == wanted else None
 
     def _ingest(self, events: LoadEvents, table: TableName, types: Mapping[str, str]) -> int:
         return ingest(self.context, events, table, types, not_null=self.not_null(), check=self._check)

@@ -326,3 +326,36 @@ def test_files_of_two_types_keep_each_value(
     for name, column in (("a", first), ("b", second)):
         pyarrow.parquet.write_table(pa.table({"v": column}), tmp_path / f"t/{name}.parquet")
     assert [record["v"] for record in records_of(source_of(tmp_path, ParquetSource))] == values
+
+
+def test_to_read_a_stream_is_to_look_at_its_own_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    names = LocalStorage.names
+
+    def counted(storage: LocalStorage, folder: str = "") -> list[tuple[str, bool]]:
+        listed.append(folder)
+        return names(storage, folder)
+
+    monkeypatch.setattr(LocalStorage, "names", counted)
+    for number in range(3):
+        (tmp_path / f"t{number}.csv").write_text("a\n1\n")
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "1.csv").write_text("a\n1\n")
+    source = CSVSource({"path": str(tmp_path)}, tmp_path)
+    streams = {stream.name: stream for stream in source.discover()}
+    (tmp_path / "many" / "2.csv").write_text("a\n2\n")
+    listed.clear()
+    for name, count in {"t0": 1, "t1": 1, "t2": 1, "many": 2}.items():
+        events = [event for _, event in source.read([streams[name]], {})]
+        assert sum(event.num_rows for event in events if isinstance(event, pa.RecordBatch)) == count
+    assert listed == ["many"]
+
+
+def test_a_file_that_became_a_folder_since_is_found(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    source = CSVSource({"path": str(tmp_path)}, tmp_path)
+    (stream,) = source.discover()
+    (tmp_path / "t.csv").unlink()
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "1.csv").write_text("a\n1\n2\n")
+    assert source.count(stream) == 2

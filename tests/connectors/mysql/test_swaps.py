@@ -167,3 +167,31 @@ def test_nobody_waits_for_a_load_that_still_writes(mariadb_url: str) -> None:
     first.close()
     second.close()
     assert staged(mariadb_url) == set()
+
+
+def test_the_server_looks_at_the_table_of_a_load_and_not_at_the_others(mariadb_url: str) -> None:
+    def rows(session: Any) -> int:
+        names = "'Handler_tmp_write', 'Opened_table_definitions', 'Opened_tables'"
+        return sum(int(value) for _, value in session.query(f"show session status where variable_name in ({names})"))
+
+    run(mariadb_url, "create table people (id bigint primary key, name longtext, tags json)")
+    destination = destination_of(mariadb_url)
+    name = destination.target("people")
+    looked = []
+    for start, end in ((0, 3), (3, 30)):
+        for number in range(start, end):
+            run(
+                mariadb_url,
+                f"create table other{number} (id bigint primary key, tags json, "
+                "person bigint, foreign key (person) references people (id))",
+                f"create trigger on_other{number} before insert on other{number} for each row set new.id = 1",
+            )
+        session = destination.connect()
+        before = rows(session)
+        table = destination.dialect.catalog.reflect(session, [name])[name]
+        looked.append(rows(session) - before)
+        session.close()
+        assert table.is_referenced
+    destination.close()
+    # A row for each foreign key that points at the table.
+    assert looked[1] - looked[0] <= 27 * 2

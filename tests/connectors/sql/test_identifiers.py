@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.sql.identifiers import Naming, TableName, literal, quote, shorten, staging_name
+from syncblocks.connectors.sql.identifiers import Naming, TableName, literal, quote, shorten, spellings, staging_name
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=80)
 
@@ -120,3 +120,10 @@ def test_names_that_came_together_keep_their_columns(days: list[list[str]], is_r
         new = [column for column in found.values() if column not in held]
         held = list(found.values()) if is_replaced else [*held, *new]
         assert len({naming.fold(column) for column in held}) == len(held), "a table that the system can hold"
+
+
+@given(st.text(alphabet='ab."', min_size=1, max_size=9))
+def test_every_text_that_is_read_as_a_table_is_a_spelling_of_it(text: str) -> None:
+    name = TableName.parse(text, "s")
+    assume(name.name and name.schema)
+    assert text in spellings(name)

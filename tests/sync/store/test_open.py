@@ -280,6 +280,10 @@ def test_the_queue_and_the_runs_are_read_by_their_indexes(tmp_path: Path) -> Non
     values = {"pipeline": "p", "callback_block": "x", "now": DATE}
     with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._transactions.read() as connection:
         steps = [row.detail for row in connection.rows(f"EXPLAIN QUERY PLAN {DUE}", values)]
-    assert not [step for step in steps if step.startswith("SCAN")]
+    # The two subqueries of one row each are read as a whole; tables are not.
+    assert {step for step in steps if step.startswith("SCAN")} == {"SCAN ready", "SCAN ripe"}
     assert not [step for step in steps if "TEMP B-TREE" in step]
-    assert "_syncblocks_queue" in steps[0]
+    assert [name for name in ("_syncblocks_ready", "_syncblocks_retries") if any(name in step for step in steps)] == [
+        "_syncblocks_ready",
+        "_syncblocks_retries",
+    ]

@@ -1,0 +1,83 @@
+"""The store's statements cost the same after many runs and with a long backlog: the steps of SQLite are counted."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from syncblocks.sync.store import Store, close, queue
+from tests.sync.store.store_helpers import attempt_plan, begin, outcome, stream_plan
+
+NOW = "2026-01-01 00:00:00.000000"
+
+
+def steps(connection: sqlite3.Connection, statement: str, values: dict[str, object]) -> int:
+    counted = 0
+
+    def count() -> None:
+        nonlocal counted
+        counted += 1
+
+    connection.set_progress_handler(count, 1)
+    connection.execute(statement, values).fetchall()
+    connection.set_progress_handler(None, 0)
+    return counted
+
+
+def copy_rows(connection: sqlite3.Connection, table: str, changes: dict[str, str], number: int) -> None:
+    """Insert copies of a table's first row; `n` counts them."""
+    names = [str(row[1]) for row in connection.execute(f"pragma table_info({table})")]
+    listed = ", ".join(changes.get(name, name) for name in names)
+    connection.execute(
+        f"with recursive c (n) as (select 1 union all select n + 1 from c where n < {number}) "
+        f"insert into {table} select {listed} from c, (select * from {table} limit 1)"
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store with one run of one stream, and its deliveries."""
+    path = tmp_path / "store.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        stream = stream_plan("a")
+        run = begin(store, attempt_plan([stream], ["stream"]))
+        store.claim(run.id, ["a"])
+        store.close_stream(run.id, outcome(stream))
+    return path
+
+
+@pytest.mark.parametrize("not_before", ["null", "'2025-01-01 00:00:00.000000'", "'2027-01-01 00:00:00.000000'"])
+def test_a_look_at_a_queue_does_not_read_its_backlog(path: Path, not_before: str) -> None:
+    values: dict[str, object] = {"pipeline": "p", "callback_block": "alerts", "now": NOW}
+    found = []
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("update _syncblocks_delivery set state = 'ready', is_open = true")
+        changes = {
+            "idempotency_key": "'key' || n || '/' || (select count(*) from _syncblocks_delivery)",
+            "seq": "1000 + n",
+            "not_before": not_before,
+            "is_numbered": "true",
+            "is_gated": "false",
+        }
+        for number in (20, 400):
+            copy_rows(connection, "_syncblocks_delivery", changes, number)
+            found.append([steps(connection, sql, values) for sql in (queue.DUE, queue.LEASED, queue.WAITING)])
+    assert max(found[1]) < 300
+    assert [after <= before * 1.1 for before, after in zip(*found, strict=True)] == [True] * 3
+
+
+def test_how_a_stream_ended_before_is_found_without_reading_all_runs(path: Path) -> None:
+    values: dict[str, object] = {"pipeline": "p", "stream": "a", "run_id": 10_000, "number": 1}
+    found = []
+    with closing(sqlite3.connect(path)) as connection:
+        for start, number in ((100, 20), (1000, 400)):
+            run = f"{start} + n"
+            changes = {"id": run, "is_active": "false", "run_id": run, "run_key": f"'key' || ({run})"}
+            copy_rows(connection, "_syncblocks_pipeline_run", changes, number)
+            copy_rows(connection, "_syncblocks_stream_run", changes, number)
+            copy_rows(connection, "_syncblocks_stream_run", {"run_id": run, "stream": "'b' || n"}, number)
+            found.append(steps(connection, close._FORMER, values))
+    assert found[1] <= found[0] * 1.1
