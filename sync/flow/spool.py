@@ -51,6 +51,7 @@ class Spool:
         self._sink: Any = None
         self._size_bytes = 0
         self._is_given_up = False
+        self._is_closed = False
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append one batch; if its schema is new, rewrite the file under the wider schema."""
@@ -63,20 +64,20 @@ class Spool:
             return
         self._pending = self._thread.submit(self._append, batch)
 
-    def close(self, schema: pa.Schema) -> str | None:
-        """Finish the file and return its path, or None if it was given up. `schema` is for a stream without batches."""
+    def close(self, schema: pa.Schema) -> None:
+        """Finish the file, unless it was given up; idempotent. `schema` is for a stream without batches."""
         self._wait()
-        if self._is_given_up:
-            return None
+        if self._is_given_up or self._is_closed:
+            return
         try:
             if self._writer is None:
                 self._open(schema)
             self._end()
         except (OSError, pa.ArrowException) as error:
             self.give_up(str(error))
-            return None
+            return
+        self._is_closed = True
         self._thread.shutdown()
-        return str(self.path)
 
     def give_up(self, reason: str) -> None:
         """Remove the file and log why; callbacks get None."""
@@ -85,9 +86,9 @@ class Spool:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the file of a failed or repeated attempt."""
+        """Remove the file of a block that did not succeed, or of a repeated attempt."""
         self._thread.shutdown()
-        if self._writer is not None:
+        if self._writer is not None and not self._is_closed:
             try:
                 self._end()
             except (OSError, pa.ArrowException) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from ..flow.spool import Spool, run_prefix
+from ..flow.transform import declared_stream
 
 if TYPE_CHECKING:
     from ..flow.transform import Transformer
@@ -100,6 +101,17 @@ class StreamBlocks:
         for stage in self.stages:
             if stage.spool is not None:
                 stage.spool.close(schema if stage is self.stages[0] or current is None else current)
+
+    def keep_spools(self, ended: Sequence[str]) -> None:
+        """Keep the file of each block run that ended as success, and remove the other files."""
+        stream = self.planned.selected.stream
+        for place, (stage, status) in enumerate(zip(self.stages, ended, strict=True)):
+            if stage.spool is None:
+                continue
+            if status == SUCCESS:
+                stage.spool.close(declared_stream(stream, self.transformers[:place]).schema)
+            else:
+                stage.spool.discard()
 
     def discard_spools(self) -> None:
         """Remove the files kept for callbacks."""

@@ -305,10 +305,10 @@ class StreamRun:
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
         info = self._error_info(error) if self.status == FAILURE and error is not None else None
-        if self.status != SUCCESS:
-            self.blocks.discard_spools()
         self.blocks.note_written(rows=self._rows_written, size_bytes=self._bytes_written, rejected=self._rows_rejected)
         stages, failed = self.blocks.stages, self.blocks.failed
+        ended = statuses(stages, self.status or CANCELLED, failed)
+        self.blocks.keep_spools(ended)
         blocks = tuple(
             BlockOutcome(
                 block=stage.block,
@@ -320,9 +320,9 @@ class StreamRun:
                 bookmark_after=values(self._committed if self._commits else self._start),
                 schema_changes=tuple(self._schema_changes.made),
                 error=info if stage.block == failed else None,
-                data=stage.data if self.status == SUCCESS else None,
+                data=stage.data,
             )
-            for stage, status in zip(stages, statuses(stages, self.status or CANCELLED, failed), strict=True)
+            for stage, status in zip(stages, ended, strict=True)
         )
         state = None
         if self._commits:
