@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,8 @@ class TransformerFunction:
     name: str
     binding: Binding
     function: Callable[..., Any]
+    #: Columns to rename before the call, old: new.
+    rename_columns: Mapping[str, str]
     line: int
 
 
@@ -224,7 +226,9 @@ def _bound_transformer(
         raise CallbackLoadError(
             executed.path, line, f"function {name!r} has no positional parameter to receive the DataFrame"
         )
-    return TransformerFunction(name=name, binding=binding, function=function, line=line)
+    return TransformerFunction(
+        name=name, binding=binding, function=function, rename_columns=dict(marks[0].rename_columns or {}), line=line
+    )
 
 
 def _by_name(marks: Iterable[Mark]) -> dict[str, list[Mark]]:

@@ -268,7 +268,7 @@ def _plan_stream(
         shape=shape,
         source_changes=changes,
         ignored=left_out if ignores else None,
-        former_key=former_key(before, shape, [block.rename or {} for block in blocks]),
+        former_key=former_key(before, shape, [code.renames[block.block] for block in blocks]),
         refusal="; ".join(filter(None, refusals)),
         data_blocks=kept,
         reading=reading,
@@ -300,7 +300,7 @@ def _rules(
 def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
     from ..flow.transform import Transformer, declared_stream
 
-    renames = [Transformer(block.block, (), block.rename or {}) for block in blocks]
+    renames = [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
     return declared_stream(stream, renames), not any(code.transformers[block.block] for block in blocks)
 
 

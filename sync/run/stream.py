@@ -288,6 +288,9 @@ class StreamRun:
             return
         if is_done:
             self.status, error = SUCCESS, None
+        elif was_stopped and self.stop_reason is not None:
+            log.debug("%s: how the stop ended it", self.name, exc_info=error)
+            error = Stopped(self.stop_reason)
         self.error = error
         self.outcome = replace(self._make_outcome(error), is_held_committed=is_change_made)
         self.context.close(self.outcome)

@@ -127,6 +127,27 @@ class TestTransformers:
         with pytest.raises(CallbackLoadError, match=reason):
             load_file(write(tmp_path / "clean.py", text), expects="transformer")
 
+    def test_columns_to_rename_may_stand_in_the_decorator(self, tmp_path: Path) -> None:
+        text = "@transformer(rename_columns={'id': 'user_id'})\ndef clean(df): return df\n"
+        (found,) = load_file(write(tmp_path / "clean.py", text), expects="transformer").transformers
+        assert (found.name, found.rename_columns) == ("clean", {"id": "user_id"})
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            ("rename={'a': 'b'}", r"no argument 'rename'; allowed: rename_columns"),
+            ("rename_columns=['a']", "must be a dict of texts"),
+            ("rename_columns={'a': 1}", "must be a dict of texts"),
+            ("rename_columns={'a': 'x', 'b': 'x'}", "two columns the same name"),
+            ("{'a': 'x'}", "a mark stands on a function"),
+        ],
+    )
+    def test_any_other_argument_of_the_decorator_is_an_error(self, tmp_path: Path, arguments: str, reason: str) -> None:
+        file = write(tmp_path / "clean.py", f"x = 1\n@transformer({arguments})\ndef clean(df): return df\n")
+        with pytest.raises(CallbackLoadError, match=reason) as caught:
+            load_file(file)
+        assert caught.value.line == 2
+
     def test_a_callback_file_must_mark_a_callback(self, tmp_path: Path) -> None:
         file = write(tmp_path / "clean.py", "@transformer\ndef clean(df): return df\n")
         with pytest.raises(CallbackLoadError, match="@callback"):

@@ -108,6 +108,7 @@ def test_a_timeout_cancels_the_stream(bench: Bench) -> None:
     result = bench.run()
     assert time.monotonic() - started < 8
     assert result.exit_code == 1
+    assert [stream.error for stream in result.streams] == ["timeout_s=0.3 is over"]
     assert [(c["status"], c["is_last_block_run"]) for c in bench.calls()] == [("cancelled", True)]
 
 
@@ -139,6 +140,7 @@ def test_streams_in_flight_are_cancelled_when_another_one_fails(bench: Bench) ->
     bench.record()
     result = bench.run()
     assert statuses(result) == {"bad": "failure", "slow": "cancelled"}
+    assert result.streams[1].error == "another stream failed: bad"
     assert [(c["stream"], c["status"], c["is_last_block_run"]) for c in bench.calls()] == [
         ("bad", "failure", False),
         ("slow", "cancelled", True),
@@ -164,6 +166,7 @@ def test_runs_cancel_from_elsewhere_cancels_the_run(bench: Bench) -> None:
 
     result = bench.run(CancelAtStart())
     assert (result.status, result.exit_code) == ("cancelled", 1)
+    assert [stream.error for stream in result.streams] == ["the run was cancelled"]
     assert [c["status"] for c in bench.calls()] == ["cancelled", "cancelled"]
 
 
