@@ -48,6 +48,8 @@ class UserCode:
     #: Transformer block -> columns that it renames, old: new; in the pipeline file or in the decorator.
     renames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    #: Keyword arguments that functions misspell; a run and `check` warn of them too.
+    misspelt: tuple[str, ...] = ()
 
 
 def load_user_code(pipeline: Pipeline) -> UserCode:
@@ -59,6 +61,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
     subscriptions: list[Subscription] = []
     specs: list[CallbackSpec] = []
     warnings: list[str] = []
+    misspelt: list[str] = []
     for number, block in enumerate(pipeline.callbacks):
         parents = _parents(pipeline, block)
         if block.file is None:
@@ -93,13 +96,15 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
             )
         )
         warnings += _flag_warnings(pipeline, block, file, parents)
+        misspelt += _misspelt(pipeline, block, file)
     transformers = _load_transformers(pipeline)
     return UserCode(
         subscriptions=tuple(subscriptions),
         callbacks=tuple(specs),
         transformers=transformers,
         renames=_renames(pipeline, transformers),
-        warnings=(*_reserved_variables(pipeline), *warnings),
+        warnings=(*_reserved_variables(pipeline), *misspelt, *warnings),
+        misspelt=tuple(misspelt),
     )
 
 
@@ -246,6 +251,19 @@ def _reserved_variables(pipeline: Pipeline) -> list[str]:
         f"variable {name!r}: functions get the keyword argument of that name instead; rename the variable"
         for name in pipeline.variables
         if name in RESERVED
+    ]
+
+
+def _misspelt(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile) -> list[str]:
+    from syncblocks.callbacks.kwargs import RESERVED
+    from syncblocks.callbacks.unknown_names import unknown_names
+
+    known = RESERVED | set(pipeline.variables)
+    return [
+        f"callback block {block.block!r}: {file.path.name} {unknown}"
+        for function in file.functions
+        for unknown in unknown_names(file.path, function, known)
+        if unknown.is_slip
     ]
 
 

@@ -292,8 +292,8 @@ class _Runner:
         """Return the plan, or why the run fails before its first stream."""
         try:
             plan = self._make_plan(only)
-            for skipped in plan.skipped:
-                self.progress.message(skipped, level="warning")
+            for warning in (*self.session.code.misspelt, *plan.skipped):
+                self.progress.message(warning, level="warning")
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))

@@ -64,6 +64,19 @@ def test_a_raising_callback_exits_with_1_and_a_misspelt_kwarg_is_named(run_cli: 
     assert "Traceback" not in done.stderr
 
 
+def test_plan_check_and_run_name_a_first_parameter_that_is_misspelt(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = "@callback\ndef tell(strem): ...\n@callback\ndef good(parent_block_data, **kw): ...\n"
+    write_callback(tmp_path, text + "@callback\ndef other(**kw): kw.get('indx')\n")
+    for command in ("plan", "check", "run"):
+        done = run_cli([command], tmp_path)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert "callback block 'alerts': alerts.py line 2: parameter 'strem' receives the parent's data" in said
+        assert "did you mean 'stream'?" in said
+        assert "line 6: kw.get('indx')" in said
+        assert "parent_block_data" not in said
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
