@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .answer import Answer
-from .errors import CallbackLoadError
+from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
 
@@ -141,15 +141,10 @@ def show(value: Any, limit: int = _VALUE_LIMIT) -> str:
 def describe(error: BaseException, file: str) -> str:
     """Return `Type: message`, then the traceback from the user's file on."""
     try:
-        message = str(error)
-    except Exception as broken:
-        message = f"<its message raised {type(broken).__name__}>"
-    first = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    try:
         text = "".join(traceback.format_exception(type(error), error, _user_frames(error, file)))
-    except Exception as broken:
+    except BaseException as broken:
         text = f"<its traceback raised {type(broken).__name__}>"
-    return f"{_cut(first, _TEXT_LIMIT // 2)}\n{_cut(text, _TEXT_LIMIT)}"
+    return f"{_cut(first_line(error), _TEXT_LIMIT // 2)}\n{_cut(text, _TEXT_LIMIT)}"
 
 
 def _user_frames(error: BaseException, file: str) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -31,6 +32,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("x = 1\n\n1 / 0\n", 3, "ZeroDivisionError"),
         ("def f():\n    1 / 0\n\nf()\n", 2, "ZeroDivisionError"),
         ("import sys\nsys.exit(3)\n", 2, "SystemExit"),
+        ("raise BaseException\n", 1, "BaseException"),
+        ("class E(BaseException):\n    def __str__(self): raise self\n\nraise E\n", 4, "its message raised E"),
+        ("import os\nos._exit(0)\n", 2, r"calls os\._exit\(0\)"),
+        ("from os import _exit\ntry: _exit(5)\nexcept Exception: ...\n", 2, r"calls os\._exit\(5\)"),
         ("import no_such_module_anywhere\n", 1, "no_such_module_anywhere"),
         ("import json\njson.loads('{')\n", 2, "JSONDecodeError"),
         ("x = 1\n", None, "marks no function"),
@@ -44,6 +49,13 @@ def test_a_file_that_does_not_load_tells_line_and_reason(
     with pytest.raises(CallbackLoadError, match=reason) as caught:
         load_file(file)
     assert (caught.value.path, caught.value.line) == (file, line)
+
+
+def test_a_process_that_a_file_forks_may_end_itself(tmp_path: Path) -> None:
+    text = "import os\nif not os.fork(): os._exit(7)\nassert os.waitstatus_to_exitcode(os.wait()[1]) == 7\n"
+    ends = os._exit
+    assert load_file(write(tmp_path / "alerts.py", text + ALERT)).functions
+    assert os._exit is ends
 
 
 def test_a_file_may_be_named_like_a_module_of_the_standard_library(tmp_path: Path) -> None:
