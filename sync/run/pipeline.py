@@ -239,6 +239,7 @@ class _Runner:
         self.session.use_store(self._store)
         callbacks = CurrentCallbacks(pipeline, self.session.code)
         self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
+        self._outbox.holds_lost = True
         blocks = [*self._outbox.deliveries.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
         if (left := self._store.active_run(pipeline.pipeline)) is not None:
             # Its recovery may have events for blocks that the file no longer has: they are reported as dead.
@@ -378,6 +379,7 @@ class _Runner:
         """Close every connection, then deliver: callbacks may open a database that locks its file."""
         self.session.close()
         self.outbox.release_gate(run.id)
+        self.outbox.holds_lost = False
         self.dispatcher.notify()
         self._drain(self.pipeline.drain_s)
         # Closed before due deliveries are counted: a running call may still end.

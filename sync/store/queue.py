@@ -26,9 +26,9 @@ _IS_LAST = f"""(SELECT b.is_last FROM {BLOCK_RUN} b
 
 _IN_ORDER = "ORDER BY d.run_id, d.seq, d.position"
 
-#: The next due delivery of a queue: pipeline, callback_block, now.
+#: The next due delivery of a queue: pipeline, callback_block, now, most_lost.
 DUE = f"""SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")} AND d.state = 'ready'
-    AND (d.not_before IS NULL OR d.not_before <= :now)
+    AND (d.not_before IS NULL OR d.not_before <= :now) AND d.lost <= :most_lost
     AND (d.is_gated = FALSE OR {_IS_RELEASED} = TRUE)
     AND CASE
         WHEN d.is_numbered = TRUE THEN TRUE
@@ -41,6 +41,6 @@ DUE = f"""SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")} AND d.sta
 #: Open deliveries of a queue in one state.
 IN_QUEUE = f"SELECT d.* FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format('d')} AND d.state = :state {_IN_ORDER}"
 
-#: Of a queue: open deliveries, those that wait for a retry, and the earliest time of a retry.
+#: Of a queue, most_lost: open deliveries, those that wait for a retry, and the earliest time of a retry.
 WAITING = f"""SELECT count(*) AS number, count(d.not_before) AS backing_off, min(d.not_before) AS earliest
-    FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")}"""
+    FROM {DELIVERY} d WHERE d.{_IN_QUEUE.format("d")} AND d.lost <= :most_lost"""

@@ -256,3 +256,17 @@ def test_what_is_no_hook_is_refused(run_cli: RunCLI, tmp_path: Path, arguments: 
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "event.json").exists()
+
+
+def test_a_callback_that_ends_the_process_by_sigterm_holds_up_no_new_work(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = (
+        "import os, signal, time\n\n@callback\ndef tell(pipeline_run):\n"
+        "    print('run', pipeline_run.id, file=open(__file__ + '.log', 'a'))\n"
+        "    while pipeline_run.id == 1:\n        os.kill(os.getppid(), signal.SIGTERM)\n        time.sleep(0.1)\n"
+    )
+    write_callback(tmp_path, text, "streams: [customers]")
+    codes = [run_cli(["run"], tmp_path).returncode for _ in range(3)]
+    assert codes == [143, 143, 143]
+    assert (tmp_path / "alerts.py.log").read_text().splitlines() == ["run 1", "run 1", "run 2", "run 1"]
+    runs = document(run_cli, tmp_path, "runs", "list")["runs"]
+    assert [(run["run_id"], run["status"]) for run in runs] == [(2, "success"), (1, "success")]
