@@ -320,7 +320,7 @@ class Child:
         """
         usage = (int(answer["threads"]), int(answer["fds"]))
         if not answer["is_sound"]:
-            return "a function changed its standard streams, its pipes or its working folder"
+            return "a function changed its builtins, its standard streams, its pipes or its working folder"
         if function not in self._usage:
             self._usage = dict.fromkeys((*self._usage, function), usage)
             return None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+import builtins
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
 from .answer import Answer
 from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
+
+# Its own, since the user's function may replace them.
+globals()["__builtins__"] = dict(vars(builtins))
 
 #: Modules that `read_data` imports.
 DATA_MODULES = ("pyarrow", "pandas")
@@ -46,8 +50,11 @@ class Functions:
         return found
 
 
-def perform(functions: Functions, request: Mapping[str, Any]) -> Answer:
-    """Call a function (`file`, `function`, `kwargs`, `data`, `wants_value`) or a hook (`hook`)."""
+def perform(functions: Functions, request: Mapping[str, Any], after: Callable[[], None] = lambda: None) -> Answer:
+    """Call a function (`file`, `function`, `kwargs`, `data`, `wants_value`) or a hook (`hook`).
+
+    `after` runs as soon as the function has returned or raised.
+    """
     if "hook" in request:
         from .hooks import run_hook
 
@@ -59,6 +66,7 @@ def perform(functions: Functions, request: Mapping[str, Any]) -> Answer:
         request["function"],
         request["kwargs"],
         request["data"],
+        after=after,
         wants_value=request.get("wants_value", False),
     )
 
@@ -70,12 +78,14 @@ def invoke(
     recorded: Mapping[str, Any],
     data: str | None,
     *,
+    after: Callable[[], None] = lambda: None,
     wants_value: bool = False,
 ) -> Answer:
     """Call a function with recorded kwargs. Any error, also SystemExit, is part of the answer.
 
     Args:
         data: path of the Arrow IPC file with the parent's output; read only if the function needs it.
+        after: runs as soon as the function has returned or raised.
         wants_value: whether the answer includes the function's result.
     """
     path = Path(file)
@@ -93,21 +103,38 @@ def invoke(
     try:
         frame = None if wanted is None else read_data(wanted, notes.append)
         args, kwargs = function.binding.arguments(hydrate(recorded), frame)
-        value = call(function.function, args, kwargs)
+        value = call(function.function, args, kwargs, after)
         shown = show(value) if wants_value else None
     except BaseException as error:  # a function that calls sys.exit must not end the process
         return Answer(kind="raised", error=describe(error, file), notes=tuple(notes))
     return Answer(kind="returned", notes=tuple(notes), value=shown)
 
 
-def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    after: Callable[[], None] = lambda: None,
+) -> Any:
     """Call a function; run the coroutine of an async function."""
-    result = function(*args, **kwargs)
-    if inspect.iscoroutine(result):
+    result = _call(function, args, kwargs, after)
+    if isinstance(result, CoroutineType):
         import asyncio
 
-        return asyncio.run(result)
+        return _call(asyncio.run, (result,), {}, after)
     return result
+
+
+def _call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], after: Callable[[], None]
+) -> Any:
+    try:
+        return function(*args, **kwargs)
+    finally:
+        try:
+            after()
+        except BaseException:  # of a profile or trace function, which the interpreter has removed by now
+            after()
 
 
 def read_data(path: str, note: Callable[[str], None]) -> Any:

@@ -127,6 +127,38 @@ def changes_folder(**kwargs):
     os.chdir("/")
 
 @callback
+def patches_json(**kwargs):
+    import json, json.encoder
+    json.dumps = json.loads = json.JSONEncoder.iterencode = json.JSONDecoder.decode = None
+
+@callback
+def patches_os(**kwargs):
+    os.write = os.fstat = os.listdir = os.getcwd = threading.active_count = None
+
+@callback
+def empties_builtins(**kwargs):
+    import builtins
+    vars(builtins).clear()
+
+@callback
+def deletes_stdout(**kwargs):
+    del sys.stdout
+
+@callback
+def traces(**kwargs):
+    sys.settrace(lambda *args: 1 / 0)
+
+@callback
+def profiles(**kwargs):
+    def profile(frame, *args):
+        if frame.f_code.co_name != "profiles": raise ValueError
+    sys.setprofile(profile)
+
+@callback
+async def traces_later(**kwargs):
+    sys.settrace(lambda *args: None)
+
+@callback
 def writes_into_fds(**kwargs):
     for fd in range(3, 1000):
         try: os.write(fd, b"rubbish\\n")
@@ -181,6 +213,13 @@ def request(file: Path, function: str, data: Path | None = None, **event: Any) -
         ("returns_lambda", "returned", "", ""),
         ("reads_stdin", "returned", "", ""),
         ("changes_folder", "returned", "", ""),
+        ("patches_json", "returned", "", ""),
+        ("patches_os", "returned", "", ""),
+        ("empties_builtins", "returned", "", ""),
+        ("deletes_stdout", "returned", "", ""),
+        ("traces", "returned", "", ""),
+        ("profiles", "returned", "", ""),
+        ("traces_later", "returned", "", ""),
         ("writes_into_fds", "exited", "wrote into", ""),
     ],
 )
@@ -222,7 +261,7 @@ def test_an_exception_tells_type_message_and_the_users_frames_only(file: Path, c
     assert "invoke.py" not in error
 
 
-@pytest.mark.parametrize("function", ["closes_standard", "closes_stdout", "changes_folder"])
+@pytest.mark.parametrize("function", ["closes_standard", "closes_stdout", "changes_folder", "empties_builtins"])
 def test_a_child_whose_process_was_changed_is_worn(file: Path, child: Child, function: str) -> None:
     assert child.call(request(file, function), timeout_s=20).worn is not None
 
