@@ -376,6 +376,31 @@ def test_the_pipes_are_not_inherited_by_what_a_function_starts(tmp_path: Path, c
     assert int(child.call(request(file, "tell"), timeout_s=20).output) == 4
 
 
+@pytest.mark.parametrize(("function", "kind"), [("hangs", "timeout"), ("exits", "exited")])
+def test_a_call_that_is_ended_leaves_no_process_in_a_session_of_its_own(
+    tmp_path: Path, child: Child, function: str, kind: str
+) -> None:
+    """A process of a call that returned may stay, as the docs say."""
+    file = tmp_path / "alerts.py"
+    file.write_text(
+        "import os, subprocess, time\n"
+        "@callback\ndef starts(**kwargs):\n"
+        "    print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)\n"
+        "def forks():\n"
+        "    if os.fork(): return\n    os.setsid()\n    if os.fork(): os._exit(0)\n"
+        "    print(os.getpid(), flush=True)\n    time.sleep(600)\n"
+        "@callback\ndef hangs(**kwargs):\n    forks()\n    time.sleep(600)\n"
+        "@callback\ndef exits(**kwargs):\n    forks()\n    os.wait()\n    time.sleep(0.3)\n    os._exit(0)\n"
+    )
+    kept = psutil.Process(int(child.call(request(file, "starts"), timeout_s=20).output))
+    end = child.call(request(file, function), timeout_s=1.0)
+    left = int(end.output.split()[0])
+    assert end.kind == kind
+    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+    assert kept.status() != psutil.STATUS_ZOMBIE
+    kept.kill()
+
+
 PARENT = """
 import json, sys, time
 from syncblocks.callbacks.child import Child
