@@ -14,6 +14,7 @@ from .answer import Answer
 from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
+from .odd_times import without_odd_times
 
 # Its own, since the user's function may replace them.
 globals()["__builtins__"] = dict(vars(builtins))
@@ -141,7 +142,8 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
     """Read an Arrow IPC file as a DataFrame, by memory map.
 
     Returns:
-        A DataFrame with Arrow-backed dtypes; None, and a note, if the file is missing, truncated or unreadable.
+        A DataFrame with Arrow-backed dtypes; None, and a note, if the file is missing, truncated or unreadable. Times
+        that Python cannot hold are None, with a note.
     """
     try:
         import pandas as pd
@@ -150,6 +152,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
         with pa.memory_map(path) as source:
             table = pa.ipc.open_file(source).read_all()
         table.validate()
+        table = without_odd_times(table, note)
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     except Exception as error:
         note(f"the parent's data could not be read, so it is None: {type(error).__name__}: {error}")

@@ -490,6 +490,35 @@ class TestData:
         assert (end.kind, end.output) == ("returned", b"None\n")
         assert "could not be read" in end.notes[0]
 
+    def test_a_time_that_python_cannot_hold_is_none_and_said_so(self, tmp_path: Path, child: Child) -> None:
+        import pyarrow as pa
+
+        def made(kind: pa.DataType, width: pa.DataType, *numbers: int) -> pa.Array:
+            return pa.Array.from_buffers(kind, len(numbers), [None, pa.array(numbers, width).buffers()[1]])
+
+        days = made(pa.date32(), pa.int32(), 0, 2**31 - 1, 2_932_896)
+        moments = made(pa.timestamp("us"), pa.int64(), 0, 2**63 - 1, -(2**63) + 1)
+        table = pa.table(
+            {
+                "day": days,
+                "at": moments,
+                "zoned": made(pa.timestamp("us", "Asia/Tokyo"), pa.int64(), 0, 253_402_300_799_000_000, 1),
+                "days": pa.ListArray.from_arrays([0, 1, 2, 3], days),
+                "whole": pa.array([1, 2, 3]),
+            }
+        )
+        path, file = tmp_path / "odd.arrow", tmp_path / "alerts.py"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        file.write_text("@callback\ndef tell(df, **kwargs):\n    print(df)\n    print(df.isna().sum().to_dict())\n")
+        end = child.call(request(file, "tell", data=path), timeout_s=20)
+        assert (end.kind, end.error) == ("returned", None)
+        assert end.output.decode().splitlines()[-1] == "{'day': 1, 'at': 2, 'zoned': 1, 'days': 1, 'whole': 0}"
+        assert end.notes == tuple(
+            f"column {name!r}: {number} dates or times that Python cannot hold are None"
+            for name, number in (("day", 1), ("at", 2), ("zoned", 1), ("days", 1))
+        )
+
     def test_leaves_no_file_open(self, file: Path, spool: Path, child: Child) -> None:
         ends = [child.call(request(file, "by_position", spool), timeout_s=30) for _ in range(4)]
         assert [end.worn for end in ends] == [None] * 4
