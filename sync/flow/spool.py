@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.stream import RejectedRecord
+
 from ..config import Pipeline
+from .refused import places_of
 
 log = logging.getLogger("syncblocks")
 
@@ -78,6 +81,35 @@ class Spool:
             return
         self._is_closed = True
         self._thread.shutdown()
+
+    def leave_out(self, refused: Sequence[RejectedRecord]) -> None:
+        """Remove rejected records from the finished file; give up if they cannot be told from other records."""
+        if self._is_given_up or not refused:
+            return
+        before = self.path.with_suffix(".before")
+        try:
+            self.path.rename(before)
+            with pa.memory_map(str(before)) as mapped:
+                reader = pa.ipc.open_file(mapped)
+                numbers = range(reader.num_record_batches)
+                places = places_of(map(reader.get_batch, numbers), refused)
+                if places is None:
+                    self.give_up(f"it holds {len(refused)} rejected records that cannot be told from other records")
+                    return
+                self._is_closed = False
+                self._open(reader.schema)
+                for number in numbers:
+                    batch = reader.get_batch(number)
+                    kept = [row for row in range(batch.num_rows) if (number, row) not in places]
+                    self._writer.write_batch(
+                        batch if len(kept) == batch.num_rows else batch.take(pa.array(kept, pa.int64()))
+                    )
+                self._end()
+                self._is_closed = True
+        except (OSError, pa.ArrowException) as error:
+            self.give_up(str(error))
+        finally:
+            before.unlink(missing_ok=True)
 
     def give_up(self, reason: str) -> None:
         """Remove the file and log why; callbacks get None."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from syncblocks.connectors.stream import RejectedRecord
+
 from ..flow.spool import Spool, run_prefix
 from ..flow.transform import declared_stream
 
@@ -28,6 +30,8 @@ class Stage:
         self.rows = 0
         self.rejected = 0
         self.size_bytes = 0
+        #: Records in its file that the destination has rejected.
+        self.refused: list[RejectedRecord] = []
         #: Whether it has passed on its last batch.
         self.is_complete = False
 
@@ -110,6 +114,7 @@ class StreamBlocks:
                 continue
             if status == SUCCESS:
                 stage.spool.close(declared_stream(stream, self.transformers[:place]).schema)
+                stage.spool.leave_out(stage.refused)
             else:
                 stage.spool.discard()
 
