@@ -57,7 +57,7 @@ def _candidates(batch: pa.RecordBatch, records: Sequence[Mapping[str, Any]], nam
             texts = column.cast(pa.string())
             values = pa.array([None if record[name] is None else str(record[name]) for record in records], pa.string())
             mask = pc.and_(mask, pc.is_in(texts, value_set=values))
-    return [row for row, is_one in enumerate(mask.to_pylist()) if is_one]
+    return list(pc.indices_nonzero(mask).to_pylist())
 
 
 def _key(record: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:

@@ -100,10 +100,7 @@ class Spool:
                 self._open(reader.schema)
                 for number in numbers:
                     batch = reader.get_batch(number)
-                    kept = [row for row in range(batch.num_rows) if (number, row) not in places]
-                    self._writer.write_batch(
-                        batch if len(kept) == batch.num_rows else batch.take(pa.array(kept, pa.int64()))
-                    )
+                    self._writer.write_batch(_without(batch, {row for at, row in places if at == number}))
                 self._end()
                 self._is_closed = True
         except (OSError, pa.ArrowException) as error:
@@ -172,6 +169,11 @@ class Spool:
             for number in range(reader.num_record_batches):
                 self._writer.write_batch(_conform(reader.get_batch(number), wider))
         before.unlink()
+
+
+def _without(batch: pa.RecordBatch, rows: Collection[int]) -> pa.RecordBatch:
+    kept = [row for row in range(batch.num_rows) if row not in rows] if rows else None
+    return batch if kept is None else batch.take(pa.array(kept, pa.int64()))
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema | None) -> pa.RecordBatch:
