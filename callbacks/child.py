@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from .leftovers import MARK, kill_marked, since_boot_s
 
 #: Bytes of a call's output that are kept: more than is shown, so that secrets are masked before the text is cut.
 OUTPUT_KEPT_BYTES = 64 * 1024
@@ -63,7 +66,10 @@ class CallEnd:
 
 
 class Child:
-    """One child process, used by one thread. A call that ends as timeout, exited or interrupted ends the child."""
+    """One child process, used by one thread.
+
+    A call that ends as timeout, exited or interrupted ends the child and every process that the call has started.
+    """
 
     def __init__(self, name: str, *, kill_grace_s: float = 5.0, imports: Sequence[str] = ()) -> None:
         """Start the child; it is ready when it has imported the modules in `imports`."""
@@ -78,6 +84,9 @@ class Child:
         self._unread = bytearray()
         self._pending = bytearray()
         self._usage: dict[str, tuple[int, int]] = {}
+        self._mark = secrets.token_hex(8)
+        #: When the last call began.
+        self._began_s = 0.0
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
         lifeline, self._lifeline = os.pipe()
@@ -90,6 +99,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=ends,
+                env={**os.environ, MARK: self._mark},
                 start_new_session=True,
             )
         except BaseException:
@@ -122,6 +132,7 @@ class Child:
         self._output.clear()
         notes = (f"output between two calls:\n{tail(stray, 1000)}",) if stray.strip() else ()
         self.calls += 1
+        self._began_s = since_boot_s()
         self._send({**request, "id": self.calls})
         if not self._is_ready:
             event, _ = self._wait(time.monotonic() + _START_TIMEOUT_S)
@@ -268,6 +279,8 @@ class Child:
             has_exited = self._has_exited(within_s=0.0 if event == "answer" else 0.5)
             self.kill()
             kind, error = "exited", self._post_mortem(has_exited)
+        # Processes of calls that returned may outlive the child.
+        kill_marked(self._mark, self._began_s)
         return CallEnd(kind=kind, error=error, output=self._take_output(), notes=notes)
 
     def _terminate(self, grace_s: float) -> str:
@@ -320,7 +333,7 @@ class Child:
         """
         usage = (int(answer["threads"]), int(answer["fds"]))
         if not answer["is_sound"]:
-            return "a function changed its standard streams, its pipes or its working folder"
+            return "a function changed its builtins, its standard streams, its pipes or its working folder"
         if function not in self._usage:
             self._usage = dict.fromkeys((*self._usage, function), usage)
             return None

@@ -8,7 +8,7 @@ of the user, a decorator returns the function unchanged.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar, overload
@@ -32,6 +32,8 @@ class Mark:
     #: Argument of the decorator: True, False, or None if not given.
     fetch_inputs: bool | None = None
     is_legacy: bool = False
+    #: Of a transformer: columns to rename, old: new.
+    rename_columns: Mapping[str, str] | None = None
     #: Line of the decorator in the user's file.
     line: int
 
@@ -83,9 +85,46 @@ def on_cancelled(function: Function) -> Function:
     return _note(sys._getframe(1), function, "cancelled", is_legacy=True)
 
 
-def transformer(function: Function) -> Function:
-    """Mark the function of a transformer file. It gets a pandas DataFrame and returns one, batch by batch."""
-    return _note(sys._getframe(1), function, None)
+@overload
+def transformer(function: Function, /) -> Function: ...
+@overload
+def transformer(*, rename_columns: Mapping[str, str] | None = None) -> Callable[[Function], Function]: ...
+def transformer(function: Any = None, /, *, rename_columns: Any = None, **unknown: Any) -> Any:
+    """Mark the function of a transformer file. It gets a pandas DataFrame and returns one, batch by batch.
+
+    Args:
+        function: of the bare `@transformer`.
+        rename_columns: columns to rename before the function is called, old: new; as `rename:` of the pipeline file.
+        unknown: none.
+
+    Raises:
+        CallbackLoadError: another argument, or one of another kind.
+    """
+    caller = sys._getframe(1)
+    if callable(function):
+        return _note(caller, function, None)
+    for name in unknown:
+        raise _error(caller, f"@transformer has no argument {name!r}; allowed: rename_columns")
+    if function is not None:
+        raise _error(caller, f"a mark stands on a function, not on {function!r}")
+    _check_names(caller, rename_columns)
+
+    def mark(function: Function) -> Function:
+        return _note(sys._getframe(1), function, None, rename_columns=rename_columns)
+
+    return mark
+
+
+def _check_names(caller: FrameType, rename_columns: Any) -> None:
+    if rename_columns is None:
+        return
+    if not isinstance(rename_columns, Mapping):
+        raise _error(caller, "rename_columns must be a dict of texts, old name: new name")
+    names = [*rename_columns, *rename_columns.values()]
+    if not all(isinstance(name, str) and name for name in names):
+        raise _error(caller, "rename_columns must be a dict of texts, old name: new name")
+    if len(set(rename_columns.values())) < len(rename_columns):
+        raise _error(caller, "rename_columns gives two columns the same name")
 
 
 def _note(
@@ -95,6 +134,7 @@ def _note(
     *,
     fetch_inputs: bool | None = None,
     is_legacy: bool = False,
+    rename_columns: Mapping[str, str] | None = None,
 ) -> Function:
     if not callable(function):
         raise _error(caller, f"a mark stands on a function, not on {function!r}; did you mean @callback('success')?")
@@ -106,6 +146,7 @@ def _note(
                 status=status,
                 fetch_inputs=fetch_inputs,
                 is_legacy=is_legacy,
+                rename_columns=rename_columns,
                 line=caller.f_lineno,
             )
         )

@@ -35,6 +35,16 @@ class HookFailed(CallbackError):
     """A hook failed; the text shows no setting, which may be a secret."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return `Type: message` of an error of the user's code, whose message may raise."""
+    kind = type(error).__name__
+    try:
+        message = str(error)
+    except BaseException as broken:
+        message = f"<its message raised {type(broken).__name__}>"
+    return f"{kind}: {message}" if message else kind
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the most similar known word, or an empty text."""
     from difflib import get_close_matches

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
+import builtins
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
 from .answer import Answer
-from .errors import CallbackLoadError
+from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
+from .odd_times import without_odd_times
+
+# Its own, since the user's function may replace them.
+globals()["__builtins__"] = dict(vars(builtins))
 
 #: Modules that `read_data` imports.
 DATA_MODULES = ("pyarrow", "pandas")
@@ -46,8 +51,11 @@ class Functions:
         return found
 
 
-def perform(functions: Functions, request: Mapping[str, Any]) -> Answer:
-    """Call a function (`file`, `function`, `kwargs`, `data`, `wants_value`) or a hook (`hook`)."""
+def perform(functions: Functions, request: Mapping[str, Any], after: Callable[[], None] = lambda: None) -> Answer:
+    """Call a function (`file`, `function`, `kwargs`, `data`, `wants_value`) or a hook (`hook`).
+
+    `after` runs as soon as the function has returned or raised.
+    """
     if "hook" in request:
         from .hooks import run_hook
 
@@ -59,6 +67,7 @@ def perform(functions: Functions, request: Mapping[str, Any]) -> Answer:
         request["function"],
         request["kwargs"],
         request["data"],
+        after=after,
         wants_value=request.get("wants_value", False),
     )
 
@@ -70,12 +79,14 @@ def invoke(
     recorded: Mapping[str, Any],
     data: str | None,
     *,
+    after: Callable[[], None] = lambda: None,
     wants_value: bool = False,
 ) -> Answer:
     """Call a function with recorded kwargs. Any error, also SystemExit, is part of the answer.
 
     Args:
         data: path of the Arrow IPC file with the parent's output; read only if the function needs it.
+        after: runs as soon as the function has returned or raised.
         wants_value: whether the answer includes the function's result.
     """
     path = Path(file)
@@ -93,28 +104,46 @@ def invoke(
     try:
         frame = None if wanted is None else read_data(wanted, notes.append)
         args, kwargs = function.binding.arguments(hydrate(recorded), frame)
-        value = call(function.function, args, kwargs)
+        value = call(function.function, args, kwargs, after)
         shown = show(value) if wants_value else None
     except BaseException as error:  # a function that calls sys.exit must not end the process
         return Answer(kind="raised", error=describe(error, file), notes=tuple(notes))
     return Answer(kind="returned", notes=tuple(notes), value=shown)
 
 
-def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    after: Callable[[], None] = lambda: None,
+) -> Any:
     """Call a function; run the coroutine of an async function."""
-    result = function(*args, **kwargs)
-    if inspect.iscoroutine(result):
+    result = _call(function, args, kwargs, after)
+    if isinstance(result, CoroutineType):
         import asyncio
 
-        return asyncio.run(result)
+        return _call(asyncio.run, (result,), {}, after)
     return result
+
+
+def _call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], after: Callable[[], None]
+) -> Any:
+    try:
+        return function(*args, **kwargs)
+    finally:
+        try:
+            after()
+        except BaseException:  # of a profile or trace function, which the interpreter has removed by now
+            after()
 
 
 def read_data(path: str, note: Callable[[str], None]) -> Any:
     """Read an Arrow IPC file as a DataFrame, by memory map.
 
     Returns:
-        A DataFrame with Arrow-backed dtypes; None, and a note, if the file is missing, truncated or unreadable.
+        A DataFrame with Arrow-backed dtypes; None, and a note, if the file is missing, truncated or unreadable. Times
+        that Python cannot hold are None, with a note.
     """
     try:
         import pandas as pd
@@ -123,6 +152,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
         with pa.memory_map(path) as source:
             table = pa.ipc.open_file(source).read_all()
         table.validate()
+        table = without_odd_times(table, note)
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     except Exception as error:
         note(f"the parent's data could not be read, so it is None: {type(error).__name__}: {error}")
@@ -141,15 +171,10 @@ def show(value: Any, limit: int = _VALUE_LIMIT) -> str:
 def describe(error: BaseException, file: str) -> str:
     """Return `Type: message`, then the traceback from the user's file on."""
     try:
-        message = str(error)
-    except Exception as broken:
-        message = f"<its message raised {type(broken).__name__}>"
-    first = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    try:
         text = "".join(traceback.format_exception(type(error), error, _user_frames(error, file)))
-    except Exception as broken:
+    except BaseException as broken:
         text = f"<its traceback raised {type(broken).__name__}>"
-    return f"{_cut(first, _TEXT_LIMIT // 2)}\n{_cut(text, _TEXT_LIMIT)}"
+    return f"{_cut(first_line(error), _TEXT_LIMIT // 2)}\n{_cut(text, _TEXT_LIMIT)}"
 
 
 def _user_frames(error: BaseException, file: str) -> Any:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from . import decorator
 from .binding import Binding, BindingError, bind
 from .decorator import MARKS, Mark
-from .errors import CallbackLoadError
+from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
 
 _NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
@@ -59,6 +60,8 @@ class TransformerFunction:
     name: str
     binding: Binding
     function: Callable[..., Any]
+    #: Columns to rename before the call, old: new.
+    rename_columns: Mapping[str, str]
     line: int
 
 
@@ -128,7 +131,7 @@ def execute(path: Path) -> ExecutedFile:
     namespace[MARKS] = marks
     for name in ("callback", "on_success", "on_failure", "on_cancelled", "transformer"):
         namespace[name] = getattr(decorator, name)
-    with _executing, _helpers_beside(path):
+    with _executing, _helpers_beside(path), _no_exit():
         # Dataclasses and type hints of the user's file look up their module here.
         sys.modules[module.__name__] = module
         try:
@@ -224,7 +227,9 @@ def _bound_transformer(
         raise CallbackLoadError(
             executed.path, line, f"function {name!r} has no positional parameter to receive the DataFrame"
         )
-    return TransformerFunction(name=name, binding=binding, function=function, line=line)
+    return TransformerFunction(
+        name=name, binding=binding, function=function, rename_columns=dict(marks[0].rename_columns or {}), line=line
+    )
 
 
 def _by_name(marks: Iterable[Mark]) -> dict[str, list[Mark]]:
@@ -290,6 +295,30 @@ def _helpers_beside(path: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
+class ExitCalled(BaseException):
+    """The file called `os._exit`."""
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """Let `os._exit` of the file raise: else the process that syncs ends without a word, and with the file's code.
+
+    Other threads, and processes that the file forks, do end.
+    """
+    ends, thread, process = os._exit, threading.get_ident(), os.getpid()
+
+    def refuse(status: int) -> NoReturn:
+        if (threading.get_ident(), os.getpid()) != (thread, process):
+            ends(status)
+        raise ExitCalled(f"the file calls os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = ends
+
+
 def _lies_in(folder: Path, top_level: str) -> bool:
     """Tell whether a module is directly in this folder, not in a virtual environment below it."""
     file = getattr(sys.modules.get(top_level), "__file__", None)
@@ -301,5 +330,4 @@ def _load_error(path: Path, error: BaseException) -> CallbackLoadError:
         return error
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = lines[-1] if lines else None
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return CallbackLoadError(path, line, f"does not load: {said}")
+    return CallbackLoadError(path, line, f"does not load: {first_line(error)}")

@@ -1,7 +1,8 @@
 """Find misspelt keyword arguments in a callback function's source. Calls nothing.
 
 The loader already refuses a wrong parameter without a default. This module finds the rest: `kwargs["strem"]`,
-`kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data.
+`kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data. The first parameter
+may have any name, so it must be one or two letters off.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from pathlib import Path
 
 from .loader import CallbackFunction
 
-#: A parameter at least this similar to a keyword argument's name counts as misspelt.
+#: A parameter with a default that is at least this similar to a keyword argument's name counts as misspelt.
 _SIMILARITY = 0.75
+#: Names of the parameter that receives the data, which may resemble a variable's.
+_DATA_NAMES = frozenset({"parent_block_data", "data", "df"})
 _LOOKUPS = ("get", "pop")
 
 
@@ -31,6 +34,8 @@ class UnknownName:
     text: str
     #: The most similar known name, if there is one.
     nearest: str | None
+    #: Whether the name is one or two letters off: then a mistake, whatever it is used for.
+    is_slip: bool
 
     def __str__(self) -> str:
         hint = "" if self.nearest is None else f"; did you mean {self.nearest!r}?"
@@ -57,7 +62,8 @@ def unknown_names(path: Path, function: CallbackFunction, known: Collection[str]
             line=line,
             name=name,
             text=text,
-            nearest=next(iter(get_close_matches(name.lower(), list(known), n=1)), None),
+            nearest=_slip_of(name, known) or next(iter(get_close_matches(name.lower(), list(known), n=1)), None),
+            is_slip=_slip_of(name, known) is not None,
         )
         for line, name, text in sorted(set(found))
     ]
@@ -88,9 +94,37 @@ def _parameters(
     receiver = function.binding.positional
     for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
         name = argument.arg
-        if name not in known and get_close_matches(name.lower(), list(known), n=1, cutoff=_SIMILARITY):
-            what = "receives the parent's data" if name == receiver else "always has its default"
-            yield argument.lineno, name, f"parameter {name!r} {what}"
+        if name in known:
+            continue
+        if name == receiver:
+            if name not in _DATA_NAMES and _slip_of(name, known):
+                yield argument.lineno, name, f"parameter {name!r} receives the parent's data"
+        elif get_close_matches(name.lower(), list(known), n=1, cutoff=_SIMILARITY):
+            yield argument.lineno, name, f"parameter {name!r} always has its default"
+
+
+def _slip_of(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that a name is one or two letters off; of short names one letter, of `ds` and `hr` none."""
+    for limit in (1, 2):
+        for each in sorted(known):
+            if len(each) > (3 if limit == 1 else 5) and _letters_off(name.lower(), each) <= limit:
+                return each
+    return None
+
+
+def _letters_off(left: str, right: str) -> int:
+    """Return how many letters are missing, added, replaced or swapped with their neighbour."""
+    before: list[int] = []
+    last = list(range(len(right) + 1))
+    for row, letter in enumerate(left, 1):
+        here = [row]
+        for column, other in enumerate(right, 1):
+            cost = min(last[column] + 1, here[-1] + 1, last[column - 1] + (letter != other))
+            if row > 1 and column > 1 and (letter, left[row - 2]) == (right[column - 2], other):
+                cost = min(cost, before[column - 2] + 1)
+            here.append(cost)
+        before, last = last, here
+    return last[-1]
 
 
 def _lookups(node: _Definition, kwargs: str) -> Iterator[tuple[int, str, str]]:

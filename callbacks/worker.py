@@ -13,9 +13,9 @@ The child's process group ends with its parent. On Linux the kernel signals the 
 
 from __future__ import annotations
 
+import builtins
 import faulthandler
 import gc
-import json
 import os
 import signal
 import sys
@@ -23,10 +23,22 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from json import JSONDecoder
+from json.encoder import encode_basestring_ascii
+from os import fstat, getcwd, getpid, listdir, write
 from queue import SimpleQueue
+from sys import setprofile, settrace
 from typing import Any, TextIO
 
+from .answer import Answer
 from .invoke import Functions, perform
+
+# What serves a call is bound here, before the user's code can replace it: builtins of this module, functions, the
+# scanner of JSON.
+_BUILTINS = dict(vars(builtins))
+globals()["__builtins__"] = dict(_BUILTINS)
+_scan = JSONDecoder().scan_once  # type: ignore[attr-defined]
+_exit, _threads = os._exit, sys._current_frames
 
 
 def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequence[str] = ()) -> None:
@@ -55,7 +67,11 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
     process.send({"ready": True})
     functions = Functions()
     while "exit" not in (request := requests.get()):
-        answer = perform(functions, request)
+        try:
+            answer = perform(functions, request, _untraced)
+        except BaseException:  # the function has broken what `perform` needs
+            _untraced()
+            answer = Answer(kind="raised", error="the function has changed its interpreter: there is no result")
         process.end_if_forked()
         process.flush()
         process.send(
@@ -66,10 +82,19 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
                 "notes": answer.notes,
                 "value": answer.value,
                 "is_sound": process.is_sound(),
-                "threads": threading.active_count(),
+                "threads": len(_threads()),
                 "fds": _count_fds(),
             }
         )
+
+
+def _untraced() -> None:
+    """Remove the function's profile and trace functions; one that raises is removed by the interpreter itself."""
+    for remove in (setprofile, settrace, setprofile, settrace):
+        try:
+            remove(None)
+        except BaseException:
+            continue
 
 
 class _Process:
@@ -80,18 +105,18 @@ class _Process:
         self._requests = _identity(requests_fd)
         self._answers_fd = answers_fd
         self._answers = _identity(answers_fd)
-        self._pid = os.getpid()
-        self._folder = os.getcwd()  # noqa: PTH109 (importing pathlib slows the start)
-        self._streams = (sys.stdout, sys.stderr)
+        self._pid = getpid()
+        self._folder = getcwd()  # noqa: PTH109 (importing pathlib slows the start)
+        self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
         self._standard = [_identity(fd) for fd in (0, 1, 2)]
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one line. End the process if a function has closed or replaced the pipe; the call then fails."""
-        data = json.dumps(message).encode() + b"\n"
+        data = _encoded(message).encode() + b"\n"
         if _identity(self._answers_fd) != self._answers:
-            os._exit(70)
+            _exit(70)
         while data:
-            data = data[os.write(self._answers_fd, data) :]
+            data = data[write(self._answers_fd, data) :]
 
     def flush(self) -> None:
         for stream in self._streams:
@@ -99,22 +124,36 @@ class _Process:
 
     def end_if_forked(self) -> None:
         """End a copy of the child that a function has forked."""
-        if os.getpid() != self._pid:
-            os._exit(0)
+        if getpid() != self._pid:
+            _exit(0)
 
     def is_sound(self) -> bool:
         """Tell whether the state is unchanged, so that the child can serve another call."""
         try:
-            folder = os.getcwd()  # noqa: PTH109
+            folder = getcwd()  # noqa: PTH109
         except OSError:
             return False
         return (
             folder == self._folder
-            and (sys.stdout, sys.stderr) == self._streams
+            and vars(builtins) == _BUILTINS
+            and (vars(sys).get("stdout"), vars(sys).get("stderr")) == self._streams
             and not any(stream.closed for stream in self._streams)
             and [_identity(fd) for fd in (0, 1, 2)] == self._standard
             and _identity(self._requests_fd) == self._requests
         )
+
+
+def _encoded(value: Any) -> str:
+    """Return an answer as JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{encode_basestring_ascii(key)}: {_encoded(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_encoded(each) for each in value) + "]"
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _flush(stream: TextIO) -> None:
@@ -127,7 +166,7 @@ def _flush(stream: TextIO) -> None:
 
 def _identity(fd: int) -> tuple[int, int] | None:
     try:
-        status = os.fstat(fd)
+        status = fstat(fd)
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -135,7 +174,7 @@ def _identity(fd: int) -> tuple[int, int] | None:
 
 def _count_fds() -> int:
     try:
-        return len(os.listdir("/dev/fd"))  # noqa: PTH208 (twenty times as fast)
+        return len(listdir("/dev/fd"))  # noqa: PTH208 (twenty times as fast)
     except OSError:
         return 0
 
@@ -146,7 +185,7 @@ def _read(fd: int, requests: SimpleQueue[dict[str, Any]]) -> None:
     # Not closed here: a function may have closed the pipe, and its number may belong to a file of the function.
     with suppress(OSError, ValueError), open(fd, "rb", closefd=False) as lines:
         for line in lines:
-            request = json.loads(line)
+            request = _scan(line.decode(), 0)[0]
             requests.put(request)
             if "exit" in request:
                 return

@@ -332,7 +332,10 @@ class NamesColumns(Protocol):
 
 @runtime_checkable
 class KeepsRejected(Protocol):
-    """Takes `Rejected` events and keeps their records beside the table; see `connectors/rejected`."""
+    """Takes `Rejected` events and keeps their records beside the table; see `connectors/rejected`.
+
+    A record that it rejects itself is kept as well, and named by `Commit.refused`.
+    """
 
     def keeps_rejected(self) -> str:
         """Describe the rejected records that it cannot keep, for a warning in the plan; empty: it keeps all."""

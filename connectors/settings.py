@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,13 +33,18 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
         reason = first["msg"].removeprefix("Value error, ")
         message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
         if first["type"] == "extra_forbidden":
-            import difflib
-
             known = sorted(field.alias or name for name, field in model.model_fields.items())
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            message = f"config of connector {connector!r} has no key {key!r}{hint} Allowed: {', '.join(known)}"
+            message = f"config of connector {connector!r} has no key {key!r}{choice(key, known)}"
         raise ConnectorConfigError(message, connector=connector, key=key) from None
+
+
+def choice(word: str, known: Iterable[str]) -> str:
+    """Return `; allowed: ...; did you mean 'x'?` for a word that is none of the known ones."""
+    import difflib
+
+    allowed = sorted(known)
+    near = difflib.get_close_matches(word.lower(), allowed, n=1)
+    return f"; allowed: {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def resolve_path(path: str, folder: Path) -> Path:

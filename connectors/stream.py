@@ -278,3 +278,6 @@ class Commit:
     schema_changes: tuple[Mapping[str, Any], ...] = ()
     #: Rejected records since the previous commit.
     rejected: int = 0
+    #: Records since the previous commit that arrived in batches and that the destination rejected itself, in the
+    #: columns of `Load.stream`; also those that an earlier load has kept.
+    refused: tuple[RejectedRecord, ...] = ()

@@ -171,6 +171,7 @@ class TableLoad:
             size_bytes=sum(staged.size_bytes for staged in self._staged),
             schema_changes=changed,
             rejected=0 if self._rejections is None else self._rejections.committed(),
+            refused=() if self._rejections is None else self._rejections.take_refused(),
         )
         self._written += self._records
         self._records, self._staged = 0, []

@@ -40,7 +40,7 @@ class FileRejections:
 
     def add(self, records: Iterable[RejectedRecord]) -> None:
         """Add rejected records of the source."""
-        self._kept.add(records)
+        self._kept.add(records, is_of_source=True)
 
     def fitting(self, batch: pa.RecordBatch, schema: pa.Schema, keys: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield a batch in the columns of a staged file, without its rejected records."""
@@ -101,6 +101,10 @@ class FileRejections:
                     if (pipeline, stream) == (key.pipeline, key.stream) and (place, record) in asked
                 }
         return found
+
+    def take_refused(self) -> tuple[RejectedRecord, ...]:
+        """See `Rejections.take_refused`."""
+        return self._kept.take_refused()
 
     def committed(self) -> int:
         """Count the written records as committed; return how many there were."""

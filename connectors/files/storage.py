@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
-from ..settings import is_url
+from ..settings import choice, is_url
 
 #: Schemes of URLs that are opened; others, such as chained ones, are refused.
 SCHEMES = frozenset(
@@ -90,9 +90,7 @@ def url_scheme(path: str) -> str:
     """Return the scheme of a URL; raise if such URLs are not opened."""
     scheme = path.partition("://")[0].lower()
     if scheme not in SCHEMES:
-        raise ConnectorConfigError(
-            f"URLs of scheme {scheme!r} are not opened; allowed: {', '.join(sorted(SCHEMES))}", key="path"
-        )
+        raise ConnectorConfigError(f"URLs of scheme {scheme!r} are not opened{choice(scheme, SCHEMES)}", key="path")
     return scheme
 
 

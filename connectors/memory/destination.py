@@ -147,9 +147,9 @@ class MemoryDestination:
                 staged.clear()
                 kept.written()
                 written += commit.records
-                yield commit
+                yield replace(commit, refused=kept.take_refused())
             elif isinstance(event, Rejected):
-                kept.add(event.records)
+                kept.add(event.records, is_of_source=True)
             else:
                 batches += 1
                 knob = Knob("destination", self._settings.fail_kind, self._settings.fail_times)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
+from ..settings import choice
 from ..sql import address as shared
 from ..sql.address import ServerSettings, refuse_spaces, split_url
 
@@ -51,8 +52,8 @@ class MySQLSettings(ServerSettings):
         parameters = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
         unknown = set(parameters) - _PARAMETERS
         if unknown:
-            allowed = ", ".join(sorted(_PARAMETERS))
-            raise ValueError(f"url: unknown parameter {', '.join(sorted(unknown))}; allowed: {allowed}")
+            name = min(unknown)
+            raise ValueError(f"url: unknown parameter {name}{choice(name, _PARAMETERS)}")
         if not re.fullmatch("0*[1-9][0-9]{0,6}", parameters.get("connect_timeout", "1")):
             raise ValueError("url: connect_timeout takes whole seconds, from 1")
         if not (self.database or (url and urlsplit(url).path.strip("/"))):

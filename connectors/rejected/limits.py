@@ -38,14 +38,18 @@ class Rejections:
         self._written = 0
         #: Those that the next commit writes.
         self.records: list[RejectedRecord] = []
+        self._refused: list[RejectedRecord] = []
 
-    def add(self, records: Iterable[RejectedRecord]) -> None:
-        """Add rejected records.
+    def add(self, records: Iterable[RejectedRecord], *, is_of_source: bool = False) -> None:
+        """Add rejected records, of the source or of the destination itself.
 
         Raises:
             TooManyRejected: the load has rejected more than `max_rejected`.
         """
-        self.records += records
+        added = list(records)
+        self.records += added
+        if not is_of_source:
+            self._refused += added
         if self._written + len(self.records) > self._limit:
             raise TooManyRejected(too_many(self._limit, self.records[-1].reason))
 
@@ -55,7 +59,12 @@ class Rejections:
 
     def forget(self) -> None:
         """Drop the records of a transaction that was rolled back."""
-        self.records = []
+        self.records, self._refused = [], []
+
+    def take_refused(self) -> tuple[RejectedRecord, ...]:
+        """Return what the destination itself has rejected since the last commit (`Commit.refused`)."""
+        refused, self._refused = tuple(self._refused), []
+        return refused
 
     def written(self) -> int:
         """Count the records as committed; return how many there were."""

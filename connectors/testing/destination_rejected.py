@@ -56,7 +56,7 @@ class RejectedPromises(DestinationPromises):
         load = self._load(destination, disposition, len(HOSTILE) + 1)
         events: list[Event] = [people((1, "n1")), self._rejected(*HOSTILE), people((2, "n2")), FINAL]
         (commit,) = self.run(destination, load, *events)
-        assert (commit.records, commit.rejected) == (2, len(HOSTILE))
+        assert (commit.records, commit.rejected, commit.refused) == (2, len(HOSTILE), ())
         assert self.people(place) == [(1, "n1"), (2, "n2")]
         found = self.read_rejected(place)
         assert sorted(json.loads(record)["text"] for _, record, _ in found) == sorted(HOSTILE)
@@ -69,6 +69,8 @@ class RejectedPromises(DestinationPromises):
         load = self._load(destination, disposition, 2)
         commits = self.run(destination, load, self._nulls(1, None, 3), self._nulls(None), self._nulls(4), FINAL)
         assert [(commit.records, commit.rejected) for commit in commits] == [(3, 2)]
+        refused = [json.loads(each.record) for commit in commits for each in commit.refused]
+        assert refused == [{"id": None, "name": "nNone"}] * 2
         assert self.people(place) == [(1, "n1"), (3, "n3"), (4, "n4")]
         assert [json.loads(record) for _, record, _ in self.read_rejected(place)] == [{"id": None, "name": "nNone"}] * 2
 
@@ -79,7 +81,7 @@ class RejectedPromises(DestinationPromises):
         if self.lacks(Feature.UNIQUE_KEYS):
             return
         (commit,) = self.run(destination, load, people((1, "a"), (2, "b"), (2, "b")), people((3, "c"), (2, "b")), FINAL)
-        assert (commit.records, commit.rejected) == (3, 2)
+        assert (commit.records, commit.rejected, len(commit.refused)) == (3, 2, 2)
         assert self.people(place) == [(1, "a"), (2, "b"), (3, "c")]
         assert [json.loads(record) for _, record, _ in self.read_rejected(place)] == [{"id": 2, "name": "b"}] * 2
 

@@ -32,15 +32,20 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
     with opened(pipeline) as session:
         places = _places(pipeline, session)
         results = [_result(name, place, check) for name, place, check in places]
+        warnings = list(session.code.misspelt)
     is_ok = all(result["ok"] for result in results)
     code = max((result.pop("exit_code") for result in results), default=0)
     if console.is_json:
-        console.emit({"type": "check", "pipeline": pipeline.pipeline, "ok": is_ok, "checks": results})
+        console.emit(
+            {"type": "check", "pipeline": pipeline.pipeline, "ok": is_ok, "checks": results, "warnings": warnings}
+        )
         return int(code)
     console.table(
         ["what", "where", "result"],
         [[result["name"], result["place"], "ok" if result["ok"] else "error"] for result in results],
     )
+    for warning in warnings:
+        console.warn(warning)
     for result in results:
         if not result["ok"]:
             console.echo(f"error: {result['name']}: {result['error']}", err=True, color="red")

@@ -79,8 +79,8 @@ def _engine(error: BaseException) -> Problem | None:
             details={key: value for key, value in details.items() if value is not None},
         )
     if isinstance(error, SyncError):
-        # An unreadable ledger means that the destination cannot be reached; after other errors nothing ran.
-        return _problem(error.code, str(error), UNREACHABLE if error.code == "ledger" else NOTHING_RAN)
+        # An unreadable ledger means that the destination cannot be reached; after most other errors nothing ran.
+        return _problem(error.code, str(error), 1 if error.code in ("ledger", "transformer") else NOTHING_RAN)
     return None
 
 

@@ -70,10 +70,15 @@ class DestinationBlock(_Connection):
 
 
 class TransformerBlock(Defaulting):
-    """A transformer: a function marked @transformer that changes records, one batch at a time."""
+    """A transformer: renamed columns, and a function marked @transformer that changes records batch by batch."""
 
-    block: Name = Field(default="", description="block_uuid; default: the file's stem.")
-    file: Name = Field(description="Python file; a relative path counts from the pipeline file's folder.")
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["file"]}, {"required": ["rename"]}]})
+
+    block: Name = Field(default="", description="block_uuid; default: the file's stem, else `rename`.")
+    file: Name | None = Field(
+        default=None,
+        description="Python file; a relative path counts from the pipeline file's folder. Not needed with `rename`.",
+    )
     streams: Patterns | None = Field(
         default=None, description="Only for these streams, names or globs; default: all of them."
     )
@@ -82,10 +87,13 @@ class TransformerBlock(Defaulting):
         description="Columns to rename, old: new; done before the function is called, and keys follow.",
     )
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Name the block after its file."""
+    @model_validator(mode="after")
+    def _does_something(self) -> TransformerBlock:
+        if self.file is None and not self.rename:
+            raise wrong("needs file or rename")
         if "block" not in self.model_fields_set:
-            object.__setattr__(self, "block", Path(self.file).stem)
+            object.__setattr__(self, "block", "rename" if self.file is None else Path(self.file).stem)
+        return self
 
 
 class Columns(Model):

@@ -43,9 +43,13 @@ class UserCode:
 
     subscriptions: tuple[Subscription, ...] = ()
     callbacks: tuple[CallbackSpec, ...] = ()
-    #: Transformer block -> its functions, in definition order.
+    #: Transformer block -> its function; a block that only renames has none.
     transformers: Mapping[str, tuple[TransformerFunction, ...]] = field(default_factory=dict)
+    #: Transformer block -> columns that it renames, old: new; in the pipeline file or in the decorator.
+    renames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    #: Keyword arguments that functions misspell; a run and `check` warn of them too.
+    misspelt: tuple[str, ...] = ()
 
 
 def load_user_code(pipeline: Pipeline) -> UserCode:
@@ -57,6 +61,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
     subscriptions: list[Subscription] = []
     specs: list[CallbackSpec] = []
     warnings: list[str] = []
+    misspelt: list[str] = []
     for number, block in enumerate(pipeline.callbacks):
         parents = _parents(pipeline, block)
         if block.file is None:
@@ -91,11 +96,15 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
             )
         )
         warnings += _flag_warnings(pipeline, block, file, parents)
+        misspelt += _misspelt(pipeline, block, file)
+    transformers = _load_transformers(pipeline)
     return UserCode(
         subscriptions=tuple(subscriptions),
         callbacks=tuple(specs),
-        transformers=_load_transformers(pipeline),
-        warnings=tuple(warnings),
+        transformers=transformers,
+        renames=_renames(pipeline, transformers),
+        warnings=(*_reserved_variables(pipeline), *misspelt, *warnings),
+        misspelt=tuple(misspelt),
     )
 
 
@@ -211,9 +220,51 @@ def _load(
 
 def _load_transformers(pipeline: Pipeline) -> dict[str, tuple[TransformerFunction, ...]]:
     return {
-        block.block: _load(pipeline, block.file, ("transformers", number, "file"), "transformer").transformers
+        block.block: ()
+        if block.file is None
+        else _load(pipeline, block.file, ("transformers", number, "file"), "transformer").transformers
         for number, block in enumerate(pipeline.transformers)
     }
+
+
+def _renames(
+    pipeline: Pipeline, transformers: Mapping[str, Sequence[TransformerFunction]]
+) -> dict[str, Mapping[str, str]]:
+    found: dict[str, Mapping[str, str]] = {}
+    for number, block in enumerate(pipeline.transformers):
+        of_file = next((function.rename_columns for function in transformers[block.block]), {})
+        if of_file and block.rename:
+            raise pipeline.error(
+                ("transformers", number, "rename"),
+                "rename_columns of @transformer renames columns too: keep one of the two",
+            )
+        found[block.block] = of_file or block.rename
+    return found
+
+
+def _reserved_variables(pipeline: Pipeline) -> list[str]:
+    if not pipeline.variables or not (pipeline.callbacks or pipeline.transformers):
+        return []
+    from syncblocks.callbacks.kwargs import RESERVED
+
+    return [
+        f"variable {name!r}: functions get the keyword argument of that name instead; rename the variable"
+        for name in pipeline.variables
+        if name in RESERVED
+    ]
+
+
+def _misspelt(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile) -> list[str]:
+    from syncblocks.callbacks.kwargs import RESERVED
+    from syncblocks.callbacks.unknown_names import unknown_names
+
+    known = RESERVED | set(pipeline.variables)
+    return [
+        f"callback block {block.block!r}: {file.path.name} {unknown}"
+        for function in file.functions
+        for unknown in unknown_names(file.path, function, known)
+        if unknown.is_slip
+    ]
 
 
 def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile, parents: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -12,7 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.stream import RejectedRecord
+
 from ..config import Pipeline
+from .refused import places_of
 
 log = logging.getLogger("syncblocks")
 
@@ -51,6 +54,7 @@ class Spool:
         self._sink: Any = None
         self._size_bytes = 0
         self._is_given_up = False
+        self._is_closed = False
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append one batch; if its schema is new, rewrite the file under the wider schema."""
@@ -63,20 +67,46 @@ class Spool:
             return
         self._pending = self._thread.submit(self._append, batch)
 
-    def close(self, schema: pa.Schema) -> str | None:
-        """Finish the file and return its path, or None if it was given up. `schema` is for a stream without batches."""
+    def close(self, schema: pa.Schema) -> None:
+        """Finish the file, unless it was given up; idempotent. `schema` is for a stream without batches."""
         self._wait()
-        if self._is_given_up:
-            return None
+        if self._is_given_up or self._is_closed:
+            return
         try:
             if self._writer is None:
                 self._open(schema)
             self._end()
         except (OSError, pa.ArrowException) as error:
             self.give_up(str(error))
-            return None
+            return
+        self._is_closed = True
         self._thread.shutdown()
-        return str(self.path)
+
+    def leave_out(self, refused: Sequence[RejectedRecord]) -> None:
+        """Remove rejected records from the finished file; give up if they cannot be told from other records."""
+        if self._is_given_up or not refused:
+            return
+        before = self.path.with_suffix(".before")
+        try:
+            self.path.rename(before)
+            with pa.memory_map(str(before)) as mapped:
+                reader = pa.ipc.open_file(mapped)
+                numbers = range(reader.num_record_batches)
+                places = places_of(map(reader.get_batch, numbers), refused)
+                if places is None:
+                    self.give_up(f"it holds {len(refused)} rejected records that cannot be told from other records")
+                    return
+                self._is_closed = False
+                self._open(reader.schema)
+                for number in numbers:
+                    batch = reader.get_batch(number)
+                    self._writer.write_batch(_without(batch, {row for at, row in places if at == number}))
+                self._end()
+                self._is_closed = True
+        except (OSError, pa.ArrowException) as error:
+            self.give_up(str(error))
+        finally:
+            before.unlink(missing_ok=True)
 
     def give_up(self, reason: str) -> None:
         """Remove the file and log why; callbacks get None."""
@@ -85,9 +115,9 @@ class Spool:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the file of a failed or repeated attempt."""
+        """Remove the file of a block that did not succeed, or of a repeated attempt."""
         self._thread.shutdown()
-        if self._writer is not None:
+        if self._writer is not None and not self._is_closed:
             try:
                 self._end()
             except (OSError, pa.ArrowException) as error:
@@ -139,6 +169,11 @@ class Spool:
             for number in range(reader.num_record_batches):
                 self._writer.write_batch(_conform(reader.get_batch(number), wider))
         before.unlink()
+
+
+def _without(batch: pa.RecordBatch, rows: Collection[int]) -> pa.RecordBatch:
+    kept = [row for row in range(batch.num_rows) if row not in rows] if rows else None
+    return batch if kept is None else batch.take(pa.array(kept, pa.int64()))
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema | None) -> pa.RecordBatch:

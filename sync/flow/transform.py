@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
+from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.stream import Stream
 
 from ..errors import SyncError
+from .failed_function import FunctionFailed
 
 #: A user's function with its keyword arguments bound: DataFrame -> DataFrame.
 Function = Callable[[Any], Any]
@@ -59,7 +61,8 @@ class Transformer:
 
         Raises:
             TransformError: the result is no DataFrame, lacks a key column, or has a column whose type changed with
-                loss. Errors of the user's function pass through unchanged.
+                loss.
+            FunctionFailed: the user's function raised. Errors of connectors pass through unchanged.
         """
         declared = self.stream(stream)
         renamed = pa.RecordBatch.from_arrays(batch.columns, schema=_relabel(batch.schema, self._rename))
@@ -67,7 +70,7 @@ class Transformer:
             return renamed
         frame = _to_frame(renamed)
         for function in self._functions:
-            frame = function(frame)
+            frame = self._call(function, frame)
             _check_frame(frame, self.block)
             frame = _with_index(frame)
         table = _to_table(frame, renamed.schema, self.block)
@@ -79,6 +82,14 @@ class Transformer:
             )
         self.schema = _merge_schemas(self.schema, table.schema)
         return _conform(table, self.schema, self.block)
+
+    def _call(self, function: Function, frame: Any) -> Any:
+        try:
+            return function(frame)
+        except (ConnectorError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # also SystemExit: a function that exits does not end the engine
+            raise FunctionFailed(self.block, error, [str(name) for name in frame.columns]) from error
 
 
 def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:

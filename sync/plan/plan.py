@@ -305,7 +305,7 @@ def _plan_stream(
         shape=shape,
         source_changes=changes,
         ignored=left_out if ignores else None,
-        former_key=former_key(before, shape, [block.rename or {} for block in blocks]),
+        former_key=former_key(before, shape, [code.renames[block.block] for block in blocks]),
         refusal="; ".join([*of_changes, *lossy]),
         is_refused_by_destination=not of_changes,
         needs_decision=bool(lossy) and not changes,
@@ -383,7 +383,7 @@ def _rules(
 def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
     from ..flow.transform import Transformer, declared_stream
 
-    renames = [Transformer(block.block, (), block.rename or {}) for block in blocks]
+    renames = [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
     return declared_stream(stream, renames), not any(code.transformers[block.block] for block in blocks)
 
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from syncblocks.connectors.stream import RejectedRecord
+
 from ..flow.spool import Spool, run_prefix
+from ..flow.transform import declared_stream
 
 if TYPE_CHECKING:
     from ..flow.transform import Transformer
@@ -27,6 +30,8 @@ class Stage:
         self.rows = 0
         self.rejected = 0
         self.size_bytes = 0
+        #: Records in its file that the destination has rejected.
+        self.refused: list[RejectedRecord] = []
         #: Whether it has passed on its last batch.
         self.is_complete = False
 
@@ -100,6 +105,18 @@ class StreamBlocks:
         for stage in self.stages:
             if stage.spool is not None:
                 stage.spool.close(schema if stage is self.stages[0] or current is None else current)
+
+    def keep_spools(self, ended: Sequence[str]) -> None:
+        """Keep the file of each block run that ended as success, and remove the other files."""
+        stream = self.planned.selected.stream
+        for place, (stage, status) in enumerate(zip(self.stages, ended, strict=True)):
+            if stage.spool is None:
+                continue
+            if status == SUCCESS:
+                stage.spool.close(declared_stream(stream, self.transformers[:place]).schema)
+                stage.spool.leave_out(stage.refused)
+            else:
+                stage.spool.discard()
 
     def discard_spools(self) -> None:
         """Remove the files kept for callbacks."""

@@ -149,7 +149,11 @@ class Coordinator:
             return "the run was cancelled"
         if self._lease.is_lost:
             return "the run was taken over by another process"
-        return f"another stream {'failed' if any(run.status == FAILURE for run in self.runs) else 'timed out'}"
+        failed = [run.name for run in self.runs if run.has_ended and run.status == FAILURE]
+        if failed:
+            return f"another stream failed: {failed[0]}"
+        late = [run.name for run in self.runs if run.has_ended and run.status == CANCELLED]
+        return f"another stream timed out: {', '.join(late[:1])}"
 
     def _give_up(self) -> None:
         """End the streams in flight without their threads, and wait until each is closed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 from ..errors import SyncError
+from ..flow.failed_function import FunctionFailed
 from ..secrets import Redactor
 from ..store.model import ErrorInfo
 
@@ -36,12 +37,16 @@ def message_of(error: BaseException) -> str:
 
 
 def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", block: str = "") -> ErrorInfo:
-    """Label an error with its stream and block, without secrets. An error before the first stream has no traceback."""
-    text = "".join(traceback.format_exception(error)) if stream else ""
+    """Label an error with its stream and block, without secrets. An error before the first stream has no traceback.
+
+    Type and traceback of a transformer's error are those of what its function raised.
+    """
+    raised = error.original if isinstance(error, FunctionFailed) else error
+    text = "".join(traceback.format_exception(raised)) if stream else ""
     # `...` tells the redactor that the cut may have split a secret.
     text = text if len(text) <= TRACEBACK_LIMIT else f"...{text[-TRACEBACK_LIMIT:]}"
     return ErrorInfo(
-        type=type(error).__name__,
+        type=type(raised).__name__,
         message=redactor.redact(message_of(error)),
         traceback=redactor.redact(text),
         stream=stream,

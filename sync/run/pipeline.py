@@ -242,6 +242,7 @@ class _Runner:
         self.session.use_store(self._store)
         callbacks = CurrentCallbacks(pipeline, self.session.code)
         self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
+        self._outbox.holds_lost = True
         blocks = [*self._outbox.deliveries.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
         if (left := self._store.active_run(pipeline.pipeline)) is not None:
             # Its recovery may have events for blocks that the file no longer has: they are reported as dead.
@@ -295,8 +296,8 @@ class _Runner:
         """Return the plan, or why the run fails before its first stream."""
         try:
             plan = self._make_plan(only)
-            for skipped in plan.skipped:
-                self.progress.message(skipped, level="warning")
+            for warning in (*self.session.code.misspelt, *plan.skipped):
+                self.progress.message(warning, level="warning")
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
@@ -381,6 +382,7 @@ class _Runner:
         """Close every connection, then deliver: callbacks may open a database that locks its file."""
         self.session.close()
         self.outbox.release_gate(run.id)
+        self.outbox.holds_lost = False
         self.dispatcher.notify()
         self._drain(self.pipeline.drain_s)
         # Closed before due deliveries are counted: a running call may still end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from syncblocks.connectors.abilities import Abilities
@@ -9,6 +10,7 @@ from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerKey, LedgerRow
 
+from ..delivery.subscriptions import data_blocks
 from ..errors import AlreadyRunning
 from ..plan.plan import Connectors, Plan
 from ..store import Store
@@ -17,6 +19,8 @@ from .block_runs import FAILURE, SUCCESS
 from .errors import process_died
 from .progress import Progress
 from .takeover import fenced_row, is_completed, owner_text, stream_token, was_made
+
+log = logging.getLogger("syncblocks")
 
 
 def recover(store: Store, pipeline: str, destination: Destination, progress: Progress) -> PipelineRun | None:
@@ -65,6 +69,8 @@ def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str
     announced = store.held(run.id, stream)
     is_change_made = announced is not None and was_made(*announced, row, run, destination)
     last = planned.blocks[-1].block
+    if is_done and data_blocks(plan.subscriptions, stream, last):
+        log.warning("%s: its output was not kept, callbacks receive None: the process of the run has died", stream)
     error = process_died(
         "the process died while this stream was running; records that it had not committed are read again",
         stream=stream,

@@ -219,6 +219,8 @@ class StreamRun:
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected
+        if self.blocks.stages and self.blocks.stages[-1].spool is not None:
+            self.blocks.stages[-1].refused += commit.refused
         self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
         if not self._has_reported_source:
             # Changes that do not concern the destination: a dropped column, other keys.
@@ -292,6 +294,9 @@ class StreamRun:
             return
         if is_done:
             self.status, error = SUCCESS, None
+        elif was_stopped and self.stop_reason is not None:
+            log.debug("%s: how the stop ended it", self.name, exc_info=error)
+            error = Stopped(self.stop_reason)
         self.error = error
         self.outcome = replace(self._make_outcome(error), is_held_committed=is_change_made)
         self.context.close(self.outcome)
@@ -309,10 +314,10 @@ class StreamRun:
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
         info = self._error_info(error) if self.status == FAILURE and error is not None else None
-        if self.status != SUCCESS:
-            self.blocks.discard_spools()
         self.blocks.note_written(rows=self._rows_written, size_bytes=self._bytes_written, rejected=self._rows_rejected)
         stages, failed = self.blocks.stages, self.blocks.failed
+        ended = statuses(stages, self.status or CANCELLED, failed)
+        self.blocks.keep_spools(ended)
         blocks = tuple(
             BlockOutcome(
                 block=stage.block,
@@ -324,9 +329,9 @@ class StreamRun:
                 bookmark_after=values(self._committed if self._commits else self._start),
                 schema_changes=tuple(self._schema_changes.made),
                 error=info if stage.block == failed else None,
-                data=stage.data if self.status == SUCCESS else None,
+                data=stage.data,
             )
-            for stage, status in zip(stages, statuses(stages, self.status or CANCELLED, failed), strict=True)
+            for stage, status in zip(stages, ended, strict=True)
         )
         state = None
         if self._commits:

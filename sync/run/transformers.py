@@ -28,7 +28,7 @@ def make_transformers(
         if block.block in blocks:
             values = hydrate({**kwargs, "block_uuid": block.block})
             functions = [_bind(function, values) for function in code.transformers[block.block]]
-            made.append(Transformer(block.block, functions, block.rename or {}))
+            made.append(Transformer(block.block, functions, code.renames[block.block]))
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
 from syncblocks.callbacks.delivery import Callbacks, Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 
@@ -22,6 +23,9 @@ from .transactions import LockedRun, Transactions
 BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 300.0
 #: So many leases of a delivery may be lost without using up an attempt: then the callback itself kills its owner.
 LOST_LIMIT = 10
+#: A delivery that was cut short more often waits until the streams of a run have ended.
+LOST_BEFORE_WORK = 1
+_ANY = 2**31 - 1
 #: A lease lasts so long beyond the callback's timeout, where its owner is not visible.
 LEASE_GRACE_S = 30.0
 #: When to look again for an event without a known time: a claim, a gate, another process.
@@ -61,6 +65,8 @@ class Outbox:
         """See `Store.outbox`."""
         self._transactions = transactions
         self._pipeline = pipeline
+        #: Whether a delivery that was cut short repeatedly is passed over: its callback may end this process too.
+        self.holds_lost = False
         #: To show, count, retry and replay.
         self.deliveries = Deliveries(transactions, plans, pipeline, callbacks)
         # Distinguishes this outbox's leases from those of another outbox in the same process.
@@ -108,7 +114,7 @@ class Outbox:
         queue = self._queue(callback_block)
         with self._transactions.read() as connection:
             now = self._transactions.now(connection)
-            if self._leased(connection, queue) or connection.row(DUE, {**queue, "now": now}) is not None:
+            if self._leased(connection, queue) or connection.row(DUE, self._due(queue, now)) is not None:
                 return None
             return self._idle(connection, queue, now)
 
@@ -134,7 +140,7 @@ class Outbox:
     def _lease_due(self, connection: Connection, queue: dict[str, str], now: datetime) -> Delivery | None:
         """Lease the next due delivery of a queue in which none is leased."""
         while True:
-            rows = connection.rows(DUE, {**queue, "now": now})
+            rows = connection.rows(DUE, self._due(queue, now))
             if any(row.not_before is not None for row in rows):
                 connection.run(RIPEN, {**queue, "now": now})
                 continue
@@ -215,6 +221,13 @@ class Outbox:
     def _queue(self, callback_block: str) -> dict[str, str]:
         return {"pipeline": self._pipeline, "callback_block": callback_block}
 
+    @property
+    def _most_lost(self) -> int:
+        return LOST_BEFORE_WORK if self.holds_lost else _ANY
+
+    def _due(self, queue: dict[str, str], now: datetime) -> dict[str, Any]:
+        return {**queue, "now": now, "most_lost": self._most_lost}
+
     def _queue_name(self, callback_block: str) -> str:
         return f"syncblocks queue {self._pipeline}/{callback_block}"
 
@@ -229,7 +242,7 @@ class Outbox:
 
     def _idle(self, connection: Connection, queue: dict[str, str], now: datetime) -> NotDue | NothingOpen:
         """Return why a queue has nothing to lease."""
-        (row,) = connection.rows(WAITING, queue)
+        (row,) = connection.rows(WAITING, {**queue, "most_lost": self._most_lost})
         if row.has_others:
             return NotDue(LOOK_AGAIN_S)
         if row.earliest is None:

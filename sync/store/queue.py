@@ -28,11 +28,12 @@ _IN_ORDER = "ORDER BY d.run_id, d.seq, d.position"
 
 # Each of these has a partial index: a look at a queue costs the same however many deliveries wait in it.
 _OF_QUEUE = "d.pipeline = :pipeline AND d.callback_block = :callback_block"
-_READY = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NULL"
-_RETRIES = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NOT NULL"
+_READY = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NULL AND d.lost <= :most_lost"
+_RETRIES = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NOT NULL AND d.lost <= :most_lost"
 _LEASED = f"{_OF_QUEUE} AND d.state = 'leased'"
 
-#: The next due delivery of a queue, and any one whose retry is due (`RIPEN`): pipeline, callback_block, now.
+#: The next due delivery of a queue, and any one whose retry is due (`RIPEN`): pipeline, callback_block, now,
+#: most_lost.
 DUE = f"""SELECT * FROM (SELECT d.* FROM {DELIVERY} d WHERE {_READY}
     AND (d.is_gated = FALSE OR {_IS_RELEASED} = TRUE)
     AND CASE
@@ -51,7 +52,7 @@ RIPEN = f"""UPDATE {DELIVERY} SET not_before = NULL WHERE pipeline = :pipeline A
 #: Leased deliveries of a queue.
 LEASED = f"SELECT d.* FROM {DELIVERY} d WHERE {_LEASED} {_IN_ORDER}"
 
-#: Of a queue: the earliest time of a retry, and whether deliveries are open that wait for none.
+#: Of a queue, most_lost: the earliest time of a retry, and whether deliveries are open that wait for none.
 WAITING = f"""SELECT (SELECT min(d.not_before) FROM {DELIVERY} d WHERE {_RETRIES}) AS earliest,
     EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_READY}) OR EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_LEASED})
     AS has_others"""

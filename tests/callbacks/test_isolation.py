@@ -127,6 +127,38 @@ def changes_folder(**kwargs):
     os.chdir("/")
 
 @callback
+def patches_json(**kwargs):
+    import json, json.encoder
+    json.dumps = json.loads = json.JSONEncoder.iterencode = json.JSONDecoder.decode = None
+
+@callback
+def patches_os(**kwargs):
+    os.write = os.fstat = os.listdir = os.getcwd = threading.active_count = None
+
+@callback
+def empties_builtins(**kwargs):
+    import builtins
+    vars(builtins).clear()
+
+@callback
+def deletes_stdout(**kwargs):
+    del sys.stdout
+
+@callback
+def traces(**kwargs):
+    sys.settrace(lambda *args: 1 / 0)
+
+@callback
+def profiles(**kwargs):
+    def profile(frame, *args):
+        if frame.f_code.co_name != "profiles": raise ValueError
+    sys.setprofile(profile)
+
+@callback
+async def traces_later(**kwargs):
+    sys.settrace(lambda *args: None)
+
+@callback
 def writes_into_fds(**kwargs):
     for fd in range(3, 1000):
         try: os.write(fd, b"rubbish\\n")
@@ -181,6 +213,13 @@ def request(file: Path, function: str, data: Path | None = None, **event: Any) -
         ("returns_lambda", "returned", "", ""),
         ("reads_stdin", "returned", "", ""),
         ("changes_folder", "returned", "", ""),
+        ("patches_json", "returned", "", ""),
+        ("patches_os", "returned", "", ""),
+        ("empties_builtins", "returned", "", ""),
+        ("deletes_stdout", "returned", "", ""),
+        ("traces", "returned", "", ""),
+        ("profiles", "returned", "", ""),
+        ("traces_later", "returned", "", ""),
         ("writes_into_fds", "exited", "wrote into", ""),
     ],
 )
@@ -222,7 +261,7 @@ def test_an_exception_tells_type_message_and_the_users_frames_only(file: Path, c
     assert "invoke.py" not in error
 
 
-@pytest.mark.parametrize("function", ["closes_standard", "closes_stdout", "changes_folder"])
+@pytest.mark.parametrize("function", ["closes_standard", "closes_stdout", "changes_folder", "empties_builtins"])
 def test_a_child_whose_process_was_changed_is_worn(file: Path, child: Child, function: str) -> None:
     assert child.call(request(file, function), timeout_s=20).worn is not None
 
@@ -337,6 +376,31 @@ def test_the_pipes_are_not_inherited_by_what_a_function_starts(tmp_path: Path, c
     assert int(child.call(request(file, "tell"), timeout_s=20).output) == 4
 
 
+@pytest.mark.parametrize(("function", "kind"), [("hangs", "timeout"), ("exits", "exited")])
+def test_a_call_that_is_ended_leaves_no_process_in_a_session_of_its_own(
+    tmp_path: Path, child: Child, function: str, kind: str
+) -> None:
+    """A process of a call that returned may stay, as the docs say."""
+    file = tmp_path / "alerts.py"
+    file.write_text(
+        "import os, subprocess, time\n"
+        "@callback\ndef starts(**kwargs):\n"
+        "    print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)\n"
+        "def forks():\n"
+        "    if os.fork(): return\n    os.setsid()\n    if os.fork(): os._exit(0)\n"
+        "    print(os.getpid(), flush=True)\n    time.sleep(600)\n"
+        "@callback\ndef hangs(**kwargs):\n    forks()\n    time.sleep(600)\n"
+        "@callback\ndef exits(**kwargs):\n    forks()\n    os.wait()\n    time.sleep(0.3)\n    os._exit(0)\n"
+    )
+    kept = psutil.Process(int(child.call(request(file, "starts"), timeout_s=20).output))
+    end = child.call(request(file, function), timeout_s=1.0)
+    left = int(end.output.split()[0])
+    assert end.kind == kind
+    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+    assert kept.status() != psutil.STATUS_ZOMBIE
+    kept.kill()
+
+
 PARENT = """
 import json, sys, time
 from syncblocks.callbacks.child import Child
@@ -425,6 +489,35 @@ class TestData:
         end = child.call(request(file, "by_position", spool), timeout_s=30)
         assert (end.kind, end.output) == ("returned", b"None\n")
         assert "could not be read" in end.notes[0]
+
+    def test_a_time_that_python_cannot_hold_is_none_and_said_so(self, tmp_path: Path, child: Child) -> None:
+        import pyarrow as pa
+
+        def made(kind: pa.DataType, width: pa.DataType, *numbers: int) -> pa.Array:
+            return pa.Array.from_buffers(kind, len(numbers), [None, pa.array(numbers, width).buffers()[1]])
+
+        days = made(pa.date32(), pa.int32(), 0, 2**31 - 1, 2_932_896)
+        moments = made(pa.timestamp("us"), pa.int64(), 0, 2**63 - 1, -(2**63) + 1)
+        table = pa.table(
+            {
+                "day": days,
+                "at": moments,
+                "zoned": made(pa.timestamp("us", "Asia/Tokyo"), pa.int64(), 0, 253_402_300_799_000_000, 1),
+                "days": pa.ListArray.from_arrays([0, 1, 2, 3], days),
+                "whole": pa.array([1, 2, 3]),
+            }
+        )
+        path, file = tmp_path / "odd.arrow", tmp_path / "alerts.py"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        file.write_text("@callback\ndef tell(df, **kwargs):\n    print(df)\n    print(df.isna().sum().to_dict())\n")
+        end = child.call(request(file, "tell", data=path), timeout_s=20)
+        assert (end.kind, end.error) == ("returned", None)
+        assert end.output.decode().splitlines()[-1] == "{'day': 1, 'at': 2, 'zoned': 1, 'days': 1, 'whole': 0}"
+        assert end.notes == tuple(
+            f"column {name!r}: {number} dates or times that Python cannot hold are None"
+            for name, number in (("day", 1), ("at", 2), ("zoned", 1), ("days", 1))
+        )
 
     def test_leaves_no_file_open(self, file: Path, spool: Path, child: Child) -> None:
         ends = [child.call(request(file, "by_position", spool), timeout_s=30) for _ in range(4)]

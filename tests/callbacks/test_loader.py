@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -31,6 +32,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("x = 1\n\n1 / 0\n", 3, "ZeroDivisionError"),
         ("def f():\n    1 / 0\n\nf()\n", 2, "ZeroDivisionError"),
         ("import sys\nsys.exit(3)\n", 2, "SystemExit"),
+        ("raise BaseException\n", 1, "BaseException"),
+        ("class E(BaseException):\n    def __str__(self): raise self\n\nraise E\n", 4, "its message raised E"),
+        ("import os\nos._exit(0)\n", 2, r"calls os\._exit\(0\)"),
+        ("from os import _exit\ntry: _exit(5)\nexcept Exception: ...\n", 2, r"calls os\._exit\(5\)"),
         ("import no_such_module_anywhere\n", 1, "no_such_module_anywhere"),
         ("import json\njson.loads('{')\n", 2, "JSONDecodeError"),
         ("x = 1\n", None, "marks no function"),
@@ -44,6 +49,13 @@ def test_a_file_that_does_not_load_tells_line_and_reason(
     with pytest.raises(CallbackLoadError, match=reason) as caught:
         load_file(file)
     assert (caught.value.path, caught.value.line) == (file, line)
+
+
+def test_a_process_that_a_file_forks_may_end_itself(tmp_path: Path) -> None:
+    text = "import os\nif not os.fork(): os._exit(7)\nassert os.waitstatus_to_exitcode(os.wait()[1]) == 7\n"
+    ends = os._exit
+    assert load_file(write(tmp_path / "alerts.py", text + ALERT)).functions
+    assert os._exit is ends
 
 
 def test_a_file_may_be_named_like_a_module_of_the_standard_library(tmp_path: Path) -> None:
@@ -126,6 +138,27 @@ class TestTransformers:
     def test_a_file_that_cannot_serve_is_refused(self, tmp_path: Path, text: str, reason: str) -> None:
         with pytest.raises(CallbackLoadError, match=reason):
             load_file(write(tmp_path / "clean.py", text), expects="transformer")
+
+    def test_columns_to_rename_may_stand_in_the_decorator(self, tmp_path: Path) -> None:
+        text = "@transformer(rename_columns={'id': 'user_id'})\ndef clean(df): return df\n"
+        (found,) = load_file(write(tmp_path / "clean.py", text), expects="transformer").transformers
+        assert (found.name, found.rename_columns) == ("clean", {"id": "user_id"})
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            ("rename={'a': 'b'}", r"no argument 'rename'; allowed: rename_columns"),
+            ("rename_columns=['a']", "must be a dict of texts"),
+            ("rename_columns={'a': 1}", "must be a dict of texts"),
+            ("rename_columns={'a': 'x', 'b': 'x'}", "two columns the same name"),
+            ("{'a': 'x'}", "a mark stands on a function"),
+        ],
+    )
+    def test_any_other_argument_of_the_decorator_is_an_error(self, tmp_path: Path, arguments: str, reason: str) -> None:
+        file = write(tmp_path / "clean.py", f"x = 1\n@transformer({arguments})\ndef clean(df): return df\n")
+        with pytest.raises(CallbackLoadError, match=reason) as caught:
+            load_file(file)
+        assert caught.value.line == 2
 
     def test_a_callback_file_must_mark_a_callback(self, tmp_path: Path) -> None:
         file = write(tmp_path / "clean.py", "@transformer\ndef clean(df): return df\n")

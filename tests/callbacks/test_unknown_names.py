@@ -37,6 +37,19 @@ def test_a_parameter_that_looks_like_a_keyword_argument_is_a_slip(tmp_path: Path
     assert found(tmp_path, "@callback\ndef tell(df, threshold=5): ...\n") == []
 
 
+@pytest.mark.parametrize("name", ["strem", "streams", "sttream", "indxe", "destination_tabel"])
+def test_a_first_parameter_that_is_one_or_two_letters_off_is_a_slip(tmp_path: Path, name: str) -> None:
+    ((line, shown, _),) = found(tmp_path, f"@callback\ndef tell({name}): ...\n")
+    assert (line, shown) == (2, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["parent_block_data", "data", "df", "dt", "row", "rows", "frame", "records", "x", "_", "result", "hrs"]
+)
+def test_a_first_parameter_has_any_other_name(tmp_path: Path, name: str) -> None:
+    assert found(tmp_path, f"@callback\ndef tell({name}, **kwargs): ...\n", frozenset({"date"})) == []
+
+
 def test_known_names_variables_and_other_dicts_are_left_alone(tmp_path: Path) -> None:
     text = (
         "@callback\ndef tell(frame, **kw):\n    kw['region'], kw['stream'], kw.get('__error')\n"

@@ -52,6 +52,19 @@ def cancelled(**kwargs):
 """
 
 
+#: A callback file that writes down the ids in each frame, and how many records the block run says.
+FRAMES = """
+import json
+from pathlib import Path
+
+@callback("success")
+def frame(df, parent_block_uuid, block_run):
+    ids = None if df is None else df["id"].astype(object).where(df["id"].notna(), None).tolist()
+    with Path(__file__).with_suffix(".log").open("a") as log:
+        log.write(json.dumps([parent_block_uuid, ids, block_run.rows]) + "\\n")
+"""
+
+
 class Bench:
     """A folder with one pipeline over memory tables; `run` runs it in this process."""
 
@@ -87,6 +100,11 @@ class Bench:
         """Attach a callback block that writes down every call."""
         (self.folder / f"{block}.py").write_text(RECORDER, encoding="utf-8")
         self.document.setdefault("callbacks", []).append({"file": f"{block}.py", **settings})
+
+    def record_frames(self, *parents: str) -> None:
+        """Attach a callback block that writes down what is in the data of these parents."""
+        (self.folder / "frames.py").write_text(FRAMES, encoding="utf-8")
+        self.document.setdefault("callbacks", []).append({"file": "frames.py", "on": list(parents)})
 
     def calls(self, block: str = "recorder") -> list[dict[str, Any]]:
         """Return what a recorder has written down, in order."""

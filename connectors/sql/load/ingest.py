@@ -69,7 +69,7 @@ def ingest(
     before = events.records
     try:
         if rejected is not None:
-            return rejected.ingest(table, schema, batches())
+            return rejected.ingest(table, schema, batches(), context.columns.names)
         count = context.session.ingest(table, schema, batches(), context.wire)
     except ConnectorError as error:
         if events.error is not None:

@@ -105,6 +105,7 @@ class TableLoad:
             size_bytes=size_bytes,
             schema_changes=tuple(target.changes),
             rejected=rejected,
+            refused=() if context.rejected is None else context.rejected.take_refused(),
         )
 
     def taken_over(self) -> TakenOver:

@@ -76,7 +76,11 @@ class RejectedRecords:
 
     def add(self, records: Iterable[RejectedRecord]) -> None:
         """Add records that the source rejected."""
-        self._found.add(records)
+        self._found.add(records, is_of_source=True)
+
+    def take_refused(self) -> tuple[RejectedRecord, ...]:
+        """See `Rejections.take_refused`."""
+        return self._found.take_refused()
 
     def write(self) -> int:
         """Write the rejected records of this transaction; return how many."""
@@ -139,17 +143,26 @@ class RejectedRecords:
         self._found.add(bad)
         yield from (part for part in parts if part.num_rows)
 
-    def ingest(self, table: TableName, schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> int:
-        """Put converted batches into a table, and collect the records that the table rejects; return the others."""
+    def ingest(
+        self,
+        table: TableName,
+        schema: pa.Schema,
+        batches: Iterator[pa.RecordBatch | Block],
+        names: Mapping[str, str],
+    ) -> int:
+        """Put converted batches into a table, and collect the records that the table rejects; return the others.
+
+        `names`: column of the stream -> column of the table.
+        """
         if not self._dialect.facts.has_savepoints:
             return self._session.ingest(table, schema, batches, "arrow")
         count = 0
         for batch in batches:
             assert isinstance(batch, pa.RecordBatch), "its wire is arrow"
-            count += self._ingest(table, schema, batch)
+            count += self._ingest(table, schema, batch, names)
         return count
 
-    def _ingest(self, table: TableName, schema: pa.Schema, batch: pa.RecordBatch) -> int:
+    def _ingest(self, table: TableName, schema: pa.Schema, batch: pa.RecordBatch, names: Mapping[str, str]) -> int:
         """Put one batch in; if the database refuses it, find out which records are at fault."""
 
         def put(part: pa.RecordBatch) -> int:
@@ -174,6 +187,9 @@ class RejectedRecords:
         if bad:
             reasons = [reason for _, reason in bad]
             records = batch.take(pa.array([place for place, _ in bad]))
+            of_stream = {column: name for name, column in names.items()}
+            own_names = [of_stream.get(name, name) for name in records.schema.names]
+            records = pa.RecordBatch.from_arrays(records.columns, names=own_names)
             self._found.add(rejections(records, reasons.__getitem__))
         return sum(counts)
 

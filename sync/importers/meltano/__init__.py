@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ...errors import ConfigError
+from ...errors import ConfigError, nearest_match
 from .pairs import pairs_of
 from .parts import entries_of, identifier, texts_of
 from .plugins import plugin_of
@@ -72,7 +72,11 @@ def _environment(project: Mapping[str, Any], wanted: str | None, path: Path) -> 
     known = {str(entry.get("name")): entry for entry in entries_of(project.get("environments"))}
     if wanted is not None and wanted not in known:
         raise ConfigError(
-            f"there is no environment {wanted!r}", path=str(path), key="environments", allowed=tuple(known)
+            f"there is no environment {wanted!r}",
+            path=str(path),
+            key="environments",
+            allowed=tuple(known),
+            nearest=nearest_match(wanted, known),
         )
     return known.get(wanted or str(project.get("default_environment", "")), {})
 

@@ -64,6 +64,19 @@ def test_a_raising_callback_exits_with_1_and_a_misspelt_kwarg_is_named(run_cli: 
     assert "Traceback" not in done.stderr
 
 
+def test_plan_check_and_run_name_a_first_parameter_that_is_misspelt(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = "@callback\ndef tell(strem): ...\n@callback\ndef good(parent_block_data, **kw): ...\n"
+    write_callback(tmp_path, text + "@callback\ndef other(**kw): kw.get('indx')\n")
+    for command in ("plan", "check", "run"):
+        done = run_cli([command], tmp_path)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert "callback block 'alerts': alerts.py line 2: parameter 'strem' receives the parent's data" in said
+        assert "did you mean 'stream'?" in said
+        assert "line 6: kw.get('indx')" in said
+        assert "parent_block_data" not in said
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -243,3 +256,17 @@ def test_what_is_no_hook_is_refused(run_cli: RunCLI, tmp_path: Path, arguments: 
     assert done.returncode == 2
     assert said in done.stderr
     assert not (tmp_path / "event.json").exists()
+
+
+def test_a_callback_that_ends_the_process_by_sigterm_holds_up_no_new_work(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = (
+        "import os, signal, time\n\n@callback\ndef tell(pipeline_run):\n"
+        "    print('run', pipeline_run.id, file=open(__file__ + '.log', 'a'))\n"
+        "    while pipeline_run.id == 1:\n        os.kill(os.getppid(), signal.SIGTERM)\n        time.sleep(0.1)\n"
+    )
+    write_callback(tmp_path, text, "streams: [customers]")
+    codes = [run_cli(["run"], tmp_path).returncode for _ in range(3)]
+    assert codes == [143, 143, 143]
+    assert (tmp_path / "alerts.py.log").read_text().splitlines() == ["run 1", "run 1", "run 2", "run 1"]
+    runs = document(run_cli, tmp_path, "runs", "list")["runs"]
+    assert [(run["run_id"], run["status"]) for run in runs] == [(2, "success"), (1, "success")]

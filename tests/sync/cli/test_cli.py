@@ -439,3 +439,18 @@ def test_without_a_command_the_help_is_shown_and_nothing_else(run_cli: RunCLI, t
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: syncblocks")
     assert "..." not in done.stderr.partition("Commands:")[2]  # no sentence is cut off
+
+
+def test_preview_and_debug_show_where_a_function_failed(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = "@transformer\ndef clean(df):\n    return df.assign(x=df['nme'])\n"
+    extra = "transformers:\n  - {file: clean.py, streams: [customers]}\n"
+    write_shop(tmp_path, extra=extra, files={"clean.py": text})
+    done = run_cli(["preview", "shop.yaml", "--stream", "customers"], tmp_path)
+    assert done.returncode == 1
+    assert f"KeyError: 'nme', at {tmp_path}/clean.py:3: return df.assign(x=df['nme']); the columns are: id, name; " in (
+        done.stderr
+    )
+    assert "did you mean 'name'?" in done.stderr
+    assert "bug of" not in done.stderr
+    for command in (["preview", "shop.yaml", "--stream", "customers"], ["run"]):
+        assert "Traceback" in run_cli([*command, "--debug"], tmp_path).stderr

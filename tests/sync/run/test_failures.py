@@ -65,6 +65,37 @@ def test_block_statuses_go_by_the_data_where_a_transformer_fails(bench: Bench, b
     ]
 
 
+def test_a_failed_function_is_told_with_type_place_and_the_columns_at_hand(bench: Bench) -> None:
+    bench.seed("a", [{"id": 1, "total": 2}])
+    text = "import os\n@transformer\ndef clean(df):\n    return double(df)\n\ndef double(df):\n    df['new'] = 1\n"
+    path = bench.folder / "clean.py"
+    path.write_text(text + "    return df[df['totl'] > 0]\n")
+    bench.document["transformers"] = [{"file": "clean.py"}]
+    (bench.folder / "told.py").write_text(
+        "@callback('failure')\ndef told(__error):\n"
+        "    open(__file__ + '.log', 'w').write(f'{__error.type}\\n{__error}\\n{__error.traceback}')\n"
+    )
+    bench.document["callbacks"] = [{"file": "told.py"}]
+    (stream,) = bench.run().streams
+    expected = (
+        f"block 'clean': KeyError: 'totl', at {path}:8: return df[df['totl'] > 0]; the columns are: id, total, new; "
+        "did you mean 'total'?"
+    )
+    assert stream.error == expected
+    kind, message, *traceback = (bench.folder / "told.py.log").read_text().splitlines()
+    assert (kind, message) == ("KeyError", expected)
+    assert traceback[-1] == "KeyError: 'totl'"
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "BaseException", "ValueError('no')"])
+def test_whatever_a_function_raises_fails_its_stream_alone(bench: Bench, raised: str) -> None:
+    bench.seed("a", 1)
+    bench.seed("b", 1)
+    (bench.folder / "clean.py").write_text(f"@transformer\ndef clean(df):\n    raise {raised}\n")
+    bench.document |= {"transformers": [{"file": "clean.py", "streams": ["a"]}], "allow_blocks_to_fail": True}
+    assert statuses(bench.run()) == {"a": "failure", "b": "success"}
+
+
 def test_block_statuses_go_by_the_data_where_the_destination_fails(bench: Bench) -> None:
     bench.seed("a", 2)
     bench.document["destination"]["config"]["fail_on"] = {"a": 1}
@@ -108,6 +139,7 @@ def test_a_timeout_cancels_the_stream(bench: Bench) -> None:
     result = bench.run()
     assert time.monotonic() - started < 8
     assert result.exit_code == 1
+    assert [stream.error for stream in result.streams] == ["timeout_s=0.3 is over"]
     assert [(c["status"], c["is_last_block_run"]) for c in bench.calls()] == [("cancelled", True)]
 
 
@@ -139,6 +171,7 @@ def test_streams_in_flight_are_cancelled_when_another_one_fails(bench: Bench) ->
     bench.record()
     result = bench.run()
     assert statuses(result) == {"bad": "failure", "slow": "cancelled"}
+    assert result.streams[1].error == "another stream failed: bad"
     assert [(c["stream"], c["status"], c["is_last_block_run"]) for c in bench.calls()] == [
         ("bad", "failure", False),
         ("slow", "cancelled", True),
@@ -164,6 +197,7 @@ def test_runs_cancel_from_elsewhere_cancels_the_run(bench: Bench) -> None:
 
     result = bench.run(CancelAtStart())
     assert (result.status, result.exit_code) == ("cancelled", 1)
+    assert [stream.error for stream in result.streams] == ["the run was cancelled"]
     assert [c["status"] for c in bench.calls()] == ["cancelled", "cancelled"]
 
 

@@ -6,6 +6,8 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,42 @@ def test_what_the_database_refuses_is_found_among_many(bench: Bench, target: Tar
     names[17], names[4711] = "\0", "a\0b"
     bench.seed("a", [{"id": number, "v": name} for number, name in enumerate(names)])
     bench.document["source"]["config"]["batch_size"] = 2000
+    bench.record_frames("stream")
     assert statuses(bench.run()) == {"a": "success"}
     assert target.query("select count(*), sum(id) from a") == [(4998, sum(range(5000)) - 17 - 4711)]
     assert [record for record, _ in target.rejected()] == [{"id": 17, "v": "\0"}, {"id": 4711, "v": "a\0b"}]
     assert all("0x00" in reason for _, reason in target.rejected())
+    ((_, ids, rows),) = bench.calls("frames")
+    assert (ids, rows) == ([number for number in range(5000) if number not in (17, 4711)], 4998)
+
+
+@pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
+@pytest.mark.parametrize("disposition", ["replace", "merge"])
+def test_callbacks_get_what_was_written(bench: Bench, target: Target, disposition: str) -> None:
+    """Without the record that the destination itself rejected, whatever it makes of its values."""
+    bench.document["destination"] = target.document
+    bench.document["streams"] = [{**KEEP, "key_properties": ["id"], "write_disposition": disposition}]
+    bench.record_frames("load", "export", "stream")
+    values = {"n": Decimal("1.50"), "at": datetime(2024, 1, 2, 3, 4, 5, 6, UTC), "is": True, "x": 0.1}
+    key = {"replace": 1, "merge": None}[disposition]
+    bench.seed("a", [{"id": 1, "v": "x"} | values, {"id": key, "v": "y"} | values, {"id": 3, "v": "x"} | values], ())
+    assert statuses(bench.run()) == {"a": "success"}
+    assert target.query("select count(*) from a") == [(2,)]
+    frames = {block: (ids, rows) for block, ids, rows in bench.calls("frames")}
+    assert frames == {"load": ([1, key, 3], 3), "export": ([1, 3], 2)}
+    assert len(bench.calls("frames")) == 3
+
+
+@pytest.mark.parametrize("connector", ["memory", "csv", "parquet"])
+def test_callbacks_get_what_other_destinations_wrote(bench: Bench, connector: str) -> None:
+    config = bench.document["destination"]["config"] if connector == "memory" else {"path": "out"}
+    bench.document["destination"] = {"block": "export", "connector": connector, "config": config}
+    bench.document["streams"] = [{**KEEP, "key_properties": ["id"]}]
+    bench.record_frames("stream")
+    bench.seed("a", [{"id": 1, "v": "x"}, {"id": None, "v": "x"}, {"id": 3, "v": "y"}], ())
+    bench.document["source"]["config"]["batch_size"] = 2
+    bench.run()
+    assert bench.calls("frames") == [["export", [1, 3], 2]]
 
 
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)

@@ -79,6 +79,7 @@ def test_what_the_targets_constraints_refuse_is_set_aside(tmp_path: Path, target
     if disposition != "replace":
         bad.append(record(30, u="u1"))
     changed = {each["id"]: each for each in bad}
+    bench.record_frames("stream")
     bench.seed("a", [changed.get(number, record(number)) for number in range(2, 60)])
     result = bench.run()
     assert statuses(result) == {"a": "success"}, result.streams[0].error
@@ -88,6 +89,7 @@ def test_what_the_targets_constraints_refuse_is_set_aside(tmp_path: Path, target
     by_id = {found["id"]: found for found, _ in target.rejected()}
     assert by_id[20] == changed[20]
     assert (result.streams[0].records, result.streams[0].records_rejected) == (58 - len(bad), len(bad))
+    assert bench.calls("frames") == [["export", [n for n in range(2, 60) if n not in changed], 58 - len(bad)]]
 
 
 @pytest.mark.parametrize("target", [*DESTINATIONS, "firebird"], indirect=True)

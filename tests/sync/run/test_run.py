@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import pytest
 
-from syncblocks import Progress
-from syncblocks.sync.errors import PipelineFailed
+from syncblocks import Progress, load_pipeline
+from syncblocks.sync.errors import ConfigError, PipelineFailed
+from syncblocks.sync.session.session import make_plan, open_session
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 
@@ -154,3 +156,43 @@ def test_a_callback_receives_the_blocks_output_as_a_frame(bench: Bench) -> None:
     assert (bench.folder / "load.txt").read_text() == "[0, 1, 2, 3, 4]"
     assert (bench.folder / "export.txt").read_text() == "[0, 1, 2, 3, 4]"
     assert list((bench.folder / ".syncblocks" / "spool").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "decorator"])
+def test_renames_need_no_function_and_may_stand_in_the_decorator(bench: Bench, place: str) -> None:
+    bench.seed("a", 2)
+    if place == "file":
+        bench.document["transformers"] = [{"rename": {"id": "user_id"}}]
+    else:
+        (bench.folder / "clean.py").write_text(
+            "@transformer(rename_columns={'id': 'user_id'})\ndef clean(df):\n    return df[['user_id', 'v']]\n"
+        )
+        bench.document["transformers"] = [{"file": "clean.py"}]
+    bench.document["streams"] = [{"stream": "a", "write_disposition": "merge"}]
+    bench.record(on=["transformers"])
+    bench.run()
+    assert bench.destination.tables["a"].to_pylist() == [{"user_id": 0, "v": "a-0"}, {"user_id": 1, "v": "a-1"}]
+    assert bench.destination.keys["a"] == ("user_id",)
+    assert [call["parent_block_uuid"] for call in bench.calls()] == ["rename" if place == "file" else "clean"]
+
+
+def test_renames_in_both_places_are_refused(bench: Bench) -> None:
+    bench.seed("a", 1)
+    (bench.folder / "clean.py").write_text("@transformer(rename_columns={'id': 'x'})\ndef clean(df): return df\n")
+    bench.document["transformers"] = [{"file": "clean.py", "rename": {"id": "y"}}]
+    with pytest.raises(ConfigError, match=r"transformers\[0\]\.rename: rename_columns of @transformer renames"):
+        bench.run()
+
+
+def test_plan_warns_of_a_variable_that_functions_cannot_get(bench: Bench) -> None:
+    bench.seed("a", 1)
+    bench.record()
+    bench.document["variables"] = {"stream": "mine", "region": "eu"}
+    with closing(open_session(load_pipeline(bench.write()))) as session:
+        session.prepare()
+        plan = make_plan(session, None)
+    assert [warning for warning in plan.warnings if "variable" in warning] == [
+        "variable 'stream': functions get the keyword argument of that name instead; rename the variable"
+    ]
+    bench.run()
+    assert [call["stream"] for call in bench.calls()] == ["a"]

@@ -72,6 +72,31 @@ def test_the_right_function_is_called_for_a_stream_that_succeeds_fails_and_is_ca
     ]
 
 
+def test_a_transformer_that_fails_leaves_the_loaders_callback_its_data(bench: Bench) -> None:
+    """Steps 4 and 5 of the page: the callback block is on the loader and on the transformer."""
+    (bench.folder / "clean_column_names.py").write_text("@transformer\ndef clean(df):\n    raise ValueError('no')\n")
+    bench.document |= {
+        "transformers": [{"file": "clean_column_names.py"}],
+        "callbacks": [{"file": "fireball_callback.py", "on": ["load", "clean_column_names"]}],
+        "streams": [{"stream": "good"}],
+    }
+    bench.run()
+    assert called(bench) == ["alert_me clean_column_names good none", "hello_world load good 4"]
+    assert list((bench.folder / ".syncblocks" / "spool").iterdir()) == []
+
+
+def test_a_stream_that_the_destination_fails_leaves_the_data_of_every_block_before_it(bench: Bench) -> None:
+    (bench.folder / "halve.py").write_text("@transformer\ndef halve(df):\n    return df[df.id < 2]\n")
+    bench.document["destination"]["config"]["fail_on"] = {"good": 1}
+    bench.document |= {
+        "transformers": [{"file": "halve.py"}],
+        "callbacks": [{"file": "fireball_callback.py", "on": ["source", "transformers", "destination"]}],
+        "streams": [{"stream": "good"}],
+    }
+    bench.run()
+    assert called(bench) == ["alert_me export good none", "hello_world halve good 2", "hello_world load good 4"]
+
+
 def test_the_example_loads_as_it_stands_with_a_docstring_for_a_body(bench: Bench) -> None:
     words = SEED.replace("    _called", "    '''some code'''  # _called")
     (bench.folder / "fireball_callback.py").write_text(words)
