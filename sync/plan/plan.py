@@ -234,7 +234,7 @@ def _plan_stream(
     lossy = mapping.refusals if is_decided else ()
     if lossy and not changes:
         raise stream_error(pipeline, stream, "; ".join(lossy))
-    refusals = [frozen(changes, mapping, rules), rekeyed(changes, stream, rules), *lossy]
+    refusals = [frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules), *lossy]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
     declared = without_columns(declared, rules.left_out - unsure)
     arriving = mapping.arriving if is_decided else declared
