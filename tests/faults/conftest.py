@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import services
+from tests.faults.histories import seed as history_seed
 from tests.faults.shards import this_shard, write
 
 Count = Callable[[int], None]
@@ -78,6 +79,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     injected = sum(number for call in calls for name, number in call.user_properties if name == FAULTS)
     if injected:
         terminalreporter.write_sep("=", f"{injected} injected faults")
+    lived = sum("::test_a_history_ends_as_the_oracle_says[" in call.nodeid for call in calls)
+    if lived:
+        terminalreporter.write_sep("=", f"{lived} histories of SYNCBLOCKS_HISTORIES={history_seed()}")
     if os.environ.get("SYNCBLOCKS_FAULTS") == "full":
         wrong = [*stats.get("failed", ()), *stats.get("error", ())]
         violations = [f"{report.nodeid}: {str(report.longrepr)[-1000:]}" for report in wrong]
