@@ -8,12 +8,12 @@ EXTRAS := .[all]
 #: `make test T=tests/sync/store`: only these.
 T ?= tests
 #: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
-LONG := faults golden benchmarks contracts sync/cli sync/run sync/verify connectors/singer \
+LONG := faults fuzz golden benchmarks contracts sync/cli sync/run sync/verify connectors/singer \
 	connectors/duckdb/test_types.py connectors/duckdb/test_moves.py connectors/duckdb/test_pieces.py \
 	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
 
 #: What `make faults` runs, in how many processes, and which part of it.
-FAULTS := tests/faults
+FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py
 WORKERS ?= auto
 SHARD ?= 1/1
 

@@ -52,6 +52,15 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     ),
 }
 
+#: Change -> the options under which it matters most.
+TELLING: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "same bookmark": {"method": ("INCREMENTAL",)},
+    "former value": {"method": ("INCREMENTAL",), "disposition": ("merge", "append"), "columns": ("all", "include")},
+    "null bookmark": {"method": ("INCREMENTAL",), "null_bookmarks": ("once", "always", "never", "never")},
+    "null key": {"on_rejected": ("keep",)},
+    "malformed line": {"on_rejected": ("keep",)},
+}
+
 Options = Mapping[str, Any]
 
 
@@ -118,6 +127,8 @@ def _options(chance: random.Random) -> Options:
     may_be_refused = chance.random() < 0.05
     while True:
         options = {name: chance.choice(values) for name, values in OPTIONS.items()}
+        if chance.random() < 0.8:
+            options |= {name: chance.choice(values) for name, values in TELLING.get(options["change"], {}).items()}
         if _is_possible(options) and (may_be_refused or not is_refused(options)):
             return options
 
@@ -174,7 +185,7 @@ class _History:
         runs = 3 if self.options["change"] == "former value" else self.chance.choice((2, 2, 3))
         turns = [self._turn(0)]
         for number in range(1, runs):
-            happened = [*self._wanted(number), *self.chance.choices(COMMON, k=self.chance.choice((0, 1, 2)))]
+            happened = [*self._wanted(number), *self._beside()]
             for what in happened:
                 CHANGES[what](self)
             if number == 1 and self.options["case"] == "one then both":
@@ -190,6 +201,11 @@ class _History:
         if change == "former value":
             return ["same bookmark"] if number == 1 else ["former value"]
         return [change] if number == 1 else ["insert"]
+
+    def _beside(self) -> list[str]:
+        """Return what happens besides; nothing that moves the bookmark past a record that is to come back."""
+        known = ("same bookmark",) if self.options["change"] == "former value" else COMMON
+        return self.chance.choices(known, k=self.chance.choice((0, 1, 2)))
 
     def _turn(self, number: int) -> Turn:
         rows = tuple({name: row.get(name) for name in self.columns} for row in self.rows)
