@@ -190,13 +190,13 @@ class Bench:
             ]
 
     def _is_told(self, event: Event, told: Mapping[str, Any]) -> bool:
-        if event.status == "success" and told["status"] == "cancelled" and event.rows is None:
-            return True  # its last batch was not handed over yet
+        if event.may_be_cancelled and told["status"] == "cancelled":
+            return True
         frame = told["frame"]
         facts = [(event.status, told["status"]), (event.rows, told["rows"]), (event.rejected, told["rejected"])]
         if event.rows is not None and self.options["callbacks"] != "facts":
             # Without records a transformer is not called, and nobody knows its columns.
-            columns = sorted(event.frame_columns or ()) if event.rows else None
+            columns = sorted(event.frame_columns) if event.rows and event.frame_columns else None
             facts += [(event.frame_rows, frame and frame[0]), (columns, frame and frame[1])]
         return all(wanted is None or wanted == found for wanted, found in facts)
 
