@@ -56,9 +56,19 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
 TELLING: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "same bookmark": {"method": ("INCREMENTAL",)},
     "former value": {"method": ("INCREMENTAL",), "disposition": ("merge", "append"), "columns": ("all", "include")},
-    "null bookmark": {"method": ("INCREMENTAL",), "null_bookmarks": ("once", "always", "never", "never")},
-    "null key": {"on_rejected": ("keep",)},
-    "malformed line": {"on_rejected": ("keep",)},
+    "null bookmark": {
+        "method": ("INCREMENTAL",),
+        "disposition": ("merge", "append", None),
+        "null_bookmarks": ("once", "always", "never", "never"),
+        "transformer": ("none",),
+        "after": ("verify", "repair", "damage and repair"),
+    },
+    "null key": {
+        "on_rejected": ("keep",),
+        "disposition": ("merge", "replace", None),
+        "callbacks": ("data", "input"),
+    },
+    "malformed line": {"on_rejected": ("keep",), "after": ("verify", "repair")},
 }
 
 Options = Mapping[str, Any]

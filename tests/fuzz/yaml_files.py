@@ -28,7 +28,7 @@ streams:
   - stream: users
     destination_table: dim_{{ stream | table }}
 callbacks:
-  - {shell: "echo {{ stream }}", on: [load, stream], status: [success]}
+  - {shell: "echo done", on: [load, stream], status: [success]}
 """
 WORDS = (
     *(b"&a ", b"*a", b"*to", b"<<: *to\n", b"[" + b", ".join([b"*to"] * 9) + b"]"),
