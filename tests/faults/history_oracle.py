@@ -71,6 +71,8 @@ class Oracle:
         #: None: there is none.
         self.table: list[Row] | None = None
         self.columns: set[str] = set()
+        #: Those of them that it may not have yet.
+        self.unsure: set[str] = set()
         self.bookmark: tuple[Any, ...] | None = None
         self.boundary = Boundary()
         #: Columns of the source that a run has read or the file has left out; None: nothing was synced yet.
@@ -188,7 +190,9 @@ class Oracle:
 
     def _write(self, rows: Sequence[Row], columns: set[str]) -> None:
         if self.disposition == "replace" or self.table is None:
-            self.table, self.columns = [], set()
+            self.table, self.columns, self.unsure = [], set(columns), set()
+        # Without records a new column is added or not, as the destination likes.
+        self.unsure = self.unsure - columns if rows else self.unsure | (columns - self.columns)
         self.columns |= columns
         if self.disposition != "merge":
             self.table += rows
@@ -207,7 +211,7 @@ class Oracle:
         if turn.rename is not None:
             is_failing = turn.source.is_malformed and COUNTS_WITH_REJECTED in NOT_YET
             return None if is_failing else "counted"
-        if any(row["id"] is None for row in (*turn.source.rows, *self.table)):
+        if self.unsure or any(row["id"] is None for row in (*turn.source.rows, *self.table)):
             return None
         here, there = self._sides(turn)
         columns = self._compared(turn)

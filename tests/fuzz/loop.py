@@ -73,7 +73,8 @@ def touch(batch: pa.RecordBatch | pa.Table) -> None:
 def main(name: str, seed: str, seconds: str, prepared: str = "") -> None:
     faulthandler.enable()
     logging.disable(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     made: Any = importlib.import_module(f"tests.fuzz.{FUZZERS[name]}")
     once = made.fuzzer(prepared)
     found: Counter[str] = Counter()
