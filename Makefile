@@ -8,11 +8,16 @@ EXTRAS := .[all]
 #: `make test T=tests/sync/store`: only these.
 T ?= tests
 #: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
-LONG := faults golden benchmarks contracts sync/cli sync/run sync/verify connectors/singer \
+LONG := faults fuzz golden benchmarks contracts sync/cli sync/run sync/verify connectors/singer \
 	connectors/duckdb/test_types.py connectors/duckdb/test_moves.py connectors/duckdb/test_pieces.py \
 	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
 
-.PHONY: demo test quick lint docs check bench faults clean
+#: What `make faults` runs, in how many processes, and which part of it.
+FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py
+WORKERS ?= auto
+SHARD ?= 1/1
+
+.PHONY: demo test quick lint docs check bench faults faults-sum clean
 
 demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
@@ -36,8 +41,11 @@ docs: $(READY)  ## the documentation as a site in site/; fails at a broken link
 
 check: lint test docs  ## what CI runs
 
-faults: $(READY)  ## the full set of injected faults, minutes to hours
-	SYNCBLOCKS_FAULTS=full $(BIN)/pytest -n auto --dist worksteal tests/faults
+faults: $(READY)  ## the full set of injected faults, hours; SHARD=3/20 for one part of it, `make faults-sum` adds them up
+	SYNCBLOCKS_FAULTS=full SYNCBLOCKS_SHARD=$(SHARD) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(FAULTS)
+
+faults-sum: $(READY)  ## injected faults and violations of all parts of the full set
+	$(BIN)/python -m tests.faults.shards
 
 bench: $(READY)  ## ratios against the limits measured in the same run; then the figures and the plot in docs/
 	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group bench; \

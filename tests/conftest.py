@@ -37,7 +37,7 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 
 
 #: What takes longest as a whole; below `tests`.
-LONG = ("faults", "golden", "sync/flow/test_memory.py", "connectors/singer/test_mutations.py")
+LONG = ("faults", "fuzz", "golden", "sync/flow/test_memory.py", "connectors/singer/test_mutations.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -280,7 +280,7 @@ class _Opened:
     def __enter__(self) -> pyarrow.parquet.ParquetFile:
         try:
             return self._reader()
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last one of a column's name
             self._raw.close()
             raise FatalConnectorError(f"{self._file.label}: no Parquet file: {shown(str(error))}") from error
 

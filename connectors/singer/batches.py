@@ -47,6 +47,8 @@ def read_tables(file: Any, encoding: Mapping[str, Any], schema: pa.Schema) -> It
     with _opened(file) as raw:
         try:
             for batch in _arrow(raw) if form == "arrow" else _parquet(raw, form):
+                # An Arrow file is taken as it lies there: lengths that are wrong would read other memory.
+                batch.validate(full=True)
                 yield _fitted(batch, schema)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise BadBatch(f"{file}: {error}") from error

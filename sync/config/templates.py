@@ -272,6 +272,8 @@ def parse(text: str, vocabulary: Vocabulary) -> Parsed:
         raise TemplateError(f"not a valid template: {error.message}") from None
     except RecursionError:
         raise TemplateError("not a valid template: nested too deeply") from None
+    except ValueError:  # Python refuses to read so many digits
+        raise TemplateError("not a valid template: a number is too long") from None
     check = _Check(vocabulary)
     parts: list[Node] = []
     for statement in tree.body:

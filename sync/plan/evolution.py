@@ -53,13 +53,13 @@ def unless_left_out(change: Change, left_out: Collection[str]) -> Change:
     return {**change, "change": "left out"} if change["column"] in left_out else change
 
 
-def frozen(changes: Sequence[Change], mapping: ColumnMapping, rules: Rules) -> str:
+def frozen(changes: Sequence[Change], before: Shape | None, mapping: ColumnMapping, rules: Rules) -> str:
     """Say why a frozen stream fails; empty if it does not."""
     if not rules.is_frozen:
         return ""
     found = [in_words(change) for change in changes]
-    if not found and rules.disposition is not WriteDisposition.REPLACE:
-        # The store may not know the former columns of the stream; the table does.
+    if before is None and rules.disposition is not WriteDisposition.REPLACE:
+        # The store does not know the former columns of the stream; the table does.
         found = [f"the table would change: {each}" for each in table_changes(mapping, rules.table)]
     if not found:
         return ""

@@ -271,7 +271,7 @@ def _plan_stream(
     if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):
         raise stream_error(pipeline, stream, not_ours(stream, altered))
     lossy = mapping.refusals if is_decided else ()
-    of_changes = [text for text in (frozen(changes, mapping, rules), rekeyed(changes, stream, rules)) if text]
+    of_changes = [text for text in (frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules)) if text]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
     declared = without_columns(declared, rules.left_out - unsure)
     arriving = mapping.arriving if is_decided else declared

@@ -26,6 +26,7 @@ from syncblocks.connectors.stream import (
 
 from ..plan.plan import Plan, PlannedStream
 from ..plan.repair import Repair
+from ..plan.selection import SelectedStream
 from .checksums import SideReader, only_columns
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
     """Return a plan that repairs some streams and does nothing else."""
     streams = [
         replace(
-            planned, repair=repairs[planned.name], write_disposition=WriteDisposition.MERGE, wire="arrow", changes=()
+            planned,
+            selected=_selected(planned),
+            repair=repairs[planned.name],
+            write_disposition=WriteDisposition.MERGE,
+            wire="arrow",
+            changes=(),
         )
         for planned in plan.streams
         if planned.name in repairs
@@ -69,11 +75,18 @@ def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
     return replace(plan, streams=tuple(streams), groups=tuple((planned.name,) for planned in streams))
 
 
+def _selected(planned: PlannedStream) -> SelectedStream:
+    """Return a stream whose repair changes records, unless it is merged by a method that does not."""
+    is_merged = planned.write_disposition is WriteDisposition.MERGE
+    return planned.selected if is_merged else replace(planned.selected, conflict_method=ConflictMethod.UPDATE)
+
+
 def plan_repair(
     session: Session, planned: PlannedStream, found: Comparison, source: SideReader, copy: SideReader
 ) -> tuple[Repair | None, str]:
     """Return the repair of what differs, and a note; without a repair the note says why."""
-    is_ignored = planned.selected.conflict_method is ConflictMethod.IGNORE
+    is_merged = planned.write_disposition is WriteDisposition.MERGE
+    is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
     reason = ""
     if not source.side.key:
         reason = "records cannot be told apart"

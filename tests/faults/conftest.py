@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from tests import services
+from tests.faults.histories import seed as history_seed
+from tests.faults.shards import this_shard, write
 
 Count = Callable[[int], None]
 FAULTS = "faults"
@@ -61,15 +63,30 @@ def is_full() -> bool:
     return os.environ.get("SYNCBLOCKS_FAULTS") == "full"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    shard = this_shard()
+    left_out = [item for item in items if not shard.holds(item.nodeid)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if shard.holds(item.nodeid)]
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how many faults were injected, over all workers."""
-    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
-    numbers = [
-        number
-        for report in reports
-        if report.when == "call"
-        for name, number in getattr(report, "user_properties", ())
-        if name == FAULTS
-    ]
-    if numbers:
-        terminalreporter.write_sep("=", f"{sum(numbers)} injected faults")
+    """Print how many faults were injected, over all workers, and leave it for the sum of all shards."""
+    stats = terminalreporter.stats
+    reports = [report for found in stats.values() for report in found if isinstance(report, pytest.TestReport)]
+    calls = [report for report in reports if report.when == "call"]
+    injected = sum(number for call in calls for name, number in call.user_properties if name == FAULTS)
+    if injected:
+        terminalreporter.write_sep("=", f"{injected} injected faults")
+    lived = sum("::test_a_history_ends_as_the_oracle_says[" in call.nodeid for call in calls)
+    if lived:
+        terminalreporter.write_sep("=", f"{lived} histories of SYNCBLOCKS_HISTORIES={history_seed()}")
+    if os.environ.get("SYNCBLOCKS_FAULTS") == "full":
+        wrong = [*stats.get("failed", ()), *stats.get("error", ())]
+        violations = [f"{report.nodeid}: {str(report.longrepr)[-1000:]}" for report in wrong]
+        seconds = sum(report.duration for report in reports)
+        write(
+            this_shard(),
+            {"tests": len(calls), "injected": injected, "violations": violations, "seconds": seconds},
+        )

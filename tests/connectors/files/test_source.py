@@ -186,6 +186,14 @@ def test_a_file_that_is_no_parquet_is_an_error_that_names_it(tmp_path: Path) -> 
         source_of(tmp_path / "t.parquet", ParquetSource).discover()
 
 
+def test_a_parquet_file_whose_column_is_called_by_no_text_is_an_error_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"xyzzy": [1]}), file, store_schema=False)
+    file.write_bytes(file.read_bytes().replace(b"xyzzy", b"xy\xffzy"))
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: no Parquet file"):
+        source_of(file, ParquetSource).discover()
+
+
 def test_parquet_columns_keep_their_types_and_odd_names(tmp_path: Path) -> None:
     table = pa.table(
         {

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -19,22 +14,9 @@ pytest.importorskip("pymysql")
 from syncblocks.connectors.mysql.failures import BrokenAnswer
 from syncblocks.connectors.mysql.packets import MARGIN, Packets
 from syncblocks.connectors.mysql.records import Kind, decode, decode_texts
-from syncblocks.connectors.mysql.results import select, select_texts
-from syncblocks.connectors.mysql.session import MySQLSession
-from syncblocks.connectors.mysql.settings import Address
-from tests.connectors.mysql.mysql_databases import run
-from tests.connectors.mysql.mysql_proxy import Proxy, serving
 
 ROOT = Path(__file__).parents[3]
 TRIES = 10_000 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 500
-
-TABLE = """create table t (id int unsigned primary key, flag tinyint(1), n bigint, r float, d double, born year,
-m decimal(20,4), day date, at datetime(6), span time(6), name varchar(20), note longtext, raw longblob, b bit(9))"""
-RECORDS = """insert into t values
-(1, 1, -5, 1.5, 1e-300, 2024, -0.5, '2024-02-29', '2024-02-29 23:59:59.5', '10:00:00.25', 'é', repeat('x', 300),
- x'00fffb', b'101'), (2, 0, 7, 0.1, 2.5, 1901, 99.9999, '0001-01-01', '1000-01-01', '00:00:00', '', repeat('y', 70000),
- '', b'1'), (3, null, null, null, null, null, null, null, null, null, null, null, null, null),
-(4, 1, 1, 1, 1, 2000, 1, '2024-01-01', '2024-01-01 10:00:00', '23:59:59', 'name', 'z', 'w', b'0')"""
 
 TEXT, NUMBER, MOMENT, SPAN = (
     Kind(253, False, True),
@@ -42,59 +24,6 @@ TEXT, NUMBER, MOMENT, SPAN = (
     Kind(12, False, False),
     Kind(11, False, False),
 )
-
-
-class Recorder(Proxy):
-    """Keeps what a server says to one connection: its greeting, then the answer to each packet of the client."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, 0, 0)
-        self.answers: list[bytearray] = [bytearray()]
-
-    def _ask(self, client: socket.socket, server: socket.socket) -> None:
-        try:
-            while data := client.recv(1 << 16):
-                self.answers.append(bytearray())
-                server.sendall(data)
-        except OSError:
-            pass
-        for end in (client, server):
-            end.close()
-
-    def _tell(self, client: socket.socket, server: socket.socket) -> None:
-        try:
-            greeting = bytearray(server.recv(1 << 16))
-            greeting[greeting.index(0, 5) + 15] &= ~0x08  # no TLS
-            data = bytes(greeting)
-            while data:
-                self.answers[-1] += data
-                client.sendall(data)
-                data = server.recv(1 << 16)
-        except OSError:
-            pass
-
-
-def recorded(url: str, read: Any) -> tuple[bytes, list[bytes], list[bytes], bool]:
-    """Return greeting, the answers to the setup, and those to the SELECT."""
-    with serving(Recorder(url)) as between:
-        port = int(between.url.rpartition(":")[2].partition("/")[0])
-        address = Address(host="127.0.0.1", port=port, user="root", database=url.rpartition("/")[2])
-        with closing(MySQLSession(address, "start transaction", "read committed", 60)) as session:
-            count = len(between.answers)
-            assert sum(len(batch) for batch in read(session._connection, "select * from t")) == 4
-            answers = [bytes(each) for each in between.answers]
-    return answers[0], answers[1:count], [each for each in answers[count:] if each], read is select_texts
-
-
-def test_damaged_answers_are_errors_or_values_never_a_crash(mariadb_url: str, tmp_path: Path) -> None:
-    run(mariadb_url, TABLE, RECORDS)
-    file = tmp_path / "recorded"
-    file.write_bytes(msgspec.msgpack.encode([recorded(mariadb_url, read) for read in (select, select_texts)]))
-    outcome = subprocess.run(
-        [sys.executable, "-m", "tests.connectors.mysql.mysql_fuzz", str(file), "0", str(TRIES)],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=TRIES,
-    )  # fmt: skip
-    assert outcome.returncode == 0, (outcome.stdout[-200:], outcome.stderr[-2000:])
 
 
 def block(*payloads: bytes) -> tuple[Any, Any, Any]:

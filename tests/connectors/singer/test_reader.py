@@ -454,6 +454,19 @@ def test_batch_files_are_read(tmp_path: Path, form: str) -> None:
     assert found[1]["at"] == datetime(2024, 1, 1, tzinfo=UTC)
 
 
+def test_an_arrow_file_whose_lengths_lie_is_refused(tmp_path: Path) -> None:
+    """Arrow takes offsets as they are written: these would read what is not there."""
+    offsets = pa.array([0, 3, 1 << 30, 2], pa.int32()).buffers()[1]
+    text = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(b"abc")])
+    table = pa.RecordBatch.from_arrays([pa.array([1, 2, 3]), text], names=["id", "note"])
+    path = tmp_path / "rows.arrow"
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_batch(table)
+    message = {"type": "BATCH", "stream": "orders", "encoding": {"format": "arrow"}, "manifest": [str(path)]}
+    with pytest.raises(FatalConnectorError, match=r"stream 'orders': line 2 names a BATCH that cannot be read"):
+        read(lines(schema("orders"), message), streams=[ORDERS])
+
+
 def test_a_batch_file_that_is_not_there_names_its_line(tmp_path: Path) -> None:
     message = {"type": "BATCH", "stream": "orders", "encoding": {"format": "jsonl"}, "manifest": [f"{tmp_path}/none"]}
     with pytest.raises(FatalConnectorError, match=r"stream 'orders': line 2 names a BATCH that cannot be read"):

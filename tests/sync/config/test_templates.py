@@ -98,6 +98,7 @@ def test_what_comes_in_is_never_looked_at_as_a_template_again(tmp_path: Path, te
         "{{ ds",
         "{{ ds ~ " + "(" * 50 + "ds" + ")" * 50 + " ~ 1 + 1 }}",
         "{{ " + "not " * 30 + "ds }}",
+        "{{ " + "9" * 5000 + " }}",
     ],
 )
 def test_nothing_but_the_names_of_the_contract_is_let_in(tmp_path: Path, text: str) -> None:

@@ -240,6 +240,21 @@ def test_what_the_pipeline_leaves_out_is_no_change_of_the_source(bench: Bench) -
     assert bench.run().status == "success"
 
 
+@pytest.mark.parametrize("how", [MERGE, APPEND], ids=["merge", "append"])
+def test_what_the_pipeline_lets_in_or_renames_is_added_under_freeze(bench: Bench, how: Mapping[str, Any]) -> None:
+    (bench.folder / "same.py").write_text("@transformer\ndef same(df):\n    return df\n")
+    bench.stream |= {**how, "on_schema_change": "freeze", "columns": {"exclude": ["age"]}}
+    assert bench.run().status == "success"
+    del bench.stream["columns"]
+    assert bench.run().status == "success"
+    bench.extra = {"transformers": [{"file": "same.py", "rename": {"name": "called"}}]}
+    bench.sql("insert into s.people (id, name) values (2, 'b')")
+    assert bench.run().status == "success"
+    assert bench.sql("select called from d.people where id = 2") == [("b",)]
+    bench.sql("alter table s.people add city text")
+    assert bench.run().status == "failure"
+
+
 def test_what_a_transformer_adds_is_no_change_of_the_source_and_ignore_lets_it_in(bench: Bench) -> None:
     (bench.folder / "more.py").write_text("@transformer\ndef more(df):\n    return df\n")
     bench.extra = {"transformers": [{"file": "more.py"}]}

@@ -54,6 +54,14 @@ def test_a_repair_of_an_emptied_copy_fills_it_again(pair: Pair) -> None:
     assert pair.verify().verdict == "equal"
 
 
+def test_a_replaced_copy_is_repaired_whatever_is_done_about_conflicts(pair: Pair) -> None:
+    pair.write(unique_conflict_method="IGNORE")
+    pair.run()
+    damage(pair, ["delete from {} where id = 5", "update {} set name = 'x' where id = 6"], list)
+    pair.repair()
+    assert pair.verify().verdict == "equal"
+
+
 def test_what_cannot_be_repaired_says_why(pair: Pair) -> None:
     pair.write(key_properties=[])
     pair.run()

@@ -1,19 +1,13 @@
-"""Answers of a MySQL server, recorded and then damaged at random; run as a child process, which may crash.
-
-`python -m tests.connectors.mysql.mysql_fuzz FILE SEED COUNT`: FILE holds what was recorded. Writes a line before each
-try, so that the parent knows which one ended it, and at the end how many failed by which error.
-"""
+"""Answers of a MySQL server, recorded and then damaged at random."""
 
 from __future__ import annotations
 
 import random
 import socket
-import sys
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -22,9 +16,17 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.results import select, select_texts
 from syncblocks.connectors.mysql.session import MySQLSession
 from syncblocks.connectors.mysql.settings import Address
+from tests.connectors.mysql.mysql_databases import run
+from tests.connectors.mysql.mysql_proxy import Proxy, serving
+from tests.fuzz.loop import ODD, read_file, touch
 
-#: What a length may begin with that is none of a byte; and other bytes at the edges of something.
-_ODD = (0, 1, 0x7F, 0x80, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF)
+TABLE = """create table t (id int unsigned primary key, flag tinyint(1), n bigint, r float, d double, born year,
+m decimal(20,4), day date, at datetime(6), span time(6), name varchar(20), note longtext, raw longblob, b bit(9))"""
+RECORDS = """insert into t values
+(1, 1, -5, 1.5, 1e-300, 2024, -0.5, '2024-02-29', '2024-02-29 23:59:59.5', '10:00:00.25', 'é', repeat('x', 300),
+ x'00fffb', b'101'), (2, 0, 7, 0.1, 2.5, 1901, 99.9999, '0001-01-01', '1000-01-01', '00:00:00', '', repeat('y', 70000),
+ '', b'1'), (3, null, null, null, null, null, null, null, null, null, null, null, null, null),
+(4, 1, 1, 1, 1, 2000, 1, '2024-01-01', '2024-01-01 10:00:00', '23:59:59', 'name', 'z', 'w', b'0')"""
 
 
 def packets(stream: bytes) -> list[bytes]:
@@ -37,7 +39,7 @@ def packets(stream: bytes) -> list[bytes]:
     return found
 
 
-def damaged(stream: bytes, chance: random.Random) -> bytes:
+def worse(stream: bytes, chance: random.Random) -> bytes:
     """Return the answers with something wrong: bytes, lengths, whole packets, or the end missing."""
     parts = packets(stream)
     for _ in range(chance.choice((1, 1, 1, 2, 5))):
@@ -46,7 +48,7 @@ def damaged(stream: bytes, chance: random.Random) -> bytes:
         kind = chance.randrange(9)
         if kind <= 3 and len(part) > 4:  # a byte, anywhere behind the header
             at = chance.randrange(4, len(part))
-            part[at] = chance.choice((*_ODD, chance.randrange(256)))
+            part[at] = chance.choice((*ODD, chance.randrange(256)))
         elif kind == 4 and len(part) > 12:  # a length of eight bytes
             at = chance.randrange(4, len(part) - 8)
             part[at : at + 9] = b"\xfe" + chance.choice((2**63 - 1, 2**64 - 1, 2**31, chance.getrandbits(64))).to_bytes(
@@ -58,7 +60,7 @@ def damaged(stream: bytes, chance: random.Random) -> bytes:
             part = part[: chance.randrange(4, len(part))]
             part[:3] = (len(part) - 4).to_bytes(3, "little")
         elif kind == 7:  # more of it, with a header that fits
-            part += bytes(chance.choices(_ODD, k=chance.randrange(1, 40)))
+            part += bytes(chance.choices(ODD, k=chance.randrange(1, 40)))
             part[:3] = (len(part) - 4).to_bytes(3, "little")
         else:
             parts.insert(place, parts[chance.randrange(len(parts))])
@@ -107,44 +109,78 @@ def read(port: int, *, is_text: bool) -> list[pa.RecordBatch]:
             raise session._failure(error) from error
     for batch in batches:
         batch.validate(full=False)
-        _looked_at(batch)
+        touch(batch)
     return batches
 
 
-def _looked_at(batch: pa.RecordBatch) -> None:
-    """Touch every value, so that one which lies elsewhere is found out."""
-    for column in batch.columns:
-        if pa.types.is_string(column.type):
-            with suppress(UnicodeDecodeError):  # checked where it is brought to the stream's schema
-                column.to_pylist()
-        else:
-            with suppress(ValueError, OverflowError):  # years that Python has not
-                column.to_pylist()
+class Recorder(Proxy):
+    """Keeps what a server says to one connection: its greeting, then the answer to each packet of the client."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, 0, 0)
+        self.answers: list[bytearray] = [bytearray()]
+
+    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        try:
+            while data := client.recv(1 << 16):
+                self.answers.append(bytearray())
+                server.sendall(data)
+        except OSError:
+            pass
+        for end in (client, server):
+            end.close()
+
+    def _tell(self, client: socket.socket, server: socket.socket) -> None:
+        try:
+            greeting = bytearray(server.recv(1 << 16))
+            greeting[greeting.index(0, 5) + 15] &= ~0x08  # no TLS
+            data = bytes(greeting)
+            while data:
+                self.answers[-1] += data
+                client.sendall(data)
+                data = server.recv(1 << 16)
+        except OSError:
+            pass
 
 
-def main(file: Path, seed: int, count: int) -> None:
-    recorded = msgspec.msgpack.decode(file.read_bytes(), type=list[tuple[bytes, list[bytes], list[bytes], bool]])
-    found: Counter[str] = Counter()
-    for number in range(seed, seed + count):
-        chance = random.Random(number)
-        greeting, setup, answers, is_text = recorded[number % len(recorded)]
-        sys.stdout.write(f"{number}\n")
-        sys.stdout.flush()
+Recorded = tuple[bytes, list[bytes], list[bytes], bool]
+
+
+def recorded(url: str) -> list[Recorded]:
+    """Return what a server says to a read, in both protocols."""
+    run(url, TABLE, RECORDS)
+    return [_recorded(url, read) for read in (select, select_texts)]
+
+
+def _recorded(url: str, read: Any) -> Recorded:
+    """Return greeting, the answers to the setup, and those to the SELECT."""
+    with serving(Recorder(url)) as between:
+        port = int(between.url.rpartition(":")[2].partition("/")[0])
+        address = Address(host="127.0.0.1", port=port, user="root", database=url.rpartition("/")[2])
+        with closing(MySQLSession(address, "start transaction", "read committed", 60)) as session:
+            count = len(between.answers)
+            assert sum(len(batch) for batch in read(session._connection, "select * from t")) == 4
+            answers = [bytes(each) for each in between.answers]
+    return answers[0], answers[1:count], [each for each in answers[count:] if each], read is select_texts
+
+
+def fuzzer(prepared: str) -> Callable[[random.Random], str]:
+    known = msgspec.msgpack.decode(read_file(prepared), type=list[Recorded])
+
+    def once(chance: random.Random) -> str:
+        greeting, setup, answers, is_text = chance.choice(known)
         # One in ten of the damaged answers is one to the session's own questions.
         if chance.random() < 0.1:
             place = chance.randrange(len(setup))
-            setup = [*setup[:place], damaged(setup[place], chance), *setup[place + 1 :]]
+            setup = [*setup[:place], worse(setup[place], chance), *setup[place + 1 :]]
         else:
             place = chance.randrange(len(answers))
-            answers = [*answers[:place], damaged(answers[place], chance), *answers[place + 1 :]]
+            answers = [*answers[:place], worse(answers[place], chance), *answers[place + 1 :]]
         with closing(Replay(greeting, [*setup, *answers])) as server:
             try:
                 read(server.port, is_text=is_text)
-                found["read"] += 1
             except ConnectorError as error:
-                found[type(error).__name__] += 1
-    sys.stdout.write(f"{dict(found)}\n")
+                return type(error).__name__
+        return "read"
 
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    return once
