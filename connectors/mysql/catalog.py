@@ -106,9 +106,10 @@ def _read(
     session: Session, schema: str, condition: str, is_mariadb: bool, kinds_wanted: Sequence[str]
 ) -> dict[str, Table]:
     of_schema = f"table_schema = {literal(schema)}" + (f" and {condition}" if condition else "")
+    has_transactions = f"(select e.transactions from {_SCHEMA}.engines as e where e.engine = t.engine)"
     kinds = session.query(
-        f"select table_name, table_type, create_options, engine, (select e.transactions from {_SCHEMA}.engines as e "
-        f"where e.engine = t.engine) from {_SCHEMA}.tables as t where {of_schema} order by table_name"
+        f"select table_name, table_type, create_options, engine, create_time, {has_transactions} "
+        f"from {_SCHEMA}.tables as t where {of_schema} order by table_name"
     )
     if not kinds:
         return {}
@@ -154,8 +155,9 @@ def _read(
             checks=checks,
             is_mariadb=is_mariadb,
             unfit=_UNFIT.format(engine) if transactions == "NO" else "",
+            created=str(created or ""),
         )
-        for name, kind, options, engine, transactions in kinds
+        for name, kind, options, engine, created, transactions in kinds
         if str(kind) in kinds_wanted
     }
 
@@ -183,6 +185,7 @@ def _table(
     checks: Mapping[tuple[str, str], str],
     is_mariadb: bool,
     unfit: str,
+    created: str,
 ) -> Table:
     parts: dict[str, list[tuple[str | None, bool]]] = {}
     unique: set[str] = set()
@@ -201,6 +204,7 @@ def _table(
         name=name,
         columns=tuple(_column(column, checks.get((name.name, str(column[0])), ""), is_mariadb) for column in columns),
         key=key,
+        identity=created,
         unique_keys=tuple(whole),
         is_table=kind not in ("VIEW", "SEQUENCE"),
         unfit=unfit,

@@ -324,6 +324,7 @@ class SqlDestination(ABC):
             schema=pa.schema(fields),
             ledger=tuple(ledger),
             is_table=table.is_table,
+            identity=table.identity,
             refuses={
                 disposition: table.unfit
                 for disposition in WriteDisposition

@@ -67,6 +67,7 @@ def read_catalog(session: Session) -> list[Table]:
         "select name, type from pragma_table_list where schema = 'main' and type in ('table', 'view', 'virtual') "
         "and name not like 'sqlite\\_%' escape '\\' order by name"
     )
+    places = dict(session.query("select name, rowid || ' at ' || rootpage from sqlite_master where type = 'table'"))
     columns: dict[str, list[_Column]] = {}
     for table, *column in session.query(
         f"select l.name, {_COLUMNS} from pragma_table_list l, pragma_table_xinfo(l.name, 'main') c "
@@ -96,6 +97,7 @@ def read_catalog(session: Session) -> list[Table]:
         _table(
             str(name),
             str(kind),
+            str(places.get(name, "")),
             columns.get(str(name), []),
             indexes.get(str(name), []),
             triggers.get(str(name).casefold(), []),
@@ -122,6 +124,7 @@ def _trigger(name: str, sql: str) -> Trigger:
 def _table(
     name: str,
     kind: str,
+    place: str,
     columns: Sequence[_Column],
     indexes: Sequence[tuple[str, int, str, int, str | None]],
     triggers: Sequence[Trigger],
@@ -150,6 +153,7 @@ def _table(
             for column, declared, is_required, _, hidden, has_default in columns
         ),
         key=tuple(key),
+        identity=place,
         unique_keys=(*complete, *([frozenset(key)] if key else [])),
         is_table=kind != "view",
         has_dependents=bool(triggers) or any(origin != "pk" for _, _, origin, _, _ in indexes),

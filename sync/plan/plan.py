@@ -105,8 +105,8 @@ class PlannedStream:
 
     @property
     def tries(self) -> int:
-        """Most attempts at the stream; one more for ranges that the source refuses."""
-        return self.selected.retries + (2 if self.reading.readers > 1 else 1)
+        """Most attempts at the stream; one more for ranges that the source refuses, and for a table that is lost."""
+        return self.selected.retries + (3 if self.reading.readers > 1 else 2)
 
     @property
     def commits_once(self) -> bool:
