@@ -176,12 +176,15 @@ class MySQLSession:
         self._run("commit")
         return changed
 
-    def drop_left(self, name: TableName) -> None:
-        """Drop a staging table of a load whose connection broke; a table in use is left to its writer."""
+    def drop_left(self, name: TableName) -> bool:
+        """Drop a staging table of a load whose connection broke; False: it is in use, and left to its writer."""
+        is_dropped = False
         self._run("set session lock_wait_timeout = 1")
         with suppress(RetriableError, FatalConnectorError):  # a connection that is lost fails again just below
             self.run_alone(f"drop table if exists {quote(name.schema, 'mysql')}.{quote(name.name, 'mysql')}")
+            is_dropped = True
         self._run(f"set session lock_wait_timeout = {self._lock_timeout_s}")
+        return is_dropped
 
     def take_lock(self, name: str, timeout_s: int) -> None:
         """Wait for a named lock, and keep it until the end of the transaction; the name has at most 64 characters."""
