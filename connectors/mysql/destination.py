@@ -19,7 +19,7 @@ from .dialect import dialect
 from .ledger import MySQLLedger
 from .server import Server
 from .session import MySQLSession
-from .settings import MySQLSettings
+from .settings import VERIFYING, MySQLSettings
 
 
 class MySQLDestination(SqlDestination):
@@ -54,6 +54,10 @@ class MySQLDestination(SqlDestination):
     def identity(self) -> str:
         """Return host, port and database."""
         return self._settings.address.identity()
+
+    def unverified_server(self) -> str:
+        """Say what would verify it."""
+        return self._settings.address.unverified(VERIFYING)
 
     def refusal(self, key: LedgerKey) -> str:
         """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""

@@ -351,6 +351,7 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
     timeout_s = address.connect_timeout_s
     limits = libpq_parameters(timeout_s, address.network_timeout_s)
     try:
+        # Also reads the files of certificates.
         connection = pymysql.connect(
             **address.driver_arguments(),
             database=database,

@@ -27,7 +27,7 @@ from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .names import Name
 from .raw import RawSession
 from .session import AdbcSession
-from .settings import PostgresSettings
+from .settings import VERIFYING, PostgresSettings
 from .types import array_item, arrow_of
 from .widening import INTEGERS, widen
 
@@ -77,6 +77,10 @@ class PostgresSource(SqlSource):
     def identity(self) -> str:
         """Return host, port and database."""
         return self._settings.address.identity()
+
+    def unverified_server(self) -> str:
+        """Say what would verify it."""
+        return self._settings.address.unverified(VERIFYING)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""

@@ -59,6 +59,34 @@ class Address:
         host = self.host.lower()
         return "localhost" if host in _LOCAL else host
 
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Tell whether nothing leaves the machine."""
+        return self.place == "localhost" or self.is_socket
+
+    @property
+    def is_socket(self) -> bool:
+        """Tell whether it is a socket in the file system, which only the server's user can make."""
+        return self.host.startswith("/")
+
+    @property
+    def is_verified(self) -> bool:
+        """Tell whether TLS verifies the server; a subclass knows."""
+        return False
+
+    @property
+    def may_get_clear_text(self) -> bool:
+        """Tell whether the server may be sent the password as it is."""
+        return self.is_verified or self.is_socket
+
+    def unverified(self, settings: str) -> str:
+        """Return a warning for a server that anybody on the way may stand in for; empty: it is verified, or local."""
+        if self.is_verified or self.is_on_this_machine:
+            return ""
+        return (
+            f"the server at {self.host} is not verified: whoever is on the way to it can take its place; set {settings}"
+        )
+
     def scrub(self, text: str) -> str:
         """Take the password out of a text, as it is and as a URL spells it."""
         for secret in sorted({self.password, quote(self.password, safe=""), quote(self.password)}, key=len):

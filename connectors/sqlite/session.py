@@ -321,7 +321,7 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
 
 def _no_room(error: BaseException, words: str, path: Path) -> str:
     """Name the file and the cause: SQLite says no more of a full disk than of a broken one."""
-    name = str(getattr(error, "sqlite_errorname", ""))
+    name = error.sqlite_errorname if isinstance(error, sqlite3.Error) else ""
     # The index of the log is the first file to be made, and the only one that has errors of its own.
     file = f"{path}-shm" if "SHM" in name else str(path)
     try:

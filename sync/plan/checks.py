@@ -103,6 +103,13 @@ def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], ca
     return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
 
 
+def server_warnings(pipeline: Pipeline, source: Abilities, destination: Abilities) -> list[str]:
+    """Return a warning for each end whose server is not verified."""
+    ends = ((pipeline.source, source), (pipeline.destination, destination))
+    found = ((end, can.verifies_server.unverified_server()) for end, can in ends if can.verifies_server is not None)
+    return [f"{end.block} ({end.connector}): {warning}" for end, warning in found if warning]
+
+
 def stream_error(pipeline: Pipeline, stream: SelectedStream, message: str) -> ConfigError:
     """Return an error about a stream, with the place of its entry in the pipeline file."""
     return pipeline.error(stream.location, f"stream {stream.name!r}: {message}")

@@ -20,7 +20,14 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from .checks import check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
+from .checks import (
+    check_own_source,
+    check_rejected,
+    check_shared_tables,
+    rejected_warnings,
+    server_warnings,
+    stream_error,
+)
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns
 from .evolution import (
     Ignored,
@@ -175,6 +182,7 @@ def plan_streams(
     warnings = list(code.warnings)
     if not connectors.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)
     warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
