@@ -7,13 +7,12 @@ import ssl
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
 from ..sql import address as shared
-from ..sql.address import ServerSettings, refuse_spaces, split_url
+from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import pymysql_plugins
 
 _SCHEMES = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
@@ -51,15 +50,15 @@ class MySQLSettings(ServerSettings):
         url = self.url.get_secret_value() if self.url is not None else ""
         if url and url.partition("://")[0] not in _SCHEMES:
             raise ValueError("url must begin with mysql:// or mariadb://")
-        refuse_spaces(url)
-        parameters = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+        check_url(url)
+        parameters, database = split_url(url).parameters, split_url(url).database
         unknown = set(parameters) - _PARAMETERS
         if unknown:
             allowed = ", ".join(sorted(_PARAMETERS))
             raise ValueError(f"url: unknown parameter {', '.join(sorted(unknown))}; allowed: {allowed}")
         if not re.fullmatch("0*[1-9][0-9]{0,6}", parameters.get("connect_timeout", "1")):
             raise ValueError("url: connect_timeout takes whole seconds, from 1")
-        if not (self.database or (url and urlsplit(url).path.strip("/"))):
+        if not (self.database or database.strip("/")):
             raise ValueError("say which database: url with /database at its end, or database")
         return self
 

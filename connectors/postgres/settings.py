@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..network import SOCKET_PARAMETERS, libpq_parameters
 from ..sql import address as shared
-from ..sql.address import ServerSettings, refuse_spaces, split_url
+from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import LIBPQ
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
@@ -53,7 +53,7 @@ class PostgresSettings(ServerSettings):
             url = self.url.get_secret_value()
             if not url.startswith(("postgresql://", "postgres://")):
                 raise ValueError("url must begin with postgresql://")
-            refuse_spaces(url)
+            check_url(url)
         return self
 
     @cached_property

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, SecretStr
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..network import CONNECT_TIMEOUT, CONNECT_TIMEOUT_S, NETWORK_TIMEOUT, NETWORK_TIMEOUT_S
 from ..ranges import RANGE_BYTES
-from ..settings import Settings
+from ..settings import Settings, refuse_ambiguous
 
 _LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 
@@ -38,8 +38,9 @@ class ServerSettings(Settings):
     network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=NETWORK_TIMEOUT)
 
 
-def refuse_spaces(url: str) -> None:
-    """Raise ValueError for a URL that holds a space."""
+def check_url(url: str) -> None:
+    """Raise ValueError for a URL that holds a space, or a password that may end elsewhere than meant."""
+    refuse_ambiguous(url, other="`user` and `password`, beside `url`")
     if any(character.isspace() for character in url):
         raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
 
@@ -119,4 +120,4 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(unquote(user), unquote(password), unquote(head), port, unquote(database), parameters)
 
 
-__all__ = ["Address", "ServerSettings", "UrlParts", "refuse_spaces", "split_url"]
+__all__ = ["Address", "ServerSettings", "UrlParts", "check_url", "split_url"]

@@ -18,7 +18,7 @@ from ..network import (
     libpq_parameters,
     limit_socket,
 )
-from ..settings import Settings
+from ..settings import Settings, refuse_ambiguous
 from ..sql.clear_text import LIBPQ, LIBPQ_SINCE, pymysql_plugins
 
 if TYPE_CHECKING:
@@ -177,6 +177,10 @@ def _parse(url: str) -> URL:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
+    try:
+        refuse_ambiguous(url, other="the driver's own words in `connect_args`")
+    except ValueError as error:
+        raise _wrong(str(error)) from None
     try:
         return make_url(url)
     except (ArgumentError, ValueError):

@@ -87,11 +87,11 @@ def mysql(client: socket.socket, server: Asking) -> None:
     greeting += b"mysql_native_password\0"
     client.sendall(len(greeting).to_bytes(3, "little") + b"\0" + greeting)
     number = 2
-    first = client.recv(4096)
-    if len(first) == 36 and server.context is not None:
+    client.recv(36)  # a request for TLS, or the beginning of a login
+    if server.context is not None:
         client = server.encrypted(client)
-        client.recv(4096)
         number = 3
+    client.recv(4096)
     with client:
         switch = b"\xfemysql_clear_password\0"
         client.sendall(len(switch).to_bytes(3, "little") + bytes([number]) + switch)
