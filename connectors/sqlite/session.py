@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sqlite3
 import threading
@@ -26,6 +25,7 @@ from ..errors import (
     StatementRefused,
     TakenOver,
 )
+from ..named import placed
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from ..stream import Block
 from .encode import stored
@@ -34,9 +34,6 @@ T = TypeVar("T")
 
 #: How long one wait for a lock lasts before it looks whether it was interrupted.
 POLL_S = 0.1
-
-#: `$1` outside of quotes.
-_PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
 
 #: What the reader's driver puts before SQLite's own words.
 _PREFIXES = (
@@ -260,13 +257,11 @@ def positional(sql: str, parameters: Sequence[Any]) -> tuple[str, list[Any]]:
     """Turn `$n` into `?`, and the parameters into the order in which they are met."""
     values: list[Any] = []
 
-    def mark(match: re.Match[str]) -> str:
-        if match[1]:
-            return match[1]
-        values.append(parameters[int(match[2]) - 1])
+    def mark(number: int) -> str:
+        values.append(parameters[number - 1])
         return "?"
 
-    return (_PARAMETER.sub(mark, sql), values) if parameters else (sql, values)
+    return (placed(sql, mark), values) if parameters else (sql, values)
 
 
 def is_reading(sql: str) -> bool:
