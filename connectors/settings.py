@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,6 +89,14 @@ def refuse_ambiguous(url: str, *, other: str, is_of_files: bool = False) -> None
         _, colon, port = place.rpartition(":")
         if colon and port and not port.isdigit() and not port.endswith("]"):
             raise ValueError(f"{_AMBIGUOUS}, or given by {other}; behind a host's `:` stands its port, a number")
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module of the top level can be imported; imports nothing."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def is_url(path: str) -> bool:
