@@ -31,6 +31,7 @@ from .protocols import (
     SkipsLate,
     Source,
     StatesTypes,
+    VerifiesServer,
 )
 
 
@@ -39,6 +40,7 @@ class Abilities:
     """One field for each optional protocol: the connector where it has the protocol's methods, else None."""
 
     prepares: Prepares | None = None
+    verifies_server: VerifiesServer | None = None
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None

@@ -28,6 +28,10 @@ class RetriableError(ConnectorError):
     """Another try may help: dropped connection, restarting server, deadlock, lock timeout."""
 
 
+class TableLost(RetriableError):
+    """The table with what came before the bookmark was dropped, or made anew; the transaction was rolled back."""
+
+
 class FatalConnectorError(ConnectorError):
     """The stream cannot go on: a value that does not fit, a missing permission, a violated constraint."""
 

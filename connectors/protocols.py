@@ -331,6 +331,15 @@ class NamesColumns(Protocol):
 
 
 @runtime_checkable
+class VerifiesServer(Protocol):
+    """Knows whether its connections prove who the server is. Both a source's and a destination's ability."""
+
+    def unverified_server(self) -> str:
+        """Return a warning for the plan; empty: the server is verified, or on this machine. Opens nothing."""
+        ...
+
+
+@runtime_checkable
 class KeepsRejected(Protocol):
     """Takes `Rejected` events and keeps their records beside the table; see `connectors/rejected`.
 

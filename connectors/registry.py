@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectorConfigError
+from .settings import is_installed
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -52,8 +53,13 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "sqlite": (".sqlite:SQLiteSource", ".sqlite:SQLiteDestination"),
 }
 
-#: Connector -> extra that installs its driver.
-EXTRAS = {"postgres": "postgres", "sqlite": "sqlite", "duckdb": "duckdb", "mysql": "mysql", "mariadb": "mysql"}
+#: Connector -> extra that installs its drivers, and the modules of these; they are imported when they are used.
+EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "postgres": ("postgres", ("adbc_driver_manager", "adbc_driver_postgresql", "asyncpg")),
+    "duckdb": ("duckdb", ("duckdb",)),
+    "mysql": ("mysql", ("pymysql",)),
+    "mariadb": ("mysql", ("pymysql",)),
+}
 
 #: Sources that keep their own position: INCREMENTAL needs no bookmark_properties in the pipeline file.
 KEEP_OWN_BOOKMARKS = frozenset({"singer"})
@@ -88,12 +94,26 @@ def connector_class(name: str, role: str) -> type[Any]:
     try:
         return cast("type[Any]", getattr(importlib.import_module(module, __package__), attribute))
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get(name)
-        if extra is None or (error.name or "").split(".")[0] == "syncblocks":
+        if name not in EXTRAS or (error.name or "").split(".")[0] == "syncblocks":
             raise
-        raise ConnectorConfigError(
-            f"connector {name!r} needs {error.name}: pip install 'syncblocks[{extra}]'", connector=name
-        ) from error
+        raise _lacking(name, str(error.name)) from error
+
+
+def _lacking(name: str, module: str) -> ConnectorConfigError:
+    extra, _ = EXTRAS[name]
+    return ConnectorConfigError(f"connector {name!r} needs {module}: pip install 'syncblocks[{extra}]'", connector=name)
+
+
+def _installed_class(name: str, role: str) -> type[Any]:
+    """Return the class of a connector whose drivers are installed.
+
+    Raises:
+        ConnectorConfigError: as `connector_class`.
+    """
+    for module in EXTRAS[name][1] if name in EXTRAS else ():
+        if not is_installed(module):
+            raise _lacking(name, module)
+    return connector_class(name, role)
 
 
 def settings_model(name: str, role: str) -> type[BaseModel] | None:
@@ -108,12 +128,12 @@ def settings_model(name: str, role: str) -> type[BaseModel] | None:
 
 def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:
     """Make a source from its config; relative paths count from `folder`. Opens nothing."""
-    return cast("Source", connector_class(name, "source")(config, folder))
+    return cast("Source", _installed_class(name, "source")(config, folder))
 
 
 def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Destination:
     """Make a destination from its config; relative paths count from `folder`. Opens nothing."""
-    return cast("Destination", connector_class(name, "destination")(config, folder))
+    return cast("Destination", _installed_class(name, "destination")(config, folder))
 
 
 def _entry_points(role: str) -> EntryPoints:

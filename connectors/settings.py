@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +55,53 @@ def resolve_path(path: str, folder: Path) -> Path:
         raise ConnectorConfigError(f"a path may not hold a NUL: {path!r}")
     expanded = Path(path).expanduser()
     return Path.absolute(expanded if expanded.is_absolute() else folder / expanded)
+
+
+#: Begins the parameters of a URL.
+_PARAMETERS = re.compile(r"\?[\w.%-]+=")
+
+#: In a password, any of these ends it for one driver or another.
+_ENDING = frozenset("/?#@&")
+
+_AMBIGUOUS = (
+    "the URL is ambiguous: a password in it has to be percent-encoded (`@` as %40, `/` as %2F, `?` as %3F, "
+    "`#` as %23, `&` as %26, `:` as %3A)"
+)
+
+
+def refuse_ambiguous(url: str, *, other: str, is_of_files: bool = False) -> None:
+    """Raise ValueError for a URL whose password may end elsewhere than meant; the message holds nothing of it.
+
+    A driver would take a part of the password for the host, and show it in its error.
+
+    Args:
+        url: the URL.
+        other: what the password can be given by instead, for the message.
+        is_of_files: its path may hold an `@`.
+    """
+    rest = url.partition("://")[2]
+    found = _PARAMETERS.search(rest)
+    head = rest[: found.start()] if found else rest
+    login, at, _ = head.rpartition("@")
+    user, colon, password = login.partition(":")
+    is_login = bool(colon) and "/" not in user
+    if is_of_files and password.partition("/")[0].isdigit():
+        is_login = False  # a port, and a path
+    if at and is_login and _ENDING.intersection(password):
+        raise ValueError(f"{_AMBIGUOUS}, or given by {other}")
+    places = head.rpartition("@")[2] if at and (is_login or "/" not in login) else head
+    for place in re.split("[/?#]", places, maxsplit=1)[0].split(","):
+        _, colon, port = place.rpartition(":")
+        if colon and port and not port.isdigit() and not port.endswith("]"):
+            raise ValueError(f"{_AMBIGUOUS}, or given by {other}; behind a host's `:` stands its port, a number")
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module of the top level can be imported; imports nothing."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def is_url(path: str) -> bool:

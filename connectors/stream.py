@@ -217,6 +217,8 @@ class TableState:
     new_schema: str = ""
     #: Name of the stream that a source of the same place offers for the table (`public.users`, `users`).
     stream_name: str = ""
+    #: Differs for another table that is made under the same name; empty where the system does not tell.
+    identity: str = ""
     #: `LedgerRow.columns` of the stream that is planned for the table; `describe` leaves it empty.
     columns: Mapping[str, str] = field(default_factory=dict)
 
@@ -256,6 +258,9 @@ class Load:
     former_key: tuple[str, ...] | None = None
     #: `LedgerRow.columns`, as `take_over` returned it.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
+    #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
+    begun_in: str | None = None
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
     #: Arguments: the commit's checkpoint, or None for a change before the commit; the `Commit.schema_changes`.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(

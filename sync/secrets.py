@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
@@ -32,8 +32,11 @@ CUT_LENGTH = 4
 MAX_CUTS = 20
 
 _CUT = re.compile(r"^\.\.\.", re.MULTILINE)
-_URL_PASSWORD = re.compile(r"(?<=://)([^\s:/@?#\"']*):([^\s/\"'<>]+)@")
+#: Up to the last `@`, if what follows the `:` is no port: a password that is not encoded may hold anything.
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s:/@?#\"']*):(?!\d+[/?#])([^\s\"'<>]{1,256})@")
 _KEY_VALUE = re.compile(r"\b(password|passwd|pwd)=(?!\*\*\*)('[^']*'|\"[^\"]*\"|[^\s&;,'\")\]}]+)", re.IGNORECASE)
+#: Names in a service account whose values occur in every message, and let nobody in.
+_PUBLIC = re.compile(r"^(type|account_type|project_id|quota_project_id|universe_domain)$|_ur[il]$")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
@@ -108,7 +111,7 @@ class Redactor:
 
     def add(self, values: Iterable[str]) -> None:
         """Add secrets, for example those resolved later."""
-        known = self._values | {value for value in values if _is_maskable(value)}
+        known = self._values | {part for value in values for part in (value, *_parts(value)) if _is_maskable(part)}
         if known == self._values:
             return
         spellings = {spelling for value in known for spelling in _spellings(value)}
@@ -172,6 +175,24 @@ def _cut_off_end(spelling: str, text: str, at: int) -> int:
     return 0
 
 
+def _parts(value: str) -> Iterator[str]:
+    """Yield the secrets inside of a secret that is JSON, such as a service account's private key."""
+    if value.lstrip()[:1] not in ("{", "["):
+        return
+    try:
+        inner = [("", json.loads(value))]
+    except (ValueError, RecursionError):
+        return
+    while inner:
+        name, found = inner.pop()
+        if isinstance(found, dict):
+            inner += found.items()
+        elif isinstance(found, list):
+            inner += [(name, each) for each in found]
+        elif isinstance(found, str | int) and not isinstance(found, bool) and not _PUBLIC.search(name):
+            yield str(found)
+
+
 def _is_maskable(value: str) -> bool:
     return len(value.strip()) >= MIN_LENGTH and value.lower() not in NOT_SECRET
 
@@ -198,9 +219,22 @@ def _spellings(value: str) -> set[str]:
         encoded = text.encode("utf-8", "surrogatepass")
         for escaped in (quote(encoded, safe=""), quote(encoded), quote_plus(encoded)):
             found |= {escaped, re.sub("%..", lambda match: match.group().lower(), escaped)}
+    # One spelling around another: JSON in JSON, a form in a URL, base64 of either, base64 in lines.
+    around = {json.dumps(text)[1:-1] for text in found} | {quote(text, safe="") for text in found}
+    for text in {value, json.dumps(value)[1:-1], quote(value, safe="")}:
+        encoded = text.encode("utf-8", "surrogatepass")
+        around |= _base64_spellings(encoded) | _base64_lines(encoded)
+        around |= {quote(one, safe="") for one in _base64_spellings(encoded)}
     encoded = value.encode("utf-8", "surrogatepass")
-    found |= {encoded.hex(), encoded.hex().upper()} | _base64_spellings(encoded)
+    found |= {encoded.hex(), encoded.hex().upper()} | around
     return {text for text in found if _is_maskable(text)}
+
+
+def _base64_lines(encoded: bytes) -> set[str]:
+    """Return the lines of base64 in MIME's and PEM's width."""
+    text = base64.b64encode(encoded).decode()
+    lines = {text[at : at + width] for width in (64, 76) for at in range(0, len(text), width)}
+    return {line for line in lines if len(line) >= 2 * WORD_LENGTH}
 
 
 def _base64_spellings(encoded: bytes) -> set[str]:

@@ -87,9 +87,9 @@ def read_catalog(session: Session, names: Sequence[str] | None = None) -> list[T
     """Read tables and views of the file, all or those of the given names (case does not count)."""
     texts = None if names is None else [name.casefold() for name in names]
     kinds = _own(session).records(
-        "select schema_name, table_name as name, true as is_table, index_count from duckdb_tables() "
+        "select schema_name, table_name as name, true as is_table, index_count, table_oid from duckdb_tables() "
         f"where database_name = current_database() and not internal and not temporary{_named('table_name', names)} "
-        "union all select schema_name, view_name, false, 0 from duckdb_views() "
+        "union all select schema_name, view_name, false, 0, null from duckdb_views() "
         f"where database_name = current_database() and not internal and not temporary{_named('view_name', names)}",
     )
     chosen = [kind for kind in kinds if texts is None or kind["name"].casefold() in texts]
@@ -140,6 +140,7 @@ def _table(
             if column["column_name"] != MARK
         ),
         key=keys.get("PRIMARY KEY", ()),
+        identity=str(kind["table_oid"]),
         unique_keys=tuple(unique),
         is_table=bool(kind["is_table"]),
         has_dependents=bool(kind["index_count"]) or is_referenced or is_bound,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver
 from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .columns import changes, unified
 from .interrupts import Call
@@ -195,7 +195,11 @@ class TableLoad:
 
     def _plan(self, manifest: Manifest, checkpoint: Checkpoint) -> _Plan:
         based_on = manifest.files
-        if manifest.schema is not None and not self._table.has_files(manifest):
+        is_there = manifest.schema is not None and self._table.has_files(manifest)
+        if not is_there and (self._load.begun_in is not None or self._written):
+            message = f"the files of table {self._table.name!r} were deleted since it was last written"
+            raise TableLost(message, stream=self._load.key.stream)
+        if not is_there:
             # Deleted by hand: the engine starts from scratch, and so does the table.
             manifest = replace(manifest, files=(), schema=None)
         if self._load.write_disposition is WriteDisposition.REPLACE:

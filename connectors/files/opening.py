@@ -7,9 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConnectorConfigError
-from ..settings import is_url, resolve_path
+from ..settings import is_installed, is_url, resolve_path
 from .local import LocalStorage
 from .storage import Storage, translated, url_scheme, without_credentials
+
+_S3, _GCS = ("s3fs", "'syncblocks[s3]'"), ("gcsfs", "'syncblocks[gcs]'")
+_AZURE, _SFTP = ("adlfs", "'syncblocks[azure]'"), ("paramiko", "'syncblocks[sftp]'")
+_HTTP = ("aiohttp", "aiohttp requests")
+
+#: Scheme -> the module that opens it, and what installs it: no package has the name of its scheme.
+DRIVERS = {
+    "s3": _S3,
+    "s3a": _S3,
+    "gs": _GCS,
+    "gcs": _GCS,
+    "az": _AZURE,
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+    "adl": _AZURE,
+    "sftp": _SFTP,
+    "ssh": _SFTP,
+    "http": _HTTP,
+    "https": _HTTP,
+    "oci": ("ocifs", "ocifs"),
+    "oss": ("ossfs", "ossfs"),
+    "webhdfs": ("requests", "requests"),
+}
 
 
 def open_storage(path: str, folder: Path, options: Mapping[str, Any]) -> Storage:
@@ -26,9 +49,12 @@ def open_storage(path: str, folder: Path, options: Mapping[str, Any]) -> Storage
     try:
         with translated(without_credentials(path)):
             fs, root = fsspec.core.url_to_fs(path, **options)
-    except ImportError as error:
-        raise ConnectorConfigError(f"{scheme}:// needs {error.name or scheme}: pip install it", key="path") from error
-    except (ValueError, TypeError) as error:
+    except (ImportError, ValueError, TypeError) as error:
+        module, command = DRIVERS.get(scheme, ("", ""))
+        if module and not is_installed(module):
+            raise ConnectorConfigError(f"{scheme}:// needs {module}: pip install {command}", key="path") from error
+        if isinstance(error, ImportError):
+            raise ConnectorConfigError(f"{scheme}:// cannot be opened: {error}", key="path") from error
         where = without_credentials(path)
         raise ConnectorConfigError(f"{where} cannot be opened: {type(error).__name__}", key="path") from error
     return ObjectStorage(fs, root, path)

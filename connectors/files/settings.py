@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
-from ..settings import Settings
+from ..settings import Settings, is_url, refuse_ambiguous
 
 #: Bytes of one block that is parsed at once; batches have about this size.
 BLOCK_BYTES = 4 << 20
 
 
+def _checked(path: str) -> str:
+    if is_url(path):
+        refuse_ambiguous(path, other="`storage_options`", is_of_files=True)
+    return path
+
+
+#: A place of files; the password in a URL ends where it is meant to.
+_Place = Annotated[str, AfterValidator(_checked)]
+
+
 class FileSourceSettings(Settings):
     """Settings of every file source."""
 
-    path: str = Field(min_length=1, description="a file, a glob or a folder; relative to the pipeline file, or a URL")
+    path: _Place = Field(
+        min_length=1, description="a file, a glob or a folder; relative to the pipeline file, or a URL"
+    )
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
     batch_size: int = Field(default=65_536, ge=1, description="most records of one batch")
     checkpoint_records: int = Field(
@@ -94,7 +106,7 @@ class ParquetSourceSettings(FileSourceSettings):
 class FileDestinationSettings(Settings):
     """Settings of every file destination."""
 
-    path: str = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
+    path: _Place = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.fidelity import Kept
-from ..errors import Interrupted, TakenOver
+from ..errors import Interrupted, TableLost, TakenOver
 from ..failpoints import failpoint
 from ..rejected.limits import Rejections, may_come_again
 from ..rejected.records import rejections
@@ -176,6 +176,8 @@ class MemoryDestination:
                 by = f"by {row.owner}" if row else "and forgotten"
                 raise TakenOver(f"stream {load.key.stream!r} was taken over {by}", stream=load.key.stream)
             old = self._database.tables.get(name)
+            if old is None and (load.begun_in is not None or written):
+                raise TableLost(f"table {name!r} was dropped since it was last written", stream=load.key.stream)
             table = written_table(load, schema, staged, old, is_final=checkpoint.is_final)
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
             if checkpoint.is_final:

@@ -109,9 +109,10 @@ def _read(
 ) -> dict[str, Table]:
     """Read tables of a schema, or all. A condition on one table keeps MariaDB from opening each table of the schema."""
     of_schema = f"table_schema = {literal(schema)}{_named('table_name', names)}"
+    has_transactions = f"(select e.transactions from {_SCHEMA}.engines as e where e.engine = t.engine)"
     kinds = session.query(
-        f"select table_name, table_type, create_options, engine, (select e.transactions from {_SCHEMA}.engines as e "
-        f"where e.engine = t.engine) from {_SCHEMA}.tables as t where {of_schema} order by table_name"
+        f"select table_name, table_type, create_options, engine, create_time, {has_transactions} "
+        f"from {_SCHEMA}.tables as t where {of_schema} order by table_name"
     )
     if not kinds:
         return {}
@@ -147,8 +148,9 @@ def _read(
             checks=checks,
             is_mariadb=is_mariadb,
             unfit=_UNFIT.format(engine) if transactions == "NO" else "",
+            created=str(created or ""),
         )
-        for name, kind, options, engine, transactions in kinds
+        for name, kind, options, engine, created, transactions in kinds
         if str(kind) in kinds_wanted
     }
 
@@ -223,6 +225,7 @@ def _table(
     checks: Mapping[tuple[str, str], str],
     is_mariadb: bool,
     unfit: str,
+    created: str,
 ) -> Table:
     parts: dict[str, list[tuple[str | None, bool]]] = {}
     unique: set[str] = set()
@@ -241,6 +244,7 @@ def _table(
         name=name,
         columns=tuple(_column(column, checks.get((name.name, str(column[0])), ""), is_mariadb) for column in columns),
         key=key,
+        identity=created,
         unique_keys=tuple(whole),
         is_table=kind not in ("VIEW", "SEQUENCE"),
         unfit=unfit,

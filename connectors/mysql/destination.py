@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..errors import ConnectorError, TakenOver
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
-from ..sql.identifiers import STAGING_PREFIX, staging_name
+from ..sql.identifiers import STAGING_PREFIX, TableName, staging_name
 from ..sql.session import Session
-from ..stream import LedgerKey, LedgerRow
+from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load
 from . import catalog, swaps
 from .dialect import dialect
 from .ledger import MySQLLedger
 from .server import Server
 from .session import MySQLSession
-from .settings import MySQLSettings
+from .settings import VERIFYING, MySQLSettings
 
 
 class MySQLDestination(SqlDestination):
@@ -34,8 +37,9 @@ class MySQLDestination(SqlDestination):
             creates_schemas=self._settings.create_schemas,
         )
         self._ledger = MySQLLedger(self.dialect)
-        #: Databases whose leftover staging tables were dropped since the last connection was opened.
-        self._swept: set[str] = set()
+        #: Database -> staging tables that were there when it was last swept, and still are: of a token that the ledger
+        #: has, or in use. Databases without an entry were not swept since the last connection was opened.
+        self._left: dict[str, list[TableName]] = {}
 
     def connect(self) -> MySQLSession:
         """Open a connection."""
@@ -48,12 +52,16 @@ class MySQLDestination(SqlDestination):
             is_loading=True,
         )
         self._server.adapt(session)
-        self._swept.clear()  # the connection before may have broken and left staging tables
+        self._left.clear()  # the connection before may have broken and left staging tables
         return session
 
     def identity(self) -> str:
         """Return host, port and database."""
         return self._settings.address.identity()
+
+    def unverified_server(self) -> str:
+        """Say what would verify it."""
+        return self._settings.address.unverified(VERIFYING)
 
     def refusal(self, key: LedgerKey) -> str:
         """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""
@@ -69,28 +77,36 @@ class MySQLDestination(SqlDestination):
             assert isinstance(session, MySQLSession)
             for staging, target in swaps.pending(session, schema):
                 swaps.finish(session, schema, staging, target)
-            if schema not in self._swept:
-                self._swept.add(schema)
-                self._sweep(session, key, schema)
+            left = self._left.get(schema)
+            if left is None:
+                # Names with more than the token belong to other tables, such as a former table that is kept.
+                found = catalog.list_staging(session, schema)
+                left = [name for name in found if name.name.removeprefix(STAGING_PREFIX).isalnum()]
+            self._left[schema] = self._swept(session, key, schema, left) if left else []
         return row
 
-    def _sweep(self, session: MySQLSession, key: LedgerKey, schema: str) -> None:
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        """Load; after an error drop what the connection could not, if that is what broke."""
+        try:
+            yield from super().load(load, events, wire)
+        except TakenOver:
+            raise
+        except ConnectorError:
+            # There may be no other try, and no later run of this stream. The takeover waits for a commit under way.
+            with suppress(ConnectorError):
+                self.take_over(load.key, token=secrets.token_hex(16), owner="the end of a load that failed")
+            raise
+
+    def _swept(self, session: MySQLSession, key: LedgerKey, schema: str, left: Sequence[TableName]) -> list[TableName]:
         """Drop staging tables of loads whose connection broke and whose tokens the ledger no longer has.
 
-        The order matters, tables before tokens and notes: the maker of a table has its token in the ledger, and a load
-        that has lost its token has written its note before.
+        Returns those that remain. The order matters, tables before tokens and notes: the maker of a table has its token
+        in the ledger, and a load that has lost its token has written its note before.
         """
-        # Names with more than the token belong to other tables, such as a former table that is kept.
-        found = catalog.list_staging(session, schema)
-        left = [name for name in found if name.name.removeprefix(STAGING_PREFIX).isalnum()]
-        if not left:
-            return
         ledger = self.dialect.naming.table(self._ledger.table(self.target(key.destination_table)))
         held = {staging_name(str(token)) for (token,) in session.query(f"select token from {ledger}")}
         held.update(staging for staging, _ in swaps.pending(session, schema))
-        for name in left:
-            if name.name not in held:
-                session.drop_left(name)
+        return [name for name in left if name.name in held or not session.drop_left(name)]
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement and commit it."""

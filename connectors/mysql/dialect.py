@@ -12,6 +12,7 @@ from .types import MySQLTypes
 from .writes import MySQLWrites
 
 _FACTS = Facts(
+    has_hash_comments=True,
     has_savepoints=True,
     timestamp_type="datetime(6)",
     now="utc_timestamp(6)",

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..named import placed
 from ..network import Canceller, libpq_parameters, limit_socket
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
 from ..stream import Block
@@ -36,9 +37,6 @@ _SETUP = (
     "set session sql_safe_updates = 0, foreign_key_checks = 1, unique_checks = 1",
     "set session sql_notes = 1, max_error_count = 64",
 )
-
-#: `$1`, but not in constants and quoted names.
-_PARAMETER = re.compile(r"""(`(?:[^`]|``)*`|"(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
 
 #: CREATE of a staging table: temporary or not, its full name, its schema.
 _STAGING = re.compile(rf"create (temporary )?table ((?:`((?:[^`]|``)*)`\.)?`{STAGING_PREFIX}[0-9a-z_]*`)")
@@ -170,18 +168,39 @@ class MySQLSession:
         self._run("commit")
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
-        """Run one statement and commit it."""
-        cursor = self._run(filled(sql, parameters))
+        """Run one statement of the user's and commit it."""
+        cursor = self._bound(sql, parameters) if parameters else self._run(sql)
         changed = 0 if cursor.description else max(int(cursor.rowcount), 0)
         self._run("commit")
         return changed
 
-    def drop_left(self, name: TableName) -> None:
-        """Drop a staging table of a load whose connection broke; a table in use is left to its writer."""
+    def _bound(self, sql: str, parameters: Sequence[Any]) -> Any:
+        """Run a statement whose values the server binds: whatever a statement holds, a value is never a part of it."""
+        used: list[str] = []
+
+        def mark(number: int) -> str:
+            used.append(f"@_syncblocks_{number}")
+            return "?"
+
+        text = placed(sql, mark, has_hashes=True)
+        values = (f"@_syncblocks_{place} = {_constant(value)}" for place, value in enumerate(parameters, start=1))
+        self._run(f"set {', '.join(values)}")
+        self._run(f"prepare _syncblocks_statement from {literal(text)}")
+        try:
+            return self._run(f"execute _syncblocks_statement{' using ' if used else ''}{', '.join(used)}")
+        finally:
+            with suppress(ConnectorError):
+                self._run("deallocate prepare _syncblocks_statement")
+
+    def drop_left(self, name: TableName) -> bool:
+        """Drop a staging table of a load whose connection broke; False: it is in use, and left to its writer."""
+        is_dropped = False
         self._run("set session lock_wait_timeout = 1")
         with suppress(RetriableError, FatalConnectorError):  # a connection that is lost fails again just below
             self.run_alone(f"drop table if exists {quote(name.schema, 'mysql')}.{quote(name.name, 'mysql')}")
+            is_dropped = True
         self._run(f"set session lock_wait_timeout = {self._lock_timeout_s}")
+        return is_dropped
 
     def take_lock(self, name: str, timeout_s: int) -> None:
         """Wait for a named lock, and keep it until the end of the transaction; the name has at most 64 characters."""
@@ -355,6 +374,7 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
     timeout_s = address.connect_timeout_s
     limits = libpq_parameters(timeout_s, address.network_timeout_s)
     try:
+        # Also reads the files of certificates.
         connection = pymysql.connect(
             **address.driver_arguments(),
             database=database,
@@ -378,10 +398,7 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
 def filled(sql: str, parameters: Sequence[Any]) -> str:
     """Put constants in the places of `$n`; under NO_BACKSLASH_ESCAPES doubled quotes are all that is needed."""
 
-    def constant(match: re.Match[str]) -> str:
-        return match[1] or _constant(parameters[int(match[2]) - 1])
-
-    return _PARAMETER.sub(constant, sql) if parameters else sql
+    return placed(sql, lambda number: _constant(parameters[number - 1])) if parameters else sql
 
 
 def _constant(value: Any) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
 from ..settings import choice
 from ..sql import address as shared
-from ..sql.address import ServerSettings, refuse_spaces, split_url
+from ..sql.address import ServerSettings, check_url, split_url
+from ..sql.clear_text import pymysql_plugins
 
 _SCHEMES = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
 
@@ -24,6 +25,11 @@ _PARAMETERS = {
 }
 
 _PORT = 3306
+
+_TRUE = ("1", "true", "yes", "on")
+
+#: What verifies a server, for a warning.
+VERIFYING = "`ssl_ca` (a file), or `ssl_verify_identity=true` for the system's authorities, in `url`"
 
 
 class MySQLSettings(ServerSettings):
@@ -48,15 +54,15 @@ class MySQLSettings(ServerSettings):
         url = self.url.get_secret_value() if self.url is not None else ""
         if url and url.partition("://")[0] not in _SCHEMES:
             raise ValueError("url must begin with mysql:// or mariadb://")
-        refuse_spaces(url)
-        parameters = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+        check_url(url)
+        parameters, database = split_url(url).parameters, split_url(url).database
         unknown = set(parameters) - _PARAMETERS
         if unknown:
             name = min(unknown)
             raise ValueError(f"url: unknown parameter {name}{choice(name, _PARAMETERS)}")
         if not re.fullmatch("0*[1-9][0-9]{0,6}", parameters.get("connect_timeout", "1")):
             raise ValueError("url: connect_timeout takes whole seconds, from 1")
-        if not (self.database or (url and urlsplit(url).path.strip("/"))):
+        if not (self.database or database.strip("/")):
             raise ValueError("say which database: url with /database at its end, or database")
         return self
 
@@ -98,6 +104,36 @@ class Address(shared.Address):
         port = "" if self.port == _PORT else f":{self.port}"
         return f"mysql://{self.place}{port}/{self.database}"
 
+    @property
+    def is_socket(self) -> bool:
+        """Look at the parameter of the URL as well."""
+        return "unix_socket" in self.parameters or super().is_socket
+
+    @property
+    def is_verified(self) -> bool:
+        """Tell whether the certificate has to be one of an authority's."""
+        return self._is_on("ssl_verify_cert", bool({"ssl_ca", "ssl_verify_identity"} & set(self.parameters)))
+
+    def _is_on(self, name: str, default: bool) -> bool:
+        value = self.parameters.get(name)
+        return default if value is None else value.lower() in _TRUE
+
+    def _context(self) -> ssl.SSLContext | None:
+        """Return how to encrypt: `ssl_ca` verifies certificate and name; None: as the driver does by itself.
+
+        Not left to the driver, which with `ssl_ca` alone verifies nothing.
+        """
+        if not any(name.startswith("ssl_") for name in self.parameters):
+            return None
+        context = ssl.create_default_context(cafile=self.parameters.get("ssl_ca"))
+        # The certificates that MySQL makes for itself would not pass.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        context.check_hostname = self.is_verified and self._is_on("ssl_verify_identity", True)
+        context.verify_mode = ssl.CERT_REQUIRED if self.is_verified else ssl.CERT_NONE
+        if "ssl_cert" in self.parameters:
+            context.load_cert_chain(self.parameters["ssl_cert"], self.parameters.get("ssl_key"))
+        return context
+
     def driver_arguments(self) -> dict[str, Any]:
         """Return what the driver takes."""
         arguments: dict[str, Any] = {
@@ -107,13 +143,12 @@ class Address(shared.Address):
             "password": self.password,
             "connect_timeout": self.connect_timeout_s,
         }
-        for name, value in self.parameters.items():
-            if name == "unix_socket":
-                arguments[name] = value
-            elif name in ("ssl_verify_cert", "ssl_verify_identity"):
-                arguments[name] = value.lower() in ("1", "true", "yes", "on")
-            elif name not in ("charset", "connect_timeout"):
-                arguments[name] = value
+        if "unix_socket" in self.parameters:
+            arguments["unix_socket"] = self.parameters["unix_socket"]
+        if (context := self._context()) is not None:
+            arguments["ssl"] = context
+        if not self.may_get_clear_text:
+            arguments["auth_plugin_map"] = pymysql_plugins()
         return arguments
 
 

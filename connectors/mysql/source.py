@@ -25,7 +25,7 @@ from .horizon import may_look, settle
 from .kinds import Kind, declared
 from .server import Server
 from .session import MySQLSession
-from .settings import MySQLSettings
+from .settings import VERIFYING, MySQLSettings
 from .types import arrow_of, selected
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ class MySQLSource(QuerySource):
     def identity(self) -> str:
         """Return host, port and database."""
         return self._settings.address.identity()
+
+    def unverified_server(self) -> str:
+        """Say what would verify it."""
+        return self._settings.address.unverified(VERIFYING)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""

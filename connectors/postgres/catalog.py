@@ -131,7 +131,7 @@ _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE},
     'dependents', {_HAS_DEPENDENTS}, 'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
     'records', {_RECORDS}, 'firing', {_TRIGGERS},
-    'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
+    'oid', c.oid::text, 'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
 from pg_catalog.json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t
@@ -364,6 +364,7 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
         name=name,
         columns=columns,
         key=tuple(details["key"] or ()),
+        identity=details["oid"],
         unique_keys=tuple(frozenset(names) for names in details["unique"] or ()),
         is_table=kind in _TABLE_KINDS,
         has_dependents=details["dependents"],

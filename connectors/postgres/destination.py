@@ -16,7 +16,7 @@ from .database import Database
 from .dialect import dialect
 from .raw import RawSession
 from .session import AdbcSession
-from .settings import PostgresSettings
+from .settings import VERIFYING, PostgresSettings
 from .source import is_raw
 
 
@@ -46,6 +46,10 @@ class PostgresDestination(SqlDestination):
     def identity(self) -> str:
         """Return host, port and database."""
         return self._settings.address.identity()
+
+    def unverified_server(self) -> str:
+        """Say what would verify it."""
+        return self._settings.address.unverified(VERIFYING)
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""

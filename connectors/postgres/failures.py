@@ -12,6 +12,7 @@ from ..errors import (
     RetriableError,
     StatementRefused,
 )
+from ..sql.clear_text import REFUSED
 from .settings import Address
 
 #: SQLSTATEs, or classes of them, that go away by themselves.
@@ -30,6 +31,9 @@ _RETRIABLE = (
 )
 #: Wrong credentials, database or privileges to connect.
 _CONFIG = ("28", "3D000")
+
+#: What libpq says where `require_auth` forbids to send the password as it is.
+_ASKED = "server requested a cleartext password"
 
 #: What libpq says of a connection that can never be made; it gives no SQLSTATE then.
 _CONFIG_TEXTS = (
@@ -61,6 +65,8 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
     """Sort an error of connecting."""
     sqlstate = getattr(error, "sqlstate", None) or ""
     text = _text(error, address)
+    if _ASKED in text:
+        text = REFUSED.format(settings="sslmode=verify-full")
     place = address.identity()
     is_config = sqlstate.startswith(_CONFIG) or (not sqlstate and any(part in text for part in _CONFIG_TEXTS))
     if is_config and "starting up" not in text:

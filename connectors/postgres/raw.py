@@ -18,6 +18,7 @@ from ..network import CONNECT_TIMEOUT_S, SOCKET_PARAMETERS, limit_socket
 from ..sql.identifiers import TableName, quote
 from ..stream import Block
 from . import encode
+from .asyncpg_login import Loop, guard
 from .failures import connect_failure, failure, interrupted
 from .session import SETUP
 from .settings import Address
@@ -58,7 +59,9 @@ class RawSession:
 
         self._address = address
         self._begin = begin
-        self._loop = asyncio.SelectorEventLoop(_Selector())
+        self._loop = Loop(_Selector())
+        self._loop.refuses_clear_text = not address.may_get_clear_text
+        guard()
         self._lock = threading.Lock()
         self._task: asyncio.Task[Any] | None = None
         self._connection: Any = None
@@ -297,7 +300,7 @@ def _arguments(address: Address) -> dict[str, Any]:
     )
     return {
         # libpq's parameters for TLS are understood in a DSN only.
-        "dsn": plain.uri(application_name=False),
+        "dsn": plain.uri(application_name=False, is_libpq=False),
         "server_settings": settings,
         "timeout": float(timeout) if timeout.isdigit() and int(timeout) else float(CONNECT_TIMEOUT_S),
     }

@@ -11,13 +11,18 @@ from pydantic import Field, PositiveInt, SecretStr, model_validator
 
 from ..network import SOCKET_PARAMETERS, libpq_parameters
 from ..sql import address as shared
-from ..sql.address import ServerSettings, refuse_spaces, split_url
+from ..sql.address import ServerSettings, check_url, split_url
+from ..sql.clear_text import LIBPQ
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
 _RAW_PARAMETERS = {
     *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "application_name", "connect_timeout"),
     *SOCKET_PARAMETERS,
 }
+
+
+#: What verifies a server, for a warning.
+VERIFYING = "`sslmode=verify-full` and `sslrootcert` in `url`"
 
 
 class PostgresSettings(ServerSettings):
@@ -51,7 +56,7 @@ class PostgresSettings(ServerSettings):
             url = self.url.get_secret_value()
             if not url.startswith(("postgresql://", "postgres://")):
                 raise ValueError("url must begin with postgresql://")
-            refuse_spaces(url)
+            check_url(url)
         return self
 
     @cached_property
@@ -79,20 +84,26 @@ class Address(shared.Address):
         """Tell whether drivers other than libpq understand all of it."""
         return "," not in self.host and set(self.parameters) <= _RAW_PARAMETERS
 
+    @property
+    def is_verified(self) -> bool:
+        """Tell whether the certificate has to be one of an authority's."""
+        return self.parameters.get("sslmode") in ("verify-ca", "verify-full")
+
     def limited(self, connect_timeout_s: int, network_timeout_s: int) -> Address:
         """Return the address with limits for a network that does not answer; those of the URL itself stay."""
         parameters = {**libpq_parameters(connect_timeout_s, network_timeout_s), **self.parameters}
         return replace(self, parameters=parameters)
 
-    def uri(self, *, application_name: bool = True) -> str:
-        """Return the URI for libpq, with credentials."""
+    def uri(self, *, application_name: bool = True, is_libpq: bool = True) -> str:
+        """Return the URI with credentials, for libpq or for drivers that know its main parameters only."""
         login = quote(self.user, safe="")
         if self.password:
             login += f":{quote(self.password, safe='')}"
         host = quote(self.host, safe=",.:[]-_")
         port = f":{self.port}" if self.port else ""
         named = {"application_name": "syncblocks"} if application_name else {}
-        query = urlencode({**named, **self.parameters}, quote_via=quote)
+        guard = LIBPQ if is_libpq and not self.may_get_clear_text else {}
+        query = urlencode({**named, **guard, **self.parameters}, quote_via=quote)
         place = f"{login}{'@' if login else ''}{host}{port}/{quote(self.dbname, safe='')}"
         return f"postgresql://{place}{'?' if query else ''}{query}"
 

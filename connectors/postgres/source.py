@@ -29,7 +29,7 @@ from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .names import Name
 from .raw import RawSession
 from .session import AdbcSession
-from .settings import PostgresSettings
+from .settings import VERIFYING, PostgresSettings
 from .types import array_item, arrow_of
 from .widening import INTEGERS, widen
 
@@ -79,6 +79,10 @@ class PostgresSource(QuerySource):
     def identity(self) -> str:
         """Return host, port and database."""
         return self._settings.address.identity()
+
+    def unverified_server(self) -> str:
+        """Say what would verify it."""
+        return self._settings.address.unverified(VERIFYING)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, SecretStr
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..network import CONNECT_TIMEOUT, CONNECT_TIMEOUT_S, NETWORK_TIMEOUT, NETWORK_TIMEOUT_S
 from ..ranges import RANGE_BYTES
-from ..settings import Settings
+from ..settings import Settings, refuse_ambiguous
 
 _LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 
@@ -38,8 +38,9 @@ class ServerSettings(Settings):
     network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=NETWORK_TIMEOUT)
 
 
-def refuse_spaces(url: str) -> None:
-    """Raise ValueError for a URL that holds a space."""
+def check_url(url: str) -> None:
+    """Raise ValueError for a URL that holds a space, or a password that may end elsewhere than meant."""
+    refuse_ambiguous(url, other="`user` and `password`, beside `url`")
     if any(character.isspace() for character in url):
         raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
 
@@ -58,6 +59,34 @@ class Address:
         """Return the host, spelled the same however it was given."""
         host = self.host.lower()
         return "localhost" if host in _LOCAL else host
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Tell whether nothing leaves the machine."""
+        return self.place == "localhost" or self.is_socket
+
+    @property
+    def is_socket(self) -> bool:
+        """Tell whether it is a socket in the file system, which only the server's user can make."""
+        return self.host.startswith("/")
+
+    @property
+    def is_verified(self) -> bool:
+        """Tell whether TLS verifies the server; a subclass knows."""
+        return False
+
+    @property
+    def may_get_clear_text(self) -> bool:
+        """Tell whether the server may be sent the password as it is."""
+        return self.is_verified or self.is_socket
+
+    def unverified(self, settings: str) -> str:
+        """Return a warning for a server that anybody on the way may stand in for; empty: it is verified, or local."""
+        if self.is_verified or self.is_on_this_machine:
+            return ""
+        return (
+            f"the server at {self.host} is not verified: whoever is on the way to it can take its place; set {settings}"
+        )
 
     def scrub(self, text: str) -> str:
         """Take the password out of a text, as it is and as a URL spells it."""
@@ -91,4 +120,4 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(unquote(user), unquote(password), unquote(head), port, unquote(database), parameters)
 
 
-__all__ = ["Address", "ServerSettings", "UrlParts", "refuse_spaces", "split_url"]
+__all__ = ["Address", "ServerSettings", "UrlParts", "check_url", "split_url"]

@@ -261,7 +261,7 @@ class SqlDestination(ABC):
         """Run a statement of the user's outside of any load; see `protocols.RunsStatements`."""
         if not self.is_there():
             raise FatalConnectorError(f"{self.identity()} does not exist yet", connector=self.connector)
-        sql, values = numbered(statement, parameters)
+        sql, values = numbered(statement, parameters, has_hashes=self.dialect.facts.has_hash_comments)
         with self.statement_sessions().lease(name) as lease:
             # Tests the connection; the statement itself is its own transaction.
             lease.begin()
@@ -392,6 +392,7 @@ class SqlDestination(ABC):
             schema=pa.schema(fields),
             ledger=tuple(ledger),
             is_table=table.is_table,
+            identity=table.identity,
             refuses={
                 disposition: table.unfit
                 for disposition in WriteDisposition

@@ -54,6 +54,8 @@ class Table:
     columns: tuple[Column, ...] = ()
     #: Primary key.
     key: tuple[str, ...] = ()
+    #: Differs for another table that is made under the same name; empty where the system does not tell.
+    identity: str = ""
     #: Column sets of all unique, complete (not partial) indexes, the primary key's as well.
     unique_keys: tuple[frozenset[str], ...] = ()
     is_table: bool = True

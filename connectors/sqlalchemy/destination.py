@@ -19,7 +19,7 @@ from ..stream import LedgerRow, TableState
 from .dialect import SQLAlchemyCatalog, SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
 from .naming import SQLAlchemyNaming
-from .session import AlchemySession
+from .session import AlchemySession, has_hash_comments
 from .settings import SQLAlchemySettings
 from .traits import Traits, find_out
 
@@ -36,6 +36,7 @@ class SQLAlchemyDestination(SqlDestination):
         self._own.default_schema = self._settings.schema_ or ""
         self._types = SQLAlchemyTypes(self._own.engine.dialect)
         super().__init__(dialect(self._own, self._types), schema=self._own.default_schema)
+        self.dialect.facts = replace(self.dialect.facts, has_hash_comments=has_hash_comments(self._own.engine))
         self._ledger = SQLAlchemyLedger(self.dialect, self._own)
         self._has_rollback = False
         self._traits: Traits | None = None

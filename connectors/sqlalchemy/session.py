@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, Engine
 
 from ..arrow.batches import FETCH_RECORDS
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..named import placed
 from ..network import Canceller
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..stream import Block
@@ -40,10 +41,14 @@ DROP_TIMEOUT_S = 5.0
 _DDL = re.compile(r"\s*(create|alter|drop)\b", re.IGNORECASE)
 _DROP = re.compile(rf"drop table .*{STAGING_PREFIX}", re.IGNORECASE)
 _CREATE = re.compile(rf"create table ([^(]*{STAGING_PREFIX}[^ (]*) \(", re.IGNORECASE)
-_PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
 
 #: Methods by which another thread cancels a driver's connection: the first that it has.
 _CANCELS = ("cancel_safe", "cancel", "interrupt", "cancel_operation")
+
+
+def has_hash_comments(engine: Engine) -> bool:
+    """Tell whether `#` begins a comment."""
+    return engine.dialect.name in ("mysql", "mariadb")
 
 
 class AlchemySession:
@@ -56,6 +61,7 @@ class AlchemySession:
         self._engine = engine
         self._place = place
         self._names = names or Names(engine.dialect)
+        self._has_hashes = has_hash_comments(engine)
         self._traits = Traits()
         self._lock: Callable[[AlchemySession, str], None] = lambda session, table: None
         #: Staging tables made in this transaction, as their DDL spells them.
@@ -245,11 +251,12 @@ class AlchemySession:
             options = {"no_parameters": True}
             return self._run(lambda: self.connection.exec_driver_sql(sql, execution_options=options))
 
-        def mark(match: re.Match[str]) -> str:
-            return match[1].replace(":", r"\:") if match[1] else f":p{match[2]}"
-
+        # SQLAlchemy would find parameters in constants and comments.
+        text = placed(
+            sql, lambda number: f":p{number}", has_hashes=self._has_hashes, other=lambda text: text.replace(":", r"\:")
+        )
         values = {f"p{place}": value for place, value in enumerate(parameters, start=1)}
-        return self._run(lambda: self.connection.execute(sa.text(_PARAMETER.sub(mark, sql)), values))
+        return self._run(lambda: self.connection.execute(sa.text(text), values))
 
     def _run(self, call: Any) -> Any:
         if self._is_cancelled:

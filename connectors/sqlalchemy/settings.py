@@ -18,7 +18,8 @@ from ..network import (
     libpq_parameters,
     limit_socket,
 )
-from ..settings import Settings
+from ..settings import Settings, refuse_ambiguous
+from ..sql.clear_text import LIBPQ, LIBPQ_SINCE, pymysql_plugins
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
@@ -75,6 +76,8 @@ _NO_LOCAL_FILES: Mapping[str, Mapping[str, Any]] = {
 
 #: Drivers whose connections take libpq's parameters.
 _LIBPQ = {"psycopg", "psycopg2"}
+#: Values of libpq's `sslmode`.
+_VERIFYING = ("verify-ca", "verify-full")
 #: Drivers whose connections hold a socket of Python's as `_sock`.
 _SOCKETS = {"pymysql"}
 _KNOWN = "; with psycopg, psycopg2 and PyMySQL, unless `url` or `connect_args` say it"
@@ -131,8 +134,13 @@ class SQLAlchemySettings(Settings):
         limits: dict[str, Any] = {}
         if driver in _LIBPQ:
             limits = dict(libpq_parameters(self.connect_timeout_s, self.network_timeout_s))
+            if url.query.get("sslmode") not in _VERIFYING and not (url.host or "").startswith("/"):
+                limits |= LIBPQ if _libpq_version(driver) >= LIBPQ_SINCE else {}
         elif driver in _SOCKETS:
             limits = {"connect_timeout": self.connect_timeout_s}
+            said = {**url.query, **self.connect_args}
+            if not (said.get("ssl_verify_cert") or said.get("ssl_verify_identity") or "ca" in (said.get("ssl") or ())):
+                limits["auth_plugin_map"] = pymysql_plugins()
         return {name: value for name, value in limits.items() if name not in url.query} | {
             **self.connect_args,
             **_NO_LOCAL_FILES.get(driver, {}),
@@ -155,10 +163,24 @@ class SQLAlchemySettings(Settings):
 _PLACES = {"database", "dsn", "odbc_connect_database", "service_name", "sid", "warehouse"}
 
 
+def _libpq_version(driver: str) -> int:
+    if driver == "psycopg":
+        from psycopg import pq
+
+        return int(pq.version())
+    import psycopg2  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    return int(psycopg2.__libpq_version__)
+
+
 def _parse(url: str) -> URL:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
+    try:
+        refuse_ambiguous(url, other="the driver's own words in `connect_args`")
+    except ValueError as error:
+        raise _wrong(str(error)) from None
     try:
         return make_url(url)
     except (ArgumentError, ValueError):

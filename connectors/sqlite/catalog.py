@@ -81,6 +81,9 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
     )
     if not tables:
         return []
+    of_name = "" if name is None else " and name = $1 collate nocase"
+    identities = "select name, rowid || ' at ' || rootpage from sqlite_master where type = 'table'"
+    places = {str(table): str(place) for table, place in session.query(identities + of_name, named)}
     columns: dict[str, list[_Column]] = {}
     for table, *column in session.query(
         f"select l.name, {_COLUMNS} from {listed} l, pragma_table_xinfo(l.name, 'main') c "
@@ -114,6 +117,7 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
         _table(
             str(table),
             str(kind),
+            places.get(str(table), ""),
             columns.get(str(table), []),
             indexes.get(str(table), []),
             triggers.get(str(table).casefold(), []),
@@ -140,6 +144,7 @@ def _trigger(name: str, sql: str) -> Trigger:
 def _table(
     name: str,
     kind: str,
+    place: str,
     columns: Sequence[_Column],
     indexes: Sequence[tuple[str, int, str, int, str | None]],
     triggers: Sequence[Trigger],
@@ -168,6 +173,7 @@ def _table(
             for column, declared, is_required, _, hidden, has_default in columns
         ),
         key=tuple(key),
+        identity=place,
         unique_keys=(*complete, *([frozenset(key)] if key else [])),
         is_table=kind != "view",
         has_dependents=bool(triggers) or any(origin != "pk" for _, _, origin, _, _ in indexes),

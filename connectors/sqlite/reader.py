@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote as quote_url
 
-import adbc_driver_manager
-import adbc_driver_sqlite
 import pyarrow as pa
 
 from ..arrow.batches import FETCH_RECORDS
@@ -26,6 +24,14 @@ from ..errors import ConnectorError, FatalConnectorError, Interrupted
 from ..sql.identifiers import TableName
 from ..stream import Block
 from .session import SQLiteSession, positional, sort_error
+
+try:
+    import adbc_driver_manager
+    import adbc_driver_sqlite
+except ModuleNotFoundError:
+    HAS_DRIVER = False
+else:
+    HAS_DRIVER = True
 
 #: Where the process's open files are listed; on other systems (Windows) locks belong to the handle.
 _OPEN_FILES = Path("/dev/fd")
@@ -47,9 +53,9 @@ def add_writer(writer: object, path: Path) -> None:
 
 
 def open_reader(path: Path) -> SQLiteReader | SQLiteSession:
-    """Open a file for reading, by the faster driver if that is safe."""
+    """Open a file for reading, by the faster driver if that is installed and safe."""
     with _lock:
-        if path.resolve() in _writers.values() or _open_files(path) - _ours:
+        if not HAS_DRIVER or path.resolve() in _writers.values() or _open_files(path) - _ours:
             return SQLiteSession(path, is_writer=False)
         before = _open_files(path)
         reader = SQLiteReader(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -25,6 +25,7 @@ from ..errors import (
     StatementRefused,
     TakenOver,
 )
+from ..named import placed
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from ..stream import Block
 from .encode import stored
@@ -33,9 +34,6 @@ T = TypeVar("T")
 
 #: How long one wait for a lock lasts before it looks whether it was interrupted.
 POLL_S = 0.1
-
-#: `$1` outside of quotes.
-_PARAMETER = re.compile(r"""("(?:[^"]|"")*"|'(?:[^']|'')*')|\$(\d+)""")
 
 #: What the reader's driver puts before SQLite's own words.
 _PREFIXES = (
@@ -46,6 +44,12 @@ _PREFIXES = (
     "Failed to step query: ",
     "Failed to prepare query: ",
 )
+
+#: SQLite's words where its file cannot grow; the second stands for other faults of a disk as well.
+_NO_ROOM = ("database or disk is full", "disk I/O error")
+
+#: Less than SQLite needs for a log and its index, however small the commit.
+_LITTLE_BYTES = 1 << 16
 
 _READS = ("select", "pragma", "explain")
 
@@ -253,13 +257,11 @@ def positional(sql: str, parameters: Sequence[Any]) -> tuple[str, list[Any]]:
     """Turn `$n` into `?`, and the parameters into the order in which they are met."""
     values: list[Any] = []
 
-    def mark(match: re.Match[str]) -> str:
-        if match[1]:
-            return match[1]
-        values.append(parameters[int(match[2]) - 1])
+    def mark(number: int) -> str:
+        values.append(parameters[number - 1])
         return "?"
 
-    return (_PARAMETER.sub(mark, sql), values) if parameters else (sql, values)
+    return (placed(sql, mark), values) if parameters else (sql, values)
 
 
 def is_reading(sql: str) -> bool:
@@ -301,6 +303,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         return RetriableError(f"{path} is locked: another process writes it", connector="sqlite")
     if "file is not a database" in text or "failed to open" in text or "unable to open database" in text:
         return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="sqlite", key="path")
+    if first in _NO_ROOM:
+        return StatementRefused(_no_room(error, first, path), connector="sqlite")
     if f"no such table: {LEDGER_TABLE}" in text:
         return TakenOver(first, connector="sqlite")
     is_refusal = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
@@ -308,6 +312,24 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         result.raised_in = ("*",)
     return result
+
+
+def _no_room(error: BaseException, words: str, path: Path) -> str:
+    """Name the file and the cause: SQLite says no more of a full disk than of a broken one."""
+    name = error.sqlite_errorname if isinstance(error, sqlite3.Error) else ""
+    # The index of the log is the first file to be made, and the only one that has errors of its own.
+    file = f"{path}-shm" if "SHM" in name else str(path)
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:
+        return f"{file}: {words} ({name})"
+    kept = "nothing of this commit was kept"
+    if free < _LITTLE_BYTES:
+        return f"{file}: no space left on its disk ({free} bytes are free); {kept}, free some space"
+    return (
+        f"{file}: {words} ({name}); {kept}. Its disk has {free} bytes free: look for a quota, a limit of the size of "
+        "files, a full disk of temporary files (`SQLITE_TMPDIR`), or a fault of the disk"
+    )
 
 
 __all__ = ["SQLiteSession", "is_reading", "positional", "sort_error"]

@@ -176,6 +176,9 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     def test_a_destination_that_removes_records_says_so(self, destination: Destination) -> None:
         assert self.can(destination, "removes_records").removes() is True
 
+    def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
+        assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
+
     def test_a_destination_says_which_rejected_records_it_cannot_keep(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "keeps_rejected").keeps_rejected(), str)
 

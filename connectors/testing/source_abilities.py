@@ -102,6 +102,9 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         assert isinstance(why, str)
         assert skips.skips_late(stream) == why
 
+    def test_a_source_says_whether_it_verifies_its_server(self, place: Any, source: Source) -> None:
+        assert isinstance(self.can(source, "verifies_server").unverified_server(), str)
+
     def test_a_source_says_whether_it_has_one_null(self, place: Any, source: Source) -> None:
         assert self.can(source, "has_one_null").has_one_null() in (True, False)
 

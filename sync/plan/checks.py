@@ -128,6 +128,13 @@ class Unplannable(ConfigError):
     """Source or destination cannot serve a stream; with `allow_blocks_to_fail` only that stream fails."""
 
 
+def server_warnings(pipeline: Pipeline, source: Abilities, destination: Abilities) -> list[str]:
+    """Return a warning for each end whose server is not verified."""
+    ends = ((pipeline.source, source), (pipeline.destination, destination))
+    found = ((end, can.verifies_server.unverified_server()) for end, can in ends if can.verifies_server is not None)
+    return [f"{end.block} ({end.connector}): {warning}" for end, warning in found if warning]
+
+
 def stream_error(
     pipeline: Pipeline, stream: SelectedStream, message: str, kind: type[ConfigError] = ConfigError
 ) -> ConfigError:

@@ -20,7 +20,15 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
-from .checks import Unplannable, check_own_source, check_rejected, check_shared_tables, rejected_warnings, stream_error
+from .checks import (
+    Unplannable,
+    check_own_source,
+    check_rejected,
+    check_shared_tables,
+    rejected_warnings,
+    server_warnings,
+    stream_error,
+)
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns, table_changes
 from .evolution import (
     Ignored,
@@ -110,8 +118,8 @@ class PlannedStream:
 
     @property
     def tries(self) -> int:
-        """Most attempts at the stream; one more for ranges that the source refuses."""
-        return self.selected.retries + (2 if self.reading.readers > 1 else 1)
+        """Most attempts at the stream; one more for ranges that the source refuses, and for a table that is lost."""
+        return self.selected.retries + (3 if self.reading.readers > 1 else 2)
 
     @property
     def commits_once(self) -> bool:
@@ -187,6 +195,7 @@ def plan_streams(
     warnings = list(code.warnings)
     if not connectors.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)
     warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += limit_warnings(selected)

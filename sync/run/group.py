@@ -32,7 +32,7 @@ def run_group(runs: Sequence[StreamRun]) -> None:
             for run in pending:
                 error = errors[run.name]
                 assert error is not None  # no other stream is pending
-                if run.falls_back_to_whole(error):
+                if run.begins_anew(error):
                     delay_s = 0.0
                     continue
                 run.tell_retry(error)

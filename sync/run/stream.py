@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
 from syncblocks.connectors.incremental.bookmarks import values, without_records
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
-from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream
+from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream, TableState
 
 from ..errors import SyncError
 from ..failpoints import failpoint
@@ -64,6 +64,12 @@ class StreamRun:
         self._columns: Mapping[str, str] = {}
         #: Whether the next attempt reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
+        #: `TableState.identity` of the table that the next attempt continues; None: it starts from scratch.
+        self._begun_in: str | None = None
+        #: The first loss of the table; the next attempt costs no retry.
+        self._loss: TableLost | None = None
+        #: What the ledger says is of a table that is lost.
+        self._is_row_stale = False
         self._attempt = 1
         self._range_retries = 0
 
@@ -116,21 +122,33 @@ class StreamRun:
             raise ColumnsRefused(planned.refusal) if planned.mapping.columns else SyncError(planned.refusal)
         self._token = stream_token(context.run, self.name, attempt)
         failpoint("stream.before_take_over")
-        row = context.destination.take_over(
-            planned.key,
-            token=self._token,
-            owner=owner_text(context.run),
-            source=source_of(context.source_name, planned.selected.stream),
-        )
+        row = self._take_over()
         failpoint("stream.after_take_over")
         if not context.is_owner():
             # This process was frozen past its lease, and a recovery has closed the stream.
             raise Stopped("the run was taken over by another process")
-        self._columns = row.columns
         self._schema_changes.resolve(row)
-        is_planned = attempt == 1 and not self._has_moved(row)
-        self._start = planned.start.bookmark if is_planned else self._restart(row)
+        if self._is_row_stale:
+            row = self._forget()
+        self._start = self._starting_point(row, is_planned=attempt == 1 and not self._has_moved(row))
         return self._start
+
+    def _take_over(self) -> LedgerRow:
+        context = self.context
+        row = context.destination.take_over(
+            self.planned.key,
+            token=self._token,
+            owner=owner_text(context.run),
+            source=source_of(context.source_name, self.planned.selected.stream),
+        )
+        self._columns = row.columns
+        return row
+
+    def _forget(self) -> LedgerRow:
+        """Make the ledger forget a lost table: after a crash, its bookmark would count for the table made anew."""
+        self.context.destination.set_bookmark(self.planned.key, None, forget=True)
+        self._is_row_stale = False
+        return self._take_over()
 
     def _planned_row(self) -> LedgerRow:
         """Return the ledger's row as it was when the plan was made."""
@@ -146,9 +164,23 @@ class StreamRun:
             before.committed_at,
         )
 
-    def _restart(self, row: LedgerRow) -> Bookmark | None:
+    def _starting_point(self, row: LedgerRow, *, is_planned: bool) -> Bookmark | None:
+        """Decide under the token where to start: the table may be gone since the plan was made."""
+        planned, start = self.planned, self.planned.start.bookmark
+        self._begun_in = None
+        if start is not None or not is_planned:
+            name = planned.key.destination_table
+            table = self.context.destination.describe([name])[name]
+            if not is_planned or (table.schema is None and table.is_described):
+                start = self._restart(row, table)
+            if start is not None:
+                self._begun_in = table.identity
+        if start is None and row.bookmark is not None and not planned.commits_once:
+            self._forget()
+        return start
+
+    def _restart(self, row: LedgerRow, table: TableState) -> Bookmark | None:
         planned, before = self.planned, self._planned_row()
-        table = self.context.destination.describe([planned.key.destination_table])[planned.key.destination_table]
         # An empty table that an earlier attempt created does not prove a commit.
         is_known = self._commits > 0 or before.committed_at is not None or before.bookmark is not None
         start = starting_point(
@@ -199,6 +231,7 @@ class StreamRun:
             announce=self._schema_changes.announce,
             former_key=self.planned.former_key,
             columns=self._columns,
+            begun_in=self._begun_in,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
@@ -238,7 +271,7 @@ class StreamRun:
 
     def wants_retry(self, error: BaseException, attempt: int) -> bool:
         """Whether another attempt may help and is still allowed."""
-        if self.falls_back_to_whole(error):
+        if self.begins_anew(error):
             return True
         if not isinstance(error, RetriableError) or self.stop_reason or not self._has_retry(attempt):
             return False
@@ -255,6 +288,15 @@ class StreamRun:
             self.reads_ranges = False
         return isinstance(error, RangesRefused) and not self.reads_ranges and self.stop_reason is None
 
+    def begins_anew(self, error: BaseException) -> bool:
+        """Whether the next attempt costs no retry: ranges were refused, or the table was lost for the first time."""
+        if isinstance(error, TableLost) and self.stop_reason is None:
+            self._is_row_stale = True
+            if self._loss is None:
+                log.warning("%s: begun anew: %s", self.name, error)
+                self._loss = error
+        return self.falls_back_to_whole(error) or (error is self._loss and self.stop_reason is None)
+
     def take_retry(self) -> bool:
         """Use one of the stream's retries for a range; return False if none is left."""
         with self._lock:
@@ -265,7 +307,8 @@ class StreamRun:
 
     def _has_retry(self, attempt: int) -> bool:
         was_refused = self.planned.reading.readers > 1 and not self.reads_ranges
-        return attempt + self._range_retries <= self.planned.selected.retries + was_refused
+        free = was_refused + (self._loss is not None)
+        return attempt + self._range_retries <= self.planned.selected.retries + free
 
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this attempt failed and will be repeated."""

@@ -182,6 +182,7 @@ PASSED_ON = frozenset(
         "runs_statements",
         "skips_late",
         "states_types",
+        "verifies_server",
     }
 )
 WRAPPED = frozenset({"loads_ranges"})

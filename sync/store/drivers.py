@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from syncblocks.connectors.sql.clear_text import LIBPQ_SINCE
+
 from ..clock import Clock
 from ..errors import ConfigError
 from .connection import Connection
@@ -142,7 +144,8 @@ class Postgres(Driver):
                 "a PostgreSQL run store needs psycopg: install `syncblocks[postgres]`", key="store"
             ) from error
         self._psycopg = psycopg
-        self._uri = uri
+        # An older libpq refuses what it does not know.
+        self._uri = uri if psycopg.pq.version() >= LIBPQ_SINCE else re.sub(r"(?<=[?&])require_auth=[^&]*&?", "", uri)
         #: Schema of the tables, quoted; known after the first connection.
         self._schema = ""
         self.errors = (psycopg.Error,)

@@ -45,12 +45,17 @@ def locate(url: str, folder: Path | None = None) -> Location:
     if kind in ("postgresql", "postgres", "postgresql+psycopg"):
         from syncblocks.connectors.network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
         from syncblocks.connectors.postgres.settings import parse_address
+        from syncblocks.connectors.settings import refuse_ambiguous
 
+        try:
+            refuse_ambiguous(url, other="PGUSER and PGPASSWORD in the environment")
+        except ValueError as error:
+            raise ConfigError(f"store: {error}", key="store") from None
         address = parse_address(f"postgresql://{rest}")
         public = {name: value for name, value in address.parameters.items() if "password" not in name.lower()}
         limited = address.limited(CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S)
         plain = replace(address, password="", parameters=public)
-        return Location(shown=plain.uri(application_name=False), uri=limited.uri())
+        return Location(shown=plain.uri(application_name=False, is_libpq=False), uri=limited.uri())
     if kind not in ("sqlite", "sqlite+pysqlite"):
         raise _not_a_store(f"{kind!r} is not supported")
     slash, name = rest[:1], rest[1:]

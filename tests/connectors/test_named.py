@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from syncblocks.connectors.named import numbered, parameter_names
+from syncblocks.connectors.registry import make_destination
+from tests.sync.run.targets import open_target
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,32 @@ def test_any_text_is_read_and_loses_nothing_but_its_parameters(statement: str) -
     assert values == list(names)
     if not names:
         assert text == statement
+
+
+#: Around each value, text that a scanner takes for a constant that is none, or the other way round.
+STATEMENT = "-- don't\n/* it's: :no */ insert into said (a, b) values (:first, :second) -- :no, isn't it\n"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgres", "mysql", "psycopg"])
+def test_a_value_is_bound_whatever_the_comments_of_the_statement_hold(tmp_path: Path, kind: str) -> None:
+    values = {"first": "x'); drop table said; -- ", "second": "\\' or $1 :first ? %s"}
+    with open_target(kind, tmp_path) as target:
+        target.query("create table said (a varchar(99), b varchar(99))")
+        statement = STATEMENT.replace("-- don't\n", "# don't\n") if kind == "mysql" else STATEMENT
+        config = target.document
+        destination = make_destination(config["connector"], config["config"], tmp_path)
+        assert destination.execute(statement, values) == 1
+        destination.close()
+        assert target.query("select a, b from said") == [tuple(values.values())]
+
+
+def test_mysql_binds_values_of_every_kind_and_compares_them_in_the_columns_collation(mariadb_url: str) -> None:
+    from tests.connectors.mysql.mysql_databases import query, run
+
+    run(mariadb_url, "create table t (a varchar(9) character set latin1 collate latin1_swedish_ci, n int, f double)")
+    destination = make_destination("mysql", {"url": mariadb_url}, Path.cwd())
+    insert = "insert into t values (:a, :n, :f), (upper(:a), null, :none)"
+    assert destination.execute(insert, {"a": "zoë", "n": True, "f": 0.5, "none": None}) == 2
+    assert destination.execute("update t set n = :n where a = :a", {"a": "ZOË", "n": 7}) == 2
+    destination.close()
+    assert query(mariadb_url, "select n, f from t order by f")[1] == [(7, None), (7, 0.5)]

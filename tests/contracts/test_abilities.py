@@ -32,13 +32,19 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "csv": ({"bounds_records", "lists_streams", "reads_ranges"}, _FILES),
     "duckdb": ({"holds_memory", "skips_late", "reads_queries", "computes_checksums"}, {"holds_memory", *_SQL}),
     "jsonl": ({"bounds_records", "lists_streams", "reads_ranges", "has_one_null"}, _FILES),
-    "mariadb": ({"skips_late", "reads_ranges", "reads_queries", "computes_checksums"}, {"refuses_keys", *_SQL}),
+    "mariadb": (
+        {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
+        {"verifies_server", "refuses_keys", *_SQL},
+    ),
     "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
-    "mysql": ({"skips_late", "reads_ranges", "reads_queries", "computes_checksums"}, {"refuses_keys", *_SQL}),
+    "mysql": (
+        {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
+        {"verifies_server", "refuses_keys", *_SQL},
+    ),
     "parquet": ({"holds_memory", "lists_streams", "reads_ranges"}, {"holds_memory", *_FILES}),
     "postgres": (
-        {"prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
-        {"prepares", "loads_ranges", *_SQL},
+        {"verifies_server", "prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
+        {"verifies_server", "prepares", "loads_ranges", *_SQL},
     ),
     "singer": ({"finds_types"}, set()),
     "sqlalchemy": ({"skips_late"}, _SQL),

@@ -31,6 +31,12 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "basic_auth": lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
     "basic_auth_2": lambda text: base64.b64encode(f"me:{text}\n".encode()).decode(),
     "hex": lambda text: text.encode().hex(),
+    "json_in_json": lambda text: json.dumps(json.dumps(text)),
+    "quoted_twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "json_quoted": lambda text: quote(json.dumps(text)[1:-1], safe=""),
+    "base64_of_json": lambda text: base64.b64encode(json.dumps({"password": text}).encode()).decode(),
+    "base64_of_quoted": lambda text: base64.b64encode(f"p={quote(text, safe='')}&x".encode()).decode(),
+    "base64_quoted": lambda text: quote(base64.b64encode(text.encode()), safe=""),
 }
 CANARIES = [
     "c4n4ry-0123456789",
@@ -71,6 +77,31 @@ def test_halves_of_a_long_secret_and_lines_of_a_key_are_masked() -> None:
     assert redactor.redact("cut 0123456789") == "cut ***"
     assert redactor.redact("cut abcdefghij") == "cut ***"
     assert redactor.redact("MIIEvQIBADANBgkqhkiG") == "***"
+
+
+def test_the_values_inside_of_a_secret_that_is_json_are_masked() -> None:
+    """As a driver shows them that has read the key of a service account."""
+    key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw\n-----END PRIVATE KEY-----\n"
+    account = {
+        "type": "service_account",
+        "project_id": "our-warehouse",
+        "private_key": key,
+        "client_email": "loader@our-warehouse.iam",
+        "token_uri": "https://oauth2.googleapis.com/token",
+        "nested": [{"pin": 48151623}],
+    }
+    redact = Redactor([json.dumps(account)]).redact
+    for hidden in (
+        key,
+        json.dumps(key),
+        "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw",
+        "loader@our-warehouse.iam",
+        "48151623",
+    ):
+        assert redact(f"refused: {hidden}!") in ("refused: ***!", 'refused: "***"!')
+    shown = "service_account of our-warehouse at https://oauth2.googleapis.com/token"
+    assert redact(shown) == shown
+    assert redact(base64.encodebytes(json.dumps(account).encode()).decode()).count("***") > 3
 
 
 def test_short_values_and_switches_mask_nothing() -> None:

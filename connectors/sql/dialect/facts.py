@@ -39,6 +39,8 @@ class Facts:
     #: another table, where readers see neither before the commit. 0: the system is not like that.
     refill_bytes: int = 0
     refill_records: int = REFILL_RECORDS
+    #: `#` begins a comment in a statement of the user's.
+    has_hash_comments: bool = False
     #: One round trip may carry several statements.
     joins_statements: bool = False
     #: Outside of a transaction that was begun, each statement is one.

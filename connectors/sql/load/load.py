@@ -99,6 +99,7 @@ class TableLoad:
         if target.changes and not target.is_announced:
             load.announce(checkpoint, tuple(target.changes))
         commit(session, dialect)
+        target.note_committed(strategy.records)
         return Commit(
             checkpoint=checkpoint,
             records=strategy.records,

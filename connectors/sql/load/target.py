@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...errors import ConnectorError, FatalConnectorError
+from ...errors import ConnectorError, FatalConnectorError, TableLost
 from ...stream import Load, WriteDisposition
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
@@ -33,6 +33,8 @@ class Target:
         self._stream = load.stream.name
         #: The table as it was last read.
         self._seen: Table | None = None
+        #: Identity of the table with the records of earlier commits (empty: not known); None: there are none.
+        self._identity = load.begun_in
 
     @property
     def _session(self) -> Session:
@@ -63,7 +65,19 @@ class Target:
 
         Raises:
             FatalConnectorError: it is a view.
+            TableLost: it is not the table that earlier commits wrote.
         """
+        table = self._read()
+        if self._identity is not None:
+            if table is None or self._identity not in ("", table.identity):
+                fate = "dropped" if table is None else "dropped and made anew"
+                raise TableLost(
+                    f"{self.name} was {fate} by somebody else since it was last written", stream=self._stream
+                )
+            self._identity = table.identity
+        return table
+
+    def _read(self) -> Table | None:
         table = self._seen = self._dialect.catalog.reflect(self._session, [self.name]).get(self.name)
         if table is not None and not table.is_table:
             raise FatalConnectorError(
@@ -97,7 +111,7 @@ class Target:
             FatalConnectorError: the catalog does not show what was made.
         """
         self._session.execute(self._dialect.tables.create(self.name, columns, key))
-        table = self.reflect()
+        table = self._read()
         if table is None:
             raise FatalConnectorError(f"{self.name} was created, but the catalog does not show it", stream=self._stream)
         return table
@@ -106,6 +120,13 @@ class Target:
         """Shut out other merges just before the target is written, where `lock` did not."""
         if lock := self._dialect.tables.lock_late(self.name):
             self.run([lock])
+
+    def note_committed(self, records: int) -> None:
+        """Expect the table as it now is in all further transactions."""
+        if self._seen is not None:
+            self._identity = self._seen.identity
+        elif records:  # a staging table has become the target
+            self._identity = ""
 
     def forget_changes(self) -> None:
         """Begin a transaction: former changes are committed or rolled back."""
@@ -162,7 +183,8 @@ class Target:
         if statements and self._dialect.facts.alters_at_once:
             self.announce()
         self._alter(statements)
-        return (self.reflect() or table) if statements else table
+        # To some systems, an altered table is another one.
+        return (self._read() or table) if statements else table
 
     def _demand_kept(self, table: Table, held: Column, wider: str) -> None:
         """Look at the integers of a column that becomes one of doubles.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TakenOver
+from syncblocks.connectors.sql.identifiers import staging_name
 from syncblocks.connectors.stream import Event
 from tests.connectors.mysql.mysql_databases import database, query, run, tables
 from tests.connectors.mysql.mysql_pair import APPEND, FINAL, PEOPLE, REPLACE, destination_of, load_of, people, write
@@ -104,29 +105,43 @@ def breaking(url: str) -> Iterator[Event]:
     yield people((2, "lost"))
 
 
-def break_off(url: str, destination: Any) -> str:
-    """Let a replacement break off; return the staging table that it leaves."""
-    with pytest.raises(RetriableError):
-        write(destination, load_of(PEOPLE, REPLACE), breaking(url))
-    (left,) = staged(url)
-    return left
-
-
-def test_the_next_try_drops_what_a_broken_connection_has_left(mariadb_url: str) -> None:
+def test_a_load_whose_connection_breaks_leaves_no_staging_table(mariadb_url: str) -> None:
+    """It may have been the last try."""
     destination = destination_of(mariadb_url)
     write(destination, load_of(PEOPLE, REPLACE), [people((1, "a")), FINAL])
-    break_off(mariadb_url, destination)
-    again = load_of(PEOPLE, REPLACE)
-    destination.take_over(again.key, token=again.token, owner="test", source="test://")
+    with pytest.raises(RetriableError):
+        write(destination, load_of(PEOPLE, REPLACE), breaking(mariadb_url))
     assert staged(mariadb_url) == set()
-    list(destination.load(again, iter([people((3, "new")), FINAL])))
+    write(destination, load_of(PEOPLE, REPLACE), [people((3, "new")), FINAL])
     destination.close()
     assert query(mariadb_url, "select * from people")[1] == [(3, "new")]
 
 
+def leave(url: str, destination: Any, table: str = "people") -> str:
+    """Leave what a replacement leaves whose server crashes: a staging table, and its token in the ledger."""
+    load = load_of(PEOPLE, REPLACE, table)
+    destination.take_over(load.key, token=load.token, owner="crashed", source="test://")
+    left = staging_name(load.token)
+    run(url, f"create table {left} (id int)")
+    return left
+
+
+def test_each_stream_drops_what_its_last_run_has_left(mariadb_url: str) -> None:
+    """Though the first one has found it before, with its token still in the ledger."""
+    first, later = destination_of(mariadb_url), destination_of(mariadb_url)
+    left = {leave(mariadb_url, first, table) for table in ("a", "b")}
+    assert staged(mariadb_url) >= left
+    first.close()
+    for table in ("a", "b"):
+        load = load_of(PEOPLE, REPLACE, table)
+        later.take_over(load.key, token=load.token, owner="later", source="test://")
+    later.close()
+    assert staged(mariadb_url) == set()
+
+
 def test_a_later_run_drops_what_broken_connections_have_left_and_nothing_else(mariadb_url: str) -> None:
     first, other, later = (destination_of(mariadb_url) for _ in range(3))
-    break_off(mariadb_url, first)
+    leave(mariadb_url, first)
     key = load_of(PEOPLE, REPLACE).key
     other.take_over(key, token="0" * 32, owner="another process, which saw nothing of it")
     run(mariadb_url, "create table _syncblocks_stg_1_o (id int)")
