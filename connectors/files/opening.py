@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConnectorConfigError
-from ..settings import is_url, resolve_path
+from ..settings import is_url, resolve_path, url_scheme
 from .local import LocalStorage
-from .storage import Storage, translated, url_scheme, without_credentials
+from .storage import Storage, translated, without_credentials
 
 
 def open_storage(path: str, folder: Path, options: Mapping[str, Any]) -> Storage:

@@ -48,6 +48,10 @@ class SingerSourceSettings(PluginSettings):
     per_stream: bool = Field(
         default=False, description="start the tap once a stream, several at once, where it allows that"
     )
+    batch_roots: tuple[str, ...] = Field(
+        default=(),
+        description="folders and URLs for files of a BATCH; default: `batch_config.storage.root` of `config`",
+    )
     discovery_cache_s: float = Field(default=900, ge=0, description="seconds for which a discovered catalog is kept")
     checkpoint_records: int = Field(default=CHECKPOINT_RECORDS, ge=1, description="records between two commits")
     checkpoint_s: float = Field(default=CHECKPOINT_S, ge=0, description="seconds after which a commit comes earlier")

@@ -20,6 +20,7 @@ import pyarrow as pa
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
+from .batches import BatchFiles, batch_roots
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
 from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_in
@@ -152,6 +153,7 @@ class SingerSource:
             streams,
             names,
             bookmarks,
+            batch_files=BatchFiles(self._settings.batch_roots or batch_roots(self._settings.config), self._folder),
             adds_columns=self._whole(streams),
             wider=self._wider(),
             on_wider=self._keep_wider,

@@ -118,7 +118,7 @@ def test_batches_go_both_ways(shop: Path, run_cli: RunCLI, form: str) -> None:
     if form == "parquet":
         tables = [pq.read_table(message["manifest"][0].removeprefix("file://")) for message in batches]
         assert [table.num_rows for table in tables] == [2, 1]
-    (shop / "target.json").write_text('{"path": "out.db"}')
+    (shop / "target.json").write_text(json.dumps({"path": "out.db", "batch_config": config["batch_config"]}))
     (shop / "messages").write_text("".join(json.dumps(message) + "\n" for message in messages))
     done = run_cli(["target", "sqlite", "--config", "target.json", "--input", "messages"], shop)
     assert done.returncode == 0, done.stderr
