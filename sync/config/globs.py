@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 _SPECIAL = re.compile(r"[*?\[]")
+_QUOTED = re.compile(r"\[([*?\[])\]")
 
 
 def glob_matches(pattern: str, name: str) -> bool:
@@ -22,6 +23,16 @@ def matches_any(patterns: Iterable[str], name: str) -> bool:
 def is_glob(pattern: str) -> bool:
     """Tell whether a text is a glob, not an exact name."""
     return _SPECIAL.search(pattern) is not None
+
+
+def exact_name(pattern: str) -> str | None:
+    """Return the only name that a pattern matches, without the brackets of `[*]`, `[?]` and `[[]`; None for a glob."""
+    return None if is_glob(_QUOTED.sub("", pattern)) else _QUOTED.sub(r"\1", pattern)
+
+
+def exact_pattern(name: str) -> str:
+    """Return the pattern that matches one name only."""
+    return _SPECIAL.sub(r"[\g<0>]", name)
 
 
 def glob_error(pattern: str) -> str | None:

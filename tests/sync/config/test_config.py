@@ -19,6 +19,8 @@ from syncblocks.connectors.settings import Settings, parse_settings
 from syncblocks.sync.config import (
     Pipeline,
     config_error_from_connector,
+    exact_name,
+    exact_pattern,
     glob_matches,
     is_glob,
     load_pipeline,
@@ -401,7 +403,15 @@ def test_a_glob_matches_whole_names_with_their_case(pattern: str, name: str, exp
     assert glob_matches(pattern, name) is expected
 
 
+@pytest.mark.parametrize("name", ["a.b", "*", "a[1]", "why?", "[*]", "[[]]"])
+def test_each_name_has_a_pattern_of_its_own(name: str) -> None:
+    pattern = exact_pattern(name)
+    assert exact_name(pattern) == name
+    assert glob_matches(pattern, name)
+
+
 def test_an_exact_name_is_no_glob() -> None:
+    assert [exact_name(pattern) for pattern in ("*", "a?", "[ab]", "a[*]b*")] == [None] * 4
     assert not is_glob("public.users")
     assert all(is_glob(pattern) for pattern in ("*", "a?", "[ab]"))
 
