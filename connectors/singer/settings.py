@@ -15,7 +15,8 @@ class PluginSettings(Settings):
 
     pip: str = Field(
         default="",
-        description="what to install, as for `pip install`: `tap-jsonl==0.3.1`; each plugin gets its own environment",
+        description="what to install, as for `pip install`: `tap-jsonl==0.3.1`, also with `--hash=sha256:...`; "
+        "each plugin gets its own environment",
     )
     executable: str = Field(default="", description="a program that is there already: a path, or a name on the PATH")
     python: str = Field(default="", description="Python of the plugin's environment; default: the one of syncblocks")

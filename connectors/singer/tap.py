@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from ..local_files import make_private_folder, write_beside
 from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .batches import BatchFiles, batch_roots
@@ -204,6 +205,7 @@ class SingerSource:
                 python=settings.python,
                 folder=self._folder,
                 timeout_s=settings.install_timeout_s,
+                env=settings.env,
             )
         found = shutil.which(settings.executable) if "/" not in settings.executable else None
         path = Path(found) if found else resolve_path(settings.executable, self._folder)
@@ -347,12 +349,8 @@ class _Read:
 
 def _keep(path: Path, value: Any) -> None:
     """Write a file atomically that only this user can read."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    draft.replace(path)
+    make_private_folder(path.parent)
+    write_beside(path, json.dumps(value).encode(), 0o600).replace(path)
 
 
 __all__ = ["SingerSource", "name_of"]
