@@ -11,6 +11,7 @@ from ..arrow.conform import plain_type
 from ..errors import FatalConnectorError
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
+from .settings import FileSourceSettings
 
 #: Bytes of a stream's files from which types are inferred; smaller files are read whole.
 INFER_BYTES = 64 << 20
@@ -92,6 +93,15 @@ def unfit(file: DataFile, line: int | None, column: str, value: object, kind: pa
     where = f"{file.label}:{line}" if line else file.label
     mend = f"`config.types: {{{column}: string}}` takes it as text"
     return FatalConnectorError(f"{where}: {no_such(column, value, kind)}; {mend}", key="types")
+
+
+def demand_columns(file: DataFile, columns: int, settings: FileSourceSettings) -> None:
+    """Raise if a stream has more columns than it may have."""
+    if columns > settings.max_columns:
+        raise FatalConnectorError(
+            f"{file.label}: more than {settings.max_columns:,} columns; `config.max_columns` allows more",
+            key="max_columns",
+        )
 
 
 def plain(schema: pa.Schema) -> pa.Schema:

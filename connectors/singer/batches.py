@@ -22,6 +22,8 @@ from ..settings import is_url, resolve_path, url_scheme
 from .values import shown
 
 BLOCK_BYTES = 4 << 20
+BUFFER_BYTES = 64 << 10
+BATCH_RECORDS = 65_536
 #: Longest line of a file: a file of a few bytes may unpack to one without end.
 MAX_LINE_BYTES = 256 << 20
 _GZIP = b"\x1f\x8b"
@@ -157,7 +159,17 @@ def _parquet(raw: IO[bytes], form: Any) -> Iterator[pa.RecordBatch]:
         raise BadBatch(f"format {form!r} is unknown; known: jsonl, parquet, arrow")
     import pyarrow.parquet
 
-    yield from pyarrow.parquet.ParquetFile(raw).iter_batches()
+    from ..arrow.parquet_size import fitting_records
+
+    opened = pyarrow.parquet.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES)
+    size = fitting_records(
+        opened.metadata,
+        None,
+        BLOCK_BYTES,
+        BATCH_RECORDS,
+        lambda path: pyarrow.parquet.ParquetFile(raw, metadata=opened.metadata, read_dictionary=[path]),
+    )
+    yield from opened.iter_batches(batch_size=size)
 
 
 def _arrow(raw: IO[bytes]) -> Iterator[pa.RecordBatch]:

@@ -51,6 +51,7 @@ class SingerSource:
         self.name = settings.tap or program_name(settings.pip) or Path(settings.executable).name
         self._label = f"tap {self.name}"
         self._lock = threading.Lock()
+        self._catalog_lock = threading.Lock()
         self._entries: list[dict[str, Any]] | None = None
         self._reads: list[_Read] = []
 
@@ -246,7 +247,7 @@ class SingerSource:
         return adjusted(self._discovered(), self._settings.metadata, self._settings.schema_)
 
     def _discovered(self, *, is_fresh: bool = False) -> list[dict[str, Any]]:
-        with self._lock:
+        with self._catalog_lock:
             if self._entries is None or is_fresh:
                 self._entries = self._from_file() if self._settings.catalog else self._from_tap(is_fresh=is_fresh)
             return self._entries
@@ -268,7 +269,7 @@ class SingerSource:
                     return parse_catalog(kept.read_bytes(), self._label)
         with PrivateFiles() as files:
             config = files.write("config.json", self._settings.config)
-            text = run(self._plugin([str(program), "--config", str(config), "--discover"]))
+            text = run(self._plugin([str(program), "--config", str(config), "--discover"]), noted=self._noted)
         entries = parse_catalog(text, self._label)
         if not entries:
             log.warning(
@@ -277,6 +278,19 @@ class SingerSource:
         if self._settings.discovery_cache_s:
             _keep(kept, {"streams": entries})
         return entries
+
+    @contextlib.contextmanager
+    def _noted(self, plugin: Plugin) -> Iterator[None]:
+        """Let `close` end a plugin that is discovering."""
+        under_way = _Read({""})
+        with self._lock:
+            self._reads.append(under_way)
+        try:
+            with under_way.running(plugin):
+                yield
+        finally:
+            with self._lock:
+                self._reads.remove(under_way)
 
     def _catalog_file(self) -> Path:
         settings = self._settings
@@ -308,7 +322,7 @@ class SingerSource:
     def _forget_catalog(self) -> None:
         with contextlib.suppress(OSError):
             self._catalog_file().unlink()
-        with self._lock:
+        with self._catalog_lock:
             self._entries = None
 
 

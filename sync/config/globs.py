@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+#: Longest glob: it is compared with every name.
+MAX_CHARACTERS = 1000
+
 _SPECIAL = re.compile(r"[*?\[]")
 _QUOTED = re.compile(r"\[([*?\[])\]")
 
@@ -37,6 +40,8 @@ def exact_pattern(name: str) -> str:
 
 def glob_error(pattern: str) -> str | None:
     """Say what is wrong with a glob; None if it is valid."""
+    if len(pattern) > MAX_CHARACTERS:
+        return f"it has more than {MAX_CHARACTERS:,} characters"
     rest = pattern
     while "[" in rest:
         rest = rest.partition("[")[2]

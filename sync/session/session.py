@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
-from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Stream
@@ -21,6 +24,9 @@ from ..plan.selection import narrow_streams, select_streams, skipped_streams
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
+
+#: Seconds between two looks at what may end the wait for a catalog.
+_POLL_S = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +42,8 @@ class Session:
     destination: Destination
     destination_can: Abilities
     redactor: Redactor
+    #: Tells whether to give up waiting for the source's catalog.
+    is_stopping: Callable[[], bool] = lambda: False
 
     @property
     def connectors(self) -> Connectors:
@@ -64,15 +72,41 @@ class Session:
                 one.prepare(shortcut or "arrow", is_whole=is_whole)
 
     def discover(self) -> Sequence[Stream]:
-        """Ask the source for its catalog.
+        """Ask the source for its catalog, in a thread: a driver may wait for an answer that never comes.
 
         Raises:
             ConfigError: its settings are wrong.
+            FatalConnectorError: it takes longer than `discovery_timeout_s`.
+            Interrupted: the run is to stop.
         """
         try:
-            return self.source.discover()
+            return self._waited(self.source.discover)
         except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
+
+    def _waited(self, ask: Callable[[], Sequence[Stream]]) -> Sequence[Stream]:
+        answer: Future[Sequence[Stream]] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # it is raised where the answer is waited for
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="discovery", daemon=True).start()
+        limit_s = self.pipeline.discovery_timeout_s
+        end = None if limit_s is None else time.monotonic() + limit_s
+        while True:
+            wait([answer], _POLL_S)
+            if answer.done():
+                return answer.result()
+            if self.is_stopping():
+                raise Interrupted("discovery was interrupted", connector=self.pipeline.source.connector)
+            if end is not None and time.monotonic() > end:
+                raise FatalConnectorError(
+                    f"the source has not told its streams within {limit_s:g} s (`discovery_timeout_s`)",
+                    connector=self.pipeline.source.connector,
+                )
 
     def close(self) -> None:
         """Close every connection to source and destination."""

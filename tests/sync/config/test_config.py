@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -381,6 +383,26 @@ def test_a_complaint_of_a_connector_gets_its_place(load: Load) -> None:
     bare = config_error_from_connector(pipeline, "source", ConnectorConfigError(f"cannot use {ENVIRON['CRM_URL']}"))
     assert (bare.line, bare.key) == (12, "source.connector")
     assert "ss-word" not in str(bare)
+
+
+@pytest.mark.parametrize(
+    ("streams", "more"),
+    [
+        ("[{stream: a}]", "callbacks: [{notify: 'json://" + "a" * 900_000 + "'}]"),
+        ("[{stream: a, key_properties: [" + ", ".join(f"k{number}" for number in range(40_000)) + "]}]", ""),
+        ("[{stream: '" + "[a]" * 300_000 + "'}]", ""),
+        ("[{stream: a}]", "\n".join(f"k{number}: 1" for number in range(49_000))),
+    ],
+    ids=["one long word", "many names", "a long pattern", "unknown keys"],
+)
+def test_a_file_is_read_in_two_seconds_whatever_it_holds(tmp_path: Path, streams: str, more: str) -> None:
+    file = tmp_path / "p.yaml"
+    ends = "source: {connector: memory, config: {}}\ndestination: {connector: memory, config: {}}\n"
+    file.write_text(f"{ends}streams: {streams}\n{more}\n")
+    started = time.process_time()
+    with contextlib.suppress(ConfigError):
+        load_pipeline(file)
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
