@@ -25,7 +25,7 @@ from ..errors import FatalConnectorError
 from ..protocols import Destination
 from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 from .batches import BadBatch, BatchFiles, batch_roots
-from .plugin_config import config_jsonschema, make_connector
+from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
 from .records import MalformedRecord, Parser, Wider
 from .types import Column, columns_of
 from .versions import VERSION, OlderVersions, version_column
@@ -195,7 +195,7 @@ class DestinationSink(BatchSink):
                 ) from error
 
 
-class DestinationTarget(Target):
+class DestinationTarget(ConfigWithoutValues, Target):
     """A target over a `Destination`; `target_class` makes one for each connector."""
 
     name = "target-syncblocks"

@@ -75,6 +75,16 @@ def test_only_selected_streams_and_columns_are_sent(shop: Path, run_cli: RunCLI)
     assert schema["key_properties"] == ["id"]
 
 
+def test_a_wrong_config_is_told_without_its_values(shop: Path, run_cli: RunCLI) -> None:
+    (shop / "wrong.json").write_text(json.dumps({"path": 5551234, "checkpoint_records": "s3cr3t-value"}))
+    for arguments in (["tap", "sqlite"], ["target", "sqlite"]):
+        done = run_cli([*arguments, "--config", "wrong.json"], shop, stdin="")
+        assert done.returncode != 0
+        assert "path does not fit" in done.stderr
+        assert "s3cr3t-value" not in done.stderr + done.stdout
+        assert "5551234" not in done.stderr + done.stdout
+
+
 def test_an_incremental_tap_goes_on_from_its_last_state(shop: Path, run_cli: RunCLI) -> None:
     path = catalog(shop, run_cli, replication_key="version")
     messages = tap(shop, run_cli, "--catalog", str(path))

@@ -154,3 +154,19 @@ def test_a_callback_receives_the_blocks_output_as_a_frame(bench: Bench) -> None:
     assert (bench.folder / "load.txt").read_text() == "[0, 1, 2, 3, 4]"
     assert (bench.folder / "export.txt").read_text() == "[0, 1, 2, 3, 4]"
     assert list((bench.folder / ".syncblocks" / "spool").iterdir()) == []
+
+
+def test_what_a_transformer_prints_has_no_secrets(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNCBLOCKS_SECRET_K", "pr1nted-by-mistake")
+    bench.seed("orders", 2)
+    bench.document["variables"] = {"key": "{{ secret('k') }}"}
+    (bench.folder / "tell.py").write_text(
+        "@transformer\ndef tell(df, key=None):\n    print('key', key)\n    return df\n"
+    )
+    bench.document["transformers"] = [{"file": "tell.py"}]
+    assert bench.run().exit_code == 0
+    printed = capsys.readouterr().out
+    assert "key ***" in printed
+    assert "pr1nted-by-mistake" not in printed
