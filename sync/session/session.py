@@ -16,11 +16,12 @@ from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Stream
 
-from ..config import Pipeline, config_error_from_connector
+from ..config import Pipeline, config_error_from_connector, exact_name
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
+from ..plan.checks import stream_error
 from ..plan.plan import Connectors, Plan, plan_streams
-from ..plan.selection import narrow_streams, select_streams, skipped_streams
+from ..plan.selection import SelectedStream, narrow_streams, select_streams, skipped_streams
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
@@ -174,7 +175,7 @@ def make_plan(
         selected = select_streams(pipeline, catalog, written)
         skipped = skipped_streams(pipeline, catalog, written)
         check_stream_filters(pipeline, [stream.name for stream in selected])
-        selected = narrow_streams(selected, streams, only)
+        selected, unnamed = _nameable(pipeline, narrow_streams(selected, streams, only), session.destination_can)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
@@ -188,9 +189,36 @@ def make_plan(
         full_refresh=full_refresh,
     )
     if streams or only is not None:
-        return plan
+        skipped = ()
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    texts += unnamed
     return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts))
+
+
+def _nameable(
+    pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities
+) -> tuple[tuple[SelectedStream, ...], tuple[str, ...]]:
+    """Leave out the streams whose table has no name in the destination, with a warning each.
+
+    A stranger's table in the source must not keep all others from being synced.
+
+    Raises:
+        ConfigError: the file names such a stream, or there is no other.
+    """
+    kept: list[SelectedStream] = []
+    texts: list[str] = []
+    for stream in selected:
+        try:
+            if can.names_tables is not None:
+                can.names_tables.one_name(stream.destination_table)
+            kept.append(stream)
+        except FatalConnectorError as error:
+            entry = pipeline.streams[int(stream.location[1])]
+            is_last = stream is selected[-1] and not kept
+            if is_last or exact_name(entry.stream) is not None:
+                raise stream_error(pipeline, stream, str(error)) from error
+            texts.append(f"stream {stream.name!r} is skipped: {error}")
+    return tuple(kept), tuple(texts)
 
 
 def _make(pipeline: Pipeline, role: str) -> Any:
