@@ -14,6 +14,14 @@ from .errors import ConnectorConfigError
 
 Model = TypeVar("Model", bound="Settings")
 
+#: Schemes of URLs of files that are opened; others, such as chained ones, are refused.
+FILE_SCHEMES = frozenset(
+    [
+        *("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"),
+        *("hdfs", "webhdfs", "oci", "r2", "oss", "cos", "sftp", "ssh", "ftp"),
+    ]
+)
+
 
 class Settings(BaseModel):
     """Base of every connector's settings; editors and docs show each field's description."""
@@ -107,3 +115,13 @@ def is_installed(module: str) -> bool:
 def is_url(path: str) -> bool:
     """Tell whether a path is a URL (`s3://bucket/x`, also `file://`)."""
     return "://" in path
+
+
+def url_scheme(path: str) -> str:
+    """Return the scheme of a file's URL; raise if such URLs are not opened."""
+    scheme = path.partition("://")[0].lower()
+    if scheme not in FILE_SCHEMES:
+        raise ConnectorConfigError(
+            f"URLs of scheme {scheme!r} are not opened{choice(scheme, FILE_SCHEMES)}", key="path"
+        )
+    return scheme

@@ -198,6 +198,9 @@ class Database:
                 self._set_bytes = 0 if settings.memory_limit is None else _limit_bytes(self._root)
             elif self._is_read_only and is_writer:
                 raise RetriableError(f"{self.path} is being read in this process, and opened for reading only")
+            if not is_writer and not settings.external_access:
+                # A stranger's view must not read the files that this process can read.
+                self._root.execute("set global enable_external_access = false")
             self._holders.add(holder)
             self._cursors += 1
             return self._root.cursor()

@@ -39,6 +39,9 @@ class DuckDBSettings(Settings):
     checkpoint_records: int = Field(
         default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."
     )
+    external_access: bool = Field(
+        default=False, description="Source: let its views read other files of this machine, and URLs."
+    )
     threads: int | None = Field(default=None, ge=1, description="DuckDB's threads; default: one a processor.")
 
 

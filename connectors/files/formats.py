@@ -12,6 +12,7 @@ from ..errors import FatalConnectorError
 from ..stream import DECIDED
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
+from .settings import FileSourceSettings
 
 #: Bytes of a stream's files from which types are inferred; smaller files are read whole.
 INFER_BYTES = 64 << 20
@@ -95,6 +96,15 @@ def unfit(file: DataFile, line: int | None, field: pa.Field, value: object) -> F
     if DECIDED in (field.metadata or {}):
         mend = f"the table's column decides; {mend}, together with --full-refresh"
     return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
+
+
+def demand_columns(file: DataFile, columns: int, settings: FileSourceSettings) -> None:
+    """Raise if a stream has more columns than it may have."""
+    if columns > settings.max_columns:
+        raise FatalConnectorError(
+            f"{file.label}: more than {settings.max_columns:,} columns; `config.max_columns` allows more",
+            key="max_columns",
+        )
 
 
 def plain(schema: pa.Schema) -> pa.Schema:

@@ -22,7 +22,7 @@ from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, 
 from ..errors import FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import DECIDED, GUESSED, UNSEEN
-from .formats import Writer, plain, sliced, unfit
+from .formats import Writer, demand_columns, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
@@ -32,6 +32,9 @@ from .type_inference import WRITTEN_NUMBER, Guess, is_number
 
 #: Bytes from which types are inferred: fewer than of CSV, since JSON is parsed record by record.
 INFER_JSON_BYTES = 16 << 20
+
+#: Values of a batch, NULL included: a column has one for each record.
+MOST_VALUES = 4 << 20
 
 JSON = pa.json_(pa.string())
 
@@ -70,7 +73,7 @@ class JSONLFormat:
         left = min(budget_bytes, INFER_JSON_BYTES)
         for file in files:
             for start, block in _blocks(file, self.record_bytes):
-                _look(columns, self._parsed(file, start, block, is_lenient=True))
+                self._look(file, columns, self._parsed(file, start, block, is_lenient=True))
                 left -= len(block)
                 del block  # not held while the next one is read
                 if left <= 0:
@@ -85,13 +88,20 @@ class JSONLFormat:
         for start, block in _blocks(file, self.record_bytes):
             is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
             batch = self._quick(block, wanted, known) if is_quick and is_sure else None
-            batches = [batch] if batch is not None else []
-            if batch is None:
-                batches, wanted = self._slow(file, start, block, wanted, known, rejected)
-                known |= set(wanted.names)
-            del block, batch  # not held while its records are converted
-            while batches:
-                yield from sliced(batches.pop(0), self._settings.batch_size)
+            if batch is not None:
+                del block  # nothing is held here while its records are written
+                yield from sliced(batch, self._settings.batch_size)
+                continue
+            found, wanted = self._found(file, start, block, wanted, known, rejected)
+            known |= set(wanted.names)
+            del block
+            size = max(1, min(self._settings.batch_size, MOST_VALUES // max(1, len(wanted))))
+            while found:
+                part, found = found.slice(0, size), found.slice(size, len(found))
+                batches = self._converted(file, part, wanted, rejected)
+                del part
+                while batches:
+                    yield batches.pop(0)
 
     def count(self, file: DataFile) -> int:
         return sum(
@@ -121,11 +131,12 @@ class JSONLFormat:
     def _quick(self, block: bytearray, wanted: pa.Schema, known: frozenset[str]) -> pa.RecordBatch | None:
         """Parse a block as a whole; None: another type, a new key or an error needs a parse record by record."""
         raw = pa.schema([pa.field(field.name, _raw_type(field.type)) for field in wanted])
+        others = "error" if known.issubset(wanted.names) else "infer"
         try:
             table = pyarrow.json.read_json(
                 pa.BufferReader(block),
                 read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
-                parse_options=pyarrow.json.ParseOptions(explicit_schema=raw, unexpected_field_behavior="infer"),
+                parse_options=pyarrow.json.ParseOptions(explicit_schema=raw, unexpected_field_behavior=others),
             ).combine_chunks()
             if not known.issuperset(table.column_names):
                 return None
@@ -139,7 +150,7 @@ class JSONLFormat:
             return None
         return pa.record_batch(columns, schema=wanted)
 
-    def _slow(
+    def _found(
         self,
         file: DataFile,
         start: int,
@@ -147,7 +158,8 @@ class JSONLFormat:
         wanted: pa.Schema,
         known: frozenset[str],
         rejected: ReadRejections | None,
-    ) -> tuple[list[pa.RecordBatch], pa.Schema]:
+    ) -> tuple[_Found, pa.Schema]:
+        """Return a block's records, their values not yet read, and the columns with those that are new."""
         found = _Found()
         for line, text in _lines(start, block):
             try:
@@ -160,15 +172,20 @@ class JSONLFormat:
             found.append((line, record))
         if any(not known.issuperset(record) for _, record in found):
             wanted = self._widened(file, start, block, wanted, known, is_lenient=rejected is not None)
+        return found, wanted
+
+    def _converted(
+        self, file: DataFile, found: _Found, wanted: pa.Schema, rejected: ReadRejections | None
+    ) -> list[pa.RecordBatch]:
         if rejected is None:
-            return [self._whole(file, found, wanted)], wanted
+            return [self._whole(file, found, wanted)]
         good, invalid = convert_by_halves(found, lambda part: self._whole(file, part, wanted), rejected.limit)
         for place, reason in invalid:
             line, record = found[place]
             # Without the place at the start of its message: the record keeps the place apart.
             reason = reason.removeprefix(f"{file.label}:{line}: ")
             rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
-        return [part for part in good if part.num_rows], wanted
+        return [part for part in good if part.num_rows]
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
         lines, records = [line for line, _ in found], [record for _, record in found]
@@ -193,8 +210,9 @@ class JSONLFormat:
         is_lenient: bool,
     ) -> pa.Schema:
         columns: dict[str, _Column] = {}
-        _look(columns, self._parsed(file, start, block, is_lenient=is_lenient))
+        self._look(file, columns, self._parsed(file, start, block, is_lenient=is_lenient))
         new = [column.field(name) for name, column in columns.items() if name not in known]
+        demand_columns(file, len(wanted) + len(new), self._settings)
         return pa.schema([*wanted, *new])
 
     def _column(
@@ -224,6 +242,16 @@ class JSONLFormat:
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
             place = first_invalid(_Values(values) if column is None else column, converts)
             raise unfit(file, lines[place], field, _text_of(raws[place])) from error
+
+    def _look(self, file: DataFile, columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
+        values: dict[str, list[Any]] = {}
+        for record in records:
+            for key, value in record.items():
+                values.setdefault(key, []).append(value)
+            demand_columns(file, len(values), self._settings)
+        demand_columns(file, len(columns.keys() | values.keys()), self._settings)
+        for key, found in values.items():
+            columns.setdefault(key, _Column()).add(found)
 
     def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
         """Yield a block's records; if lenient, allow up to half of the lines to be malformed."""
@@ -332,15 +360,6 @@ def _lines(start: int, block: bytearray) -> Iterator[tuple[int, bytearray]]:
     for line, text in enumerate(block.split(b"\n"), start):
         if text.strip():
             yield line, text
-
-
-def _look(columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
-    values: dict[str, list[Any]] = {}
-    for record in records:
-        for key, value in record.items():
-            values.setdefault(key, []).append(value)
-    for key, found in values.items():
-        columns.setdefault(key, _Column()).add(found)
 
 
 def _kind(value: Any) -> str:

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
-from ..errors import ConnectorConfigError, Interrupted, RetriableError
+from ..errors import ConnectorConfigError, Interrupted
 from ..failpoints import failpoint
+from ..local_files import create_file, inside, open_inside, write_beside
 from .storage import LOCK_POLL_S, Entry
 
 
@@ -68,26 +69,12 @@ class LocalStorage:
         return (self._path / name).stat().st_size
 
     def open_input(self, name: str) -> BinaryIO:
-        """Open a regular file inside the root, after following links; check again once it is open."""
-        path = self._inside(name)
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ConnectorConfigError(f"{self.label(name)}: not a regular file", key="path")
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        file = os.fdopen(descriptor, "rb", buffering=0)
-        try:
-            same = os.path.samestat(os.fstat(descriptor), self._inside(name).stat())
-            if not same:
-                raise RetriableError(f"{self.label(name)}: exchanged while it was being opened")
-        except BaseException:
-            file.close()
-            raise
-        return cast("BinaryIO", file)
+        return open_inside(self._path / name, self._path, self._allowed)
 
     def open_output(self, name: str) -> BinaryIO:
-        path = self._path / name
+        path = self._written(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._inside(str(Path(name).parent))
-        return path.open("xb")
+        return create_file(path)
 
     def finish_output(self, file: BinaryIO) -> None:
         """Make a file written through `open_output` durable and close it."""
@@ -97,45 +84,45 @@ class LocalStorage:
 
     def read_bytes(self, name: str) -> bytes | None:
         try:
-            return (self._path / name).read_bytes()
+            with self.open_input(name) as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def replace_bytes(self, name: str, data: bytes) -> None:
         """Replace a small file under its lock: readers see the old file or the new one, also after a crash."""
-        path = self._path / name
+        path = self._written(name)
         self._make_folders(path.parent)
-        beside = path.with_name(f".{path.name}.tmp")  # One fixed name: a file that a killed process left is used again.
+        for left, _ in self.names(name.rpartition("/")[0]):
+            if left.startswith(f".{path.name}.") and left.endswith(".tmp"):  # of a killed process: the lock is held
+                (path.parent / left).unlink()
         failpoint("files.replace.before")
+        draft = write_beside(path, data)
         try:
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
             failpoint("files.replace.inside")
-            beside.replace(path)
+            draft.replace(path)
         except BaseException:
-            beside.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
         failpoint("files.replace.after")
 
     def move(self, before: str, after: str) -> None:
-        target = self._path / after
+        source, target = self._written(before), self._written(after)
         self._make_folders(target.parent)
         failpoint("files.move.before")
-        (self._path / before).replace(target)
+        source.replace(target)
         failpoint("files.move.after")
         _sync_folder(target.parent)
 
     def delete(self, name: str) -> None:
         failpoint("files.delete.before")
-        (self._path / name).unlink(missing_ok=True)
+        self._written(name).unlink(missing_ok=True)
         failpoint("files.delete.after")
 
     def delete_folder(self, name: str, *, only_empty: bool = False) -> None:
         """Remove a folder and the files directly in it."""
-        path = self._path / name
+        path = self._inside(name)
         if not only_empty:
             for inner, is_folder in self.names(name):
                 if not is_folder:
@@ -146,9 +133,9 @@ class LocalStorage:
     @contextmanager
     def lock(self, name: str, is_interrupted: Callable[[], bool]) -> Iterator[None]:
         """Wait for the exclusive lock of a name and hold it; the lock ends with the process at the latest."""
-        path = self._path / name
+        path = self._written(name)
         self._make_folders(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             while not _try_lock(descriptor):
                 if is_interrupted():
@@ -169,12 +156,12 @@ class LocalStorage:
             raise ConnectorConfigError(f"{nearest}: no permission to write there", key="path")
 
     def _inside(self, name: str) -> Path:
-        real = Path(os.path.realpath(self._path / name))
-        if real.is_relative_to(os.path.realpath(self._path)) or real == self._allowed:
-            return real
-        raise ConnectorConfigError(
-            f"{self.label(name)} is a link to {real}, outside of {self.root}; name that path itself", key="path"
-        )
+        return inside(self._path / name, self._path, self._allowed)
+
+    def _written(self, name: str) -> Path:
+        """Return the path of a file to write or remove: its folder is inside; the file itself may be a link."""
+        path = self._path / name
+        return self._inside(str(Path(name).parent)) / path.name
 
     def _make_folders(self, folder: Path) -> None:
         missing = []

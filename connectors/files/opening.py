@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConnectorConfigError
-from ..settings import is_installed, is_url, resolve_path
+from ..settings import is_installed, is_url, resolve_path, url_scheme
 from .local import LocalStorage
-from .storage import Storage, translated, url_scheme, without_credentials
+from .storage import Storage, translated, without_credentials
 
 _S3, _GCS = ("s3fs", "'syncblocks[s3]'"), ("gcsfs", "'syncblocks[gcs]'")
 _AZURE, _SFTP = ("adlfs", "'syncblocks[azure]'"), ("paramiko", "'syncblocks[sftp]'")

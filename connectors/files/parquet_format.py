@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..arrow.conform import shown
+from ..arrow.parquet_size import fitting_records, joined
 from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
 from ..errors import FatalConnectorError
 from .columns import both_held, is_held
@@ -116,18 +117,19 @@ class ParquetFormat:
         source = _Opened(file)
         with source as opened:
             metadata = opened.metadata
-            width = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
-            fitting = BLOCK_BYTES * max(metadata.num_rows, 1) // max(width, 1)
-            size = max(1, min(self._settings.batch_size, fitting))
             present = [name for name in wanted.names if name in opened.schema_arrow.names]
             self._refuse_other_types(file, plain(opened.schema_arrow), wanted)
             try:
                 chosen = file.groups if isinstance(file, FilePart) else None
+                most = self._settings.batch_size
+                reopen = source.with_dictionary if file.is_local else None
+                size = fitting_records(metadata, chosen, BLOCK_BYTES, most, reopen)
                 opened = source.exact(opened, wanted, chosen)
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
-                    for batch in reader.iter_batches(batch_size=size, columns=present, row_groups=groups):
-                        yield self._fitted(file, batch, wanted)
+                    batches = reader.iter_batches(batch_size=size, columns=present, row_groups=groups)
+                    fitted = (self._fitted(file, batch, wanted) for batch in batches)
+                    yield from joined(fitted, BLOCK_BYTES, most)
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
 
@@ -293,6 +295,10 @@ class _Opened:
         micros = self._reader(metadata=opened.metadata, coerce_int96_timestamp_unit="us")
         self._unit = unit_of(self._file.label, opened, micros, wanted, groups)
         return micros if self._unit == "us" else opened
+
+    def with_dictionary(self, path: str) -> pyarrow.parquet.ParquetFile:
+        """Return a reader that gives a column as it is encoded, with each value once."""
+        return self._reader(read_dictionary=[path])
 
     def ahead(self, opened: pyarrow.parquet.ParquetFile) -> pyarrow.parquet.ParquetFile:
         """Return a reader that fetches and keeps all requested bytes at once."""

@@ -17,11 +17,11 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..settings import is_url, resolve_path
+from ..settings import is_url, resolve_path, url_scheme
 from .local import LocalStorage
 from .manifest import LEDGER, Manifest, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
-from .storage import Storage, translated, url_scheme, without_credentials
+from .storage import Storage, translated, without_credentials
 
 #: Suffix -> codec.
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}

@@ -41,6 +41,7 @@ class FileSourceSettings(Settings):
     range_bytes: int = Field(
         default=RANGE_BYTES, ge=1, description="least size of a range, where `parallel_reads` splits the files"
     )
+    max_columns: int = Field(default=10_000, ge=1, description="most columns of a stream; more are an error")
     types: dict[str, str] = Field(
         default_factory=dict, description="type of a column in every stream that has it, such as {zip: string}"
     )

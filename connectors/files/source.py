@@ -17,7 +17,7 @@ from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .csv_format import CSVFormat
-from .formats import INFER_BYTES, Format, unfit
+from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
@@ -193,6 +193,8 @@ class FileSource:
         made = self._format
         with _located(found.name, self.connector):
             schema = found.schema or self._inferred(found.files)
+            if found.files:
+                demand_columns(found.files[0], len(schema), self._settings)
             types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
             schema = pa.schema([pa.field(f.name, types[f.name], f.nullable) if f.name in types else f for f in schema])
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
@@ -254,6 +256,7 @@ class FileSource:
                 if new:
                     own = self._format.schema([file], INFER_BYTES)
                     schema = pa.schema([*schema, *(own.field(name) for name in new)])
+                    demand_columns(file, len(schema), self._settings)
                     known |= frozenset(new)
                     changes.append(replace(stream, schema=schema))
             for batch in self._format.read(file, schema, known, rejected):

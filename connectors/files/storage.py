@@ -10,15 +10,7 @@ from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
-from ..settings import choice, is_url
-
-#: Schemes of URLs that are opened; others, such as chained ones, are refused.
-SCHEMES = frozenset(
-    [
-        *("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"),
-        *("hdfs", "webhdfs", "oci", "r2", "oss", "cos", "sftp", "ssh", "ftp"),
-    ]
-)
+from ..settings import is_url
 
 #: Seconds between two tries to take a lock.
 LOCK_POLL_S = 0.02
@@ -84,14 +76,6 @@ def checked_name(name: str) -> str:
     if not name or "\0" in name or "\\" in name or any(part in ("", ".", "..") for part in parts):
         raise FatalConnectorError(f"the manifest names a file outside its folder: {name!r}")
     return name
-
-
-def url_scheme(path: str) -> str:
-    """Return the scheme of a URL; raise if such URLs are not opened."""
-    scheme = path.partition("://")[0].lower()
-    if scheme not in SCHEMES:
-        raise ConnectorConfigError(f"URLs of scheme {scheme!r} are not opened{choice(scheme, SCHEMES)}", key="path")
-    return scheme
 
 
 def without_credentials(url: str) -> str:

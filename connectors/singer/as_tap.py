@@ -28,7 +28,7 @@ from ..protocols import Source
 from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
 from .json_schema import json_schema
 from .lines import RecordLines, to_line
-from .plugin_config import config_jsonschema, make_connector
+from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
 
 #: Key in the STATE, beside the SDK's `replication_key_value`, of the bookmark with the hashes of its records.
 BOOKMARK = "syncblocks_bookmark"
@@ -46,7 +46,7 @@ def tap_class(connector: str) -> type[Tap]:
     return type(f"Tap{connector.title()}", (SourceTap,), attributes)
 
 
-class SourceTap(Tap):
+class SourceTap(ConfigWithoutValues, Tap):
     """A tap over a `Source`; `tap_class` makes one for each connector."""
 
     name = "tap-syncblocks"

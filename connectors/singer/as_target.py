@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -23,8 +24,8 @@ from ..abilities import abilities_of
 from ..errors import FatalConnectorError
 from ..protocols import Destination
 from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
-from .batches import BadBatch, read_lines, read_tables
-from .plugin_config import config_jsonschema, make_connector
+from .batches import BadBatch, BatchFiles, batch_roots
+from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
 from .records import MalformedRecord, Parser, Wider
 from .types import Column, columns_of
 from .versions import VERSION, OlderVersions, version_column
@@ -133,13 +134,14 @@ class DestinationSink(BatchSink):
         """Load the files of a BATCH message, after the records before it."""
         self._ours.drain_one(self)
         self._has_files = True
+        opener = BatchFiles(batch_roots(self.config), Path.cwd())
         form = {"format": encoding.format, "compression": encoding.compression}
         try:
             for file in files:
                 if encoding.format == "jsonl":
-                    self._write(self._parse(block, lines) for block, lines in read_lines(file, form))
+                    self._write(self._parse(block, lines) for block, lines in opener.read_lines(file, form))
                 else:
-                    self._write(read_tables(file, form, self._schema()))
+                    self._write(opener.read_tables(file, form, self._schema()))
         except BadBatch as error:
             raise FatalConnectorError(f"stream {self.stream_name!r}: a BATCH cannot be read: {error}") from error
 
@@ -202,7 +204,7 @@ def _shared(stream: str, other: str, table: str, way_out: str = "") -> FatalConn
     )
 
 
-class DestinationTarget(Target):
+class DestinationTarget(ConfigWithoutValues, Target):
     """A target over a `Destination`; `target_class` makes one for each connector."""
 
     name = "target-syncblocks"

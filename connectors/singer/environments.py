@@ -14,17 +14,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ..errors import ConnectorConfigError, RetriableError
+from ..local_files import create_file, make_private_folder
+from .process import environment
 
 log = logging.getLogger("syncblocks")
 
 #: Folder of all plugins; default: `.syncblocks/plugins` beside the pipeline file.
 FOLDER_VARIABLE = "SYNCBLOCKS_PLUGINS"
 
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+#: Options of pip, with a URL, that a requirements file may hold too.
+_TAKES_URL = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "-e", "--editable")
+#: Options of pip whose file decides what is installed.
+_NAMES_FILE = ("-r", "--requirement", "-c", "--constraint")
 _PROGRESS_S = 10.0
 _READY = "ready.json"
 _TAIL_LINES = 15
@@ -45,7 +54,9 @@ def program_name(pip: str) -> str:
     return place[1] if place else name
 
 
-def installed(pip: str, *, program: str, python: str, folder: Path, timeout_s: float) -> Path:
+def installed(
+    pip: str, *, program: str, python: str, folder: Path, timeout_s: float, env: Mapping[str, str] | None = None
+) -> Path:
     """Return the plugin's program; install the plugin if it is missing.
 
     Args:
@@ -54,45 +65,88 @@ def installed(pip: str, *, program: str, python: str, folder: Path, timeout_s: f
         python: Python of the environment; "": the present one.
         folder: the pipeline file's folder.
         timeout_s: limit of the installation.
+        env: the plugin's own variables. Of the engine's it gets those that plugins get, and those of pip and uv.
 
     Raises:
         ConnectorConfigError: the plugin cannot be installed, or has no such program.
         RetriableError: the installation takes too long.
     """
-    requirements = shlex.split(pip)
-    if not requirements:
-        raise ConnectorConfigError("config of connector 'singer': `pip` is empty", connector="singer", key="pip")
+    requirements = Requirements.of(pip)
     maker = python or sys.executable
-    digest = hashlib.sha256(json.dumps([requirements, maker, sys.version_info[:2]]).encode()).hexdigest()[:12]
-    home = plugins_folder(folder) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', program)}-{digest}"
-    if not _is_ready(home, requirements):
+    digest = requirements.digest(maker, folder)
+    home = plugins_folder(folder) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', program)}-{digest[:12]}"
+    if not _is_ready(home, digest):
         with _locked(home, program):
-            if not _is_ready(home, requirements):  # another process may have installed it meanwhile
-                _build(home, requirements, maker, folder, timeout_s)
+            if not _is_ready(home, digest):  # another process may have installed it meanwhile
+                _build(home, requirements, maker, folder, timeout_s, env or {})
+                (home / _READY).write_text(json.dumps({"digest": digest, "python": maker}), "utf-8")
     path = home / "bin" / program
     if not path.exists():
-        known = sorted(each.name for each in (home / "bin").glob("ta*-*"))
+        known = ", ".join(sorted(each.name for each in (home / "bin").glob("ta*-*")))
         raise ConnectorConfigError(
-            f"{pip!r} brings no program {program!r}; it has {', '.join(known) or 'none that looks like a plugin'}",
+            f"{requirements} brings no program {program!r}; it has {known or 'none that looks like a plugin'}",
             connector="singer",
             key="tap",
         )
     return path
 
 
-def _is_ready(home: Path, requirements: Sequence[str]) -> bool:
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What to install: `arguments` of pip, and `lines` of a requirements file.
+
+    The arguments of a process can be read by every user of the machine: what may hold a token goes into the file.
+    Hashes are allowed there only.
+    """
+
+    arguments: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pip: str) -> Requirements:
+        """Read the setting `pip`; raise if it is empty."""
+        parts = shlex.split(pip)
+        if not parts:
+            raise ConnectorConfigError("config of connector 'singer': `pip` is empty", connector="singer", key="pip")
+        arguments: list[str] = []
+        lines: list[str] = []
+        for before, part in pairwise(["", *parts]):
+            if part.startswith("--hash=") and before:
+                if arguments and arguments[-1] == before:
+                    lines.append(arguments.pop())
+                lines[-1] += f" {part}"
+            elif _CREDENTIALS.search(part):
+                lines.append(f"{arguments.pop()} {part}" if before in _TAKES_URL else part)
+            else:
+                arguments.append(part)
+        if any(" --hash=" in line for line in lines):
+            arguments.append("--require-hashes")
+        return cls(tuple(arguments), tuple(lines))
+
+    def digest(self, python: str, folder: Path) -> str:
+        """Return a digest of all that decides what is installed, the content of named files included."""
+        made = hashlib.sha256(json.dumps([self.arguments, self.lines, python, sys.version_info[:2]]).encode())
+        for option, value in pairwise(self.arguments):
+            if option in _NAMES_FILE:
+                with suppress(OSError):
+                    made.update((folder / value).read_bytes())
+        return made.hexdigest()
+
+    def __str__(self) -> str:
+        return shown(" ".join((*self.arguments, *self.lines)))
+
+
+def _is_ready(home: Path, digest: str) -> bool:
     try:
         found = json.loads((home / _READY).read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return (
-        isinstance(found, dict) and found.get("requirements") == list(requirements) and (home / "bin/python").exists()
-    )
+    return isinstance(found, dict) and found.get("digest") == digest and (home / "bin/python").exists()
 
 
 @contextmanager
 def _locked(home: Path, program: str) -> Iterator[None]:
-    home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(home.parent)
     lock = os.open(home.with_name(f"{home.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -105,37 +159,72 @@ def _locked(home: Path, program: str) -> Iterator[None]:
         os.close(lock)
 
 
-def _build(home: Path, requirements: Sequence[str], python: str, folder: Path, timeout_s: float) -> None:
+def _build(
+    home: Path, requirements: Requirements, python: str, folder: Path, timeout_s: float, env: Mapping[str, str]
+) -> None:
     started = time.monotonic()
-    shown = " ".join(_shown(part) for part in requirements)
-    log.info("installing %s into %s", shown, home)
+    log.info("installing %s into %s", requirements, home)
     uv = shutil.which("uv")
-    ways = [
-        [[uv, "venv", "--quiet", "--seed", "--python", python, str(home)],
-         [uv, "pip", "install", "--python", str(home / "bin/python"), *requirements]],
-    ] if uv else []  # fmt: skip
-    ways.append(
-        [
-            [python, "-m", "venv", str(home)],
-            [str(home / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", *requirements],
-        ]
-    )
-    for number, way in enumerate(ways, 1):
-        shutil.rmtree(home, ignore_errors=True)
-        failure = next(filter(None, (_run(step, shown, folder, started, timeout_s) for step in way)), None)
-        if failure is None:
-            break
-        if number == len(ways):
+    inner = str(home / "bin/python")
+    with _file_of(home, requirements.lines) as named:
+        wanted = [*requirements.arguments, *named]
+        # -I: nothing is imported from the pipeline file's folder.
+        ways = [
+            [[uv, "venv", "--quiet", "--seed", "--python", python, str(home)],
+             [uv, "pip", "install", "--python", inner, *wanted]],
+        ] if uv else []  # fmt: skip
+        ways.append(
+            [
+                [python, "-I", "-m", "venv", str(home)],
+                [inner, "-I", "-m", "pip", "install", "--disable-pip-version-check", *wanted],
+            ]
+        )
+        for number, way in enumerate(ways, 1):
             shutil.rmtree(home, ignore_errors=True)
-            raise ConnectorConfigError(f"{shown} cannot be installed:\n{failure}", connector="singer", key="pip")
-        log.info("uv could not install %s, trying pip:\n%s", shown, failure)
-    (home / _READY).write_text(json.dumps({"requirements": list(requirements), "python": python}), "utf-8")
-    log.info("installed %s in %.0f s", shown, time.monotonic() - started)
+            steps = (_run(step, requirements, folder, started, timeout_s, env) for step in way)
+            failure = next(filter(None, steps), None)
+            if failure is None:
+                break
+            if number == len(ways):
+                shutil.rmtree(home, ignore_errors=True)
+                raise ConnectorConfigError(
+                    f"{requirements} cannot be installed:\n{failure}", connector="singer", key="pip"
+                )
+            log.info("uv could not install %s, trying pip:\n%s", requirements, failure)
+    log.info("installed %s in %.0f s", requirements, time.monotonic() - started)
 
 
-def _run(command: Sequence[str | None], shown: str, folder: Path, started: float, timeout_s: float) -> str | None:
+@contextmanager
+def _file_of(home: Path, lines: Sequence[str]) -> Iterator[list[str]]:
+    """Write a requirements file for this user only; give the arguments that name it."""
+    if not lines:
+        yield []
+        return
+    path = home.with_name(f"{home.name}.requirements.txt")
+    path.unlink(missing_ok=True)  # of a killed process: the lock is held
+    try:
+        with create_file(path, 0o600) as file:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+        yield ["-r", str(path)]
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _environment(env: Mapping[str, str], program: str) -> dict[str, str]:
+    """Return the variables of a plugin, and those of pip and uv: the code of packages runs when they are built."""
+    own = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}
+    return environment({**own, **env}, program)
+
+
+def _run(
+    command: Sequence[str | None],
+    requirements: Requirements,
+    folder: Path,
+    started: float,
+    timeout_s: float,
+    env: Mapping[str, str],
+) -> str | None:
     """Run one step; return its last lines if the step fails."""
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     try:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -143,7 +232,7 @@ def _run(command: Sequence[str | None], shown: str, folder: Path, started: float
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=env,
+            env=_environment(env, str(command[0])),
             text=True,
             errors="replace",
         )
@@ -159,10 +248,10 @@ def _run(command: Sequence[str | None], shown: str, folder: Path, started: float
             reader.join(timeout=0.5)
             now = time.monotonic()
             if now - started > timeout_s:
-                raise RetriableError(f"installing {shown} takes longer than {timeout_s:g} s", connector="singer")
+                raise RetriableError(f"installing {requirements} takes longer than {timeout_s:g} s", connector="singer")
             if now - told >= _PROGRESS_S:
                 told = now
-                log.info("still installing %s (%.0f s): %s", shown, now - started, lines[-1] if lines else "")
+                log.info("still installing %s (%.0f s): %s", requirements, now - started, lines[-1] if lines else "")
         return None if process.wait() == 0 else "\n".join(lines[-_TAIL_LINES:])
     finally:
         if process.poll() is None:
@@ -175,9 +264,9 @@ def _run(command: Sequence[str | None], shown: str, folder: Path, started: float
 def _collect(stream: Iterator[str], lines: list[str]) -> None:
     for line in stream:
         if line.strip():
-            lines.append(line.rstrip())
+            lines.append(shown(line.rstrip()))
 
 
-def _shown(requirement: str) -> str:
-    """Return a requirement without the credentials of its URL."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", requirement)
+def shown(text: str) -> str:
+    """Return a text without the credentials of its URLs."""
+    return _CREDENTIALS.sub("://***@", text)

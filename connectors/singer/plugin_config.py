@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.plugin_base import JSONSchemaValidator, PluginBase
+
 from ..registry import connector_class, names, settings_model
 
 
@@ -40,6 +43,25 @@ def plugins(role: str) -> list[str]:
     return [name for name in names(role) if name != "singer"]
 
 
+class ConfigWithoutValues(PluginBase):
+    """A plugin whose errors about its config show no values, which may be passwords."""
+
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        try:
+            return super()._validate_config(raise_errors=raise_errors)
+        except ConfigValidationError as error:
+            found = JSONSchemaValidator(error.schema).iter_errors(self._config)
+            raise ConfigValidationError(str(error), errors=list(map(_mistake, found)), schema=error.schema) from None
+
+
+def _mistake(error: Any) -> str:
+    """Describe a mistake by its place and by what would be right; only these messages name keys alone."""
+    if error.validator in ("required", "additionalProperties"):
+        return str(error.message)
+    place = ".".join(map(str, error.absolute_path)) or "the config"
+    return f"{place} does not fit `{error.validator}: {error.validator_value}`"
+
+
 def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
     """Replace references by their definitions: tools read each property alone."""
     if isinstance(value, list):
@@ -71,4 +93,4 @@ def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-__all__ = ["config_jsonschema", "connector_config", "make_connector", "plugins"]
+__all__ = ["ConfigWithoutValues", "config_jsonschema", "connector_config", "make_connector", "plugins"]

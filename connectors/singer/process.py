@@ -17,7 +17,8 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
@@ -372,10 +373,14 @@ class Plugin:
             os.killpg(self._process.pid, number)
 
 
-def run(plugin: Plugin, limit_bytes: int = 512 << 20) -> bytes:
-    """Run a plugin to its end and return its output."""
+def run(
+    plugin: Plugin,
+    limit_bytes: int = 512 << 20,
+    noted: Callable[[Plugin], AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> bytes:
+    """Run a plugin to its end and return its output; `noted` surrounds the time in which it runs."""
     chunks, size = [], 0
-    with plugin:
+    with plugin, noted(plugin):
         for block in plugin.blocks():
             chunks.append(block)
             size += len(block)

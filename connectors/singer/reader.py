@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..stream import Bookmark, Checkpoint, Event, Rejected, Stream
+from .batches import BadBatch, BatchFiles
 from .numbers import Wider
 from .records import MALFORMED, MalformedRecord
 from .rejected import parse_or_reject
@@ -60,6 +61,7 @@ class Reader:
         streams: the selected streams.
         names: every stream of the tap -> its names in messages and STATE.
         bookmarks: bookmark of each selected stream.
+        batch_files: opens the files of BATCH messages.
         adds_columns: names of the streams that take new columns.
         wider: stream -> columns in which an earlier run found more digits than the schema declares.
         on_wider: called with a stream's wider columns when a new one is found.
@@ -75,6 +77,7 @@ class Reader:
         names: Mapping[str, Collection[str]],
         bookmarks: Mapping[str, Bookmark | None],
         *,
+        batch_files: BatchFiles,
         adds_columns: Collection[str] = (),
         wider: Mapping[str, Mapping[str, Any]] | None = None,
         on_wider: Callable[[str, Mapping[str, Any]], None] = lambda stream, wider: None,
@@ -96,6 +99,7 @@ class Reader:
             for stream in streams
         }
         self._names = names
+        self._batch_files = batch_files
         self._by_called: dict[str, TapStream | None] = {}
         for name, called in names.items():
             for each in called:
@@ -332,15 +336,14 @@ class Reader:
         if tap_stream is None:
             return
         yield from self._flush(tap_stream)
-        from .batches import BadBatch, read_lines, read_tables
 
         try:
             for file in files:
                 if message.encoding.get("format") == "jsonl":
-                    for block, lines in read_lines(file, message.encoding):
+                    for block, lines in self._batch_files.read_lines(file, message.encoding):
                         yield from self._records(tap_stream, block, lines, is_wrapped=False, file=str(file))
                 else:
-                    for batch in read_tables(file, message.encoding, tap_stream.stream.schema):
+                    for batch in self._batch_files.read_tables(file, message.encoding, tap_stream.stream.schema):
                         yield from self.batches(tap_stream, batch)
         except BadBatch as bad:
             raise self._error(number, f"names a BATCH that cannot be read: {bad}", tap_stream.stream.name) from bad

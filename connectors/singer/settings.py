@@ -15,7 +15,8 @@ class PluginSettings(Settings):
 
     pip: str = Field(
         default="",
-        description="what to install, as for `pip install`: `tap-jsonl==0.3.1`; each plugin gets its own environment",
+        description="what to install, as for `pip install`: `tap-jsonl==0.3.1`, also with `--hash=sha256:...`; "
+        "each plugin gets its own environment",
     )
     executable: str = Field(default="", description="a program that is there already: a path, or a name on the PATH")
     python: str = Field(default="", description="Python of the plugin's environment; default: the one of syncblocks")
@@ -47,6 +48,10 @@ class SingerSourceSettings(PluginSettings):
     )
     per_stream: bool = Field(
         default=False, description="start the tap once a stream, several at once, where it allows that"
+    )
+    batch_roots: tuple[str, ...] = Field(
+        default=(),
+        description="folders and URLs for files of a BATCH; default: `batch_config.storage.root` of `config`",
     )
     discovery_cache_s: float = Field(default=900, ge=0, description="seconds for which a discovered catalog is kept")
     checkpoint_records: int = Field(default=CHECKPOINT_RECORDS, ge=1, description="records between two commits")

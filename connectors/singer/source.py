@@ -48,6 +48,7 @@ class TapSource(SingerSource):
         self.name = self._settings.tap or self._settings.class_.rpartition(":")[2]
         self._label = f"tap {self.name}"
         self._lock = threading.Lock()
+        self._catalog_lock = threading.Lock()
         self._entries = None
         self._reads = []
 
@@ -65,7 +66,7 @@ class TapSource(SingerSource):
 
     def _forget_catalog(self) -> None:
         if self._class:
-            with self._lock:
+            with self._catalog_lock:
                 self._entries = None
             return
         super()._forget_catalog()

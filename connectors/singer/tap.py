@@ -18,8 +18,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from ..local_files import make_private_folder, write_beside
 from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
+from .batches import BatchFiles, batch_roots
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name
 from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_in
@@ -49,6 +51,7 @@ class SingerSource:
         self.name = settings.tap or program_name(settings.pip) or Path(settings.executable).name
         self._label = f"tap {self.name}"
         self._lock = threading.Lock()
+        self._catalog_lock = threading.Lock()
         self._entries: list[dict[str, Any]] | None = None
         self._reads: list[_Read] = []
 
@@ -152,6 +155,7 @@ class SingerSource:
             streams,
             names,
             bookmarks,
+            batch_files=BatchFiles(self._settings.batch_roots or batch_roots(self._settings.config), self._folder),
             adds_columns=self._whole(streams),
             wider=self._wider(),
             on_wider=self._keep_wider,
@@ -202,6 +206,7 @@ class SingerSource:
                 python=settings.python,
                 folder=self._folder,
                 timeout_s=settings.install_timeout_s,
+                env=settings.env,
             )
         found = shutil.which(settings.executable) if "/" not in settings.executable else None
         path = Path(found) if found else resolve_path(settings.executable, self._folder)
@@ -242,7 +247,7 @@ class SingerSource:
         return adjusted(self._discovered(), self._settings.metadata, self._settings.schema_)
 
     def _discovered(self, *, is_fresh: bool = False) -> list[dict[str, Any]]:
-        with self._lock:
+        with self._catalog_lock:
             if self._entries is None or is_fresh:
                 self._entries = self._from_file() if self._settings.catalog else self._from_tap(is_fresh=is_fresh)
             return self._entries
@@ -264,7 +269,7 @@ class SingerSource:
                     return parse_catalog(kept.read_bytes(), self._label)
         with PrivateFiles() as files:
             config = files.write("config.json", self._settings.config)
-            text = run(self._plugin([str(program), "--config", str(config), "--discover"]))
+            text = run(self._plugin([str(program), "--config", str(config), "--discover"]), noted=self._noted)
         entries = parse_catalog(text, self._label)
         if not entries:
             log.warning(
@@ -273,6 +278,19 @@ class SingerSource:
         if self._settings.discovery_cache_s:
             _keep(kept, {"streams": entries})
         return entries
+
+    @contextlib.contextmanager
+    def _noted(self, plugin: Plugin) -> Iterator[None]:
+        """Let `close` end a plugin that is discovering."""
+        under_way = _Read({""})
+        with self._lock:
+            self._reads.append(under_way)
+        try:
+            with under_way.running(plugin):
+                yield
+        finally:
+            with self._lock:
+                self._reads.remove(under_way)
 
     def _catalog_file(self) -> Path:
         settings = self._settings
@@ -304,7 +322,7 @@ class SingerSource:
     def _forget_catalog(self) -> None:
         with contextlib.suppress(OSError):
             self._catalog_file().unlink()
-        with self._lock:
+        with self._catalog_lock:
             self._entries = None
 
 
@@ -345,12 +363,8 @@ class _Read:
 
 def _keep(path: Path, value: Any) -> None:
     """Write a file atomically that only this user can read."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    draft.replace(path)
+    make_private_folder(path.parent)
+    write_beside(path, json.dumps(value).encode(), 0o600).replace(path)
 
 
 __all__ = ["SingerSource", "name_of"]

@@ -200,6 +200,7 @@ class SingerDestination:
                 python=settings.python,
                 folder=self._folder,
                 timeout_s=settings.install_timeout_s,
+                env=settings.env,
             )
         is_path = "/" in settings.executable
         found = shutil.which(str(resolve_path(settings.executable, self._folder)) if is_path else settings.executable)

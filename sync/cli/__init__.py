@@ -120,6 +120,7 @@ def invoke(args: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the console script."""
     open_standard_streams()
+    _forbid_core_dumps()
     _collect_after_imports()
     # Arrow's own allocator keeps freed memory for each thread: 70 MB for four threads that read a CSV file.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -131,6 +132,15 @@ def main() -> None:
     # would abort the process when it ends such a thread, and lose the exit code. Everything is closed by now; only the
     # exit handlers are left.
     _leave(code)
+
+
+def _forbid_core_dumps() -> None:
+    """Write no memory to disk if the process crashes: it holds passwords and records."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _collect_after_imports() -> None:

@@ -62,7 +62,7 @@ class Console:
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with --json."""
         label = self.styled("warning:", "yellow", err=True)
-        self._write(f"{label} {clean(self.redactor.redact(text), keep=chr(10))}", err=True)
+        self._write(indented(f"{label} {clean(self.redactor.redact(text), keep=chr(10))}"), err=True)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
         """Print aligned columns. A status has its colour; a column without values is left out."""
@@ -140,7 +140,7 @@ class Console:
             self._write(problem.text, err=True)
             return code
         label = self.styled(f"error[{problem.code}]:", "red", err=True)
-        self._write(f"{label} {clean(self.redactor.redact(problem.text), keep=chr(10))}", err=True)
+        self._write(indented(f"{label} {clean(self.redactor.redact(problem.text), keep=chr(10))}"), err=True)
         if problem.hint:
             self._write(problem.hint, err=True)
         return code
@@ -148,7 +148,8 @@ class Console:
     def _write_traceback(self, error: BaseException) -> None:
         import traceback
 
-        self._write(self.redactor.redact("".join(traceback.format_exception(error)).rstrip()), err=True)
+        text = "".join(traceback.format_exception(error)).rstrip()
+        self._write(clean(self.redactor.redact(text), keep="\n\t"), err=True)
 
     def close(self) -> None:
         """Flush all output."""
@@ -192,6 +193,11 @@ def clean(text: str, keep: str = "") -> str:
     return "".join(
         char if char in keep or char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def indented(text: str) -> str:
+    """Indent all lines but the first: a name from a database must not begin a line of its own in a log."""
+    return text.replace("\n", "\n  ")
 
 
 def _width(text: str) -> int:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import formatting
-from .console import STATUS_COLORS, Console, clean
+from .console import STATUS_COLORS, Console, clean, indented
 from .progress import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class LiveDisplay(Tracker):
 
     def message(self, text: str, *, level: str = "info") -> None:
         """See `Progress`."""
-        self._print(f"{level}: {text}" if level in _LEVELS else text, _LEVELS.get(level, ""))
+        self._print(indented(f"{level}: {text}" if level in _LEVELS else text), _LEVELS.get(level, ""))
 
     def _print(self, text: str, style: str) -> None:
         self._screen.print(Text(clean(self._console.redactor.redact(text), keep="\n\t"), style=style), soft_wrap=True)

@@ -1,7 +1,7 @@
 """The pipeline file: its settings, and how it is loaded."""
 
 from .blocks import CallbackBlock, StreamEntry
-from .globs import glob_matches, is_glob, matches_any
+from .globs import exact_name, exact_pattern, glob_matches, is_glob, matches_any
 from .json_schema import pipeline_json_schema
 from .load import (
     config_error_from_connector,
@@ -17,6 +17,8 @@ __all__ = [
     "Pipeline",
     "StreamEntry",
     "config_error_from_connector",
+    "exact_name",
+    "exact_pattern",
     "glob_matches",
     "is_glob",
     "load_pipeline",

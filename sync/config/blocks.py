@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from .base import Defaulting, Model, wrong
-from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Command, Sql, Text, Urls, WebhookSettings
+from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .values import (
     AtOnce,
     Attempts,
@@ -186,10 +186,11 @@ class CallbackBlock(Defaulting):
         default=None, repr=False, description="Apprise URLs: slack://..., mailto://...; needs syncblocks[notify]."
     )
     webhook: WebhookSettings | None = Field(default=None, description="POST of the event as JSON.")
-    shell: Command | None = Field(
+    shell: Shell | None = Field(
         default=None,
         repr=False,
-        description="Text for /bin/sh, or a list of a program and its arguments; gets the event as JSON on stdin.",
+        description="Text for /bin/sh, a list of a program and its arguments, or {command: ..., env: ...}; "
+        "gets the event as JSON on stdin.",
     )
     sql: Sql | None = Field(
         default=None, description="A statement that the destination runs; `:stream` is a bound parameter."

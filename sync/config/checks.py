@@ -11,7 +11,7 @@ from syncblocks.connectors.settings import resolve_path
 
 from ..errors import ConfigError, nearest_match
 from .blocks import RESERVED_PARENTS, StreamEntry
-from .globs import glob_matches, is_glob
+from .globs import exact_name, glob_matches, is_glob
 from .pipeline import Pipeline
 from .yaml_document import Loc
 
@@ -132,7 +132,7 @@ def _check_streams(entries: Sequence[StreamEntry], error: MakeError, *, needs_bo
     for place, entry in enumerate(entries):
         loc: Loc = ("streams", place)
         if entry.query is not None:
-            if is_glob(entry.stream):
+            if exact_name(entry.stream) is None:
                 raise error((*loc, "stream"), "names the query's stream, and cannot be a pattern")
             if entry.stream in queries:
                 raise error((*loc, "query"), "another entry has a query of this name: give this stream another name")

@@ -27,6 +27,7 @@ from .templates import (
     DEFAULTS,
     FUNCTIONS,
     HARMLESS,
+    NOT_FILLED,
     PIPELINE_ATTRIBUTES,
     Functions,
     Parsed,
@@ -220,7 +221,7 @@ def _run(call: Any, functions: Functions) -> Filled:
         value = call()
     except TemplateError:
         raise
-    except (EngineError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (EngineError, *NOT_FILLED) as error:
         # Without the cause, whose text may contain a value.
         raise TemplateError(f"cannot be filled ({type(error).__name__}): check what is compared or formatted") from None
     return Filled(value=value, secrets=frozenset(functions.secrets), environment=frozenset(functions.environment))

@@ -6,7 +6,11 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+#: Longest glob: it is compared with every name.
+MAX_CHARACTERS = 1000
+
 _SPECIAL = re.compile(r"[*?\[]")
+_QUOTED = re.compile(r"\[([*?\[])\]")
 
 
 def glob_matches(pattern: str, name: str) -> bool:
@@ -24,8 +28,20 @@ def is_glob(pattern: str) -> bool:
     return _SPECIAL.search(pattern) is not None
 
 
+def exact_name(pattern: str) -> str | None:
+    """Return the only name that a pattern matches, without the brackets of `[*]`, `[?]` and `[[]`; None for a glob."""
+    return None if is_glob(_QUOTED.sub("", pattern)) else _QUOTED.sub(r"\1", pattern)
+
+
+def exact_pattern(name: str) -> str:
+    """Return the pattern that matches one name only."""
+    return _SPECIAL.sub(r"[\g<0>]", name)
+
+
 def glob_error(pattern: str) -> str | None:
     """Say what is wrong with a glob; None if it is valid."""
+    if len(pattern) > MAX_CHARACTERS:
+        return f"it has more than {MAX_CHARACTERS:,} characters"
     rest = pattern
     while "[" in rest:
         rest = rest.partition("[")[2]

@@ -39,7 +39,8 @@ SCALARS = frozenset(
     }
 )
 _FILLED_IN = re.compile(r"\{\{.*?\}\}", re.DOTALL)
-_TOKEN = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_-]{16,}")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}")
+_DIGITS = "0123456789"
 
 
 def is_event_template(loc: Loc) -> bool:
@@ -63,7 +64,14 @@ def is_token_url(loc: Loc, text: str) -> bool:
 def holds_token(text: str) -> bool:
     """Tell whether a text, without its templates, contains a possible token or the password of a URL."""
     literal = _FILLED_IN.sub("", text)
-    return _TOKEN.search(literal) is not None or bool(url_passwords(literal))
+    return any(map(_is_token, literal.split("/"))) or bool(url_passwords(literal))
+
+
+def _is_token(part: str) -> bool:
+    """Tell whether a part of a path has a long word, with a digit and a letter in it or behind it."""
+    word = _TOKEN.search(part)
+    rest = part[word.start() :] if word else ""
+    return any(map(rest.__contains__, _DIGITS)) and re.search("[A-Za-z]", rest) is not None
 
 
 def known_names(pipeline: Pipeline, block: CallbackBlock) -> Vocabulary:

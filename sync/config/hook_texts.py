@@ -90,7 +90,8 @@ def describe_hook(block: CallbackBlock, raw: Any) -> str:
     if block.sql is not None:
         text = raw if isinstance(raw, str) else raw["statement"]
     else:
-        text = raw if isinstance(raw, str) else " ".join(map(str, raw))
+        command = raw["command"] if isinstance(raw, dict) else raw
+        text = command if isinstance(command, str) else " ".join(map(str, command))
     line = " ".join(text.split())
     return f"{block.kind} {line if len(line) <= 60 else line[:57] + '...'}"
 

@@ -59,6 +59,19 @@ def _command(value: Any) -> Any:
     return _text(value)
 
 
+def _shell(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"command": value}
+
+
+def _variables(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if not _PARAMETER.fullmatch(name):
+            raise wrong(f"{name!r} is not a name of a variable: letters, digits and '_'")
+        if "\0" in text:
+            raise wrong(f"the value of {name} holds a NUL")
+    return {name: str(text) for name, text in value.items()}
+
+
 def _sql(value: Any) -> Any:
     return {"statement": value} if isinstance(value, str) else value
 
@@ -123,6 +136,15 @@ class WebhookSettings(Defaulting):
     )
 
 
+class ShellSettings(Defaulting):
+    """A command, with variables for its environment."""
+
+    command: Command = Field(repr=False, description="Text for /bin/sh, or a list of a program and its arguments.")
+    env: Annotated[dict[str, str], AfterValidator(_variables)] = Field(
+        default_factory=dict, repr=False, description="Environment variables; the place for secrets."
+    )
+
+
 class SqlSettings(Defaulting):
     """A SQL statement that the destination runs."""
 
@@ -134,4 +156,5 @@ class SqlSettings(Defaulting):
     )
 
 
+Shell = Annotated[ShellSettings, BeforeValidator(_shell)]
 Sql = Annotated[SqlSettings, BeforeValidator(_sql)]

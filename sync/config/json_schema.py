@@ -19,8 +19,9 @@ def pipeline_json_schema() -> dict[str, Any]:
     schema["title"] = "syncblocks pipeline"
     schema["properties"]["streams"]["minItems"] = 1
     schema["$defs"] = definitions
-    sql = definitions["CallbackBlock"]["properties"]["sql"]
-    sql["anyOf"].insert(0, {"type": "string"})
+    hooks = definitions["CallbackBlock"]["properties"]
+    hooks["sql"]["anyOf"].insert(0, {"type": "string"})
+    hooks["shell"]["anyOf"][:0] = definitions["ShellSettings"]["properties"]["command"]["anyOf"]
     _allow_null(schema)
     for name, definition in definitions.items():
         if name not in ("StreamEntry", "Columns"):

@@ -253,6 +253,9 @@ class _Loader:
         scope = self._own_scope if _names_program(loc) else self._scope
         found = render(text, scope.knowing(stream="schema.table") if is_late else scope)
         self._secrets |= found.secrets
+        if found.secrets and loc[2:3] == ("shell",) and loc[3:4] != ("env",):
+            warning = "a secret in a command can be read by every user of this machine: give it in `shell.env`"
+            self._warnings.append(str(self._document.error(loc, warning)))
         if loc[0] in _SENSITIVE_SECTIONS or is_hook_setting(loc):
             # Elsewhere env_var gives names of streams, tables and blocks, which messages must show.
             self._secrets |= found.environment

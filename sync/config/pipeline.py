@@ -52,6 +52,9 @@ class Pipeline(Defaulting):
     retries: Count = Field(default=0, description="Per stream, for errors after which another attempt may succeed.")
     retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
     timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    discovery_timeout_s: Timeout | None = Field(
+        default=3600, description="Seconds in which the source must tell its streams, its installation included."
+    )
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
     )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
-from .hooks import SqlSettings, WebhookSettings
+from .hooks import ShellSettings, SqlSettings, WebhookSettings
 from .pipeline import Pipeline
 from .yaml_document import Loc, describe
 
@@ -22,6 +22,7 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("callbacks", 0): CallbackBlock,
     ("callbacks", 0, "webhook"): WebhookSettings,
     ("callbacks", 0, "sql"): SqlSettings,
+    ("callbacks", 0, "shell"): ShellSettings,
 }
 
 #: Former name of a setting -> its new name.

@@ -166,7 +166,7 @@ def render(text: str, scope: Scope) -> Rendering:
             value = _environment().from_string(text).render({**scope.defaults, **functions.by_name()})
         except TemplateError:
             raise
-        except (EngineError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (EngineError, *NOT_FILLED) as error:
             # Without the cause, whose text may contain a value.
             raise TemplateError(f"cannot be filled ({type(error).__name__}): check the arguments") from None
     return Rendering(
@@ -175,6 +175,10 @@ def render(text: str, scope: Scope) -> Rendering:
         secrets=frozenset(functions.secrets),
         environment=frozenset(functions.environment),
     )
+
+
+#: What a template raises that cannot be filled in, beside the engine's own errors; 1e999 is no name of Python.
+NOT_FILLED = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, NameError, RecursionError)
 
 
 class Functions:

@@ -62,9 +62,11 @@ def as_list(value: Any) -> Any:
 
 
 def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    seen: set[str] = set()
     for place, value in enumerate(values):
-        if value in values[:place]:
+        if value in seen:
             raise wrong(f"item {place + 1} is there twice")
+        seen.add(value)
     return values
 
 

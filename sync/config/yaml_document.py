@@ -22,8 +22,8 @@ Loc = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
-#: Most values after the expansion of aliases: a file with an alias bomb is small.
-MAX_VALUES = 100_000
+#: Most values after the expansion of aliases: a file with an alias bomb is small. So many are read in two seconds.
+MAX_VALUES = 50_000
 #: Most digits of a number; a longer one is an identifier without quotes.
 MAX_DIGITS = 40
 

@@ -45,6 +45,8 @@ def hook_of(pipeline: Pipeline, number: int) -> dict[str, Any] | None:
     if kind == "sql":
         raw = {"statement": raw} if isinstance(raw, str) else raw
         raw = {"statement": raw["statement"], "parameters": dict(raw.get("parameters") or {})}
+    elif kind == "shell":
+        raw = raw if isinstance(raw, dict) else {"command": raw}
     elif kind == "notify":
         raw = raw if isinstance(raw, list) else [raw]
     hook = {"kind": kind, kind: raw}
@@ -158,10 +160,10 @@ class _Call:
         else:
             event = self._event()
             request |= {
-                "command": settings,
+                "command": settings["command"],
                 "event": event,
                 "folder": str(self._pipeline.folder),
-                "variables": environment_of(event),
+                "variables": {**environment_of(event), **(settings.get("env") or {})},
             }
         return Prepared(hook=request)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.local_files import make_private_folder
 from syncblocks.connectors.stream import RejectedRecord
 
 from ..config import Pipeline
@@ -144,7 +145,7 @@ class Spool:
         self._writer.write_batch(_conform(batch, self._schema))
 
     def _open(self, schema: pa.Schema) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(self.path.parent)
         self.path.unlink(missing_ok=True)
         self.path.touch(mode=0o600)
         self._schema = schema

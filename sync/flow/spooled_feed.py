@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from syncblocks.connectors.local_files import make_private_folder
+
 from .feed import Budget, Feed, Item
 
 
@@ -27,7 +29,7 @@ class SpooledFeed(Feed):
     def __init__(self, stream: str, folder: Path, budget: Budget | None = None, key: Sequence[str] = ()) -> None:
         # Uses nothing of the run's budget; a record larger than the budget is refused here too.
         super().__init__(stream, budget and Budget(sys.maxsize, budget.record_bytes), key)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed by `close`
         self._end = 0
 

@@ -13,7 +13,15 @@ from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
-from ..config import Pipeline, StreamEntry, glob_matches, matches_any, render_destination_table
+from ..config import (
+    Pipeline,
+    StreamEntry,
+    exact_name,
+    exact_pattern,
+    glob_matches,
+    matches_any,
+    render_destination_table,
+)
 from ..errors import ConfigError, nearest_match
 
 #: Our own tables in a source that was once a destination; no glob matches them.
@@ -186,7 +194,7 @@ def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[
     Such a stream is an error if the file names it, or if it was written before.
     """
     by_name = {stream.name: stream for stream in selection.catalog}
-    named = {*known, *(entry.stream for entry in pipeline.streams)}
+    named = {*known, *(exact_name(entry.stream) for entry in pipeline.streams)}
     return tuple(
         name
         for name in selection.wanted
@@ -213,14 +221,17 @@ def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
 def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mapping[str, Stream]) -> list[str]:
     """Return the streams of one entry: an exact name (also of a view), else a glob over tables."""
     pattern = entry.stream
-    if pattern in by_name:
-        return [pattern]
+    exact = exact_name(pattern)
+    if exact is not None and exact in by_name:
+        return [exact]
     hits = [name for name, stream in by_name.items() if glob_matches(pattern, name) and not _is_reserved(name)]
     tables = [name for name in hits if not by_name[name].is_view]
     if tables:
         return tables
     if hits:
         message = f"{pattern!r} matches views only ({', '.join(hits[:5])}); a view is synced by its exact name"
+        if pattern in by_name:
+            message += f", here {exact_pattern(pattern)!r}"
     elif not by_name:
         message = f"{pattern!r} matches no stream: the source has none that this user may read"
     else:

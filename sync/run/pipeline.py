@@ -32,6 +32,7 @@ from .block_runs import CANCELLED, FAILURE
 from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
 from .lease import Lease
+from .masked_output import masked_output
 from .progress import Progress
 from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, stream_result
@@ -127,6 +128,7 @@ class _Runner:
         self.session = open_session(pipeline)
         self.session.prepare()
         self.signals: list[int] = []
+        self.session.is_stopping = lambda: bool(self.signals)
         self._is_inline = inline_callbacks
         self._store: Store | None = None
         self._outbox: Outbox | None = None
@@ -136,6 +138,7 @@ class _Runner:
         self._stack = ExitStack()
 
     def __enter__(self) -> _Runner:
+        self._stack.enter_context(masked_output(self.session.redactor))
         self._watch = self._stack.enter_context(caught_signals(self.signals.append, self._say_farewell))
         return self
 
@@ -310,6 +313,8 @@ class _Runner:
                 raise
             return self._error_info(error)
         except ConnectorError as error:
+            if self.signals:
+                raise
             return self._error_info(error)
 
     def _make_plan(self, only: Sequence[str] | None) -> Plan:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
-from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Stream
 
-from ..config import Pipeline, config_error_from_connector
+from ..config import Pipeline, config_error_from_connector, exact_name
 from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.checks import check_renames
+from ..plan.checks import check_renames, stream_error
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
-from ..plan.selection import Selection, select_names, select_streams, skipped_streams
+from ..plan.selection import SelectedStream, Selection, select_names, select_streams, skipped_streams
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
+
+#: Seconds between two looks at what may end the wait for a catalog.
+_POLL_S = 0.1
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +47,8 @@ class Session:
     destination: Destination
     destination_can: Abilities
     redactor: Redactor
+    #: Tells whether to give up waiting for the source's catalog.
+    is_stopping: Callable[[], bool] = lambda: False
 
     @property
     def connectors(self) -> Connectors:
@@ -69,11 +79,15 @@ class Session:
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog, and for what the file's queries yield.
 
+        In a thread: a driver may wait for an answer that never comes.
+
         Raises:
             ConfigError: its settings or a query are wrong.
+            FatalConnectorError: it takes longer than `discovery_timeout_s`.
+            Interrupted: the run is to stop.
         """
         try:
-            found = self.source.discover()
+            found = self._waited(self.source.discover)
         except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
         queries = self._query_streams()
@@ -89,7 +103,7 @@ class Session:
             text = f"{self.pipeline.source.connector} does not read queries"
             raise self.pipeline.error(("streams", place, "query"), text)
         try:
-            return can.query_stream(entry.stream, entry.query or "")
+            return self._waited(lambda: can.query_stream(exact_name(entry.stream) or "", entry.query or ""))
         except FatalConnectorError as error:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 
@@ -107,13 +121,38 @@ class Session:
         if lists is None or any(entry.query for entry in self.pipeline.streams):
             return select_names(self.pipeline, self.discover(), globs, only)
         try:
-            names = lists.list_streams()
+            names = self._waited(lists.list_streams)
             closed = [Stream(name=name, schema=pa.schema([])) for name in names]
             selection = select_names(self.pipeline, closed, globs, only)
-            found = {stream.name: stream for stream in lists.open_streams(selection.wanted)}
+            opened = self._waited(lambda: lists.open_streams(selection.wanted))
+            found = {stream.name: stream for stream in opened}
         except ConnectorConfigError as error:
             raise config_error_from_connector(self.pipeline, "source", error) from error
         return replace(selection, catalog=tuple(found.get(stream.name, stream) for stream in closed))
+
+    def _waited(self, ask: Callable[[], T]) -> T:
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # it is raised where the answer is waited for
+                answer.set_exception(error)
+
+        threading.Thread(target=work, name="discovery", daemon=True).start()
+        limit_s = self.pipeline.discovery_timeout_s
+        end = None if limit_s is None else time.monotonic() + limit_s
+        while True:
+            wait([answer], _POLL_S)
+            if answer.done():
+                return answer.result()
+            if self.is_stopping():
+                raise Interrupted("discovery was interrupted", connector=self.pipeline.source.connector)
+            if end is not None and time.monotonic() > end:
+                raise FatalConnectorError(
+                    f"the source has not told its streams within {limit_s:g} s (`discovery_timeout_s`)",
+                    connector=self.pipeline.source.connector,
+                )
 
     def close(self) -> None:
         """Close every connection to source and destination."""
@@ -183,6 +222,7 @@ def make_plan(
         check_stream_filters(pipeline, [name for name in selection.selected if name not in skipped])
         if selection.is_whole:
             check_renames(pipeline, selected, session.code)
+        selected, unnamed = _nameable(pipeline, selected, session.destination_can)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
@@ -197,9 +237,36 @@ def make_plan(
     )
     refuse_undecided(pipeline, plan)
     if streams or only is not None:
-        return plan
+        skipped = ()
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    texts += unnamed
     return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts))
+
+
+def _nameable(
+    pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities
+) -> tuple[tuple[SelectedStream, ...], tuple[str, ...]]:
+    """Leave out the streams whose table has no name in the destination, with a warning each.
+
+    A stranger's table in the source must not keep all others from being synced.
+
+    Raises:
+        ConfigError: the file names such a stream, or there is no other.
+    """
+    kept: list[SelectedStream] = []
+    texts: list[str] = []
+    for stream in selected:
+        try:
+            if can.names_tables is not None:
+                can.names_tables.one_name(stream.destination_table)
+            kept.append(stream)
+        except FatalConnectorError as error:
+            entry = pipeline.streams[int(stream.location[1])]
+            is_last = stream is selected[-1] and not kept
+            if is_last or exact_name(entry.stream) is not None:
+                raise stream_error(pipeline, stream, str(error)) from error
+            texts.append(f"stream {stream.name!r} is skipped: {error}")
+    return tuple(kept), tuple(texts)
 
 
 def _make(pipeline: Pipeline, role: str) -> Any:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from syncblocks.connectors.local_files import make_private_folder
+
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint
 
@@ -75,7 +77,7 @@ def ensure_file(path: Path, create: Callable[[Path], None]) -> None:
     _refuse_network(path.parent)
     if not path.exists():
         # The folder may hold secrets beside the store: it is for its owner only.
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         _create(path, create)
     with path.open("rb") as file:
         header = file.read(len(SQLITE_HEADER))

@@ -229,6 +229,22 @@ def test_views_tables_and_own_tables_are_told_apart_in_discovery(path: Path, des
     only.close()
 
 
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_a_view_reads_no_files_of_this_machine_unless_it_may(path: Path, is_allowed: bool) -> None:
+    secret = path.with_name("secret.csv")
+    secret.write_text("word\nhidden\n")
+    query(path, f"create table t as select 1 as id; create view v as select * from read_csv('{secret}')")
+    source = DuckDBSource({"path": str(path), "external_access": is_allowed}, path.parent)
+    with closing(source):
+        streams = {stream.name: stream for stream in source.discover()}
+        assert read(source, streams["t"]).to_pylist() == [{"id": 1}]
+        if is_allowed:
+            assert read(source, streams["v"]).to_pylist() == [{"word": "hidden"}]
+        else:
+            with pytest.raises(FatalConnectorError, match="disabled by configuration"):
+                read(source, streams["v"])
+
+
 def test_the_zone_of_the_machine_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Kolkata")
     with closing(duckdb.connect(str(path))) as connection:

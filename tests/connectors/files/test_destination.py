@@ -293,3 +293,40 @@ def test_an_unwritable_folder_is_refused_by_check(tmp_path: Path, monkeypatch: p
 def test_no_other_wire_is_taken(tmp_path: Path) -> None:
     with pytest.raises(ConnectorConfigError, match="pgcopy"):
         list(destination_of("csv", tmp_path).load(load_of("append", "t"), iter([]), wire="pgcopy"))
+
+
+# Links
+
+
+def test_no_link_leads_a_write_out_of_the_folder(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "out", tmp_path / "outside"
+    for each in (folder / "_syncblocks_ledger", outside / "orders"):
+        each.mkdir(parents=True)
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (folder / "_syncblocks_ledger" / ".orders.csv.json.tmp").symlink_to(victim)
+    destination = destination_of("csv", folder)
+    run(destination, load_of("replace", "a"), batch_of((1, "a")), FINAL)
+    assert victim.read_text() == "mine"
+    (folder / "orders").symlink_to(outside / "orders")
+    with pytest.raises(ConnectorConfigError, match="outside of"):  # a second part would go into a folder `orders`
+        run(destination, load_of("append", "b"), batch_of((2, "b")), FINAL)
+    assert list((outside / "orders").iterdir()) == []
+
+
+def test_a_ledger_or_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "out", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "_syncblocks_ledger").symlink_to(outside)
+    with pytest.raises(ConnectorConfigError, match="outside of"):
+        run(destination_of("csv", folder), load_of("replace", "a"), batch_of((1, "a")), FINAL)
+    assert list(outside.iterdir()) == []
+
+
+def test_what_a_killed_process_left_of_a_manifest_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "_syncblocks_ledger").mkdir()
+    left = tmp_path / "_syncblocks_ledger" / ".orders.csv.json.0123456789abcdef.tmp"
+    left.touch()
+    run(destination_of("csv", tmp_path), load_of("replace", "a"), batch_of((1, "a")), FINAL)
+    assert not left.exists()

@@ -8,7 +8,9 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet
+import pytest
 
+from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.parquet_format import ParquetFormat
 from syncblocks.connectors.files.paths import DataFile
 from syncblocks.connectors.files.ranges import part_of
@@ -44,6 +46,39 @@ def test_a_row_group_of_any_size_is_read_by_its_pages(tmp_path: Path) -> None:
     assert size > 100_000_000
     base = peak_of_code(READ, tmp_path, str(tmp_path), "small.parquet", "1000")
     assert peak_of_code(READ, tmp_path, str(tmp_path), "large.parquet", "150000") - base < size // 2
+
+
+def bombs() -> dict[str, tuple[pa.Table, dict[str, Any]]]:
+    """Return tables of 80 MB and more that are small files."""
+    wide = pa.DictionaryArray.from_arrays(pa.array([None, *[0] * 99], pa.int32()), pa.array(["a" * 1_000_000]))
+    return {
+        "one wide text": (pa.table({"t": wide}), {"store_schema": False}),
+        "equal numbers": (pa.table({"l": pa.array([[7] * 1_000_000] * 10)}), {}),
+        "long prefixes": (
+            pa.table({"t": ["b" * 40_000] * 2000}),
+            {"use_dictionary": False, "column_encoding": {"t": "DELTA_BYTE_ARRAY"}},
+        ),
+    }
+
+
+#: How wide a text of a dictionary is, is not looked up in a store: there are at most 256 records a batch.
+@pytest.mark.parametrize(
+    ("case", "form"),
+    [(case, form) for case in bombs() for form in ("local", "stored") if (case, form) != ("one wide text", "stored")],
+)
+def test_a_small_file_of_many_bytes_is_read_in_small_batches(case: str, form: str, tmp_path: Path) -> None:
+    table, options = bombs()[case]
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet", compression="zstd", **options)
+    assert (tmp_path / "t.parquet").stat().st_size < 100_000
+    made, _, file = stored(tmp_path / "t.parquet")
+    if form == "local":
+        file = DataFile(LocalStorage(tmp_path), "t.parquet")
+    sizes, records = [], 0
+    for batch in made.read(file, made.footer(file).schema, frozenset()):
+        sizes.append(batch.nbytes)
+        records += batch.num_rows
+    assert records == table.num_rows
+    assert max(sizes) <= 17 << 20
 
 
 class Store:

@@ -13,6 +13,7 @@ import yaml
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.singer.reader import Reader
 from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
@@ -93,6 +94,7 @@ def read(
     """Read blocks of lines through a `Reader`."""
     names = {stream.name: (stream.name,) for stream in streams} | options.pop("names", {})
     options.setdefault("adds_columns", [stream.name for stream in streams])
+    options.setdefault("batch_files", BatchFiles([], Path.cwd()))
     return list(Reader("tap-x", streams, names, bookmarks or {}, **options).read(blocks))
 
 

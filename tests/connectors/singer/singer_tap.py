@@ -2,6 +2,7 @@
 
 Config:
     catalog: what --discover prints.
+    discovery: "hang": it never ends.
     lines: path of a file whose bytes it writes.
     then: "end" (status 0), "fail" (status 3 and a message), "die" (SIGKILL), "hang", "linger" (output closed, goes on).
     source: path of a SQLite file instead of `lines`: its tables `orders` and `users` are read by `stamp`, in order and
@@ -36,6 +37,8 @@ def main() -> None:
     tell(f"INFO starting, the password is {config.get('password')}")
     tell('INFO METRIC: {"type": "counter", "metric": "record_count", "value": 1, "tags": {}}')
     if "--discover" in sys.argv:
+        if config.get("discovery") == "hang":
+            signal.pause()
         tell(json.dumps(config["catalog"]), sys.stdout)
         return
     out = sys.stdout.buffer

@@ -75,6 +75,16 @@ def test_only_selected_streams_and_columns_are_sent(shop: Path, run_cli: RunCLI)
     assert schema["key_properties"] == ["id"]
 
 
+def test_a_wrong_config_is_told_without_its_values(shop: Path, run_cli: RunCLI) -> None:
+    (shop / "wrong.json").write_text(json.dumps({"path": 5551234, "checkpoint_records": "s3cr3t-value"}))
+    for arguments in (["tap", "sqlite"], ["target", "sqlite"]):
+        done = run_cli([*arguments, "--config", "wrong.json"], shop, stdin="")
+        assert done.returncode != 0
+        assert "path does not fit" in done.stderr
+        assert "s3cr3t-value" not in done.stderr + done.stdout
+        assert "5551234" not in done.stderr + done.stdout
+
+
 def test_an_incremental_tap_goes_on_from_its_last_state(shop: Path, run_cli: RunCLI) -> None:
     path = catalog(shop, run_cli, replication_key="version")
     messages = tap(shop, run_cli, "--catalog", str(path))
@@ -118,7 +128,7 @@ def test_batches_go_both_ways(shop: Path, run_cli: RunCLI, form: str) -> None:
     if form == "parquet":
         tables = [pq.read_table(message["manifest"][0].removeprefix("file://")) for message in batches]
         assert [table.num_rows for table in tables] == [2, 1]
-    (shop / "target.json").write_text('{"path": "out.db"}')
+    (shop / "target.json").write_text(json.dumps({"path": "out.db", "batch_config": config["batch_config"]}))
     (shop / "messages").write_text("".join(json.dumps(message) + "\n" for message in messages))
     done = run_cli(["target", "sqlite", "--config", "target.json", "--input", "messages"], shop)
     assert done.returncode == 0, done.stderr

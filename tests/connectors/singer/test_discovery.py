@@ -12,7 +12,7 @@ import pytest
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.catalog import streams_of
-from syncblocks.connectors.singer.environments import program_name
+from syncblocks.connectors.singer.environments import Requirements, _environment, program_name
 from syncblocks.connectors.stream import ReplicationMethod
 from tests.connectors.singer.singer_helpers import BOTH, entry, full_table, source_of, tap_program
 
@@ -32,6 +32,7 @@ def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Pat
     assert discoveries(more=1) == 1
     assert discoveries(more=1, then="fail") == 1
     assert discoveries(more=1, then="fail") == 1
+    assert stat.S_IMODE((tmp_path / ".syncblocks").stat().st_mode) == 0o700
     for kept in (tmp_path / ".syncblocks/plugins/kept").iterdir():
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         assert "tell-nobody" not in kept.read_text()
@@ -85,6 +86,34 @@ def test_a_pattern_that_matches_nothing_is_an_error(tmp_path: Path, key: str) ->
     source = source_of(tmp_path, **{key: ["no*"] if key == "select" else {"no*": {}}})
     with pytest.raises(ConnectorConfigError, match=r"'no\*' matches no stream"):
         source.discover()
+
+
+def test_tokens_of_a_requirement_are_no_arguments_and_hashes_stay_with_it(tmp_path: Path) -> None:
+    token, url = "t0k3n-of-mine", "https://user:t0k3n-of-mine@example.org"
+    both = f"--index-url {url}/simple --pre tap-a==1 --hash=sha256:aa --hash=sha256:bb tap-b==2 --hash=sha256:cc"
+    made = Requirements.of(f"{both} 'tap-c @ git+{url}/c.git'")
+    assert made.arguments == ("--pre", "--require-hashes")
+    assert made.lines == (
+        f"--index-url {url}/simple",
+        "tap-a==1 --hash=sha256:aa --hash=sha256:bb",
+        "tap-b==2 --hash=sha256:cc",
+        f"tap-c @ git+{url}/c.git",
+    )
+    assert token not in str(made)
+    (tmp_path / "tap.txt").write_text("tap-a==1")
+    listed = Requirements.of("-r tap.txt")
+    before = listed.digest("python", tmp_path)
+    (tmp_path / "tap.txt").write_text("tap-a==2")
+    assert listed.digest("python", tmp_path) != before
+
+
+def test_an_installation_gets_the_variables_of_plugins_and_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "x")
+    monkeypatch.setenv("PYTHONPATH", "x")
+    monkeypatch.setenv("PIP_INDEX_URL", "y")
+    found = _environment({"OWN": "z"}, "/opt/bin/python")
+    assert (found.get("PGPASSWORD"), found.get("PYTHONPATH")) == (None, None)
+    assert (found["PIP_INDEX_URL"], found["OWN"]) == ("y", "z")
 
 
 def test_mistakes_in_the_config_are_told(tmp_path: Path) -> None:

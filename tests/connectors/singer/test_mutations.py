@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.singer.raw_lines import Lines, RawReader, addressed
 from syncblocks.connectors.singer.reader import Reader
 from syncblocks.connectors.stream import Checkpoint, Stream
@@ -22,6 +24,8 @@ EXAMPLES = int(os.environ.get("SYNCBLOCKS_SINGER_MUTATIONS", "500"))
 
 #: An example that hangs is seen by its own deadline.
 pytestmark = pytest.mark.timeout(120 + EXAMPLES // 10)
+
+NO_FILES = BatchFiles([], Path.cwd())
 
 TYPED: dict[str, Any] = {
     "properties": {
@@ -121,7 +125,15 @@ def blocks_of(draw: st.DrawFn) -> list[bytes]:
 def test_mutated_messages_end_in_records_or_in_an_error_with_its_place(blocks: list[bytes]) -> None:
     chosen = [stream_of(name, TYPED, "stamp") for name in ("orders", "users")]
     known = {name: (name,) for name in ("orders", "users", "other")}
-    reader = Reader("tap-x", chosen, known, {}, checkpoint_records=1, adds_columns=("orders", "users"))
+    reader = Reader(
+        "tap-x",
+        chosen,
+        known,
+        {},
+        batch_files=NO_FILES,
+        checkpoint_records=1,
+        adds_columns=("orders", "users"),
+    )
     text = b"".join(blocks)
     sent: dict[str, int] = {"orders": 0, "users": 0}
     schemas = {stream.name: stream.schema for stream in chosen}
@@ -177,7 +189,9 @@ def test_the_wire_of_lines_carries_the_records_and_checkpoints_of_the_other(
     def heard(kind: type[Reader]) -> tuple[dict[str, list[Any]], bool]:
         """Return per stream the keys of its records, and its checkpoints where they came."""
         found: dict[str, list[Any]] = {"orders": [], "users": []}
-        reader = kind("tap-x", chosen, known, {}, checkpoint_records=1, adds_columns=("orders", "users"))
+        reader = kind(
+            "tap-x", chosen, known, {}, checkpoint_records=1, adds_columns=("orders", "users"), batch_files=NO_FILES
+        )
         try:
             for name, event in reader.read(blocks):
                 if isinstance(event, Checkpoint):

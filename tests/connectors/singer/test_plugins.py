@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -134,6 +135,24 @@ def test_a_plugin_is_made_once_and_anew_when_its_pin_changes(
     assert any("waiting for another process" in text for text in told)
     outputs = [subprocess.run([program], capture_output=True, text=True).stdout for program in (found[0], get("2.0"))]
     assert outputs == ["1.0\n", "2.0\n"]
+
+
+def test_an_installation_runs_no_code_of_the_folder_sees_no_secrets_and_checks_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNCBLOCKS_PLUGINS", str(tmp_path / "plugins"))
+    for name in ("venv.py", "pip.py"):
+        (tmp_path / name).write_text("raise SystemExit('code of the folder ran')\n")
+    package = wheel(tmp_path, "tap-one", "1.0")
+    right = hashlib.sha256(package.read_bytes()).hexdigest()
+
+    def get(digest: str) -> Path:
+        pip = f"--no-index ./{package.name} --hash=sha256:{digest}"
+        return installed(pip, program="tap-one", python="", folder=tmp_path, timeout_s=300)
+
+    assert subprocess.run([get(right)], capture_output=True, text=True).stdout == "1.0\n"
+    with pytest.raises(ConnectorConfigError, match=r"(?i)do not match|mismatch"):
+        get("0" * 64)
 
 
 def test_what_cannot_be_installed_is_told(tmp_path: Path) -> None:

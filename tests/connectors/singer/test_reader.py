@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import struct
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY
+from syncblocks.connectors.singer import batches
+from syncblocks.connectors.singer.batches import BadBatch, BatchFiles
 from syncblocks.connectors.singer.records import Parser
 from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
@@ -449,7 +454,8 @@ def test_batch_files_are_read(tmp_path: Path, form: str) -> None:
     encoding = {"format": form.partition(".")[0], "compression": "gzip" if form.endswith("gz") else "none"}
     message = {"type": "BATCH", "stream": "t", "encoding": encoding, "manifest": [path.as_uri()]}
     declared = schema("t", {"properties": {"id": {"type": "integer"}, "at": {"type": "string", "format": "date-time"}}})
-    found = records(read(lines(declared, record("t", id=-1), message, record("t", id=100)), streams=[of]), "t")
+    block = lines(declared, record("t", id=-1), message, record("t", id=100))
+    found = records(read(block, streams=[of], batch_files=BatchFiles([str(tmp_path)], tmp_path)), "t")
     assert [each["id"] for each in found] == [-1, *range(101)]
     assert found[1]["at"] == datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -470,7 +476,53 @@ def test_an_arrow_file_whose_lengths_lie_is_refused(tmp_path: Path) -> None:
 def test_a_batch_file_that_is_not_there_names_its_line(tmp_path: Path) -> None:
     message = {"type": "BATCH", "stream": "orders", "encoding": {"format": "jsonl"}, "manifest": [f"{tmp_path}/none"]}
     with pytest.raises(FatalConnectorError, match=r"stream 'orders': line 2 names a BATCH that cannot be read"):
-        read(lines(schema("orders"), message), streams=[ORDERS])
+        read(lines(schema("orders"), message), streams=[ORDERS], batch_files=BatchFiles([str(tmp_path)], tmp_path))
+
+
+def test_a_batch_names_only_regular_files_below_its_roots(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.mkdir()
+    (tmp_path / "secret").write_text('{"id": 1}\n')
+    (allowed / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(allowed / "pipe")
+    files = BatchFiles([allowed.as_uri(), "memory://bucket/mine"], tmp_path)
+    secret = fsspec.filesystem("memory")
+    secret.pipe_file("/bucket/other/secret", b'{"id": 1}\n')
+    for file, reason in {
+        "secret": "below no folder or URL",
+        (tmp_path / "secret").as_uri(): "below no folder or URL",
+        f"{allowed}/../secret": "below no folder or URL",
+        f"{allowed}/link": "outside of",
+        f"{allowed}/pipe": "not a regular file",
+        "http://169.254.169.254/latest": "below no folder or URL",
+        "memory://bucket/other/secret": "below no folder or URL",
+        "memory://bucket/mine/../other/secret": "could lead out of",
+        "memory://bucket/mine/%2e%2e/other/secret": "could lead out of",
+        f"memory://bucket/mine/x::file://{tmp_path}/secret": "could lead out of",
+    }.items():
+        with pytest.raises(BadBatch, match=reason):
+            list(files.read_lines(file, {}))
+    secret.pipe_file("/bucket/mine/part", b'{"id": 2}\n')
+    assert list(files.read_lines("memory://bucket/mine/part", {})) == [(b'{"id": 2}\n', [1])]
+
+
+def test_an_arrow_file_of_lying_lengths_is_an_error(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(struct.pack("3i", 0, 1 << 30, 2))
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"ab")])
+    table = pa.RecordBatch.from_arrays([texts], names=["note"])
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_batch(table)
+    files = BatchFiles([str(tmp_path)], tmp_path)
+    with pytest.raises(BadBatch, match=r"a\.arrow: .*offset"):
+        list(files.read_tables(f"{tmp_path}/a.arrow", {"format": "arrow"}, table.schema))
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_LINE_BYTES", 8 << 20)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(b"{}\n" + b" " * (32 << 20)))
+    files = BatchFiles([str(tmp_path)], tmp_path)
+    with pytest.raises(BadBatch, match="line 2 has more than 8 MB"):
+        list(files.read_lines("bomb.gz", {}))
 
 
 def test_whole_blocks_do_not_go_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:

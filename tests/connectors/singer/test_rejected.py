@@ -13,6 +13,7 @@ import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.rejected.limits import TooManyRejected
+from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.stream import Checkpoint, Rejected
 from tests.connectors.singer.singer_helpers import (
     SCHEMA,
@@ -101,7 +102,8 @@ def test_bad_lines_of_a_batch_are_named_by_their_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": 1, "n": 1}\n{"id": 2, "n": "x"}\n')
     uri = (tmp_path / "a.jsonl").as_uri()
     batch = {"type": "BATCH", "stream": "orders", "encoding": {"format": "jsonl"}, "manifest": [uri]}
-    events = read(lines(schema("orders", SPEC), batch), streams=[keeping()])
+    files = BatchFiles([str(tmp_path)], tmp_path)
+    events = read(lines(schema("orders", SPEC), batch), streams=[keeping()], batch_files=files)
     assert [each.place for each in rejected(events)] == [f"{uri}:2"]
     assert json.loads(rejected(events)[0].record) == {"id": 2, "n": "x"}
 

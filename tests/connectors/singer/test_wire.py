@@ -226,7 +226,8 @@ def test_batches_of_files_become_records(tmp_path: Path) -> None:
         "encoding": {"format": "jsonl"},
         "manifest": [(tmp_path / "part.jsonl").as_uri()],
     }
-    run(pipeline(tmp_path, tap(tmp_path, schema("orders"), *ORDERS, batch), target(tmp_path)))
+    source = {**tap(tmp_path, schema("orders"), *ORDERS, batch), "batch_roots": ["."]}
+    run(pipeline(tmp_path, source, target(tmp_path)))
     assert [message["record"]["id"] for message in of_type(tmp_path, "RECORD")] == [1, 2, 3, 4, 5]
     assert not of_type(tmp_path, "BATCH")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from syncblocks.sync.cli.console import Console
+from syncblocks.sync.cli.logs import _Handler
 from tests.conftest import RunCLI
 from tests.sync.cli.cli_pipelines import CUSTOMERS, names, rows, write_callback, write_shop, write_sqlite
 
@@ -407,6 +410,27 @@ def test_secrets_are_masked_in_every_output(run_cli: RunCLI, tmp_path: Path) -> 
         assert "hunter2" not in done.stdout + done.stderr, args
         if args[0] == "run":
             assert "key is ***" in done.stdout + done.stderr, args
+
+
+def test_no_name_begins_a_line_of_its_own_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    forged = "stream 'a\nerror: everything is lost'"
+    console = Console()
+    _Handler(console).emit(logging.makeLogRecord({"msg": forged, "levelname": "WARNING"}))
+    console.warn(forged)
+    console.fail(ValueError(forged))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 6
+    assert [line for line in lines if line.startswith("error: everything")] == []
+
+
+def test_a_crash_writes_no_core(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\nfrom syncblocks.sync import cli\nsys.argv = ['syncblocks', '--version']\n"
+        "cli._leave = sys.exit\n"
+        "try: cli.main()\nexcept SystemExit: print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == "0"
 
 
 def test_output_that_nobody_reads_does_not_stop_a_run(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -19,6 +21,8 @@ from syncblocks.connectors.settings import Settings, parse_settings
 from syncblocks.sync.config import (
     Pipeline,
     config_error_from_connector,
+    exact_name,
+    exact_pattern,
     glob_matches,
     is_glob,
     load_pipeline,
@@ -382,6 +386,26 @@ def test_a_complaint_of_a_connector_gets_its_place(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    ("streams", "more"),
+    [
+        ("[{stream: a}]", "callbacks: [{notify: 'json://" + "a" * 900_000 + "'}]"),
+        ("[{stream: a, key_properties: [" + ", ".join(f"k{number}" for number in range(40_000)) + "]}]", ""),
+        ("[{stream: '" + "[a]" * 300_000 + "'}]", ""),
+        ("[{stream: a}]", "\n".join(f"k{number}: 1" for number in range(49_000))),
+    ],
+    ids=["one long word", "many names", "a long pattern", "unknown keys"],
+)
+def test_a_file_is_read_in_two_seconds_whatever_it_holds(tmp_path: Path, streams: str, more: str) -> None:
+    file = tmp_path / "p.yaml"
+    ends = "source: {connector: memory, config: {}}\ndestination: {connector: memory, config: {}}\n"
+    file.write_text(f"{ends}streams: {streams}\n{more}\n")
+    started = time.process_time()
+    with contextlib.suppress(ConfigError):
+        load_pipeline(file)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
     ("pattern", "name", "expected"),
     [
         ("*", "public.users", True),
@@ -401,7 +425,15 @@ def test_a_glob_matches_whole_names_with_their_case(pattern: str, name: str, exp
     assert glob_matches(pattern, name) is expected
 
 
+@pytest.mark.parametrize("name", ["a.b", "*", "a[1]", "why?", "[*]", "[[]]"])
+def test_each_name_has_a_pattern_of_its_own(name: str) -> None:
+    pattern = exact_pattern(name)
+    assert exact_name(pattern) == name
+    assert glob_matches(pattern, name)
+
+
 def test_an_exact_name_is_no_glob() -> None:
+    assert [exact_name(pattern) for pattern in ("*", "a?", "[ab]", "a[*]b*")] == [None] * 4
     assert not is_glob("public.users")
     assert all(is_glob(pattern) for pattern in ("*", "a?", "[ab]"))
 

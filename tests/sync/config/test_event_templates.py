@@ -202,3 +202,10 @@ def test_sizes_and_times_are_written_as_people_write_them() -> None:
         "59 min 59 s",
         "2 h 5 min",
     ]
+
+
+def test_a_value_past_all_numbers_is_a_mistake_of_the_template(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="NameError"):
+        fill("{{ 1e999 }}", event(), KNOWN, scope(tmp_path))
+    with pytest.raises(TemplateError, match="OverflowError"):
+        fill("{{ big | duration }}", {**event(), "big": float("inf")}, KNOWN, scope(tmp_path))

@@ -81,10 +81,11 @@ MISTAKES: list[tuple[str, int, str, str, str | None]] = [
         None,
     ),
     ('webhook: {url: "https://x", headers: {A: "b\\nc"}}', 1, "callbacks[0].webhook.headers", "line break", None),
-    ("shell: []", 1, "callbacks[0].shell", "must be a list of texts", None),
-    ("shell: [sleep, 3]", 1, "callbacks[0].shell", "numbers in quotes", None),
-    ("shell: 3", 1, "callbacks[0].shell", "must be a command", None),
-    ("shell: ''", 1, "callbacks[0].shell", "is empty", None),
+    ("shell: []", 1, "callbacks[0].shell.command", "must be a list of texts", None),
+    ("shell: [sleep, 3]", 1, "callbacks[0].shell.command", "numbers in quotes", None),
+    ("shell: 3", 1, "callbacks[0].shell.command", "must be a command", None),
+    ("shell: ''", 1, "callbacks[0].shell.command", "is empty", None),
+    ("shell: {command: a, env: {A-B: x}}", 1, "callbacks[0].shell.env", "is not a name of a variable", None),
     ("sql: {statment: a}", 1, "callbacks[0].sql.statment", "unknown key", "statement"),
     ("sql: insert into t values (:strem)", 1, "callbacks[0].sql.statement", "no parameter :strem", "stream"),
     ("sql: select :block_run", 1, "callbacks[0].sql.statement", "no parameter :block_run", "block_uuid"),
@@ -156,9 +157,18 @@ def test_templates_over_the_event_are_left_alone_and_settings_filled(tmp_path: P
     assert sql.sql is not None
     assert sql.sql.statement == f"select :n, '{pipeline.ds}'"
     assert sql.sql.parameters == {"n": "{{ block_run.rows }}"}
-    assert shell.shell == ("echo", "eu")
+    assert shell.shell is not None
+    assert shell.shell.command == ("echo", "eu")
     assert "k3y-of-slack" in pipeline.secret_values
     assert "k3y-of-slack" not in repr(pipeline)
+
+
+def test_a_secret_in_a_command_is_warned_of_and_none_in_its_environment(tmp_path: Path) -> None:
+    seen, hidden = "shell: \"curl -H {{ secret('k') }}\"", "shell: {command: [curl], env: {T: \"{{ secret('k') }}\"}}"
+    (warning,) = load(tmp_path, seen).warnings
+    assert "give it in `shell.env`" in warning
+    assert "k3y-of-slack" not in warning
+    assert load(tmp_path, hidden).warnings == ()
 
 
 def test_a_digest_tells_of_changes_and_nothing_of_secrets(tmp_path: Path) -> None:

@@ -86,6 +86,18 @@ def test_a_webhook_gets_one_signed_event_a_stream(bench: Bench, listener: Listen
     assert all(event["pipeline_uuid"] == "bench" and event["duration_s"] >= 0 for event in events)
 
 
+def test_a_command_gets_its_secrets_by_the_environment(bench: Bench) -> None:
+    secrets = bench.folder / ".syncblocks" / "secrets"
+    secrets.mkdir(parents=True)
+    (secrets / "k").write_text(TOKEN)
+    (secrets / "k").chmod(0o600)
+    command = 'tr "\\0" " " < /proc/$$/cmdline > command; test "$T" = "$(cat .syncblocks/secrets/k)" && touch same'
+    hook(bench, block="ran", shell={"command": command, "env": {"T": "{{ secret('k') }}"}}, streams=["users"])
+    assert bench.run().exit_code == 0
+    assert (bench.folder / "same").exists()
+    assert TOKEN not in (bench.folder / "command").read_text()
+
+
 def test_a_failed_answer_is_repeated_until_it_is_given_up(bench: Bench) -> None:
     with http_listener([500, 200, 404]) as listener:
         hook(bench, block="told", webhook={"url": listener.url()}, attempts=2)

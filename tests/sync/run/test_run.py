@@ -196,3 +196,39 @@ def test_plan_warns_of_a_variable_that_functions_cannot_get(bench: Bench) -> Non
     ]
     bench.run()
     assert [call["stream"] for call in bench.calls()] == ["a"]
+
+
+def test_what_a_transformer_prints_has_no_secrets(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNCBLOCKS_SECRET_K", "pr1nted-by-mistake")
+    bench.seed("orders", 2)
+    bench.document["variables"] = {"key": "{{ secret('k') }}"}
+    (bench.folder / "tell.py").write_text(
+        "@transformer\ndef tell(df, key=None):\n    print('key', key)\n    return df\n"
+    )
+    bench.document["transformers"] = [{"file": "tell.py"}]
+    assert bench.run().exit_code == 0
+    printed = capsys.readouterr().out
+    assert "key ***" in printed
+    assert "pr1nted-by-mistake" not in printed
+
+
+def test_a_name_that_the_destination_cannot_write_skips_its_stream_alone(bench: Bench) -> None:
+    bench.seed("orders", 2)
+    bench.seed("or\0ders", 2)
+    bench.document["destination"] = {"connector": "sqlite", "config": {"path": "out.db"}}
+    told = Messages()
+    result = bench.run(told)
+    assert (result.status, [stream.stream for stream in result.streams]) == ("success", ["orders"])
+    assert any("is skipped" in text and "holds a NUL" in text for text in told.texts)
+
+
+class Messages(Progress):
+    """Keeps the messages of a run."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        self.texts.append(text)

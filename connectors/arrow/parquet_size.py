@@ -1,0 +1,100 @@
+"""How many records of a Parquet file fit into a batch.
+
+The metadata tell the size of values as they are encoded. Decoded, they can be a million times as large: a dictionary
+has a value once, however often it stands in the column, and a run of equal numbers is one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+#: Most bytes of a batch whose values are as wide as the widest one.
+MOST_BYTES = 16 << 20
+#: Records of a batch where the widest value is not known.
+_UNSURE_RECORDS = 256
+_PROBED_RECORDS = 1024
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "FIXED_LEN_BYTE_ARRAY": 16}
+_DICTIONARY = frozenset({"RLE_DICTIONARY", "PLAIN_DICTIONARY"})
+
+#: Opens the file again, such that one column comes as a dictionary.
+Reopen = Callable[[str], pyarrow.parquet.ParquetFile]
+
+
+def fitting_records(
+    metadata: pyarrow.parquet.FileMetaData,
+    groups: Sequence[int] | None,
+    size_bytes: int,
+    most_records: int,
+    reopen: Reopen | None,
+) -> int:
+    """Return how many records of some row groups have about a size, and never a multiple of `MOST_BYTES`.
+
+    Args:
+        metadata: of the file.
+        groups: row groups; None: all.
+        size_bytes: wanted size of a batch.
+        most_records: most records of a batch.
+        reopen: see `Reopen`; None: looking into the file costs too much.
+    """
+    fitting = most_records
+    for place in range(metadata.num_row_groups) if groups is None else groups:
+        group = metadata.row_group(place)
+        columns = [group.column(number) for number in range(group.num_columns)]
+        decoded = sum(max(c.total_uncompressed_size, c.num_values * _WIDTHS.get(c.physical_type, 0)) for c in columns)
+        fitting = min(fitting, size_bytes * max(group.num_rows, 1) // max(decoded, 1))
+        for column in columns:
+            if column.physical_type != "BYTE_ARRAY" or column.total_uncompressed_size * fitting <= MOST_BYTES:
+                continue
+            if not _DICTIONARY.isdisjoint(column.encodings):
+                widest = None if reopen is None else _widest(reopen, column, place)
+                values = -(-column.num_values // max(group.num_rows, 1))
+                known = _UNSURE_RECORDS if widest is None else MOST_BYTES // max(widest * values, 1)
+                fitting = min(fitting, known)
+            elif "DELTA_BYTE_ARRAY" in column.encodings:
+                fitting = min(fitting, _UNSURE_RECORDS)
+    return max(1, fitting)
+
+
+def _widest(reopen: Reopen, column: pyarrow.parquet.ColumnChunkMetaData, group: int) -> int:
+    """Return the bytes of the widest value in a column's dictionary, or of the whole column."""
+    path = column.path_in_schema
+    for batch in reopen(path).iter_batches(batch_size=_PROBED_RECORDS, row_groups=[group], columns=[path]):
+        for dictionary in _dictionaries(batch.column(0)):
+            return int(pc.max(pc.binary_length(dictionary)).as_py())
+        break
+    return int(column.total_uncompressed_size)
+
+
+def _dictionaries(array: pa.Array) -> Iterator[pa.Array]:
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        if len(array.dictionary):
+            yield array.dictionary
+    elif pa.types.is_struct(kind):
+        for part in array.flatten():
+            yield from _dictionaries(part)
+    elif pa.types.is_map(kind):
+        yield from _dictionaries(array.keys)
+        yield from _dictionaries(array.items)
+    elif pa.types.is_nested(kind) and not pa.types.is_union(kind):
+        yield from _dictionaries(array.values)
+
+
+def joined(batches: Iterable[pa.RecordBatch], size_bytes: int, most_records: int) -> Iterator[pa.RecordBatch]:
+    """Join small batches of one schema up to about a size, and to at most so many records."""
+    held: list[pa.RecordBatch] = []
+    records = size = 0
+    for batch in batches:
+        if held and (size + batch.nbytes > size_bytes or records + batch.num_rows > most_records):
+            yield held[0] if len(held) == 1 else pa.concat_batches(held)
+            held, records, size = [], 0, 0
+        held.append(batch)
+        records += batch.num_rows
+        size += batch.nbytes
+    if held:
+        yield held[0] if len(held) == 1 else pa.concat_batches(held)

@@ -1,0 +1,77 @@
+"""Open, make and replace files on local disk, such that no symbolic link leads elsewhere."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from .errors import ConnectorConfigError, RetriableError
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def inside(path: Path, root: Path, allowed: Path | None = None) -> Path:
+    """Return the path after following links.
+
+    Args:
+        path: a path below `root`, which need not exist.
+        root: the folder.
+        allowed: a path outside of the root that links may lead to.
+
+    Raises:
+        ConnectorConfigError: a link leads out of the root.
+    """
+    real = Path(os.path.realpath(path))
+    if real.is_relative_to(os.path.realpath(root)) or real == allowed:
+        return real
+    raise ConnectorConfigError(f"{path} leads to {real}, outside of {root}; name that path itself", key="path")
+
+
+def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO:
+    """Open a regular file inside a folder, after following links; check again once it is open.
+
+    Raises:
+        ConnectorConfigError: it is outside, or no regular file.
+        RetriableError: it was exchanged meanwhile.
+    """
+    real = inside(path, root, allowed)
+    if not stat.S_ISREG(real.stat().st_mode):  # opening a pipe would wait for its writer
+        raise ConnectorConfigError(f"{path}: not a regular file", key="path")
+    descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    file = os.fdopen(descriptor, "rb", buffering=0)
+    try:
+        if not os.path.samestat(os.fstat(descriptor), inside(path, root, allowed).stat()):
+            raise RetriableError(f"{path}: exchanged while it was being opened")
+    except BaseException:
+        file.close()
+        raise
+    return cast("BinaryIO", file)
+
+
+def create_file(path: Path, mode: int = 0o666) -> BinaryIO:
+    """Create a file that must not exist, not even as a link, and open it for writing."""
+    return os.fdopen(os.open(path, _NEW, mode), "wb")
+
+
+def write_beside(path: Path, data: bytes, mode: int = 0o666) -> Path:
+    """Write durable data under a random name beside a file that it is going to replace; return that name."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    with create_file(draft, mode) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+    return draft
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder and its missing parents for this user only."""
+    if not folder.is_dir():
+        make_private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
