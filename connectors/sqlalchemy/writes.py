@@ -83,9 +83,13 @@ class SQLAlchemyWrites(Writes):
 
     def newest(self, table: Table, columns: Sequence[str]) -> str:
         """Write the SELECT of some columns in the record where they are highest."""
-        found = list(self._part(table.name, columns, "t").values())
-        known = sa.and_(*(column.is_not(None) for column in found))
-        return self._compiled(sa.select(*found).where(known).order_by(*(column.desc() for column in found)).limit(1))
+        found = self._part(table.name, columns, "t")
+        known = sa.and_(*(column.is_not(None) for column in found.values()))
+        # Long texts are ordered by their beginning: Firebird orders them by where they are stored, Oracle not at all.
+        texts = {column.name for column in table.columns if Kind.parse(column.type).is_text}
+        order = [sa.cast(each, sa.String(255)) if name in texts else each for name, each in found.items()]
+        sql = sa.select(*found.values()).where(known).order_by(*(each.desc() for each in order)).limit(1)
+        return self._compiled(sql)
 
     def null_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one staged record with NULL in its key."""
