@@ -280,7 +280,7 @@ class Child:
             self.kill()
             kind, error = "exited", self._post_mortem(has_exited)
         # Processes of calls that returned may outlive the child.
-        kill_marked(self._mark, self._began_s)
+        kill_marked(self._mark, self.calls, self._began_s)
         return CallEnd(kind=kind, error=error, output=self._take_output(), notes=notes)
 
     def _terminate(self, grace_s: float) -> str:

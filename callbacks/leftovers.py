@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-#: Environment variable of a child and of all that it starts.
+#: Environment variable of a child and of all that it starts: the child's mark; after an exec with `.` and the number of
+#: the call.
 MARK = "SYNCBLOCKS_CALLBACK_PROCESS"
 
 _PROCESSES = Path("/proc")
@@ -21,10 +23,15 @@ def since_boot_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0
 
 
-def kill_marked(mark: str, began_s: float) -> None:
-    """Kill the processes that have this mark and started at `began_s` (see `since_boot_s`) or later."""
+def kill_marked(mark: str, call: int, began_s: float) -> None:
+    """Kill the processes that a call has started; it began at `began_s` (see `since_boot_s`).
+
+    One that was forked without an exec has no number: the time of its start decides, which is known to one tick.
+    """
+    earliest_s = began_s - 1 / os.sysconf("SC_CLK_TCK")
     for _ in range(_ROUNDS):
-        found = [pid for pid in _marked(mark) if _started_s(pid) >= began_s - 1 / os.sysconf("SC_CLK_TCK")]
+        marked = _marked({f"{MARK}={mark}".encode(): False, f"{MARK}={mark}.{call}".encode(): True})
+        found = [pid for pid, is_numbered in marked if is_numbered or _started_s(pid) >= earliest_s]
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -32,14 +39,14 @@ def kill_marked(mark: str, began_s: float) -> None:
             return
 
 
-def _marked(mark: str) -> list[int]:
-    wanted = f"{MARK}={mark}".encode()
+def _marked(marks: Mapping[bytes, bool]) -> list[tuple[int, bool]]:
     found = []
     for folder in _PROCESSES.iterdir() if _PROCESSES.is_dir() else ():
         if folder.name.isdigit():
             with suppress(OSError):  # it has ended, or belongs to another user
-                if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
+                for variable in (folder / "environ").read_bytes().split(b"\0"):
+                    if variable in marks:
+                        found.append((int(folder.name), marks[variable]))
     return found
 
 

@@ -32,6 +32,7 @@ from typing import Any, TextIO
 
 from .answer import Answer
 from .invoke import Functions, perform
+from .leftovers import MARK
 
 # What serves a call is bound here, before the user's code can replace it: builtins of this module, functions, the
 # scanner of JSON.
@@ -66,8 +67,10 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
     gc.enable()
     process.send({"ready": True})
     functions = Functions()
+    mark = os.environ[MARK]
     while "exit" not in (request := requests.get()):
         try:
+            os.environ[MARK] = f"{mark}.{request['id']}"
             answer = perform(functions, request, _untraced)
         except BaseException:  # the function has broken what `perform` needs
             _untraced()

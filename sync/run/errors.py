@@ -39,7 +39,7 @@ def message_of(error: BaseException) -> str:
 def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", block: str = "") -> ErrorInfo:
     """Label an error with its stream and block, without secrets. An error before the first stream has no traceback.
 
-    Type and traceback of a transformer's error are those of what its function raised.
+    Of a transformer's error it has what the function raised: consumers put type, block and message together themselves.
     """
     raised = error.original if isinstance(error, FunctionFailed) else error
     text = "".join(traceback.format_exception(raised)) if stream else ""
@@ -47,7 +47,7 @@ def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", bl
     text = text if len(text) <= TRACEBACK_LIMIT else f"...{text[-TRACEBACK_LIMIT:]}"
     return ErrorInfo(
         type=type(raised).__name__,
-        message=redactor.redact(message_of(error)),
+        message=redactor.redact(message_of(raised)),
         traceback=redactor.redact(text),
         stream=stream,
         block=block,

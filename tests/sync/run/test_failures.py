@@ -83,7 +83,7 @@ def test_a_failed_function_is_told_with_type_place_and_the_columns_at_hand(bench
     )
     assert stream.error == expected
     kind, message, *traceback = (bench.folder / "told.py.log").read_text().splitlines()
-    assert (kind, message) == ("KeyError", expected)
+    assert (kind, message) == ("KeyError", "'totl'")
     assert traceback[-1] == "KeyError: 'totl'"
 
 
