@@ -1,6 +1,6 @@
 """What a history must lead to, in plain Python: the table's records, exit codes, what callbacks are told and given.
 
-It knows the documentation, not the engine. `NOT_YET` names what the documentation promises and the engine does not do.
+It knows the documentation, not the engine.
 """
 
 from __future__ import annotations
@@ -11,12 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.faults.histories import Options, Row, Source, Turn, disposition, is_refused
-
-#: Promises that are not kept: remove one here once it is.
-DATA_WITHOUT_REJECTED = "data without rejected records"
-COUNTS_WITH_REJECTED = "counts with rejected records"
-DATA_OF_SUCCESS_IN_FAILURE = "data of a block that succeeds in a stream that fails"
-NOT_YET = frozenset({DATA_WITHOUT_REJECTED, COUNTS_WITH_REJECTED, DATA_OF_SUCCESS_IN_FAILURE})
 
 #: A record's key, None without keys; and the values by which it is recognised.
 Version = tuple[Any, tuple[Any, ...]]
@@ -106,7 +100,7 @@ class Oracle:
         self.known = {*read, *left_out}
         found, stored = int(turn.source.is_malformed), self._stored(turn.source)
         shape = frozenset(_arriving(read, turn))
-        frame = None if rejected and DATA_WITHOUT_REJECTED in NOT_YET else len(written)
+        frame = len(written)
         ends = [
             Event("load", "success", len(sent), found, len(sent), frozenset(read)),
             Event("export", "success", len(written), stored + len(rejected), frame, shape),
@@ -209,8 +203,7 @@ class Oracle:
         if self.table is None:
             return "differs"
         if turn.rename is not None:
-            is_failing = turn.source.is_malformed and COUNTS_WITH_REJECTED in NOT_YET
-            return None if is_failing else "counted"
+            return "counted"
         if self.unsure or any(row["id"] is None for row in (*turn.source.rows, *self.table)):
             return None
         here, there = self._sides(turn)
@@ -296,8 +289,7 @@ def _failed(blocks: Sequence[str], failure: _Failure) -> Iterable[Event]:
     for number, block in enumerate(blocks):
         if number < place and block == "load":
             sent = len(failure.sent)
-            frame = (sent, frozenset(failure.read)) if DATA_OF_SUCCESS_IN_FAILURE not in NOT_YET else (None, None)
-            yield Event(block, "success", sent, 0, *frame, may_be_cancelled=True)
+            yield Event(block, "success", sent, 0, sent, frozenset(failure.read), may_be_cancelled=True)
         elif block != "shape":
             yield Event(block, "failure" if number == place else "cancelled")
     yield Event("stream", "failure")

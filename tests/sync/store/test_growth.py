@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("not_before", ["null", "'2025-01-01 00:00:00.000000'", "'2027-01-01 00:00:00.000000'"])
 def test_a_look_at_a_queue_does_not_read_its_backlog(path: Path, not_before: str) -> None:
-    values: dict[str, object] = {"pipeline": "p", "callback_block": "alerts", "now": NOW}
+    values: dict[str, object] = {"pipeline": "p", "callback_block": "alerts", "now": NOW, "most_lost": 2**31}
     found = []
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("update _syncblocks_delivery set state = 'ready', is_open = true")
