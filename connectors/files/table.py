@@ -109,6 +109,8 @@ class Table:
         """List files with the table's name that the manifest does not name."""
         found = []
         for name, is_folder in self.storage.names():
+            if not name.startswith(self.quoted):
+                continue  # at once: the folder may hold thousands of other tables
             if not is_folder and stem_of(name, self.format.suffixes) == self.quoted:
                 found.append(name)
             elif is_folder and name == self.quoted:

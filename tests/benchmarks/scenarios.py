@@ -8,6 +8,7 @@ from tests.benchmarks.bench import Bench, Figure
 from tests.benchmarks.callbacks import callbacks
 from tests.benchmarks.child_end import child_end
 from tests.benchmarks.full_refresh import csv_to_postgres, parquet_to_parquet, postgres_to_duckdb, postgres_to_postgres
+from tests.benchmarks.growth import growth
 from tests.benchmarks.incremental import changed, first_load, nothing_new
 from tests.benchmarks.latency import latency
 from tests.benchmarks.mariadb import mariadb_to_postgres
@@ -24,6 +25,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "parquet": parquet_to_parquet,
     "mariadb": mariadb_to_postgres,
     "many": many_tables,
+    "growth": growth,
     "first": first_load,
     "nothing": nothing_new,
     "changed": changed,

@@ -16,7 +16,9 @@ from tests.benchmarks.scenarios import SCENARIOS
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "growth" else ()) for name in SCENARIOS]
+)
 def test_a_benchmark_writes_what_it_read(name: str, tmp_path: Path) -> None:
     if shutil.which("psql") is None:
         services.missing("psql is not installed")
