@@ -43,7 +43,7 @@ def callback(status: Function, /) -> Function: ...
 @overload
 def callback(status: str = "success", *, fetch_inputs: bool | None = None) -> Callable[[Function], Function]: ...
 def callback(status: Any = "success", *, fetch_inputs: bool | None = None) -> Any:
-    """Call the decorated function after its parent block has ended with this status.
+    """Call the decorated function when its parent block gets this status.
 
     Args:
         status: "success" (also by bare `@callback`), "failure", "cancelled", ... Stack decorators for several.

@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from .child import OUTPUT_KEPT_BYTES, CallEnd, tail
-from .delivery import Delivery, LocalCall, NotDue, NothingOpen, Outbox, Outcome, Prepared
 from .invoke import Functions
 from .kwargs import RESERVED
+from .protocols import Delivery, LocalCall, NotDue, NothingOpen, Outbox, Outcome, Prepared
 from .runners import ChildRunner, InlineRunner, Runner
 
 OUTPUT_LIMIT = 16 * 1024

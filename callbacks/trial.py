@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .delivery import Delivery, LeaseResult, NothingOpen, Outcome, Prepared
 from .dispatcher import Dispatcher
 from .events import make_event
 from .invoke import append_folder, show
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import CallbackFunction, load_file
+from .protocols import Delivery, LeaseResult, NothingOpen, Outcome, Prepared
 from .unknown_names import UnknownName, unknown_names
 
 #: Most characters of a shown value.

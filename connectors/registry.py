@@ -88,7 +88,7 @@ def connector_class(name: str, role: str) -> type[Any]:
         import difflib
 
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ConnectorConfigError(f"no {role} connector {name!r}{hint} Known: {', '.join(known)}", connector=name)
     module, _, attribute = path.partition(":")
     try:

@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from syncblocks.callbacks.delivery import Outcome
 from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.callbacks.loader import load_file
+from syncblocks.callbacks.protocols import Outcome
 from syncblocks.connectors.registry import CONNECTORS, connector_class
 from syncblocks.sync.cli import root
 from syncblocks.sync.config import CallbackBlock, Pipeline, StreamEntry, load_pipeline

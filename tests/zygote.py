@@ -51,7 +51,7 @@ MODULES = (
     "syncblocks.connectors.mysql.destination",
     "syncblocks.connectors.postgres.source",
     "syncblocks.connectors.postgres.destination",
-    "syncblocks.connectors.postgres.session",
+    "syncblocks.connectors.postgres.adbc_session",
     "syncblocks.connectors.singer.source",
     "syncblocks.connectors.singer.target",
     "syncblocks.connectors.singer.as_tap",

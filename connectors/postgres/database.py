@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConnectorError
+from .adbc_session import SETUP, AdbcSession
 from .failures import connect_failure
-from .session import SETUP, AdbcSession
 from .settings import Address
 
 #: Messages of poolers that take no settings at the begin of a connection.

@@ -12,10 +12,10 @@ from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
 from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from .adbc_session import AdbcSession
+from .asyncpg_session import AsyncpgSession
 from .database import Database
 from .dialect import dialect
-from .raw import RawSession
-from .session import AdbcSession
 from .settings import VERIFYING, PostgresSettings
 from .source import is_raw
 
@@ -37,7 +37,7 @@ class PostgresDestination(SqlDestination):
         self._database = Database(self._settings.address)
         self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
         self._arrow = self._sessions
-        self._raw = Sessions(lambda: RawSession(self._settings.address, "begin"))
+        self._raw = Sessions(lambda: AsyncpgSession(self._settings.address, "begin"))
 
     def connect(self) -> AdbcSession:
         """Open a connection."""

@@ -22,13 +22,13 @@ from ..sql.read.source import WITHIN
 from ..sql.session import Lease, Session, Sessions
 from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
+from .adbc_session import AdbcSession
+from .asyncpg_session import AsyncpgSession
 from .database import Database
 from .describe import describe
 from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .names import Name
-from .raw import RawSession
-from .session import AdbcSession
 from .settings import VERIFYING, PostgresSettings
 from .types import array_item, arrow_of
 from .widening import INTEGERS, widen
@@ -70,7 +70,7 @@ class PostgresSource(QuerySource):
         self._is_standby = False
         self._database = Database(self._settings.address)
         self._arrow = self._sessions
-        self._raw = Sessions(lambda: RawSession(self._settings.address, BEGIN))
+        self._raw = Sessions(lambda: AsyncpgSession(self._settings.address, BEGIN))
 
     def connect(self) -> AdbcSession:
         """Open a connection."""
@@ -266,7 +266,7 @@ class PostgresSource(QuerySource):
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
         """Yield COPY's binary format."""
-        session: RawSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
+        session: AsyncpgSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
         columns = self.dialect.naming.names(stream.schema.names)
         where = f" where {stream.locator[WITHIN]}" if WITHIN in stream.locator else ""
         for block in session.copy_out(

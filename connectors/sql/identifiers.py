@@ -36,7 +36,7 @@ _QUOTES = {"mysql": "`", "mariadb": "`"}
 
 @lru_cache(maxsize=4096)
 def quote(name: str, dialect: str = "") -> str:
-    """Quote one name for a dialect; the only function that does.
+    """Quote one name for a dialect; the only function that does, but for SQLAlchemy's own (`sqlalchemy/names.py`).
 
     Raises:
         FatalConnectorError: no database can hold that name (empty, NUL, a lone surrogate).

@@ -18,7 +18,7 @@ from .options import SUFFIXES, common, open_pipeline, variable_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syncblocks.callbacks.delivery import Outcome
+    from syncblocks.callbacks.protocols import Outcome
     from syncblocks.callbacks.trial import Trial
 
     from ..config import CallbackBlock, Pipeline

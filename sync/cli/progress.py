@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..run.progress import Progress
 
 if TYPE_CHECKING:
-    from syncblocks.callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.protocols import Delivery, Outcome
 
     from ..plan.plan import Plan
     from ..store.model import PipelineRun

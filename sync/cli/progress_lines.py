@@ -13,7 +13,7 @@ from .console import Console
 from .progress import StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
-    from syncblocks.callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.protocols import Delivery, Outcome
 
     from ..plan.plan import Plan
     from ..store.model import PipelineRun

@@ -18,7 +18,7 @@ from .console import STATUS_COLORS, Console, clean, indented
 from .progress import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
 
 if TYPE_CHECKING:
-    from syncblocks.callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.protocols import Delivery, Outcome
 
     from ..plan.plan import Plan
     from ..store.model import PipelineRun

@@ -10,7 +10,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from syncblocks.callbacks.delivery import Delivery
+from syncblocks.callbacks.protocols import Delivery
 
 from ..config import Pipeline
 from ..config.hooks import HOOKS
@@ -20,7 +20,7 @@ log = logging.getLogger("syncblocks.callbacks")
 
 
 class CurrentCallbacks:
-    """The callback blocks of a pipeline file; implements `syncblocks.callbacks.delivery.Callbacks`. Thread-safe."""
+    """The callback blocks of a pipeline file; implements `syncblocks.callbacks.protocols.Callbacks`. Thread-safe."""
 
     def __init__(self, pipeline: Pipeline, code: UserCode) -> None:
         """Use a loaded pipeline file and its user code."""

@@ -14,8 +14,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from syncblocks.callbacks.delivery import Delivery, Prepared
 from syncblocks.callbacks.kwargs import RESERVED, STATUSES
+from syncblocks.callbacks.protocols import Delivery, Prepared
 from syncblocks.connectors.named import parameter_names
 
 from ..config import Pipeline, settings_scope

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from syncblocks.callbacks.delivery import Delivery, Outcome
 from syncblocks.callbacks.dispatcher import Dispatcher
+from syncblocks.callbacks.protocols import Delivery, Outcome
 
 from ..config import Pipeline, resolve_references
 from ..delivery.hooks import Hooks

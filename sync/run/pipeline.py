@@ -39,7 +39,7 @@ from .results import RunResult, StreamResult, stream_result
 from .signals import END_S, Watch, caught_signals
 from .stream import StreamRun
 from .takeover import ASK_AGAIN_S
-from .verdicts import verified
+from .verify_after_run import verified
 
 if TYPE_CHECKING:
     import signal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from syncblocks.callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.protocols import Delivery, Outcome
 
     from ..plan.plan import Plan
     from ..store.model import PipelineRun

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.protocols import Delivery, Outcome
 from syncblocks.callbacks.trial import deliver_once
 
 from ..config import Pipeline

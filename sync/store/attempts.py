@@ -25,7 +25,7 @@ from .model import (
 )
 from .plans import Plans, write_plan
 from .statements import insert, one_of, update
-from .tables import BLOCK_RUN, STREAM_RUN
+from .table_names import BLOCK_RUN, STREAM_RUN
 from .transactions import LockedRun, Transactions, save_attempt
 
 _HAS_BEGUN = f"SELECT block FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number LIMIT 1"

@@ -30,7 +30,7 @@ from .plans import Plans
 from .running_events import release_held, running_blocks, wants
 from .state import write_state
 from .statements import update
-from .tables import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
+from .table_names import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .transactions import LockedRun, Transactions, save_attempt
 
 # A subquery, not a join: from the newest run backwards, by the index of the stream's runs.

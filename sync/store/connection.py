@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, TypeVar
 
-from .tables import Codec
+from .codecs import Codec
 
 #: A row has one attribute a column.
 Row = SimpleNamespace

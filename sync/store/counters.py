@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .connection import Connection, value_of
 from .statements import update
-from .tables import BLOCK_RUN, TYPE_COUNTER
+from .table_names import BLOCK_RUN, TYPE_COUNTER
 from .transactions import LockedRun
 
 #: Block and stream: names a block run within an attempt.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from syncblocks.callbacks.delivery import Callbacks, Delivery, Outcome
+from syncblocks.callbacks.protocols import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
 from .connection import Connection, Row, Values, value_of
@@ -15,7 +15,7 @@ from .event_kwargs import delivery_kwargs, event_of
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
 from .plans import Plans
 from .statements import insert, one_of, update
-from .tables import DELIVERY, DELIVERY_TRY, EVENT
+from .table_names import DELIVERY, DELIVERY_TRY, EVENT
 from .transactions import Transactions
 
 #: Keys in one condition; databases limit the number of values of a statement.

@@ -17,8 +17,9 @@ from syncblocks.connectors.sql.clear_text import LIBPQ_SINCE
 
 from ..clock import Clock
 from ..errors import ConfigError
+from .codecs import POSTGRES_CODECS, SQLITE_CODECS, Codec
 from .connection import Connection
-from .tables import POSTGRES_CODECS, PREFIX, SQLITE_CODECS, VERSION_TABLE, Codec
+from .table_names import PREFIX, VERSION_TABLE
 
 #: How long a writer waits for another process.
 BUSY_S = 60

@@ -9,7 +9,7 @@ from syncblocks.callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, bui
 
 from .connection import Connection, Row
 from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS, UNCLAIMED
-from .tables import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
+from .table_names import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
 
 _RUN = f"""SELECT r.id, r.pipeline, r.execution_date, r.trigger_id, r.event, r.variables,
         a.attempt, a.status, a.started_at, a.error

@@ -11,7 +11,7 @@ from typing import Any
 from .connection import Connection
 from .model import PIPELINE, AttemptPlan, Subscription
 from .statements import insert, update
-from .tables import DELIVERY, EVENT, PIPELINE_RUN
+from .table_names import DELIVERY, EVENT, PIPELINE_RUN
 from .transactions import LockedRun
 
 _SAVE_SEQ = update(PIPELINE_RUN, "last_seq", "id = :run_id")

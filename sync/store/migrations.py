@@ -8,7 +8,7 @@ from ..errors import StateError
 from .connection import Connection
 from .drivers import Driver
 from .statements import update
-from .tables import ATTEMPT, VERSION_TABLE
+from .table_names import ATTEMPT, VERSION_TABLE
 
 # `SERIAL_KEY` is a key that counts up; the number of a run that was deleted is not given to another.
 _FIRST = (

@@ -7,16 +7,16 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
-from syncblocks.callbacks.delivery import Callbacks, Delivery, LeaseResult, NotDue, NothingOpen, Outcome
+from syncblocks.callbacks.protocols import Callbacks, Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 
 from ..failpoints import failpoint
 from .connection import Connection, Row
 from .deliveries import Deliveries, write_try
 from .plans import Plans
 from .prefetch import Prefetch, Slot
-from .queue import DUE, LEASED, RIPEN, WAITING
+from .queue_sql import DUE, LEASED, RIPEN, WAITING
 from .statements import update
-from .tables import ATTEMPT, DELIVERY
+from .table_names import ATTEMPT, DELIVERY
 from .transactions import LockedRun, Transactions
 
 #: Backoff before a retry: full jitter, below a bound that doubles from the first value to the last.

@@ -10,7 +10,7 @@ from typing import Any
 from .connection import Connection, Row
 from .model import UNCLAIMED, AttemptPlan, BlockPlan, RecordedCallback, StreamPlan, Subscription
 from .statements import insert, update
-from .tables import ATTEMPT, PIPELINE_RUN, STREAM_RUN, TYPE_COUNTER
+from .table_names import ATTEMPT, PIPELINE_RUN, STREAM_RUN, TYPE_COUNTER
 from .transactions import Transactions
 
 _PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from syncblocks.callbacks.delivery import Delivery
+from syncblocks.callbacks.protocols import Delivery
 
 from .connection import Connection
 

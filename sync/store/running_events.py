@@ -15,7 +15,7 @@ from .events import EventRow, write_deliveries, write_events
 from .model import DATA_EXPORTER, RUNNING, SCHEMA_CHANGED, STREAM, AttemptPlan, ErrorInfo, LostRun, encode_error
 from .plans import Plans
 from .statements import update
-from .tables import BLOCK_RUN, EVENT, PIPELINE_RUN
+from .table_names import BLOCK_RUN, EVENT, PIPELINE_RUN
 from .transactions import LockedRun, Transactions
 
 _RUNNING = f"""SELECT block, block_type FROM {BLOCK_RUN}

@@ -15,7 +15,7 @@ from .outbox import release_gate, void_leases
 from .owner import Owner
 from .plans import Plans, write_plan
 from .statements import insert, update
-from .tables import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
+from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .transactions import Transactions
 
 #: How long a run stays its owner's without a heartbeat, where its process is not visible; renewed every 10 s.

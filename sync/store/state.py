@@ -8,7 +8,7 @@ from typing import Any
 from .connection import Connection, Row, value_of
 from .model import StateCopy, StateVersion
 from .statements import insert, update
-from .tables import STATE, STATE_VERSION
+from .table_names import STATE, STATE_VERSION
 from .transactions import Transactions
 
 #: Versions kept of each stream's state.

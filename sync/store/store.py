@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from syncblocks.callbacks.delivery import Callbacks
+from syncblocks.callbacks.protocols import Callbacks
 
 from ..clock import Clock
 from .attempts import Attempts

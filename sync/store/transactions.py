@@ -15,7 +15,7 @@ from .model import RUNNING, LostRun
 from .owner import Liveness, Owner
 from .prefetch import Prefetch
 from .statements import update
-from .tables import ATTEMPT, PIPELINE_RUN
+from .table_names import ATTEMPT, PIPELINE_RUN
 
 # Without the columns that hold documents: these would be decoded for every stream.
 _RUN_FIELDS = ("id", "pipeline", "attempt", "is_active", "owner", "lease_until", "last_seq")

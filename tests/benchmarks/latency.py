@@ -68,7 +68,7 @@ def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[flo
     """Run the pipeline; return the seconds from each commit to its call, and of the stages of that."""
     from syncblocks import Progress, run_pipeline
     from syncblocks.callbacks import runners
-    from syncblocks.callbacks.delivery import Delivery, Outcome
+    from syncblocks.callbacks.protocols import Delivery, Outcome
     from syncblocks.sync.store import close, outbox
 
     (folder / "nothing.py").write_text(_CALLBACK)

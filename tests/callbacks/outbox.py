@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from syncblocks.callbacks.delivery import Delivery, LeaseResult, NotDue, NothingOpen, Outcome
+from syncblocks.callbacks.protocols import Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 from syncblocks.callbacks.testing import make_event
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from syncblocks.callbacks.delivery import Delivery, LeaseResult, Outcome
 from syncblocks.callbacks.dispatcher import Dispatcher
+from syncblocks.callbacks.protocols import Delivery, LeaseResult, Outcome
 from tests.callbacks.outbox import MemoryOutbox, delivery
 
 Make = Callable[..., Dispatcher]

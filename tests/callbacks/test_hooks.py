@@ -16,11 +16,11 @@ import psutil
 import pytest
 
 from syncblocks.callbacks.child import CallEnd, Child
-from syncblocks.callbacks.delivery import Delivery, Prepared
 from syncblocks.callbacks.dispatcher import Dispatcher
 from syncblocks.callbacks.events import make_event
 from syncblocks.callbacks.hooks import run_hook
 from syncblocks.callbacks.notify import hidden, is_known
+from syncblocks.callbacks.protocols import Delivery, Prepared
 from tests.callbacks.listener import http_listener, smtp_sink
 from tests.callbacks.outbox import MemoryOutbox
 

@@ -19,8 +19,8 @@ from syncblocks.connectors.abilities import abilities_of
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.session import MySQLSession
 from syncblocks.connectors.mysql.settings import MySQLSettings
+from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.database import Database
-from syncblocks.connectors.postgres.raw import RawSession
 from syncblocks.connectors.postgres.settings import PostgresSettings
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.sync.errors import SyncError
@@ -109,7 +109,7 @@ def by_adbc(url: str) -> None:
 
 
 def by_asyncpg(url: str) -> None:
-    RawSession(PostgresSettings(url=url).address, "begin")
+    AsyncpgSession(PostgresSettings(url=url).address, "begin")
 
 
 def by_store(url: str) -> None:

@@ -18,8 +18,8 @@ import yaml
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.mysql.destination import MySQLDestination
+from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.postgres.raw import RawSession
 from syncblocks.connectors.postgres.settings import PostgresSettings
 from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
 from syncblocks.sync.errors import StateError
@@ -44,7 +44,7 @@ def _adbc(url: str, limits: dict[str, int]) -> Any:
 
 
 def _asyncpg(url: str, limits: dict[str, int]) -> Any:
-    return RawSession(PostgresSettings.model_validate({"url": url, **limits}).address, "begin")
+    return AsyncpgSession(PostgresSettings.model_validate({"url": url, **limits}).address, "begin")
 
 
 def _pymysql(url: str, limits: dict[str, int]) -> Any:

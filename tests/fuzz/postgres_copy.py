@@ -13,7 +13,7 @@ import psycopg
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.postgres.raw import connect
+from syncblocks.connectors.postgres.asyncpg_session import connect
 from syncblocks.connectors.postgres.settings import parse_address
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.sql.identifiers import TableName

@@ -29,14 +29,15 @@ class Facts:
     slices: bool = False
     #: Makes constraints that are checked at the commit be checked at once; empty: there are none.
     check_now: str = ""
-    #: Column that every table has and that grows with its records, for those whose replacements may repeat a key.
+    #: Column that orders records by arrival, to find repeated keys in a replacement whose key is not enforced while
+    #: records arrive (`ctid`, `rowid`); empty: there is none.
     arrival: str = ""
     #: A replacement gets the key as its primary key before the commit.
     keys_replacements: bool = True
     #: A table takes another one's name; without, replace empties and refills the target.
     renames: bool = True
-    #: Up to so many bytes replace a table of so many records by deleting these, if it looks the same: cheaper than
-    #: another table, where readers see neither before the commit. 0: the system is not like that.
+    #: A replacement of at most so many bytes is written into the same table, if that has at most `refill_records` and
+    #: equal columns and key: cheaper than another table, and readers see neither before the commit. 0: never.
     refill_bytes: int = 0
     refill_records: int = REFILL_RECORDS
     #: `#` begins a comment in a statement of the user's.

@@ -33,7 +33,7 @@ class Replace(Strategy):
         self._key_order = (
             None if context.dialect.facts.keys_replacements else _KeyOrder(context.load.stream.key_properties)
         )
-        #: The target, alone in a list, as it is while nobody else can make or drop it; None: not looked at.
+        #: `[table]` as read while nobody else can make or drop it (`[None]`: there is no table); None: not read yet.
         self._locked: list[Table | None] | None = None
         #: The records of a small target are deleted, and the new ones are in their place.
         self._is_rewritten = False

@@ -106,7 +106,7 @@ def insert_staged(
 def _insert_in_pieces(
     context: LoadContext, table: Table, staged: StagingTable, statements: Statements, key: Sequence[str]
 ) -> bool:
-    """Insert what is too large for one transaction; False: it is not. No other writer gets in before the commit."""
+    """Insert in pieces what is too large for one transaction; return whether that was done. Other writers stay out."""
     dialect, session, load, target = context.dialect, context.session, context.load, context.target
     if not isinstance(dialect.writes, InsertsInPieces) or not dialect.writes.moves(session, table, staged.name, key):
         return False

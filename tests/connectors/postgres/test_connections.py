@@ -20,8 +20,8 @@ from syncblocks.connectors.errors import (
     Interrupted,
     RetriableError,
 )
+from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.postgres.raw import RawSession
 from syncblocks.connectors.postgres.settings import PostgresSettings
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName
@@ -304,7 +304,7 @@ def test_identity_is_the_same_however_the_place_is_written() -> None:
 
 
 def test_a_raw_session_refuses_what_it_cannot_send(postgres_url: str) -> None:
-    session = RawSession(PostgresSettings(url=postgres_url).address, "begin")
+    session = AsyncpgSession(PostgresSettings(url=postgres_url).address, "begin")
     try:
         with pytest.raises(FatalConnectorError):
             session.execute("select 'a\0b'")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, values
 from syncblocks.connectors.incremental.checkpoints import PENDING
+from syncblocks.connectors.postgres.adbc_session import AdbcSession
 from syncblocks.connectors.postgres.horizon import settle
-from syncblocks.connectors.postgres.session import AdbcSession
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
 

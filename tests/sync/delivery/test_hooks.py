@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from syncblocks import Progress, load_pipeline, run_pipeline
-from syncblocks.callbacks.delivery import Delivery, Outcome
+from syncblocks.callbacks.protocols import Delivery, Outcome
 from syncblocks.sync.delivery.hooks import HookError, Hooks
 from syncblocks.sync.run.redelivery import current_callbacks, redeliver, replay
 from syncblocks.sync.secrets import Redactor

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from syncblocks.callbacks.delivery import Delivery, NothingOpen
+from syncblocks.callbacks.protocols import Delivery, NothingOpen
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.database import open_database
 from syncblocks.sync.store.model import PipelineRun, StreamPlan

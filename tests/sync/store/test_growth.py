@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from syncblocks.sync.store import Store, close, queue
+from syncblocks.sync.store import Store, close, queue_sql
 from tests.sync.store.store_helpers import attempt_plan, begin, outcome, stream_plan
 
 NOW = "2026-01-01 00:00:00.000000"
@@ -62,9 +62,10 @@ def test_a_look_at_a_queue_does_not_read_its_backlog(path: Path, not_before: str
             "is_numbered": "true",
             "is_gated": "false",
         }
+        looks = (queue_sql.DUE, queue_sql.LEASED, queue_sql.WAITING)
         for number in (20, 400):
             copy_rows(connection, "_syncblocks_delivery", changes, number)
-            found.append([steps(connection, sql, values) for sql in (queue.DUE, queue.LEASED, queue.WAITING)])
+            found.append([steps(connection, sql, values) for sql in looks])
     assert max(found[1]) < 300
     assert [after <= before * 1.1 for before, after in zip(*found, strict=True)] == [True] * 3
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from syncblocks.callbacks.delivery import Delivery, NothingOpen
+from syncblocks.callbacks.protocols import Delivery, NothingOpen
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun

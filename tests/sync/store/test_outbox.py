@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from syncblocks.callbacks.delivery import Delivery, NotDue, NothingOpen, Outcome
 from syncblocks.callbacks.kwargs import hydrate
+from syncblocks.callbacks.protocols import Delivery, NotDue, NothingOpen, Outcome
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store import outbox as outbox_module
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks.callbacks.delivery import Delivery
+from syncblocks.callbacks.protocols import Delivery
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store import outbox as outbox_module
 from syncblocks.sync.store.owner import Owner, current_owner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from syncblocks.sync.store import Store, tables
+from syncblocks.sync.store import Store, codecs, table_names
 from syncblocks.sync.store.migrations import REVISIONS
 from tests.docs import section
 from tests.docs import tables as tables_of
@@ -20,7 +20,7 @@ def test_the_page_has_a_row_for_each_table_of_a_new_store(tmp_path: Path) -> Non
     made = query(url, "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'")
     (documented,) = tables_of(section(PAGE, "Tables"))
     assert set(documented) == {name for (name,) in made}
-    assert query(url, f"select version_num from {tables.VERSION_TABLE}") == [(REVISIONS[-1],)]
+    assert query(url, f"select version_num from {table_names.VERSION_TABLE}") == [(REVISIONS[-1],)]
 
 
 def test_the_page_names_the_file_of_each_part() -> None:
@@ -38,6 +38,6 @@ def test_each_name_with_a_codec_is_a_column_or_a_value_of_a_statement(tmp_path: 
         "select c.name, c.type from sqlite_master t join pragma_table_info(t.name) c where t.name like '_syncblocks_%'",
     )
     names = {name for name, _ in columns}
-    assert tables.SQLITE_CODECS.keys() - names == {"now", "earliest"}
+    assert codecs.SQLITE_CODECS.keys() - names == {"now", "earliest"}
     typed = {name for name, kind in columns if kind.startswith(("TIMESTAMP", "BOOLEAN"))}
-    assert typed <= tables.SQLITE_CODECS.keys()
+    assert typed <= codecs.SQLITE_CODECS.keys()

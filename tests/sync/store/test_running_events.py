@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from syncblocks.callbacks.delivery import NothingOpen
+from syncblocks.callbacks.protocols import NothingOpen
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition
 from syncblocks.sync.run.takeover import commit_mark, run_reference, was_made

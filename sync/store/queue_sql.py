@@ -8,7 +8,7 @@ is_last_block_run True for all others of its block type, the one of `pipeline` f
 from __future__ import annotations
 
 from .model import PIPELINE
-from .tables import ATTEMPT, BLOCK_RUN, DELIVERY
+from .table_names import ATTEMPT, BLOCK_RUN, DELIVERY
 
 _IN_QUEUE = "pipeline = :pipeline AND {0}.callback_block = :callback_block AND {0}.is_open = TRUE"
 _OTHERS = f"""SELECT 1 FROM {DELIVERY} o WHERE o.{_IN_QUEUE.format("o")}

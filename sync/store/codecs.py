@@ -1,8 +1,4 @@
-"""Tables of the run store, and how the values of their columns are kept. `migrations` creates the tables.
-
-The prefix is the ledger's: no glob over a shared database ever syncs these tables. Rows are locked in the same order
-everywhere: run, attempt, counters, block runs, state, events, deliveries.
-"""
+"""How the values of the run store's columns are kept."""
 
 from __future__ import annotations
 
@@ -11,20 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-PREFIX = "_syncblocks_"
-
-VERSION_TABLE = f"{PREFIX}version"
-PIPELINE_RUN = f"{PREFIX}pipeline_run"
-ATTEMPT = f"{PREFIX}attempt"
-STREAM_RUN = f"{PREFIX}stream_run"
-TYPE_COUNTER = f"{PREFIX}type_counter"
-BLOCK_RUN = f"{PREFIX}block_run"
-EVENT = f"{PREFIX}event"
-DELIVERY = f"{PREFIX}delivery"
-DELIVERY_TRY = f"{PREFIX}delivery_try"
-STATE = f"{PREFIX}state"
-STATE_VERSION = f"{PREFIX}state_version"
 
 
 @dataclass(frozen=True, slots=True)

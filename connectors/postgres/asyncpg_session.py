@@ -18,9 +18,9 @@ from ..network import CONNECT_TIMEOUT_S, SOCKET_PARAMETERS, limit_socket
 from ..sql.identifiers import TableName, quote
 from ..stream import Block
 from . import encode
+from .adbc_session import SETUP
 from .asyncpg_login import Loop, guard
 from .failures import connect_failure, failure, interrupted
-from .session import SETUP
 from .settings import Address
 
 T = TypeVar("T")
@@ -31,9 +31,9 @@ BLOCK_BYTES = 1 << 20
 _COUNT = re.compile(r"(\d+)$")
 
 
-def connect(address: Address, begin: str) -> RawSession:
+def connect(address: Address, begin: str) -> AsyncpgSession:
     """Open a connection."""
-    return RawSession(address, begin)
+    return AsyncpgSession(address, begin)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -51,7 +51,7 @@ class _Selector(selectors.DefaultSelector):
         return super().select(timeout)
 
 
-class RawSession:
+class AsyncpgSession:
     """One asyncpg connection with an event loop of its own, which runs only while a call is under way."""
 
     def __init__(self, address: Address, begin: str) -> None:
@@ -318,4 +318,4 @@ def _checked(sql: str) -> str:
     return sql
 
 
-__all__ = ["RawSession", "connect"]
+__all__ = ["AsyncpgSession", "connect"]

@@ -1,0 +1,21 @@
+"""Names of the run store's tables. `migrations` creates them; `codecs` says how values are kept.
+
+The prefix is the ledger's: no glob over a shared database ever syncs these tables. Rows are locked in the same order
+everywhere: run, attempt, counters, block runs, state, events, deliveries.
+"""
+
+from __future__ import annotations
+
+PREFIX = "_syncblocks_"
+
+VERSION_TABLE = f"{PREFIX}version"
+PIPELINE_RUN = f"{PREFIX}pipeline_run"
+ATTEMPT = f"{PREFIX}attempt"
+STREAM_RUN = f"{PREFIX}stream_run"
+TYPE_COUNTER = f"{PREFIX}type_counter"
+BLOCK_RUN = f"{PREFIX}block_run"
+EVENT = f"{PREFIX}event"
+DELIVERY = f"{PREFIX}delivery"
+DELIVERY_TRY = f"{PREFIX}delivery_try"
+STATE = f"{PREFIX}state"
+STATE_VERSION = f"{PREFIX}state_version"
