@@ -171,7 +171,10 @@ def _slots(
 
 def _unfillable(name: str, known: frozenset[str], can_fill: frozenset[str], *, is_legacy: bool) -> str:
     if name == "__error" and name in known:
-        return "parameter '__error' is filled only for the statuses failure, retry and crashed, which the function does not serve"
+        return (
+            "parameter '__error' is filled only for the statuses failure, retry and crashed, which the function does "
+            "not serve"
+        )
     if name in known:
         return f"parameter {name!r} is never filled for the parents that the callback block is attached to"
     if is_legacy:
