@@ -33,6 +33,11 @@ WHOLE = b"whole"
 DECIDED = b"decided"
 
 
+def yields_to_table(field: pa.Field) -> bool:
+    """Tell whether an existing column keeps its type, whatever values of the field may need."""
+    return is_unseen(field) or DECIDED in (field.metadata or {})
+
+
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
 
@@ -215,6 +220,8 @@ class TableState:
     is_empty: bool = False
     #: Schema (or database) that the first load creates, in words; empty: none.
     new_schema: str = ""
+    #: What `NamesTables.one_name` says of the other tables that its foreign keys refer to.
+    refers_to: frozenset[str] = frozenset()
     #: Name of the stream that a source of the same place offers for the table (`public.users`, `users`).
     stream_name: str = ""
     #: Differs for another table that is made under the same name; empty where the system does not tell.

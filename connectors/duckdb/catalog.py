@@ -33,6 +33,17 @@ class DuckDBCatalog(Catalog):
         """Tell whether there is a table or view of that name."""
         return _own(session).describe(name) is not None
 
+    def identify(self, session: Session, table: Table) -> str:
+        """Look it up in the list of all tables, which takes longer the more there are."""
+        if table.identity or not table.is_table:
+            return table.identity
+        rows = session.query(
+            "select table_oid from duckdb_tables() where database_name = current_database() "
+            "and lower(schema_name) = lower($1) and lower(table_name) = lower($2)",
+            (table.name.schema, table.name.name),
+        )
+        return str(rows[0][0]) if rows else ""
+
     def list_staging(self, session: Session) -> Sequence[TableName]:
         """Return every staging table of the file."""
         rows = session.query(
@@ -145,6 +156,11 @@ def _table(
         is_table=bool(kind["is_table"]),
         has_dependents=bool(kind["index_count"]) or is_referenced or is_bound,
         is_referenced=is_referenced,
+        refers_to=frozenset(
+            TableName(str(kind["schema_name"]), str(row["referenced_table"]))
+            for row in constraints
+            if row["constraint_type"] == "FOREIGN KEY" and row["referenced_table"] != kind["name"]
+        ),
     )
 
 

@@ -142,7 +142,7 @@ def _read(
             columns.get(str(name), []),
             indexes.get(str(name), []),
             triggers=[_trigger(*map(str, each)) for each in triggers.get(str(name), ())],
-            is_referring=str(name).lower() in referring,
+            refers_to=frozenset(referring.get(str(name).lower(), ())),
             is_referenced=str(name).lower() in referenced,
             is_partitioned="partitioned" in str(options or ""),
             checks=checks,
@@ -160,15 +160,20 @@ def _named(column: str, names: Sequence[str]) -> str:
     return f" and {column} in ({', '.join(map(literal, names))})" if names else ""
 
 
-def _references(session: Session, schema: str, names: Sequence[str], is_mariadb: bool) -> tuple[set[str], set[str]]:
-    """Return which tables have foreign keys, and which ones foreign keys point at, in lower case."""
+#: Table in lower case -> the tables that it refers to; and the tables that are referred to, in lower case.
+_References = tuple[dict[str, set[TableName]], set[str]]
+
+
+def _references(session: Session, schema: str, names: Sequence[str], is_mariadb: bool) -> _References:
+    """Return the tables that foreign keys of each table refer to, and which tables are referred to."""
     if is_mariadb and names and all(map(_PLAIN.fullmatch, (schema, *names))):
         try:
             return _own_references(session, schema, names)
         except ConnectorError as error:
             if errno(error.__cause__ or error) != _NEEDS_PROCESS:
                 raise
-    referring, referenced = set(), set()
+    referring: dict[str, set[TableName]] = {}
+    referenced: set[str] = set()
     # Not of `referential_constraints`: of a table of which a user may read no more than records, it shows none or half.
     for own_schema, name, other_schema, other in session.query(
         "select table_schema, table_name, referenced_table_schema, referenced_table_name "
@@ -177,7 +182,7 @@ def _references(session: Session, schema: str, names: Sequence[str], is_mariadb:
         f"or referenced_table_schema = {literal(schema)}{_named('referenced_table_name', names)})"
     ):
         if str(own_schema).lower() == schema.lower():
-            referring.add(str(name).lower())
+            referring.setdefault(str(name).lower(), set()).add(TableName(str(other_schema), str(other)))
         if str(other_schema).lower() == schema.lower():
             referenced.add(str(other).lower())
     return referring, referenced
@@ -190,7 +195,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_]+")
 _NEEDS_PROCESS = 1227
 
 
-def _own_references(session: Session, schema: str, names: Sequence[str]) -> tuple[set[str], set[str]]:
+def _own_references(session: Session, schema: str, names: Sequence[str]) -> _References:
     """Ask InnoDB for foreign keys: to find who refers to a table, MariaDB opens the tables of all schemas."""
     listed = ", ".join(literal(f"{schema}/{name}") for name in names)
     rows = session.query(
@@ -198,9 +203,13 @@ def _own_references(session: Session, schema: str, names: Sequence[str]) -> tupl
         f"or ref_name in ({listed})"
     )
     own = {f"{schema}/{name}".lower() for name in names}
-    pairs = [(str(one).lower(), str(other).lower()) for one, other in rows]
-    referring = {one.partition("/")[2] for one, _ in pairs if one in own}
-    return referring, {other.partition("/")[2] for _, other in pairs if other in own}
+    referring: dict[str, set[TableName]] = {}
+    for one, other in rows:
+        if str(one).lower() in own:
+            parent, _, table = str(other).partition("/")
+            referring.setdefault(str(one).lower().partition("/")[2], set()).add(TableName(parent, table))
+    others = [str(other).lower() for _, other in rows]
+    return referring, {other.partition("/")[2] for other in others if other in own}
 
 
 def _checks(session: Session, schema: str, names: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -219,7 +228,7 @@ def _table(
     indexes: Iterable[Sequence[Any]],
     *,
     triggers: Sequence[Trigger],
-    is_referring: bool,
+    refers_to: frozenset[TableName],
     is_referenced: bool,
     is_partitioned: bool,
     checks: Mapping[tuple[str, str], str],
@@ -249,12 +258,13 @@ def _table(
         is_table=kind not in ("VIEW", "SEQUENCE"),
         unfit=unfit,
         has_dependents=bool(triggers)
-        or is_referring
+        or bool(refers_to)
         or is_referenced
         or is_partitioned
         or kind == "SYSTEM VERSIONED"
         or bool(set(parts) - {"PRIMARY"}),
         is_referenced=is_referenced,
+        refers_to=refers_to - {name},
         has_triggers=bool(triggers),
         triggers=tuple(triggers),
     )

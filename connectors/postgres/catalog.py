@@ -122,6 +122,13 @@ _TRIGGERS = """(
   from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
   where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('O', 'A'))"""
 
+#: Other tables that foreign keys of the table refer to.
+_PARENTS = """(
+  select pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, p.relname))
+  from pg_catalog.pg_constraint k join pg_catalog.pg_class p on p.oid = k.confrelid
+  join pg_catalog.pg_namespace n on n.oid = p.relnamespace
+  where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> c.oid)"""
+
 # By the statistics, which wait for no lock on the table, as its size would.
 _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
     pg_catalog.pg_stat_get_live_tuples(c.oid) + pg_catalog.pg_stat_get_dead_tuples(c.oid)) end)"""
@@ -130,7 +137,7 @@ _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE},
     'dependents', {_HAS_DEPENDENTS}, 'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
-    'records', {_RECORDS}, 'firing', {_TRIGGERS},
+    'records', {_RECORDS}, 'firing', {_TRIGGERS}, 'parents', {_PARENTS},
     'oid', c.oid::text, 'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
 from pg_catalog.json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
@@ -369,6 +376,7 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
         is_table=kind in _TABLE_KINDS,
         has_dependents=details["dependents"],
         is_referenced=details["referenced"],
+        refers_to=frozenset(TableName(*parent) for parent in details["parents"] or ()),
         has_triggers=details["triggers"],
         triggers=tuple(_trigger(*described) for described in details["firing"] or ()),
         records=details["records"],

@@ -25,7 +25,7 @@ from ..stream import (
     TableRecords,
     TableState,
     WriteDisposition,
-    is_unseen,
+    yields_to_table,
 )
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
@@ -123,6 +123,12 @@ class SqlDestination(ABC):
             schemas = {name.schema for name in names.values() if name not in found and name.schema}
             missing = {schema for schema in schemas if not self.dialect.tables.has_schema(lease.session, schema)}
             empty = {table.name for table in unknown if table.is_table and self._is_empty(lease, table)}
+            if len(names) == 1:  # the table of a stream that is about to write; to ask for each one may take long
+                found = {
+                    name: replace(found[name], identity=self.dialect.catalog.identify(lease.session, found[name]))
+                    for name in names.values()
+                    if name in found
+                }
         return {
             table: self._without_schema(name)
             if name.schema in missing
@@ -179,8 +185,7 @@ class SqlDestination(ABC):
 
     def one_name(self, destination_table: str) -> str:
         """Return what all names of the same table have in common."""
-        name = self.target(destination_table)
-        return str(TableName(*map(self.dialect.naming.fold_table, (name.schema, name.name))))
+        return self._folded(self.target(destination_table))
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Wire formats it takes."""
@@ -323,6 +328,9 @@ class SqlDestination(ABC):
         refuses = dict.fromkeys(WriteDisposition, refusal) if refusal else {}
         return TableState(new_schema=schema, refuses=refuses)
 
+    def _folded(self, name: TableName) -> str:
+        return str(TableName(*map(self.dialect.naming.fold_table, (name.schema, name.name))))
+
     def _is_empty(self, lease: Lease, table: Table) -> bool:
         """Tell whether a table has no record; a table that cannot be read counts as one with records."""
         try:
@@ -341,7 +349,7 @@ class SqlDestination(ABC):
             note = "the table computes it; what arrives is not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         try:
-            made = before if before is not None and is_unseen(field) else self.dialect.types.column_type(field)
+            made = before if before is not None and yields_to_table(field) else self.dialect.types.column_type(field)
         except FatalConnectorError:
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
         kind: str | None = made
@@ -392,6 +400,7 @@ class SqlDestination(ABC):
             schema=pa.schema(fields),
             ledger=tuple(ledger),
             is_table=table.is_table,
+            refers_to=frozenset(map(self._folded, table.refers_to)),
             identity=table.identity,
             refuses={
                 disposition: table.unfit

@@ -65,6 +65,8 @@ class Table:
     unfit: str = ""
     #: Foreign keys of other tables refer to it: records may be updated, but not deleted and inserted again.
     is_referenced: bool = False
+    #: Other tables that its foreign keys refer to.
+    refers_to: frozenset[TableName] = frozenset()
     #: Deleting and inserting a record is not the same as updating it here (triggers, foreign keys, rules).
     has_triggers: bool = False
     #: Triggers that fire on our statements, by name; `has_triggers` covers foreign keys and rules as well.

@@ -106,6 +106,13 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
         named,
     ):
         indexes.setdefault(str(table), []).append(cast("tuple[str, int, str, int, str | None]", tuple(index)))
+    parents: dict[str, set[TableName]] = {}
+    for table, parent in session.query(
+        f"select l.name, k.\"table\" from {listed} l, pragma_foreign_key_list(l.name, 'main') k "
+        "where l.schema = 'main' and l.name <> k.\"table\" collate nocase",
+        named,
+    ):
+        parents.setdefault(str(table), set()).add(TableName("", str(parent)))
     triggers: dict[str, list[Trigger]] = {}
     for table, trigger, sql in session.query(
         "select tbl_name, name, sql from sqlite_master where type = 'trigger' "
@@ -118,6 +125,7 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
             str(table),
             str(kind),
             places.get(str(table), ""),
+            frozenset(parents.get(str(table), ())),
             columns.get(str(table), []),
             indexes.get(str(table), []),
             triggers.get(str(table).casefold(), []),
@@ -145,6 +153,7 @@ def _table(
     name: str,
     kind: str,
     place: str,
+    parents: frozenset[TableName],
     columns: Sequence[_Column],
     indexes: Sequence[tuple[str, int, str, int, str | None]],
     triggers: Sequence[Trigger],
@@ -161,6 +170,7 @@ def _table(
     complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]
     return Table(
         name=TableName("", name),
+        refers_to=parents,
         columns=tuple(
             Column(
                 name=column,

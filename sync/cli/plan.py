@@ -67,6 +67,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "transformers": list(planned.transformers),
                 "changes": list(planned.changes),
                 "creates_schema": planned.table.new_schema or None,
+                "after": list(planned.parents),
                 "wire": planned.wire,
                 "parallel_reads": {
                     "asked": planned.selected.parallel_reads,

@@ -48,7 +48,7 @@ def _decided(field: pa.Field, kept: Kept, table: pa.Schema) -> pa.Field:
     if kept.type == kept.held and UNSEEN not in metadata:
         return field
     held, guessed = plain(table.field(place).type), plain(field.type)
-    if held == guessed or not _can_be_read(held) or is_text_of_something(table.field(place)):
+    if is_text_of_something(table.field(place)) or not _may_hold(held, guessed):
         return field
     if _gets_fractions(guessed, held, guess):
         return field
@@ -62,8 +62,18 @@ def _gets_fractions(guessed: pa.DataType, held: pa.DataType, guess: bytes) -> bo
     return bool(types.is_integer(held) and types.is_floating(guessed) and guess != WHOLE)
 
 
-def _can_be_read(kind: pa.DataType) -> bool:
+def _may_hold(held: pa.DataType, guessed: pa.DataType) -> bool:
+    """Tell whether a column may hold some of the values; else the plan refuses it, before a file is read."""
+    kind = _kind(held)
+    return kind is not None and (kind == "text" or _kind(guessed) in ("text", kind))
+
+
+def _kind(kind: pa.DataType) -> str | None:
     types = pa.types
-    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-    is_moment = types.is_date32(kind) or types.is_timestamp(kind)
-    return bool(is_number or is_moment or types.is_boolean(kind) or types.is_string(kind))
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_date32(kind) or types.is_timestamp(kind):
+        return "moment"
+    if types.is_boolean(kind):
+        return "flag"
+    return "text" if types.is_string(kind) else None

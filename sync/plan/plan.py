@@ -42,6 +42,7 @@ from .evolution import (
     without_columns,
 )
 from .guessed import decided
+from .order import cycle_warnings, in_order
 from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_reading, plan_resumption
 from .repair import Repair
 from .selection import SelectedStream
@@ -103,6 +104,10 @@ class PlannedStream:
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
     ignored: tuple[str, ...] | None
+    #: Streams whose tables its table refers to by foreign keys; they come before it.
+    parents: tuple[str, ...] = ()
+    #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
+    chain: str = ""
     #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
 
@@ -172,8 +177,9 @@ def plan_streams(
             a table is its own source.
     """
     check_shared_tables(pipeline, selected, tables, connectors.destination_can, full_refresh=full_refresh)
+    order = in_order(selected, tables, connectors.destination_can.names_tables)
     streams = []
-    for stream in selected:
+    for stream in order.streams:
         table = tables[stream.destination_table]
         key = LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table)
         check_own_source(pipeline, stream, table, connectors.source, connectors.destination)
@@ -187,10 +193,11 @@ def plan_streams(
             if not pipeline.allow_blocks_to_fail:
                 raise
             planned = _refused_stream(pipeline, stream, key, table, code, connectors, error.message)
-        streams.append(planned)
+        parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
+        streams.append(replace(planned, parents=parents, chain=chain))
     groups = tuple(
         tuple(stream.name for stream in group)
-        for group in connectors.source.groups([stream.stream for stream in selected])
+        for group in connectors.source.groups([stream.stream for stream in order.streams])
     )
     warnings = list(code.warnings)
     if not connectors.destination.has_ledger:
@@ -198,6 +205,7 @@ def plan_streams(
     warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)
     warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
+    warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import suppress
 from typing import Any
 
 from syncblocks.connectors.incremental.bookmarks import values
@@ -67,6 +66,9 @@ class Coordinator:
         self._groups = {names: [planned[name] for name in names] for names in plan.groups}
         #: Groups not claimed yet, in run order; a stream that ends takes the next one.
         self._waiting = deque(self._groups.values())
+        #: Groups taken from there and not started yet; changed by the threads of streams, too.
+        self._chosen: list[Sequence[PlannedStream]] = []
+        self._choosing = threading.Lock()
         #: Groups claimed in the transaction that closed another stream, not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
         self._active: dict[Future[None], list[StreamRun]] = {}
@@ -95,10 +97,21 @@ class Coordinator:
                 self._give_up()
                 return
 
-    def _next(self) -> Sequence[PlannedStream]:
-        """Take the next waiting group; empty if there is none."""
-        with suppress(IndexError):
-            return self._waiting.popleft()
+    def _next(self, ended: str = "") -> Sequence[PlannedStream]:
+        """Take the next waiting group whose chains nobody is in; empty if there is none.
+
+        Args:
+            ended: a stream that is about to be closed.
+        """
+        with self._choosing:
+            members = [run.planned for run in self._members() if not run.has_ended and run.name != ended]
+            members += [planned for group in self._chosen for planned in group]
+            busy = {planned.chain for planned in members if planned.chain}
+            for group in list(self._waiting):
+                if busy.isdisjoint(planned.chain for planned in group):
+                    self._waiting.remove(group)
+                    self._chosen.append(group)
+                    return group
         return ()
 
     def _claim(self, group: Sequence[PlannedStream]) -> bool:
@@ -118,6 +131,7 @@ class Coordinator:
             if self._stop_reason:  # claimed just before the stop
                 member.cancel(self._stop_reason)
         self._active[_in_thread(run_group, group)] = group
+        self._chosen.remove(claimed)
 
     def _collect(self, timeout_s: float) -> None:
         watched = [*self._active, *(end for end in self._abandoned.values() if not end.done())]
@@ -227,7 +241,7 @@ class Coordinator:
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim the next group in the same transaction."""
         is_alone = (outcome.stream,) in self._groups
-        following = self._next() if is_alone and not self._must_stop() else ()
+        following = self._next(outcome.stream) if is_alone and not self._must_stop() else ()
         try:
             closed = self._store.close_stream(self._run.id, outcome, claim=[planned.name for planned in following])
         except LostRun:

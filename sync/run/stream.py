@@ -173,7 +173,7 @@ class StreamRun:
             table = self.context.destination.describe([name])[name]
             if not is_planned or (table.schema is None and table.is_described):
                 start = self._restart(row, table)
-            if start is not None:
+            if start is not None and table.schema is not None:  # else the bookmark was set before the first run
                 self._begun_in = table.identity
         if start is None and row.bookmark is not None and not planned.commits_once:
             self._forget()

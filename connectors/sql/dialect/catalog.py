@@ -20,6 +20,10 @@ class Catalog(ABC):
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog for tables and views that exist; the others are not in the result."""
 
+    def identify(self, session: Session, table: Table) -> str:
+        """Return what tells a table from one of its name that is made after it is dropped; default: `reflect` did."""
+        return table.identity
+
     def exists(self, session: Session, name: TableName) -> bool:
         """Tell whether there is a table (or view) of that name."""
         return name in self.reflect(session, [name])

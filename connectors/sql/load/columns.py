@@ -8,7 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ...errors import FatalConnectorError
-from ...stream import Load, Stream, WriteDisposition, is_unseen
+from ...stream import Load, Stream, WriteDisposition, yields_to_table
 from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
 
@@ -62,7 +62,7 @@ class StreamColumns:
 
     def _type_of(self, field: pa.Field) -> str:
         held = self._held.get(self.names[field.name], "")
-        return held if held and is_unseen(field) else self._dialect.types.column_type(field)
+        return held if held and yields_to_table(field) else self._dialect.types.column_type(field)
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
         """Return columns of which the key's, and no others, refuse NULL."""

@@ -69,12 +69,13 @@ class Target:
         """
         table = self._read()
         if self._identity is not None:
-            if table is None or self._identity not in ("", table.identity):
+            identity = "" if table is None else self._dialect.catalog.identify(self._session, table)
+            if table is None or self._identity not in ("", identity):
                 fate = "dropped" if table is None else "dropped and made anew"
                 raise TableLost(
                     f"{self.name} was {fate} by somebody else since it was last written", stream=self._stream
                 )
-            self._identity = table.identity
+            self._identity = identity
         return table
 
     def _read(self) -> Table | None:
@@ -124,7 +125,7 @@ class Target:
     def note_committed(self, records: int) -> None:
         """Expect the table as it now is in all further transactions."""
         if self._seen is not None:
-            self._identity = self._seen.identity
+            self._identity = self._seen.identity or self._identity or ""
         elif records:  # a staging table has become the target
             self._identity = ""
 

@@ -1,0 +1,98 @@
+"""The order of streams whose tables foreign keys connect: parents first, and one after another. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from syncblocks.connectors.protocols import NamesTables
+from syncblocks.connectors.stream import TableState
+
+from .selection import SelectedStream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Streams in the order in which they run."""
+
+    streams: tuple[SelectedStream, ...]
+    #: Stream -> the streams whose tables its table refers to.
+    parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Stream -> name of its chain: streams of one chain run one after another. Streams without foreign keys have none.
+    chains: Mapping[str, str] = field(default_factory=dict)
+    #: Streams of each cycle, of which none can be first.
+    cycles: tuple[tuple[str, ...], ...] = ()
+
+
+def in_order(selected: Sequence[SelectedStream], tables: Mapping[str, TableState], names: NamesTables | None) -> Order:
+    """Put the streams into an order in which each comes after those that its table refers to; else they keep theirs."""
+    if names is None or not any(tables[stream.destination_table].refers_to for stream in selected):
+        return Order(streams=tuple(selected))
+    of_table: dict[str, list[str]] = {}
+    for stream in selected:
+        of_table.setdefault(names.one_name(stream.destination_table), []).append(stream.name)
+    parents = {
+        stream.name: tuple(
+            name
+            for table in sorted(tables[stream.destination_table].refers_to)
+            for name in of_table.get(table, ())
+            if name != stream.name
+        )
+        for stream in selected
+    }
+    ordered, cycles = _parents_first([stream.name for stream in selected], parents)
+    by_name = {stream.name: stream for stream in selected}
+    return Order(
+        streams=tuple(by_name[name] for name in ordered), parents=parents, chains=_chains(parents), cycles=tuple(cycles)
+    )
+
+
+def _parents_first(
+    names: Sequence[str], parents: Mapping[str, Sequence[str]]
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the order, and the streams of each cycle; a cycle is entered at its first stream."""
+    ordered: dict[str, None] = {}
+    cycles = []
+    for first in names:
+        # Without recursion: a chain may be longer than Python's stack.
+        path = [(first, iter(parents[first]))] if first not in ordered else []
+        while path:
+            name, rest = path[-1]
+            parent = next((each for each in rest if each not in ordered), None)
+            if parent is None:
+                ordered[name] = None
+                path.pop()
+                continue
+            under_way = [each for each, _ in path]
+            if parent in under_way:
+                cycles.append(tuple(under_way[under_way.index(parent) :]))
+            else:
+                path.append((parent, iter(parents[parent])))
+    return list(ordered), cycles
+
+
+def _chains(parents: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the name of each stream's chain, of those that a foreign key connects."""
+    linked: dict[str, set[str]] = {}
+    for name, found in parents.items():
+        for parent in found:
+            linked.setdefault(name, set()).add(parent)
+            linked.setdefault(parent, set()).add(name)
+    chains: dict[str, str] = {}
+    for name in linked:
+        left = [] if name in chains else [name]
+        while left:
+            one = left.pop()
+            if one not in chains:
+                chains[one] = name
+                left += linked[one]
+    return chains
+
+
+def cycle_warnings(order: Order) -> list[str]:
+    """Warn of streams of which none can be written first."""
+    return [
+        f"foreign keys of the tables of {', '.join(cycle)} form a cycle, so that records may refer to records that are "
+        "not there yet: make one of the keys deferrable (initially deferred), or drop it for the time of the load"
+        for cycle in order.cycles
+    ]
