@@ -35,7 +35,7 @@ from .lease import Lease
 from .masked_output import masked_output
 from .progress import Progress
 from .recovery import clear_leftovers, recover
-from .results import RunResult, StreamResult, stream_result
+from .results import RunResult, StreamResult, StreamResults, stream_result
 from .signals import END_S, Watch, caught_signals
 from .stream import StreamRun
 from .takeover import ASK_AGAIN_S
@@ -415,7 +415,7 @@ class _Runner:
             run_id=None if run is None else run.id,
             pipeline=self.pipeline.pipeline,
             status=status,
-            streams=streams,
+            streams=StreamResults(streams),
             callbacks=self.outbox.deliveries.counts(self._run_ids) if self._outbox is not None else {},
             error=error,
             signal=self.signals[0] if self.signals else None,
