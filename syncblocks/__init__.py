@@ -1,9 +1,9 @@
 """Sync streams from a source to a destination: every row once, every callback delivered.
 
-`from syncblocks import load_pipeline, run_pipeline` does what the command line does; `preview`, `verify` and others show
-what its commands show. `from syncblocks import callback, transformer` gives editors the marks that a callback file finds
-in its namespace anyway. A name is imported when it is first used, so that `import syncblocks` costs neither Arrow nor a
-driver.
+`from syncblocks import load_pipeline, run_pipeline` does what the command line does; `preview`, `verify` and others
+return what its commands show. `from syncblocks import callback, transformer` gives editors the marks that a callback
+file finds in its namespace anyway. A name is imported when it is first used, so that `import syncblocks` costs neither
+Arrow nor a driver.
 """
 
 from __future__ import annotations

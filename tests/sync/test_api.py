@@ -51,7 +51,7 @@ def test_a_mapping_runs_as_a_file_does_and_a_retry_reads_it_again(shop: Bench) -
 
 def test_streams_of_a_result_by_place_and_by_name(shop: Bench) -> None:
     result = run_pipeline(shop.document)
-    assert result.streams["a"] is result.streams[0] is list(result.streams)[0]
+    assert result.streams["a"] is result.streams[0] is next(iter(result.streams))
     assert result.streams[:1] == (result.streams[0],)
     assert (result.streams["a"].rows, result.streams["a"].error) == (3, None)
     assert (result.streams["a"].bookmark or {})["id"] == 2
@@ -60,21 +60,12 @@ def test_streams_of_a_result_by_place_and_by_name(shop: Bench) -> None:
 
 
 def test_a_result_is_shown_as_a_table(shop: Bench) -> None:
-    shop.document["streams"] = ["b", {**INCREMENTAL, "stream": "a", "destination_table": "<a>"}]
-    shop.document["streams"][0] = {"stream": "b"}
+    shop.document["streams"] = [{"stream": "b"}, {**INCREMENTAL, "destination_table": "<a>"}]
     result = run_pipeline(shop.document)
     lines = repr(result).splitlines()
     assert lines[0] == "bench: run 1: success"
-    assert lines[1].split() == [
-        "stream",
-        "destination",
-        "table",
-        "status",
-        "records",
-        "rejected",
-        "time",
-        "bookmark",
-    ] + ["error"]
+    assert lines[1].split("  ")[0] == "stream"
+    assert lines[1].endswith("bookmark  error")
     assert [line.split()[:4] for line in lines[2:]] == [["b", "b", "success", "2"], ["a", "<a>", "success", "3"]]
     assert lines[3].endswith("id=2")
     page = result._repr_html_()

@@ -327,7 +327,8 @@ def test_errors_and_output_are_kept_without_terminal_codes(bench: Bench) -> None
         "@transformer\ndef red(df):\n    raise ValueError(*[f'{chr(27)}[31mwrong hunter{chr(27)}[0m2-secret'])\n"
     )
     (bench.folder / "tell.py").write_text(
-        "@callback('failure')\ndef tell(stream):\n    print('\\x1b[1mfailed')\n    raise ValueError('\\x1b[31mdown\\x1b[0m')\n"
+        "@callback('failure')\ndef tell(stream):\n"
+        "    print('\\x1b[1mfailed')\n    raise ValueError('\\x1b[31mdown\\x1b[0m')\n"
     )
     bench.document |= {"transformers": [{"file": "red.py"}], "callbacks": [{"file": "tell.py", "attempts": 1}]}
     bench.document["variables"] = {"password": "hunter2-secret"}
