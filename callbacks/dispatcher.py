@@ -16,6 +16,7 @@ from typing import Any, Literal
 from .child import OUTPUT_KEPT_BYTES, CallEnd, tail
 from .invoke import Functions
 from .kwargs import RESERVED
+from .plain_text import plain_text
 from .protocols import Delivery, LocalCall, NotDue, NothingOpen, Outbox, Outcome, Prepared
 from .runners import ChildRunner, InlineRunner, Runner
 
@@ -314,9 +315,8 @@ class _Queue:
             self._dispatcher.closing.wait(min(5.0, 0.1 * 2.0**failures))
 
     def _shown(self, text: str) -> str:
-        """Mask secrets, and escape NUL and lone surrogates, which databases do not store."""
-        plain = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-        return self._dispatcher.redact(plain)
+        """Return a text as histories and logs keep it: plain, and without secrets."""
+        return self._dispatcher.redact(plain_text(text))
 
 
 def _request(delivery: Delivery, kwargs: dict[str, Any], prepared: Prepared) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Sync streams from a source to a destination: every row once, every callback delivered.
 
-`from syncblocks import load_pipeline, run_pipeline` does what the command line does; `from syncblocks import callback,
-transformer` gives editors the marks that a callback file finds in its namespace anyway. A name is imported when it is
-first used, so that `import syncblocks` costs neither Arrow nor a driver.
+`from syncblocks import load_pipeline, run_pipeline` does what the command line does; `preview`, `verify` and others
+return what its commands show. `from syncblocks import callback, transformer` gives editors the marks that a callback
+file finds in its namespace anyway. A name is imported when it is first used, so that `import syncblocks` costs neither
+Arrow nor a driver.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
         on_success,
         transformer,
     )
+    from syncblocks.sync.api import cancel, count, discover, list_streams, preview, state, verify
     from syncblocks.sync.config import Pipeline, load_pipeline
-    from syncblocks.sync.errors import SyncError
+    from syncblocks.sync.errors import PipelineFailed, SyncError
     from syncblocks.sync.run.pipeline import run_pipeline
     from syncblocks.sync.run.progress import Progress
     from syncblocks.sync.run.results import RunResult, StreamResult
@@ -32,36 +34,52 @@ _HOMES = {
     "BlockRun": "callbacks",
     "ParentError": "callbacks",
     "Pipeline": "sync.config",
+    "PipelineFailed": "sync.errors",
     "PipelineRun": "callbacks",
     "Progress": "sync.run.progress",
     "RunResult": "sync.run.results",
     "StreamResult": "sync.run.results",
     "SyncError": "sync.errors",
     "callback": "callbacks",
+    "cancel": "sync.api",
+    "count": "sync.api",
+    "discover": "sync.api",
+    "list_streams": "sync.api",
     "load_pipeline": "sync.config",
     "on_cancelled": "callbacks",
     "on_failure": "callbacks",
     "on_success": "callbacks",
+    "preview": "sync.api",
     "run_pipeline": "sync.run.pipeline",
+    "state": "sync.api",
     "transformer": "callbacks",
+    "verify": "sync.api",
 }
 
 __all__ = [
     "BlockRun",
     "ParentError",
     "Pipeline",
+    "PipelineFailed",
     "PipelineRun",
     "Progress",
     "RunResult",
     "StreamResult",
     "SyncError",
     "callback",
+    "cancel",
+    "count",
+    "discover",
+    "list_streams",
     "load_pipeline",
     "on_cancelled",
     "on_failure",
     "on_success",
+    "preview",
     "run_pipeline",
+    "state",
     "transformer",
+    "verify",
 ]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -14,6 +16,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import syncblocks
+import syncblocks.callbacks
+from syncblocks import PipelineFailed, RunResult, StreamResult, run_pipeline
 from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.callbacks.loader import load_file
 from syncblocks.callbacks.protocols import Outcome
@@ -27,6 +32,8 @@ from syncblocks.sync.config.blocks import (
     SourceBlock,
     TransformerBlock,
 )
+from syncblocks.sync.errors import AlreadyRunning, ConfigError, StateError
+from syncblocks.sync.plan.selection import NoStream
 from tests.docs import PAGES, ROOT, Example, examples, headings, name_of, section, tables
 
 BASE = {
@@ -176,6 +183,34 @@ def test_commands_named_in_the_text_exist() -> None:
             assert name in known or name.partition(" ")[0] in COMMANDS, f"{page.name}: syncblocks {name}"
 
 
+# -- functions -------------------------------------------------------------------------------------------------------
+
+
+def test_each_function_has_a_row() -> None:
+    names = set(syncblocks.__all__) - set(syncblocks.callbacks.__all__)
+    functions = {name for name in names if inspect.isfunction(getattr(syncblocks, name))}
+    assert set(tables(section("docs/python.md", "Functions"))[0]) == functions
+
+
+@pytest.mark.parametrize("function", [load_pipeline, run_pipeline], ids=lambda function: str(function.__name__))
+def test_each_argument_of_a_function_has_a_row(function: Callable[..., Any]) -> None:
+    (found,) = (table for table in tables(section("docs/python.md", function.__name__)) if "variables" in table)
+    assert list(found) == list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("kind", [RunResult, StreamResult])
+def test_each_fact_of_a_result_has_a_row(kind: type) -> None:
+    facts = {field.name for field in dataclasses.fields(kind)}
+    facts |= {name for name, value in vars(kind).items() if isinstance(value, property) and not name.startswith("_")}
+    assert facts in [set(table) for table in tables(section("docs/python.md", "run_pipeline"))]
+
+
+def test_the_codes_of_errors_are_those_of_classes() -> None:
+    assert set(tables(section("docs/python.md", "Errors"))[0]) == {
+        kind.code for kind in (ConfigError, NoStream, AlreadyRunning, StateError, PipelineFailed)
+    }
+
+
 # -- examples --------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +249,8 @@ def test_a_yaml_example_is_a_pipeline_or_a_part_of_one(
 def test_a_python_example_loads(example: Example, tmp_path: Path) -> None:
     code = compile(example.text, example.id, "exec")
     if "from airflow" in example.text:  # shares no environment with us
+        return
+    if "from syncblocks import" in example.text or example.page == "docs/python.md":  # run by tests/test_recipes.py
         return
     if re.search(r"^@(callback|on_success|on_failure|on_cancelled|transformer)\b", example.text, re.MULTILINE):
         path = tmp_path / "example.py"

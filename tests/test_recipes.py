@@ -206,6 +206,32 @@ def test_the_tutorial_from_its_first_file_to_its_last_command(
             assert example.language == "sh", f"{example.id}: what runs it?"
 
 
+# -- Python ----------------------------------------------------------------------------------------------------------
+
+SHOP = {"orders.csv": "id,amount\n1,10\n2,5\n3,7\n", "customers.csv": "id,name\n1,Ada\n"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_examples_of_a_page_in_their_order(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They share their names; each line of a `text` block is in the output of the example before it."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    for name, text in SHOP.items():
+        Path("data", name).write_text(text)
+    names: dict[str, Any] = {"__name__": "example"}
+    output = ""
+    shown = examples("python", "text", page=page)
+    assert any("from syncblocks import" in example.text for example in shown)
+    for example in shown:
+        if example.language == "python" and example.file is None:
+            exec(compile(example.text, example.id, "exec"), names)
+            output = capsys.readouterr().out
+        elif example.language == "text":
+            assert [line for line in example.text.splitlines() if line not in output] == [], f"{example.id}: {output}"
+
+
 # -- security --------------------------------------------------------------------------------------------------------
 
 USERS = ("sync_reader", "sync_writer", "sync_store")

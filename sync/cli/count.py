@@ -22,11 +22,10 @@ def count_command(
     console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Count the records of each selected stream and of its destination table. Writes nothing."""
-    from ..session.inspection import count_streams, opened
+    from ..api import count as counted
 
     pipeline = open_pipeline(console, file, variables)
-    with opened(pipeline) as session:
-        counts = count_streams(session, streams)
+    counts = counted(pipeline, streams=streams)
     if console.is_json:
         found = [asdict(count) for count in counts.streams]
         console.emit({"type": "count", "pipeline": pipeline.pipeline, "streams": found, "note": counts.note})

@@ -27,13 +27,10 @@ def discover_command(
 
     Shows every stream of the source, also those that the pipeline does not select.
     """
-    from ..plan.selection import matching_names
-    from ..session.inspection import opened
+    from ..api import discover
 
     pipeline = open_pipeline(console, file, variables)
-    with opened(pipeline) as session:
-        offered = {stream.name: stream for stream in session.discover()}
-    found = [offered[name] for name in matching_names(list(offered), streams)]
+    found = discover(pipeline, streams=streams)
     if console.is_json:
         documents = [document(stream) for stream in found]
         console.emit({"type": "discover", "pipeline": pipeline.pipeline, "streams": documents})

@@ -23,12 +23,9 @@ def preview_command(
     console: Console, file: Path | None, name: str, limit: int, variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Show the first records of a stream: columns as selected, renames and transformers applied. Writes nothing."""
-    from ..run.previews import preview
-    from ..session.inspection import opened
+    from ..api import preview
 
-    pipeline = open_pipeline(console, file, variables)
-    with opened(pipeline) as session:
-        found = preview(session, name, limit)
+    found = preview(open_pipeline(console, file, variables), name, limit=limit)
     if console.is_json:
         console.emit(
             {

@@ -116,21 +116,17 @@ def retry_command(console: Console, file: Path | None, concurrency: int | None, 
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
 def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
     """Ask the process that runs the pipeline to stop: its streams end as cancelled, callbacks are still delivered."""
+    from ..api import cancel_active
     from ..errors import StateError
-    from ..session.inspection import existing_store
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
     pipeline = open_pipeline(console, file)
-    with existing_store(pipeline) as store:
-        run = store.active_run(pipeline.pipeline) if store is not None else None
-        if store is None or run is None:
-            raise StateError(f"pipeline {pipeline.pipeline!r} is not running: there is nothing to cancel")
-        if wanted is not None and wanted != run.id:
-            raise StateError(f"run {wanted} is not running: the pipeline's active run is {run.id}")
-        is_alive = store.owner_state(run) == "alive"
-        if is_alive:
-            store.request_cancel(run.id)
+    run, is_alive = cancel_active(pipeline, wanted)
+    if run is None:
+        raise StateError(f"pipeline {pipeline.pipeline!r} is not running: there is nothing to cancel")
+    if wanted is not None and wanted != run.id:
+        raise StateError(f"run {wanted} is not running: the pipeline's active run is {run.id}")
     if console.is_json:
         console.emit({"type": "cancel", "pipeline": run.pipeline, "run_id": run.id, "requested": is_alive})
     elif is_alive:

@@ -29,12 +29,10 @@ def show_command(console: Console, file: Path | None) -> int:
 
     If the destination cannot be reached, shows the run store's copy, with a warning.
     """
-    from ..run.states import read_state
-    from ..session.inspection import existing_store, opened
+    from ..api import state as state_of
 
     pipeline = open_pipeline(console, file)
-    with existing_store(pipeline) as store, opened(pipeline) as session:
-        state = read_state(session, store)
+    state = state_of(pipeline)
     if console.is_json:
         console.emit(
             {

@@ -39,19 +39,14 @@ def verify_command(
 
     Writes nothing without --repair. Exit code 1 if a stream still differs or could not be compared.
     """
+    from ..api import compared
     from ..run.pipeline import run_pipeline
-    from ..run.states import refuse_while_running
-    from ..session.inspection import existing_store, opened
-    from ..session.session import make_plan
-    from ..verify.verification import DIFFERS, FAILED, verify_streams
+    from ..verify.verification import DIFFERS, FAILED
 
     pipeline = open_pipeline(console, file, variables)
 
-    def look() -> list[StreamVerification]:
-        with opened(pipeline) as session, existing_store(pipeline) as store:
-            if repair:
-                refuse_while_running(session, store)
-            found = list(verify_streams(session, make_plan(session, store, streams=streams), with_repairs=repair))
+    def look() -> Sequence[StreamVerification]:
+        found = compared(pipeline, streams, with_repairs=repair)
         if not console.is_json:
             show(console, found)
         return found

@@ -20,6 +20,7 @@ from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords
 from .checks import check_pipeline, check_store
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
+from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import first_mistake
 from .templates import Scope, TemplateError, has_template, render, template_names
@@ -55,8 +56,9 @@ _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
 
 
 def load_pipeline(
-    path: str | os.PathLike[str],
+    given: str | os.PathLike[str] | Mapping[str, Any],
     *,
+    folder: str | os.PathLike[str] | None = None,
     variables: Mapping[str, Any] | None = None,
     execution_date: datetime | None = None,
     trigger: str | None = None,
@@ -64,10 +66,11 @@ def load_pipeline(
     recorded: Mapping[str, Any] | None = None,
     text: str | None = None,
 ) -> Pipeline:
-    """Load and check a pipeline file; connects to nothing and writes nothing.
+    """Load and check a pipeline file, or a mapping in its place; connects to nothing and writes nothing.
 
     Args:
-        path: the YAML file.
+        given: the YAML file, or what it would hold; a mapping names its `pipeline`.
+        folder: of a mapping: where relative paths start; default: the current folder.
         variables: JSON values, used before the file's `variables`; templates in them are not filled in.
         execution_date: start of the run, aware; default: now.
         trigger: trigger id, part of the execution partition; default "0".
@@ -78,13 +81,14 @@ def load_pipeline(
 
     Raises:
         ConfigError: the first mistake, with file, line, key, allowed values and the nearest match.
+        TypeError: `folder` with a file, whose own folder counts.
     """
-    document = read_document(Path(path), text)
+    document, home = _document(given, folder, text)
     moment = _execution_date(execution_date)
     trigger_id = "0" if trigger is None else str(trigger)
     environment = os.environ if environ is None else environ
     scope = Scope(
-        folder=Path.absolute(Path(path)).parent,
+        folder=home,
         environ=environment,
         defaults={
             "ds": moment.strftime("%Y-%m-%d"),
@@ -94,6 +98,17 @@ def load_pipeline(
         },
     )
     return _Loader(document, scope).load(variables or {}, recorded or {}, moment, trigger_id)
+
+
+def _document(
+    given: str | os.PathLike[str] | Mapping[str, Any], folder: str | os.PathLike[str] | None, text: str | None
+) -> tuple[Document, Path]:
+    """Return what was given and the folder where its relative paths start."""
+    if isinstance(given, Mapping):
+        return mapping_document(given), Path.absolute(Path(folder or ""))
+    if folder is not None:
+        raise TypeError("`folder` goes with a mapping: relative paths of a file start at the file's own folder")
+    return read_document(Path(given), text), Path.absolute(Path(given)).parent
 
 
 def _execution_date(value: datetime | None) -> datetime:
@@ -180,7 +195,7 @@ class _Loader:
 
     def _name(self, raw: Mapping[str, Any]) -> Any:
         name = raw.get("pipeline")
-        if name is None:
+        if name is None and self._document.path is not None:
             return Path(self._document.path).stem
         return self._rendered(name, ("pipeline",))
 
@@ -280,7 +295,8 @@ class _Loader:
                 self._secrets |= passwords
                 if is_secret:
                     self._secrets.add(text)
-                if (passwords or (is_secret and text)) and not self._is_filled(loc):
+                is_written = self._document.path is not None and not self._is_filled(loc)
+                if (passwords or (is_secret and text)) and is_written:
                     warning = "a secret is written in the file: use {{ secret('x') }} or {{ env_var('X') }}"
                     self._warnings.append(str(self._document.error(loc, warning)))
 

@@ -98,13 +98,19 @@ class Pipeline(Defaulting):
     _origin: Origin = PrivateAttr()
 
     @property
-    def path(self) -> Path:
-        """Absolute path of the pipeline file."""
-        return self.folder / Path(self._origin.document.path).name
+    def path(self) -> Path | None:
+        """Absolute path of the pipeline file; None: it was given as a mapping."""
+        path = self._origin.document.path
+        return None if path is None else self.folder / Path(path).name
+
+    @property
+    def given(self) -> Path | Mapping[str, Any]:
+        """What it was loaded from: the file, or the mapping."""
+        return self.path or self._origin.document.value
 
     @property
     def folder(self) -> Path:
-        """Folder of the pipeline file; relative paths start here."""
+        """Folder of the pipeline file, or the one given with a mapping; relative paths start here."""
         return self._origin.scope.folder
 
     @property
@@ -187,7 +193,7 @@ class Pipeline(Defaulting):
         """Return an absolute path; relative paths start at the pipeline file's folder."""
         return resolve_path(path, self.folder)
 
-    def where(self, loc: Loc) -> tuple[str, int]:
+    def where(self, loc: Loc) -> tuple[str | None, int]:
         """Return file and line of a place such as ("streams", 2, "stream"), or of the nearest place around it."""
         document = self._origin.document
         return document.path, document.line(loc)

@@ -37,7 +37,7 @@ _BYTE_ORDER_MARKS = (
     (b"\xfe\xff", "UTF-16"),
 )
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -67,10 +67,11 @@ def key_of(loc: Loc) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The values of a YAML file (JSON types only) and their line numbers."""
+    """The values of a YAML file or a mapping (JSON types only) and their line numbers."""
 
-    path: str
-    value: dict[str, Any]
+    #: None: a mapping was given in place of a file.
+    path: str | None
+    value: dict[str, Any] = field(repr=False)
     lines: Mapping[Loc, int] = field(repr=False)
 
     def line(self, loc: Loc) -> int:
@@ -90,7 +91,7 @@ class Document:
     ) -> ConfigError:
         """Return an error that names the place."""
         make = kind or ConfigError
-        line, key = self.line(loc), key_of(loc)
+        line, key = None if self.path is None else self.line(loc), key_of(loc)
         return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest)
 
 
@@ -256,7 +257,7 @@ class _Composer:
     def _scalar(self, event: Any, loc: Loc) -> _Node:
         text: str = event.value
         line = _line(event)
-        if _NOT_TEXT.search(text):
+        if NOT_TEXT.search(text):
             raise self._error("holds a NUL or half a surrogate pair", event, loc)
         self._refuse_tag(event, "tag:yaml.org,2002:str", loc)
         if event.tag is not None or not event.implicit[0]:
@@ -274,7 +275,7 @@ class _Composer:
                 raise self._error("a key must be text", event, loc)
             key: str = event.value
             self._refuse_tag(event, "tag:yaml.org,2002:str", (*loc, key))
-            if _NOT_TEXT.search(key):
+            if NOT_TEXT.search(key):
                 raise self._error("a key holds a NUL or half a surrogate pair", event, loc)
             line = _line(event)
             value = self._node(next(self._events), (*loc, key))

@@ -34,8 +34,9 @@ class CurrentCallbacks:
         """See `Callbacks.complete`."""
         spec = self._specs.get(delivery.callback_block)
         if spec is None or (why := self._refusal(delivery, spec)):
-            path = self._pipeline.path.name
-            gone = f"callback block {delivery.callback_block!r} is not in {path} any more"
+            path = self._pipeline.path
+            where = "the pipeline" if path is None else path.name
+            gone = f"callback block {delivery.callback_block!r} is not in {where} any more"
             return replace(delivery, missing=gone if spec is None else why, attempts=delivery.attempt, data=None)
         if digest is not None and digest != spec.digest:
             self._warn_of_change(spec)

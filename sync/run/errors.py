@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 
+from syncblocks.callbacks.plain_text import plain_text
+
 from ..errors import SyncError
 from ..flow.failed_function import FunctionFailed
 from ..secrets import Redactor
@@ -32,8 +34,8 @@ class LedgerUnreadable(SyncError):
 
 
 def message_of(error: BaseException) -> str:
-    """Return an error's text; its class name if it has no text."""
-    return str(error) or type(error).__name__
+    """Return an error's text without terminal codes; its class name if it has no text."""
+    return plain_text(str(error)) or type(error).__name__
 
 
 def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", block: str = "") -> ErrorInfo:
@@ -42,7 +44,7 @@ def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", bl
     Of a transformer's error it has what the function raised: consumers put type, block and message together themselves.
     """
     raised = error.original if isinstance(error, FunctionFailed) else error
-    text = "".join(traceback.format_exception(raised)) if stream else ""
+    text = plain_text("".join(traceback.format_exception(raised))) if stream else ""
     # `...` tells the redactor that the cut may have split a secret.
     text = text if len(text) <= TRACEBACK_LIMIT else f"...{text[-TRACEBACK_LIMIT:]}"
     return ErrorInfo(

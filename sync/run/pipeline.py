@@ -35,7 +35,7 @@ from .lease import Lease
 from .masked_output import masked_output
 from .progress import Progress
 from .recovery import clear_leftovers, recover
-from .results import RunResult, StreamResult, stream_result
+from .results import RunResult, StreamResult, StreamResults, stream_result
 from .signals import END_S, Watch, caught_signals
 from .stream import StreamRun
 from .takeover import ASK_AGAIN_S
@@ -55,7 +55,7 @@ _UNREADABLE = "the destination's ledger could not be read"
 
 
 def run_pipeline(
-    pipeline: Pipeline | str | Path,
+    pipeline: Pipeline | str | Path | Mapping[str, Any],
     *,
     streams: Sequence[str] = (),
     full_refresh: bool = False,
@@ -72,12 +72,12 @@ def run_pipeline(
     """Sync a pipeline's streams and deliver its callbacks.
 
     Args:
-        pipeline: what `load_pipeline` returned, or the path of a pipeline file.
+        pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
         streams: globs; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
-        variables: runtime variables, before those of the file (only with a path).
+        variables: runtime variables, before those of the file (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
-        trigger: first half of `execution_partition` (only with a path).
+        trigger: first half of `execution_partition` (not with a loaded pipeline).
         concurrency: streams at once, before the file's.
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
@@ -415,7 +415,7 @@ class _Runner:
             run_id=None if run is None else run.id,
             pipeline=self.pipeline.pipeline,
             status=status,
-            streams=streams,
+            streams=StreamResults(streams),
             callbacks=self.outbox.deliveries.counts(self._run_ids) if self._outbox is not None else {},
             error=error,
             signal=self.signals[0] if self.signals else None,
@@ -435,5 +435,9 @@ def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
     if latest is None:
         raise SyncError(f"pipeline {pipeline.pipeline!r} has never run: there is nothing to retry")
     return load_pipeline(
-        pipeline.path, execution_date=latest.execution_date, trigger=latest.trigger, recorded=latest.variables
+        pipeline.given,
+        folder=pipeline.folder if pipeline.path is None else None,
+        execution_date=latest.execution_date,
+        trigger=latest.trigger,
+        recorded=latest.variables,
     )

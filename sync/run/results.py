@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
-from ..errors import PipelineFailed
+from syncblocks.connectors.incremental.bookmarks import BOUNDARY
+
+from ..errors import PipelineFailed, nearest_match
 
 if TYPE_CHECKING:
     from .stream import StreamRun
@@ -31,15 +34,44 @@ class StreamResult:
     #: With `verify: true`: the verdict of the comparison after the run, see `verification`; None: not compared.
     verdict: str | None = None
 
+    @property
+    def rows(self) -> int | None:
+        """The records, by the name that callbacks know (`block_run.rows`)."""
+        return self.records
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    @property
+    def is_unequal(self) -> bool:
+        """Whether the comparison after the run found a difference, or could not be made."""
+        return self.verdict in ("differs", "failed")
+
+
+class StreamResults(tuple[StreamResult, ...]):
+    """The streams of a run in the order of their start; `streams["orders"]` is one of them."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, key: SupportsIndex | str) -> StreamResult: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[StreamResult, ...]: ...
+    def __getitem__(self, key: SupportsIndex | slice | str) -> StreamResult | tuple[StreamResult, ...]:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        for stream in self:
+            if stream.stream == key:
+                return stream
+        near = nearest_match(key, [stream.stream for stream in self])
+        raise KeyError(f"no stream {key!r} was started" + ("" if near is None else f"; did you mean {near!r}?"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunResult:
-    """How a pipeline run ended."""
+    """How a pipeline run ended; shown as a table of its streams."""
 
     run_id: int | None
     pipeline: str
     status: str
-    streams: tuple[StreamResult, ...] = ()
+    streams: StreamResults = StreamResults()  # noqa: RUF009 (it cannot be changed)
     #: Streams that the run was stopped before.
     never_started: tuple[str, ...] = ()
     #: Deliveries of callbacks by state, of this run and of the run that it recovered.
@@ -53,21 +85,72 @@ class RunResult:
         """Exit code: 0 done, 1 a stream did not succeed or differs, 3 a callback is due or dead, 128 + signal."""
         if self.signal is not None:
             return 128 + self.signal
-        if self.status != "success" or any(stream.verdict in ("differs", "failed") for stream in self.streams):
+        if self.status != "success" or any(stream.is_unequal for stream in self.streams):
             return 1
         return 3 if self.callbacks.get("dead") or self.callbacks.get("due") else 0
 
     def raise_for_status(self) -> RunResult:
-        """Return itself if the run ended as success.
+        """Return itself if the run ended as success and no stream differs.
 
         Raises:
             PipelineFailed: the run did not succeed; the message names the streams and their errors.
         """
-        if self.status == "success":
+        unequal = [f"{stream.stream}: {stream.verdict}" for stream in self.streams if stream.is_unequal]
+        if self.status == "success" and not unequal:
             return self
-        reasons = [f"{stream.stream}: {stream.error or stream.status}" for stream in self.streams if stream.error]
-        shown = "; ".join(reasons) or self.error or "no stream was started"
-        raise PipelineFailed(f"pipeline {self.pipeline!r} ended as {self.status}: {shown}")
+        reasons = [f"{stream.stream}: {stream.error}" for stream in self.streams if stream.error]
+        shown = "; ".join(reasons) or self.error or "; ".join(unequal) or "no stream was started"
+        what = "did not arrive as it is in the source" if self.status == "success" else f"ended as {self.status}"
+        raise PipelineFailed(f"pipeline {self.pipeline!r} {what}: {shown}")
+
+    def __repr__(self) -> str:
+        """Return a line about the run and a table of its streams."""
+        rows = [_COLUMNS, *map(_cells, self.streams)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        return "\n".join([self._headline, *(lines if self.streams else ())])
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        rows = [
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in _cells(each))}</tr>" for each in self.streams
+        ]
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+        return f"<p>{html.escape(self._headline)}</p>{table}"
+
+    @property
+    def _headline(self) -> str:
+        run = "no run" if self.run_id is None else f"run {self.run_id}"
+        left = f", {len(self.never_started)} not started" if self.never_started else ""
+        error = f": {_cell(self.error)}" if self.error else ""
+        return f"{_cell(self.pipeline)}: {run}: {self.status}{left}{error}"
+
+
+#: Columns of the table that shows a result.
+_COLUMNS = ("stream", "destination table", "status", "records", "rejected", "time", "bookmark", "error")
+#: Most characters of a cell.
+_MAX_CELL = 80
+
+
+def _cells(stream: StreamResult) -> tuple[str, ...]:
+    bookmark = {name: value for name, value in (stream.bookmark or {}).items() if name != BOUNDARY}
+    return (
+        _cell(stream.stream),
+        _cell(stream.destination_table),
+        stream.status or "not ended",
+        "" if stream.records is None else f"{stream.records:,}",
+        f"{stream.records_rejected:,}" if stream.records_rejected else "",
+        "" if stream.duration_s is None else f"{stream.duration_s:.1f} s",
+        _cell(" ".join(f"{name}={value}" for name, value in bookmark.items())),
+        _cell(stream.error or ""),
+    )
+
+
+def _cell(text: str) -> str:
+    """Return one line without control characters, which a name from a database may hold."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 1]}…"
 
 
 def stream_result(member: StreamRun) -> StreamResult:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from syncblocks.callbacks.plain_text import plain_text
 from syncblocks.callbacks.protocols import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
@@ -217,19 +218,14 @@ def write_try(
         "idempotency_key": key,
         "number": number,
         "outcome": kind,
-        "message": None if outcome is None or outcome.error is None else _plain(outcome.error),
-        "output": "" if outcome is None else _plain(outcome.output),
+        "message": None if outcome is None or outcome.error is None else plain_text(outcome.error),
+        "output": "" if outcome is None else plain_text(outcome.output),
         "owner": owner,
         "started_at": started_at,
         "ended_at": ended_at,
         "duration_s": None if outcome is None else outcome.duration_s,
     }
     connection.run(_WRITE_TRY, row)
-
-
-def _plain(text: str) -> str:
-    """Escape what databases reject in text: NUL and lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def _records(connection: Connection, where: str, values: Values, limit: int) -> list[DeliveryRecord]:

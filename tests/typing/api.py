@@ -7,7 +7,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, assert_type
 
-from syncblocks import Pipeline, Progress, RunResult, SyncError, load_pipeline, run_pipeline
+from syncblocks import (
+    Pipeline,
+    PipelineFailed,
+    Progress,
+    RunResult,
+    StreamResult,
+    SyncError,
+    cancel,
+    count,
+    discover,
+    list_streams,
+    load_pipeline,
+    preview,
+    run_pipeline,
+    state,
+    verify,
+)
 from syncblocks.callbacks import (
     BlockRun,
     ParentError,
@@ -74,7 +90,23 @@ def run() -> int:
     assert_type(result, RunResult)
     for stream in result.streams:
         assert_type(stream.records, int | None)
+    assert_type(result.streams["orders"], StreamResult)
     return result.exit_code
+
+
+def look(shop: Mapping[str, Any]) -> int | None:
+    pipeline = load_pipeline(shop, folder=Path("shop"))
+    assert_type(list_streams(shop), tuple[str, ...])
+    assert_type(discover("shop.yaml", streams=["a*"])[0], Stream)
+    assert_type(preview(pipeline, "orders", limit=3).records, tuple[dict[str, Any], ...])
+    assert_type(count(pipeline).streams[0].destination, int | None)
+    assert_type(state(Path("shop.yaml")).is_copy, bool)
+    assert_type([each.verdict for each in verify(pipeline, repair=True)], list[str])
+    try:
+        run_pipeline(shop).raise_for_status()
+    except PipelineFailed:
+        return cancel(pipeline)
+    return None
 
 
 def test_my_alert() -> None:

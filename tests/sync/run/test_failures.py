@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from syncblocks import Progress
+from syncblocks import Progress, load_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.store import Store
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 
@@ -318,3 +319,28 @@ def test_a_missing_source_file_is_a_mistake_at_first_and_a_failure_once_it_has_w
     file.unlink()
     assert bench.run().exit_code == 1
     assert [c["status"] for c in bench.calls()] == ["success", "failure"]
+
+
+def test_errors_and_output_are_kept_without_terminal_codes(bench: Bench) -> None:
+    bench.seed("a", 3)
+    (bench.folder / "red.py").write_text(
+        "@transformer\ndef red(df):\n    raise ValueError(*[f'{chr(27)}[31mwrong hunter{chr(27)}[0m2-secret'])\n"
+    )
+    (bench.folder / "tell.py").write_text(
+        "@callback('failure')\ndef tell(stream):\n"
+        "    print('\\x1b[1mfailed')\n    raise ValueError('\\x1b[31mdown\\x1b[0m')\n"
+    )
+    bench.document |= {"transformers": [{"file": "red.py"}], "callbacks": [{"file": "tell.py", "attempts": 1}]}
+    bench.document["variables"] = {"password": "hunter2-secret"}
+    result = bench.run()
+    assert result.streams[0].error is not None
+    assert result.streams[0].error.startswith("block 'red': ValueError: wrong ***,")
+    pipeline = load_pipeline(bench.write())
+    with Store.open(pipeline.store_url) as store:
+        errors = [run.error for run in store.block_runs(result.run_id or 0) if run.error]
+        (call,) = store.outbox(pipeline.pipeline).deliveries.history()
+    assert [error.message for error in errors] == ["wrong ***"]
+    kept = [error.traceback for error in errors] + [call.call.output, str(call.call.error)]
+    assert "\x1b" not in "".join(kept)
+    assert call.call.output == "failed\n"
+    assert "ValueError: down" in str(call.call.error)

@@ -337,7 +337,7 @@ def test_output_that_no_database_takes_is_kept_escaped(store: Store) -> None:
     assert isinstance(delivery, Delivery)
     outbox.mark(delivery, dataclasses.replace(OK, output="a\0b\udce9"))
     (record,) = outbox.deliveries.records(run_id=run.id)
-    assert record.tries[0].output == "a\\x00b\\udce9"
+    assert record.tries[0].output == "a\\0b\\udce9"
 
 
 def test_only_the_owner_opens_the_gate(store: Store, store_url: str) -> None:

@@ -1,0 +1,133 @@
+"""What the command line does beside running, as functions: one call opens a pipeline, asks and closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from syncblocks.connectors.stream import Stream
+
+from .config import Pipeline, load_pipeline
+from .plan.selection import matching_names
+from .run import previews
+from .run.pipeline import run_pipeline
+from .run.previews import Preview
+from .run.states import State, read_state, refuse_while_running
+from .session.inspection import Counts, count_streams, existing_store, opened
+from .session.session import make_plan
+from .store.model import PipelineRun
+from .verify.verification import StreamVerification, verify_streams
+
+#: What `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
+Given = Pipeline | str | Path | Mapping[str, Any]
+
+
+def discover(pipeline: Given, *, streams: Sequence[str] = ()) -> tuple[Stream, ...]:
+    """Return the streams of the source with columns and keys, also those that the pipeline does not select.
+
+    Args:
+        pipeline: the pipeline.
+        streams: names or globs; empty: all.
+
+    Raises:
+        ConfigError: the pipeline is wrong, or a glob matches nothing.
+        ConnectorError: the source cannot be reached.
+    """
+    with opened(_loaded(pipeline)) as session:
+        offered = {stream.name: stream for stream in session.discover()}
+    return tuple(offered[name] for name in matching_names(list(offered), streams))
+
+
+def list_streams(pipeline: Given, *, streams: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the streams that the pipeline selects, in run order; `streams`: only those that match.
+
+    Raises:
+        ConfigError: the pipeline is wrong, or a glob matches nothing.
+        ConnectorError: the source cannot be reached.
+    """
+    with opened(_loaded(pipeline)) as session:
+        return session.select(streams).wanted
+
+
+def preview(pipeline: Given, stream: str, *, limit: int = 10) -> Preview:
+    """Return the first records of a selected stream as they would arrive: renames and transformers applied.
+
+    Raises:
+        ConfigError: the pipeline is wrong, or has no such stream.
+        ConnectorError: the source cannot be reached.
+    """
+    with opened(_loaded(pipeline)) as session:
+        return previews.preview(session, stream, limit)
+
+
+def count(pipeline: Given, *, streams: Sequence[str] = ()) -> Counts:
+    """Count the records of each selected stream and of its destination table; `streams`: only those that match.
+
+    Raises:
+        ConfigError: the pipeline is wrong, or a glob matches nothing.
+        ConnectorError: the source cannot be reached.
+    """
+    with opened(_loaded(pipeline)) as session:
+        return count_streams(session, streams)
+
+
+def state(pipeline: Given) -> State:
+    """Return the bookmarks of all streams from the destination's ledger, else the run store's copy.
+
+    Raises:
+        ConfigError: the pipeline is wrong.
+    """
+    pipeline = _loaded(pipeline)
+    with existing_store(pipeline) as store, opened(pipeline) as session:
+        return read_state(session, store)
+
+
+def verify(pipeline: Given, *, streams: Sequence[str] = (), repair: bool = False) -> tuple[StreamVerification, ...]:
+    """Compare source and destination by checksums; with `repair` sync the ranges that differ, and compare again.
+
+    Raises:
+        ConfigError: the pipeline is wrong, or a glob matches nothing.
+        AlreadyRunning: it is running, and would be repaired.
+        PipelineFailed: the repair failed.
+    """
+    pipeline = _loaded(pipeline)
+    found = compared(pipeline, streams, with_repairs=repair)
+    if repairs := {each.stream: each.repair for each in found if each.repair is not None}:
+        run_pipeline(pipeline, repairs=repairs).raise_for_status()
+        found = compared(pipeline, streams, with_repairs=False)
+    return found
+
+
+def compared(pipeline: Pipeline, streams: Sequence[str], *, with_repairs: bool) -> tuple[StreamVerification, ...]:
+    """Compare once, and plan the repairs of what differs; write nothing."""
+    with opened(pipeline) as session, existing_store(pipeline) as store:
+        if with_repairs:
+            refuse_while_running(session, store)
+        return tuple(verify_streams(session, make_plan(session, store, streams=streams), with_repairs=with_repairs))
+
+
+def cancel(pipeline: Given) -> int | None:
+    """Ask the active run of a pipeline to stop, from another thread or process: its streams end as cancelled.
+
+    Returns at once; the run ends within seconds, and delivers its callbacks.
+
+    Returns:
+        The run's id; None: the pipeline is not running.
+    """
+    run, is_asked = cancel_active(_loaded(pipeline))
+    return run.id if run is not None and is_asked else None
+
+
+def cancel_active(pipeline: Pipeline, wanted: int | None = None) -> tuple[PipelineRun | None, bool]:
+    """Return the active run, and whether its process lives and was asked to stop; `wanted`: only this run is asked."""
+    with existing_store(pipeline) as store:
+        run = store.active_run(pipeline.pipeline) if store is not None else None
+        if store is None or run is None or wanted not in (None, run.id) or store.owner_state(run) != "alive":
+            return run, False
+        store.request_cancel(run.id)
+        return run, True
+
+
+def _loaded(pipeline: Given) -> Pipeline:
+    return pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)

@@ -1,0 +1,135 @@
+"""The functions of `syncblocks`: what they return, of a pipeline that is a mapping."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from syncblocks import (
+    PipelineFailed,
+    Progress,
+    RunResult,
+    SyncError,
+    cancel,
+    count,
+    discover,
+    list_streams,
+    load_pipeline,
+    preview,
+    run_pipeline,
+    state,
+    verify,
+)
+from tests.sync.pipelines import Bench
+from tests.sync.pipelines import bench as bench
+
+INCREMENTAL = {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+
+
+@pytest.fixture
+def shop(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Two streams, of which the pipeline selects one."""
+    monkeypatch.chdir(bench.folder)
+    bench.seed("a", 3)
+    bench.seed("b", 2)
+    bench.document["streams"] = [INCREMENTAL]
+    return bench
+
+
+def test_a_mapping_runs_as_a_file_does_and_a_retry_reads_it_again(shop: Bench) -> None:
+    (shop.folder / "fail.py").write_text("@transformer\ndef fail(df):\n    raise ValueError('no')\n")
+    failing = shop.document | {"transformers": [{"file": "fail.py"}], "variables": {"day": "{{ env_var('DAY', '1') }}"}}
+    with pytest.raises(PipelineFailed, match=r"'bench' ended as failure: a: .*ValueError: no"):
+        run_pipeline(failing).raise_for_status()
+    (shop.folder / "fail.py").write_text("@transformer\ndef fail(df):\n    return df\n")
+    result = run_pipeline(load_pipeline(failing, folder=shop.folder), retry=True).raise_for_status()
+    assert result.run_id == 1
+    assert [row["id"] for row in shop.rows("a")] == [0, 1, 2]
+
+
+def test_streams_of_a_result_by_place_and_by_name(shop: Bench) -> None:
+    result = run_pipeline(shop.document)
+    assert result.streams["a"] is result.streams[0] is next(iter(result.streams))
+    assert result.streams[:1] == (result.streams[0],)
+    assert (result.streams["a"].rows, result.streams["a"].error) == (3, None)
+    assert (result.streams["a"].bookmark or {})["id"] == 2
+    with pytest.raises(KeyError, match="no stream 'A' was started; did you mean 'a'"):
+        result.streams["A"]
+
+
+def test_a_result_is_shown_as_a_table(shop: Bench) -> None:
+    shop.document["streams"] = [{"stream": "b"}, {**INCREMENTAL, "destination_table": "<a>"}]
+    result = run_pipeline(shop.document)
+    lines = repr(result).splitlines()
+    assert lines[0] == "bench: run 1: success"
+    assert lines[1].split("  ")[0] == "stream"
+    assert lines[1].endswith("bookmark  error")
+    assert [line.split()[:4] for line in lines[2:]] == [["b", "b", "success", "2"], ["a", "<a>", "success", "3"]]
+    assert lines[3].endswith("id=2")
+    page = result._repr_html_()
+    assert "<td>&lt;a&gt;</td><td>success</td><td>3</td>" in page
+    assert "<a>" not in page
+
+
+def test_a_table_holds_no_control_character_and_no_long_error() -> None:
+    from syncblocks.sync.run.results import StreamResult, StreamResults
+
+    stream = StreamResult(stream="a\x1b[31m\nb", destination_table="a", status="failure", error="x" * 500)
+    result = RunResult(run_id=None, pipeline="p", status="failure", streams=StreamResults([stream]))
+    assert repr(result).splitlines()[0] == "p: no run: failure"
+    assert "\x1b" not in repr(result) + result._repr_html_()
+    assert len(repr(result).splitlines()) == 3
+    assert max(map(len, repr(result).splitlines())) < 200
+
+
+def test_a_difference_after_the_run_raises(shop: Bench) -> None:
+    from syncblocks.sync.run.results import StreamResult, StreamResults
+
+    stream = StreamResult(stream="a", destination_table="a", status="success", verdict="differs")
+    result = RunResult(run_id=1, pipeline="p", status="success", streams=StreamResults([stream]))
+    with pytest.raises(PipelineFailed, match="a: differs"):
+        result.raise_for_status()
+
+
+def test_what_is_there_before_and_after_a_run(shop: Bench) -> None:
+    assert {stream.name for stream in discover(shop.document)} == {"a", "b"}
+    assert [stream.name for stream in discover(shop.document, streams=["b"])] == ["b"]
+    assert list_streams(shop.document) == ("a",)
+    assert preview(shop.document, "a", limit=2).records == ({"id": 0, "v": "a-0"}, {"id": 1, "v": "a-1"})
+    assert state(shop.document).streams == ()
+    assert not (shop.folder / ".syncblocks").exists(), "looking writes nothing"
+    run_pipeline(shop.document)
+    (counted,) = count(shop.document).streams
+    assert (counted.source, counted.destination) == (3, 3)
+    (row,) = state(shop.document).streams
+    assert (row.stream, row.rows) == ("a", 3)
+    with pytest.raises(SyncError, match="'aa'"):
+        list_streams(shop.document, streams=["aa"])
+
+
+def test_verify_names_what_differs_and_repairs_it(shop: Bench) -> None:
+    shop.document["streams"] = [{**INCREMENTAL, "key_properties": ["id"]}]
+    run_pipeline(shop.document)
+    assert [each.verdict for each in verify(shop.document)] == ["equal"]
+    table = shop.destination.tables["a"]
+    shop.destination.tables["a"] = table.slice(1)
+    assert [each.verdict for each in verify(shop.document)] == ["differs"]
+    assert [each.verdict for each in verify(shop.document, repair=True)] == ["equal"]
+    assert [row["id"] for row in shop.rows("a")] == [0, 1, 2]
+
+
+def test_cancel_ends_a_run_from_another_thread(shop: Bench) -> None:
+    assert cancel(shop.document) is None
+    shop.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
+    asked: list[int | None] = []
+
+    class Watch(Progress):
+        def stream_started(self, stream: str, destination_table: str, bookmark: Any) -> None:
+            threading.Thread(target=lambda: asked.append(cancel(shop.document))).start()
+
+    result = run_pipeline(shop.document, progress=Watch())
+    assert (result.status, asked) == ("cancelled", [result.run_id])
+    assert result.streams["a"].error == "the run was cancelled"
+    assert cancel(shop.document) is None
