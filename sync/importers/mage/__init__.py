@@ -17,6 +17,7 @@ from .connections import Connection, destination_of, source_of
 from .project import Project, parts_of, sorted_blocks
 from .streams import catalog_streams, entry_of
 from .triggers import trigger_lines
+from .values import value_of
 
 #: Keys of a pipeline's metadata.yaml that are brought over, or that say nothing about a run.
 _READ = frozenset(
@@ -39,8 +40,7 @@ _READ = frozenset(
 )
 #: What every pipeline's reader must know.
 _ALWAYS = (
-    "Mage adds _mage_created_at and _mage_updated_at to each table; here `add_columns` can set such columns, else they "
-    "stay NULL in new records",
+    "Mage fills _mage_created_at and _mage_updated_at in each table; here they stay NULL in new records",
     "in PostgreSQL Mage keeps numeric as double precision and times without a zone as timestamptz: where a table of "
     "Mage's does not fit, `state adopt` names the `types:` to copy",
     "the keyword argument `stream` has the schema in front here (public.orders), Mage gives the bare name",
@@ -106,7 +106,8 @@ def _pipeline(project: Project, name: str, read: Mapping[str, Any]) -> MagePipel
     known = {part["block"] for part in (source.document, *transformers, destination.document)}
     callbacks, called = callbacks_of(project, read, blocks, known, made.notes)
     document: dict[str, Any] = {"pipeline": name}
-    document |= {"variables": read["variables"]} if read.get("variables") else {}
+    if variables := parts_of(read.get("variables")):
+        document["variables"] = {key: value_of(name, str(key), value, made.notes) for key, value in variables.items()}
     document |= _retries(read.get("retry_config"), made.notes)
     crontab = trigger_lines(project, name, file, document, made.notes)
     streams = _streams(project, name, file, source, destination, made)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .project import Project, entries_of, names_of, parts_of
+from .values import value_of
 
 _FOLDERS = {
     "data_loader": "data_loaders",
@@ -62,10 +63,10 @@ def block_file(block: Mapping[str, Any]) -> str:
     return f"{_FOLDERS.get(str(block.get('type')), 'custom')}/{block.get('uuid')}.{ending}"
 
 
-def own_configuration(block: Mapping[str, Any]) -> dict[str, Any]:
+def own_configuration(block: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """Return the `configuration` that the user has given a block."""
     found = {
-        key: value
+        str(key): value_of(str(block.get("uuid")), str(key), value, notes)
         for key, value in parts_of(block.get("configuration")).items()
         if key not in ("file_path", "file_source")
     }
@@ -99,7 +100,7 @@ def transformers_of(
             f"transformer {uuid}: Mage calls it with one record, here it gets a batch of many: check iloc[0], df.empty "
             "and sums or means over the frame"
         )
-        made.append({"block": uuid, "file": file.name, **own_configuration(block)})
+        made.append({"block": uuid, "file": file.name, **own_configuration(block, notes)})
         files.append(file)
     return made, files
 
@@ -125,7 +126,7 @@ def callbacks_of(
         parents.setdefault(name, []).extend(of)
         notes += leftovers(f"callback {name}", entry, BLOCK_KEYS)
     notes += [
-        f"conditional {entry.get('uuid')!r} is not brought over: write `streams:` or `when:` by hand"
+        f"conditional {entry.get('uuid')!r} is not brought over: name the `streams:` of a block by hand"
         for entry in entries_of(pipeline.get("conditionals"))
     ]
     made, files = [], []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .blocks import BLOCK_KEYS, block_file, leftovers, own_configuration
 from .project import Project, parts_of
+from .values import value_of
 
 #: Mage's name -> connector, and its settings -> ours.
 _POSTGRES = {"host": "host", "port": "port", "username": "user", "password": "password", "database": "dbname"}
@@ -24,9 +24,6 @@ _TARGETS = {name: f"target-{name}" for name in ("snowflake", "bigquery", "redshi
 
 #: Settings of Mage that say what is so here anyway.
 _AS_HERE: Mapping[str, Any] = {"connection_method": "direct", "lower_case": False, "skip_schema_creation": False}
-_SECRET = re.compile(r"pass|secret|token|private|credential|api_?key", re.IGNORECASE)
-_MAGE_SECRET = re.compile(r"\bmage_secret_var\(\s*(['\"])([^'\"]+)\1\s*\)")
-_OTHER_CALL = re.compile(r"\b(?!env_var\b|variables\b|secret\b)([a-z_]\w*)\(")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +66,7 @@ def _connection(project: Project, block: Mapping[str, Any], role: str, notes: li
     settings = {str(key): value for key, value in parts_of(read.get("config")).items()}
     notes += leftovers(f"{uuid}: {role} file", read, {role, "config", "catalog"})
     connector, config = _translated(uuid, role, kind, settings, notes)
-    document = {"block": uuid, "connector": connector, "config": config, **own_configuration(block)}
+    document = {"block": uuid, "connector": connector, "config": config, **own_configuration(block, notes)}
     notes += leftovers(f"block {uuid}", block, BLOCK_KEYS)
     return Connection(kind=kind, document=document, read=read)
 
@@ -81,7 +78,7 @@ def _translated(
     if kind in _CONNECTORS:
         connector, names = _CONNECTORS[kind]
         known = {names[key]: value for key, value in settings.items() if key in names and value not in (None, "")}
-        config = {key: _value(uuid, key, value, notes) for key, value in known.items()}
+        config = {key: value_of(uuid, key, value, notes) for key, value in known.items()}
         if settings.get("skip_schema_creation") is True:
             config["create_schemas"] = False
         read = {*names, "_patterns", "table"} | ({"skip_schema_creation"} if "create_schemas" in config else set())
@@ -89,7 +86,7 @@ def _translated(
         notes += leftovers(f"{uuid}: config", rest, read)
         return connector, config
     config = {
-        key: _value(uuid, key, value, notes) for key, value in settings.items() if key not in ("_patterns", "table")
+        key: value_of(uuid, key, value, notes) for key, value in settings.items() if key not in ("_patterns", "table")
     }
     tap = (_TAPS if role == "source" else _TARGETS).get(kind)
     if tap is None:
@@ -97,31 +94,3 @@ def _translated(
         return kind, config
     notes.append(f"{uuid}: Mage's {kind!r} comes as {tap}: check the names of its settings, and where pip finds it")
     return "singer", {"tap" if role == "source" else "target": tap, "pip": tap, "config": config}
-
-
-def _value(uuid: str, key: str, value: Any, notes: list[str]) -> Any:
-    """Return a setting with templates of ours; a secret in clear text becomes an environment variable."""
-    if isinstance(value, Mapping):
-        return {str(name): _value(uuid, f"{key}_{name}", item, notes) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_value(uuid, key, item, notes) for item in value]
-    if not isinstance(value, str) or not value:
-        return value
-    if "{{" in value:
-        return template(f"{uuid}: {key}", value, notes)
-    if _SECRET.search(key):
-        variable = re.sub(r"\W", "_", f"{uuid}_{key}").upper()
-        notes.append(f"{uuid}: {key} stands in clear text in Mage's file: set the environment variable {variable}")
-        return "{{ env_var('" + variable + "') }}"
-    return value
-
-
-def template(where: str, text: str, notes: list[str]) -> str:
-    """Return a text with Mage's functions in its templates replaced by ours."""
-    for found in _MAGE_SECRET.finditer(text):
-        notes.append(f"{where}: set the secret {found[2]!r} (a file .syncblocks/secrets/{found[2]}, mode 0600)")
-    made = _MAGE_SECRET.sub(r"secret(\1\2\1)", text)
-    for expression in re.findall(r"\{\{(.*?)\}\}", made, re.DOTALL):
-        for name in _OTHER_CALL.findall(expression):
-            notes.append(f"{where}: templates have no function {name!r} here: write it by hand")
-    return made

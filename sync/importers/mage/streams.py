@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blocks import leftovers
-from .connections import Connection, template
+from .connections import Connection
 from .project import Project, entries_of, names_of, parts_of
+from .values import template
 
 _CATALOG = "data_integration_catalog.json"
 _STREAM = re.compile(r"variables\(\s*(['\"])stream\1\s*\)|(?<=\{\{)stream(?=\}\})|(?<=\{\{ )stream(?= \}\})")
@@ -64,6 +65,11 @@ def entry_of(
         entry["destination_table"] = table
     entry |= _replication(stream, where, notes)
     entry |= _columns(stream, metadata)
+    upper = [name for name in parts_of(parts_of(stream.get("schema")).get("properties")) if name != name.lower()]
+    if upper and destination.settings.get("lower_case", True):
+        notes.append(
+            f"{where}: Mage writes {', '.join(upper)} in lower case; here columns keep their names (see `rename`)"
+        )
     notes += leftovers(where, stream, _READ)
     return entry
 

@@ -6,8 +6,10 @@ import json
 import shlex
 from typing import Any
 
+from ...secrets import url_passwords
 from .blocks import leftovers
 from .project import Project, entries_of, parts_of
+from .values import is_secret
 
 _INTERVALS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
 _READ = frozenset(
@@ -44,8 +46,21 @@ def trigger_lines(project: Project, pipeline: str, file: str, document: dict[str
             continue
         words = ["syncblocks", "run", file, "--trigger", name]
         for key, value in parts_of(trigger.get("variables")).items():
-            words += ["--variable", f"{key}={value if isinstance(value, str) else json.dumps(value, default=str)}"]
+            if is_secret(str(key)) or any(url_passwords(str(value))):
+                notes.append(f"trigger {name}: the variable {key!r} may be a secret: give it by hand")
+            else:
+                words += ["--variable", f"{key}={_text(value)}"]
         state = "" if trigger.get("status") == "active" else " (not active in Mage)"
         lines.append(f"Trigger {name}{state}, as a line of a crontab:")
         lines.append(f"  {_INTERVALS.get(interval, interval)}  cd THIS_FOLDER && {shlex.join(words)}")
     return lines
+
+
+def _text(value: Any) -> str:
+    """Return a value as `--variable` reads it: JSON, or a text that is none."""
+    if isinstance(value, str):
+        try:
+            json.loads(value)
+        except ValueError:
+            return value
+    return json.dumps(value, default=str)

@@ -20,7 +20,7 @@ name: night shop
 uuid: night_shop
 type: integration
 created_at: 2024-01-01
-variables: {region: eu}
+variables: {region: eu, api_key: k3y}
 retry_config: {retries: 2, delay: 1, exponential_backoff: true}
 notification_config: {alert_on: [trigger_failure]}
 blocks:
@@ -156,7 +156,7 @@ TRIGGER = {
     "schedule_type": "time",
     "schedule_interval": "@daily",
     "status": "active",
-    "variables": {"region": "us"},
+    "variables": {"region": "us", "zip": "01234", "floor": "12", "a_token": "t0ken"},
     "settings": {"allow_blocks_to_fail": True, "timeout": 30},
     "sla": 60,
 }
@@ -181,7 +181,7 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
     columns = {"columns": {"include": ["id", "word", "changed"]}, "destination_table": "shelf_{{ stream | table }}"}
     assert document == {
         "pipeline": "night_shop",
-        "variables": {"region": "eu"},
+        "variables": {"region": "eu", "api_key": "{{ env_var('NIGHT_SHOP_API_KEY') }}"},
         "retries": 2,
         "retry_delay_s": 1,
         "allow_blocks_to_fail": True,
@@ -234,6 +234,8 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
         "attic",
         "sla",
         "iloc[0]",
+        "'a_token'",
+        "NIGHT_SHOP_API_KEY",
         "bookmark is unknown",
         "Mage adds all records again",
     ],
@@ -241,17 +243,23 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
 def test_what_differs_or_is_not_brought_over_is_said(project: Path, word: str) -> None:
     made, _ = read(project)
     assert [note for note in made.notes if word in note], made.notes
-    assert "pa55" not in made.text + "".join(made.notes)
+    assert not [secret for secret in ("pa55", "k3y", "t0ken") if secret in made.text + "".join(made.notes)]
 
 
 def test_the_schedule_is_a_line_of_a_crontab_and_bookmarks_are_to_adopt(project: Path) -> None:
     made, _ = read(project, project / "state")
-    assert (
-        "#   0 0 * * *  cd THIS_FOLDER && syncblocks run night_shop.yaml --trigger nightly --variable region=us"
-        in made.text
-    )
+    assert "#   0 0 * * *  cd THIS_FOLDER && syncblocks run night_shop.yaml --trigger nightly " in made.text
+    assert """--variable 'floor="12"' --variable region=us --variable zip=01234\n""" in made.text
     assert made.adoptions == ("syncblocks state adopt night_shop.yaml shop.visits 'changed=2024-01-01 00:00:00'",)
     assert not [note for note in made.notes if "bookmark is unknown" in note]
+
+
+def test_names_that_mage_writes_in_lower_case_are_said(project: Path) -> None:
+    streams = [stream("words", schema={"properties": {"id": {}, "Loud": {}}})]
+    path = project / "pipelines" / "night_shop" / "data_integration_catalog.json"
+    path.write_text(json.dumps({"catalog": {"streams": streams}}))
+    made, _ = read(project)
+    assert [note for note in made.notes if "Loud in lower case" in note]
 
 
 def test_what_is_no_project_or_not_in_it_is_refused(project: Path, tmp_path: Path) -> None:
@@ -269,12 +277,15 @@ def test_what_is_no_project_or_not_in_it_is_refused(project: Path, tmp_path: Pat
 
 def test_a_source_without_a_connector_is_a_tap_or_left_to_the_user(project: Path) -> None:
     (project / "data_loaders" / "read_shop.yaml").write_text(
-        "source: github\nconfig: {access_token: abc, repository: a/b}\n"
+        "source: github\nconfig: {access_token: abc, proxy: 'http://me:pa55@proxy'}\n"
     )
     _, document = read(project)
     assert document["source"]["connector"] == "singer"
     assert document["source"]["config"]["tap"] == "tap-github"
-    assert document["source"]["config"]["config"]["access_token"] == "{{ env_var('READ_SHOP_ACCESS_TOKEN') }}"
+    assert document["source"]["config"]["config"] == {
+        "access_token": "{{ env_var('READ_SHOP_ACCESS_TOKEN') }}",
+        "proxy": "{{ env_var('READ_SHOP_PROXY') }}",
+    }
     (project / "data_loaders" / "read_shop.yaml").write_text("source: carrier_pigeon\nconfig: {}\n")
     made, document = read(project)
     assert document["source"]["connector"] == "carrier_pigeon"
@@ -287,6 +298,7 @@ def test_one_command_brings_a_project_over_and_it_runs(
     place = urlsplit(postgres_url)
     project = write_project(tmp_path / "night", place.hostname or "localhost", place.port or 5432)
     monkeypatch.setenv("SHOP_DB", place.path.strip("/"))
+    monkeypatch.setenv("NIGHT_SHOP_API_KEY", "k3y")
     monkeypatch.setenv("READ_SHOP_PASSWORD", place.password or "none")
     monkeypatch.setenv("SYNCBLOCKS_SECRET_SHOP_USER", place.username or "root")
     with psycopg.connect(postgres_url, autocommit=True) as connection:
