@@ -34,6 +34,19 @@ class Slot:
     default: Any
 
 
+class Inputs(dict[Any, Any]):
+    """`__input`: the parent's data by its name, and by Mage's `df_1`, which is found but not listed."""
+
+    def __missing__(self, name: Any) -> Any:
+        if name != "df_1":
+            raise KeyError(name)
+        return next(iter(self.values()))
+
+    def get(self, name: Any, default: Any = None) -> Any:
+        """Return the data of a name, else the default."""
+        return self[name] if name in self or name == "df_1" else default
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """How one function is called."""
@@ -61,7 +74,7 @@ class Binding:
             data: the parent's DataFrame, or None.
         """
         offered = dict(kwargs)
-        offered["__input"] = {kwargs.get("parent_block_uuid"): data} if self.fills_input else {}
+        offered["__input"] = Inputs({kwargs.get("parent_block_uuid"): data}) if self.fills_input else {}
         args = tuple(self._slot(slot, offered, data) for slot in self.slots)
         passed = {slot.name for slot in self.slots}
         if self.takes_kwargs:
@@ -171,10 +184,8 @@ def _slots(
 
 def _unfillable(name: str, known: frozenset[str], can_fill: frozenset[str], *, is_legacy: bool) -> str:
     if name == "__error" and name in known:
-        return (
-            "parameter '__error' is filled only for the statuses failure, retry and crashed, which the function does "
-            "not serve"
-        )
+        served = "failure, retry and crashed"
+        return f"parameter '__error' is filled only for the statuses {served}, which the function does not serve"
     if name in known:
         return f"parameter {name!r} is never filled for the parents that the callback block is attached to"
     if is_legacy:

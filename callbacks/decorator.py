@@ -19,6 +19,27 @@ from .kwargs import STATUSES
 #: Name of the list of marks in the namespace of a user's file.
 MARKS = "__syncblocks_marks__"
 
+#: Decorators of Mage's templates for other kinds of blocks, and for tests of a block's output.
+OTHERS_OF_MAGE = (
+    "condition",
+    "custom",
+    "data_exporter",
+    "data_integration_catalog",
+    "data_integration_config",
+    "data_integration_destination",
+    "data_integration_query",
+    "data_integration_selected_streams",
+    "data_integration_source",
+    "data_loader",
+    "data_source",
+    "extension",
+    "preprocesser_functions",
+    "sensor",
+    "streaming_sink",
+    "streaming_source",
+    "test",
+)
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -83,6 +104,11 @@ def on_failure(function: Function) -> Function:
 def on_cancelled(function: Function) -> Function:
     """Legacy form of `@callback('cancelled')`: keyword arguments only, called before the others."""
     return _note(sys._getframe(1), function, "cancelled", is_legacy=True)
+
+
+def left_alone(function: Any = None, /, *arguments: Any, **settings: Any) -> Any:
+    """Return the function as it is: a decorator of Mage whose functions are not called here."""
+    return function if callable(function) else lambda marked: marked
 
 
 @overload

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, NotRequired, TypedDict
 
+from .logger import UserLogger
+
 #: Every status of `@callback`, and when it fires.
 STATUSES: Mapping[str, str] = {
     "success": "the parent succeeded",
@@ -109,8 +111,23 @@ StandardKwargs = TypedDict(
         "event": dict[str, Any],
         # The run as an object.
         "pipeline_run": PipelineRun,
+        # Its id.
+        "pipeline_run_id": int,
+        # What started the attempt: "cli", "retry", or the trigger id.
+        "trigger_name": str,
+        # Name of the environment: $ENV, else "dev".
+        "env": str,
+        # `configuration` of the parent block.
+        "configuration": dict[str, Any],
+        # The interval that the run is for; None: it is for none.
+        "interval_start_datetime": datetime | None,
+        "interval_end_datetime": datetime | None,
+        "interval_seconds": float | None,
+        "interval_start_datetime_previous": datetime | None,
+        # Writes to the call's output.
+        "logger": UserLogger,
         "pipeline_uuid": str,
-        # {parent_block_uuid: DataFrame} or {}.
+        # {parent_block_uuid: DataFrame} or {}; `df_1` is a second name of the parent.
         "__input": dict[str, Any],
         # failure, retry and crashed only.
         "__error": NotRequired[ParentError],
@@ -157,6 +174,14 @@ _PIPELINE = frozenset(PipelineKwargs.__annotations__)
 #: Names that hide a runtime variable of the same name.
 RESERVED = frozenset(StandardKwargs.__annotations__) | _INTEGRATION | _PIPELINE
 
+#: A run has no interval yet: these are None.
+INTERVAL = (
+    "interval_start_datetime",
+    "interval_end_datetime",
+    "interval_seconds",
+    "interval_start_datetime_previous",
+)
+
 #: Keyword arguments of transformers, in addition to runtime variables.
 TRANSFORMER_KWARGS = frozenset(
     {
@@ -170,6 +195,16 @@ TRANSFORMER_KWARGS = frozenset(
         "execution_date",
         "execution_partition",
         "event",
+        "pipeline_run_id",
+        "trigger_name",
+        "env",
+        "configuration",
+        *INTERVAL,
+        "logger",
+        # Number of the call for this stream, from 0.
+        "index",
+        # {_start_date, _end_date, _execution_date}.
+        "query",
     }
 )
 
@@ -202,6 +237,8 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
             Optional: `trigger` ("0") or `execution_partition`, `event` ({}), `variables` ({}), `error` (a mapping with
             type, message, traceback, stream, block).
 
+    `env` and `configuration` have their defaults: who calls the function sets them by the pipeline file.
+
     Returns:
         Plain JSON, from which `hydrate` makes a function's kwargs.
     """
@@ -224,6 +261,11 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
         "execution_partition": partition,
         "event": event.get("event") or {},
         "pipeline_run": run,
+        "pipeline_run_id": run["id"],
+        "trigger_name": _trigger_name(run.get("attempt"), event.get("trigger")),
+        "env": "dev",
+        "configuration": {},
+        **dict.fromkeys(INTERVAL),
         "pipeline_uuid": event["pipeline_uuid"],
         "retry": {"attempts": event["attempts"]},
         "idempotency_key": event["idempotency_key"],
@@ -241,9 +283,15 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
     return recorded
 
 
+def _trigger_name(attempt: int | None, trigger: str | None) -> str:
+    if (attempt or 1) > 1:
+        return "retry"
+    return "cli" if trigger in (None, "", "0") else trigger
+
+
 def hydrate(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Turn recorded keyword arguments into those of a function, without `__input`; pure."""
-    kwargs = dict(recorded)
+    kwargs = {**recorded, "logger": UserLogger()}
     if "execution_date" in kwargs:
         kwargs["execution_date"] = _aware(kwargs["execution_date"])
     if "pipeline_run" in kwargs:

@@ -144,6 +144,7 @@ def _made_up(
 ) -> dict[str, Any]:
     """Return a made-up event of this pipeline."""
     from syncblocks.callbacks.events import make_event
+    from syncblocks.callbacks.kwargs import RESERVED
 
     from ..config import is_glob, render_destination_table
 
@@ -161,7 +162,9 @@ def _made_up(
         execution_partition=pipeline.execution_partition,
         block_uuid="callback_under_test" if block is None else block.block,
         pipeline_uuid=pipeline.pipeline,
-        **{key: value for key, value in pipeline.variables.items() if key != "status"},
+        env=pipeline.env,
+        configuration=dict(pipeline.configuration(parent)),
+        **{key: value for key, value in pipeline.variables.items() if key not in RESERVED | {"status", "parent"}},
     )
     event["pipeline_run"] |= {"pipeline_uuid": pipeline.pipeline, "execution_date": date}
     return event

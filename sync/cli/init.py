@@ -1,4 +1,4 @@
-"""`syncblocks init`: write a small example pipeline, or the pipelines of a Meltano project."""
+"""`syncblocks init`: write a small example pipeline, or the pipelines of a Meltano or Mage project."""
 
 from __future__ import annotations
 
@@ -94,9 +94,35 @@ IGNORE = """\
     help="Write the pipelines of this meltano.yml instead: one a pair of extractor and loader.",
 )
 @click.option("--environment", metavar="NAME", help="With --from-meltano: whose overrides to take.")
+@click.option(
+    "--from-mage",
+    "mage",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="PROJECT",
+    help="Write the data integration pipelines of this Mage project instead, and copy their Python files.",
+)
+@click.option("--pipeline", metavar="NAME", help="With --from-mage: only this pipeline.")
+@click.option(
+    "--mage-data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="With --from-mage: Mage's folder of data, where its bookmarks are.",
+)
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False), metavar="[DIR]")
-def init_command(console: Console, folder: Path | None, meltano: Path | None, environment: str | None) -> int:
+def init_command(
+    console: Console,
+    folder: Path | None,
+    meltano: Path | None,
+    environment: str | None,
+    mage: Path | None,
+    pipeline: str | None,
+    mage_data: Path | None,
+) -> int:
     """Write a small pipeline with data and a callback that runs at once. Never overwrites a file."""
+    if mage is None and (pipeline or mage_data):
+        raise click.UsageError("--pipeline and --mage-data go with --from-mage")
+    if mage is not None and meltano is not None:
+        raise click.UsageError("--from-mage and --from-meltano are two ways over: one at a time")
     if environment is not None and meltano is None:
         raise click.UsageError("--environment goes with --from-meltano")
     if meltano is not None:
@@ -104,6 +130,9 @@ def init_command(console: Console, folder: Path | None, meltano: Path | None, en
         folder = folder or meltano.parent
         files, notes = _from_meltano(meltano, environment)
         steps = _steps_after_meltano(folder, list(files))
+    elif mage is not None:
+        folder = folder or Path()
+        files, notes, steps = _from_mage(mage, folder, pipeline, mage_data)
     else:
         folder, notes = folder or Path(), []
         files, steps = _files(), _next_steps(folder)
@@ -113,8 +142,8 @@ def init_command(console: Console, folder: Path | None, meltano: Path | None, en
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:  # x: never overwrites, even a file created just now
-            file.write(text)
+        with path.open("xb") as file:  # x: never overwrites, even a file created just now
+            file.write(text if isinstance(text, bytes) else text.encode())
     if console.is_json:
         console.emit({"type": "init", "folder": str(folder), "files": list(files), "notes": notes, "next": steps})
         return 0
@@ -129,12 +158,32 @@ def init_command(console: Console, folder: Path | None, meltano: Path | None, en
     return 0
 
 
-def _from_meltano(path: Path, environment: str | None) -> tuple[dict[str, str], list[str]]:
+def _from_meltano(path: Path, environment: str | None) -> tuple[dict[str, str | bytes], list[str]]:
     from ..importers.meltano import read_meltano
 
     pipelines = read_meltano(path, environment)
     notes = [f"{pipeline.file}: {note}" for pipeline in pipelines for note in pipeline.notes]
     return {pipeline.file: pipeline.text for pipeline in pipelines}, notes
+
+
+def _from_mage(
+    project: Path, folder: Path, pipeline: str | None, data: Path | None
+) -> tuple[dict[str, str | bytes], list[str], list[str]]:
+    """Return the files to write, the notes, and the next steps."""
+    from ..importers.mage import read_mage
+
+    pipelines = read_mage(project, pipeline, data)
+    files: dict[str, str | bytes] = {made.file: made.text for made in pipelines}
+    for made in pipelines:
+        for copy in made.copies:
+            if copy.path.resolve() != (folder / copy.name).resolve():
+                files[copy.name] = copy.path.read_bytes()
+    notes = [f"{made.file}: {note}" for made in pipelines for note in made.notes]
+    steps = [] if folder == Path() else [f"cd {folder}"]
+    for made in pipelines:
+        adopt = [f"{line}     # if Mage has written the table" for line in made.adoptions]
+        steps += [f"syncblocks plan {made.file}     # what a run would do", *adopt, f"syncblocks run {made.file}"]
+    return files, notes, steps
 
 
 def _steps_after_meltano(folder: Path, files: list[str]) -> list[str]:
@@ -147,7 +196,7 @@ def _steps_after_meltano(folder: Path, files: list[str]) -> list[str]:
     ]
 
 
-def _files() -> dict[str, str]:
+def _files() -> dict[str, str | bytes]:
     connector, config = _destination()
     return {
         "pipeline.yaml": PIPELINE.format(connector=connector, config=config),

@@ -43,6 +43,11 @@ class _Connection(Defaulting):
         description="The connector's own settings, see docs/connectors.md. "
         "Secrets as {{ env_var('X') }} or {{ secret('x') }}.",
     )
+    configuration: dict[Name, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Values of your own, the keyword argument `configuration` of callbacks whose parent it is.",
+    )
 
     concurrency: AtOnce | None = Field(
         default=None, description="Most streams at once that use it, whatever the pipeline's own concurrency says."
@@ -85,6 +90,11 @@ class TransformerBlock(Defaulting):
     rename: dict[Name, Name] = Field(
         default_factory=dict,
         description="Columns to rename, old: new; done before the function is called, and keys follow.",
+    )
+    configuration: dict[Name, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Values of your own, the keyword argument `configuration` of its function and of its callbacks.",
     )
 
     @model_validator(mode="after")

@@ -56,6 +56,8 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 _BRACED = re.compile(r"\{\{[-+]?(.*?)-?\}\}", re.DOTALL)
 _MAX_DIGITS = 6
+#: Keyword arguments that only functions get.
+_NOT_IN_TEMPLATES = frozenset({"__input", "__error", "configuration", "logger"})
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -67,7 +69,7 @@ def vocabulary(*, statuses: Collection[str], parents: Collection[str], variables
         parents: its `on`.
         variables: names of the pipeline's runtime variables.
     """
-    own = fillable(statuses=frozenset(statuses), parents=frozenset(parents)) - {"__input", "__error"}
+    own = fillable(statuses=frozenset(statuses), parents=frozenset(parents)) - _NOT_IN_TEMPLATES
     added = {"status", "duration_s"} | ({"error"} if STATUSES_WITH_ERROR & set(statuses) else set())
     defaults = {name for name in DEFAULTS if name != "stream"}
     names = own | added | defaults | (set(variables) - RESERVED - set(FUNCTIONS))
@@ -109,11 +111,9 @@ def event_values(recorded: Mapping[str, Any], status: str, *, env: str) -> dict[
         env: value of `env`.
     """
     kwargs = hydrate(recorded)
-    values: dict[str, Any] = dict.fromkeys(RESERVED - {"__input", "__error"})
+    values: dict[str, Any] = dict.fromkeys(RESERVED - _NOT_IN_TEMPLATES)
     values |= dict.fromkeys(("block_run", "totals", "error"), _NOTHING)
-    values |= {
-        name: value for name, value in kwargs.items() if name not in ("__input", "__error") and value is not None
-    }
+    values |= {name: value for name, value in kwargs.items() if name not in _NOT_IN_TEMPLATES and value is not None}
     name = kwargs["pipeline_uuid"]
     values |= {"pipeline": {"name": name, "uuid": name}, "env": env, "status": status, "duration_s": duration_s(kwargs)}
     values["error"] = kwargs.get("__error", _NOTHING)

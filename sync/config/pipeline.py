@@ -129,6 +129,17 @@ class Pipeline(Defaulting):
         return str(self._origin.scope.defaults["execution_partition"])
 
     @property
+    def env(self) -> str:
+        """Name of the environment: `$ENV`, else `dev`."""
+        return str(self._origin.scope.defaults["env"])
+
+    def configuration(self, block: str) -> Mapping[str, Any]:
+        """Return the `configuration` of a source, transformer or destination by its block_uuid; else an empty one."""
+        blocks: tuple[SourceBlock | TransformerBlock | DestinationBlock, ...]
+        blocks = (self.source, *self.transformers, self.destination)
+        return next((each.configuration for each in blocks if each.block == block), {})
+
+    @property
     def ds(self) -> str:
         """Date of the execution date, `2023-04-26`."""
         return str(self._origin.scope.defaults["ds"])

@@ -49,6 +49,11 @@ class CurrentCallbacks:
             when=spec.when,
             hook=spec.hook,
             data=self._data(delivery),
+            kwargs={
+                **delivery.kwargs,
+                "env": self._pipeline.env,
+                "configuration": self._pipeline.configuration(delivery.kwargs["parent_block_uuid"]),
+            },
         )
 
     def _refusal(self, delivery: Delivery, spec: CallbackSpec) -> str | None:

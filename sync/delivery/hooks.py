@@ -169,7 +169,8 @@ class _Call:
 
     def _event(self) -> dict[str, Any]:
         """Return the event for receivers outside: as recorded, with the status, secret variables masked."""
-        recorded = dict(self._delivery.kwargs)
+        # Without `configuration`, which may hold secrets and is for functions.
+        recorded = {name: value for name, value in self._delivery.kwargs.items() if name != "configuration"}
         event = {name: value if name in RESERVED else _masked(value) for name, value in recorded.items()}
         run = dict(event["pipeline_run"])
         run["variables"] = {name: _masked(value) for name, value in (run.get("variables") or {}).items()}

@@ -245,12 +245,13 @@ def _renames(
 def _reserved_variables(pipeline: Pipeline) -> list[str]:
     if not pipeline.variables or not (pipeline.callbacks or pipeline.transformers):
         return []
-    from syncblocks.callbacks.kwargs import RESERVED
+    from syncblocks.callbacks.kwargs import RESERVED, TRANSFORMER_KWARGS
 
+    taken = RESERVED | TRANSFORMER_KWARGS if pipeline.transformers else RESERVED
     return [
         f"variable {name!r}: functions get the keyword argument of that name instead; rename the variable"
         for name in pipeline.variables
-        if name in RESERVED
+        if name in taken
     ]
 
 

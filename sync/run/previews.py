@@ -68,6 +68,8 @@ def _transformers(session: Session, selected: SelectedStream) -> list[Transforme
     blocks = {block.block for block in pipeline.transformers if applies(block.streams, selected.name)}
     if not blocks:
         return []
+    from syncblocks.callbacks.kwargs import INTERVAL  # a pipeline without transformers spares the import
+
     execution_date = pipeline.execution_date.isoformat()
     kwargs = {
         **pipeline.variables,
@@ -85,6 +87,9 @@ def _transformers(session: Session, selected: SelectedStream) -> list[Transforme
         "execution_date": execution_date,
         "execution_partition": pipeline.execution_partition,
         "event": {},
+        "pipeline_run_id": 0,
+        "trigger_name": "cli",
+        **dict.fromkeys(INTERVAL),
     }
     return make_transformers(pipeline, session.code, blocks, kwargs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import count
 from typing import Any
 
 from ..config import Pipeline
@@ -19,22 +20,34 @@ def make_transformers(
         pipeline: the pipeline file.
         code: its user code.
         blocks: names of the transformer blocks that apply to the stream.
-        kwargs: the recorded keyword arguments, with variables resolved and without `block_uuid`.
+        kwargs: the recorded keyword arguments, with variables resolved and without those of the block.
     """
     from syncblocks.callbacks.kwargs import hydrate  # a pipeline without transformers spares the import
 
+    query = {name: pipeline.variables.get(name) for name in ("_start_date", "_end_date")}
+    query["_execution_date"] = kwargs["execution_date"]
     made = []
     for block in pipeline.transformers:
         if block.block in blocks:
-            values = hydrate({**kwargs, "block_uuid": block.block})
+            values = hydrate(
+                {
+                    **kwargs,
+                    "block_uuid": block.block,
+                    "env": pipeline.env,
+                    "configuration": block.configuration,
+                    "query": query,
+                }
+            )
             functions = [_bind(function, values) for function in code.transformers[block.block]]
             made.append(Transformer(block.block, functions, code.renames[block.block]))
     return made
 
 
 def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+    calls = count()
+
     def call(frame: Any) -> Any:
-        positional, named = function.binding.arguments(kwargs, frame)
+        positional, named = function.binding.arguments({**kwargs, "index": next(calls)}, frame)
         return function.function(*positional, **named)
 
     return call

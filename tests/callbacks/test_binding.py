@@ -74,7 +74,8 @@ def test_all_kwargs_of_a_stream_event_are_there_under_their_names(tmp_path: Path
     assert set(kwargs) == {
         *("block_uuid", "parent_block_uuid", "ds", "hr", "execution_date", "execution_partition", "event"),
         *("pipeline_run", "pipeline_uuid", "__input", "stream", "destination_table", "index", "is_last_block_run"),
-        *("retry", "block_run", "idempotency_key"),
+        *("retry", "block_run", "idempotency_key", "configuration", "env", "trigger_name", "pipeline_run_id", "logger"),
+        *("interval_start_datetime", "interval_end_datetime", "interval_seconds", "interval_start_datetime_previous"),
     }
 
 
@@ -105,6 +106,15 @@ class TestInput:
     def test_holds_none_where_there_is_no_data(self, tmp_path: Path) -> None:
         text = "@callback('failure')\ndef tell(**kwargs): return kwargs['__input']\n"
         assert received(tmp_path, text, status="failure") == {"export_memory": None}
+
+    def test_answers_by_mages_name_of_the_first_input_and_lists_the_parent_alone(self, tmp_path: Path) -> None:
+        text = """\
+        @callback
+        def tell(**kwargs):
+            found = kwargs['__input']
+            return found['df_1'], found.get('df_1'), found.get('df_2'), list(found), len(found)
+        """
+        assert received(tmp_path, text) == (DATA, DATA, None, ["export_memory"], 1)
 
     def test_is_the_parents_uuid_to_data(self, tmp_path: Path) -> None:
         text = "@callback\ndef tell(**kwargs): return kwargs['__input'][kwargs['parent_block_uuid']]\n"

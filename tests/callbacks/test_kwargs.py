@@ -112,3 +112,18 @@ def test_the_tables_hold_exactly_the_contracts_names() -> None:
     assert {"__input", "__error"} < set(StandardKwargs.__annotations__)
     names = {*StandardKwargs.__annotations__, *IntegrationKwargs.__annotations__, *PipelineKwargs.__annotations__}
     assert names == RESERVED
+
+
+@pytest.mark.parametrize(
+    ("attempt", "trigger", "name"), [(1, None, "cli"), (1, "0", "cli"), (1, "nightly", "nightly"), (2, "207", "retry")]
+)
+def test_trigger_name_says_what_started_the_attempt(attempt: int, trigger: str | None, name: str) -> None:
+    recorded = build_kwargs(event(trigger=trigger, pipeline_run={"id": 7, "attempt": attempt}))
+    assert (recorded["trigger_name"], recorded["pipeline_run_id"]) == (name, 7)
+
+
+def test_the_logger_writes_to_the_output_of_the_call_with_tags(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = hydrate(build_kwargs(event()))["logger"]
+    logger.info("%d records", 3, table="users")
+    logger.debug("not shown")
+    assert capsys.readouterr().out == "INFO 3 records table='users'\n"

@@ -132,7 +132,7 @@ class TestTransformers:
             (ALERT, "exactly one"),
             ("@transformer\ndef a(df): ...\n@transformer\ndef b(df): ...\n", "a, b"),
             ("@transformer\ndef a(**kwargs): ...\n", "DataFrame"),
-            ("@transformer\ndef a(df, index): ...\n", "index"),
+            ("@transformer\ndef a(df, block_run): ...\n", "block_run"),
         ],
     )
     def test_a_file_that_cannot_serve_is_refused(self, tmp_path: Path, text: str, reason: str) -> None:
@@ -164,3 +164,38 @@ class TestTransformers:
         file = write(tmp_path / "clean.py", "@transformer\ndef clean(df): return df\n")
         with pytest.raises(CallbackLoadError, match="@callback"):
             load_file(file, expects="callback")
+
+
+MAGE = """
+if 'transformer' not in globals():
+    from mage_ai.data_preparation.decorators import transformer
+if 'test' not in globals():
+    from mage_ai.data_preparation.decorators import test
+from mage_ai.data_preparation.decorators import callback, data_loader
+
+@transformer
+def change(data, *args, **kwargs):
+    return data
+
+@callback('success')
+def tell(data, **kwargs): ...
+
+@data_loader(limit=3)
+def load(): ...
+
+@test
+def is_there(output, *args):
+    assert output is not None
+"""
+
+
+def test_a_file_of_mage_loads_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mage.py"
+    path.write_text(MAGE)
+    loaded = load_file(path)
+    assert [each.name for each in loaded.functions] == ["tell"]
+    assert [each.name for each in loaded.transformers] == ["change"]
+    assert not [name for name in sys.modules if name.startswith("mage_ai")]
+    path.write_text(MAGE + "from mage_ai.io.file import FileIO\n")
+    with pytest.raises(CallbackLoadError, match=r"mage_ai\.io"):
+        load_file(path)

@@ -121,6 +121,47 @@ def test_transformers_add_drop_and_retype_columns_and_see_each_batch(bench: Benc
     assert table.num_rows == 4, "the renamed key did not follow into the merge"
 
 
+def test_configuration_and_the_number_of_the_call_reach_functions(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENV", "prod")
+    monkeypatch.setenv("CHANNEL", "the-secret-channel")
+    bench.seed("a", 3)
+    bench.document["source"]["config"]["batch_size"] = 2
+    (bench.folder / "mark.py").write_text(
+        "@transformer\n"
+        "def mark(df, *args, **kwargs):\n"
+        "    kwargs['logger'].info('marked', rows=len(df))\n"
+        "    date = kwargs['query']['_execution_date'] == kwargs['execution_date'].isoformat()\n"
+        "    return df.assign(n=kwargs['index'], m=kwargs['configuration']['mark'] + kwargs['env'], d=date)\n"
+    )
+    bench.document["transformers"] = [{"file": "mark.py", "configuration": {"mark": "!"}}]
+    bench.document["destination"]["configuration"] = {"channel": "{{ env_var('CHANNEL') }}", "level": 2}
+    (bench.folder / "tell.py").write_text(
+        "from pathlib import Path\n"
+        "@callback\n"
+        "def tell(parent_block_uuid, configuration, env, trigger_name, pipeline_run_id, interval_seconds):\n"
+        "    found = (configuration, env, trigger_name, pipeline_run_id, interval_seconds)\n"
+        "    Path(__file__).with_name(parent_block_uuid + '.txt').write_text(repr(found))\n"
+        "    print(configuration)\n"
+    )
+    bench.document["callbacks"] = [{"file": "tell.py", "on": ["source", "transformers", "stream", "pipeline"]}]
+    assert bench.run().exit_code == 0
+    table = bench.destination.tables["a"]
+    assert table["n"].to_pylist() == [0, 0, 1]
+    assert set(table["m"].to_pylist()) == {"!prod"}
+    assert set(table["d"].to_pylist()) == {True}
+    told = {path.stem: path.read_text() for path in bench.folder.glob("*.txt")}
+    assert told == {
+        "load": "({}, 'prod', 'cli', 1, None)",
+        "mark": "({'mark': '!'}, 'prod', 'cli', 1, None)",
+        "export": "({'channel': 'the-secret-channel', 'level': 2}, 'prod', 'cli', 1, None)",
+        "pipeline": "({}, 'prod', 'cli', 1, None)",
+    }
+    stored = b"".join(path.read_bytes() for path in (bench.folder / ".syncblocks").glob("store.db*"))
+    assert b"the-secret-channel" not in stored
+
+
 def test_losing_a_key_column_is_an_error_naming_it(bench: Bench) -> None:
     bench.seed("a", 2)
     (bench.folder / "lose.py").write_text("@transformer\ndef lose(df):\n    return df.drop(columns=['id'])\n")

@@ -1,0 +1,54 @@
+"""The bookmarks that Mage has kept for the streams of a pipeline."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .connections import Connection
+from .project import Project, parts_of
+
+
+def bookmark_of(
+    project: Project,
+    pipeline: str,
+    destination: Connection,
+    stream: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    notes: list[str],
+) -> list[str]:
+    """Return COLUMN=VALUE for each bookmark column of a stream; empty, with a note, if Mage's state is not found."""
+    wanted = entry.get("bookmark_properties")
+    if not wanted:
+        return []
+    name = str(stream.get("tap_stream_id"))
+    for folder in project.state_folders(pipeline):
+        for path in sorted((folder / destination.kind / _clean(name)).glob("*_state*")):
+            found = parts_of(parts_of(_state(path).get("bookmarks")).get(name))
+            if all(found.get(column) is not None for column in wanted):
+                return [f"{column}={found[column]}" for column in wanted]
+    notes.append(
+        f"stream {name}: Mage's bookmark is unknown (no state found, see --mage-data): `state adopt` takes the newest "
+        "in the table"
+    )
+    return []
+
+
+def _state(path: Path) -> Mapping[str, Any]:
+    """Return the last state of a file: one JSON text, or one a line."""
+    try:
+        lines = path.read_text(encoding="utf-8").strip().splitlines()
+        return parts_of(json.loads("\n".join(lines))) if lines else {}
+    except (OSError, ValueError):
+        pass
+    try:
+        return parts_of(json.loads(lines[-1]))
+    except (ValueError, UnboundLocalError):
+        return {}
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"\W", "_", name).lower()

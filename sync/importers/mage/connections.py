@@ -1,0 +1,96 @@
+"""Sources and destinations: Mage's YAML of a block -> connector and config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .blocks import BLOCK_KEYS, block_file, leftovers, own_configuration
+from .project import Project, parts_of
+from .values import value_of
+
+#: Mage's name -> connector, and its settings -> ours.
+_POSTGRES = {"host": "host", "port": "port", "username": "user", "password": "password", "database": "dbname"}
+_MYSQL = {**_POSTGRES, "database": "database"}
+_CONNECTORS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "postgresql": ("postgres", {**_POSTGRES, "schema": "schema"}),
+    "mysql": ("mysql", _MYSQL),
+    "duckdb": ("duckdb", {"file_path": "path"}),
+}
+#: Mage's sources and destinations that a Singer tap or target of the same system serves.
+_TAPS = {name: f"tap-{name}" for name in ("github", "hubspot", "salesforce", "stripe", "zendesk", "chargebee")}
+_TARGETS = {name: f"target-{name}" for name in ("snowflake", "bigquery", "redshift", "clickhouse")}
+
+#: Settings of Mage that say what is so here anyway.
+_AS_HERE: Mapping[str, Any] = {"connection_method": "direct", "lower_case": False, "skip_schema_creation": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A source or destination."""
+
+    #: Mage's name of it, such as postgresql.
+    kind: str
+    #: Its part of the pipeline file.
+    document: Mapping[str, Any]
+    #: Mage's file of it.
+    read: Mapping[str, Any]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return Mage's settings."""
+        return parts_of(self.read.get("config"))
+
+    def stream_name(self, name: str) -> str:
+        """Return the name that a stream of Mage's source has here."""
+        if self.kind == "postgresql":
+            return f"{self.settings.get('schema') or 'public'}.{name}"
+        return f"{self.settings.get('database')}.{name}" if self.kind == "mysql" else name
+
+
+def source_of(project: Project, block: Mapping[str, Any], notes: list[str]) -> Connection:
+    """Return the source of a data loader's block."""
+    return _connection(project, block, "source", notes)
+
+
+def destination_of(project: Project, block: Mapping[str, Any], notes: list[str]) -> Connection:
+    """Return the destination of a data exporter's block."""
+    return _connection(project, block, "destination", notes)
+
+
+def _connection(project: Project, block: Mapping[str, Any], role: str, notes: list[str]) -> Connection:
+    uuid = str(block.get("uuid"))
+    read = project.yaml(block_file(block))
+    kind = str(read.get(role))
+    settings = {str(key): value for key, value in parts_of(read.get("config")).items()}
+    notes += leftovers(f"{uuid}: {role} file", read, {role, "config", "catalog"})
+    connector, config = _translated(uuid, role, kind, settings, notes)
+    document = {"block": uuid, "connector": connector, "config": config, **own_configuration(block, notes)}
+    notes += leftovers(f"block {uuid}", block, BLOCK_KEYS)
+    return Connection(kind=kind, document=document, read=read)
+
+
+def _translated(
+    uuid: str, role: str, kind: str, settings: dict[str, Any], notes: list[str]
+) -> tuple[str, dict[str, Any]]:
+    """Return connector and config."""
+    if kind in _CONNECTORS:
+        connector, names = _CONNECTORS[kind]
+        known = {names[key]: value for key, value in settings.items() if key in names and value not in (None, "")}
+        config = {key: value_of(uuid, key, value, notes) for key, value in known.items()}
+        if settings.get("skip_schema_creation") is True:
+            config["create_schemas"] = False
+        read = {*names, "_patterns", "table"} | ({"skip_schema_creation"} if "create_schemas" in config else set())
+        rest = {key: value for key, value in settings.items() if key not in _AS_HERE or value != _AS_HERE[key]}
+        notes += leftovers(f"{uuid}: config", rest, read)
+        return connector, config
+    config = {
+        key: value_of(uuid, key, value, notes) for key, value in settings.items() if key not in ("_patterns", "table")
+    }
+    tap = (_TAPS if role == "source" else _TARGETS).get(kind)
+    if tap is None:
+        notes.append(f"{uuid}: there is no connector for Mage's {kind!r}: name one by hand (`syncblocks connectors`)")
+        return kind, config
+    notes.append(f"{uuid}: Mage's {kind!r} comes as {tap}: check the names of its settings, and where pip finds it")
+    return "singer", {"tap" if role == "source" else "target": tap, "pip": tap, "config": config}

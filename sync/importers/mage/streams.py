@@ -1,0 +1,143 @@
+"""The catalog of a Mage pipeline as stream entries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .blocks import leftovers
+from .connections import Connection
+from .project import Project, entries_of, names_of, parts_of
+from .values import template
+
+_CATALOG = "data_integration_catalog.json"
+_STREAM = re.compile(r"variables\(\s*(['\"])stream\1\s*\)|(?<=\{\{)stream(?=\}\})|(?<=\{\{ )stream(?= \}\})")
+_OWN_TABLE = re.compile(r"\{\{\s*(?:destination_table|variables\(\s*['\"]destination_table['\"]\s*\))\s*\}\}")
+#: Keys of a stream that are brought over, or that say nothing about a run.
+_READ = frozenset(
+    (
+        "tap_stream_id",
+        "stream",
+        "schema",
+        "metadata",
+        "replication_method",
+        "replication_key",
+        "key_properties",
+        "bookmark_properties",
+        "unique_constraints",
+        "unique_conflict_method",
+        "destination_table",
+        "auto_add_new_fields",
+        "run_in_parallel",
+        "table_name",
+    )
+)
+
+
+def catalog_streams(project: Project, name: str, source: Connection) -> list[Mapping[str, Any]]:
+    """Return the streams of a pipeline's catalog: in a file of its own, formerly in the source's."""
+    path = f"pipelines/{name}/{_CATALOG}"
+    found = project.json(path) if project.path(path) is not None else source.read
+    return entries_of(parts_of(found.get("catalog")).get("streams"))
+
+
+def entry_of(
+    stream: Mapping[str, Any], source: Connection, destination: Connection, *, alone: bool, notes: list[str]
+) -> dict[str, Any] | None:
+    """Return the entry of one stream; None if Mage does not select it.
+
+    Args:
+        stream: the stream of Mage's catalog.
+        source: the source.
+        destination: the destination.
+        alone: whether it is the catalog's only stream.
+        notes: gets what differs.
+    """
+    metadata = {tuple(names_of(item.get("breadcrumb"))): parts_of(item.get("metadata")) for item in _metadata(stream)}
+    if not metadata.get((), {"selected": True}).get("selected"):
+        return None
+    bare = str(stream.get("tap_stream_id"))
+    where = f"stream {bare}"
+    entry: dict[str, Any] = {"stream": source.stream_name(bare)}
+    table = _table(stream, bare, source, destination, alone=alone, notes=notes)
+    if table != bare:
+        entry["destination_table"] = table
+    entry |= _replication(stream, where, notes)
+    entry |= _columns(stream, metadata)
+    upper = [name for name in parts_of(parts_of(stream.get("schema")).get("properties")) if name != name.lower()]
+    if upper and destination.settings.get("lower_case", True):
+        notes.append(
+            f"{where}: Mage writes {', '.join(upper)} in lower case; here columns keep their names (see `rename`)"
+        )
+    notes += leftovers(where, stream, _READ)
+    return entry
+
+
+def _metadata(stream: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return entries_of(stream.get("metadata"))
+
+
+def _table(
+    stream: Mapping[str, Any],
+    bare: str,
+    source: Connection,
+    destination: Connection,
+    *,
+    alone: bool,
+    notes: list[str],
+) -> str:
+    """Return the destination table: a pattern wins, then the stream's own, then the destination's `table`."""
+    pattern = parts_of(source.settings.get("_patterns")).get("destination_table")
+    if pattern:
+        own = str(stream.get("destination_table") or bare)
+        text = _OWN_TABLE.sub(lambda _: own, _STREAM.sub("stream | table", str(pattern)))
+        return template("_patterns.destination_table", text, notes)
+    table = destination.settings.get("table")
+    if table and not stream.get("destination_table") and not alone:
+        notes.append(
+            f"stream {bare}: the destination's `table: {table}` is left out, for each stream has its own table"
+        )
+        table = None
+    return str(stream.get("destination_table") or table or bare)
+
+
+def _replication(stream: Mapping[str, Any], where: str, notes: list[str]) -> dict[str, Any]:
+    method = str(stream.get("replication_method") or "FULL_TABLE")
+    unique, keys = names_of(stream.get("unique_constraints")), names_of(stream.get("key_properties"))
+    entry: dict[str, Any] = {"replication_method": method}
+    bookmarks = names_of(stream.get("bookmark_properties")) or names_of(stream.get("replication_key"))
+    if bookmarks and method == "INCREMENTAL":
+        entry["bookmark_properties"] = bookmarks
+    elif bookmarks:
+        notes.append(f"{where}: bookmark_properties are left out, which {method} does not use")
+    if unique or keys:
+        entry["key_properties"] = unique or keys
+    if unique and keys and unique != keys:
+        notes.append(f"{where}: key_properties {keys} are left out, unique_constraints say which record is updated")
+    if unique and stream.get("unique_conflict_method"):
+        entry["unique_conflict_method"] = stream["unique_conflict_method"]
+    if unique:
+        entry["write_disposition"] = "merge"
+    elif method == "FULL_TABLE":
+        entry["write_disposition"] = "replace"
+        notes.append(f"{where}: Mage adds all records again at each run; here the table is replaced")
+    else:
+        entry["write_disposition"] = "append"
+    if method == "LOG_BASED":
+        notes.append(f"{where}: LOG_BASED is not built yet: choose FULL_TABLE or INCREMENTAL")
+    return entry
+
+
+def _columns(stream: Mapping[str, Any], metadata: Mapping[tuple[str, ...], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the columns that Mage reads: those of the catalog; new ones only with `auto_add_new_fields`."""
+    names = list(parts_of(parts_of(stream.get("schema")).get("properties")))
+    left_out = [name for name in names if _is_left_out(metadata.get(("properties", name), {}))]
+    if stream.get("auto_add_new_fields"):
+        return {"columns": {"exclude": left_out}} if left_out else {}
+    return {"columns": {"include": [name for name in names if name not in left_out]}} if names else {}
+
+
+def _is_left_out(metadata: Mapping[str, Any]) -> bool:
+    inclusion = metadata.get("inclusion")
+    return inclusion == "unsupported" or (inclusion != "automatic" and metadata.get("selected") is False)

@@ -1,0 +1,338 @@
+"""From a Mage project to pipeline files: one command, what is said of the rest, and that they run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import yaml
+
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.importers.mage import MagePipeline, read_mage
+from tests.conftest import RunCLI
+
+PIPELINE = """\
+name: night shop
+uuid: night_shop
+type: integration
+created_at: 2024-01-01
+variables: {region: eu, api_key: k3y}
+retry_config: {retries: 2, delay: 1, exponential_backoff: true}
+notification_config: {alert_on: [trigger_failure]}
+blocks:
+- {uuid: write_shelf, type: data_exporter, language: yaml, upstream_blocks: [tidy], callback_blocks: [tell]}
+- uuid: tidy
+  type: transformer
+  language: python
+  status: executed
+  upstream_blocks: [read_shop]
+  timeout: 60
+  configuration: {limit: 3}
+- {uuid: read_shop, type: data_loader, language: yaml, upstream_blocks: [], callback_blocks: [tell], has_callback: true}
+callbacks:
+- {uuid: tell, type: callback, language: python}
+conditionals:
+- {uuid: only_mondays, type: conditional, language: python}
+"""
+
+SOURCE = """\
+source: postgresql
+config:
+  host: "{host}"
+  port: {port}
+  database: "{{{{ env_var('SHOP_DB') }}}}"
+  username: "{{{{ mage_secret_var('shop_user') }}}}"
+  password: pa55
+  schema: shop
+  replication_slot: ""
+  batch_fetch_limit: 500
+  _patterns:
+    destination_table: "shelf_{{{{ variables('stream') }}}}"
+"""
+
+DESTINATION = """\
+destination: postgresql
+config:
+  host: "{host}"
+  port: {port}
+  database: "{{{{ env_var('SHOP_DB') }}}}"
+  username: "{{{{ mage_secret_var('shop_user') }}}}"
+  schema: shelf
+  table: anything
+  lower_case: true
+"""
+
+TRANSFORMER = """\
+if 'transformer' not in globals():
+    from mage_ai.data_preparation.decorators import transformer
+if 'test' not in globals():
+    from mage_ai.data_preparation.decorators import test
+@transformer
+def tidy(data, *args, **kwargs):
+    data['word'] = data['word'].str.upper() + kwargs['region'] + str(kwargs['configuration']['limit'])
+    return data
+@test
+def has_output(output, *args) -> None:
+    assert output is not None
+"""
+
+CALLBACK = """\
+from pathlib import Path
+if 'callback' not in globals():
+    from mage_ai.data_preparation.decorators import callback
+@callback('success')
+def tell(parent_block_data, **kwargs):
+    name = kwargs['parent_block_uuid'] + '-' + kwargs['destination_table'] + '.told'
+    Path(__file__).with_name(name).write_text(str(len(parent_block_data)))
+"""
+
+LEGACY = "from night.tools import helper\n@on_success\ndef done(**kwargs): ...\n"
+
+
+def stream(name: str, *, selected: bool = True, **settings: Any) -> dict[str, Any]:
+    metadata = [
+        {"breadcrumb": [], "metadata": {"selected": selected}},
+        {"breadcrumb": ["properties", "hidden"], "metadata": {"inclusion": "available", "selected": False}},
+        {"breadcrumb": ["properties", "id"], "metadata": {"inclusion": "automatic"}},
+    ]
+    properties: dict[str, Any] = {
+        column: {"type": ["null", "string"]} for column in ("id", "word", "changed", "hidden")
+    }
+    return {
+        "tap_stream_id": name,
+        "stream": name,
+        "metadata": metadata,
+        "schema": {"properties": properties},
+    } | settings
+
+
+STREAMS = [
+    stream("words", replication_method="FULL_TABLE", key_properties=["id"], unique_constraints=None),
+    stream(
+        "visits",
+        replication_method="INCREMENTAL",
+        bookmark_properties=["changed"],
+        unique_constraints=["id"],
+        unique_conflict_method="UPDATE",
+        partition_keys=["changed"],
+    ),
+    stream("attic", selected=False),
+]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return write_project(tmp_path / "night", "db.example", 5432)
+
+
+def write_project(folder: Path, host: str, port: int) -> Path:
+    files = {
+        "metadata.yaml": "project_type: standalone\nvariables_dir: nowhere\n",
+        "pipelines/night_shop/metadata.yaml": PIPELINE,
+        "pipelines/night_shop/data_integration_catalog.json": json.dumps({"catalog": {"streams": STREAMS}}),
+        "pipelines/night_shop/triggers.yaml": yaml.safe_dump({"triggers": [TRIGGER]}),
+        "pipelines/by_hand/metadata.yaml": "uuid: by_hand\ntype: python\nblocks: []\n",
+        "data_loaders/read_shop.yaml": SOURCE.format(host=host, port=port),
+        "data_exporters/write_shelf.yaml": DESTINATION.format(host=host, port=port),
+        "transformers/tidy.py": TRANSFORMER,
+        "callbacks/tell.py": CALLBACK,
+        "callbacks/read_shop_callback.py": LEGACY,
+        "state/night/pipelines/night_shop/postgresql/visits/shelf_visits_state": json.dumps(
+            {"bookmarks": {"visits": {"changed": "2024-01-01 00:00:00"}}}
+        ),
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+TRIGGER = {
+    "name": "nightly",
+    "schedule_type": "time",
+    "schedule_interval": "@daily",
+    "status": "active",
+    "variables": {"region": "us", "zip": "01234", "floor": "12", "a_token": "t0ken"},
+    "settings": {"allow_blocks_to_fail": True, "timeout": 30},
+    "sla": 60,
+}
+
+
+def read(project: Path, data: Path | None = None) -> tuple[MagePipeline, Any]:
+    (made,) = read_mage(project, data=data)
+    return made, yaml.safe_load(made.text)
+
+
+def test_blocks_settings_and_streams_come_over(project: Path) -> None:
+    made, document = read(project)
+    assert made.file == "night_shop.yaml"
+    login = {
+        "host": "db.example",
+        "port": 5432,
+        "dbname": "{{ env_var('SHOP_DB') }}",
+        "user": "{{ secret('shop_user') }}",
+    }
+    password = {"password": "{{ env_var('READ_SHOP_PASSWORD') }}"}
+    keys = {"key_properties": ["id"]}
+    columns = {"columns": {"include": ["id", "word", "changed"]}, "destination_table": "shelf_{{ stream | table }}"}
+    assert document == {
+        "pipeline": "night_shop",
+        "variables": {"region": "eu", "api_key": "{{ env_var('NIGHT_SHOP_API_KEY') }}"},
+        "retries": 2,
+        "retry_delay_s": 1,
+        "allow_blocks_to_fail": True,
+        "concurrency": 1,
+        "source": {
+            "block": "read_shop",
+            "connector": "postgres",
+            "config": {**login, **password, "schema": "shop"},
+        },
+        "transformers": [{"block": "tidy", "file": "transformers/tidy.py", "configuration": {"limit": 3}}],
+        "destination": {"block": "write_shelf", "connector": "postgres", "config": {**login, "schema": "shelf"}},
+        "streams": [
+            {
+                "stream": "shop.words",
+                "replication_method": "FULL_TABLE",
+                "write_disposition": "replace",
+                **keys,
+                **columns,
+            },
+            {
+                "stream": "shop.visits",
+                "replication_method": "INCREMENTAL",
+                "bookmark_properties": ["changed"],
+                "unique_conflict_method": "UPDATE",
+                "write_disposition": "merge",
+                **keys,
+                **columns,
+            },
+        ],
+        "callbacks": [
+            {"block": "tell", "file": "callbacks/tell.py", "on": ["read_shop", "write_shelf"]},
+            {"block": "read_shop_callback", "file": "callbacks/read_shop_callback.py", "on": ["read_shop"]},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "READ_SHOP_PASSWORD",
+        "'shop_user'",
+        "batch_fetch_limit",
+        "lower_case",
+        "exponential_backoff",
+        "notification_config",
+        "'timeout'",
+        "only_mondays",
+        "imports night.tools",
+        "partition_keys",
+        "attic",
+        "sla",
+        "iloc[0]",
+        "'a_token'",
+        "NIGHT_SHOP_API_KEY",
+        "bookmark is unknown",
+        "Mage adds all records again",
+    ],
+)
+def test_what_differs_or_is_not_brought_over_is_said(project: Path, word: str) -> None:
+    made, _ = read(project)
+    assert [note for note in made.notes if word in note], made.notes
+    assert not [secret for secret in ("pa55", "k3y", "t0ken") if secret in made.text + "".join(made.notes)]
+
+
+def test_the_schedule_is_a_line_of_a_crontab_and_bookmarks_are_to_adopt(project: Path) -> None:
+    made, _ = read(project, project / "state")
+    assert "#   0 0 * * *  cd THIS_FOLDER && syncblocks run night_shop.yaml --trigger nightly " in made.text
+    assert """--variable 'floor="12"' --variable region=us --variable zip=01234\n""" in made.text
+    assert made.adoptions == ("syncblocks state adopt night_shop.yaml shop.visits 'changed=2024-01-01 00:00:00'",)
+    assert not [note for note in made.notes if "bookmark is unknown" in note]
+
+
+def test_names_that_mage_writes_in_lower_case_are_said(project: Path) -> None:
+    streams = [stream("words", schema={"properties": {"id": {}, "Loud": {}}})]
+    path = project / "pipelines" / "night_shop" / "data_integration_catalog.json"
+    path.write_text(json.dumps({"catalog": {"streams": streams}}))
+    made, _ = read(project)
+    assert [note for note in made.notes if "Loud in lower case" in note]
+
+
+def test_what_is_no_project_or_not_in_it_is_refused(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no Mage project"):
+        read_mage(tmp_path)
+    with pytest.raises(ConfigError, match="night_shop"):
+        read_mage(project, "night_shp")
+    with pytest.raises(ConfigError, match="integration"):
+        read_mage(project, "by_hand")
+    (project / "data_loaders" / "read_shop.yaml").write_text("config: {password: 'pa55\n")
+    with pytest.raises(ConfigError, match="cannot be parsed") as caught:
+        read_mage(project)
+    assert "pa55" not in str(caught.value)
+
+
+def test_a_source_without_a_connector_is_a_tap_or_left_to_the_user(project: Path) -> None:
+    (project / "data_loaders" / "read_shop.yaml").write_text(
+        "source: github\nconfig: {access_token: abc, proxy: 'http://me:pa55@proxy'}\n"
+    )
+    _, document = read(project)
+    assert document["source"]["connector"] == "singer"
+    assert document["source"]["config"]["tap"] == "tap-github"
+    assert document["source"]["config"]["config"] == {
+        "access_token": "{{ env_var('READ_SHOP_ACCESS_TOKEN') }}",
+        "proxy": "{{ env_var('READ_SHOP_PROXY') }}",
+    }
+    (project / "data_loaders" / "read_shop.yaml").write_text("source: carrier_pigeon\nconfig: {}\n")
+    made, document = read(project)
+    assert document["source"]["connector"] == "carrier_pigeon"
+    assert [note for note in made.notes if "by hand" in note and "carrier_pigeon" in note]
+
+
+def test_one_command_brings_a_project_over_and_it_runs(
+    postgres_url: str, run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = urlsplit(postgres_url)
+    project = write_project(tmp_path / "night", place.hostname or "localhost", place.port or 5432)
+    monkeypatch.setenv("SHOP_DB", place.path.strip("/"))
+    monkeypatch.setenv("NIGHT_SHOP_API_KEY", "k3y")
+    monkeypatch.setenv("READ_SHOP_PASSWORD", place.password or "none")
+    monkeypatch.setenv("SYNCBLOCKS_SECRET_SHOP_USER", place.username or "root")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA shop")
+        connection.execute("CREATE SCHEMA shelf")
+        for name in ("words", "visits"):
+            table = f"shop.{name} (id int PRIMARY KEY, word text, changed timestamp, hidden text)"
+            connection.execute(f"CREATE TABLE {table}")
+            connection.execute(
+                f"INSERT INTO shop.{name} VALUES (1, 'a', '2024-01-01', 'h'), (2, 'b', '2024-01-02', 'h')"
+            )
+        # As Mage has left it: one record, and the bookmark at it.
+        connection.execute("CREATE TABLE shelf.shelf_visits (id int UNIQUE, word text, changed timestamp)")
+        connection.execute("INSERT INTO shelf.shelf_visits VALUES (1, 'A-of-mage', '2024-01-01')")
+    (project / "callbacks" / "read_shop_callback.py").write_text("@on_success\ndef done(**kwargs): ...\n")
+    args = ["init", "--from-mage", str(project), "--mage-data", str(project / "state"), "--json", "new"]
+    done = run_cli(args, tmp_path)
+    assert done.returncode == 0, done.stderr
+    new, told = tmp_path / "new", json.loads(done.stdout)
+    assert (new / "transformers" / "tidy.py").read_text() == TRANSFORMER
+    assert (new / "callbacks" / "tell.py").read_text() == CALLBACK
+    (adopt,) = [step for step in told["next"] if "adopt" in step]
+    assert "shop.visits 'changed=2024-01-01 00:00:00'" in adopt
+    adopted = run_cli(["state", "adopt", "night_shop.yaml", "shop.visits", "changed=2024-01-01 00:00:00"], new)
+    assert adopted.returncode == 0, adopted.stderr
+    ran = run_cli(["run", "night_shop.yaml"], new)
+    assert ran.returncode == 0, ran.stderr
+    with psycopg.connect(postgres_url) as connection:
+        words = connection.execute("SELECT id, word FROM shelf.shelf_words ORDER BY id").fetchall()
+        visits = connection.execute("SELECT id, word FROM shelf.shelf_visits ORDER BY id").fetchall()
+    assert words == [(1, "Aeu3"), (2, "Beu3")]
+    assert (2, "Beu3") in visits
+    assert len(visits) == 2
+    assert {path.name for path in (new / "callbacks").glob("*.told")} == {
+        f"{block}-shelf_{name}.told" for block in ("read_shop", "write_shelf") for name in ("words", "visits")
+    }
+    assert run_cli(args, tmp_path).returncode == 2
