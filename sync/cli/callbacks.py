@@ -12,7 +12,7 @@ import click
 from . import Group, formatting
 from .callback_testing import inline_option, show_indented, show_outcome, test_command
 from .console import Console
-from .options import common, file_argument, find_file, open_pipeline, split_file
+from .options import common, file_argument, open_pipeline, split_file
 from .runs import find_run, show_deliveries
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def history_command(console: Console, file: Path | None, number: int | None, lim
     """List every call of a callback function, the latest first: outcome, time, error, last line of output."""
     from ..session.inspection import existing_store
 
-    pipeline = open_pipeline(console, find_file(file))
+    pipeline = open_pipeline(console, file)
     entries: list[HistoryEntry] = []
     with existing_store(pipeline) as store:
         if store is not None or number is not None:
