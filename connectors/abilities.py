@@ -18,6 +18,7 @@ from .protocols import (
     HasOneNull,
     HoldsMemory,
     KeepsRejected,
+    KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
     NamesColumns,
@@ -58,6 +59,7 @@ class Abilities:
     removes_records: RemovesRecords | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
+    knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None
 
 
