@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
     """
     from ..run.redelivery import Redelivered, redeliver
     from ..session.inspection import existing_store
-    from .progress_lines import LogLines
+    from .progress_lines import make_progress
 
     file, rest = split_file(arguments)
     if len(rest) > 1:
@@ -101,8 +102,8 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
                 run_id = find_run(store, pipeline.pipeline, int(rest[0])).id
             elif rest:
                 key = store.outbox(pipeline.pipeline).deliveries.find(rest[0]).key
-            progress = None if console.is_json else LogLines(console)
-            done = redeliver(pipeline, store, run_id=run_id, key=key, progress=progress)
+            with nullcontext() if console.is_json else make_progress(console) as progress:
+                done = redeliver(pipeline, store, run_id=run_id, key=key, progress=progress)
     code = 3 if done.counts["dead"] or done.counts["due"] else 0
     if console.is_json:
         console.emit({"type": "callbacks_retry", "pipeline": pipeline.pipeline, **asdict(done), "exit_code": code})

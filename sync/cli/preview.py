@@ -18,17 +18,20 @@ from .options import common, file_argument, open_pipeline, variable_option
 @common
 @variable_option
 @click.option("--limit", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Records.")
-@click.option("--stream", "name", required=True, metavar="NAME", help="The stream.", shell_complete=complete_streams)
+@click.option("--stream", "name", metavar="NAME", help="The stream.", shell_complete=complete_streams)
 @file_argument
 def preview_command(
-    console: Console, file: Path | None, name: str, limit: int, variables: tuple[tuple[str, Any], ...]
+    console: Console, file: Path | None, name: str | None, limit: int, variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Show the first records of a stream: columns as selected, renames and transformers applied. Writes nothing."""
     from ..run.previews import preview
-    from ..session.inspection import opened
+    from ..session.inspection import opened, selected_streams
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
+        if name is None:
+            names = ", ".join(stream.name for stream in selected_streams(session))
+            raise click.UsageError(f"needs --stream NAME. There are: {names}")
         found = preview(session, name, limit)
     if console.is_json:
         console.emit(
