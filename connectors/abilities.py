@@ -18,6 +18,7 @@ from .protocols import (
     HasOneNull,
     HoldsMemory,
     KeepsRejected,
+    KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
     NamesColumns,
@@ -58,6 +59,7 @@ class Abilities:
     removes_records: RemovesRecords | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
+    knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None
 
 
@@ -72,4 +74,14 @@ def abilities_of(connector: Source | Destination) -> Abilities:
     return Abilities(**{name: connector for name in names if isinstance(connector, protocol_of(name))})
 
 
-__all__ = ["Abilities", "abilities_of", "protocol_of"]
+def abilities_of_class(connector: type[Any]) -> dict[str, str]:
+    """Return the abilities of a connector's class, each with what it means."""
+    protocols_of = {field.name: protocol_of(field.name) for field in fields(Abilities)}
+    return {
+        name: str(protocol.__doc__).partition("\n")[0]
+        for name, protocol in protocols_of.items()
+        if issubclass(connector, protocol)
+    }
+
+
+__all__ = ["Abilities", "abilities_of", "abilities_of_class", "protocol_of"]

@@ -404,6 +404,15 @@ class ExaminesTables(Protocol):
 
 
 @runtime_checkable
+class KnowsPrivileges(Protocol):
+    """Knows what its user lacks for a run. Without: the run finds out."""
+
+    def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
+        """Return the statements that grant what is missing to write these tables and the ledger; change nothing."""
+        ...
+
+
+@runtime_checkable
 class RunsStatements(Protocol):
     """Runs the user's statements, for `sql` callbacks."""
 

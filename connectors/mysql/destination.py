@@ -13,10 +13,11 @@ from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import STAGING_PREFIX, TableName, staging_name
 from ..sql.session import Session
-from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load
+from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load, WriteDisposition
 from . import catalog, swaps
 from .dialect import dialect
 from .ledger import MySQLLedger
+from .privileges import missing_privileges
 from .server import Server
 from .session import MySQLSession
 from .settings import VERIFYING, MySQLSettings
@@ -66,6 +67,14 @@ class MySQLDestination(SqlDestination):
     def refusal(self, key: LedgerKey) -> str:
         """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""
         return MySQLLedger.refusal(key)
+
+    def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
+        """See `KnowsPrivileges`."""
+        targets, ledgers = self.write_targets(tables)
+        with self._sessions.lease() as lease:
+            lease.begin()
+            existing = self.dialect.catalog.reflect(lease.session, sorted({*targets, *ledgers}, key=str))
+            return missing_privileges(lease.session, self.dialect.naming, targets, ledgers, existing)
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
         """Write the token, then carry out the swaps that earlier commits have noted."""

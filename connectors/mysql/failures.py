@@ -54,7 +54,7 @@ RETRIABLE = {
 _OF_A_TRIGGER = {1442, 1644}
 
 #: Wrong credentials, database or privileges to connect.
-_CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2005, 2026, 2054, 2059}
+_CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2026, 2054, 2059}
 
 #: What a record's values cause; of other errors no record is at fault.
 _OF_A_RECORD = {
@@ -137,7 +137,10 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
     """Sort an error of connecting."""
     number, text = errno(error), _text(error, address)
     place = address.identity()
-    is_config = number in _CONFIG or isinstance(getattr(error, "original_exception", None), socket.gaierror)
+    if isinstance(getattr(error, "original_exception", None), socket.gaierror):
+        # The host has no address: it cannot be reached, like one that refuses; but another try at once cannot help.
+        return FatalConnectorError(f"cannot connect to {place}: {text}", connector="mysql")
+    is_config = number in _CONFIG
     if isinstance(error, RuntimeError) and "cryptography" in text:
         is_config = True
     elif is_broken(error):

@@ -16,6 +16,7 @@ from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
 from .database import Database
 from .dialect import dialect
+from .privileges import missing_privileges
 from .settings import VERIFYING, PostgresSettings
 from .source import is_raw
 
@@ -73,6 +74,13 @@ class PostgresDestination(SqlDestination):
         if (wire == "pgcopy" and self._settings.address.is_plain) or (is_whole and self._encodes):
             self._sessions = self._raw
         self._sessions.prepare()
+
+    def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
+        """See `KnowsPrivileges`."""
+        targets, ledgers = self.write_targets(tables)
+        with self._arrow.lease() as lease:
+            lease.begin()
+            return missing_privileges(lease.session, self.dialect.naming, targets, ledgers)
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return both kinds."""

@@ -41,13 +41,15 @@ _CONFIG_TEXTS = (
     "authentication",
     "pg_hba.conf",
     "does not exist",
-    "Name or service not known",
     "invalid",
     "unexpected spaces",
     "permission denied",
     "root certificate",
     "server does not support SSL",
 )
+
+#: A host without an address: it cannot be reached, like one that refuses; but another try at once cannot help.
+_UNKNOWN_HOST = ("could not translate host name", "Name or service not known")
 
 #: Classes of what a record's values cause: data, constraints, CHECK OPTION of a view, RAISE of a trigger, and what is
 #: too large or unknown to a type.
@@ -68,6 +70,8 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
     if _ASKED in text:
         text = REFUSED.format(settings="sslmode=verify-full")
     place = address.identity()
+    if not sqlstate and any(part in text for part in _UNKNOWN_HOST):
+        return FatalConnectorError(f"cannot connect to {place}: {text}", connector="postgres")
     is_config = sqlstate.startswith(_CONFIG) or (not sqlstate and any(part in text for part in _CONFIG_TEXTS))
     if is_config and "starting up" not in text:
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")

@@ -45,6 +45,8 @@ _MAX_SPELLED = 200
 #: Key of a described column's metadata: the table computes it.
 _COMPUTED = b"computed"
 
+_Targets = dict[TableName, WriteDisposition]
+
 
 class SqlDestination(ABC):
     """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
@@ -298,6 +300,11 @@ class SqlDestination(ABC):
         """Return what a stream's columns are called in the table that it is planned for."""
         held = [] if table.schema is None else table.schema.names
         return self.dialect.naming.column_names(names, held, table.columns)
+
+    def write_targets(self, tables: Mapping[str, WriteDisposition]) -> tuple[_Targets, set[TableName]]:
+        """Return the tables that some names mean, and the ledgers beside them."""
+        targets = {self.target(table): disposition for table, disposition in tables.items()}
+        return targets, {self._ledger.table(target) for target in targets}
 
     def _spellings(self, names: Mapping[str, TableName]) -> set[str]:
         """Return how ledger rows of the tables may name them; empty: any, since the tables are many."""

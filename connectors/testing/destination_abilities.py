@@ -255,6 +255,15 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert examines.examine("people", [], ["name", "id"]).newest == ("c", 3)
         assert len(self.people(place) or []) == 4
 
+    # KnowsPrivileges
+
+    def test_a_user_who_may_write_lacks_no_privilege(self, place: Any, destination: Destination) -> None:
+        knows = self.can(destination, "knows_privileges")
+        dispositions = (APPEND, MERGE, REPLACE)
+        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == [[], [], []]
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
+        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == [[], [], []]
+
     # RunsStatements
 
     def test_a_statement_is_committed_and_says_how_many_records_it_changed(

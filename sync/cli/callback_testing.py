@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import formatting
+from .completion import complete_blocks, complete_streams
 from .console import Console
-from .options import SUFFIXES, common, open_pipeline, variable_option
+from .options import common, open_pipeline, variable_option
+from .pipeline_file import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,10 +41,10 @@ inline_option = click.option("--inline", is_flag=True, help="Call in this proces
 @variable_option
 @click.option("--data", type=click.Path(path_type=Path), metavar="FILE", help="Rows: .parquet, .csv, .jsonl or .arrow.")
 @click.option("--parent", metavar="NAME", help="A block_uuid, source, transformers, destination, stream or pipeline.")
-@click.option("--stream", metavar="NAME", help="Stream of the event.")
+@click.option("--stream", metavar="NAME", help="Stream of the event.", shell_complete=complete_streams)
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Default: all it serves.")
 @click.option("--function", metavar="NAME", help="Only this function.")
-@click.option("--block", metavar="NAME", help="The hook to call, of a pipeline file.")
+@click.option("--block", metavar="NAME", help="The hook to call, of a pipeline file.", shell_complete=complete_blocks)
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE.py|FILE.yaml")
 def test_command(
     console: Console,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 from . import Group, formatting
 from .callback_testing import inline_option, show_indented, show_outcome, test_command
 from .console import Console
-from .options import common, file_argument, find_file, open_pipeline, split_file
+from .options import common, file_argument, open_pipeline, split_file
 from .runs import find_run, show_deliveries
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
     """
     from ..run.redelivery import Redelivered, redeliver
     from ..session.inspection import existing_store
-    from .progress_lines import LogLines
+    from .progress_lines import make_progress
 
     file, rest = split_file(arguments)
     if len(rest) > 1:
@@ -101,8 +102,8 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
                 run_id = find_run(store, pipeline.pipeline, int(rest[0])).id
             elif rest:
                 key = store.outbox(pipeline.pipeline).deliveries.find(rest[0]).key
-            progress = None if console.is_json else LogLines(console)
-            done = redeliver(pipeline, store, run_id=run_id, key=key, progress=progress)
+            with nullcontext() if console.is_json else make_progress(console) as progress:
+                done = redeliver(pipeline, store, run_id=run_id, key=key, progress=progress)
     code = 3 if done.counts["dead"] or done.counts["due"] else 0
     if console.is_json:
         console.emit({"type": "callbacks_retry", "pipeline": pipeline.pipeline, **asdict(done), "exit_code": code})
@@ -157,7 +158,7 @@ def history_command(console: Console, file: Path | None, number: int | None, lim
     """List every call of a callback function, the latest first: outcome, time, error, last line of output."""
     from ..session.inspection import existing_store
 
-    pipeline = open_pipeline(console, find_file(file))
+    pipeline = open_pipeline(console, file)
     entries: list[HistoryEntry] = []
     with existing_store(pipeline) as store:
         if store is not None or number is not None:

@@ -1,19 +1,20 @@
-"""`syncblocks check`: check the file, and that source, destination and run store can be reached. Writes nothing."""
+"""`syncblocks check`: check the file, what it names and what a run needs. Writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import formatting
-from .console import Console
+from .console import Console, indented
 from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from ..config import Pipeline
+    from ..plan.selection import SelectedStream
     from ..session.session import Session
 
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 @variable_option
 @file_argument
 def check_command(console: Console, file: Path | None, variables: tuple[tuple[str, Any], ...]) -> int:
-    """Check the file and everything it names, and that source, destination and run store can be reached.
+    """Check the file and everything it names, that all can be reached, and what a run needs.
 
-    Writes nothing. Exit code 2 if the configuration is wrong, 1 if something cannot be reached.
+    A run needs its streams, their keys and bookmark columns, types that the destination keeps, and the privileges to
+    write; the GRANT that is missing is printed. Writes nothing. Exit code 2 if the configuration is wrong, 1 if
+    something cannot be reached or written.
     """
     from ..session.inspection import opened
 
@@ -32,6 +35,8 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
     with opened(pipeline) as session:
         places = _places(pipeline, session)
         results = [_result(name, place, check) for name, place, check in places]
+        if all(result["ok"] for result in results):
+            results += _needs_of_a_run(session)
         warnings = list(session.code.misspelt)
     is_ok = all(result["ok"] for result in results)
     code = max((result.pop("exit_code") for result in results), default=0)
@@ -48,7 +53,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
         console.warn(warning)
     for result in results:
         if not result["ok"]:
-            console.echo(f"error: {result['name']}: {result['error']}", err=True, color="red")
+            console.echo(indented(f"error: {result['name']}: {result['error']}"), err=True, color="red")
     return int(code)
 
 
@@ -61,6 +66,45 @@ def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callab
         ("destination", session.destination.identity(), session.destination.check),
         ("run store", pipeline.store_url, lambda: _check_store(pipeline)),
     ]
+
+
+def _needs_of_a_run(session: Session) -> list[dict[str, Any]]:
+    """Check what a run needs beyond connections; after a mistake, what comes behind it would fail for the same one."""
+    from ..errors import ConfigError
+    from ..session.inspection import existing_store, selected_streams
+    from ..session.session import make_plan
+
+    pipeline = session.pipeline
+    selected: list[SelectedStream] = []
+
+    def check_plan() -> None:
+        with existing_store(pipeline) as store:
+            refused = [each for each in make_plan(session, store).streams if each.refusal]
+        if refused:
+            raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
+
+    results = list[dict[str, Any]]()
+    for name, place, check in (
+        ("streams", session.source_name, lambda: selected.extend(selected_streams(session))),
+        ("privileges", session.destination.identity(), lambda: _check_privileges(session, selected)),
+        ("plan", "types, keys and bookmarks", check_plan),
+    ):
+        results.append(_result(name, place, check))
+        if not results[-1]["ok"]:
+            break
+    return results
+
+
+def _check_privileges(session: Session, selected: Sequence[SelectedStream]) -> None:
+    from syncblocks.connectors.errors import FatalConnectorError
+
+    knows = session.destination_can.knows_privileges
+    if knows is None:
+        return
+    missing = knows.missing_privileges({stream.destination_table: stream.write_disposition for stream in selected})
+    if missing:
+        statements = "\n".join(f"{statement};" for statement in missing)
+        raise FatalConnectorError(f"a run needs what its user lacks; who may grant it runs:\n{statements}")
 
 
 def _check_store(pipeline: Pipeline) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import formatting
+from .completion import complete_streams
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 @click.command("discover", short_help="Show the source's streams, columns and keys.")
 @common
 @variable_option
-@click.option("--stream", "streams", multiple=True, metavar="GLOB", help="Only these streams; repeatable.")
+@click.option(
+    "--stream",
+    "streams",
+    multiple=True,
+    metavar="GLOB",
+    help="Only these streams; repeatable.",
+    shell_complete=complete_streams,
+)
 @file_argument
 def discover_command(
     console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]

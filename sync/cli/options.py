@@ -1,10 +1,9 @@
-"""Options and arguments of several commands, and the search for the pipeline file."""
+"""Options and arguments of several commands."""
 
 from __future__ import annotations
 
 import functools
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,20 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .completion import complete_files, complete_streams
 from .console import Console
+from .pipeline_file import SUFFIXES, find_file
 
 if TYPE_CHECKING:
     from ..config import Pipeline
 
 Command = Callable[..., Any]
 
-SUFFIXES = (".yaml", ".yml")
-_KEYS = (re.compile(rb"^source\s*:", re.MULTILINE), re.compile(rb"^destination\s*:", re.MULTILINE))
-
-file_argument = click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+file_argument = click.argument(
+    "file", required=False, type=click.Path(path_type=Path), metavar="[FILE]", shell_complete=complete_files
+)
 
 stream_option = click.option(
-    "--stream", "streams", multiple=True, metavar="GLOB", help="Only these of the selected streams; repeatable."
+    "--stream",
+    "streams",
+    multiple=True,
+    metavar="GLOB",
+    help="Only these of the selected streams; repeatable.",
+    shell_complete=complete_streams,
 )
 
 
@@ -112,36 +117,6 @@ def split_file(arguments: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
     return None, tuple(arguments)
 
 
-def find_file(file: Path | None) -> Path:
-    """Return the given pipeline file, else the only one of the (current) folder.
-
-    Raises:
-        ConfigError: there is none, or more than one.
-    """
-    from ..errors import ConfigError, nearest_match
-
-    if file is not None and not file.is_dir():
-        if not file.exists() and (file.parent.is_dir()):
-            there = [path.name for path in _yaml_files(file.parent)]
-            near = nearest_match(file.name, there)
-            nearest = None if near is None else str(file.parent / near)
-            raise ConfigError("there is no such pipeline file", path=str(file), nearest=nearest)
-        return file
-    folder = Path() if file is None else file
-    where = "the current folder" if file is None else str(file)
-    files = _yaml_files(folder)
-    pipelines = [path for path in files if _is_pipeline(path)]
-    if len(pipelines) == 1:
-        return pipelines[0]
-    if len(pipelines) > 1:
-        names = tuple(sorted(path.name for path in pipelines))
-        raise ConfigError(f"{where} holds {len(pipelines)} pipeline files: name one", key="FILE", allowed=names)
-    others = f" ({', '.join(path.name for path in files[:5])}: no `source` and `destination`)" if files else ""
-    raise ConfigError(
-        f"{where} holds no pipeline file{others}: name one, or make one with `syncblocks init`", key="FILE"
-    )
-
-
 def open_pipeline(
     console: Console, file: Path | None, variables: Sequence[tuple[str, Any]] = (), trigger: str | None = None
 ) -> Pipeline:
@@ -153,16 +128,3 @@ def open_pipeline(
     for warning in pipeline.warnings:
         console.warn(warning)
     return pipeline
-
-
-def _yaml_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def _is_pipeline(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            head = file.read(1_000_000)
-    except OSError:
-        return False
-    return all(key.search(head) for key in _KEYS)

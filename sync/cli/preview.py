@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from . import formatting
+from .completion import complete_streams
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
@@ -17,15 +18,18 @@ from .options import common, file_argument, open_pipeline, variable_option
 @common
 @variable_option
 @click.option("--limit", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Records.")
-@click.option("--stream", "name", required=True, metavar="NAME", help="The stream.")
+@click.option("--stream", "name", metavar="NAME", help="The stream.", shell_complete=complete_streams)
 @file_argument
 def preview_command(
-    console: Console, file: Path | None, name: str, limit: int, variables: tuple[tuple[str, Any], ...]
+    console: Console, file: Path | None, name: str | None, limit: int, variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Show the first records of a stream: columns as selected, renames and transformers applied. Writes nothing."""
-    from ..api import preview
+    from ..api import list_streams, preview
 
-    found = preview(open_pipeline(console, file, variables), name, limit=limit)
+    pipeline = open_pipeline(console, file, variables)
+    if name is None:
+        raise click.UsageError(f"needs --stream NAME. There are: {', '.join(list_streams(pipeline))}")
+    found = preview(pipeline, name, limit=limit)
     if console.is_json:
         console.emit(
             {

@@ -58,12 +58,6 @@ class LiveDisplay(Tracker):
         super().retrying(stream, attempt=attempt, delay_s=delay_s, error=error)
         self.message(f"{stream}: attempt {attempt} failed, next in {delay_s:g} s: {error}", level="warning")
 
-    def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
-        """See `Progress`. An error stays visible."""
-        super().stream_ended(stream, status, records=records, error=error)
-        if error and status == "failure":
-            self.message(f"{stream}: {error}", level="error")
-
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
         """Show the callback's output, and its error."""
         for line in output_lines(delivery, outcome):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,9 @@ def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **o
         def show(text: str, level: str) -> None:
             progress.message(text, level=level)
 
+        start = time.monotonic()
+        if not console.is_json:
+            progress.message(f"{pipeline.pipeline}: connecting, reading the catalog")
         try:
             with redirected(show):
                 result = run_pipeline(pipeline, inline_callbacks=inline_callbacks, progress=progress, **options)
@@ -91,7 +95,7 @@ def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **o
     if console.is_json:
         console.emit(result_document(result))
     else:
-        show_result(console, result)
+        show_result(console, result, duration_s=time.monotonic() - start)
     return result.exit_code
 
 
@@ -130,11 +134,11 @@ def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
 
 
-def show_result(console: Console, result: RunResult) -> None:
+def show_result(console: Console, result: RunResult, *, duration_s: float | None = None) -> None:
     """Print the summary table, and the callbacks that are due or dead."""
     if result.streams:
         console.table(
-            ["stream", "destination table", "status", "records", "rejected", "size", "time", "bookmark", "error"],
+            ["stream", "destination table", "status", "records", "rejected", "size", "time", "bookmark"],
             [
                 [
                     stream.stream,
@@ -145,14 +149,13 @@ def show_result(console: Console, result: RunResult) -> None:
                     formatting.size(stream.size_bytes) if stream.size_bytes else "",
                     formatting.duration(stream.duration_s),
                     formatting.cut(formatting.bookmark(stream.bookmark), 40),
-                    formatting.cut(stream.error, 80),
                 ]
                 for stream in result.streams
             ],
             right=["records", "rejected", "size", "time"],
         )
         for stream in result.streams:
-            if formatting.cut(stream.error, 80) != formatting.cut(stream.error, MAX_ERROR):
+            if stream.error:
                 console.echo(f"{stream.stream}: {formatting.cut(stream.error, MAX_ERROR)}", color="red")
         console.echo()
     records = sum(stream.records or 0 for stream in result.streams)
@@ -160,13 +163,31 @@ def show_result(console: Console, result: RunResult) -> None:
     what = f"{formatting.plural(len(result.streams), 'stream')}, {formatting.plural(records, 'record')}"
     if rejected:
         what += f", {rejected} rejected"
+    if duration_s is not None:
+        what += f", {formatting.duration(duration_s)}"
     run = "no run" if result.run_id is None else f"run {result.run_id}"
     console.echo(f"{result.pipeline}: {run}: {result.status}, {what}", color=_color(result.status))
     if result.never_started:
         console.echo(_never_started(result), color="yellow")
     if result.error:
         console.echo(f"error: {result.error}", color="red")
+    for step in _next_steps(result):
+        console.echo(step, color="yellow")
     _show_callbacks(console, result)
+
+
+def _next_steps(result: RunResult) -> list[str]:
+    """Return what to do about a run that did not succeed."""
+    steps = []
+    if result.run_id is not None and result.status != "success":
+        steps.append(f"next: `syncblocks runs show {result.run_id}` shows what happened")
+        steps.append("      `syncblocks runs retry` runs what did not succeed")
+    if result.status == "failure" and result.signal is None and any(stream.error for stream in result.streams):
+        steps.append("      `retries:` of a stream lets a run try again by itself")
+    if any(stream.verdict == "differs" for stream in result.streams):
+        steps.append("next: `syncblocks verify` shows what differs")
+        steps.append("      `syncblocks verify --repair` syncs it again")
+    return steps
 
 
 def _never_started(result: RunResult) -> str:

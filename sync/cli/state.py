@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("state", cls=Group)
 def state_command() -> None:
-    """Show, set, reset and rewind the bookmarks of streams; adopt tables of other programs."""
+    """Show, set, reset and rewind bookmarks; adopt tables of others."""
 
 
 @state_command.command("show")

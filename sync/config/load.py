@@ -52,6 +52,8 @@ _DATES = {
 _PROGRAMS = ("pip", "executable", "python", "env", "tap", "target")
 
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
+#: As a shell and other tools write a variable.
+_SHELL_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
 
 
@@ -249,7 +251,10 @@ class _Loader:
             return {key: self._rendered(item, (*loc, key), names) for key, item in value.items()}
         if isinstance(value, list):
             return [self._rendered(item, (*loc, place), names) for place, item in enumerate(value)]
-        if not isinstance(value, str) or not has_template(value):
+        if not isinstance(value, str):
+            return value
+        if not has_template(value):
+            self._refuse_shell_variable(value, loc)
             return value
         if loc[0] == "streams" and loc[2:] == ("query",):
             raise self._error(loc, "a template would become SQL: write the value, or filter in a view of the database")
@@ -261,6 +266,14 @@ class _Loader:
             return self._filled(value, loc, names)
         except TemplateError as error:
             raise self._error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
+
+    def _refuse_shell_variable(self, text: str, loc: Loc) -> None:
+        """Refuse `${X}` where it would be taken as it stands; `{{ '${X}' }}` says that it is meant so."""
+        found = _SHELL_VARIABLE.search(text) if loc[0] in ("source", "destination", "store") else None
+        if found is not None:
+            template = f"{{{{ env_var('{found[1]}') }}}}"
+            line = f'{loc[-1]}: "{template}"' if found[0] == text else f"{template} in its place"
+            raise self._error(loc, f"{found[0]} is not filled in: write {line}")
 
     def _filled(self, text: str, loc: Loc, names: set[str] | None) -> Any:
         is_table = len(loc) == 3 and loc[0] == "streams" and loc[2] == "destination_table"

@@ -358,6 +358,8 @@ class _Check:
         from jinja2 import nodes
 
         owner = node.node.name if isinstance(node.node, nodes.Name) else ""
+        if owner == "env" and re.fullmatch(r"\w+", node.attr):
+            raise TemplateError(f"write {{{{ env_var('{node.attr}') }}}}")
         if owner not in self._attributes:
             if owner and owner not in self._vocabulary.names and nearest_match(owner, self._attributes):
                 _check_name(owner, (), (*self._attributes,))

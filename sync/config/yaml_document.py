@@ -27,6 +27,12 @@ MAX_VALUES = 50_000
 #: Most digits of a number; a longer one is an identifier without quotes.
 MAX_DIGITS = 40
 
+#: A key, and a template behind it that nothing quotes.
+_UNQUOTED = re.compile(r"([\w-]+):\s+(\{\{.*?\}\})")
+#: Characters of a line in which it is looked for: the search takes the square of them.
+_SEARCHED = 1000
+_PLAIN_CALL = re.compile(r"""\{\{\s*\w+\((['"])\w+\1\)\s*\}\}""")
+
 _Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _BYTE_ORDER_MARKS = (
@@ -185,9 +191,24 @@ def _syntax_error(error: yaml.YAMLError, text: str, shown: str) -> ConfigError:
     lines = _LINE_BREAK.split(text)
     indent = re.match(r"[ \t]*", lines[line - 1]) if line <= len(lines) else None
     if indent is not None and "\t" in indent.group():
-        return ConfigError("a tab cannot indent YAML: use spaces", path=shown, line=line)
+        depth = indent.group().count("\t") or 1
+        key = re.match(r"(- {1,9})?[\w-]{1,99}:", lines[line - 1].strip())
+        example = f": {'  ' * depth}{key.group()} ..." if key else ""
+        return ConfigError(f"a tab cannot indent YAML: use spaces{example}", path=shown, line=line)
+    if line <= len(lines) and (advice := _unquoted(lines[line - 1])):
+        return ConfigError(advice, path=shown, line=line)
     context = f"{error.context}: " if error.context else ""
     return ConfigError(f"not valid YAML: {context}{problem}", path=shown, line=line)
+
+
+def _unquoted(line: str) -> str:
+    """Return how to write a template that lacks its quotes; empty: there is none in the line."""
+    found = _UNQUOTED.search(line[:_SEARCHED])
+    if found is None:
+        return ""
+    # A default may be a secret, so only a template that is a plain call is shown.
+    template = re.sub('"', "'", found[2]) if _PLAIN_CALL.fullmatch(found[2]) else "{{ ... }}"
+    return f'a template needs quotes, else YAML takes its braces for a mapping: {found[1]}: "{template}"'
 
 
 @dataclass(slots=True)
@@ -205,6 +226,7 @@ class _Composer:
     def __init__(self, text: str, shown: str) -> None:
         self._events: Iterator[Any] = yaml.parse(text, Loader=_Parser)
         self._shown = shown
+        self._lines = _LINE_BREAK.split(text)
         self._anchors: dict[str, _Node] = {}
         self._merged = 0
         self._composed = 0
@@ -272,7 +294,8 @@ class _Composer:
             if isinstance(event, yaml.MappingEndEvent):
                 break
             if not isinstance(event, yaml.ScalarEvent) or not event.value:
-                raise self._error("a key must be text", event, loc)
+                line = self._lines[_line(event) - 1]
+                raise self._error(_unquoted(line) or "a key must be text", event, loc)
             key: str = event.value
             self._refuse_tag(event, "tag:yaml.org,2002:str", (*loc, key))
             if NOT_TEXT.search(key):

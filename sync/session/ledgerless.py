@@ -104,6 +104,7 @@ class Ledgerless:
         return replace(
             inner,
             examines_tables=None,
+            knows_privileges=None,
             refuses_keys=None,
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
         )
@@ -186,7 +187,7 @@ PASSED_ON = frozenset(
     }
 )
 WRAPPED = frozenset({"loads_ranges"})
-DROPPED = frozenset({"examines_tables", "refuses_keys"})
+DROPPED = frozenset({"examines_tables", "knows_privileges", "refuses_keys"})
 
 
 class _KeptRanges:

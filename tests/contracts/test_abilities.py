@@ -34,17 +34,17 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "jsonl": ({"bounds_records", "lists_streams", "reads_ranges", "has_one_null"}, _FILES),
     "mariadb": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
-        {"verifies_server", "refuses_keys", *_SQL},
+        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
     "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
-        {"verifies_server", "refuses_keys", *_SQL},
+        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
     "parquet": ({"holds_memory", "lists_streams", "reads_ranges"}, {"holds_memory", *_FILES}),
     "postgres": (
         {"verifies_server", "prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
-        {"verifies_server", "prepares", "loads_ranges", *_SQL},
+        {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
     ),
     "singer": ({"finds_types"}, set()),
     "sqlalchemy": ({"skips_late"}, _SQL),

@@ -84,7 +84,6 @@ def test_version_is_that_of_the_package(run_cli: RunCLI, tmp_path: Path) -> None
         (["run", "--concurrency", "0"], "--concurrency"),
         (["run", "--variable", "novalue"], "NAME=VALUE"),
         (["run", "--event", "nowhere.json"], "nowhere.json cannot be read"),
-        (["preview"], "--stream"),
         (["state", "set", "orders"], "COLUMN=VALUE"),
         (["runs", "show", "latest"], "number of a run"),
     ],
@@ -223,7 +222,7 @@ def test_an_error_names_file_line_key_and_the_nearest_match(run_cli: RunCLI, tmp
     assert (error["line"], error["key"], error["nearest"]) == (6, "streams[1].stream", "orders")
     assert error["path"].endswith("shop.yaml")
     text = run_cli(["run"], tmp_path).stderr
-    assert text.startswith("error[")
+    assert "\nerror[" in text
     assert "shop.yaml:6: streams[1].stream: " in text
     assert "did you mean 'orders'?" in text
     assert "Traceback" not in text
@@ -478,3 +477,37 @@ def test_preview_and_debug_show_where_a_function_failed(run_cli: RunCLI, tmp_pat
     assert "bug of" not in done.stderr
     for command in (["preview", "shop.yaml", "--stream", "customers"], ["run"]):
         assert "Traceback" in run_cli([*command, "--debug"], tmp_path).stderr
+
+
+def test_a_failure_is_said_once_with_what_to_do_about_it(run_cli: RunCLI, tmp_path: Path) -> None:
+    fails = "@transformer\ndef fails(df):\n    raise ValueError('what is wrong, ' + 'at length, ' * 20)\n"
+    write_shop(tmp_path, extra="transformers: [{file: fails.py}]\n", files={"fails.py": fails})
+    done = run_cli(["run", "--stream", "orders"], tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.count("what is wrong") == 2, "the message, and the line of the function"
+    for step in ("`syncblocks runs show 1`", "`syncblocks runs retry`", "`retries:`"):
+        assert step in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if "what is wrong" not in line) <= 80
+
+
+def test_a_run_says_at_once_what_it_does_and_at_its_end_how_long_it_took(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    done = run_cli(["run"], tmp_path)
+    assert "reading the catalog" in done.stderr.splitlines()[0]
+    assert done.stdout.splitlines()[-1].startswith("shop: run 1: success, 2 streams, 5 records, ")
+    assert done.stdout.splitlines()[-1].endswith(" s")
+
+
+def test_preview_without_a_stream_lists_them(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    done = run_cli(["preview"], tmp_path)
+    assert (done.returncode, "There are: customers, orders" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_difference_names_the_repair(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    run_cli(["run"], tmp_path)
+    (tmp_path / "data/customers.csv").write_text(CUSTOMERS.replace("Ada", "Eva"))
+    done = run_cli(["verify"], tmp_path)
+    assert (done.returncode, done.stdout.count("`syncblocks verify --repair`")) == (1, 1), done.stdout
+    assert "--repair" not in run_cli(["verify", "--stream", "orders"], tmp_path).stdout

@@ -1,0 +1,131 @@
+"""`syncblocks check`: what a run needs beyond connections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pymysql
+import pytest
+
+from tests.conftest import RunCLI
+from tests.sync.cli.cli_pipelines import CUSTOMERS, write_shop
+
+Admin = Callable[[str], object]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("stream: customers", "stream: custmers", "did you mean 'customers'?"),
+        ("key_properties: [id]}", "key_properties: [idd]}", "'idd'"),
+        ("[updated_at]", "[updated]", "'updated'"),
+    ],
+)
+def test_a_misspelt_stream_or_column_is_an_error(
+    run_cli: RunCLI, tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    file = write_shop(tmp_path)
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+    done = run_cli(["check"], tmp_path)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert done.stderr.count("error") == 1
+
+
+@pytest.fixture
+def postgres_role(postgres_url: str) -> Iterator[tuple[Admin, str]]:
+    """The database's owner, and the URL of a role that may do nothing."""
+    parts = urlsplit(postgres_url)
+    role = f"narrow_{parts.path[1:]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f'create role "{role}" login')
+        connection.execute(f'revoke all on database "{parts.path[1:]}" from public')
+        connection.execute(f'grant connect on database "{parts.path[1:]}" to "{role}"')
+        connection.execute("revoke all on schema public from public")
+        try:
+            place = f"{role}@{parts.hostname}:{parts.port}" if parts.port else f"{role}@{parts.hostname}"
+            yield connection.execute, urlunsplit(parts._replace(netloc=place))  # type: ignore[arg-type]
+        finally:
+            connection.execute(f'drop owned by "{role}" cascade')
+            connection.execute(f'drop role "{role}"')
+
+
+@pytest.fixture
+def mariadb_user(mariadb_url: str) -> Iterator[tuple[Admin, str]]:
+    """The server's root, and the URL of a user who may only see the database."""
+    parts = urlsplit(mariadb_url)
+    user = f"n_{parts.path[-20:].strip('/')}"
+    arguments = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username, "database": parts.path[1:]}
+    with closing(pymysql.connect(**arguments, autocommit=True)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"create user `{user}`@`%` identified by 'narrow'")
+        cursor.execute(f"grant show view on `{parts.path[1:]}`.* to `{user}`@`%`")
+        try:
+            place = f"{user}:narrow@{parts.hostname}:{parts.port or 3306}"
+            yield cursor.execute, urlunsplit(parts._replace(netloc=place))
+        finally:
+            cursor.execute(f"drop user `{user}`@`%`")
+
+
+def write_to(folder: Path, connector: str, url: str, table: str) -> None:
+    """Write a pipeline of an appended, a merged and a replaced stream; one of them into an existing table."""
+    (folder / "data").mkdir()
+    for name in ("new", "merged", "whole"):
+        (folder / "data" / f"{name}.csv").write_text(CUSTOMERS)
+    document = {
+        "source": {"connector": "csv", "config": {"path": "data"}},
+        "destination": {"connector": connector, "config": {"url": url}},
+        "streams": [
+            {"stream": "new", "write_disposition": "append"},
+            {"stream": "merged", "write_disposition": "merge", "key_properties": ["id"], "destination_table": table},
+            {"stream": "whole", "write_disposition": "replace"},
+        ],
+    }
+    (folder / "pipeline.yaml").write_text(json.dumps(document))
+
+
+def grant_what_is_printed(run_cli: RunCLI, folder: Path, admin: Admin) -> list[str]:
+    """Run the printed statements until there are none; return them."""
+    granted = list[str]()
+    for _ in range(3):
+        done = run_cli(["check", "pipeline.yaml"], folder)
+        statements = [line.strip().rstrip(";") for line in done.stderr.splitlines() if line.endswith(";")]
+        if not statements:
+            assert done.returncode == 0, done.stderr
+            return granted
+        assert done.returncode == 1
+        for statement in statements:
+            admin(statement)
+        granted += statements
+    raise AssertionError(granted)
+
+
+def test_a_role_that_gets_what_is_printed_can_run_postgres(
+    run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str]
+) -> None:
+    admin, url = postgres_role
+    admin('create table public."Kept" (id bigint primary key, name text)')
+    admin("create table public.whole (id bigint)")
+    write_to(tmp_path, "postgres", url, "public.Kept")
+    granted = grant_what_is_printed(run_cli, tmp_path, admin)
+    assert any('on "public"."Kept"' in statement and "insert" in statement for statement in granted), granted
+    assert any(statement.startswith("alter table") for statement in granted), granted
+    done = run_cli(["run", "pipeline.yaml"], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_user_who_gets_what_is_printed_can_run_mariadb(
+    run_cli: RunCLI, tmp_path: Path, mariadb_user: tuple[Admin, str]
+) -> None:
+    admin, url = mariadb_user
+    admin("create table `Kept` (id bigint primary key, name longtext)")
+    write_to(tmp_path, "mariadb", url, "Kept")
+    granted = grant_what_is_printed(run_cli, tmp_path, admin)
+    assert len(granted) == 1, granted
+    done = run_cli(["run", "pipeline.yaml"], tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,68 @@
+"""`syncblocks connectors`, and what the shell is offered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from syncblocks.connectors.registry import CONNECTORS
+from tests.conftest import RunCLI
+from tests.sync.cli.cli_pipelines import write_shop
+
+
+def test_connectors_lists_each_with_its_roles_and_its_extra(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli(["connectors"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n{name} " in done.stdout for name in CONNECTORS)
+    assert "syncblocks[postgres]" in done.stdout
+    found = json.loads(run_cli(["connectors", "--json"], tmp_path).stdout)["connectors"]
+    assert {entry["name"]: entry["roles"] for entry in found}["duckdb"] == ["source", "destination"]
+
+
+def test_a_connector_says_what_it_takes_needs_and_promises(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli(["connectors", "mysql", "--json"], tmp_path)
+    found = json.loads(done.stdout)
+    assert found["needs"] == {"extra": "mysql", "modules": ["pymysql"], "missing": []}
+    source, destination = found["source"], found["destination"]
+    setting = source["settings"]["range_bytes"]
+    assert (setting["required"], setting["default"]) == (False, 16 << 20)
+    assert "parallel_reads" in setting["description"]
+    assert "reads_ranges" in source["abilities"]
+    assert "loads_ranges" not in source["abilities"]
+    assert "removes_records" in destination["abilities"]
+
+
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_each_connector_can_be_shown(run_cli: RunCLI, tmp_path: Path, name: str) -> None:
+    done = run_cli(["connectors", name], tmp_path, env={"COLUMNS": "80"})
+    assert done.returncode == 0, done.stderr
+    assert "needs" in done.stdout.lower()
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_an_unknown_connector_names_the_nearest(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli(["connectors", "postgress"], tmp_path)
+    assert (done.returncode, "did you mean 'postgres'?" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["preview", "shop.yaml", "--stream", "ord"], ["orders"]),
+        (["run", "--stream", ""], ["customers", "orders"]),
+        (["connectors", "postg"], ["postgres"]),
+        (["callbacks", "test", "shop.yaml", "--block", ""], []),
+        (["check", ""], ["shop.yaml"]),
+    ],
+)
+def test_the_shell_is_offered_names(run_cli: RunCLI, tmp_path: Path, words: list[str], offered: list[str]) -> None:
+    write_shop(tmp_path)
+    env = {
+        "_SYNCBLOCKS_COMPLETE": "zsh_complete",
+        "COMP_WORDS": " ".join(["syncblocks", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = run_cli([], tmp_path, env=env, is_warm=False)
+    assert done.stdout.splitlines()[1::3] == offered
