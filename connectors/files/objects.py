@@ -1,8 +1,8 @@
 """A folder on an object store, through fsspec.
 
-A put is atomic for one object; a move is a copy and a delete. A file server (sftp, ftp) has no such put and no copy:
-what is there is renamed. There is no lock. A commit checks the token just before the put, so two runs that commit to one
-table at the same instant may overwrite each other.
+A put is atomic for one object; a move is a copy and a delete. A file server (sftp, ftp) has neither such a put nor a
+copy: what is there is renamed. There is no lock. A commit checks the token just before the put, so two runs that commit
+to one table at the same instant may overwrite each other.
 """
 
 from __future__ import annotations
