@@ -62,3 +62,23 @@ def test_a_uuid_and_a_real_of_postgres_get_the_types_of_the_docs_and_hold_the_ne
     found = _asked(system, place, "select id, r from made order by r, id")
     assert sorted(str(row[0]) for row in found) == sorted((FIRST, SECOND))
     assert {round(row[1], 7) for row in found} == {0.1234567}
+
+
+def test_a_uuid_that_a_transformer_makes_another_text_is_text(tmp_path: Path, postgres_url: str) -> None:
+    (tmp_path / "mark.py").write_text(
+        "@transformer\ndef mark(df, **kwargs):\n    df['other'] = 'x-' + df['other'].astype(str)\n    return df\n"
+    )
+    file = tmp_path / "made.yaml"
+    document = {
+        "source": {"connector": "postgres", "config": {"url": postgres_url}},
+        "transformers": [{"block": "mark", "file": "mark.py"}],
+        "destination": {"connector": "duckdb", "config": {"path": "made.db"}},
+        "streams": [{"stream": "public.made", "destination_table": "made"}],
+    }
+    file.write_text(json.dumps(document))
+    with psycopg.connect(postgres_url, autocommit=True) as postgres:
+        postgres.execute("create table made (id uuid primary key, other uuid)")
+        postgres.execute("insert into made values (%s, %s)", [FIRST, SECOND])
+    result = run_pipeline(file)
+    assert result.status == "success", [stream.error for stream in result.streams]
+    assert [row[0] for row in _asked("duckdb", str(tmp_path / "made.db"), DECLARED)] == ["UUID", "VARCHAR"]

@@ -21,6 +21,7 @@ from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.files.storage import translated
 from syncblocks.connectors.stream import Checkpoint
+from syncblocks.sync.run.recovery import _drop_staging
 from tests.connectors.files.files_load import batch_of, load_of, run
 from tests.connectors.files.files_pair import only, records_of
 
@@ -143,6 +144,11 @@ def test_a_destination_that_cannot_move_files_is_refused_at_plan(tmp_path: Path)
     with pytest.raises(ConnectorConfigError, match="cannot be moved") as caught:
         CSVDestination({"path": "http://127.0.0.1:1/out"}, tmp_path).describe(["orders"])
     assert caught.value.key == "path"
+
+
+def test_recovery_goes_on_where_nothing_can_be_moved_any_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _drop_staging(CSVDestination({"path": "http://127.0.0.1:1/out"}, tmp_path), ["token"])
+    assert "stays where it is" in caplog.text
 
 
 # Errors
