@@ -54,6 +54,10 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         array = array.storage
     if is_uuid and pa.types.is_string(kind):
         return uuid_text(array)
+    if kind == pa.uuid() and pa.types.is_string(array.type):
+        from .text import from_text  # imports kernels that most loads do not need
+
+        return from_text(array, kind, is_empty_null=False)
     if isinstance(kind, pa.BaseExtensionType):
         return kind.wrap_array(_cast(array, kind.storage_type))
     if array.type == kind:

@@ -128,9 +128,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
     if is_json(kind):
         return pa.ExtensionArray.from_storage(kind, column.cast(kind.storage_type))
     if is_uuid(kind):
-        return pa.ExtensionArray.from_storage(
-            kind, _each(column, lambda text: uuid.UUID(text).bytes, kind.storage_type)
-        )
+        return pa.ExtensionArray.from_storage(kind, _uuid_bytes(column, kind.storage_type))
     if types.is_timestamp(kind) and kind.tz is not None:
         return column.cast(pa.timestamp(kind.unit, "UTC")).cast(kind)
     if types.is_time(kind):
@@ -317,6 +315,23 @@ def _each(column: pa.Array, convert: Callable[[str], Any], kind: pa.DataType) ->
     except (binascii.Error, ArithmeticError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from error
     return revived(values, kind)
+
+
+#: A UUID as systems write it; its other forms are read one by one.
+_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
+def _uuid_bytes(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pc.any(pc.invert(pc.match_substring_regex(column, _UUID))).as_py():
+        return _each(column, lambda text: uuid.UUID(text).bytes, kind)
+    digits = pc.replace_substring(column.drop_null(), "-", "")
+    data = bytes.fromhex("".join(digits.to_pylist()))
+    found = pa.Array.from_buffers(kind, len(digits), [None, pa.py_buffer(data)])
+    if not column.null_count:
+        return found
+    is_there = pc.is_valid(column)
+    places = pc.subtract(pc.cumulative_sum(is_there.cast(pa.int64())), 1)
+    return found.take(pc.if_else(is_there, places, pa.scalar(None, pa.int64())))
 
 
 def _texts(column: pa.Array, convert: Callable[[Any], str]) -> pa.Array:

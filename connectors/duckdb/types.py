@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types, native_of
+from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 
 #: Types whose values Arrow carries as they are.
@@ -275,7 +275,7 @@ class DuckDBTypes(Types):
             # Not the names of user-defined types or ENUMs, which the other database may lack.
             if known.arrow == column.type and (known.sql == native or native == "HUGEINT"):
                 return native
-        return _made_for(column.type, column.name)
+        return _made_for(made_of(column), column.name)
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Values travel in the type in which the column would be read; INSERT turns them into its own, exactly."""

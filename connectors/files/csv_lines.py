@@ -122,9 +122,12 @@ class Lines:
             return self._not_encoded(file, line)
         for line, record in self.records(file, names):
             if len(record) != len(names) and record:
+                is_more = len(record) > len(names)
                 return FatalConnectorError(
                     f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "
-                    f"{shown(self.delimiter(file).join(record))}"
+                    f"{shown(self.delimiter(file).join(record))}; "
+                    + ("name the missing column in the header, or quote the field with the delimiter in it; " * is_more)
+                    + "`on_rejected: keep` sets such records aside"
                 )
         return FatalConnectorError(f"{file.label}: {shown(str(error))}")
 

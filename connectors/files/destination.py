@@ -23,7 +23,6 @@ from .formats import Format
 from .interrupts import Calls
 from .jsonl_format import JSONLFormat
 from .load import TableLoad
-from .local import LocalStorage
 from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
 from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
@@ -125,10 +124,7 @@ class FileDestination:
 
     def _storage(self) -> Storage:
         storage = open_storage(self._settings.path, self._folder, self._settings.storage_options)
-        if isinstance(storage, LocalStorage) and storage.kind("") in ("file", "other"):
-            raise ConnectorConfigError(
-                f"{storage.label()}: not a folder; a destination's path is one", connector=self.connector, key="path"
-            )
+        storage.demand_destination()
         return storage
 
     def _table(self, storage: Storage, name: str) -> Table:

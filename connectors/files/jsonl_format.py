@@ -424,4 +424,8 @@ def _text_of(raw: msgspec.Raw | None) -> str:
 
 def _malformed(file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
     what = shown(text.decode(errors="replace"))
-    return FatalConnectorError(f"{file.label}:{line}: no JSON object in UTF-8: {what} ({error})")
+    is_array = text.lstrip().startswith(b"[")
+    mend = (
+        "; this is an array, JSON lines have one object a line: `jq -c '.[]' FILE` makes them of it" if is_array else ""
+    )
+    return FatalConnectorError(f"{file.label}:{line}: no JSON object in UTF-8: {what} ({error}){mend}")

@@ -155,6 +155,10 @@ class LocalStorage:
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise ConnectorConfigError(f"{nearest}: no permission to write there", key="path")
 
+    def demand_destination(self) -> None:
+        if self.kind("") in ("file", "other"):
+            raise ConnectorConfigError(f"{self.label()}: not a folder; a destination's path is one", key="path")
+
     def _inside(self, name: str) -> Path:
         return inside(self._path / name, self._path, self._allowed)
 

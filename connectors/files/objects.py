@@ -1,7 +1,8 @@
 """A folder on an object store, through fsspec.
 
-A put is atomic for one object; a move is a copy and a delete; there is no lock. A commit checks the token just before
-the put, so two runs that commit to one table at the same instant may overwrite each other.
+A put is atomic for one object; a move is a copy and a delete. A file server (sftp, ftp) has neither such a put nor a
+copy: what is there is renamed. There is no lock. A commit checks the token just before the put, so two runs that commit
+to one table at the same instant may overwrite each other.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
 
-from ..errors import Interrupted
+from ..errors import ConnectorConfigError, Interrupted
 from ..failpoints import failpoint
+from ..settings import url_scheme
 from .storage import LOCK_POLL_S, Entry, without_credentials
+
+#: They have no copy, and rename onto an existing file in one step.
+_FILE_SERVERS = frozenset({"ftp", "sftp", "ssh"})
 
 _object_locks: dict[str, threading.Lock] = {}
 _object_locks_guard = threading.Lock()
@@ -26,6 +31,7 @@ class ObjectStorage:
         self.root = root.rstrip("/")
         self._fs = fs
         self._url = without_credentials(url).rstrip("/")
+        self._has_rename = url_scheme(url) in _FILE_SERVERS
 
     def label(self, name: str = "") -> str:
         return f"{self._url}/{name}" if name else self._url
@@ -34,6 +40,7 @@ class ObjectStorage:
         full = self._full(name)
         self._fs.invalidate_cache()
         if self._fs.isfile(full):
+            self._refuse_page(full)
             return "file"
         return "folder" if self._fs.isdir(full) else None
 
@@ -85,22 +92,33 @@ class ObjectStorage:
         full = self._full(name)
         self._fs.makedirs(full.rpartition("/")[0], exist_ok=True)
         failpoint("files.replace.before")
-        self._fs.pipe_file(full, data)
+        if self._has_rename:
+            folder, _, base = full.rpartition("/")
+            draft = f"{folder}/.{base}.tmp"
+            self._fs.pipe_file(draft, data)
+            failpoint("files.replace.inside")
+            self._fs.mv(draft, full)
+        else:
+            self._fs.pipe_file(full, data)
         failpoint("files.replace.after")
 
     def move(self, before: str, after: str) -> None:
         target = self._full(after)
         self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
         failpoint("files.move.before")
-        self._fs.copy(self._full(before), target)
-        failpoint("files.move.inside")
-        self._fs.rm_file(self._full(before))
+        if self._has_rename:
+            self._fs.mv(self._full(before), target)
+        else:
+            self._fs.copy(self._full(before), target)
+            failpoint("files.move.inside")
+            self._fs.rm_file(self._full(before))
         failpoint("files.move.after")
 
     def delete(self, name: str) -> None:
         failpoint("files.delete.before")
-        with suppress(FileNotFoundError):
-            self._fs.rm_file(self._full(name))
+        if self.kind(name) is not None:  # ftp does not say why it deletes nothing
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(self._full(name))
         failpoint("files.delete.after")
 
     def delete_folder(self, name: str, *, only_empty: bool = False) -> None:
@@ -108,7 +126,7 @@ class ObjectStorage:
             for inner, is_folder in self.names(name):
                 if not is_folder:
                     self.delete(f"{name}/{inner}")
-        with suppress(OSError, NotImplementedError):  # Most object stores have no folders.
+        with suppress(Exception):  # Most object stores have no folders, and each says so by an error of its own.
             if not self.names(name):
                 self._fs.rmdir(self._full(name))
 
@@ -128,8 +146,38 @@ class ObjectStorage:
     def check_writable(self) -> None:
         self._fs.exists(self.root)
 
+    def demand_destination(self) -> None:
+        can_move = self._has_rename or _has(self._fs, "cp_file")
+        if not can_move or not (_has(self._fs, "rm_file") or _has(self._fs, "_rm") or _has(self._fs, "rm")):
+            raise ConnectorConfigError(
+                f"{self._url}: files there cannot be moved or deleted, as a destination has to: write into a folder on "
+                "disk or on an object store, and copy it",
+                key="path",
+            )
+
+    def _refuse_page(self, full: str) -> None:
+        """Refuse what a web server shows instead of a folder: it would be read as records."""
+        if self._url.startswith(("http://", "https://")):
+            kind = str(self._fs.info(full).get("mimetype") or "")
+            if full.endswith("/") or kind.startswith("text/html"):
+                raise ConnectorConfigError(
+                    f"{without_credentials(full)} is a web page, no file: a folder over http cannot be listed, so "
+                    "`path` names one file",
+                    key="path",
+                )
+
     def _full(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
 
     def _relative(self, full: str) -> str:
         return full.strip("/")[len(self.root.strip("/")) :].lstrip("/")
+
+
+def _has(fs: Any, operation: str) -> bool:
+    """Tell whether a file system has an operation of its own; fsspec's own one copies, or raises."""
+    for kind in type(fs).__mro__:
+        if kind.__module__ in ("fsspec.spec", "fsspec.asyn"):
+            return False
+        if operation in vars(kind) or f"_{operation}" in vars(kind):
+            return True
+    return False

@@ -8,7 +8,7 @@ manifest, only the files that the manifest names belong to the table.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -71,6 +71,11 @@ class DataFile:
 
     def open(self) -> BinaryIO:
         """Open the file decompressed."""
+        if self.name.lower().endswith(".zip"):
+            raise FatalConnectorError(
+                f"{self.label}: a zip archive holds files, and is none: unpack it, or use gzip or zstd",
+                key="path",
+            )
         raw = self.open_raw()
         codec = compression(self.name)
         if codec is None:
@@ -165,7 +170,7 @@ def _split(where: str, opened: Callable[[str], Storage]) -> tuple[str, str, str]
     return "/".join(parts[:first]) or "/", "glob", "/".join(parts[first:])
 
 
-def find_streams(location: Location, suffix: str, suffixes: Iterable[str]) -> list[StreamFiles]:
+def find_streams(location: Location, suffix: str, suffixes: Sequence[str]) -> list[StreamFiles]:
     """List the streams with their files, sorted by name.
 
     Raises:
@@ -175,6 +180,8 @@ def find_streams(location: Location, suffix: str, suffixes: Iterable[str]) -> li
     with translated(location.storage.label(location.name)):
         if location.kind == "folder":
             finder.add_folder()
+            if not finder.streams:
+                _refuse_others(location.storage, suffixes)
         else:
             names = [location.name] if location.kind == "match" else location.storage.glob(location.name)
             for name in names:
@@ -182,6 +189,18 @@ def find_streams(location: Location, suffix: str, suffixes: Iterable[str]) -> li
             if not finder.streams:
                 raise ConnectorConfigError(f"path: {location.storage.label(location.name)} matches no file", key="path")
     return [finder.streams[name] for name in sorted(finder.streams)]
+
+
+def _refuse_others(storage: Storage, suffixes: Sequence[str]) -> None:
+    """Refuse a folder that has files of other suffixes only; an empty one has no streams, yet."""
+    names = [entry.name for entry in storage.entries() if "." in entry.name.rpartition("/")[2]]
+    if names:
+        other = names[0].rpartition(".")[2]
+        raise ConnectorConfigError(
+            f"path: {storage.label()} has no file that ends in {' or '.join(suffixes)}, but {names[0]}; "
+            f"`path: {storage.label()}/*.{other}` reads the files of that name",
+            key="path",
+        )
 
 
 def find_again(location: Location, suffix: str, suffixes: Iterable[str], former: StreamFiles) -> StreamFiles | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,21 @@ LOCK_POLL_S = 0.02
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+#: Packages whose errors are an object store's or a file server's; many are no OSError.
+_PACKAGES = frozenset(
+    {"aiobotocore", "aiohttp", "azure", "botocore", "ftplib", "gcsfs", "google", "oci", "ocifs"}
+    | {"oss2", "ossfs", "paramiko", "requests", "s3fs", "urllib3"}
+)
+_CREDENTIALS = re.compile("Authentic|Credential|Login|Profile")
+_MENDABLE = re.compile(
+    "Connection|Disconnected|HTTPClientError|Payload|SSHException|Temporar|error_temp|Throttl|Timeout"
+)
+#: Codes and HTTP states: of refused credentials, and of what another try can mend.
+_UNKNOWN_USERS = re.compile(r"\b(401|403|530)\b|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken")
+_BUSY = re.compile(
+    r"\b(408|429|50\d)\b|Throttl|SlowDown|TooManyRequests|RequestLimitExceeded|ServiceUnavailable|InternalError"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,9 @@ class Storage(Protocol):
     def delete_folder(self, name: str, *, only_empty: bool = False) -> None: ...
     def lock(self, name: str, is_interrupted: Callable[[], bool]) -> Any: ...
     def check_writable(self) -> None: ...
+    def demand_destination(self) -> None:
+        """Raise if no table can be written here, whoever asks; create nothing."""
+        ...
 
 
 @contextmanager
@@ -68,6 +87,29 @@ def translated(label: str) -> Iterator[None]:
         if error.errno in _REFUSED or isinstance(error, PermissionError):
             raise ConnectorConfigError(message, key="path") from error
         raise RetriableError(message) from error
+    except EOFError as error:  # ftplib and paramiko: the server has closed the connection
+        raise RetriableError(f"{label}: the connection was closed") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _PACKAGES:
+            raise
+        raise _of_store(label, error) from error
+
+
+def _of_store(label: str, error: Exception) -> ConnectorError:
+    """Sort an error of an object store or a file server by its classes' names and its code."""
+    names = " ".join(kind.__name__ for kind in type(error).__mro__)
+    text = " ".join(str(error).split()) or type(error).__name__
+    message = f"{label}: {type(error).__name__}: {without_secrets(text)}"
+    if _CREDENTIALS.search(names) or _UNKNOWN_USERS.search(text):
+        return ConnectorConfigError(f"{message}; `storage_options` and the environment hold credentials", key="path")
+    if _MENDABLE.search(names) or _BUSY.search(text):
+        return RetriableError(message)
+    return FatalConnectorError(message)
+
+
+def without_secrets(text: str) -> str:
+    """Return a message without the credentials and the queries of its URLs."""
+    return re.sub(r"[a-z][a-z0-9+.-]*://[^\s\"'>]+", lambda found: without_credentials(found[0]), text)
 
 
 def checked_name(name: str) -> str:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types, native_of
+from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 from .kinds import BINARY_LIKE, BLOBS, GEOMETRY, INTEGERS, MAX_DIGITS, MAX_SCALE, TEXT_LIKE, TEXTS, UTC_COMMENT, Kind
 from .server import Server
@@ -109,8 +109,8 @@ _DECLARED = (
     (pa.types.is_uint16, "smallint unsigned"),
     (pa.types.is_uint32, "int unsigned"),
     (pa.types.is_uint64, "bigint unsigned"),
-    (pa.types.is_float16, "float"),
-    (pa.types.is_float32, "float"),
+    (pa.types.is_float16, "double"),
+    (pa.types.is_float32, "double"),  # a float keeps its value, but shows six digits of it
     (pa.types.is_float64, "double"),
     (pa.types.is_string, "longtext"),
     (pa.types.is_large_string, "longtext"),
@@ -181,7 +181,7 @@ class MySQLTypes(Types):
             if arrow_of(native) == column.type and not is_odd and _is_selectable(kind):
                 return str(kind)
         # MySQL's own JSON would read long numbers as floating point ones.
-        return _made_for(column.type, column.name, "json" if self._server.is_mariadb else "longtext")
+        return _made_for(made_of(column), column.name, "json" if self._server.is_mariadb else "longtext")
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Values travel as text, made of the column's own Arrow type."""

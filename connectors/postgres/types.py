@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types, native_of
+from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 from .names import TEXTS, Name
 from .widening import widen
@@ -252,7 +252,7 @@ class PostgresTypes(Types):
         if column.type == pa.json_() and native.lower() == "json":
             # There it is a text (MariaDB, DuckDB): `jsonb` would drop repeated keys, and write the rest anew.
             return "json"
-        return _made_for(column.type, column.name)
+        return _made_for(made_of(column), column.name)
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Return how COPY carries it."""

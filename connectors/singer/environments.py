@@ -22,13 +22,14 @@ from pathlib import Path
 
 from ..errors import ConnectorConfigError, RetriableError
 from ..local_files import create_file, make_private_folder
-from .process import environment
+from .process import environment, way_out
 
 log = logging.getLogger("syncblocks")
 
 #: Folder of all plugins; default: `.syncblocks/plugins` beside the pipeline file.
 FOLDER_VARIABLE = "SYNCBLOCKS_PLUGINS"
 
+_AT = re.compile(r"(?<=[\w\]])\s+@\s*(?=\S)|(?<=[\w\]])@\s+(?=\S)")
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 #: Options of pip, with a URL, that a requirements file may hold too.
 _TAKES_URL = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "-e", "--editable")
@@ -37,6 +38,9 @@ _NAMES_FILE = ("-r", "--requirement", "-c", "--constraint")
 _PROGRESS_S = 10.0
 _READY = "ready.json"
 _TAIL_LINES = 15
+#: A compiler's error stands far above the end of pip's output.
+_ERROR = re.compile(r"\berror:|^\s*\w*Error:")
+_ERRORS_SHOWN = 5
 
 
 def plugins_folder(folder: Path) -> Path:
@@ -48,7 +52,7 @@ def plugins_folder(folder: Path) -> Path:
 def program_name(pip: str) -> str:
     """Return the probable program of a requirement: its name without version and vendor."""
     requirements = [part for part in shlex.split(pip) if not part.startswith("-")]
-    first = re.split(r"[\[<>=!~;@ ]", requirements[0].strip())[0] if requirements else ""
+    first = re.split(r"[\[<>=!~;@ ]", _CREDENTIALS.sub("://", requirements[0].strip()))[0] if requirements else ""
     name = first.rstrip("/").rpartition("/")[2].removesuffix(".git").lower().replace("_", "-")
     place = re.search(r"(?:^|-)((?:tap|target)-.+)$", name)
     return place[1] if place else name
@@ -105,7 +109,8 @@ class Requirements:
     @classmethod
     def of(cls, pip: str) -> Requirements:
         """Read the setting `pip`; raise if it is empty."""
-        parts = shlex.split(pip)
+        # `name @ url` is one requirement, whatever blanks are in it.
+        parts = [part.replace("\0", " ") for part in shlex.split(_AT.sub("\0@\0", pip))]
         if not parts:
             raise ConnectorConfigError("config of connector 'singer': `pip` is empty", connector="singer", key="pip")
         arguments: list[str] = []
@@ -252,13 +257,20 @@ def _run(
             if now - told >= _PROGRESS_S:
                 told = now
                 log.info("still installing %s (%.0f s): %s", requirements, now - started, lines[-1] if lines else "")
-        return None if process.wait() == 0 else "\n".join(lines[-_TAIL_LINES:])
+        return None if process.wait() == 0 else _telling(lines)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
         reader.join(timeout=1)
         process.stdout.close()
+
+
+def _telling(lines: Sequence[str]) -> str:
+    """Return the first errors of an installation, and its last lines."""
+    errors = [line for line in lines[:-_TAIL_LINES] if _ERROR.search(line)][:_ERRORS_SHOWN]
+    text = "\n".join([*errors, *(["..."] if errors else []), *lines[-_TAIL_LINES:]])
+    return text + way_out("\n".join(lines))
 
 
 def _collect(stream: Iterator[str], lines: list[str]) -> None:

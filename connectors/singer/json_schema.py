@@ -14,6 +14,9 @@ _is = pa.types
 #: Digits of an integer that every target holds.
 _INTEGER_DIGITS = 18
 
+#: Any JSON value. Old targets drop a column without a type; many take the first one.
+_ANY = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+
 
 def json_schema(stream: Stream) -> dict[str, Any]:
     """Return the JSON Schema of a stream's records; keys are not nullable."""
@@ -27,10 +30,9 @@ def json_schema(stream: Stream) -> dict[str, Any]:
 def property_schema(kind: pa.DataType, *, nullable: bool) -> dict[str, Any]:
     """Return the JSON Schema of a column's type."""
     schema = _plain(kind)
-    if "type" not in schema or not nullable:
+    if not nullable or schema == _ANY:
         return schema
-    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    return {**schema, "type": [*types, "null"]}
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def _plain(kind: pa.DataType) -> dict[str, Any]:
@@ -39,8 +41,7 @@ def _plain(kind: pa.DataType) -> dict[str, Any]:
     if kind == pa.uuid():
         return {"type": "string", "format": "uuid"}
     if isinstance(kind, pa.BaseExtensionType):
-        # arrow.json holds any value: the schema may not restrict it.
-        return {} if kind.extension_name == "arrow.json" else _plain(kind.storage_type)
+        return _ANY if kind.extension_name == "arrow.json" else _plain(kind.storage_type)
     if _is.is_boolean(kind):
         return {"type": "boolean"}
     if _is.is_integer(kind):
@@ -77,11 +78,11 @@ def _integer(kind: pa.DataType) -> dict[str, Any]:
 
 
 def _decimal(precision: int, scale: int) -> dict[str, Any]:
-    step = Decimal(1).scaleb(-scale)
+    """Say the digits by `precision` and `scale`: to a target that checks with floats 0.07 is no multiple of 0.01."""
     most = Decimal((0, (9,) * precision, -scale))  # exact, for any precision of the decimal context
     if scale <= 0 and precision - scale <= _INTEGER_DIGITS:
         return {"type": "integer", "minimum": -int(most), "maximum": int(most)}
-    return {"type": "number", "multipleOf": step, "minimum": most.copy_negate(), "maximum": most}
+    return {"type": "number", "precision": precision, "scale": scale, "minimum": most.copy_negate(), "maximum": most}
 
 
 def _is_binary(kind: pa.DataType) -> bool:

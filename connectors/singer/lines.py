@@ -40,19 +40,11 @@ def schema_line(stream: Stream, name: str | None = None) -> bytes:
         {
             "type": "SCHEMA",
             "stream": name or stream.name,
-            "schema": _without_steps(json_schema(stream)),
+            "schema": json_schema(stream),
             "key_properties": list(stream.key_properties),
             "bookmark_properties": list(stream.bookmark_properties),
         }
     )
-
-
-def _without_steps(schema: Any) -> Any:
-    """Return the schema without `multipleOf`: for targets that use floats, 0.07 is no multiple of 0.01."""
-    if isinstance(schema, Mapping):
-        is_type = not isinstance(schema.get("multipleOf"), Mapping)  # otherwise it is a column of that name
-        return {name: _without_steps(part) for name, part in schema.items() if name != "multipleOf" or not is_type}
-    return schema
 
 
 def state_line(value: Any) -> bytes:

@@ -141,6 +141,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
+def way_out(text: str) -> str:
+    """Return what to do about an error of old plugins, to be put behind it."""
+    is_old = "pkg_resources" in text and "No module named" in text
+    return (
+        "; newer setuptools have no pkg_resources: write 'setuptools<81' behind the plugin in `pip`" if is_old else ""
+    )
+
+
 def environment(own: Mapping[str, str], program: str) -> dict[str, str]:
     """Return the plugin's environment: the variables that programs need, and those of the pipeline."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES or name.startswith("LC_")}
@@ -336,7 +344,8 @@ class Plugin:
         if not lines:
             return "; it said nothing"
         telling = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1]).strip()
-        return f": {telling}" + ("; it said:\n" + "\n".join(lines) if len(lines) > 1 else "")
+        told = "; it said:\n" + "\n".join(lines) if len(lines) > 1 else ""
+        return f": {telling}{way_out(telling)}{told}"
 
     def _listen(self, stream: IO[bytes] | None) -> None:
         assert stream is not None

@@ -32,6 +32,9 @@ _MAX_HEADS = 4096
 RECORD = b'"record"'
 HEAD_BYTES = 512
 
+#: A line of another type holds no records, whatever a tap means by it.
+_KINDS = frozenset({"RECORD", "STATE", "SCHEMA", "BATCH", "ACTIVATE_VERSION"})
+
 _NOT_KNOWN = object()
 _NO_HEAD = object()
 
@@ -105,6 +108,7 @@ class Reader:
             for each in called:
                 self._by_called[each] = self._streams.get(name)
         self._unknown: set[str] = set()
+        self._strange: set[str] = set()
         self._heads: dict[bytes, Any] = {}
         self._last_head = b""
         self._on_wider = on_wider
@@ -209,6 +213,12 @@ class Reader:
             yield from self._batch(message, number)
         elif kind == "ACTIVATE_VERSION":
             yield from self._activate(message, number)
+        elif isinstance(kind, str) and kind.upper() not in _KINDS:
+            if kind not in self._strange:  # a warning a kind: a tap may log each record
+                log.warning(
+                    "tap %s: line %d has the type %r, which Singer does not know: left out", self._tap, number, kind
+                )
+            self._strange.add(kind)
         else:
             raise self._error(number, f"is no Singer message: {shown(line)}; its type is {kind!r}")
 

@@ -266,7 +266,8 @@ class SingerSource:
         with contextlib.suppress(OSError):
             if not is_fresh and time.time() - kept.stat().st_mtime < self._settings.discovery_cache_s:
                 with contextlib.suppress(FatalConnectorError):
-                    return parse_catalog(kept.read_bytes(), self._label)
+                    if entries := parse_catalog(kept.read_bytes(), self._label):
+                        return entries
         with PrivateFiles() as files:
             config = files.write("config.json", self._settings.config)
             text = run(self._plugin([str(program), "--config", str(config), "--discover"]), noted=self._noted)
@@ -275,7 +276,7 @@ class SingerSource:
             log.warning(
                 "%s discovers no streams; one that cannot discover needs its catalog as a file: `catalog`", self._label
             )
-        if self._settings.discovery_cache_s:
+        elif self._settings.discovery_cache_s:
             _keep(kept, {"streams": entries})
         return entries
 

@@ -194,8 +194,9 @@ def _integer(spec: Mapping[str, Any]) -> _Typed:
 
 
 def _number(spec: Mapping[str, Any]) -> _Typed:
-    step = _exact(spec.get("multipleOf"))
-    scale = _power(step)
+    if type(spec.get("scale")) is int and (exact := _decimal(spec.get("precision"), spec["scale"])) is not None:
+        return exact, Reading.PLAIN, ""
+    scale = _power(_exact(spec.get("multipleOf")))
     if scale is None:
         return pa.float64(), Reading.NUMBER, ""
     highs = [_exact(spec.get(key)) for key in ("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum")]

@@ -30,7 +30,7 @@ from enum import Enum
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.dialect.types import Types, native_of
+from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 
 #: Digits that survive the way through a floating point number.
@@ -225,7 +225,7 @@ class SQLiteTypes(Types):
             is_safe = kind is not None and kind.form not in (Form.DECIMAL, Form.JSON, Form.NUMBER)
             if kind is not None and is_safe and kind.arrow == column.type:
                 return native
-        return _made_for(column.type, column.name)
+        return _made_for(made_of(column), column.name)
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Values come in the column's own Arrow type; the session writes them in their stored form."""

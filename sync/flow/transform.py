@@ -92,6 +92,10 @@ class Transformer:
             raise FunctionFailed(self.block, error, [str(name) for name in frame.columns]) from error
 
 
+#: A UUID as databases write it.
+_UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
 def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:
     """Return a stream after all declared renames of its transformers."""
     for transformer in transformers:
@@ -154,6 +158,8 @@ def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
             column = column.combine_chunks()
         former = before.field(name) if name in before.names else None
         column, field = _restore(name, column, former)
+        if not _keeps_native(column, field):
+            field = field.remove_metadata()
         columns.append(column)
         fields.append(field)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
@@ -177,6 +183,12 @@ def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.A
     except pa.ArrowException:
         return column, pa.field(name, column.type, former.nullable)
     return column, pa.field(name, column.type, former.nullable)
+
+
+def _keeps_native(column: pa.Array, field: pa.Field) -> bool:
+    """Tell whether values are still what the source calls them: a UUID may have become another text."""
+    is_uuid = (field.metadata or {}).get(b"native_type", b"").lower() == b"uuid" and pa.types.is_string(column.type)
+    return not is_uuid or pc.all(pc.match_substring_regex(column, _UUID)).as_py() is not False
 
 
 def _wrap(column: pa.Array, kind: Any) -> pa.Array:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerKey, LedgerRow
@@ -44,12 +45,22 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     if plan is not None:
         for stream in store.open_streams(run.id):
             _close_stream(store, run, plan, stream, destination)
-        destination.drop_staging(_tokens(run, plan))
+        _drop_staging(destination, _tokens(run, plan))
     error = process_died("the process of this run died before it ended")
     run = store.end_attempt(run.id, error=error, is_crash=True)
     destination.close()
     store.outbox(pipeline).release_gate(run.id)
     return run
+
+
+def _drop_staging(destination: Destination, tokens: Sequence[str]) -> None:
+    """Drop what the dead process staged; the ledger has decided, so what cannot be dropped stops no later run."""
+    try:
+        destination.drop_staging(tokens)
+    except RetriableError:
+        raise
+    except ConnectorError as error:
+        log.warning("what the dead process had staged stays where it is: %s", error)
 
 
 def _tokens(run: PipelineRun, plan: AttemptPlan) -> list[str]:

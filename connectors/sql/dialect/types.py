@@ -66,4 +66,10 @@ def native_of(field: pa.Field, system: str) -> str:
     return metadata.get(b"native_type", b"").decode() if is_own else ""
 
 
-__all__ = ["Types", "native_of"]
+def made_of(field: pa.Field) -> pa.DataType:
+    """Return the type that a new column is made for: a UUID also where its source reads it as text."""
+    is_uuid = (field.metadata or {}).get(b"native_type", b"").lower() == b"uuid" and pa.types.is_string(field.type)
+    return pa.uuid() if is_uuid else field.type
+
+
+__all__ = ["Types", "made_of", "native_of"]

@@ -53,6 +53,24 @@ def test_a_path_where_nothing_is_is_an_error(tmp_path: Path, name: str) -> None:
         source_of(tmp_path / name).check()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "content", "path", "way_out"),
+    [
+        (CSVSource, "a.csv", "a,b\n1,2,3\n", "a.csv", r"3 fields, .* 2 columns.*missing column in the header"),
+        (CSVSource, "a.csv", "a,b\n1\n", "a.csv", r"1 fields, .* 2 columns: '1'; `on_rejected: keep`"),
+        (CSVSource, "a.csv.zip", "PK\3\4", "a.csv.zip", r"a\.csv\.zip: a zip archive.*unpack it"),
+        (JSONLSource, "a.jsonl", '[{"n": 1},\n', "a.jsonl", r"a\.jsonl:1: .*an array.*jq -c"),
+        (JSONLSource, "a.json", '{"n": 1}\n', ".", r"no file that ends in \.jsonl.*/\*\.json` reads"),
+    ],
+)
+def test_an_error_names_the_way_out(
+    tmp_path: Path, kind: type[FileSource], name: str, content: str, path: str, way_out: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConnectorError, match=way_out):
+        records_of(source_of(tmp_path / path, kind))
+
+
 def test_files_of_one_stream_are_united_by_column_name(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "1.csv").write_text("a,b\n1,x\n")

@@ -12,7 +12,7 @@ import pytest
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.catalog import streams_of
-from syncblocks.connectors.singer.environments import Requirements, _environment, program_name
+from syncblocks.connectors.singer.environments import Requirements, _environment, _telling, program_name
 from syncblocks.connectors.stream import ReplicationMethod
 from tests.connectors.singer.singer_helpers import BOTH, entry, full_table, source_of, tap_program
 
@@ -52,6 +52,7 @@ def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
     own = {"catalog": {"streams": []}, "lines": "nowhere"}
     assert make_source("singer", {"executable": str(tap_program(tmp_path)), "config": own}, tmp_path).discover() == []
     assert "needs its catalog as a file: `catalog`" in caplog.text
+    assert not list((tmp_path / ".syncblocks/plugins/kept").glob("catalog-*")), "the next start asks again"
 
 
 def test_what_the_catalog_says_of_replication_is_the_default(tmp_path: Path) -> None:
@@ -105,6 +106,24 @@ def test_tokens_of_a_requirement_are_no_arguments_and_hashes_stay_with_it(tmp_pa
     before = listed.digest("python", tmp_path)
     (tmp_path / "tap.txt").write_text("tap-a==2")
     assert listed.digest("python", tmp_path) != before
+
+
+@pytest.mark.parametrize("at", [" @ ", "@ ", " @"])
+def test_a_requirement_with_a_url_is_one_whatever_blanks_are_in_it(at: str) -> None:
+    found = Requirements.of(f"tap-x[s3]{at}https://host/x.whl 'setuptools<81'")
+    assert found.arguments == ("tap-x[s3] @ https://host/x.whl", "setuptools<81")
+    secret = Requirements.of(f"tap-x{at}git+https://user:canary@host/x.git")
+    assert (secret.arguments, secret.lines) == ((), ("tap-x @ git+https://user:canary@host/x.git",))
+    assert program_name(f"tap-x{at}https://host/x.whl") == "tap-x"
+    assert program_name("git+https://user:canary@host/tap-y.git@v1") == "tap-y"
+
+
+def test_a_failed_installation_shows_the_compilers_error_and_the_way_out_of_old_plugins() -> None:
+    lines = ["gcc -c x.c", "x.c:1:10: fatal error: sql.h: No such file or directory", *["  note"] * 40]
+    assert "fatal error: sql.h" in _telling(lines)
+    assert len(_telling(lines).splitlines()) < 25
+    lines = [*lines, "ModuleNotFoundError: No module named 'pkg_resources'", "ended"]
+    assert "setuptools<81" in _telling(lines)
 
 
 def test_an_installation_gets_the_variables_of_plugins_and_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:

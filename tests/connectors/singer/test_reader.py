@@ -233,12 +233,23 @@ def test_columns_left_out_stay_out() -> None:
     assert records(events, "orders") == [{"id": 1, "stamp": None, "note": None}]
 
 
+def test_lines_of_a_type_that_singer_does_not_know_are_left_out_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = {"type": "LOG", "level": "INFO", "message": "reading", "record": {"id": 9}}
+    block = lines(schema("orders"), log, record("orders", id=1), log, record("orders", id=2))
+    assert [row["id"] for row in records(read(block, streams=[ORDERS]), "orders")] == [1, 2]
+    assert [each.message for each in caplog.records if "'LOG'" in each.message] == [
+        "tap tap-x: line 2 has the type 'LOG', which Singer does not know: left out"
+    ]
+
+
 BAD = {
     "no JSON": (b"Traceback (most recent call last):", "line 3 is no JSON: Traceback"),
     "half a line": (b'{"type": "RECORD", "stream": "orders", "record": {"id": 1', "line 3"),
     "no object": (b"[1, 2]", "line 3 is no"),
     "no type": (b'{"stream": "orders"}', "line 3 is no Singer message"),
-    "another type": (b'{"type": "HELLO"}', "line 3 is no Singer message"),
+    "a type in small letters": (b'{"type": "record"}', "line 3 is no Singer message"),
     "no stream": (b'{"type": "RECORD", "record": {"id": 1}}', "line 3 is a RECORD without a stream"),
     "no record": (b'{"type": "RECORD", "stream": "orders"}', "line 3 is a RECORD without a record"),
     "a list for a record": (b'{"type": "RECORD", "stream": "orders", "record": [1]}', "line 3 is no"),

@@ -1,0 +1,229 @@
+"""Files on servers: sftp and ftp as destinations, object stores that refuse or do not answer, folders over http."""
+
+from __future__ import annotations
+
+import ftplib
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
+from syncblocks.connectors.files.destination import CSVDestination
+from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.files.storage import translated
+from syncblocks.connectors.stream import Checkpoint
+from syncblocks.sync.run.recovery import _drop_staging
+from tests.connectors.files.files_load import batch_of, load_of, run
+from tests.connectors.files.files_pair import only, records_of
+
+#: Of the server from `pyftpdlib`.
+pytestmark = pytest.mark.filterwarnings("ignore:.*async(ore|hat):DeprecationWarning")
+
+FINAL = Checkpoint(is_final=True)
+USER, PASSWORD = "someone", "s3cret-canary"
+
+
+@contextmanager
+def ftp_server(root: Path) -> Iterator[str]:
+    """Serve a folder by a real ftp server."""
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.ioloop import IOLoop
+    from pyftpdlib.servers import FTPServer
+
+    logging.getLogger("pyftpdlib").setLevel(logging.CRITICAL)
+    authorizer = DummyAuthorizer()
+    authorizer.add_user(USER, PASSWORD, str(root), perm="elradfmw")
+    handler = type("Handler", (FTPHandler,), {"authorizer": authorizer})
+    loop = IOLoop()
+    server = FTPServer(("127.0.0.1", 0), handler, ioloop=loop)
+    is_over = threading.Event()
+
+    def serve() -> None:
+        while not is_over.is_set():
+            server.serve_forever(timeout=0.02, blocking=False, handle_exit=False)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"ftp://{USER}:{PASSWORD}@127.0.0.1:{server.address[1]}"
+    finally:
+        is_over.set()
+        thread.join()
+        server.close_all()
+
+
+@contextmanager
+def sftp_server(root: Path) -> Iterator[str]:
+    """Serve a folder by paramiko's sftp server, which is told where the files are."""
+    import paramiko
+
+    from tests.connectors.files.sftp_files import Files, Login
+
+    key = paramiko.RSAKey.generate(1024)
+    listener = socket.create_server(("127.0.0.1", 0))
+    transports: list[Any] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            transport = paramiko.Transport(connection)
+            transport.add_server_key(key)
+            transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files, root)
+            transport.start_server(server=Login(USER, PASSWORD))
+            transports.append(transport)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"sftp://{USER}:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for transport in transports:
+            transport.close()
+
+
+@pytest.fixture(params=[ftp_server, sftp_server], ids=["ftp", "sftp"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    root = tmp_path / "served"
+    root.mkdir()
+    with request.param(root) as url:
+        yield url, root
+        fsspec.get_filesystem_class(url.partition(":")[0]).clear_instance_cache()
+
+
+def test_file_servers_keep_the_promises_of_a_folder(tmp_path: Path, server: tuple[str, Path]) -> None:
+    url, root = server
+    destination = CSVDestination({"path": f"{url}/out"}, tmp_path)
+    destination.check()
+    assert destination.describe(["orders"])["orders"].schema is None
+    run(destination, load_of("append", "a"), batch_of((1, "a")), FINAL)
+    run(destination, load_of("append", "b"), batch_of((2, "b")), FINAL)
+    run(destination, load_of("merge", "c"), batch_of((2, "c"), (3, "c")), FINAL)
+    assert (root / "out" / "orders.csv").read_text() == 'id,name\n1,"a"\n2,"c"\n3,"c"\n'
+    run(destination, load_of("replace", "d"), batch_of((4, "d")), FINAL)
+    source = CSVSource({"path": f"{url}/out"}, tmp_path)
+    assert records_of(source, only(source)) == [{"id": 4, "name": "d"}]
+    left = [path.name for path in root.rglob("*") if path.is_file()]
+    assert sorted(left) == ["orders.csv", "orders.csv.json"]
+
+
+def test_recovery_on_a_file_server_moves_what_was_committed(tmp_path: Path, server: tuple[str, Path]) -> None:
+    url, root = server
+    destination = CSVDestination({"path": f"{url}/out"}, tmp_path)
+    run(destination, load_of("append", "a"), batch_of((1, "a")), FINAL)
+    committed = (root / "out" / "_syncblocks_ledger" / "orders.csv.json").read_text()
+    staging = root / "out" / "_syncblocks_ledger" / "staging" / "a"
+    staging.mkdir(parents=True)
+    (name,) = [path.relative_to(root / "out") for path in (root / "out" / "orders").iterdir()]
+    (root / "out" / name).rename(staging / "x.csv")
+    moved = '"moved_from": "_syncblocks_ledger/staging/a/x.csv"'
+    before = next(line.strip().rstrip(",") for line in committed.splitlines() if '"moved_from"' in line)
+    (root / "out" / "_syncblocks_ledger" / "orders.csv.json").write_text(committed.replace(before, moved))
+    (staging / "never committed.csv").touch()
+    destination.drop_staging(["a"])
+    assert (root / "out" / name).read_text() == 'id,name\n1,"a"\n'
+    assert not staging.exists()
+
+
+def test_a_destination_that_cannot_move_files_is_refused_at_plan(tmp_path: Path) -> None:
+    with pytest.raises(ConnectorConfigError, match="cannot be moved") as caught:
+        CSVDestination({"path": "http://127.0.0.1:1/out"}, tmp_path).describe(["orders"])
+    assert caught.value.key == "path"
+
+
+def test_recovery_goes_on_where_nothing_can_be_moved_any_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _drop_staging(CSVDestination({"path": "http://127.0.0.1:1/out"}, tmp_path), ["token"])
+    assert "stays where it is" in caplog.text
+
+
+# Errors
+
+DEAD_STORE = {
+    "client_kwargs": {"endpoint_url": "http://127.0.0.1:1"},
+    "config_kwargs": {"retries": {"max_attempts": 0}},
+}
+
+
+def test_an_object_store_that_does_not_answer_is_worth_another_try(tmp_path: Path) -> None:
+    options = {**DEAD_STORE, "key": "k", "secret": PASSWORD}
+    for part in (CSVSource, CSVDestination):
+        with pytest.raises(RetriableError, match=r"s3://bucket/.*EndpointConnectionError") as caught:
+            part({"path": "s3://bucket/out", "storage_options": options}, tmp_path).check()
+        assert PASSWORD not in str(caught.value)
+
+
+def test_missing_credentials_of_an_object_store_are_a_mistake_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConnectorConfigError, match=r"NoCredentialsError.*storage_options"):
+        CSVSource({"path": "s3://bucket/out.csv", "storage_options": DEAD_STORE}, tmp_path).check()
+
+
+def _throttled() -> Exception:
+    from botocore.exceptions import ClientError
+
+    return ClientError({"Error": {"Code": "SlowDown", "Message": "Reduce your request rate"}}, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (_throttled, RetriableError),
+        (partial(ftplib.error_temp, "421 too many connections"), RetriableError),
+        (partial(ftplib.error_perm, "530 login incorrect"), ConnectorConfigError),
+        (partial(ftplib.error_perm, "550 no space"), FatalConnectorError),
+        (EOFError, RetriableError),
+    ],
+)
+def test_errors_of_servers_are_sorted_by_whether_another_try_can_mend_them(
+    made: Any, expected: type[ConnectorError]
+) -> None:
+    with pytest.raises(expected, match="bucket/x"), translated("bucket/x"):
+        raise made()
+
+
+def test_a_bug_of_ours_stays_one() -> None:
+    with pytest.raises(KeyError), translated("bucket/x"):
+        raise KeyError("x")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_a_folder_over_http_is_refused_and_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("n\n1\n")
+    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{web.server_port}/data"
+        for folder in (url, f"{url}/"):
+            with pytest.raises(ConnectorConfigError, match="a folder over http cannot be listed"):
+                CSVSource({"path": folder}, tmp_path).discover()
+        assert records_of(CSVSource({"path": f"{url}/a.csv"}, tmp_path)) == [{"n": 1}]
+    finally:
+        web.shutdown()
+        thread.join()
+        web.server_close()
