@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
-from ..settings import Settings, is_url, refuse_ambiguous
+from ..settings import Settings, is_url, refuse_ambiguous, url_scheme
 
 #: Bytes of one block that is parsed at once; batches have about this size.
 BLOCK_BYTES = 4 << 20
@@ -17,6 +17,10 @@ BLOCK_BYTES = 4 << 20
 
 def _checked(path: str) -> str:
     if is_url(path):
+        try:
+            url_scheme(path)
+        except ConnectorConfigError as error:
+            raise ValueError(str(error)) from error
         refuse_ambiguous(path, other="`storage_options`", is_of_files=True)
     return path
 

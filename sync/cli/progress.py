@@ -26,6 +26,8 @@ class StreamView:
     stream: str
     destination_table: str = ""
     status: str = WAITING
+    #: Records of the stream as the source estimates them; None: unknown, or only what is new is read.
+    expected: int | None = None
     records: int = 0
     size_bytes: int = 0
     committed: int = 0
@@ -46,6 +48,21 @@ class StreamView:
         """Records per second, over the whole stream."""
         duration_s = self.duration_s
         return self.records / duration_s if duration_s and duration_s > 0.05 else None
+
+    @property
+    def percent(self) -> int | None:
+        """How much of what is expected was read: 100 at the end only, since an estimate may be too small."""
+        if not self.expected or self.status not in (RUNNING, RETRYING):
+            return None
+        return min(99, 100 * self.records // self.expected)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all that is expected is read, at the speed so far."""
+        rate = self.records_per_s
+        if not self.expected or not rate or self.status != RUNNING or self.records >= self.expected:
+            return None
+        return (self.expected - self.records) / rate
 
 
 @dataclass(slots=True)
@@ -89,7 +106,10 @@ class Tracker(Progress):
             self.has_started = True
             self.view = RunView(run_id=run.id)
             for planned in plan.streams:
-                self.stream(planned.name).destination_table = planned.key.destination_table
+                view, stream = self.stream(planned.name), planned.selected.stream
+                view.destination_table = planned.key.destination_table
+                if stream.replication_method == "FULL_TABLE":
+                    view.expected = stream.estimated_records
 
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
         """See `Progress`."""

@@ -82,6 +82,8 @@ class LogLines(_Lines):
             "committed": view.committed,
             "size_bytes": view.size_bytes,
             "records_per_s": None if rate is None else round(rate),
+            "percent": view.percent,
+            "left_s": None if view.left_s is None else round(view.left_s),
         }
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:

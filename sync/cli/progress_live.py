@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as Screen
-from rich.console import ConsoleOptions, RenderResult
+from rich.console import ConsoleOptions, JustifyMethod, RenderResult
 from rich.live import Live as Drawing
 from rich.spinner import Spinner
 from rich.table import Table
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Lines of the terminal that the display leaves free.
 SPARE_LINES = 6
+_COLUMNS = ("", "stream", "records", "records/s", "size", "time", "done", "left", "bookmark", "status")
+_RIGHT = {"records", "records/s", "size", "time", "done", "left"}
+#: Characters of a terminal from which on all columns have room, and those that a narrower one goes without.
+_WIDE, _SPARED = 110, ("records/s", "size", "bookmark")
 _LEVELS = {"warning": "yellow", "error": "red", "critical": "red"}
 
 
@@ -78,44 +82,38 @@ class LiveDisplay(Tracker):
     def table(self, height: int) -> Table:
         """Return the streams as lines, active ones first; the rest is counted."""
         table = Table(box=None, padding=(0, 1), expand=False)
-        for name, is_right in (
-            ("", False),
-            ("stream", False),
-            ("records", True),
-            ("records/s", True),
-            ("size", True),
-            ("time", True),
-            ("bookmark", False),
-            ("status", False),
-        ):
-            table.add_column(
-                name, justify="right" if is_right else "left", no_wrap=True, overflow="ellipsis", header_style="bold"
-            )
+        columns = _COLUMNS if self._screen.width >= _WIDE else [name for name in _COLUMNS if name not in _SPARED]
+        for name in columns:
+            side: JustifyMethod = "right" if name in _RIGHT else "left"
+            table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", header_style="bold")
         with self.lock:
             views = list(self.view.streams.values())
             shown, rest = _choose(views, max(1, height - SPARE_LINES))
             for view in shown:
-                table.add_row(*self._cells(view))
+                cells = self._cells(view)
+                table.add_row(*(cells[name] for name in columns))
         if rest:
             counted = [(sum(view.status == status for view in rest), status) for status in _ORDER]
             table.caption = "... and " + ", ".join(f"{number} {status}" for number, status in counted if number)
             table.caption_justify = "left"
         return table
 
-    def _cells(self, view: StreamView) -> list[Any]:
+    def _cells(self, view: StreamView) -> dict[str, Any]:
         is_active = view.status in (RUNNING, RETRYING)
         rate = view.records_per_s
         redact = self._console.redactor.redact
-        return [
-            self._spinner.render(time.monotonic()) if is_active else Text(_MARKS.get(view.status, " ")),
-            Text(clean(view.stream)),
-            Text(formatting.count(view.records) if view.status != WAITING else ""),
-            Text("" if rate is None else formatting.count(round(rate))),
-            Text(formatting.size(view.size_bytes) if view.size_bytes else ""),
-            Text(formatting.duration(view.duration_s)),
-            Text(clean(redact(formatting.cut(formatting.bookmark(view.bookmark), 40)))),
-            Text(view.status, style=STATUS_COLORS.get(view.status, "")),
-        ]
+        return {
+            "": self._spinner.render(time.monotonic()) if is_active else Text(_MARKS.get(view.status, " ")),
+            "stream": Text(clean(view.stream)),
+            "records": Text(formatting.count(view.records) if view.status != WAITING else ""),
+            "records/s": Text("" if rate is None else formatting.count(round(rate))),
+            "size": Text(formatting.size(view.size_bytes) if view.size_bytes else ""),
+            "time": Text(formatting.duration(view.duration_s)),
+            "done": Text("" if view.percent is None else f"{view.percent}%"),
+            "left": Text(formatting.duration(view.left_s)),
+            "bookmark": Text(clean(redact(formatting.cut(formatting.bookmark(view.bookmark), 40)))),
+            "status": Text(view.status, style=STATUS_COLORS.get(view.status, "")),
+        }
 
 
 class _Picture:
