@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-import logging
 import sys
+import traceback
 from typing import Any
 
+_LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
-class UserLogger(logging.Logger):
-    """A logger outside of the program's tree, whose messages the user's file can give tags, as in Mage."""
 
-    def __init__(self) -> None:
-        super().__init__("syncblocks.user", logging.INFO)
-        self.addHandler(_OUTPUT)
+class UserLogger:
+    """A logger for functions, with the methods of Python's and the tags of Mage's.
 
-    def _log(
-        self,
-        level: int,
-        msg: object,
-        args: Any,
-        exc_info: Any = None,
-        extra: Any = None,
-        stack_info: bool = False,
-        stacklevel: int = 1,
-        **tags: Any,
-    ) -> None:
+    Without the module `logging`, whose import would slow the start of each child process.
+    """
+
+    def debug(self, message: object, *args: Any, **tags: Any) -> None:
+        """Write a message of level DEBUG."""
+        self.log(10, message, *args, **tags)
+
+    def info(self, message: object, *args: Any, **tags: Any) -> None:
+        """Write a message of level INFO."""
+        self.log(20, message, *args, **tags)
+
+    def warning(self, message: object, *args: Any, **tags: Any) -> None:
+        """Write a message of level WARNING."""
+        self.log(30, message, *args, **tags)
+
+    warn = warning
+
+    def error(self, message: object, *args: Any, **tags: Any) -> None:
+        """Write a message of level ERROR."""
+        self.log(40, message, *args, **tags)
+
+    def exception(self, message: object, *args: Any, **tags: Any) -> None:
+        """Write a message of level ERROR, and the traceback of the exception that is handled."""
+        self.log(40, message, *args, exc_info=True, **tags)
+
+    def critical(self, message: object, *args: Any, **tags: Any) -> None:
+        """Write a message of level CRITICAL."""
+        self.log(50, message, *args, **tags)
+
+    def log(self, log_level: int, message: object, *args: Any, exc_info: Any = None, **tags: Any) -> None:
+        """Write a message; `%s` in it stand for `args`, and tags follow it."""
+        text = str(message) % (args[0] if isinstance(args[0], dict) else args) if args else str(message)
         shown = "".join(f" {name}={value!r}" for name, value in tags.items())
-        text = str(msg) if not args else str(msg) % (args[0] if isinstance(args[0], dict) else args)
-        super()._log(level, text + shown, (), exc_info, extra, stack_info, stacklevel + 1)
-
-
-class _Output(logging.Handler):
-    """Prints to what is stdout now: it is replaced where output is masked or captured."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(self.format(record) + "\n")
-
-
-_OUTPUT = _Output()
-_OUTPUT.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        lines = ""
+        if isinstance(exc_info, BaseException):
+            lines = "\n" + "".join(traceback.format_exception(exc_info)).rstrip()
+        elif exc_info:
+            lines = "\n" + traceback.format_exc().rstrip()
+        # What is stdout now: it is replaced where output is masked or captured.
+        sys.stdout.write(f"{_LEVELS.get(log_level, log_level)} {text}{shown}{lines}\n")

@@ -125,5 +125,9 @@ def test_trigger_name_says_what_started_the_attempt(attempt: int, trigger: str |
 def test_the_logger_writes_to_the_output_of_the_call_with_tags(capsys: pytest.CaptureFixture[str]) -> None:
     logger = hydrate(build_kwargs(event()))["logger"]
     logger.info("%d records", 3, table="users")
-    logger.debug("not shown")
-    assert capsys.readouterr().out == "INFO 3 records table='users'\n"
+    try:
+        raise KeyError("id")
+    except KeyError:
+        logger.exception("failed")
+    first, second, *_, last = capsys.readouterr().out.splitlines()
+    assert (first, second, last) == ("INFO 3 records table='users'", "ERROR failed", "KeyError: 'id'")

@@ -76,7 +76,9 @@ def test_a_webhook_gets_one_signed_event_a_stream(bench: Bench, listener: Listen
     secrets.mkdir(parents=True)
     (secrets / "k").write_text(TOKEN)
     (secrets / "k").chmod(0o600)
+    bench.document["destination"]["configuration"] = {"key": "{{ secret('k') }}"}
     assert bench.run().exit_code == 0
+    assert all("configuration" not in request.event for request in listener.requests), "for functions alone"
     events = [request.event for request in listener.requests]
     assert [(event["stream"], event["status"], event["block_run"]["rows"]) for event in events] == [
         ("orders", "success", 3),
