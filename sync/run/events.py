@@ -11,7 +11,7 @@ import pyarrow as pa
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
-from ..flow.feed import Feed, Item
+from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
 from ..plan.columns import ColumnMapping, map_columns
 from ..plan.evolution import ignored, left_out_text, without_columns
@@ -106,6 +106,7 @@ class StreamEvents:
             if not isinstance(item.event, pa.RecordBatch):
                 self.blocks.stages[0].is_complete |= item.is_last
                 block = item.event
+                self._progress.advanced(self.planned.name, records=0, size_bytes=size_of(block))
                 del item  # frees its memory before the next one is read
                 yield block
                 del block

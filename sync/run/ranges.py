@@ -178,6 +178,8 @@ class RangeReads:
                 size_bytes += event.nbytes
                 self._run.context.progress.advanced(self._run.name, records=event.num_rows, size_bytes=event.nbytes)
                 event = convert(event)
+            else:
+                self._run.context.progress.advanced(self._run.name, records=0, size_bytes=size_of(event))
             self._note(part, (records, size_bytes), is_whole=is_last)
             with self._in_budget(size_of(event)):
                 yield event

@@ -263,7 +263,7 @@ class StreamRun:
         if self.planned.wire != "arrow":  # blocks of another wire do not say how many records they hold
             self.blocks.stages[0].rows += commit.records
             self.blocks.stages[0].size_bytes += commit.size_bytes
-            self.context.progress.advanced(self.name, records=commit.records, size_bytes=commit.size_bytes)
+            self.context.progress.advanced(self.name, records=commit.records, size_bytes=0)  # bytes were told of
         self.context.progress.committed(self.name, records=commit.records, bookmark=values(self._committed))
         failpoint("stream.after_commit")
 
