@@ -282,7 +282,8 @@ def test_a_mariadb_table_is_read_by_its_key(pair: Pair, mariadb_url: str, connec
 
 def test_loaders_hold_together_what_the_budget_has_room_for_and_one_batch_whatever_its_size() -> None:
     budget = Budget(10)
-    run = SimpleNamespace(context=SimpleNamespace(budget=budget), check=lambda: None, name="s")
+    context = SimpleNamespace(budget=budget, progress=Progress())
+    run = SimpleNamespace(context=context, check=lambda: None, name="s")
     batches = [[b"12345678"] * 5, [b"1234567890123456789012345"], [b"123"] * 20, []]
     opened = SimpleNamespace(
         ranges=[Range(place=place, label="") for place in range(4)],
