@@ -238,7 +238,8 @@ class CSVFormat:
     ) -> Iterator[pa.RecordBatch]:
         """Parse a file in blocks of `block` bytes; 0: record by record."""
         ahead = max(LEAST_AHEAD, AHEAD_BYTES // block) if block else 0
-        with Input(file, self._settings.encoding, self._settings.quote, ahead) as source:
+        settings = self._settings
+        with Input(file, settings.encoding, settings.quote, ahead, is_checked=ragged is not None) as source:
             self._lines.read_header(source)
             if source.is_at_end():
                 return

@@ -41,7 +41,9 @@ class Input(io.RawIOBase):
     batches that were taken, unless the next batch needs more.
     """
 
-    def __init__(self, file: DataFile, encoding: str, quote: str = "", ahead: int = LEAST_AHEAD) -> None:
+    def __init__(
+        self, file: DataFile, encoding: str, quote: str = "", ahead: int = LEAST_AHEAD, *, is_checked: bool = False
+    ) -> None:
         super().__init__()
         _open.add(self)
         self._ahead = ahead
@@ -55,6 +57,8 @@ class Input(io.RawIOBase):
         self._quote = quote.encode()
         self._raw = file.open()
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
+        #: Checks what Arrow does not: it makes a text of a record with a wrong number of fields without looking.
+        self._validator = codecs.getincrementaldecoder("utf-8")() if is_checked and self._decoder is None else None
         self._buffer = b""
         self._is_over = False
         #: Lines that were taken from the front.
@@ -174,13 +178,24 @@ class Input(io.RawIOBase):
         try:
             chunk = self._raw.read(size)
             self._is_over = not chunk
+            if self._validator is not None:
+                self._check(self._validator, chunk)
             self._buffer += chunk if self._decoder is None else self._decoder.decode(chunk, final=not chunk).encode()
         except UnicodeError as error:
             raise FatalConnectorError(
                 f"{self.file.label}: not encoded as `config.encoding` says: {error}", key="encoding"
             ) from error
         except (OSError, pa.ArrowInvalid) as error:
+            if isinstance(error.__cause__, UnicodeError):
+                raise
             raise FatalConnectorError(f"{self.file.label}: cannot be read: {shown(str(error))}") from error
+
+    def _check(self, validator: codecs.IncrementalDecoder, chunk: bytes) -> None:
+        """Raise `pa.ArrowInvalid`, as the parser does of other records, for bytes that are no UTF-8."""
+        try:
+            validator.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            raise pa.ArrowInvalid("invalid UTF8 data") from error
 
 
 def _end_all() -> None:

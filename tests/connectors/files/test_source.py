@@ -258,6 +258,11 @@ def _outcome(source: FileSource) -> str:
     return "no error in t.csv or t.jsonl"
 
 
+def test_a_record_with_too_many_fields_that_is_no_utf_8_is_named_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"a,b\n1,2\n1,\xff,3\n4,5\n")
+    assert "t.csv:3" in _outcome(source_of(tmp_path / "t.csv"))
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(max_size=200), st.text('ab,"\n\r 10.-', max_size=60).map(str.encode)))
 def test_whatever_is_in_a_csv_file_gives_records_or_one_error_naming_it(tmp_path: Path, content: bytes) -> None:
