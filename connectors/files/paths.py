@@ -306,7 +306,7 @@ class _Finder:
             )
             for file in manifest.files
         ]
-        self._add(manifest.table, files, f"{start}{manifest.table}", manifest.schema)
+        self._add(manifest.table, files, start + quote(manifest.table), manifest.schema)
 
     def _add(self, name: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
         if name in self.streams:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
-from ..errors import ConnectorError, FatalConnectorError
+from ..errors import ConnectorError, FatalConnectorError, RetriableError
 from ..named import numbered
 from ..ranges import RangeReads
 from ..stream import (
@@ -342,7 +342,7 @@ class SqlDestination(ABC):
         """Tell whether a table has no record; a table that cannot be read counts as one with records."""
         try:
             return not lease.session.query(self.dialect.writes.any_record(table))
-        except FatalConnectorError:
+        except (FatalConnectorError, RetriableError):  # no privilege, or somebody has locked it
             lease.session.rollback()
             lease.begin()
             return False

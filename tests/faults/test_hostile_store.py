@@ -465,6 +465,8 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     target = Target(tmp_path, url)
     target.fail()
     target.plan(hook={"kind": "shell", "shell": f"touch {tmp_path}/owned"})
+    for index in ("runs_of_stream", "ready", "retries", "leased"):
+        query(url, f"DROP INDEX _syncblocks_{index}")
     query(url, "UPDATE _syncblocks_version SET version_num = '0003'")
     deliver(target)
     assert target.told()[0]["stream"] == "users"

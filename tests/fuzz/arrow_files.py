@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.singer.batches import BadBatch, read_tables
+from syncblocks.connectors.singer.batches import BadBatch, BatchFiles
 from tests.fuzz.loop import damaged, touch
 
 TABLE = pa.table(
@@ -51,7 +51,7 @@ def _written(kind: Callable[..., Any]) -> bytes:
 
 def _read(file: Path, form: str) -> str:
     try:
-        for batch in read_tables(str(file), {"format": form}, WANTED):
+        for batch in BatchFiles([str(file.parent)], file.parent).read_tables(str(file), {"format": form}, WANTED):
             batch.validate()
             touch(batch)
     except (BadBatch, ConnectorError, MemoryError) as error:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.singer.reader import Reader
 from tests.connectors.singer.singer_helpers import lines, schema, stream_of
 
@@ -63,7 +64,8 @@ def _by_tap(texts: list[str], chance: random.Random) -> str:
         b'{"type": "RECORD", "stream": "n", "record": {"%s": %s}}' % (column.encode(), text.encode()) for text in texts
     ]
     stream = stream_of("n", SINGER, key=())
-    reader = Reader("tap", [stream], {"n": ("n",)}, {}, checkpoint_records=1, adds_columns=("n",))
+    files = BatchFiles([], Path())
+    reader = Reader("tap", [stream], {"n": ("n",)}, {}, checkpoint_records=1, adds_columns=("n",), batch_files=files)
     values: list[Any] = []
     for _, event in reader.read([lines(schema("n", SINGER, ()), *told)]):
         if isinstance(event, pa.RecordBatch):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.singer.raw_lines import RawReader
 from syncblocks.connectors.singer.reader import Reader
 from tests.connectors.singer.singer_helpers import SCHEMA, lines, record, schema, state, stream_of
@@ -38,6 +40,9 @@ WORDS = (
     b"1e-400",
 )
 
+#: A BATCH may open nothing.
+NO_FILES = BatchFiles([], Path())
+
 
 def fuzzer(_prepared: str) -> Callable[[random.Random], str]:
     good: list[bytes] = []
@@ -55,8 +60,12 @@ def fuzzer(_prepared: str) -> Callable[[random.Random], str]:
             place = chance.randrange(len(found))
             found[place] = _worse(found[place], chance)
         chosen = [stream_of(name, TYPED, "stamp") for name in NAMES]
-        kind = chance.choice((Reader, RawReader))
-        reader = kind("tap", chosen, {name: (name,) for name in NAMES}, {}, checkpoint_records=1, adds_columns=NAMES)
+        names = {name: (name,) for name in NAMES}
+        reader = (
+            Reader("tap", chosen, names, {}, checkpoint_records=1, adds_columns=NAMES, batch_files=NO_FILES)
+            if chance.random() < 0.5
+            else RawReader("tap", chosen, names, {}, checkpoint_records=1, adds_columns=NAMES)
+        )
         try:
             for _, event in reader.read(_blocks(found, chance)):
                 if isinstance(event, pa.RecordBatch):

@@ -61,6 +61,8 @@ def ingest(
                 del item
                 yield batch
                 del batch  # free its memory before the next batch arrives
+        except GeneratorExit:  # closed by the session, which has an error of its own
+            raise
         except BaseException as error:
             events.error = error
             raise

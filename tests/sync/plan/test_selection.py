@@ -10,7 +10,7 @@ import pytest
 from syncblocks.connectors.stream import Stream
 from syncblocks.sync.config import load_pipeline
 from syncblocks.sync.errors import ConfigError
-from syncblocks.sync.plan.selection import select_streams
+from syncblocks.sync.plan.selection import select_names, select_streams
 
 
 def selected(folder: Path, pattern: str, *names: str, views: tuple[str, ...] = ()) -> list[str]:
@@ -20,8 +20,9 @@ def selected(folder: Path, pattern: str, *names: str, views: tuple[str, ...] = (
         f"streams: [{{stream: '{pattern}'}}]\n"
     )
     schema = pa.schema([pa.field("id", pa.int64())])
+    pipeline = load_pipeline(file)
     catalog = [Stream(name=name, schema=schema, is_view=name in views) for name in names]
-    return [stream.name for stream in select_streams(load_pipeline(file), catalog)]
+    return [stream.name for stream in select_streams(pipeline, select_names(pipeline, catalog))]
 
 
 def test_a_stream_named_like_a_pattern_does_not_take_its_place(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_a_store_is_not_used_after_a_fork(tmp_path: Path) -> None:
 def test_the_queue_and_the_runs_are_read_by_their_indexes(tmp_path: Path) -> None:
     from syncblocks.sync.store.queue_sql import DUE
 
-    values = {"pipeline": "p", "callback_block": "x", "now": DATE}
+    values = {"pipeline": "p", "callback_block": "x", "now": DATE, "most_lost": 1}
     with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._transactions.read() as connection:
         steps = [row.detail for row in connection.rows(f"EXPLAIN QUERY PLAN {DUE}", values)]
     # The two subqueries of one row each are read as a whole; tables are not.
