@@ -170,7 +170,12 @@ class Oracle:
         return sent, Boundary(columns, kept), highest
 
     def _recognisable(self, read: Sequence[str]) -> Boundary:
-        """Return the committed records at the bookmark by what can be compared: a column may not be read any more."""
+        """Return the committed records at the bookmark by what can be compared: a column may not be read any more.
+
+        A merge sends them again where a column is read that was not, so that they get its values.
+        """
+        if self.disposition == "merge" and not set(read) <= set(self.boundary.columns):
+            return Boundary()
         if set(self.boundary.columns) <= set(read):
             return self.boundary
         if self.disposition == "merge" or not self.has_key:

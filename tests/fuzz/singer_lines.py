@@ -61,11 +61,8 @@ def fuzzer(_prepared: str) -> Callable[[random.Random], str]:
             found[place] = _worse(found[place], chance)
         chosen = [stream_of(name, TYPED, "stamp") for name in NAMES]
         names = {name: (name,) for name in NAMES}
-        reader = (
-            Reader("tap", chosen, names, {}, checkpoint_records=1, adds_columns=NAMES, batch_files=NO_FILES)
-            if chance.random() < 0.5
-            else RawReader("tap", chosen, names, {}, checkpoint_records=1, adds_columns=NAMES)
-        )
+        kind = chance.choice((Reader, RawReader))
+        reader = kind("tap", chosen, names, {}, checkpoint_records=1, adds_columns=NAMES, batch_files=NO_FILES)
         try:
             for _, event in reader.read(_blocks(found, chance)):
                 if isinstance(event, pa.RecordBatch):
