@@ -15,7 +15,7 @@ from tests.faults.test_failpoints import wipe
 from tests.zygote import Zygote
 
 #: Cases in the set of each commit, by mode and store; all of them in the full set.
-CASES = {("inline", "sqlite"): 207, ("child", "sqlite"): 36, ("inline", "postgres"): 18}
+CASES = {("inline", "sqlite"): 138, ("child", "sqlite"): 24, ("inline", "postgres"): 12}
 #: So many parts of each, to be run side by side.
 SHARDS = {("inline", "sqlite"): 9, ("child", "sqlite"): 3, ("inline", "postgres"): 2}
 PARTS = [(*place, shard) for place, shards in SHARDS.items() for shard in range(shards)]
