@@ -318,11 +318,11 @@ def _each(column: pa.Array, convert: Callable[[str], Any], kind: pa.DataType) ->
 
 
 #: A UUID as systems write it; its other forms are read one by one.
-_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+UUID_TEXT = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 
 def _uuid_bytes(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pc.any(pc.invert(pc.match_substring_regex(column, _UUID))).as_py():
+    if pc.any(pc.invert(pc.match_substring_regex(column, UUID_TEXT))).as_py():
         return _each(column, lambda text: uuid.UUID(text).bytes, kind)
     digits = pc.replace_substring(column.drop_null(), "-", "")
     data = bytes.fromhex("".join(digits.to_pylist()))
@@ -380,6 +380,7 @@ def _interval(text: str) -> tuple[int, int, int]:
 __all__ = [
     "SPECIAL",
     "TYPES",
+    "UUID_TEXT",
     "first_invalid",
     "from_text",
     "is_bytes",

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from syncblocks.callbacks.errors import first_line
+
 from ..errors import SyncError, nearest_match
 
 #: Folder of the code that calls the function.
@@ -24,16 +26,7 @@ class FunctionFailed(SyncError):
     def __init__(self, block: str, error: BaseException, columns: Sequence[str]) -> None:
         """Describe what the function raised while it had a frame of these columns."""
         self.original = error
-        super().__init__(f"block {block!r}: {_said(error)}{_place(error)}{_columns(error, columns)}")
-
-
-def _said(error: BaseException) -> str:
-    kind = type(error).__name__
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"<its message raised {type(broken).__name__}>"
-    return f"{kind}: {text}" if text else kind
+        super().__init__(f"block {block!r}: {first_line(error)}{_place(error)}{_columns(error, columns)}")
 
 
 def _place(error: BaseException) -> str:

@@ -92,10 +92,6 @@ class Transformer:
             raise FunctionFailed(self.block, error, [str(name) for name in frame.columns]) from error
 
 
-#: A UUID as databases write it.
-_UUID = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-
-
 def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:
     """Return a stream after all declared renames of its transformers."""
     for transformer in transformers:
@@ -188,7 +184,11 @@ def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.A
 def _keeps_native(column: pa.Array, field: pa.Field) -> bool:
     """Tell whether values are still what the source calls them: a UUID may have become another text."""
     is_uuid = (field.metadata or {}).get(b"native_type", b"").lower() == b"uuid" and pa.types.is_string(column.type)
-    return not is_uuid or pc.all(pc.match_substring_regex(column, _UUID)).as_py() is not False
+    if not is_uuid:
+        return True
+    from syncblocks.connectors.arrow.text import UUID_TEXT  # its kernels take time to load, and few streams have UUIDs
+
+    return pc.all(pc.match_substring_regex(column, UUID_TEXT)).as_py() is not False
 
 
 def _wrap(column: pa.Array, kind: Any) -> pa.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -12,14 +13,16 @@ from ..secrets import Redactor
 
 
 class _Masked(io.TextIOBase):
-    """Passes text on to a stream, masked."""
+    """Passes text on to a stream, masked by the redactors of all runs of this process that are under way."""
 
-    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._redactor = redactor
 
     def write(self, text: str) -> int:
-        self._stream.write(self._redactor.redact(text))
+        shown = text
+        for redactor in tuple(_active):
+            shown = redactor.redact(shown)
+        self._stream.write(shown)
         return len(text)
 
     def flush(self) -> None:
@@ -44,12 +47,35 @@ class _Masked(io.TextIOBase):
         return self._stream.buffer
 
 
+_lock = threading.Lock()
+#: Of the runs under way.
+_active: list[Redactor] = []
+#: What stood in place of each masked stream before the first of them.
+_former: dict[str, TextIO] = {}
+
+
 @contextmanager
 def masked_output(redactor: Redactor) -> Iterator[None]:
-    """Mask what is printed by any thread of this process."""
-    former = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Masked(stream, redactor) for stream in former)
+    """Mask what is printed by any thread of this process; runs may overlap, and end in any order."""
+    with _lock:
+        if not _active:
+            _former.update(
+                {
+                    name: stream
+                    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
+                    if stream is not None
+                }
+            )
+            for name, stream in _former.items():
+                setattr(sys, name, _Masked(stream))
+        _active.append(redactor)
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = former
+        with _lock:
+            _active.remove(redactor)
+            if not _active:
+                for name, current in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+                    if isinstance(current, _Masked):  # else somebody has put another stream there meanwhile
+                        setattr(sys, name, _former[name])
+                _former.clear()

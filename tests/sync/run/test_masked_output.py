@@ -1,0 +1,32 @@
+"""Output is masked while a run is under way, and is what it was when the last of several has ended."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from syncblocks.sync.run.masked_output import masked_output
+from syncblocks.sync.secrets import Redactor
+
+
+def test_runs_that_overlap_leave_the_streams_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout, sys.stderr
+    first, second = masked_output(Redactor(["one-secret"])), masked_output(Redactor(["other-secret"]))
+    first.__enter__()
+    second.__enter__()
+    print("one-secret other-secret")  # noqa: T201
+    first.__exit__(None, None, None)
+    print("one-secret other-secret")  # noqa: T201
+    second.__exit__(None, None, None)
+    assert (sys.stdout, sys.stderr) == before
+    assert capsys.readouterr().out == "*** ***\none-secret ***\n"
+
+
+def test_a_process_without_streams_and_one_that_exchanges_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    own = sys.stdout
+    with masked_output(Redactor(["s3cret"])):
+        assert sys.stderr is None
+        monkeypatch.setattr(sys, "stdout", own)
+    assert sys.stdout is own
