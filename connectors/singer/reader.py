@@ -228,12 +228,13 @@ class Reader:
         except MALFORMED as error:
             try:  # NaN and infinities, as Python's JSON writer writes them
                 found = json.loads(line.decode())
+                if not isinstance(found, dict):
+                    raise self._error(number, f"is no Singer message, which is an object: {shown(line)}") from error
+                value = json.dumps(found.pop("value", None)).encode()
+                known = {name: found[name] for name in Message.__struct_fields__ if name in found}
+                json.dumps(known, ensure_ascii=False).encode()  # half a surrogate pair is a name of nothing
             except (ValueError, RecursionError):
                 raise self._error(number, f"is no JSON: {shown(line)} ({error})") from error
-            if not isinstance(found, dict):
-                raise self._error(number, f"is no Singer message, which is an object: {shown(line)}") from error
-            value = json.dumps(found.pop("value", None)).encode()
-            known = {name: found[name] for name in Message.__struct_fields__ if name in found}
             return Message(**known, value=msgspec.Raw(value))
 
     def _stream_of(self, message: Message, number: int) -> str:

@@ -263,6 +263,10 @@ BAD = {
     "no key": (json.dumps(record("orders", note="x")).encode(), "line 3 has no value of the key 'id'"),
     "two objects": (b'{"type":"RECORD","stream":"orders","record":{"id":1}}{"type":"RECORD"}', "line 3"),
     "half a surrogate": (b'{"type":"RECORD","stream":"orders","record":{"id":1,"note":"\\ud800"}}', "line 3"),
+    "half a surrogate beside a NaN": (
+        b'{"type":"SCHEMA","stream":"orders","schema":{"properties":{"\\ud800":{"minimum":NaN}}}}',
+        "line 3 is no JSON",
+    ),
     "no UTF-8": (b'{"type":"RECORD","stream":"orders","record":{"id":1,"note":"\xff"}}', "line 3"),
     "a second stream": (b'{"type":"RECORD","stream":"orders","record":{"id":1},"stream":"x"}', "line 3 names its type"),
     "before its schema": (json.dumps(record("users", id=1)).encode(), "line 3 is a RECORD before the SCHEMA"),
