@@ -15,6 +15,7 @@ from .protocols import (
     Destination,
     ExaminesTables,
     FindsTypes,
+    HasFormerNames,
     HasOneNull,
     HoldsMemory,
     KeepsRejected,
@@ -45,6 +46,7 @@ class Abilities:
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
+    has_former_names: HasFormerNames | None = None
     finds_types: FindsTypes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None

@@ -214,6 +214,19 @@ class ListsStreams(Protocol):
 
 
 @runtime_checkable
+class HasFormerNames(Protocol):
+    """Calls some streams by other names than earlier versions did. Needs `ListsStreams`."""
+
+    def former_names(self) -> Mapping[str, str]:
+        """Return present name -> former name, of streams that `list_streams` has returned."""
+        ...
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """Call the streams of these present names by their former names from now on."""
+        ...
+
+
+@runtime_checkable
 class FindsTypes(Protocol):
     """Finds column types in the data and keeps them with the bookmark."""
 

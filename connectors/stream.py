@@ -109,6 +109,8 @@ class Stream:
     keeps_own_bookmark: bool = False
     #: Why its columns could not be read; empty: they could.
     unreadable: str = ""
+    #: Why there is nothing to read it from (no file matches); empty: there is.
+    absent: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.

@@ -17,11 +17,12 @@ from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from .csv_format import CSVFormat
+from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
-from .paths import DataFile, Location, StreamFiles, find_again, find_streams, identity, locate
+from .paths import DataFile, Location, StreamFiles, find_again, find_matches, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
@@ -43,6 +44,8 @@ class FileSource:
         self._calls = Calls()
         #: Streams that were found, and where; each is looked for anew when it is read.
         self._found: dict[str, tuple[Location, StreamFiles]] = {}
+        #: Streams that go on under their former names.
+        self._former: frozenset[str] = frozenset()
 
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
@@ -61,17 +64,25 @@ class FileSource:
 
     def list_streams(self) -> Sequence[str]:
         """See `ListsStreams`."""
-        return [found.name for found in self._find()]
+        return list(self._settings.streams) or [found.name for found in self._find()]
 
     def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
         """See `ListsStreams`."""
-        everything = self._find()
+        everything = self._find(names)
         streams = [self._opened(found) for found in everything if found.name in names]
         if self._unused_types(streams):  # a stream that nobody wants may have the column
-            others = [self._opened(found) for found in everything if found.name not in names]
+            others = [self._opened(found) for found in self._find() if found.name not in names]
             if not any(stream.unreadable for stream in (*streams, *others)):
                 self._refuse_unused([*streams, *others])
         return streams
+
+    def former_names(self) -> Mapping[str, str]:
+        """See `HasFormerNames`: a name had the dots of the file's name."""
+        return {each.name: each.stem for _, each in self._found.values() if each.stem}
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """See `HasFormerNames`."""
+        self._former = frozenset(names)
 
     def _opened(self, found: StreamFiles) -> Stream:
         try:
@@ -148,10 +159,11 @@ class FileSource:
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             seen.check()
             names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
+            file = file.as_listed() if self._settings.file_columns else file
             for batch in self._format.read(file, stream.schema, known):
                 if not batch.schema.equals(stream.schema):
                     raise RangesRefused(f"{part.label} has columns that are new")
-                yield _with_partitions(file, batch, names)
+                yield self._of_file(batch, file, sorted(names))
                 call.check()
             seen.check()
 
@@ -171,14 +183,21 @@ class FileSource:
     def close(self) -> None:
         """Nothing stays open: files are open only while they are read."""
 
-    def _find(self) -> list[StreamFiles]:
-        settings = self._settings
-        location = locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
-        found = find_streams(location, self._format.suffix, self._format.suffixes)
-        self._found = {each.name: (location, each) for each in found}
-        return found
+    def _find(self, names: Collection[str] | None = None) -> list[StreamFiles]:
+        """Find the files of all streams; of these only, where the settings name the streams."""
+        settings, suffix = self._settings, self._format.suffix
+        location = locate(settings.path, self._folder, settings.storage_options, suffix)
+        if settings.streams:
+            wanted = {name: said for name, said in settings.streams.items() if names is None or name in names}
+            return find_matches(location, wanted, suffix)
+        found = find_streams(location, suffix, self._format.suffixes)
+        named = [replace(each, name=each.stem) if each.name in self._former else each for each in found]
+        self._found = {after.name: (location, each) for each, after in zip(found, named, strict=True)}
+        return named
 
     def _files(self, stream: str) -> list[DataFile]:
+        if self._settings.streams:
+            return [file for found in self._find([stream]) for file in found.files]
         if stream in self._found:
             location, former = self._found[stream]
             again = find_again(location, self._format.suffix, self._format.suffixes, former)
@@ -191,12 +210,16 @@ class FileSource:
 
     def _stream(self, found: StreamFiles) -> Stream:
         made = self._format
+        if found.absent:
+            return Stream(name=found.name, schema=pa.schema([]), absent=found.absent)
         with _located(found.name, self.connector):
             schema = found.schema or self._inferred(found.files)
             if found.files:
                 demand_columns(found.files[0], len(schema), self._settings)
             types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
             schema = pa.schema([pa.field(f.name, types[f.name], f.nullable) if f.name in types else f for f in schema])
+            if self._settings.file_columns and len(schema):
+                schema = with_file_columns(found.name, schema)
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files)}
         if all(file.is_local for file in found.files):
@@ -248,6 +271,8 @@ class FileSource:
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
         for file in self._files(stream.name):
             call.check()
+            if self._settings.file_columns:
+                file = file.as_listed()
             seen = Seen.growing(file)
             names = self._format.names(file)
             if names is not None:
@@ -264,9 +289,14 @@ class FileSource:
                     schema = batch.schema
                     known |= frozenset(schema.names)
                     changes.append(replace(stream, schema=schema))
-                yield _with_partitions(file, batch, frozenset(names or ()))
+                yield self._of_file(batch, file, names)
                 call.check()
             seen.check_whole()
+
+    def _of_file(self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None) -> pa.RecordBatch:
+        """Return a batch with what its file's name and time say."""
+        batch = _with_partitions(file, batch, frozenset(names or ()))
+        return filled(batch, file) if self._settings.file_columns else batch
 
     def _demand_bookmark(self, stream: Stream, file: DataFile, names: Sequence[str]) -> None:
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:

@@ -94,7 +94,9 @@ class Table:
                 strangers = self.strangers()
                 files = [DataFile(self.storage, name) for name in strangers]
                 schema = self.format.schema(files, 1) if files else None
-        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else self.name)
+        # A source that reads the folder calls files of others without their dots.
+        name = self.name if manifest.schema is not None else self.name.replace(".", "_")
+        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else name)
 
     def has_files(self, manifest: Manifest) -> bool:
         """Tell whether any file of the table still exists."""

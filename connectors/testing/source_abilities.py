@@ -83,6 +83,19 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         name = self.find(source, "people").name
         assert lists.open_streams([name]) == [found[name]]
 
+    def test_a_stream_is_read_under_its_former_name(self, place: Any, source: Source) -> None:
+        names, lists = self.can(source, "has_former_names"), self.can(source, "lists_streams")
+        self.put(place, "day.1", self.people((1, "x", 1)), ["id"])
+        present = list(lists.list_streams())
+        former = names.former_names()
+        assert set(former) <= set(present)
+        assert not set(former.values()) & set(present)
+        names.keep_former_names(former)
+        assert sorted(lists.list_streams()) == sorted(former.get(name, name) for name in present)
+        for name in former.values():
+            (stream,) = lists.open_streams([name])
+            assert self.read(source, stream).ids == [1]
+
     def test_known_types_keep_the_columns_and_the_records(self, place: Any, source: Source) -> None:
         finds = self.can(source, "finds_types")
         self.put(place, "people", self.people((1, "x", 1), (2, None, 2)), ["id"])

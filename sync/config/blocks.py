@@ -157,6 +157,10 @@ class StreamEntry(Model):
         default=None,
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
+    optional: Boolean | None = Field(
+        default=None,
+        description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
+    )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
     on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
         default=None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -82,11 +82,44 @@ class Selection:
     selected: tuple[str, ...]
     #: Those of them that this command is about.
     wanted: tuple[str, ...]
+    #: Streams that are skipped, since there is nothing to read them from -> why.
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
         """Whether this command is about all selected streams."""
         return self.wanted == self.selected
+
+
+def former_tables(pipeline: Pipeline, former: str) -> set[str]:
+    """Return the tables in which a stream of this name may have a ledger row."""
+    templates = {entry.destination_table for entry in pipeline.streams if entry.destination_table is not None}
+    rendered = {render_destination_table(template, pipeline, former) for template in templates}
+    return {former.replace(".", "_"), *rendered}
+
+
+def without_absent(pipeline: Pipeline, selection: Selection, is_read_before: Callable[[str], bool]) -> Selection:
+    """Leave out the wanted streams that there is nothing to read from.
+
+    Args:
+        pipeline: the pipeline file.
+        selection: with the wanted streams opened.
+        is_read_before: whether files of the stream were read before, so that it waits for new ones.
+
+    Raises:
+        ConfigError: the file does not say `optional` for such a stream.
+    """
+    by_name = {stream.name: stream for stream in selection.catalog}
+    entries, settings = _merged_settings(pipeline, by_name)
+    absent = {name: by_name[name].absent for name in selection.wanted if by_name[name].absent}
+    for name, reason in absent.items():
+        if not settings[name].get("optional") and not is_read_before(name):
+            text = f"{reason}; `optional: true` skips the stream where that is so"
+            raise _failer(pipeline, ("streams", entries[name][-1]), name)("stream", text)
+    selected, wanted = (
+        tuple(name for name in names if name not in absent) for names in (selection.selected, selection.wanted)
+    )
+    return replace(selection, selected=selected, wanted=wanted, absent=absent)
 
 
 def select_names(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -23,7 +23,15 @@ from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_c
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
-from ..plan.selection import SelectedStream, Selection, select_names, select_streams, skipped_streams
+from ..plan.selection import (
+    SelectedStream,
+    Selection,
+    former_tables,
+    select_names,
+    select_streams,
+    skipped_streams,
+    without_absent,
+)
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
@@ -47,6 +55,8 @@ class Session:
     destination: Destination
     destination_can: Abilities
     redactor: Redactor
+    #: What `plan` says about the source's streams.
+    notes: list[str] = field(default_factory=list)
     #: Tells whether to give up waiting for the source's catalog.
     is_stopping: Callable[[], bool] = lambda: False
 
@@ -122,13 +132,33 @@ class Session:
             return select_names(self.pipeline, self.discover(), globs, only)
         try:
             names = self._waited(lists.list_streams)
+            if self._goes_on_under_former_names():
+                names = self._waited(lists.list_streams)
             closed = [Stream(name=name, schema=pa.schema([])) for name in names]
             selection = select_names(self.pipeline, closed, globs, only)
             opened = self._waited(lambda: lists.open_streams(selection.wanted))
             found = {stream.name: stream for stream in opened}
         except ConnectorConfigError as error:
             raise config_error_from_connector(self.pipeline, "source", error) from error
-        return replace(selection, catalog=tuple(found.get(stream.name, stream) for stream in closed))
+        catalog = tuple(found.get(stream.name, stream) for stream in closed)
+        return without_absent(self.pipeline, replace(selection, catalog=catalog), lambda _name: False)
+
+    def _goes_on_under_former_names(self) -> bool:
+        """Keep the names under which earlier versions wrote ledger rows; return whether there are any."""
+        can = self.source_can.has_former_names
+        former = {} if can is None else can.former_names()
+        if can is None or not former:
+            return False
+        tables = {table for name in former.values() for table in former_tables(self.pipeline, name)}
+        rows = [row.key for table in self.destination.describe(sorted(tables)).values() for row in table.ledger]
+        written = {key.stream for key in rows if key.pipeline == self.pipeline.pipeline}
+        kept = [name for name, former_name in former.items() if former_name in written]
+        can.keep_former_names(kept)
+        self.notes[:] = [
+            f"stream {former[name]!r} goes on under this name, which has its ledger row; anew it would be {name!r}"
+            for name in kept
+        ]
+        return bool(kept)
 
     def _waited(self, ask: Callable[[], T]) -> T:
         answer: Future[T] = Future()
@@ -219,7 +249,8 @@ def make_plan(
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
         skipped = skipped_streams(pipeline, selection, written)
-        check_stream_filters(pipeline, [name for name in selection.selected if name not in skipped])
+        filtered = [name for name in selection.selected if name not in skipped]
+        check_stream_filters(pipeline, [*filtered, *selection.absent])
         if selection.is_whole:
             check_renames(pipeline, selected, session.code)
         selected, unnamed = _nameable(pipeline, selected, session.destination_can)
@@ -240,7 +271,8 @@ def make_plan(
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
     texts += unnamed
-    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts))
+    texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
+    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts, *session.notes))
 
 
 def _nameable(

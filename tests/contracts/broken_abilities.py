@@ -115,6 +115,15 @@ class ForgetsAColumn(AbleSource):
         return replace(stream, schema=stream.schema.remove(1))
 
 
+class ForgetsTheFormerName(AbleSource):
+    """Lists streams under their present names, whatever it was told."""
+
+    caught_by = {"test_a_stream_is_read_under_its_former_name"}
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """Forget it."""
+
+
 class ReadsThePlainTable(AbleSource):
     """Forgets which records a query is about."""
 
@@ -422,6 +431,7 @@ SOURCES = (
     ReadsAnyWidth,
     ForgetsAColumn,
     ReadsThePlainTable,
+    ForgetsTheFormerName,
     OpensOthersToo,
     AnswersWithNothing,
     OverlappingRanges,

@@ -29,9 +29,9 @@ _SQL = {
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", "lists_streams", "reads_ranges"}, _FILES),
+    "csv": ({"bounds_records", "lists_streams", "has_former_names", "reads_ranges"}, _FILES),
     "duckdb": ({"holds_memory", "skips_late", "reads_queries", "computes_checksums"}, {"holds_memory", *_SQL}),
-    "jsonl": ({"bounds_records", "lists_streams", "reads_ranges", "has_one_null"}, _FILES),
+    "jsonl": ({"bounds_records", "lists_streams", "has_former_names", "reads_ranges", "has_one_null"}, _FILES),
     "mariadb": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
@@ -41,7 +41,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "parquet": ({"holds_memory", "lists_streams", "reads_ranges"}, {"holds_memory", *_FILES}),
+    "parquet": ({"holds_memory", "lists_streams", "has_former_names", "reads_ranges"}, {"holds_memory", *_FILES}),
     "postgres": (
         {"verifies_server", "prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
