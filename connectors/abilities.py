@@ -18,6 +18,7 @@ from .protocols import (
     HasFormerNames,
     HasOneNull,
     HoldsMemory,
+    KeepsFiles,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
@@ -33,6 +34,7 @@ from .protocols import (
     SkipsLate,
     Source,
     StatesTypes,
+    TracksFiles,
     VerifiesServer,
 )
 
@@ -47,6 +49,7 @@ class Abilities:
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
     has_former_names: HasFormerNames | None = None
+    tracks_files: TracksFiles | None = None
     finds_types: FindsTypes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
@@ -57,6 +60,7 @@ class Abilities:
     names_tables: NamesTables | None = None
     names_columns: NamesColumns | None = None
     keeps_rejected: KeepsRejected | None = None
+    keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     loads_ranges: LoadsRanges | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from ..stream import FILE_MODIFIED
 from .paths import DataFile
 
-FILE, MODIFIED = "_file", "_file_modified"
+FILE = "_file"
 
-FILE_COLUMNS = pa.schema([(FILE, pa.string()), (MODIFIED, pa.timestamp("us", "UTC"))])
+FILE_COLUMNS = pa.schema([(FILE, pa.string()), (FILE_MODIFIED, pa.timestamp("us", "UTC"))])
 
 
 def with_file_columns(stream: str, schema: pa.Schema) -> pa.Schema:
@@ -29,7 +30,7 @@ def with_file_columns(stream: str, schema: pa.Schema) -> pa.Schema:
 
 def filled(batch: pa.RecordBatch, file: DataFile) -> pa.RecordBatch:
     """Return a batch with the name and the time of its file in those of the two columns that it has."""
-    values = {FILE: file.name, MODIFIED: file.entry().modified}
+    values = {FILE: file.name, FILE_MODIFIED: file.entry().modified}
     for field in FILE_COLUMNS:
         place = batch.schema.get_field_index(field.name)
         if place >= 0:

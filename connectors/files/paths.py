@@ -1,8 +1,9 @@
 """Map the setting `path` to streams and their files.
 
 A file is a stream named by its stem, with `_` for each dot. In a folder each file is a stream, and each subfolder is
-one stream of its files, sorted; `key=value` folders add columns. The setting `streams` names streams by patterns. A compression suffix is not part of the name. Where a destination keeps a
-manifest, only the files that the manifest names belong to the table.
+one stream of its files, sorted; `key=value` folders add columns. The setting `streams` names streams by patterns. A
+compression suffix is not part of the name. Where a destination keeps a manifest, only the files that the manifest
+names belong to the table.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class DataFile:
         return isinstance(self.storage, LocalStorage)
 
     def size_bytes(self) -> int:
+        if self.listed is not None:
+            return self.listed.size_bytes
         with translated(self.label):
             return self.storage.size_bytes(self.place)
 
@@ -270,9 +273,9 @@ class _Finder:
         names = [entry for entry in self._storage.names() if not entry[0].startswith((".", "_"))]
         partitions = [name for name, is_folder in names if is_folder and "=" in name]
         if partitions:
-            files = [name for part in partitions for name in self._data_files(part)]
+            files = [self.listed(entry) for part in partitions for entry in self._data_files(part)]
             own = self._storage.root.rstrip("/").rpartition("/")[2]
-            self._add(own, [self._file(name) for name in files], "")
+            self._add(own, files, "")
         for name, is_folder in names:
             if name not in partitions:
                 self._add_match(name, is_folder, self._suffixes)
@@ -294,14 +297,14 @@ class _Finder:
             self._add_table(parent, manifest)
             return
         kind = self._storage.kind(place)
-        if kind == "folder" and (files := [self._file(name, len(place) + 1) for name in self._data_files(place)]):
+        if kind == "folder" and (files := [self.listed(entry, len(place) + 1) for entry in self._data_files(place)]):
             self._add(base, files, place)
         elif kind == "file":
             self._add(base, [self._file(place)], place)
 
-    def listed(self, entry: Entry) -> DataFile:
-        """Return a file with the columns of its path."""
-        return replace(self._file(entry.name), listed=entry)
+    def listed(self, entry: Entry, start: int = 0) -> DataFile:
+        """Return a file with the columns of its path, from that place of its name on."""
+        return replace(self._file(entry.name, start), listed=entry)
 
     def _add_match(self, name: str, is_folder: bool, suffixes: tuple[str, ...] | None) -> None:
         parent, _, base = name.rpartition("/")
@@ -312,7 +315,7 @@ class _Finder:
         if manifest is not None:
             self._add_table(parent, manifest)
         elif is_folder:
-            files = [self._file(inner, len(name) + 1) for inner in self._data_files(name)]
+            files = [self.listed(entry, len(name) + 1) for entry in self._data_files(name)]
             if files:
                 self._add(stem, files, name)
         elif not self._is_part(parent, name):
@@ -365,8 +368,8 @@ class _Finder:
             )
         self.streams[name] = StreamFiles(name, files, schema, place, stem if stem != name else "")
 
-    def _data_files(self, folder: str) -> list[str]:
-        return [entry.name for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]
+    def _data_files(self, folder: str) -> list[Entry]:
+        return [entry for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]
 
     def _file(self, name: str, start: int = 0) -> DataFile:
         folders = name[start:].split("/")[:-1]

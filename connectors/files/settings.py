@@ -63,7 +63,8 @@ class FileSourceSettings(Settings):
     checkpoint_records: int = Field(
         default=100_000,
         ge=1,
-        description="accepted as elsewhere; files have no order, so INCREMENTAL commits once, at its end",
+        description="least records between two commits of new files (`_file_modified`); other INCREMENTAL reads of "
+        "files commit once",
     )
     range_bytes: int = Field(
         default=RANGE_BYTES, ge=1, description="least size of a range, where `parallel_reads` splits the files"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
 import pyarrow as pa
 
 from syncblocks.connectors.rejected.halving import convert_or_reject
-from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, FileRead, Rejected, RejectedRecord, Stream
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
@@ -31,7 +31,7 @@ class StreamEvents:
         *,
         start: Bookmark | None,
         check: Callable[[], None],
-        send_final: Callable[[Bookmark | None], Checkpoint],
+        send_final: Callable[[Bookmark | None, Sequence[FileRead]], Checkpoint],
     ) -> None:
         self.blocks = blocks
         self.planned = blocks.planned
@@ -81,6 +81,8 @@ class StreamEvents:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
         bookmark, waiting = self._start, None
+        #: Files of checkpoints that did not become commits yet.
+        files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
@@ -89,9 +91,11 @@ class StreamEvents:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
                 bookmark, waiting = item.event.bookmark, item.event
+                files += item.event.files
                 continue
             if waiting is not None and not rejected and not self.planned.commits_once:
-                yield waiting
+                yield replace(waiting, files=tuple(files))
+                files.clear()
             waiting = None
             if isinstance(item.event, Stream):
                 changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
@@ -130,7 +134,7 @@ class StreamEvents:
         self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
-        yield self._send_final(bookmark)
+        yield self._send_final(bookmark, files)
 
     def _items(self, feed: Feed) -> Iterator[Item]:
         items = iter(feed)

@@ -20,6 +20,7 @@ from syncblocks.connectors.stream import (
     Checkpoint,
     Commit,
     Event,
+    FileRead,
     LedgerKey,
     Load,
     Stream,
@@ -410,6 +411,24 @@ class WritesParametersIntoTheStatement(AbleDestination):
         return self.run_sql(statement, [])
 
 
+class KnowsTheNewestFileOnly(AbleDestination):
+    """Forgets the files of earlier commits."""
+
+    caught_by = {"test_files_are_kept_with_the_records_of_their_commit", "test_files_are_forgotten"}
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        return super().files_read(key)[-1:]
+
+
+class ForgetsNoFile(AbleDestination):
+    """Knows files for ever."""
+
+    caught_by = {"test_files_are_forgotten"}
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        super().forget_files(key, ())
+
+
 class CountsNothing(AbleDestination):
     """Does not say how many records a statement changed."""
 
@@ -458,4 +477,6 @@ DESTINATIONS = (
     TakesTheFirstForTheNewest,
     WritesParametersIntoTheStatement,
     CountsNothing,
+    KnowsTheNewestFileOnly,
+    ForgetsNoFile,
 )
