@@ -304,6 +304,8 @@ class _Finder:
 
     def listed(self, entry: Entry, start: int = 0) -> DataFile:
         """Return a file with the columns of its path, from that place of its name on."""
+        if "=" not in entry.name:
+            return DataFile(self._storage, entry.name, listed=entry)
         return replace(self._file(entry.name, start), listed=entry)
 
     def _add_match(self, name: str, is_folder: bool, suffixes: tuple[str, ...] | None) -> None:

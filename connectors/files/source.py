@@ -15,7 +15,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
+from ..stream import FILES, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
@@ -27,7 +27,7 @@ from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
-from .tracking import FileCheckpoints, NewFiles, files_of, known_columns, united
+from .tracking import FileCheckpoints, NewFiles, known_columns, united
 from .type_inference import Guess
 
 
@@ -45,8 +45,8 @@ class FileSource:
         self._calls = Calls()
         #: Streams that were found, and where; each is looked for anew when it is read.
         self._found: dict[str, tuple[Location, StreamFiles]] = {}
-        #: Files that were listed for a plan, until they are read.
-        self._listed: dict[str, list[DataFile]] = {}
+        #: New files of a stream that was opened, until they are read: they are not listed once more.
+        self._new: dict[str, NewFiles] = {}
         #: Streams that go on under their former names.
         self._former: frozenset[str] = frozenset()
 
@@ -92,10 +92,8 @@ class FileSource:
         found = [each for each in self._found_files([name]) if each.name == name]
         if not found:
             raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
-        files = NewFiles(found[0].files, read).files
-        # A read of this plan does not list them once more.
-        self._listed[name] = found[0].files
-        return self._opened(replace(found[0], files=files), known_columns(bookmark))
+        self._new[name] = new = NewFiles(found[0].files, read)
+        return self._opened(replace(found[0], files=new.files), known_columns(bookmark))
 
     def _found_files(self, names: Collection[str]) -> list[StreamFiles]:
         """Return the files as `list_streams` has found them, if it had to look for them."""
@@ -272,8 +270,7 @@ class FileSource:
         changes: list[Stream] = []
         rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
         if stream.tracks_files:
-            files = self._listed.pop(stream.name, None) or self._files(stream.name)
-            new = NewFiles([file.as_listed() for file in files], files_of(bookmark))
+            new = self._new_files(stream.name, bookmark)
             checkpoints = FileCheckpoints(stream, bookmark, new, self._settings.checkpoint_records)
             batches = self._batches(stream, new.chosen(stream), changes, call, rejected, checkpoints)
         else:
@@ -296,6 +293,15 @@ class FileSource:
                 yield from rejected.take()
         finally:
             batches.close()
+
+    def _new_files(self, name: str, bookmark: Bookmark | None) -> NewFiles:
+        """Return the files to read: those that `open_tracked` has found, unless the bookmark says what was read."""
+        new = self._new.pop(name, None)
+        if bookmark is not None and FILES not in bookmark:
+            if new is None:
+                raise FatalConnectorError(f"it is not known which files of stream {name!r} were read", stream=name)
+            return new
+        return NewFiles([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
 
     def _batches(
         self,
