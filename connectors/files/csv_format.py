@@ -148,7 +148,7 @@ class CSVFormat:
         names = self.names(part_of(part))
         present = [name for name in wanted.names if name in names] or names[:1]
         # Only the first part has the header.
-        changes: dict[str, Any] = {} if part.start == 0 else {"header": names}
+        changes: dict[str, Any] = {} if part.start == 0 else {"header": names, "skip_lines": 0}
         changes["delimiter"] = self._lines.delimiter(part_of(part))
         format_ = CSVFormat(self._settings.model_copy(update=changes))
         format_.record_bytes = self.record_bytes
@@ -192,7 +192,7 @@ class CSVFormat:
                 columns.append(pa.nulls(texts.num_rows, field.type))
                 continue
             column = texts.column(field.name)
-            is_guessed = field.name not in self._settings.types and file.schema is None
+            is_guessed = self._settings.type_of(field.name) is None and file.schema is None
 
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
                 if is_guessed:
@@ -239,7 +239,8 @@ class CSVFormat:
         """Parse a file in blocks of `block` bytes; 0: record by record."""
         ahead = max(LEAST_AHEAD, AHEAD_BYTES // block) if block else 0
         settings = self._settings
-        with Input(file, settings.encoding, settings.quote, ahead, is_checked=ragged is not None) as source:
+        is_checked = ragged is not None
+        with self._lines.input(file, settings.quote, ahead, is_checked=is_checked) as source:
             self._lines.read_header(source)
             if source.is_at_end():
                 return

@@ -196,8 +196,8 @@ class JSONLFormat:
 
     def _guessed(self, file: DataFile, wanted: pa.Schema) -> list[str]:
         """Return the columns that are floats by inference only."""
-        is_ours, said = file.schema is not None, self._settings.types
-        return [] if is_ours else [f.name for f in wanted if pa.types.is_floating(f.type) and f.name not in said]
+        is_ours, said = file.schema is not None, self._settings.type_of
+        return [] if is_ours else [f.name for f in wanted if pa.types.is_floating(f.type) and said(f.name) is None]
 
     def _widened(
         self,
@@ -220,7 +220,7 @@ class JSONLFormat:
     ) -> pa.Array:
         raws = [record.get(field.name) for record in records]
         is_decided = DECIDED in (field.metadata or {})
-        is_said = is_decided or field.name in self._settings.types
+        is_said = is_decided or self._settings.type_of(field.name) is not None
         is_guessed = bool(self._guessed(file, pa.schema([field])))
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):
