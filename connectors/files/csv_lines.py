@@ -132,8 +132,9 @@ class Lines:
         if "invalid UTF8" in str(error):
             line = self._first_line(file, names, lambda record: any(map(_has_surrogate, record)))
             return self._not_encoded(file, line)
+        may_be_short = self._settings.short_rows == "null"
         for line, record in self.records(file, names):
-            if len(record) != len(names) and record:
+            if len(record) != len(names) and record and not (may_be_short and len(record) < len(names)):
                 is_more = len(record) > len(names)
                 return FatalConnectorError(
                     f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "

@@ -118,6 +118,11 @@ class CSVSourceSettings(FileSourceSettings):
     header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
     encoding: str = Field(default="utf-8", description="any encoding that Python knows")
     skip_lines: int = Field(default=0, ge=0, description="lines before the header, or the first record, to pass over")
+    short_rows: Literal["fail", "null"] = Field(
+        default="fail",
+        description="records with fewer fields than there are columns: fail (they are errors, or rejected), or null "
+        "(the last columns are NULL)",
+    )
     null_values: list[str] = Field(default=[""], description="unquoted texts that mean NULL")
 
     @field_validator("encoding")

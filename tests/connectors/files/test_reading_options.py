@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.stream import Rejected
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 PREFACE = 'made by "us\n\non 2026-04-01\n'
@@ -75,3 +78,53 @@ def test_an_archive_without_such_files_is_an_error(tmp_path: Path, kind: type[Fi
         archive.writestr("readme.txt", "no data")
     with pytest.raises(ConnectorError, match=r"a\.zip"):
         records_of(source_of(tmp_path / "a.zip", kind))
+
+
+SHORT = 'a,b,c\n1\n2,x\n3,"y\nz",w\n4,\n5,"",v\n6,p,q\n7\n'
+READ = [
+    {"a": 1, "b": None, "c": None},
+    {"a": 2, "b": "x", "c": None},
+    {"a": 3, "b": "y\nz", "c": "w"},
+    {"a": 4, "b": None, "c": None},
+    {"a": 5, "b": "", "c": "v"},
+    {"a": 6, "b": "p", "c": "q"},
+    {"a": 7, "b": None, "c": None},
+]
+
+
+def test_the_columns_that_a_short_record_lacks_are_null(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(SHORT)
+    with pytest.raises(ConnectorError, match=r"a\.csv:2: 1 fields"):
+        records_of(source_of(tmp_path / "a.csv"))
+    source = source_of(tmp_path / "a.csv", short_rows="null")
+    assert records_of(source) == READ
+    assert source.count(only(source)) == 7
+    other = source_of(tmp_path / "a.csv", short_rows="null", null_values=["-"], batch_size=2)
+    assert [record["c"] for record in records_of(other)] == [None, None, "w", None, "v", "q", None]
+    (tmp_path / "a.csv").write_text(SHORT + "8,a,b,c\n")
+    with pytest.raises(ConnectorError, match=r"a\.csv:10: 4 fields"):
+        records_of(source)
+
+
+def test_short_records_keep_their_places_across_blocks(tmp_path: Path) -> None:
+    lines = [f"{number},{'x' * (number % 90)}" if number % 7 else f"{number}" for number in range(60_000)]
+    (tmp_path / "a.csv").write_text("n,t\n" + "\n".join(lines) + "\nbad,x\n")
+    source = source_of(tmp_path / "a.csv", short_rows="null", types={"n": "int64"})
+    stream = only(source)
+    with pytest.raises(ConnectorError, match=r"a\.csv:60002: column 'n': 'bad'"):
+        records_of(source)
+    (tmp_path / "a.csv").write_text("n,t\n" + "\n".join(lines))
+    read = [record for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)
+            for record in event.to_pylist()]  # fmt: skip
+    assert [record["n"] for record in read] == list(range(60_000))
+    assert all((record["t"] is None) == (record["n"] % 7 == 0 or record["n"] % 90 == 0) for record in read)
+
+
+def test_long_records_are_rejected_and_short_ones_are_not(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1\n2\n3,x,y\n4\n5,z\nsix\n")
+    source = source_of(tmp_path / "a.csv", short_rows="null", types={"a": "int64"})
+    events = [event for _, event in source.read([replace(only(source), max_rejected=2)], {})]
+    kept = [record["a"] for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
+    rejected = [each.place for event in events if isinstance(event, Rejected) for each in event.records]
+    assert kept == [1, 2, 4, 5]
+    assert [place.rpartition("/")[2] for place in rejected] == ["a.csv:4", "a.csv:7"]
