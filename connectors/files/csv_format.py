@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ..arrow.compute import constant
+from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import first_invalid, from_text, is_text, to_text
 from ..errors import FatalConnectorError
@@ -27,7 +29,7 @@ from .formats import Writer, plain, sliced, unfit
 from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .read_rejections import InvalidValue, RaggedRecords, ReadRejections
-from .settings import CSVSourceSettings
+from .settings import CSVDestinationSettings, CSVSourceSettings
 from .type_inference import Guess, has_leading_zero, is_number, keeps_digits
 
 #: Bytes of a block; a longer record takes a larger block, and a still longer one is cut out by `csv_wide`.
@@ -36,6 +38,10 @@ _WIDE_BYTES = 8 << 20
 
 #: Blocks of that size that the parser reads ahead; of larger blocks as few as it needs.
 AHEAD_BYTES = 2 << 20
+
+
+#: Settings that say how a file is written.
+_WRITTEN = {"delimiter", "quote", "header", "encoding"}
 
 
 class CSVFormat:
@@ -47,6 +53,9 @@ class CSVFormat:
 
     def __init__(self, settings: CSVSourceSettings | None = None) -> None:
         self._settings = settings or CSVSourceSettings(path=".")
+        usual = CSVDestinationSettings(path=".").model_dump(include=_WRITTEN)
+        said = self._settings.model_dump(include=_WRITTEN)
+        self.written: Mapping[str, Any] = {key: value for key, value in said.items() if value not in (None, usual[key])}
         self._lines = Lines(self._settings)
         self.record_bytes = MAX_RECORD_BYTES
 
@@ -175,7 +184,7 @@ class CSVFormat:
         return not is_text(kind)
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
-        return CSVWriter(sink, schema)
+        return CSVWriter(sink, schema, self._settings)
 
     def _typed(
         self, file: DataFile, names: list[str], texts: pa.RecordBatch, wanted: pa.Schema, done: int
@@ -341,19 +350,65 @@ class CSVFormat:
 class CSVWriter:
     """Writes texts quoted and other values bare; types that CSV lacks as `arrow.text` does."""
 
-    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+    def __init__(self, sink: BinaryIO, schema: pa.Schema, settings: CSVSourceSettings) -> None:
         self._sink = sink
-        header = io.StringIO()
-        csv.writer(header, lineterminator="\n").writerow(schema.names)
-        if schema.names:
-            sink.write(header.getvalue().encode())
+        self._settings = settings
+        self._encoder = None if settings.encoding == "utf-8" else codecs.getincrementalencoder(settings.encoding)()
+        if schema.names and settings.header:
+            self._sink.write(self._encoded(self._header(schema.names)))
+
+    def _header(self, names: list[str]) -> str:
+        settings, text = self._settings, io.StringIO()
+        quoting: Any = csv.QUOTE_MINIMAL if settings.quote else csv.QUOTE_NONE
+        try:
+            csv.writer(
+                text,
+                delimiter=settings.delimiter or ",",
+                quotechar=settings.quote or None,
+                quoting=quoting,
+                lineterminator="\n",
+            ).writerow(names)
+        except csv.Error as error:
+            raise self._bare(error) from error
+        return text.getvalue()
 
     def write(self, batch: pa.RecordBatch) -> None:
         if not batch.num_columns:
             return
         columns = [_column(batch.column(name), name) for name in batch.schema.names]
         texts = pa.record_batch(columns, names=batch.schema.names)
-        pyarrow.csv.write_csv(texts, self._sink, pyarrow.csv.WriteOptions(include_header=False))
+        delimiter = self._settings.delimiter or ","
+        style: Any = "needed" if self._settings.quote else "none"
+        options = pyarrow.csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style=style)
+        if self._encoder is None and self._settings.quote:
+            pyarrow.csv.write_csv(texts, self._sink, options)
+            return
+        buffer = pa.BufferOutputStream()
+        try:
+            pyarrow.csv.write_csv(texts, buffer, options)
+        except pa.ArrowInvalid as error:
+            raise self._bare(error) from error
+        self._sink.write(self._encoded(buffer.getvalue().to_pybytes().decode()))
+
+    def _encoded(self, text: str) -> bytes:
+        if self._encoder is None:
+            return text.encode()
+        try:
+            return self._encoder.encode(text)
+        except UnicodeEncodeError as error:
+            letter = error.object[error.start]
+            raise FatalConnectorError(
+                f"a text holds {letter!r}, which {self._settings.encoding} does not have: choose another `encoding`",
+                key="encoding",
+            ) from error
+
+    @staticmethod
+    def _bare(error: Exception) -> FatalConnectorError:
+        return FatalConnectorError(
+            f'a text cannot stand without quotes ({shown(str(error))}), as `quote: ""` says: choose another delimiter, '
+            "or leave `quote` out",
+            key="quote",
+        )
 
     def close(self) -> None:
         """Nothing is buffered."""

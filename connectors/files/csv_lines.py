@@ -53,6 +53,8 @@ class Lines:
                 names = list(header)
             elif header:
                 names = self.read_header(source) or []
+            elif file.schema is not None:
+                names = list(file.schema.names)
             else:
                 first = self._first_record(source) or []
                 names = [""] * len(first)

@@ -39,7 +39,13 @@ from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forwar
 from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
 from .paths import identity
-from .settings import FileDestinationSettings, ParquetDestinationSettings, TextDestinationSettings
+from .settings import (
+    CSVDestinationSettings,
+    CSVSourceSettings,
+    FileDestinationSettings,
+    ParquetDestinationSettings,
+    TextDestinationSettings,
+)
 from .storage import Storage, translated
 from .table import Table
 
@@ -161,28 +167,37 @@ class _TextDestination(FileDestination):
     """A destination of CSV or JSON lines, whose files may be compressed."""
 
     settings = TextDestinationSettings
-    formats: ClassVar[type[Any]]
+
+    def _format_of(self) -> Format:
+        raise FatalConnectorError("a destination of texts needs a format")
 
     def _formats(self) -> tuple[Format, str, str | None]:
         assert isinstance(self._settings, TextDestinationSettings)
-        made: Format = self.formats()
+        made = self._format_of()
         ends = {"none": "", "gzip": ".gz", "zstd": ".zst"}
         codec = self._settings.compression
         return made, f".{made.suffix}{ends[codec]}", None if codec == "none" else codec
 
 
 class CSVDestination(_TextDestination):
-    """Writes CSV with a header; `arrow.text` writes the types."""
+    """Writes CSV; `arrow.text` writes the types."""
 
     connector = "csv"
-    formats = CSVFormat
+    settings = CSVDestinationSettings
+
+    def _format_of(self) -> Format:
+        # Its own files are read as they were written.
+        said = self._settings.model_dump(include={"delimiter", "quote", "header", "encoding"})
+        return CSVFormat(CSVSourceSettings(path=".", **said))
 
 
 class JSONLDestination(_TextDestination):
     """Writes one JSON object a line; `arrow.text` writes the types."""
 
     connector = "jsonl"
-    formats = JSONLFormat
+
+    def _format_of(self) -> Format:
+        return JSONLFormat()
 
 
 class ParquetDestination(FileDestination):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -38,6 +38,8 @@ class Format(Protocol):
     suffix: str
     #: Suffixes of files that are read, with the dot.
     suffixes: Sequence[str]
+    #: How files are written, where that is not the usual way; files written in two ways are no table.
+    written: Mapping[str, Any]
 
     def names(self, file: DataFile) -> list[str] | None:
         """Return the names in the file's header or schema; None for a format that has neither."""

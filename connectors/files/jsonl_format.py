@@ -7,8 +7,9 @@ double would round become decimals. Texts that are all dates or times get that t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import msgspec
@@ -58,6 +59,7 @@ class JSONLFormat:
 
     suffix = "jsonl"
     suffixes: Sequence[str] = (".jsonl", ".ndjson")
+    written: Mapping[str, Any] = MappingProxyType({})
     needs_equal_columns = False
 
     def __init__(self, settings: JSONLSourceSettings | None = None) -> None:

@@ -329,7 +329,8 @@ class TableLoad:
         if checkpoint.is_final:
             row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
         files = _in_place(plan, manifest.files)
-        after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema).with_row(row)
+        after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.format.written)
+        after = after.with_row(row)
         if not self._load.stream.tracks_files:
             return after
         is_anew = self._load.forgets_files and not self._has_committed

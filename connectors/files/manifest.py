@@ -64,6 +64,8 @@ class Manifest:
     #: None: no data was committed.
     schema: pa.Schema | None = None
     rows: tuple[LedgerRow, ...] = ()
+    #: `Format.written` of the files.
+    written: Mapping[str, Any] = field(default_factory=dict)
     #: What was read of streams of files; as JSON in one text, since there may be very many.
     read_texts: Mapping[LedgerKey, str] = field(default_factory=dict)
 
@@ -196,6 +198,7 @@ def _document(manifest: Manifest) -> dict[str, Any]:
         "files": [_file_document(file) for file in manifest.files],
         "rejected": [_file_document(file) for file in manifest.rejected],
         "dead": list(manifest.dead),
+        **({"written": dict(manifest.written)} if manifest.written else {}),
         "ledger": [_row_document(row, manifest.read_texts.get(row.key, "")) for row in manifest.rows],
     }
 
@@ -237,6 +240,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         dead=tuple(checked_name(_text(name)) for name in document["dead"]),
         schema=None if encoded is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))),
         rows=tuple(_row(item) for item in document["ledger"]),
+        written=dict(document.get("written", {})),
         read_texts={_key(item): _text(item["files_read"]) for item in document["ledger"] if "files_read" in item},
     )
 

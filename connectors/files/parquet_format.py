@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -55,6 +56,7 @@ class ParquetFormat:
 
     suffix = "parquet"
     suffixes: Sequence[str] = (".parquet", ".pq")
+    written: Mapping[str, Any] = MappingProxyType({})
     needs_equal_columns = False
 
     def __init__(self, settings: ParquetSourceSettings | None = None, compression: str = "zstd") -> None:

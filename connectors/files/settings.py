@@ -44,6 +44,18 @@ def _relative(patterns: str | list[str]) -> list[str]:
 Patterns = Annotated[list[str], BeforeValidator(_relative)]
 
 
+def _codec(encoding: str) -> str:
+    import codecs
+
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError as error:
+        raise ValueError(f"unknown encoding {encoding!r}") from error
+
+
+_Encoding = Annotated[str, AfterValidator(_codec)]
+
+
 class FileSourceSettings(Settings):
     """Settings of every file source."""
 
@@ -116,7 +128,7 @@ class CSVSourceSettings(FileSourceSettings):
         default=None, min_length=1, max_length=1, description="default: none, quotes are doubled"
     )
     header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
-    encoding: str = Field(default="utf-8", description="any encoding that Python knows")
+    encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
     skip_lines: int = Field(default=0, ge=0, description="lines before the header, or the first record, to pass over")
     short_rows: Literal["fail", "null"] = Field(
         default="fail",
@@ -124,16 +136,6 @@ class CSVSourceSettings(FileSourceSettings):
         "(the last columns are NULL)",
     )
     null_values: list[str] = Field(default=[""], description="unquoted texts that mean NULL")
-
-    @field_validator("encoding")
-    @classmethod
-    def _encoding(cls, encoding: str) -> str:
-        import codecs
-
-        try:
-            return codecs.lookup(encoding).name
-        except LookupError as error:
-            raise ValueError(f"unknown encoding {encoding!r}") from error
 
     @model_validator(mode="after")
     def _nulls_are_met(self) -> CSVSourceSettings:
@@ -166,6 +168,17 @@ class TextDestinationSettings(FileDestinationSettings):
     """Settings of destinations of CSV and JSON lines."""
 
     compression: Literal["none", "gzip", "zstd"] = "none"
+
+
+class CSVDestinationSettings(TextDestinationSettings):
+    """Settings of a destination of CSV: how the files are written."""
+
+    delimiter: str = Field(default=",", min_length=1, max_length=1, description="stands between two fields")
+    quote: Literal['"', ""] = Field(
+        default='"', description="around texts; empty: nothing is quoted, and a text that needs it fails the stream"
+    )
+    header: bool = Field(default=True, description="false: the first line is a record")
+    encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
 
 
 class ParquetDestinationSettings(FileDestinationSettings):

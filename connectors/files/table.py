@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..arrow.conform import conformed
 from ..errors import FatalConnectorError
-from ..stream import LedgerKey, LedgerRow, TableState
+from ..stream import LedgerKey, LedgerRow, TableState, WriteDisposition
 from .formats import Format
 from .manifest import (
     STAGING,
@@ -106,7 +106,17 @@ class Table:
                 schema = self.format.schema(files, 1) if files else None
         # A source that reads the folder calls files of others without their dots.
         name = self.name if manifest.schema is not None else self.name.replace(".", "_")
-        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else name)
+        name = "" if schema is None else name
+        return TableState(schema=schema, ledger=manifest.rows, stream_name=name, refuses=self._refuses(manifest))
+
+    def _refuses(self, manifest: Manifest) -> Mapping[WriteDisposition, str]:
+        """Refuse to add to files that were written in another way."""
+        before, now = manifest.written, self.format.written
+        if manifest.schema is None or before == now:
+            return {}
+        changed = ", ".join(f"`{key}`" for key in sorted({*before, *now}) if before.get(key) != now.get(key))
+        why = f"was written with another {changed}: put it back, or replace the table once with --full-refresh"
+        return dict.fromkeys((WriteDisposition.APPEND, WriteDisposition.MERGE), why)
 
     def has_files(self, manifest: Manifest) -> bool:
         """Tell whether any file of the table still exists."""
