@@ -157,7 +157,7 @@ def _made_up(
     date = pipeline.execution_date.isoformat()
     event = make_event(
         status,
-        name,
+        pipeline.called(name),
         parent=parent,
         destination_table=table,
         execution_date=date,

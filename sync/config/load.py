@@ -361,7 +361,7 @@ def render_destination_table(template: str, pipeline: Pipeline, stream: str) -> 
     place = next((i for i, entry in enumerate(pipeline.streams) if entry.destination_table == template), None)
     loc: Loc = ("streams",) if place is None else ("streams", place, "destination_table")
     try:
-        table = str(render(template, pipeline._origin.scope.knowing(stream=stream)).value)
+        table = str(render(template, pipeline._origin.scope.knowing(stream=pipeline.called(stream))).value)
     except TemplateError as error:
         raise pipeline.error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
     if not table.strip():

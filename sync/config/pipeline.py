@@ -52,6 +52,11 @@ class Pipeline(Defaulting):
     retries: Count = Field(default=0, description="Per stream, for errors after which another attempt may succeed.")
     retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
     timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    stream_names: Literal["full", "bare"] = Field(
+        default="full",
+        description="What callbacks, transformers and templates call a stream: full (default) with its schema, bare "
+        "without, as Mage does.",
+    )
     discovery_timeout_s: Timeout | None = Field(
         default=3600, description="Seconds in which the source must tell its streams, its installation included."
     )
@@ -132,6 +137,10 @@ class Pipeline(Defaulting):
     def env(self) -> str:
         """Name of the environment: `$ENV`, else `dev`."""
         return str(self._origin.scope.defaults["env"])
+
+    def called(self, stream: str) -> str:
+        """Return what callbacks, transformers and templates call a stream, see `stream_names`."""
+        return stream.rpartition(".")[2] if self.stream_names == "bare" else stream
 
     def configuration(self, block: str) -> Mapping[str, Any]:
         """Return the `configuration` of a source, transformer or destination by its block_uuid; else an empty one."""

@@ -73,7 +73,7 @@ def _transformers(session: Session, selected: SelectedStream) -> list[Transforme
     execution_date = pipeline.execution_date.isoformat()
     kwargs = {
         **pipeline.variables,
-        "stream": selected.name,
+        "stream": pipeline.called(selected.name),
         "destination_table": selected.destination_table,
         "pipeline_uuid": pipeline.pipeline,
         "pipeline_run": {

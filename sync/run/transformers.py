@@ -39,7 +39,7 @@ def make_transformers(
                 }
             )
             functions = [_bind(function, values) for function in code.transformers[block.block]]
-            made.append(Transformer(block.block, functions, code.renames[block.block]))
+            made.append(Transformer(block.block, functions, code.renames[block.block], block.frames))
     return made
 
 
