@@ -50,7 +50,7 @@ def test_functions_conditions_and_templates_get_the_bare_name(tmp_path: Path, ru
     assert done.returncode == 0, done.stderr
     with duckdb.connect(folder / "copy.duckdb") as copy:
         assert copy.sql("SELECT * FROM raw_users").fetchall() == [(1, "users")]
-    assert (folder / "told").read_text() == "users raw_users export_duckdb:crm.users:0\n"
+    assert (folder / "told").read_text() == "users raw_users export_duckdb:crm.users\n"
     tried = run_cli(["callbacks", "test", "tell.py", "--pipeline", "names.yaml", "--json"], folder)
     assert json.loads(tried.stdout)["calls"][0]["received"]["stream"] == "'users'"
 
