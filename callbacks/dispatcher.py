@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from .child import OUTPUT_KEPT_BYTES, CallEnd, tail
+from .child_process import OUTPUT_KEPT_BYTES, CallEnd, tail
 from .invoke import Functions
 from .kwargs import RESERVED
 from .plain_text import plain_text

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TextIO
 
-from .child import CallEnd, Child
+from .child_process import CallEnd, Child
 from .invoke import DATA_MODULES, Functions, perform
 
 

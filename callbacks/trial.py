@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .dispatcher import Dispatcher
-from .events import make_event
 from .invoke import append_folder, show
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import CallbackFunction, load_file
+from .made_up_events import make_event
 from .protocols import Delivery, LeaseResult, NothingOpen, Outcome, Prepared
 from .unknown_names import UnknownName, unknown_names
 
@@ -213,7 +213,7 @@ def read_table(source: Path) -> Any:
     }
     reader = readers.get(source.suffix.lower())
     if reader is None:
-        raise ValueError(f"{source} is none of {', '.join(readers)}")
+        raise ValueError(f"{source}: its name must end in one of {', '.join(readers)}")
     try:
         return reader(source)
     except (OSError, pa.ArrowException) as error:

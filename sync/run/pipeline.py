@@ -20,7 +20,7 @@ from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan
-from ..plan.repair import Repair
+from ..plan.planned_repair import Repair
 from ..plan.selection import NoStream
 from ..session.session import make_plan, open_session
 from ..store import Store

@@ -109,7 +109,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         pipeline: the pipeline file.
         number: place of the callback block in `callbacks`.
         status: status of the event.
-        event: the event in recorded form, see `syncblocks.callbacks.events.make_event`.
+        event: the event in recorded form, see `syncblocks.callbacks.made_up_events.make_event`.
     """
     block = pipeline.callbacks[number]
     delivery = Delivery(

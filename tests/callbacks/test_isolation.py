@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from syncblocks.callbacks.child import Child
+from syncblocks.callbacks.child_process import Child
 from syncblocks.callbacks.dispatcher import OUTPUT_LIMIT, Dispatcher
 from syncblocks.callbacks.testing import make_event
 from tests.callbacks.outbox import MemoryOutbox, delivery
@@ -403,7 +403,7 @@ def test_a_call_that_is_ended_leaves_no_process_in_a_session_of_its_own(
 
 PARENT = """
 import json, sys, time
-from syncblocks.callbacks.child import Child
+from syncblocks.callbacks.child_process import Child
 child = Child("alerts")
 request = json.loads(sys.argv[1])
 print(child.call({**request, "function": "starts_sleep"}, timeout_s=20).output.decode(), flush=True)

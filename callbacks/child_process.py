@@ -37,7 +37,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("syncblocks", sys.argv[1])
 sys.modules["syncblocks"] = module = module_from_spec(spec)
 spec.loader.exec_module(module)
-from syncblocks.callbacks.worker import main
+from syncblocks.callbacks.child_main import main
 main(*map(int, sys.argv[2:5]), imports=sys.argv[6:])
 """
 
