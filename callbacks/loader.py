@@ -36,6 +36,7 @@ DECORATORS: Mapping[str, Callable[..., Any]] = {
     "on_failure": decorator.on_failure,
     "on_cancelled": decorator.on_cancelled,
     "transformer": decorator.transformer,
+    "test": decorator.output_test,
     **dict.fromkeys(decorator.OTHERS_OF_MAGE, decorator.left_alone),
 }
 
@@ -84,6 +85,8 @@ class CallbackFile:
     #: In calling order: legacy marks first, then in definition order.
     functions: tuple[CallbackFunction, ...]
     transformers: tuple[TransformerFunction, ...]
+    #: Functions marked by `@test`, by name. No run calls them.
+    tests: Mapping[str, Callable[..., Any]]
 
 
 def load_file(
@@ -164,7 +167,7 @@ def read_marks(
     path, names = executed.path, frozenset(variables)
     callbacks: list[CallbackFunction] = []
     transformers: list[TransformerFunction] = []
-    for name, marks in _by_name(executed.marks).items():
+    for name, marks in _by_name(_of_blocks(executed.marks)).items():
         if any(mark.status is None for mark in marks):
             transformers.append(_bound_transformer(executed, name, marks, names))
         else:
@@ -178,12 +181,18 @@ def read_marks(
     if not callbacks and not transformers:
         raise CallbackLoadError(path, None, "marks no function with @callback or @transformer")
     callbacks.sort(key=lambda function: not function.is_legacy)
-    return CallbackFile(path=path, functions=tuple(callbacks), transformers=tuple(transformers))
+    tests = _by_name(mark for mark in executed.marks if mark.is_test)
+    return CallbackFile(
+        path=path,
+        functions=tuple(callbacks),
+        transformers=tuple(transformers),
+        tests={name: marks[0].function for name, marks in tests.items()},
+    )
 
 
 def read_function(executed: ExecutedFile, name: str, *, variables: Iterable[str]) -> CallbackFunction | None:
     """Bind one callback function of an executed file; None if there is no function of that name."""
-    marks = _by_name(executed.marks).get(name)
+    marks = _by_name(_of_blocks(executed.marks)).get(name)
     if marks is None or any(mark.status is None for mark in marks):
         return None
     return _bound(executed, name, marks, frozenset(variables), None)
@@ -240,6 +249,10 @@ def _bound_transformer(
     return TransformerFunction(
         name=name, binding=binding, function=function, rename_columns=dict(marks[0].rename_columns or {}), line=line
     )
+
+
+def _of_blocks(marks: Iterable[Mark]) -> Iterator[Mark]:
+    return (mark for mark in marks if not mark.is_test)
 
 
 def _by_name(marks: Iterable[Mark]) -> dict[str, list[Mark]]:

@@ -188,13 +188,20 @@ def _spool(source: Path | None, folder: Path) -> tuple[str, str]:
     """Write data as an Arrow IPC file, as a run does; return its path and shape."""
     import pyarrow as pa
 
-    table = pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]}) if source is None else read_table(source)
+    table = sample_or_file(source)
     path = folder / "data.arrow"
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
     made_up = " (made up)" if source is None else ""
     return str(path), f"{table.num_rows} rows{made_up}: {columns}"
+
+
+def sample_or_file(source: Path | None) -> Any:
+    """Read a data file into an Arrow table; without one return three made-up records. Errors: see `read_table`."""
+    import pyarrow as pa
+
+    return pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]}) if source is None else read_table(source)
 
 
 def read_table(source: Path) -> Any:

@@ -38,12 +38,13 @@ def make_transformers(
                     "query": query,
                 }
             )
-            functions = [_bind(function, values) for function in code.transformers[block.block]]
+            functions = [bound(function, values) for function in code.transformers[block.block]]
             made.append(Transformer(block.block, functions, code.renames[block.block], block.frames))
     return made
 
 
-def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+def bound(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Return a transformer's function of a DataFrame alone; it counts its calls for `index`."""
     calls = count()
 
     def call(frame: Any) -> Any:
