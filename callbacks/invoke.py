@@ -14,6 +14,7 @@ from .answer import Answer
 from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
+from .mage import mage_modules
 from .odd_times import without_odd_times
 
 # Its own, since the user's function may replace them.
@@ -130,7 +131,8 @@ def _call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], after: Callable[[], None]
 ) -> Any:
     try:
-        return function(*args, **kwargs)
+        with mage_modules():
+            return function(*args, **kwargs)
     finally:
         try:
             after()

@@ -30,6 +30,9 @@ class Origin(NamedTuple):
     document: Document
     scope: Scope
     execution_date: datetime
+    interval: tuple[datetime, datetime] | None
+    #: Where a template uses it.
+    of_interval: tuple[Loc, ...]
     trigger: str
     references: Mapping[str, Any]
     #: Variables given by the caller, without those of an earlier run.
@@ -122,6 +125,19 @@ class Pipeline(Defaulting):
     def execution_date(self) -> datetime:
         """When the pipeline run started: aware, UTC."""
         return self._origin.execution_date
+
+    @property
+    def interval(self) -> tuple[datetime, datetime] | None:
+        """Start and end, aware, of what the run is for; None: nothing that has a start and an end."""
+        return self._origin.interval
+
+    def check_interval(self) -> None:
+        """Raise a ConfigError if a template uses the interval and there is none."""
+        if self._origin.interval is None and self._origin.of_interval:
+            raise self.error(
+                self._origin.of_interval[0],
+                "needs an interval: give `run` or `plan` --interval-start and --interval-end",
+            )
 
     @property
     def trigger(self) -> str:

@@ -166,6 +166,7 @@ def open_session(pipeline: Pipeline) -> Session:
     Raises:
         ConfigError: settings, callback files or transformer files are wrong.
     """
+    pipeline.check_interval()
     code = load_user_code(pipeline)
     source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
     source_can, destination_can = abilities_of(source), abilities_of(destination)
