@@ -34,7 +34,8 @@ from typing import Any, TextIO
 from .answer import Answer
 from .invoke import Functions, perform
 from .leftovers import MARK
-from .triggers import asking
+from .mage import install
+from .triggers import connect
 
 # What serves a call is bound here, before the user's code can replace it: builtins of this module, functions, the
 # scanner of JSON.
@@ -68,14 +69,15 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
             import_module(module)
     gc.freeze()
     gc.enable()
+    install()
+    connect(process.ask)
     process.send({"ready": True})
     functions = Functions()
     mark = os.environ[MARK]
     while "exit" not in (request := requests.get()):
         try:
             os.environ[MARK] = f"{mark}.{request['id']}"
-            with asking(process.ask):
-                answer = perform(functions, request, _untraced)
+            answer = perform(functions, request, _untraced)
         except BaseException:  # the function has broken what `perform` needs
             _untraced()
             answer = Answer(kind="raised", error="the function has changed its interpreter: there is no result")

@@ -14,7 +14,6 @@ from .answer import Answer
 from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
-from .mage import mage_modules
 from .odd_times import without_odd_times
 
 # Its own, since the user's function may replace them.
@@ -131,8 +130,7 @@ def _call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], after: Callable[[], None]
 ) -> Any:
     try:
-        with mage_modules():
-            return function(*args, **kwargs)
+        return function(*args, **kwargs)
     finally:
         try:
             after()

@@ -24,6 +24,12 @@ _lock = threading.Lock()
 _users = 0
 
 
+def install() -> None:
+    """Let this process import them: a child, whose functions may do so in any call."""
+    if not _is_installed():
+        sys.modules.update(_modules())
+
+
 @contextmanager
 def mage_modules() -> Iterator[None]:
     """Let a file that is executed, or a function that is called, import them; nothing stays in `sys.modules`."""

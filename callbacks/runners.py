@@ -10,6 +10,7 @@ from typing import Any, Protocol, TextIO
 
 from .child_process import CallEnd, Child
 from .invoke import DATA_MODULES, Functions, perform
+from .mage import mage_modules
 from .triggers import Ask, asking
 
 
@@ -149,7 +150,7 @@ class InlineRunner:
         masked = tuple(MaskedOutput(stream, self._redact) for stream in outside)
         sys.stdout, sys.stderr = masked
         try:
-            with asking(ask):
+            with asking(ask), mage_modules():
                 answer = perform(self._functions, request)
         finally:
             sys.stdout, sys.stderr = outside

@@ -80,6 +80,11 @@ def trigger_pipeline(
     return TriggeredRun(id=found["id"], pipeline_uuid=pipeline_uuid, status=status)
 
 
+def connect(ask: Ask) -> None:
+    """Send the questions of this process to an engine from now on: of a child, which serves one engine."""
+    _ask.append(ask)
+
+
 @contextmanager
 def asking(ask: Ask) -> Iterator[None]:
     """Send questions to an engine while a function is called."""

@@ -168,6 +168,6 @@ def test_a_run_with_an_interval_tells_it_to_callbacks_and_templates(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     calls = json.loads(run_cli(["callbacks", "history", "second.yaml", "--json"], folder).stdout)["calls"]
     output = "2024-01-02 00:00:00+00:00 2024-01-02 05:00:00+00:00 18000.0 2024-01-01 19:00:00+00:00"
-    assert [call["output"].strip() for call in calls] == [output, output]
+    assert [call["call"]["output"].strip() for call in calls] == [output, output]
     for wrong in (times[:2], [*times[:3], "2024-01-01"], ["--interval-start", "soon"]):
         assert run_cli(["run", "second.yaml", *wrong], folder).returncode == 2
