@@ -209,8 +209,9 @@ def _moment(time: Any) -> datetime | None:
     if isinstance(time, int | float):
         return datetime.fromtimestamp(time, UTC)
     if isinstance(time, str):
-        try:
-            time = datetime.fromisoformat(time)
+        digits = time.partition(".")[0]
+        try:  # ftp writes fourteen digits
+            time = datetime.strptime(digits, "%Y%m%d%H%M%S") if digits.isdigit() else datetime.fromisoformat(time)  # noqa: DTZ007
         except ValueError:
             return None
     if not isinstance(time, datetime):

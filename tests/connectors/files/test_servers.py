@@ -6,21 +6,23 @@ import ftplib
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.files.storage import translated
-from syncblocks.connectors.stream import Checkpoint
+from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead, ReplicationMethod
 from syncblocks.sync.run.recovery import _drop_staging
 from tests.connectors.files.files_load import batch_of, load_of, run
 from tests.connectors.files.files_pair import only, records_of
@@ -120,6 +122,29 @@ def test_file_servers_keep_the_promises_of_a_folder(tmp_path: Path, server: tupl
     assert records_of(source, only(source)) == [{"id": 4, "name": "d"}]
     left = [path.name for path in root.rglob("*") if path.is_file()]
     assert sorted(left) == ["orders.csv", "orders.csv.json"]
+
+
+def test_new_files_of_a_server_are_found(tmp_path: Path, server: tuple[str, Path]) -> None:
+    url, root = server
+    (root / "met").mkdir()
+    (root / "met/1.csv").write_text("n\n1\n")
+    source = CSVSource({"path": url, "streams": {"met": "met/**/*.csv"}, "file_columns": True}, tmp_path)
+
+    def read(known: Sequence[FileRead], bookmark: Bookmark | None) -> tuple[list[Any], Checkpoint | None]:
+        opened = source.open_tracked("met", known, bookmark) if bookmark else source.open_streams(["met"])[0]
+        assert not opened.unreadable, opened.unreadable
+        stream = replace(opened, replication_method=ReplicationMethod.INCREMENTAL, tracks_files=True)
+        events = [event for _, event in source.read([stream], {"met": bookmark})]
+        records = [record for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
+        return records, events[-1] if events else None  # type: ignore[return-value]
+
+    (record,), checkpoint = read((), None)
+    assert checkpoint is not None
+    assert (record["n"], record["_file"]) == (1, "met/1.csv")
+    assert abs(record["_file_modified"].timestamp() - (root / "met/1.csv").stat().st_mtime) < 2
+    assert read(checkpoint.files, checkpoint.bookmark) == ([], None)
+    (root / "met/2.csv").write_text("n\n2\n")
+    assert [record["n"] for record in read(checkpoint.files, checkpoint.bookmark)[0]] == [2]
 
 
 def test_recovery_on_a_file_server_moves_what_was_committed(tmp_path: Path, server: tuple[str, Path]) -> None:

@@ -1,0 +1,45 @@
+"""Which files are new or changed, by what a store says of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from syncblocks.connectors.files.local import LocalStorage
+from syncblocks.connectors.files.objects import _entry
+from syncblocks.connectors.files.paths import DataFile
+from syncblocks.connectors.files.tracking import NewFiles, file_read
+
+AT = datetime(2026, 4, 1, 10, tzinfo=UTC)
+
+#: As s3fs, gcsfs, adlfs, sftp and ftp list a file.
+ITEMS: dict[str, dict[str, Any]] = {
+    "s3": {"size": 3, "LastModified": AT, "ETag": '"9b2-4"'},
+    "gcs": {"size": 3, "updated": "2026-04-01T10:00:00.000Z", "md5Hash": "abc=", "etag": "CJ"},
+    "azure": {"size": 3, "last_modified": AT, "etag": "0x8D"},
+    "sftp": {"size": 3, "mtime": AT.replace(tzinfo=None)},
+    "ftp": {"size": 3, "modify": "20260401100000"},
+}
+
+
+def new(item: dict[str, Any], known: dict[str, Any]) -> list[str]:
+    read = file_read(_entry("a.csv", known))
+    file = DataFile(LocalStorage.__new__(LocalStorage), "a.csv", listed=_entry("a.csv", item))
+    return [each.name for each in NewFiles([file], [read]).files]
+
+
+@pytest.mark.parametrize("store", ITEMS)
+def test_a_file_is_changed_if_its_size_or_its_content_is(store: str) -> None:
+    item = ITEMS[store]
+    assert _entry("a.csv", item).modified == AT
+    assert new(item, item) == []
+    assert new({**item, "size": 4}, item) == ["a.csv"]
+    later = {**item, **{key: "20260402100000" for key in item if key == "modify"}}
+    later |= {key: datetime(2026, 4, 2, tzinfo=UTC) for key in ("LastModified", "updated", "last_modified", "mtime")}
+    has_hash = bool(_entry("a.csv", item).etag)
+    assert new({key: later[key] for key in item}, item) == ([] if has_hash else ["a.csv"]), "the content is the same"
+    if has_hash:
+        other = {key: "other" for key in ("ETag", "md5Hash", "etag") if key in item}
+        assert new({**item, **other}, item) == ["a.csv"], "as large, at the same time, and another content"
