@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import click
 import msgspec
@@ -36,6 +35,9 @@ from .versions import VERSION, OlderVersions, version_column
 
 #: Records of a stream in one load; config `batch_size_rows` changes it.
 BATCH_RECORDS = 50_000
+
+#: What singer-sdk raises for a message that is none, or does not hold to its SCHEMA.
+UNREADABLE = (SyncError, SingerReadError)
 
 #: Connectors with schemas: there, a tap's `schema-table` names schema and table.
 _WITH_SCHEMAS = frozenset({"postgres"})
@@ -212,16 +214,6 @@ def _shared(stream: str, other: str, table: str, way_out: str = "") -> FatalConn
 
 
 class _Reader(SingerReader):
-    """Reads messages; one that is none, or does not hold to its SCHEMA, is an error of what the tap writes."""
-
-    def process_lines(
-        self, file_input: IO[str] | None, callbacks: dict[str, Callable[[dict[str, Any]], None]]
-    ) -> Counter[str]:
-        try:
-            return super().process_lines(file_input, callbacks)
-        except (SyncError, SingerReadError) as error:
-            raise FatalConnectorError(f"a message of the tap cannot be read: {' '.join(str(error).split())}") from error
-
     def _process_unknown_message(self, message_dict: dict[str, Any]) -> None:
         raise FatalConnectorError(f"a message of the tap has the unknown type {message_dict['type']!r}")
 
@@ -414,4 +406,4 @@ def _widened(column: Column, wider: Wider) -> Column:
     return column.widened(wider.kind) if column.name == wider.column.name else column
 
 
-__all__ = ["DestinationSink", "DestinationTarget", "table_name", "target_class"]
+__all__ = ["UNREADABLE", "DestinationSink", "DestinationTarget", "table_name", "target_class"]
