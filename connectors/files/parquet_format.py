@@ -123,7 +123,7 @@ class ParquetFormat:
                 chosen = file.groups if isinstance(file, FilePart) else None
                 most = self._settings.batch_size
                 reopen = source.with_dictionary if file.is_local else None
-                size = fitting_records(metadata, chosen, BLOCK_BYTES, most, reopen)
+                size = fitting_records(opened, chosen, BLOCK_BYTES, most, reopen)
                 opened = source.exact(opened, wanted, chosen)
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
