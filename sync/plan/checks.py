@@ -14,6 +14,10 @@ from ..errors import ConfigError, nearest_match
 from .selection import SelectedStream
 
 
+class SharedTable(ConfigError):
+    """Several streams would replace one table."""
+
+
 def check_shared_tables(
     pipeline: Pipeline,
     selected: Sequence[SelectedStream],
@@ -45,6 +49,7 @@ def check_shared_tables(
                 pipeline,
                 stream,
                 f"table {tables_named}{is_one} is written by {names}: {_advice(others)}",
+                kind=SharedTable,
             )
         if not replaces(stream):
             continue
