@@ -67,6 +67,7 @@ class Transformer:
         declared = self.stream(stream)
         renamed = pa.RecordBatch.from_arrays(batch.columns, schema=_relabel(batch.schema, self._rename))
         if not self._functions:
+            self.schema = renamed.schema
             return renamed
         frame = _to_frame(renamed)
         for function in self._functions:
