@@ -61,7 +61,7 @@ _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
 
 
 def load_pipeline(
-    given: str | os.PathLike[str] | Mapping[str, Any],
+    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
     *,
     folder: str | os.PathLike[str] | None = None,
     variables: Mapping[str, Any] | None = None,
@@ -74,7 +74,7 @@ def load_pipeline(
     """Load and check a pipeline file, or a mapping in its place; connects to nothing and writes nothing.
 
     Args:
-        given: the YAML file, or what it would hold; a mapping names its `pipeline`.
+        given: the YAML file, or what it would hold: a mapping or a `Pipeline` made by hand, with its `pipeline`.
         folder: of a mapping: where relative paths start; default: the current folder.
         variables: JSON values, used before the file's `variables`; templates in them are not filled in.
         execution_date: start of the run, aware; default: now.
@@ -107,9 +107,13 @@ def load_pipeline(
 
 
 def _document(
-    given: str | os.PathLike[str] | Mapping[str, Any], folder: str | os.PathLike[str] | None, text: str | None
+    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
+    folder: str | os.PathLike[str] | None,
+    text: str | None,
 ) -> tuple[Document, Path]:
     """Return what was given and the folder where its relative paths start."""
+    if isinstance(given, Pipeline):
+        given = given.given if given.is_loaded else given.model_dump(exclude_unset=True)
     if isinstance(given, Mapping):
         return mapping_document(given), Path.absolute(Path(folder or ""))
     if folder is not None:
@@ -178,6 +182,7 @@ class _Loader:
             secret_values=frozenset(value for value in self._secrets if value),
             warnings=tuple(self._warnings),
         )
+        pipeline._is_loaded = True
         return pipeline
 
     def _validated(self, values: Any) -> Pipeline | None:
