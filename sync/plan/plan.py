@@ -43,7 +43,15 @@ from .evolution import (
 )
 from .guessed import decided
 from .order import cycle_warnings, in_order
-from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_reading, plan_resumption
+from .reading import (
+    Reading,
+    Resumption,
+    late_warnings,
+    limit_warnings,
+    plan_reading,
+    plan_resumption,
+    unknown_type_warnings,
+)
 from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
@@ -207,6 +215,7 @@ def plan_streams(
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
+    warnings += unknown_type_warnings(selected)
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
