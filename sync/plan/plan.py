@@ -25,6 +25,7 @@ from .checks import (
     check_own_source,
     check_rejected,
     check_shared_tables,
+    forgetting_warnings,
     rejected_warnings,
     server_warnings,
     stream_error,
@@ -212,6 +213,7 @@ def plan_streams(
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
     warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)
     warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
+    warnings += forgetting_warnings(selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
