@@ -15,6 +15,7 @@ from .protocols import (
     Destination,
     ExaminesTables,
     FindsTypes,
+    ForgetsRuns,
     HasOneNull,
     HoldsMemory,
     KeepsRejected,
@@ -54,6 +55,7 @@ class Abilities:
     states_types: StatesTypes | None = None
     names_tables: NamesTables | None = None
     names_columns: NamesColumns | None = None
+    forgets_runs: ForgetsRuns | None = None
     keeps_rejected: KeepsRejected | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None

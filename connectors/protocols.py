@@ -340,6 +340,15 @@ class VerifiesServer(Protocol):
 
 
 @runtime_checkable
+class ForgetsRuns(Protocol):
+    """Knows whether each run replaces what earlier runs have written, whatever the disposition says."""
+
+    def forgets_runs(self) -> str:
+        """Return a warning for the plan of streams that read only what is new; empty: it keeps them."""
+        ...
+
+
+@runtime_checkable
 class KeepsRejected(Protocol):
     """Takes `Rejected` events and keeps their records beside the table; see `connectors/rejected`.
 

@@ -23,6 +23,9 @@ def is_unseen(field: pa.Field) -> bool:
     return bool(pa.types.is_null(field.type)) or UNSEEN in (field.metadata or {})
 
 
+#: Key in the metadata of a text field: the source does not know the column's type, and reads its values as text.
+UNKNOWN_TYPE = b"unknown_type"
+
 #: Key in the metadata of a field: its type was guessed from the values seen, and a table that is there decides it.
 GUESSED = b"guessed"
 

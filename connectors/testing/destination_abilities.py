@@ -179,6 +179,9 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
 
+    def test_a_destination_says_whether_it_forgets_what_earlier_runs_wrote(self, destination: Destination) -> None:
+        assert isinstance(self.can(destination, "forgets_runs").forgets_runs(), str)
+
     def test_a_destination_says_which_rejected_records_it_cannot_keep(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "keeps_rejected").keeps_rejected(), str)
 

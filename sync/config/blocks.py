@@ -69,6 +69,12 @@ class SourceBlock(_Connection):
 class DestinationBlock(_Connection):
     """The destination (a data exporter)."""
 
+    naming: Literal["keep", "lower", "snake_case", "mage"] = Field(
+        default="keep",
+        description="What tables and columns are called: keep (default) the source's names, lower, snake_case, or as "
+        "Mage does.",
+    )
+
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
         self._with_default_block("export_")

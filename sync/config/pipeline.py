@@ -42,7 +42,11 @@ class Origin(NamedTuple):
 
 
 class Pipeline(Defaulting):
-    """One pipeline: source, transformers, destination, streams and callbacks. Created by `load_pipeline`."""
+    """One pipeline: source, transformers, destination, streams and callbacks.
+
+    `load_pipeline` makes it of a file or mapping. One made by hand checks the types of its values (pydantic's
+    `ValidationError`); all else, its templates too, is checked and filled in by the function that it is given to.
+    """
 
     pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
     variables: dict[str, Any] = Field(
@@ -104,6 +108,12 @@ class Pipeline(Defaulting):
     )
 
     _origin: Origin = PrivateAttr()
+    _is_loaded: bool = PrivateAttr(default=False)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load_pipeline` has made it; only then it has a folder, a date and its templates filled in."""
+        return self._is_loaded
 
     @property
     def path(self) -> Path | None:

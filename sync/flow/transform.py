@@ -72,6 +72,7 @@ class Transformer:
         declared = self.stream(stream)
         renamed = pa.RecordBatch.from_arrays(batch.columns, schema=_relabel(batch.schema, self._rename))
         if not self._functions:
+            self.schema = renamed.schema
             return renamed
         table = self._by_batch(renamed) if self._frames == "batch" else self._by_record(renamed)
         missing = [key for key in declared.key_properties if key not in table.schema.names]

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 
+from ..config.naming import name_by
 from .columns import ColumnMapping, Rules, table_changes, table_columns
 from .selection import SelectedStream
 from .shapes import Change, Shape, in_words
@@ -69,14 +70,16 @@ def frozen(changes: Sequence[Change], before: Shape | None, mapping: ColumnMappi
     )
 
 
-def former_key(before: Shape | None, after: Shape, renames: Sequence[Mapping[str, str]]) -> tuple[str, ...] | None:
-    """Return the keys by which a table was last written, renamed by the transformers; None if they have not changed."""
+def former_key(
+    before: Shape | None, after: Shape, renames: Sequence[Mapping[str, str]], naming: str
+) -> tuple[str, ...] | None:
+    """Return the keys by which a table was last written, as it calls them; None if they have not changed."""
     if before is None or before["keys"] == after["keys"]:
         return None
     keys = tuple(before["keys"])
     for names in renames:
         keys = tuple(names.get(key, key) for key in keys)
-    return keys
+    return tuple(name_by(naming, key) for key in keys)
 
 
 def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:

@@ -25,6 +25,7 @@ from .checks import (
     check_own_source,
     check_rejected,
     check_shared_tables,
+    forgetting_warnings,
     rejected_warnings,
     server_warnings,
     stream_error,
@@ -44,7 +45,15 @@ from .evolution import (
 from .guessed import decided
 from .order import cycle_warnings, in_order
 from .planned_repair import Repair
-from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_reading, plan_resumption
+from .reading import (
+    Reading,
+    Resumption,
+    late_warnings,
+    limit_warnings,
+    plan_reading,
+    plan_resumption,
+    unknown_type_warnings,
+)
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
@@ -204,9 +213,11 @@ def plan_streams(
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
     warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)
     warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
+    warnings += forgetting_warnings(selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
+    warnings += unknown_type_warnings(selected)
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
@@ -258,13 +269,13 @@ def _plan_stream(
     if types is not None and not full_refresh:
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
-    declared, is_decided = _arriving(stream.stream, blocks, code)
+    declared, is_decided = _arriving(pipeline, stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         stream = replace(stream, stream=decided(stream.stream, names, rules))
-        read, (declared, _) = stream.stream, _arriving(stream.stream, blocks, code)
+        read, (declared, _) = stream.stream, _arriving(pipeline, stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
@@ -304,7 +315,7 @@ def _plan_stream(
         connectors.source_can,
         connectors.destination_can,
         source_name=pipeline.source.connector,
-        is_plain=not (blocks or kept or is_converted),
+        is_plain=not (blocks or kept or is_converted or arriving.schema.names != stream.stream.schema.names),
     )
     return PlannedStream(
         selected=stream,
@@ -322,7 +333,7 @@ def _plan_stream(
         shape=shape,
         source_changes=changes,
         ignored=left_out if ignores else None,
-        former_key=former_key(before, shape, [code.renames[block.block] for block in blocks]),
+        former_key=former_key(before, shape, [code.renames[block.block] for block in blocks], stream.naming),
         refusal="; ".join([*of_changes, *lossy]),
         is_refused_by_destination=not of_changes,
         needs_decision=bool(lossy) and not changes,
@@ -397,11 +408,18 @@ def _rules(
     )
 
 
-def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
-    from ..flow.transform import Transformer, declared_stream
+def _arriving(pipeline: Pipeline, stream: SelectedStream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
+    from ..flow.naming import naming_steps
+    from ..flow.transform import Transformer, TransformError, declared_stream
 
-    renames = [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
-    return declared_stream(stream, renames), not any(code.transformers[block.block] for block in blocks)
+    declared = declared_stream(
+        stream.stream, [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
+    )
+    try:
+        declared = declared_stream(declared, naming_steps(stream.naming, pipeline.destination.block))
+    except TransformError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
+    return declared, not any(code.transformers[block.block] for block in blocks)
 
 
 def _wire(connectors: Connectors, stream: Stream, arriving: Stream, disposition: WriteDisposition) -> str:

@@ -22,6 +22,7 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.naming import collision, name_by, one_named
 from ..errors import ConfigError, nearest_match
 
 #: Our own tables in a source that was once a destination; no glob matches them.
@@ -64,6 +65,8 @@ class SelectedStream:
     on_schema_change: str
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: The destination's names for columns: keep, lower, snake_case or mage.
+    naming: str
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -146,6 +149,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     if errors:
         raise _together(errors)
     _check_columns(pipeline, entries, by_name, _column_names)
+    _check_table_names(pipeline, chosen, settings)
     return tuple(chosen)
 
 
@@ -339,6 +343,7 @@ def _configure(
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         left_out=_left_out(stream, kept),
+        naming=pipeline.destination.naming,
         location=location,
     )
 
@@ -442,9 +447,24 @@ def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str
     template = settings.get("destination_table")
     if template is not None:
         return render_destination_table(template, pipeline, stream.name)
-    if "table" in stream.locator:  # a database: the table's own name, with its dots quoted
-        return str(TableName("", str(stream.locator["table"])))
-    return stream.name.replace(".", "_")  # a dot would name a schema of the destination
+    name = name_by(pipeline.destination.naming, _bare_name(stream))
+    return str(TableName("", name)) if "table" in stream.locator else name  # its dots are quoted
+
+
+def _bare_name(stream: Stream) -> str:
+    """Return the table's own name in a database; elsewhere a dot would name a schema of the destination."""
+    return str(stream.locator["table"]) if "table" in stream.locator else stream.name.replace(".", "_")
+
+
+def _check_table_names(
+    pipeline: Pipeline, chosen: Sequence[SelectedStream], settings: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise if `naming` gives two streams one table; streams whose tables have one name without it may share it."""
+    by_name = {_bare_name(each.stream): each for each in chosen if settings[each.name].get("destination_table") is None}
+    if found := one_named(pipeline.destination.naming, by_name):
+        first, second, made = found
+        text = collision("tables", pipeline.destination.naming, first, second, made)
+        raise pipeline.error(by_name[second].location, f"stream {by_name[second].name!r}: {text}")
 
 
 def _first(*candidates: Any) -> Any:

@@ -11,11 +11,11 @@ from syncblocks.connectors.stream import (
     LedgerKey,
     LedgerRow,
     ReplicationMethod,
-    Stream,
     TableState,
     WriteDisposition,
 )
 
+from ..config.naming import KEEP
 from .selection import SelectedStream
 
 
@@ -28,15 +28,24 @@ class Start(NamedTuple):
     is_unclaimed: bool = False
 
 
-#: Between the source of a ledger row and the mark of the query that its stream is.
-_QUERY = "?query="
+#: Behind the source of a ledger row: how columns are named, and a mark of the query that its stream is.
+_NAMING, _QUERY = "?naming=", "?query="
 
 
-def source_of(source: str, stream: Stream) -> str:
-    """Return what the ledger keeps as the source of a stream: of a query also a mark that changes with its text."""
-    if not stream.query:
-        return source
-    return f"{source}{_QUERY}{blake2b(stream.query.encode(), digest_size=8).hexdigest()}"
+def source_of(source: str, stream: SelectedStream) -> str:
+    """Return what the ledger keeps as the source of a stream: with its naming, and a mark of its query's text."""
+    naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
+    query = stream.stream.query
+    mark = f"{_QUERY}{blake2b(query.encode(), digest_size=8).hexdigest()}" if query else ""
+    return f"{source}{naming}{mark}"
+
+
+def _place_of(source: str) -> str:
+    return source.partition(_NAMING)[0].partition(_QUERY)[0]
+
+
+def _naming_of(source: str) -> str:
+    return source.partition(_NAMING)[2].partition(_QUERY)[0] or KEEP
 
 
 def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
@@ -88,8 +97,14 @@ def starting_point(
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
     if committed is not None:
-        named = [source_of(source, stream.stream) for source in sources]
-        is_same = committed.source.partition(_QUERY)[0] in sources
+        named = [source_of(source, stream) for source in sources]
+        is_same = _place_of(committed.source) in sources
+        if is_same and (former := _naming_of(committed.source)) != stream.naming:
+            return (
+                f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
+                f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
+                "give another `destination_table`, or start the table over with --full-refresh"
+            )
         if is_same and committed.source not in named and not _is_read_anew(stream):
             return (
                 f"the query of stream {stream.name!r} has changed, or was none, since table "
@@ -141,11 +156,7 @@ def not_ours(stream: SelectedStream, changes: Sequence[str] = ()) -> str:
 
 def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
     for row in table.ledger:
-        if (
-            row.key.stream == stream.name
-            and row.source.partition(_QUERY)[0] in sources
-            and row.committed_at is not None
-        ):
+        if row.key.stream == stream.name and _place_of(row.source) in sources and row.committed_at is not None:
             return (
                 f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
                 f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "

@@ -292,14 +292,14 @@ def write_bookmark(
     _, row = _table_and_row(session, key)
     if row is None:
         # No commit has made the row: it must name the source of the bookmark.
-        source = source_of(session.source_name, selected.stream)
+        source = source_of(session.source_name, selected)
         session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
     session.destination.set_bookmark(key, bookmark)
     state = StreamState(
         stream=name,
         destination_table=key.destination_table,
         bookmark=bookmark,
-        source=source_of(session.source_name, selected.stream) if row is None else row.source,
+        source=source_of(session.source_name, selected) if row is None else row.source,
         rows=None if row is None else row.rows,
         at=None if row is None else row.committed_at,
     )

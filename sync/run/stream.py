@@ -139,7 +139,7 @@ class StreamRun:
             self.planned.key,
             token=self._token,
             owner=owner_text(context.run),
-            source=source_of(context.source_name, self.planned.selected.stream),
+            source=source_of(context.source_name, self.planned.selected),
         )
         self._columns = row.columns
         return row
@@ -382,7 +382,7 @@ class StreamRun:
             state = StateCopy(
                 stream=key.stream,
                 destination_table=key.destination_table,
-                source=source_of(self.context.source_name, self.planned.selected.stream),
+                source=source_of(self.context.source_name, self.planned.selected),
                 # Without a ledger the store's bookmark is the state, with the hashes of the records at the bookmark.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 
 import pyarrow as pa
 
@@ -155,10 +155,12 @@ class StreamEvents:
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
         else:  # inside blocks of another wire: counted when they are committed
             self.blocks.stages[0].is_complete |= item.is_last
-        for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
+        # The destination's naming is the last step; it belongs to no block of its own.
+        for transformer, stage in zip_longest(self.blocks.transformers, self.blocks.stages[1:-1]):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
-            stage.note(batch, is_last=item.is_last)
+            if stage is not None:
+                stage.note(batch, is_last=item.is_last)
         return batch
 
     def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:

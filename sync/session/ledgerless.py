@@ -170,6 +170,7 @@ PASSED_ON = frozenset(
         "bounds_records",
         "computes_checksums",
         "finds_types",
+        "forgets_runs",
         "has_one_null",
         "holds_memory",
         "keeps_rejected",

@@ -46,7 +46,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
     ),
-    "singer": ({"finds_types"}, set()),
+    "singer": ({"finds_types"}, {"forgets_runs"}),
     "sqlalchemy": ({"skips_late"}, _SQL),
     "sqlite": ({"skips_late", "reads_queries"}, _SQL),
 }
