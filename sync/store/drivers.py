@@ -21,6 +21,16 @@ from .codecs import POSTGRES_CODECS, SQLITE_CODECS, Codec
 from .connection import Connection
 from .table_names import PREFIX, VERSION_TABLE
 
+#: What servers and poolers say where all connections are taken: of the server, a role or a database; PgBouncer; others.
+_CROWDED = (
+    "too many connections",
+    "too many clients",
+    "connection slots are reserved",
+    "no more connections allowed",
+    "max clients reached",
+    "max_client_conn",
+)
+
 #: How long a writer waits for another process.
 BUSY_S = 60
 
@@ -42,8 +52,11 @@ class Driver(ABC):
     #: Column type of a key that counts up and never repeats.
     serial: str
     codecs: Mapping[str, Codec]
-    #: Held while a transaction writes.
-    turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    #: Connections that a process may have at once; None: any number.
+    most_connections: int | None = None
+    #: Held while a transaction writes, and while a brief one does (see `Database.write`).
+    turn: contextlib.AbstractContextManager[Any]
+    brief_turn: contextlib.AbstractContextManager[Any]
 
     @abstractmethod
     def connect(self) -> Any:
@@ -55,6 +68,10 @@ class Driver(ABC):
 
     def is_lost(self, raw: Any) -> bool:
         """Whether the server has closed the connection."""
+        return False
+
+    def is_crowded(self, error: BaseException) -> bool:
+        """Whether it was not connected because others have all connections."""
         return False
 
     @abstractmethod
@@ -91,7 +108,7 @@ class Sqlite(Driver):
         self._path = path
         self._clock = clock
         # SQLite waits by sleeping, in no order: threads of one process take turns by a lock instead.
-        self.turn = threading.Lock()
+        self.turn = self.brief_turn = threading.Lock()
 
     def connect(self) -> Any:
         """Open the file."""
@@ -131,6 +148,7 @@ class Postgres(Driver):
 
     serial = "SERIAL PRIMARY KEY"
     codecs = POSTGRES_CODECS
+    most_connections = 2
 
     def __init__(self, uri: str) -> None:
         """Use the server at an address.
@@ -151,6 +169,9 @@ class Postgres(Driver):
         self._schema = ""
         self.errors = (psycopg.Error,)
         self.conflicts = (psycopg.IntegrityError,)
+        # A writer may wait for a lock of another process: the second connection is for those that never do.
+        self.turn = threading.Lock()
+        self.brief_turn = contextlib.nullcontext()
 
     def connect(self) -> Any:
         """Connect; locks time out as with a file.
@@ -178,6 +199,12 @@ class Postgres(Driver):
     def is_lost(self, raw: Any) -> bool:
         """See `Driver`; known after a statement has failed."""
         return bool(raw.closed)
+
+    def is_crowded(self, error: BaseException) -> bool:
+        """See `Driver`; mostly by the text: libpq gives no SQLSTATE of a connection that was refused."""
+        if not isinstance(error, self._psycopg.OperationalError):
+            return False
+        return error.sqlstate == "53300" or any(part in str(error) for part in _CROWDED)
 
     def sql(self, statement: str) -> str:
         """Name values in the style of psycopg, and qualify each table with its schema."""
@@ -221,7 +248,8 @@ def _closed_on_error(raw: Any) -> Iterator[None]:
 
 @lru_cache(maxsize=500)
 def _for_sqlite(statement: str) -> str:
-    return statement.removesuffix(" FOR UPDATE").replace(" = TRUE", " = 1").replace(" = FALSE", " = 0")
+    statement = statement.replace(" FOR UPDATE SKIP LOCKED", "").removesuffix(" FOR UPDATE")
+    return statement.replace(" = TRUE", " = 1").replace(" = FALSE", " = 0")
 
 
 @lru_cache(maxsize=500)

@@ -193,9 +193,10 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """Result of a heartbeat."""
+class Standing:
+    """How a run stands for its process."""
 
+    #: Whether this process may still write to it.
     is_mine: bool
     cancel_requested: bool
 
