@@ -210,6 +210,9 @@ class TableState:
     ledger: tuple[LedgerRow, ...] = ()
     #: False: a view or something else that cannot be written.
     is_table: bool = True
+    #: A replace empties and refills the table itself, since something depends on it: its columns are altered, as by
+    #: the other write dispositions.
+    stays: bool = False
     #: Write disposition that cannot write the table as it is -> why; follows the table's name in a message.
     refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
     #: Write disposition -> the triggers that it fires; empty where the system does not tell.

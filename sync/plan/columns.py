@@ -132,11 +132,13 @@ def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
 
 def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
     exclude = f"leave it out with `columns: {{exclude: [{column.name}]}}`"
-    if kept.arrow is None and kept.held is not None and rules.disposition is not WriteDisposition.REPLACE:
+    is_replace = rules.disposition is WriteDisposition.REPLACE
+    if kept.arrow is None and kept.held is not None and (rules.table.stays or not is_replace):
         as_text = "say `on_lossy: text` in this stream to write it as text, " if has_text else ""
+        last = "drop what depends on the table" if rules.table.stays else "start the table over with --full-refresh"
         return (
             f"column {column.name!r} is {column.type}: {kept.note}; {as_text}change the table's column by hand, "
-            f"{exclude}, or start the table over with --full-refresh"
+            f"{exclude}, or {last}"
         )
     if kept.arrow is None:
         return (

@@ -150,7 +150,8 @@ class Target:
         if column.is_nullable:
             types = self._dialect.types
             is_kept = self._load.write_disposition is not WriteDisposition.REPLACE
-            return types.widen(before, column.type) or (types.to_double(before, column.type) if is_kept else None)
+            wider = types.widen(before, column.type)  # the empty text is a type of SQLite
+            return types.to_double(before, column.type) if wider is None and is_kept else wider
         return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
 
     def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
