@@ -29,6 +29,12 @@ GUESSED = b"guessed"
 #: Value of `GUESSED`: all numbers seen are whole, though some are written with a fraction (`1.0`).
 WHOLE = b"whole"
 
+#: Key in the metadata of a field: NULL may come, which did not before, so that its column ceases to refuse NULL.
+RELAXED = b"relaxed"
+
+#: Key in the metadata of a field of a table: a record that is inserted must bring a value for it.
+NEEDED = b"needed"
+
 #: Key in the metadata of a field that was guessed: the table's column has decided its type.
 DECIDED = b"decided"
 

@@ -197,7 +197,7 @@ class MySQLTypes(Types):
         return _made_for(made_of(column), column.name, "json" if self._server.is_mariadb else "longtext")
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
-        """Values travel as text, made of the column's own Arrow type; bits and geometry are cast from a staging table."""
+        """Values travel as text, made of the column's own Arrow type; bits and geometry come out of a staging table."""
         declared = Kind.parse(column_type)
         if declared.is_geometry:
             return Wire(type="longtext", arrow=pa.string())

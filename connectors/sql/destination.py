@@ -14,6 +14,7 @@ from ..errors import ConnectorError, FatalConnectorError, RetriableError
 from ..named import numbered
 from ..ranges import RangeReads
 from ..stream import (
+    NEEDED,
     Block,
     Bookmark,
     Commit,
@@ -408,6 +409,10 @@ class SqlDestination(ABC):
                 },
             )
             for column in table.columns
+        ]
+        needed = {column.name for column in table.needed()}
+        fields = [
+            field.with_metadata({**field.metadata, NEEDED: b""}) if field.name in needed else field for field in fields
         ]
         name = table.name
         if name.schema == self.dialect.naming.default_schema == "main":

@@ -237,7 +237,7 @@ DEPENDENT = {
 
 
 @pytest.mark.parametrize("disposition", ["append", "replace"])
-@pytest.mark.parametrize("source,destination", [(system, system) for system in TYPES])
+@pytest.mark.parametrize(("source", "destination"), [(system, system) for system in TYPES])
 def test_a_table_of_its_own_schema_has_the_planned_types(
     tmp_path: Path,
     source: str,
@@ -257,7 +257,7 @@ def test_a_table_of_its_own_schema_has_the_planned_types(
     assert not wrongly_planned(file, source, destination, places[1])
 
 
-@pytest.mark.parametrize("source,destination", [("postgres", "postgres")])
+@pytest.mark.parametrize(("source", "destination"), [("postgres", "postgres")])
 def test_an_enum_arrives_in_the_type_that_the_destination_has(
     tmp_path: Path,
     source: str,
@@ -286,7 +286,7 @@ def test_an_enum_arrives_in_the_type_that_the_destination_has(
     assert here("select m from wide where id = 3") == [("new",)]
 
 
-@pytest.mark.parametrize("source,destination", [("mysql", "mysql")])
+@pytest.mark.parametrize(("source", "destination"), [("mysql", "mysql")])
 def test_geometry_and_bits_arrive_in_their_own_types(
     tmp_path: Path,
     source: str,
