@@ -32,6 +32,12 @@ GUESSED = b"guessed"
 #: Value of `GUESSED`: all numbers seen are whole, though some are written with a fraction (`1.0`).
 WHOLE = b"whole"
 
+#: Key in the metadata of a field: NULL may come, which did not before, so that its column ceases to refuse NULL.
+RELAXED = b"relaxed"
+
+#: Key in the metadata of a field of a table: a record that is inserted must bring a value for it.
+NEEDED = b"needed"
+
 #: Key in the metadata of a field that was guessed: the table's column has decided its type.
 DECIDED = b"decided"
 
@@ -213,6 +219,9 @@ class TableState:
     ledger: tuple[LedgerRow, ...] = ()
     #: False: a view or something else that cannot be written.
     is_table: bool = True
+    #: A replace empties and refills the table itself, since something depends on it: its columns are altered, as by
+    #: the other write dispositions.
+    stays: bool = False
     #: Write disposition that cannot write the table as it is -> why; follows the table's name in a message.
     refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
     #: Write disposition -> the triggers that it fires; empty where the system does not tell.

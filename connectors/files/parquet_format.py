@@ -201,6 +201,11 @@ class ParquetFormat:
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_timestamp(kind) and kind.unit == "s":
+            return pa.timestamp("ms", kind.tz)  # Parquet counts no seconds
+        return _kept(pa.field("", kind)).type
+
     def has_type(self, kind: pa.DataType) -> bool:
         return not (pa.types.is_decimal(kind) and kind.scale < 0)
 

@@ -30,7 +30,7 @@ from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .settings import VERIFYING, PostgresSettings
 from .type_names import Name
-from .types import array_item, arrow_of
+from .types import TYPE_NAME, array_item, arrow_of
 from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ class PostgresSource(QuerySource):
 def _type_name(field: pa.Field) -> str:
     """Return the name of a column's type in a statement; empty: unknown."""
     metadata = field.metadata or {}
-    name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
+    name: bytes = metadata.get(TYPE_NAME, metadata.get(b"native_type", b""))
     return name.decode()
 
 

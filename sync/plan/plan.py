@@ -39,6 +39,7 @@ from .evolution import (
     of_source,
     planned_changes,
     rekeyed,
+    relaxed,
     unless_left_out,
     without_columns,
 )
@@ -277,6 +278,9 @@ def _plan_stream(
         stream = replace(stream, stream=decided(stream.stream, names, rules))
         read, (declared, _) = stream.stream, _arriving(pipeline, stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    required = [field.name for field in read.schema if is_decided and not field.nullable]
+    stream = replace(stream, stream=relaxed(stream.stream, before, required, full_refresh=full_refresh))
+    declared, _ = _arriving(stream.stream, blocks, code)
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
         if ignores:
@@ -294,6 +298,7 @@ def _plan_stream(
         stream.left_out,
         None if disposition is WriteDisposition.REPLACE else before,
         None if left.unsure else left_out,
+        required,
     )
     changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
     if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):

@@ -32,6 +32,8 @@ class Facts:
     #: Column that orders records by arrival, to find repeated keys in a replacement whose key is not enforced while
     #: records arrive (`ctid`, `rowid`); empty: there is none.
     arrival: str = ""
+    #: New tables refuse NULL where the stream never has one; False: the system takes an empty text for NULL, or may.
+    keeps_not_null: bool = True
     #: A replacement gets the key as its primary key before the commit.
     keys_replacements: bool = True
     #: A table takes another one's name; without, replace empties and refills the target.
