@@ -72,7 +72,8 @@ def fidelity(field: pa.Field, kept: Kept) -> Fidelity:
 def is_text_of_something(field: pa.Field) -> bool:
     """Tell whether a text column holds values of another type of the source (inet, numeric, ranges)."""
     native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
-    return bool(native) and _is_text(plain(field.type)) and _TEXT_NAMES.search(native) is None
+    is_array = native.endswith("[]")  # of texts, too: as a whole it is no text
+    return bool(native) and _is_text(plain(field.type)) and (is_array or _TEXT_NAMES.search(native) is None)
 
 
 def worst(*found: Fidelity) -> Fidelity:

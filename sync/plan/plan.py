@@ -42,6 +42,7 @@ from .evolution import (
     without_columns,
 )
 from .guessed import decided
+from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .planned_repair import Repair
 from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_reading, plan_resumption
@@ -261,8 +262,9 @@ def _plan_stream(
     declared, is_decided = _arriving(stream.stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
+    names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+    rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
     if is_decided and not full_refresh:  # what a function makes of a value is not known
-        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         stream = replace(stream, stream=decided(stream.stream, names, rules))
         read, (declared, _) = stream.stream, _arriving(stream.stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
@@ -270,10 +272,14 @@ def _plan_stream(
     try:
         if ignores:
             left = ignored(stream.stream, declared, before, rules, is_decided=is_decided)
-        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         unsure = frozenset(names[name] for name in left.unsure)
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
         mapping = map_columns(declared, rules)
+        whole = in_microseconds(stream.stream, names, mapping, rules, connectors.source_can.looks_at_times)
+        if whole is not stream.stream:
+            stream = replace(stream, stream=whole)
+            declared, _ = _arriving(whole, blocks, code)
+            mapping = map_columns(declared, rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
@@ -294,7 +300,7 @@ def _plan_stream(
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
-    is_converted = any(column.conversion for column in mapping.columns)
+    is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
     wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
