@@ -48,6 +48,15 @@ LOOK = b"look"
 WIDENS = b"widens"
 
 
+#: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
+NOTICE = b"notice"
+
+
+def notices_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Return what a person should know of some columns."""
+    return tuple((field.metadata or {})[NOTICE].decode() for field in schema if NOTICE in (field.metadata or {}))
+
+
 def yields_to_table(field: pa.Field) -> bool:
     """Tell whether an existing column keeps its type, whatever values of the field may need."""
     return is_unseen(field) or DECIDED in (field.metadata or {})

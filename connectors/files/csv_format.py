@@ -69,7 +69,8 @@ class CSVFormat:
             if len(ragged.rows) > seen:
                 # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
-        return pa.schema([guess.field(name) for name, guess in guesses.items()])
+        nulls = self._settings.null_values
+        return pa.schema([guess.field(name, nulls) for name, guess in guesses.items()])
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None

@@ -13,7 +13,7 @@ from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import Stream, Trigger
+from ..stream import UNDECIDED, Stream, Trigger
 from .describe import ResultColumn
 from .types import PostgresTypes, arrow_of
 
@@ -259,6 +259,8 @@ def _field(column: str, declared: str, base: str | None, own: Any, system: str, 
         metadata[b"read_as"] = b"text" if is_text else b"base"
     if own is not None:
         metadata[TYPE_NAME] = own[0].encode()
+    if native == "numeric" and not is_text:
+        metadata[UNDECIDED] = b"1"
     return pa.field(column, pa.string() if is_text else arrow_of(native)[0], True, metadata)
 
 

@@ -42,6 +42,10 @@ _PLAIN = frozenset(
 _MOMENTS = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
 
 
+#: What is selected of a number that is read as a decimal of the digits that were found, not of its own type.
+TRIMMED = "pg_catalog.trim_scale({})::text"
+
+
 @lru_cache(maxsize=4096)
 def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     """Return the Arrow type a column is read in, and what is selected: a format with `{}` for the column."""
@@ -273,4 +277,4 @@ class PostgresTypes(Types):
         return wider if base == before else before if wider == base else None
 
 
-__all__ = ["PostgresTypes", "array_item", "arrow_of", "shown"]
+__all__ = ["TRIMMED", "PostgresTypes", "array_item", "arrow_of", "shown"]

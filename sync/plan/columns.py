@@ -14,7 +14,10 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity
 from syncblocks.connectors.arrow.said import is_readable, read_as
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import LOOK, UNDECIDED, Stream, TableState, WriteDisposition
+
+#: In place of a type that the plan cannot know.
+_LATER = "decided at the first load"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,9 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
             fidelity=fidelity(field, one),
             said=_if_other(field, own),
         )
+        if (field.metadata or {}).get(UNDECIDED) == LOOK:
+            undecided = replace(one, type=_LATER, note="a decimal that holds every number, else text")
+            column = replace(column, kept=undecided, fidelity=Fidelity.EXACT)
         if field.name in rules.left_out and one.held is None:
             columns.append(replace(column, is_left_out=True))
             continue

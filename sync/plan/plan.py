@@ -16,6 +16,7 @@ from syncblocks.connectors.stream import (
     TableState,
     Trigger,
     WriteDisposition,
+    notices_of,
 )
 
 from ..config import Pipeline
@@ -49,6 +50,7 @@ from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_re
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
+from .undecided import is_undecided, settled, text_warnings, turned_to_text
 
 #: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
@@ -109,6 +111,10 @@ class PlannedStream:
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
     chain: str = ""
+    #: What a person should know of the columns, in sentences; a run shows them too.
+    notices: tuple[str, ...] = ()
+    #: Of columns that are not what a person may expect; for `plan` only.
+    warnings: tuple[str, ...] = ()
     #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
 
@@ -208,6 +214,8 @@ def plan_streams(
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
+    warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
+    warnings += [warning for planned in streams for warning in planned.warnings]
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
@@ -266,7 +274,10 @@ def _plan_stream(
     rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
-        read, (declared, _) = stream.stream, _arriving(stream.stream, blocks, code)
+        read = stream.stream
+    offered = stream.stream
+    numbers = settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh)
+    stream, (declared, _) = replace(stream, stream=numbers), _arriving(numbers, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
@@ -312,6 +323,8 @@ def _plan_stream(
         source_name=pipeline.source.connector,
         is_plain=not (blocks or kept or is_converted),
     )
+    if is_undecided(stream.stream):
+        reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
     return PlannedStream(
         selected=stream,
         key=key,
@@ -335,6 +348,8 @@ def _plan_stream(
         data_blocks=kept,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
+        notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
+        warnings=tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
     )
 
 

@@ -228,6 +228,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
             (pipeline, callback_block, not_before) WHERE state = 'ready' AND not_before IS NOT NULL""",
         "CREATE INDEX _syncblocks_leased ON _syncblocks_delivery (pipeline, callback_block) WHERE state = 'leased'",
     ),
+    # What a person should know of a stream's columns; NULL for earlier runs.
+    "0006": ("ALTER TABLE _syncblocks_block_run ADD COLUMN notices TEXT",),
 }
 REVISIONS = tuple(STEPS)
 
